@@ -1,0 +1,70 @@
+"""Every error hardmine raises on purpose.
+
+HardmineError
+├── ConfigError        the user's settings are wrong                        exit 2
+├── DataError          the user's corpus, queries or labels are wrong       exit 2
+├── ArtifactError      something a run left behind is missing or damaged    exit 2
+├── TrainingDiverged   the loss is no longer a number                       exit 2
+└── ClusterError       Ray, a worker or the storage failed after retries    exit 3
+
+Each is built from one positional message, so that it comes back whole from a Ray worker. The message is one paragraph:
+what was expected, what was found, what to do.
+"""
+
+EXIT_USER = 2
+EXIT_CLUSTER = 3
+
+
+class HardmineError(Exception):
+    """Base of all of them; `exit_code` is what the command line returns."""
+
+    exit_code = EXIT_USER
+
+
+class ConfigError(HardmineError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class DataError(HardmineError):
+    """The corpus, the queries or the labels break the data contract; names file, row or id, and the count."""
+
+
+class ArtifactError(HardmineError):
+    """An object of a run is missing, damaged, or belongs to another configuration."""
+
+
+class TrainingDiverged(HardmineError):
+    """The training loss became NaN or infinite; names the step."""
+
+
+class ClusterError(HardmineError):
+    """Ray, a worker, or the object storage failed, and retries did not help."""
+
+    exit_code = EXIT_CLUSTER
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """The `HardmineError` inside `error`, however deep Ray wrapped it; `error` itself where there is none.
+
+    Ray hands a worker's exception back as the `cause` of a RayTaskError, Ray Train as `worker_failures` of a
+    TrainingFailedError, and Ray Data as a chained `__cause__`.
+    """
+    pending: list[BaseException] = [error]
+    seen: set[int] = set()
+    while pending:
+        candidate = pending.pop(0)
+        if isinstance(candidate, HardmineError):
+            return candidate
+        if id(candidate) in seen:
+            continue
+        seen.add(id(candidate))
+        nested = [getattr(candidate, "cause", None), candidate.__cause__, candidate.__context__]
+        failures = getattr(candidate, "worker_failures", None)
+        nested.extend(failures.values() if isinstance(failures, dict) else ())
+        pending.extend(item for item in nested if isinstance(item, BaseException))
+    return error
+
+
+def one_paragraph(text: str) -> str:
+    """`text` with all line breaks folded, so that an error is one paragraph however it was built."""
+    return " ".join(text.split())

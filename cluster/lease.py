@@ -1,0 +1,146 @@
+"""One run has one writer: the lease a driver holds on a run while it works.
+
+The lease is one small object with the owner's name and a beat that grows. A second driver watches the beat for a
+while: if it moves, the owner is alive and the second driver is refused; if it stands still, the owner is dead and its
+lease is taken over. No clocks are compared between machines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.errors import ArtifactError, ClusterError, ConfigError, HardmineError
+from cluster.storage import Store
+
+PATH = "writer.json"
+BEAT_S = 5.0
+WATCH_S = 12.0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lease."""
+
+    token: str
+    host: str
+    pid: int
+    started: float
+    beat: int
+
+    @classmethod
+    def here(cls) -> Owner:
+        """This process as a new owner."""
+        return cls(uuid.uuid4().hex, socket.gethostname(), os.getpid(), time.time(), 0)
+
+    def describe(self) -> str:
+        """Name and age for a person."""
+        return f"process {self.pid} on {self.host}, running for {_age(time.time() - self.started)}"
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _is_gone(owner: Owner) -> bool:
+    """True only if the owner certainly is dead: same host, and no such process."""
+    if owner.host != socket.gethostname():
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return _is_zombie(owner.pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return False
+
+
+class Lease:
+    """The right to write a run; use as a context manager."""
+
+    def __init__(self, store: Store, *, takeover: bool = False, watch_s: float = WATCH_S) -> None:
+        """Args: takeover: take the lease even from an owner that may be alive; watch_s: how long to watch a beat."""
+        self.store = store
+        self.owner = Owner.here()
+        self._takeover = takeover
+        self._watch_s = watch_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self.lost: str | None = None
+
+    def __enter__(self) -> Lease:
+        if not self.store.create(PATH, self._encode(self.owner)):
+            other = self._read()
+            if other is not None and not self._takeover and not _is_gone(other) and self._moves(other):
+                raise ConfigError(
+                    f"{self.store.root} is being written by {other.describe()}; a run has one writer. Wait for it, or "
+                    f"stop it; if you are sure that it is dead, run again with --takeover"
+                )
+            self.store.write_bytes(PATH, self._encode(self.owner))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=BEAT_S)
+        if self.lost is None:
+            try:
+                self.store.delete(PATH)
+            except HardmineError:  # the storage is gone: whoever comes next sees a beat that stands still
+                return
+
+    def check(self) -> None:
+        """Raises ClusterError: another driver has taken this run over."""
+        other = self._read()
+        if other is None or other.token != self.owner.token:
+            name = other.describe() if other else "someone who has finished"
+            self.lost = name
+            raise ClusterError(f"this driver lost {self.store.root} to {name}; nothing more is written by this one. "
+                               f"What it had committed is kept; follow the other one with `hardmine status`")
+
+    def _moves(self, other: Owner) -> bool:
+        deadline = time.monotonic() + self._watch_s
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, self._watch_s / 4))
+            now = self._read()
+            if now is None:
+                return False
+            if now.token != other.token or now.beat != other.beat:
+                return True
+        return False
+
+    def _keep(self) -> None:
+        beat = 0
+        while not self._stop.wait(BEAT_S):
+            beat += 1
+            try:
+                self.check()
+                self.store.write_bytes(PATH, self._encode(Owner(**{**vars(self.owner), "beat": beat})))
+            except HardmineError:
+                if self.lost is not None:
+                    return
+
+    def _read(self) -> Owner | None:
+        try:
+            value: dict[str, Any] = self.store.read_json(PATH)
+            return Owner(**value)
+        except (ArtifactError, TypeError):
+            return None
+
+    @staticmethod
+    def _encode(owner: Owner) -> bytes:
+        return json.dumps(vars(owner)).encode()

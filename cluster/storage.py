@@ -1,0 +1,267 @@
+"""One way to objects, on a local folder or on S3: the only module that opens a file system.
+
+A `Store` is an address and settings, never a connection and never a key: it can be pickled to any worker, and each
+process opens its own file system on first use. Keys come from the usual variables or the named profile.
+An object appears whole or not at all: one PUT on S3, write-then-rename on a local disk. Nothing is renamed on S3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.errors import ArtifactError, ClusterError, ConfigError, one_paragraph
+
+if TYPE_CHECKING:
+    import pyarrow.fs
+
+
+T = TypeVar("T")
+
+
+class StorageSettings(BaseModel):
+    """How to reach object storage. Keys are never settings: they come from the environment or a profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    endpoint: str | None = None
+    """S3 endpoint, e.g. "http://minio:9000"; None: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else AWS itself."""
+    region: str | None = None
+    """Region name; None: AWS_REGION or AWS_DEFAULT_REGION, else us-east-1."""
+    profile: str | None = None
+    """Named profile of the shared credentials file; None: the usual chain (variables, instance role)."""
+    attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    """Tries per request before the storage counts as failed."""
+
+    def resolved_endpoint(self) -> str | None:
+        """The endpoint from the settings or the usual variables."""
+        return self.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+    def resolved_region(self) -> str:
+        """The region from the settings or the usual variables."""
+        return self.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def is_s3(url: str) -> bool:
+    """Whether `url` names an object or prefix on S3."""
+    return url.startswith("s3://")
+
+
+def join(root: str, *parts: str) -> str:
+    """`root` and `parts` as one address with single slashes."""
+    return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts if part)])
+
+
+class Store:
+    """Objects below one root folder or prefix."""
+
+    def __init__(self, root: str, settings: StorageSettings | None = None) -> None:
+        """Args: root: `s3://bucket/prefix` or a local folder; settings: how to reach S3."""
+        if "://" in root and not is_s3(root):
+            raise ConfigError(
+                f"expected a local folder or s3://bucket/prefix, found {root!r}; other storages are not supported"
+            )
+        if is_s3(root) and "@" in root.removeprefix("s3://").split("/")[0]:
+            raise ConfigError(
+                "an s3:// address must not hold keys (s3://KEY:SECRET@bucket); take them out of the address and set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
+            )
+        self.root = root.rstrip("/") if is_s3(root) else str(Path(root).expanduser().absolute())
+        self.settings = settings or StorageSettings()
+        self._opened: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "settings": self.settings, "_opened": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def below(self, *parts: str) -> Store:
+        """The store of a folder below this one."""
+        return Store(join(self.root, *parts), self.settings)
+
+    def url(self, path: str) -> str:
+        """The full address of `path`."""
+        return join(self.root, path) if path else self.root
+
+    @property
+    def remote(self) -> bool:
+        """Whether objects live on S3."""
+        return is_s3(self.root)
+
+    def _fs(self) -> Any:
+        if self._opened is None:
+            self._opened = _open_s3(self.settings) if self.remote else _open_local()
+        return self._opened
+
+    def _call(self, what: str, path: str, action: Callable[[Any, str], T]) -> T:
+        url = self.url(path)
+        key = url.removeprefix("s3://")
+        try:
+            return action(self._fs(), key)
+        except FileNotFoundError as error:
+            if "bucket" in str(error).lower():
+                raise ConfigError(f"cannot {what} {url}: {one_paragraph(str(error))}; create the bucket first, or fix "
+                                  f"`output` or the data address") from error
+            raise ArtifactError(f"cannot {what} {url}: there is no such object") from error
+        except (IsADirectoryError, NotADirectoryError, FileExistsError):
+            raise
+        except PermissionError as error:
+            raise ClusterError(
+                f"cannot {what} {url}: access denied ({one_paragraph(str(error))}); check the keys "
+                f"(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile) and what they may do here"
+            ) from error
+        except Exception as error:  # botocore's connection errors share no base class with OSError
+            raise ClusterError(_explain(what, url, self.settings, error)) from error
+
+    def read_bytes(self, path: str) -> bytes:
+        """The whole object. Raises ArtifactError: there is none."""
+        return self._call("read", path, lambda fs, key: bytes(fs.cat_file(key)))
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write the whole object, replacing what was there; readers see the old or the new one, never half."""
+        if self.remote:
+            self._call("write", path, lambda fs, key: fs.pipe_file(key, data))
+        else:
+            self._call("write", path, lambda _fs, key: _write_local(key, data))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write the object only where there is none yet; False if another writer was first."""
+        def action(fs: Any, key: str) -> bool:
+            try:
+                if self.remote:
+                    fs.pipe_file(key, data, mode="create")
+                else:
+                    Path(key).parent.mkdir(parents=True, exist_ok=True)
+                    with open(key, "xb") as file:
+                        file.write(data)
+            except FileExistsError:
+                return False
+            return True
+
+        return self._call("create", path, action)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is an object or folder at `path`."""
+        return self._call("look up", path, lambda fs, key: bool(fs.exists(key)))
+
+    def size(self, path: str) -> int | None:
+        """Size of the object in bytes; None where there is none."""
+        def action(fs: Any, key: str) -> int | None:
+            try:
+                return int(fs.info(key)["size"])
+            except FileNotFoundError:
+                return None
+
+        return self._call("look up", path, action)
+
+    def list(self, path: str = "") -> dict[str, int]:
+        """All objects below `path`: address relative to the root -> size in bytes; sorted; empty if there is none."""
+        def action(fs: Any, key: str) -> dict[str, int]:
+            found = fs.find(key, detail=True)
+            root = self.root.removeprefix("s3://")
+            return {
+                str(PurePosixPath(name).relative_to(root)): int(info["size"]) for name, info in sorted(found.items())
+            }
+
+        return self._call("list", path, action)
+
+    def delete(self, path: str) -> None:
+        """Delete an object or everything below a folder; nothing to delete is no error."""
+        def action(fs: Any, key: str) -> None:
+            if fs.exists(key):
+                fs.rm(key, recursive=True)
+
+        self._call("delete", path, action)
+
+    def read_json(self, path: str) -> Any:
+        """The JSON object at `path`. Raises ArtifactError: missing or not JSON."""
+        data = self.read_bytes(path)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise ArtifactError(f"{self.url(path)} is not valid JSON ({error}); it was damaged outside hardmine: "
+                                f"delete it and run again") from error
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write `value` as indented JSON."""
+        self.write_bytes(path, json.dumps(value, indent=1, sort_keys=False).encode())
+
+    def arrow_filesystem(self) -> tuple[pyarrow.fs.FileSystem | None, str]:
+        """(pyarrow file system, path in it) of the root for Ray; the file system is None for a local folder.
+
+        It carries no key: on S3 it resolves credentials from the environment of the process that opens it.
+        """
+        if not self.remote:
+            return None, self.root
+        from pyarrow import fs
+
+        endpoint = self.settings.resolved_endpoint()
+        scheme, _, host = (endpoint or "").rpartition("://")
+        options: dict[str, Any] = {"region": self.settings.resolved_region()}
+        if endpoint:  # pyarrow does not read AWS_ENDPOINT_URL (apache/arrow#49643)
+            options.update(endpoint_override=host, scheme=scheme or "https")
+        return fs.S3FileSystem(**options), self.root.removeprefix("s3://")
+
+
+def _open_s3(settings: StorageSettings) -> Any:
+    import s3fs
+
+    return s3fs.S3FileSystem(
+        endpoint_url=settings.resolved_endpoint(),
+        profile=settings.profile,
+        client_kwargs={"region_name": settings.resolved_region()},
+        config_kwargs={"connect_timeout": 5, "read_timeout": 60,
+                       "retries": {"max_attempts": settings.attempts, "mode": "standard"}},
+        use_listings_cache=False,  # another process's new object must be seen (fsspec/s3fs#424)
+        skip_instance_cache=True,
+    )
+
+
+def _open_local() -> Any:
+    from fsspec.implementations.local import LocalFileSystem
+
+    return LocalFileSystem(skip_instance_cache=True)
+
+
+def _write_local(path: str, data: bytes) -> None:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_bytes(data)
+    os.replace(temporary, target)
+
+
+def _explain(what: str, url: str, settings: StorageSettings, error: Exception) -> str:
+    text = one_paragraph(str(error))
+    kind = type(error).__name__
+    if "NoSuchBucket" in text or "NoSuchBucket" in kind:
+        return f"cannot {what} {url}: the bucket does not exist; create it first, or fix `output` or the data address"
+    if kind in {"NoCredentialsError", "ProfileNotFound", "PartialCredentialsError"}:
+        return (f"cannot {what} {url}: no usable credentials ({text}); set AWS_ACCESS_KEY_ID and "
+                f"AWS_SECRET_ACCESS_KEY, or storage.profile, or run where an instance role gives them")
+    if is_s3(url):
+        endpoint = settings.resolved_endpoint() or "AWS S3"
+        return f"cannot {what} {url} at {endpoint} after {settings.attempts} attempts ({kind}: {text}); check " \
+               f"storage.endpoint, the network and the keys, then run the same command again: it resumes"
+    return f"cannot {what} {url} ({kind}: {text}); check the disk and the permissions, then run again: it resumes"
+
+
+def check_writable(store: Store) -> None:
+    """Write, read and delete a small object, so that a wrong bucket or key is found before any work.
+
+    Raises: ConfigError: no such bucket. ClusterError: unreachable, or access denied.
+    """
+    probe = f".probe-{uuid.uuid4().hex[:8]}"
+    stamp = str(time.time()).encode()
+    store.write_bytes(probe, stamp)
+    if store.read_bytes(probe) != stamp:
+        raise ClusterError(f"{store.url(probe)} did not read back what was written; the storage is not usable")
+    store.delete(probe)

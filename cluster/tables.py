@@ -1,0 +1,132 @@
+"""The tables a run keeps in storage, and how their parts are read and written.
+
+Queries and items are numbered by their position in the user's tables; that number is their *row*. Strings travel
+only where a person reads them.
+
+    corpus/part-*       row i64, id str, text str, text_code i64, group_code i64, + the user's metadata (+ vector)
+    corpus-tokens/…     row i64, tokens list<i32>
+    queries/part-*      row i64, id str, text str, split str, text_code i64, item_row i64 (-1: none), + metadata (+ vector)
+    labels/part-*       query_row i64, item_row i64, score i64, weight f64, source str (sorted by query_row, item_row)
+    embeddings/…        row i64, vector fixed_size_list<float>[D] (L2-normalised)
+    hits/part-*         query_row i64, item_rows list<i64>, scores list<float>, positive_rows list<i64>,
+                        positive_scores list<float>
+    negatives/part-*    query_row i64, query_id str, positive_ids list<str>, negative_rows list<i64>,
+                        negatives list<struct<item_id str, score float, position i64, source str>>
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.errors import ArtifactError
+from cluster.storage import Store
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table: consecutive rows `first_row … first_row + rows - 1` where the table is numbered."""
+
+    path: str
+    """Address relative to the run's root."""
+    rows: int
+    bytes: int
+    first_row: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in a commit."""
+        return asdict(self)
+
+
+def parts_from_json(values: Sequence[dict[str, Any]]) -> list[Part]:
+    """The parts a commit lists."""
+    return [Part(**value) for value in values]
+
+
+def part_name(index: int) -> str:
+    """File name of part `index`, sorting like the number."""
+    return f"part-{index:05d}.parquet"
+
+
+def write_part(store: Store, path: str, table: pa.Table, *, first_row: int = 0) -> Part:
+    """Write `table` as one Parquet object (zstd) in one PUT."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    data = sink.getvalue()
+    store.write_bytes(path, data)
+    return Part(path, table.num_rows, len(data), first_row)
+
+
+def read_part(store: Store, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one Parquet object, only `columns`. Raises ArtifactError: missing, damaged, or without such a column."""
+    data = store.read_bytes(path)
+    try:
+        return pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
+        raise ArtifactError(f"{store.url(path)} cannot be read as the Parquet table it was written as ({error}); "
+                            f"delete it and run the same command again to make it anew") from error
+
+
+def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None) -> pa.Table:
+    """The parts one after another as one table. Raises ArtifactError as `read_part`; ValueError: no parts."""
+    if not parts:
+        raise ValueError("expected at least one part, found none")
+    return pa.concat_tables([read_part(store, part.path, columns) for part in parts], promote_options="default")
+
+
+def vectors_to_column(vectors_ND: npt.NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:
+    """A 2-D array as a fixed-size list column (float32 stays float32, float16 stays float16)."""
+    flat = pa.array(np.ascontiguousarray(vectors_ND).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, vectors_ND.shape[1])
+
+
+def column_to_vectors(column: pa.ChunkedArray) -> F32:
+    """A list column of equal lengths as a float32 [N, D] array. Raises ArtifactError: lengths differ."""
+    combined = column.combine_chunks()
+    if isinstance(combined, pa.ChunkedArray):
+        combined = pa.concat_arrays(combined.chunks)
+    flat = combined.flatten().to_numpy(zero_copy_only=False)
+    rows = len(combined)
+    if rows and len(flat) % rows:
+        raise ArtifactError(f"expected vectors of one length, found {len(flat)} numbers in {rows} rows")
+    return np.ascontiguousarray(flat.reshape(rows, -1), dtype=np.float32)
+
+
+def lists_to_csr(column: pa.ChunkedArray) -> tuple[I64, npt.NDArray[Any]]:
+    """A list column as (offsets i64 [N+1], flat values); a null list counts as an empty one."""
+    combined = column.combine_chunks()
+    if isinstance(combined, pa.ChunkedArray):
+        combined = pa.concat_arrays(combined.chunks)
+    lengths = np.asarray(combined.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return offsets, combined.flatten().to_numpy(zero_copy_only=False)
+
+
+def csr_to_lists(offsets: I64, values: npt.NDArray[Any] | pa.Array) -> pa.ListArray:
+    """(offsets, flat values) as a list column."""
+    flat = values if isinstance(values, pa.Array) else pa.array(values)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
+
+
+def load_vectors(store: Store, parts: Sequence[Part]) -> F32:
+    """All vectors of an embedding table, float32 [N, D], in row order."""
+    blocks = [column_to_vectors(read_part(store, part.path, ["vector"])["vector"]) for part in parts]
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+
+def parts_between(parts: Sequence[Part], start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
+    """The parts that hold rows start … stop - 1, each with the slice of it that does (from, to within the part)."""
+    for part in parts:
+        low, high = max(start, part.first_row), min(stop, part.first_row + part.rows)
+        if low < high:
+            yield part, low - part.first_row, high - part.first_row

@@ -1,0 +1,1 @@
+"""Command-line jobs that run hardmine end to end."""

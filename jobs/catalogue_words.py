@@ -1,0 +1,297 @@
+"""Word lists and sentence templates for the generated catalogue.
+
+Every trait is one line, ``told :: asked``: how a synopsis words it, and how a reader looking for it does. ``(a|b)``
+offers alternatives. ``{place}``, ``{sub}``, ``{pos}`` and ``{obj}`` stand for a place name and the hero's pronouns.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Trait(NamedTuple):
+    """One latent trait: `told` words it in synopses, `asked` in queries, `tag` is what its table adds (or "")."""
+
+    told: str
+    asked: str
+    tag: str = ""
+
+
+def _table(lines: str) -> tuple[Trait, ...]:
+    rows = [line.split(" :: ") for line in lines.strip().splitlines()]
+    return tuple(Trait(*row) for row in rows)
+
+
+# The tag is an aside that shows the genre in a synopsis when it is not the main one.
+GENRES = _table("""
+(romance|love story) :: (romances|love stories|books about falling in love) :: (a shy courtship|an unlikely sweetheart)
+(mystery|detective story) :: (whodunnits|detective fiction|crime puzzles) :: (an unsolved murder|a trail of false clues)
+(fantasy|tale of magic) :: (fantasy|books with magic|sword and sorcery) :: (a wandering wizard|a touch of witchcraft)
+science fiction (story|novel) :: (sci-fi|science fiction|futuristic books) :: (a runaway robot|a visitor from the stars)
+(horror story|ghost story) :: (horror|scary stories|frightening books) :: (a vengeful ghost|something in the dark)
+(spy story|espionage novel) :: (spy thrillers|secret agent stories) :: (a secret agent in disguise|a web of spies)
+(adventure|tale of exploration) :: (adventures|expedition stories) :: (a perilous voyage|a hunt for treasure)
+(sports story|sporting novel) :: (sports fiction|books about athletes) :: (a championship to win|a bruising big match)
+(kitchen novel|story of cooks) :: (foodie fiction|books about cooking) :: (a legendary stew|plenty of good cooking)
+(musical novel|story of musicians) :: (books about music|music fiction) :: (a half-written song|a travelling orchestra)
+(courtroom drama|legal novel) :: (courtroom dramas|books about lawyers) :: (a bitter trial|a lawyer with a bad client)
+(family saga|domestic drama) :: (family dramas|stories about relatives) :: (a family quarrel|feuding cousins)
+""")
+
+# Five conflicts for each genre, in the order of GENRES.
+CONFLICTS = _table("""
+marry (a rival|an enemy) to save the family name :: (wedding|marrying) someone they can't stand for their relatives
+answer love letters meant for (a neighbour|somebody else) :: replying to romantic notes addressed to another person
+choose between two (suitors|admirers) who are brothers :: being courted by (a pair of siblings|two brothers)
+pretend to be engaged until the (scandal|gossip) fades :: faking a betrothal (to stop the rumours|for appearances)
+win back the (sweetheart|fiancee) {sub} jilted long ago :: trying to get an ex back after abandoning them at the altar
+unmask whoever (poisoned|tainted) the banquet wine :: finding who (spiked|drugged) the drinks at a party
+explain how a (body|corpse) came to be in a locked room :: working out a death behind a door bolted from inside
+prove that {pos} brother did not set the fatal fire :: clearing a sibling (accused|suspected) of arson
+find a vanished twin before the inquest closes :: searching for a (lost|missing) identical sibling against the clock
+decode the (ciphers|coded notes) left beside each victim :: cracking messages that a serial killer leaves
+break the curse that turns liars (to stone|into statues) :: lifting a spell that petrifies (dishonest people|liars)
+hatch the last dragon egg (unseen|in secret) :: secretly (raising|bringing up) the final winged fire-breather
+bargain with a drowned god for a stolen voice :: making a deal with a (water deity|sea god) to be able to speak again
+learn forbidden magic from a (talking|chained) sword :: being taught outlawed sorcery by an enchanted blade
+close the door through which the (fairy host|fae) march :: sealing a portal against an army of (elves|fairies)
+repair an android that refuses to be switched off :: fixing a (robot|humanoid machine) that doesn't want to shut down
+prove that the machine which governs everyone is lying :: showing that the ruling computer can't be (trusted|believed)
+(interpret|answer) the signal from a dead star :: making sense of a (transmission|message) from outer space
+come to terms with {pos} own clone :: (coexisting with|getting used to) a genetic copy of themselves
+escape a time loop that repeats one (dreary|terrible) day :: getting out of (a day that keeps starting over|a time loop)
+survive one night with the thing (behind|inside) the walls :: lasting until dawn while a creature lurks out of sight
+bury a (body|corpse) that keeps coming back :: getting rid of a dead man who won't stay (in the ground|buried)
+stop {pos} reflection from climbing out of the mirror :: being hunted by their own (mirror image|face in the glass)
+feed whatever is (growing|waking) in the cellar :: tending a hungry monster (under the floor|in the basement)
+warn everyone that the children have been replaced :: noticing the kids are (no longer human|not what they were)
+smuggle a (defector|turncoat scientist) past three checkpoints :: sneaking a traitor (over the border|to safety)
+find the (mole|double agent) in {pos} own network :: rooting out (an informer|a leak) among trusted colleagues
+defuse a bomb that nobody (admits|believes) exists :: preventing an explosion the authorities deny is coming
+steal the (ledger|list) of every bribed minister :: taking documents that expose (corrupt|crooked) politicians
+live for a year under a dead man's name :: keeping up a (false|stolen) identity for months
+cross the (salt waste|white desert) with half a map :: trekking over a wasteland with (poor|incomplete) directions
+raise a (sunken|drowned) treasure before the pirates do :: diving for lost gold ahead of (raiders|pirates)
+lead forty (stranded|lost) travellers over the high pass :: guiding a crowd of people across (the mountains|the peaks)
+find the lost expedition that {pos} mother led :: following a parent's (vanished|missing) party of explorers
+escape from a prison fortress by homemade (glider|balloon) :: breaking out of jail (by air|in a flying contraption)
+train a (hopeless|ragged) rowing crew for the final :: coaching terrible (oarsmen|rowers) for a championship
+run one last marathon on a (ruined|bad) knee :: doing a long-distance race (while injured|in spite of a leg injury)
+beat the champion wrestler who (crippled|maimed) {pos} father :: grappling with the (fighter|man) who hurt their dad
+build a ball team out of (rejected|forgotten) players :: assembling a squad of (misfits|players) nobody wanted
+ride an (unbroken|untamed) horse in the great derby :: entering a wild (mount|stallion) in a famous race
+win the dumpling contest with a (forgotten|burnt) recipe :: cooking a lost dish in a (competition|food contest)
+keep the bakery open through a flour (shortage|famine) :: (making|baking) bread when supplies run out
+cook a (farewell|victory) banquet for a tyrant {sub} hates :: preparing a feast for a ruler they (despise|loathe)
+recover {pos} sense of taste before the grand tasting :: (regaining|getting back) a lost palate in time
+inherit a noodle stall and its (furious|grumbling) regulars :: taking over a street food business from a relative
+finish the (symphony|opera) {pos} teacher left behind :: completing a dead mentor's (composition|score)
+conduct a choir that has (forgotten|lost the will) to sing :: directing singers who have (lost heart|given up)
+play the violin again with (one good hand|three fingers) :: returning to a stringed instrument after an injury
+reunite a quarrelling dance band for one (concert|night) :: getting estranged musicians back on stage together
+mend the great (pipe organ|organ) before the jubilee :: restoring a huge keyboard instrument for a ceremony
+defend the (thief|swindler) who robbed {pos} own family :: acting as lawyer for a crook who stole from their relatives
+persuade one (stubborn|silent) juror to change a verdict :: swaying the lone holdout on the jury
+(overturn|reopen) a hanging verdict with a week to spare :: appealing a death sentence before time runs out
+sue the mining company that (poisoned|fouled) the water :: taking (polluters|a polluting business) to court
+sit as judge in a case against {pos} oldest friend :: presiding over the trial of someone they grew up with
+divide an inheritance among four (feuding|bitter) sisters :: settling a will between siblings who don't speak
+care for a (father|mother) who no longer knows {pos} name :: looking after a parent with memory loss
+raise (a niece|a nephew) nobody else would take in :: bringing up a relative's unwanted (child|kid)
+admit who the youngest child's (real|true) father is :: confessing (a secret about paternity|who the dad really is)
+sell the house in which three generations grew up :: letting go of the old (family home|ancestral home)
+""")
+
+# Clauses that can happen anywhere and in any age.
+EVENTS = _table("""
+a stranger arrives wearing {pos} dead uncle's ring :: someone unknown turns up with a late relative's jewellery
+a letter is delivered twenty years late :: very old mail finally (arrives|comes)
+the only road out is cut :: everyone gets cut off from the outside
+a strange light (appears|hangs) overhead :: something bright shows up in the sky
+an old friend is found hiding under the stairs :: a former companion is discovered concealed indoors
+the youngest child stops speaking :: a kid goes (mute|silent)
+all the clocks stop at once :: every timepiece fails together
+a fever spreads from bed to bed :: (an epidemic|a contagious illness) breaks out
+a fire destroys the (archive|records) :: the documents go up in flames
+the savings of the whole community vanish overnight :: everybody's money disappears
+a lookalike is seen in {pos} coat :: somebody identical is spotted in the hero's clothes
+the oldest neighbour dies without naming an heir :: an elder passes away leaving no successor
+a general strike begins :: all the workers down tools
+{pos} sister comes home with a newborn :: a sibling returns with a baby
+the dogs all run away on the same night :: every pet flees at once
+a painted portrait is slashed :: somebody vandalises a picture
+a wedding is called off at the last hour :: a marriage ceremony is cancelled
+a thief returns everything that was stolen :: a burglar gives it all back
+a diary turns up behind a loose panel :: a private notebook is uncovered in a hiding place
+a local election is rigged :: a vote is fixed
+the lamps go out for nine days :: there is a long blackout
+the drinking water turns (red|the colour of rust) :: what everybody drinks changes colour
+a duel is (announced|demanded) :: somebody issues a challenge to fight
+soldiers seize every spare bed :: troops take over the lodgings
+a prisoner escapes at noon :: a convict gets loose in broad daylight
+an old debt is called in early :: creditors want repayment too soon
+{sub} wakes with no memory of the week :: amnesia wipes out several days
+a bell without a rope begins to ring :: chimes sound all by themselves
+a rumour of gold gets out :: word goes round about riches
+{pos} best friend confesses to treason :: a close companion admits to betraying the state
+a famous visitor disappears :: a celebrity guest goes missing
+the yearly festival is banned :: an annual celebration gets outlawed
+""")
+
+ROLES = _table("""
+a retired ferry pilot :: (a former|an elderly) boat captain
+an apprentice clockmaker :: (a trainee|someone learning) in the watch trade
+a midwife :: someone who delivers babies
+a failed poet :: an unsuccessful writer of verse
+a gravedigger :: (a cemetery worker|someone who digs graves)
+a beekeeper :: someone who keeps hives
+a schoolteacher :: (a classroom teacher|someone who teaches pupils)
+a deaf cartographer :: (a mapmaker|a drawer of maps) who cannot hear
+a disgraced surgeon :: a doctor who lost their reputation
+a travelling tailor :: a wandering maker of clothes
+a one-eyed glassblower :: a half-blind glass artisan
+an orphaned pickpocket :: a young thief without parents
+a locksmith :: someone who makes keys
+a botanist :: a plant (scientist|expert)
+a court translator :: a linguist who interprets for officials
+a courier :: (a messenger|someone who carries parcels)
+a puppet maker :: (a carver of marionettes|someone who builds puppets)
+a tattooist :: an artist who inks skin
+a debt collector :: someone who recovers unpaid loans
+a bookbinder :: a craftsperson who stitches volumes together
+a chimney sweep :: someone who cleans flues
+a stage magician :: (an illusionist|a conjuror)
+a goatherd :: someone who minds goats
+a customs officer :: an inspector of imported goods
+an art forger :: a faker of paintings
+a runaway heir :: (a fugitive from a rich family|someone who fled wealth)
+a lapsed priest :: a cleric who lost their faith
+a bridge engineer :: someone who designs bridges
+a fortune teller :: someone who predicts the future with cards
+a perfumer :: a maker of scents
+a rat catcher :: (a pest controller|someone who traps vermin)
+a museum guard :: (a security attendant|a watchman) among the exhibits
+a lion tamer :: a circus big cat trainer
+a stonecutter :: (a mason|someone who carves rock)
+an insomniac librarian :: a sleepless keeper of books
+a chess prodigy :: a gifted board game player
+""")
+
+# The tag lists the ages a setting belongs to: p(ast), m(odern), f(uture).
+SETTINGS = _table("""
+(at|in) the lighthouse on {place} Point :: (at a beacon|in a lighthouse) on the coast :: pm
+in the monastery above {place} :: (in a cloister|among monks) up in the hills :: pmf
+aboard the orbital station {place} :: (in space|aboard a space habitat) :: f
+in the floating market of {place} :: among traders selling from boats :: pmf
+in the half-drowned city of {place} :: in a flooded metropolis :: mf
+at the grand hotel {place} :: at a luxury guesthouse :: pm
+in the mining camp at {place} :: among miners :: pmf
+on the tea terraces of {place} :: on a tea plantation :: pm
+in the walled garden at {place} :: in an enclosed botanical garden :: pmf
+at {place} boarding school :: at a residential academy :: pmf
+in the desert outpost of {place} :: at a remote station among the dunes :: pmf
+in the theatre quarter of {place} :: in a district full of playhouses :: pm
+on the whaling island of {place} :: on an isle of harpooners :: pm
+in the colony under the {place} ice :: in a settlement beneath a glacier :: mf
+aboard the night train to {place} :: on a sleeper railway carriage :: mf
+in the university town of {place} :: among scholars and students :: pmf
+in {place} hospital :: on the wards of an infirmary :: pmf
+in the vineyards of {place} :: among winegrowers :: pmf
+in the {place} marshes :: in swampy wetlands :: pmf
+in the clifftop castle of {place} :: in a fortress above the sea :: pm
+on the domed moon of {place} :: on a lunar colony :: f
+in the refugee camp outside {place} :: among displaced people in tents :: pmf
+in the carnival that winters at {place} :: with a travelling fair :: pm
+in the tower blocks of {place} :: in high-rise flats :: mf
+at the {place} racecourse :: around a horse track :: pm
+in the bamboo forest of {place} :: in a forest of giant canes :: pmf
+along the canal locks of {place} :: along an inland waterway :: pmf
+in the {place} observatory :: (beside a great telescope|where astronomers work) :: pmf
+on the reindeer steppe near {place} :: (on the tundra|with northern herders) :: pmf
+in the silk mills of {place} :: in a textile factory :: pm
+""")
+
+THEMES = _table("""
+the price of forgiveness :: (letting go of grudges|learning to pardon)
+the loneliness of exile :: being far from home and unable to return
+found family :: strangers becoming kin
+the hunger for revenge :: wanting to get even
+the weight of inherited guilt :: paying for what one's ancestors did
+the end of childhood :: growing up
+the slow work of grief :: mourning someone
+loyalty between old friends :: (comrades|lifelong pals) standing by each other
+the danger of ambition :: wanting success too much
+the comfort of routine :: finding peace in everyday habits
+the lies that hold a marriage together :: husbands and wives deceiving each other
+the courage to disobey :: standing up to those in power
+the thrill of a second chance :: starting over late in life
+the gulf between rich and poor :: class inequality
+the stubbornness of hope :: refusing to despair
+the burden of a great talent :: being gifted and suffering for it
+how memory betrays us :: not being able to trust what you recall
+the bond between people and animals :: (creatures|pets) and their humans
+the shame of cowardice :: having once failed to be brave
+the meaning of hospitality :: welcoming outsiders
+""")
+
+TONES = _table("""
+(bleak|pitiless) :: (grim|depressing|dark)
+(playful|mischievous) :: (funny|lighthearted|humorous)
+(wistful|elegiac) :: (bittersweet|melancholy|nostalgic)
+(breathless|headlong) :: (fast-paced|gripping|page-turning)
+(cosy|snug) :: (comforting|gentle|heartwarming)
+(lyrical|lushly written) :: (poetic|beautifully written)
+(deadpan|dry-witted) :: (satirical|ironic|sardonic)
+(uncanny|dreamlike) :: (surreal|strange|hallucinatory)
+(furious|fiery) :: (angry|outraged)
+(rousing|stirring) :: (uplifting|inspiring)
+""")
+
+# The first era needs no words and is never asked for; the tag is the age it belongs to.
+ERAS = (Trait("", "", "m"),) + _table("""
+in the last years of the sailing fleets :: in the age of (sail|tall ships) :: p
+during the plague years :: (while the plague rages|in a time of pestilence) :: p
+in the decade after the long war :: just after a (great conflict|war) has ended :: p
+in the summer of the great strikes :: in a year of labour unrest :: m
+a hundred years from now :: (in the next century|generations ahead) :: f
+after the (oceans|seas) have risen :: (when sea level has gone up|after climate disaster) :: f
+""")
+
+AUDIENCES = _table("""
+for (young children|bedtime reading) :: (for a seven year old|to read aloud to little kids) :: children
+for readers of (nine to twelve|middle-school age) :: (for a ten year old|for my eleven year old) :: middle grade
+for (teenagers|young adults) :: (for a fifteen year old|for a high school student) :: teen
+for (adults|grown-up readers) :: (for a mature reader|for adults only) :: adult
+""")
+
+GIVEN_STARTS = "Al Bri Cor Dal El Fen Gal Hes Il Jor Kel Lor Mar Nel Or Pel Quin Ros Sel Tam Ul Vel Wen Yl Zan Ash".split()
+GIVEN_ENDS = "da dric na len mira rin sa vane wyn tha bel dor ette gar issa lo nor pe ra sko til uma vik xen".split()
+FAMILY_STARTS = (
+    "Abber Barrow Cald Dray Ever Farro Gris Halber Ing Jessa Kittle Lang Mord Nether Oster Penna Quill Raven Stark "
+    "Thistle Umber Vander Whit Yarrow Zeller Brack Crom Dun Fitch Goss"
+).split()
+FAMILY_ENDS = (
+    "by combe dale den fell field gate grove ham hart holt hurst ick land ley low mere more ner rand sby shaw ski "
+    "stead stone ton trop vik well wick worth"
+).split()
+PLACE_STARTS = (
+    "Ard Bel Carro Dess Ela Fira Gorm Hol Isk Juno Kara Lume Mira Nor Osk Pala Quor Rhen Sava Torv Ulla Vesk Wyr Xan "
+    "Yeth Zor Anth Brev Cind Dorn"
+).split()
+PLACE_ENDS = (
+    "abar adine aven burg cester doon eros esk fjord garth haven ika ilo minster mouth nath olm ona ovar peth quay reth "
+    "rona stad thorpe una vara wold yra zend"
+).split()
+
+TITLE_ADJECTIVES = (
+    "Amber Bitter Borrowed Broken Burning Copper Crooked Distant Empty Faithful Forgotten Frozen Gentle Gilded Hidden "
+    "Hollow Hungry Iron Ivory Last Lonely Lucky Marble Midnight Narrow Paper Patient Quiet Restless Rusted Scarlet "
+    "Second Shallow Silent Silver Sleeping Small Stolen Stubborn Tender Thirteenth Twisted Unlit Velvet Wandering Wild"
+).split()
+TITLE_NOUNS = (
+    "Acorn Almanac Anchor Apron Arrow Basket Blanket Bottle Bramble Button Candle Chair Chalk Coin Compass Crown Curtain "
+    "Drum Echo Ember Feather Flute Gate Glove Hammer Harbour Hour Inkwell Kettle Kite Knot Ladder Lantern Lemon Map Mask "
+    "Moth Needle Nest Oar Orchard Paper Pearl Quarter Question Raincoat Ribbon Saddle Shadow Spoon Staircase Swallow "
+    "Teapot Thimble Thread Tide Umbrella Violet Wagon Whistle Window Winter"
+).split()
+GROUP_NOUNS = "Chronicles Cycle Ledgers Papers Sequence Casebook Voyages Annals Letters Nights Saga Tapestry".split()

@@ -1,0 +1,140 @@
+"""Figures of the loss geometry against a slow reference and by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.geometry import DEAD_BELOW, HARD, IN_BATCH, RANDOM, alignment_uniformity, loss_geometry
+
+
+def slow_geometry(logits: Tensor, positive: Tensor, kind: Tensor) -> dict[str, float]:
+    p_positive, hardest, effective, dead, above, counts = [], [], [], [], [], []
+    pull = {IN_BATCH: 0.0, HARD: 0.0, RANDOM: 0.0}
+    for row, pos, kinds in zip(logits.tolist(), positive.tolist(), kind.tolist(), strict=True):
+        exps = [math.exp(x) for x in row]  # math.exp(-inf) is 0
+        negatives = [c for c in range(len(row)) if c != pos and row[c] > -math.inf]
+        if sum(exps):
+            p_positive.append(exps[pos] / sum(exps))
+        counts.append(len(negatives))
+        if negatives:
+            w = [exps[c] / sum(exps[n] for n in negatives) for c in negatives]
+            hardest.append(max(w))
+            effective.append(math.exp(-sum(x * math.log(x) for x in w)))
+        for c in negatives:
+            pull[kinds[c]] += exps[c] / sum(exps)
+            dead.append(exps[c] / sum(exps) < DEAD_BELOW)
+            above.append(row[c] > row[pos])
+    all_pull = sum(pull.values())
+    return {
+        "positive_probability": mean(p_positive),
+        "hardest_weight": mean(hardest),
+        "effective_negatives": mean(effective),
+        "gradient_share_hard": pull[HARD] / all_pull if all_pull else 0.0,
+        "gradient_share_random": pull[RANDOM] / all_pull if all_pull else 0.0,
+        "gradient_share_in_batch": pull[IN_BATCH] / all_pull if all_pull else 0.0,
+        "dead_negatives": mean(dead),
+        "above_positive": mean(above),
+        "negatives_per_query": mean(counts),
+    }
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def random_case(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(6, 11, generator=generator) * 5
+    positive = torch.randint(11, (6,), generator=generator)
+    masked = (torch.rand(6, 11, generator=generator) < 0.3).scatter(1, positive[:, None], False)
+    kind = torch.randint(3, (6, 11), generator=generator, dtype=torch.uint8)
+    return logits.masked_fill(masked, -torch.inf), positive, kind
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_loss_geometry_equals_slow_reference(seed: int) -> None:
+    logits, positive, kind = random_case(seed)
+    assert loss_geometry(logits, positive, kind) == pytest.approx(slow_geometry(logits, positive, kind), rel=1e-5)
+
+
+def test_loss_geometry_by_hand() -> None:
+    logits = torch.log(torch.tensor([[4.0, 1.0, 1.0, 2.0]]))
+    kind = torch.tensor([[IN_BATCH, HARD, RANDOM, IN_BATCH]], dtype=torch.uint8)
+    got = loss_geometry(logits, torch.tensor([0]), kind)
+    assert got["positive_probability"] == pytest.approx(0.5)
+    assert got["hardest_weight"] == pytest.approx(0.5)
+    assert got["effective_negatives"] == pytest.approx(2**1.5)  # entropy 1.5 bits
+    assert got["gradient_share_hard"] == got["gradient_share_random"] == pytest.approx(0.25)
+    assert got["gradient_share_in_batch"] == pytest.approx(0.5)
+    assert got["dead_negatives"] == got["above_positive"] == 0.0
+    assert got["negatives_per_query"] == 3.0
+
+
+def test_gradient_shares_are_those_of_autograd() -> None:
+    logits, positive, kind = random_case(7)
+    leaf = logits.clone().requires_grad_()
+    F.cross_entropy(leaf, positive).backward()
+    assert leaf.grad is not None
+    pull = leaf.grad.scatter(1, positive[:, None], 0.0)
+    got = loss_geometry(logits, positive, kind)
+    want = [(pull[kind == code].sum() / pull.sum()).item() for code in (HARD, RANDOM, IN_BATCH)]
+    assert [got[f"gradient_share_{name}"] for name in ("hard", "random", "in_batch")] == pytest.approx(want, rel=1e-5)
+
+
+def test_equal_negatives_count_fully() -> None:
+    got = loss_geometry(torch.zeros(3, 8), torch.tensor([0, 1, 2]), torch.zeros(3, 8, dtype=torch.uint8))
+    assert got["effective_negatives"] == pytest.approx(7.0)
+    assert got["hardest_weight"] == pytest.approx(1 / 7)
+
+
+def test_rows_without_negatives_or_candidates_give_no_nan_and_leave_the_means() -> None:
+    logits, positive, kind = random_case(3)
+    want = loss_geometry(logits, positive, kind)
+    alone = torch.full((1, 11), -torch.inf)
+    got = loss_geometry(torch.cat([logits, alone]), torch.cat([positive, torch.tensor([4])]), torch.cat([kind, kind[:1]]))
+    assert got.pop("negatives_per_query") == pytest.approx(want.pop("negatives_per_query") * 6 / 7)
+    assert got == pytest.approx(want)
+    only_positive = alone.clone()
+    only_positive[0, 4] = 3.0
+    for rows in (alone, only_positive, alone[:0]):
+        figures = loss_geometry(rows, torch.tensor([4])[: len(rows)], kind[: len(rows)])
+        expected = 1.0 if rows is only_positive else 0.0
+        assert figures.pop("positive_probability") == expected
+        assert set(figures.values()) == {0.0}
+
+
+def test_huge_logits_give_finite_figures_and_nan_shows() -> None:
+    logits = torch.tensor([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 0.0]])
+    got = loss_geometry(logits, torch.tensor([0, 0]), torch.full((2, 3), HARD, dtype=torch.uint8))
+    assert all(math.isfinite(x) for x in got.values())
+    assert got["above_positive"] == 0.5 and got["gradient_share_hard"] == 1.0
+    diverged = loss_geometry(logits * math.nan, torch.tensor([0, 0]), torch.zeros(2, 3, dtype=torch.uint8))
+    assert math.isnan(diverged["positive_probability"])
+
+
+def test_alignment_and_uniformity_equal_the_formulas_of_the_paper() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries = F.normalize(torch.randn(9, 4, generator=generator), dim=1)
+    positives = F.normalize(torch.randn(9, 4, generator=generator), dim=1)
+    got = alignment_uniformity(queries, positives)
+    assert got["alignment"] == pytest.approx((queries - positives).norm(dim=1).pow(2).mean().item(), rel=1e-5)
+    sides = [torch.pdist(x).pow(2) for x in (queries, positives)]
+    want = sum(side.mul(-2).exp().mean().log().item() for side in sides) / 2
+    assert got["uniformity"] == pytest.approx(want, rel=1e-5)
+    want = sum((1 - side / 2).mean().item() for side in sides) / 2
+    assert got["mean_pairwise_cosine"] == pytest.approx(want, abs=1e-6)
+
+
+def test_collapse_shows_as_cosine_one_and_uniformity_zero() -> None:
+    same = torch.tensor([[0.6, 0.8]]).expand(5, 2)
+    got = alignment_uniformity(same, same)
+    assert got == pytest.approx({"alignment": 0.0, "uniformity": 0.0, "mean_pairwise_cosine": 1.0}, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1])
+def test_fewer_than_two_rows_give_zeros_not_nan(num_rows: int) -> None:
+    x = torch.tensor([[0.6, 0.8]])[:num_rows]
+    assert alignment_uniformity(x, x) == {"alignment": 0.0, "uniformity": 0.0, "mean_pairwise_cosine": 0.0}
