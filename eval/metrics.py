@@ -21,9 +21,7 @@ Bool = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
 DEFAULT_KS = (1, 3, 5, 10, 100)
-NDCG_CUT = 10
-MRR_CUT = 10
-MAP_CUT = 100
+NDCG_CUT, MRR_CUT, MAP_CUT = 10, 10, 100
 
 _BLOCK_CELLS = 1 << 22  # labels x hits compared at once: 32 MiB of int64
 
@@ -49,8 +47,8 @@ class Judgements:
 
     def __post_init__(self) -> None:
         size, total = len(self.query_rows), len(self.item_rows)
-        ends = [*self.offsets[:1], *self.offsets[-1:]]
-        if len(self.offsets) != size + 1 or ends != [0, total] or (np.diff(self.offsets) < 0).any():
+        ends_fit = [*self.offsets[:1], *self.offsets[-1:]] == [0, total] and len(self.offsets) == size + 1
+        if not ends_fit or (np.diff(self.offsets) < 0).any():
             raise ValueError(f"offsets must be {size + 1} ascending numbers, 0 to {total}, found {self.offsets}")
         if (np.diff(self.query_rows) <= 0).any() or (self.query_rows < 0).any():
             raise ValueError("query_rows must be >= 0, ascending and unique; build them with Judgements.from_triples")
@@ -81,8 +79,10 @@ class Judgements:
         if not queries.shape == items.shape == gains.shape:
             raise ValueError(f"triples need one length, found shapes {queries.shape}, {items.shape} and {gains.shape}")
         # Before repeats are dropped: a NaN must not hide behind a good score of the same pair.
-        if (wrong := ~(np.isfinite(gains) & (gains >= 0))).any():
-            raise ValueError(f"scores must be finite and >= 0, found {gains[wrong][0]} at triple {int(wrong.argmax())}")
+        if (wrong := (queries < 0) | (items < 0) | ~np.isfinite(gains) | (gains < 0)).any():
+            n = int(wrong.argmax())
+            found = f"query row {queries[n]}, item row {items[n]}, score {gains[n]} in triple {n}"
+            raise ValueError(f"rows must be >= 0 and scores finite and >= 0, found {found}")
         order = np.lexsort((-gains, items, queries))
         queries, items, gains = queries[order], items[order], gains[order]
         keep = (np.diff(queries, prepend=-1) != 0) | (np.diff(items, prepend=-1) != 0)
@@ -123,8 +123,7 @@ def per_query_metrics(
     - `bad_top1`: 1 if the first hit is missing, judged irrelevant (score 0), or neither relevant nor compatible.
       Lower is better.
 
-    A metric whose cut is above K is left out, as K hits cannot tell it. Deterministic; memory beside the arguments:
-    about 40 MiB, three bytes per hit, and a few arrays as long as the labels.
+    A metric cut above K is left out. Deterministic; needs 40 MiB, 3 bytes per hit and some arrays as long as the labels.
 
     Args:
         hits_QK: int64 item rows, best first; -1 is padding and stands only after the hits.
@@ -197,9 +196,8 @@ def sliced(per_query: Mapping[str, F64], slice_values: Sequence[Hashable] | Arra
         ValueError: the lengths differ.
     """
     values = slice_values.tolist() if isinstance(slice_values, np.ndarray) else slice_values
-    lengths = {name: len(values_Q) for name, values_Q in per_query.items()}
-    if set(lengths.values()) - {len(values)}:
-        raise ValueError(f"slice_values must have one value per query, {lengths}, found {len(values)}")
+    if lengths := {len(values_Q) for values_Q in per_query.values()} - {len(values)}:
+        raise ValueError(f"slice_values must have one value per query, {max(lengths)}, found {len(values)}")
     codes: dict[Hashable, int] = {}
     code_Q = np.array([codes.setdefault(v if v == v else None, len(codes)) for v in values], dtype=np.int64)
     ends = np.cumsum(np.bincount(code_Q, minlength=len(codes)))
@@ -225,10 +223,9 @@ def _checked_hits(hits_QK: I64, query_rows_Q: I64, ks: Sequence[int]) -> tuple[I
         raise ValueError(f"hits_QK must have one row per query: {len(query_rows_Q)} queries, found {len(hits_QK)} rows")
     if not ks or min(ks) < 1:
         raise ValueError(f"ks must be one or more cuts >= 1, found {tuple(ks)}")
-    if (lowest := hits_QK.min(initial=0)) < -1:
-        raise ValueError(f"hits_QK must hold item rows >= 0 or the padding -1, found {lowest}")
-    late_Q = ((hits_QK[:, :-1] < 0) & (hits_QK[:, 1:] >= 0)).any(axis=1)
-    if late_Q.any():
+    if (low := hits_QK.min(initial=0)) < -1:
+        raise ValueError(f"hits_QK must hold item rows >= 0 or the padding -1, found {low}")
+    if (late_Q := ((hits_QK[:, :-1] < 0) & (hits_QK[:, 1:] >= 0)).any(axis=1)).any():
         raise ValueError(f"padding (-1) must stand after the hits; found a hit behind it in row {int(late_Q.argmax())}")
     return hits_QK, query_rows_Q
 
@@ -273,8 +270,7 @@ def _bad_top1(hits_QK: I64, found: _Labels, compatible_top1_Q: Bool | None) -> F
 
 def _place_in_group(group: I64, count_Q: I64) -> I64:
     """0, 1, 2 … within each run of equal `group`, which is ascending and has `count_Q[group]` members each."""
-    starts_Q = np.cumsum(count_Q) - count_Q
-    return np.arange(len(group)) - starts_Q[group]
+    return np.arange(len(group)) - (np.cumsum(count_Q) - count_Q)[group]
 
 
 def _ndcg(found: _Labels, labels: _Labels, num_queries: int) -> F64:
@@ -299,8 +295,6 @@ def _reciprocal_position(found: _Labels, num_queries: int) -> F64:
 
 
 def _average_precision(found: _Labels, num_relevant_Q: I64) -> F64:
-    num_queries = len(num_relevant_Q)
-    top = found[found.place < MAP_CUT]
-    found_before_F = _place_in_group(top.query, np.bincount(top.query, minlength=num_queries))
-    precision_F = (found_before_F + 1) / (top.place + 1)
-    return np.bincount(top.query, precision_F, num_queries) / np.maximum(num_relevant_Q, 1)
+    top, num_queries = found[found.place < MAP_CUT], len(num_relevant_Q)
+    before_F = _place_in_group(top.query, np.bincount(top.query, minlength=num_queries))
+    return np.bincount(top.query, (before_F + 1) / (top.place + 1), num_queries) / np.maximum(num_relevant_Q, 1)

@@ -93,9 +93,8 @@ def paired_permutation_p(values_Q: F64, baseline_Q: F64, *, resamples: int = 10_
 def _differences(values_Q: F64, baseline_Q: F64, resamples: int) -> F64:
     values_Q, baseline_Q = np.asarray(values_Q, dtype=np.float64), np.asarray(baseline_Q, dtype=np.float64)
     if values_Q.ndim != 1 or values_Q.shape != baseline_Q.shape:
-        raise ValueError(
-            f"values and baseline must be one value per query each, found shapes {values_Q.shape} and {baseline_Q.shape}"
-        )
+        shapes = f"{values_Q.shape} and {baseline_Q.shape}"
+        raise ValueError(f"values and baseline must each hold one value per query, found shapes {shapes}")
     if np.isinf(values_Q).any() or np.isinf(baseline_Q).any():
         raise ValueError("values and baseline must be finite or NaN, found an infinite value")
     if resamples < 1:

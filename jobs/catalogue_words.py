@@ -1,11 +1,12 @@
 """Word lists and sentence templates for the generated catalogue.
 
-Every trait is one line, ``told :: asked``: how a synopsis words it, and how a reader looking for it does. ``(a|b)``
+A trait is ``told :: asked`` (``;;`` separates traits on one line): how a synopsis words it, and how a reader looking for it does. ``(a|b)``
 offers alternatives. ``{place}``, ``{sub}``, ``{pos}`` and ``{obj}`` stand for a place name and the hero's pronouns.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 
@@ -18,8 +19,13 @@ class Trait(NamedTuple):
 
 
 def _table(lines: str) -> tuple[Trait, ...]:
-    rows = [line.split(" :: ") for line in lines.strip().splitlines()]
-    return tuple(Trait(*row) for row in rows)
+    rows = re.split("\n| ;; ", lines.strip())
+    return tuple(Trait(*row.split(" :: ")) for row in rows)
+
+
+def lines(templates: str) -> tuple[str, ...]:
+    """Split a block of templates, one a line."""
+    return tuple(templates.strip().splitlines())
 
 
 # The tag is an aside that shows the genre in a synopsis when it is not the main one.
@@ -105,146 +111,104 @@ sell the house in which three generations grew up :: letting go of the old (fami
 # Clauses that can happen anywhere and in any age.
 EVENTS = _table("""
 a stranger arrives wearing {pos} dead uncle's ring :: someone unknown turns up with a late relative's jewellery
-a letter is delivered twenty years late :: very old mail finally (arrives|comes)
-the only road out is cut :: everyone gets cut off from the outside
-a strange light (appears|hangs) overhead :: something bright shows up in the sky
 an old friend is found hiding under the stairs :: a former companion is discovered concealed indoors
-the youngest child stops speaking :: a kid goes (mute|silent)
-all the clocks stop at once :: every timepiece fails together
-a fever spreads from bed to bed :: (an epidemic|a contagious illness) breaks out
-a fire destroys the (archive|records) :: the documents go up in flames
-the savings of the whole community vanish overnight :: everybody's money disappears
-a lookalike is seen in {pos} coat :: somebody identical is spotted in the hero's clothes
 the oldest neighbour dies without naming an heir :: an elder passes away leaving no successor
-a general strike begins :: all the workers down tools
-{pos} sister comes home with a newborn :: a sibling returns with a baby
-the dogs all run away on the same night :: every pet flees at once
-a painted portrait is slashed :: somebody vandalises a picture
+a diary turns up behind a loose panel :: a private notebook is uncovered in a hiding place
+the drinking water turns (red|the colour of rust) :: what everybody drinks changes colour
+{pos} best friend confesses to treason :: a close companion admits to betraying the state
+a lookalike is seen in {pos} coat :: somebody identical is spotted in the hero's clothes
+the savings of the whole community vanish overnight :: everybody's money disappears
+a letter is delivered twenty years late :: very old mail finally (arrives|comes)
+a strange light (appears|hangs) overhead :: something bright shows up in the sky
+a fever spreads from bed to bed :: (an epidemic|a contagious illness) breaks out
 a wedding is called off at the last hour :: a marriage ceremony is cancelled
 a thief returns everything that was stolen :: a burglar gives it all back
-a diary turns up behind a loose panel :: a private notebook is uncovered in a hiding place
-a local election is rigged :: a vote is fixed
-the lamps go out for nine days :: there is a long blackout
-the drinking water turns (red|the colour of rust) :: what everybody drinks changes colour
-a duel is (announced|demanded) :: somebody issues a challenge to fight
-soldiers seize every spare bed :: troops take over the lodgings
-a prisoner escapes at noon :: a convict gets loose in broad daylight
-an old debt is called in early :: creditors want repayment too soon
 {sub} wakes with no memory of the week :: amnesia wipes out several days
+{pos} sister comes home with a newborn :: a sibling returns with a baby ;; a local election is rigged :: a vote is fixed
+a fire destroys the (archive|records) :: the documents go up in flames
+a duel is (announced|demanded) :: somebody issues a challenge to fight
 a bell without a rope begins to ring :: chimes sound all by themselves
-a rumour of gold gets out :: word goes round about riches
-{pos} best friend confesses to treason :: a close companion admits to betraying the state
-a famous visitor disappears :: a celebrity guest goes missing
+a prisoner escapes at noon :: a convict gets loose in broad daylight
 the yearly festival is banned :: an annual celebration gets outlawed
+an old debt is called in early :: creditors want repayment too soon
+the only road out is cut :: everyone gets cut off from the outside
+the dogs all run away on the same night :: every pet flees at once
+soldiers seize every spare bed :: troops take over the lodgings ;; a general strike begins :: all the workers down tools
+a painted portrait is slashed :: somebody vandalises a picture
+the youngest child stops speaking :: a kid goes (mute|silent)
+all the clocks stop at once :: every timepiece fails together
+a famous visitor disappears :: a celebrity guest goes missing
+the lamps go out for nine days :: there is a long blackout ;; a rumour of gold gets out :: word goes round about riches
 """)
 
 ROLES = _table("""
-a retired ferry pilot :: (a former|an elderly) boat captain
-an apprentice clockmaker :: (a trainee|someone learning) in the watch trade
-a midwife :: someone who delivers babies
-a failed poet :: an unsuccessful writer of verse
-a gravedigger :: (a cemetery worker|someone who digs graves)
-a beekeeper :: someone who keeps hives
-a schoolteacher :: (a classroom teacher|someone who teaches pupils)
-a deaf cartographer :: (a mapmaker|a drawer of maps) who cannot hear
-a disgraced surgeon :: a doctor who lost their reputation
-a travelling tailor :: a wandering maker of clothes
-a one-eyed glassblower :: a half-blind glass artisan
-an orphaned pickpocket :: a young thief without parents
-a locksmith :: someone who makes keys
-a botanist :: a plant (scientist|expert)
-a court translator :: a linguist who interprets for officials
-a courier :: (a messenger|someone who carries parcels)
-a puppet maker :: (a carver of marionettes|someone who builds puppets)
-a tattooist :: an artist who inks skin
-a debt collector :: someone who recovers unpaid loans
-a bookbinder :: a craftsperson who stitches volumes together
-a chimney sweep :: someone who cleans flues
-a stage magician :: (an illusionist|a conjuror)
-a goatherd :: someone who minds goats
-a customs officer :: an inspector of imported goods
-an art forger :: a faker of paintings
-a runaway heir :: (a fugitive from a rich family|someone who fled wealth)
-a lapsed priest :: a cleric who lost their faith
-a bridge engineer :: someone who designs bridges
-a fortune teller :: someone who predicts the future with cards
-a perfumer :: a maker of scents
-a rat catcher :: (a pest controller|someone who traps vermin)
-a museum guard :: (a security attendant|a watchman) among the exhibits
-a lion tamer :: a circus big cat trainer
-a stonecutter :: (a mason|someone who carves rock)
-an insomniac librarian :: a sleepless keeper of books
-a chess prodigy :: a gifted board game player
+an apprentice clockmaker :: (a trainee|someone learning) in the watch trade ;; a midwife :: someone who delivers babies
+a runaway heir :: (a fugitive from a rich family|someone who fled wealth) ;; a chimney sweep :: someone who cleans flues
+a puppet maker :: (a carver of marionettes|someone who builds puppets) ;; a chess prodigy :: a gifted board game player
+a museum guard :: (a security attendant|a watchman) among the exhibits ;; a botanist :: a plant (scientist|expert)
+a deaf cartographer :: (a mapmaker|a drawer of maps) who cannot hear ;; a failed poet :: an unsuccessful writer of verse
+a schoolteacher :: (a classroom teacher|someone who teaches pupils) ;; a lapsed priest :: a cleric who lost their faith
+a fortune teller :: someone who predicts the future with cards ;; a courier :: (a messenger|someone who carries parcels)
+a court translator :: a linguist who interprets for officials ;; an orphaned pickpocket :: a young thief without parents
+a rat catcher :: (a pest controller|someone who traps vermin) ;; a debt collector :: someone who recovers unpaid loans
+a gravedigger :: (a cemetery worker|someone who digs graves) ;; an insomniac librarian :: a sleepless keeper of books
+a bookbinder :: a craftsperson who stitches volumes together ;; a one-eyed glassblower :: a half-blind glass artisan
+a retired ferry pilot :: (a former|an elderly) boat captain ;; a disgraced surgeon :: a doctor who lost their reputation
+a travelling tailor :: a wandering maker of clothes ;; a customs officer :: an inspector of imported goods
+a stonecutter :: (a mason|someone who carves rock) ;; a bridge engineer :: someone who designs bridges
+a stage magician :: (an illusionist|a conjuror) ;; a lion tamer :: a circus big cat trainer
+a beekeeper :: someone who keeps hives ;; a tattooist :: an artist who inks skin ;; a perfumer :: a maker of scents
+a locksmith :: someone who makes keys ;; a goatherd :: someone who minds goats ;; an art forger :: a faker of paintings
 """)
 
 # The tag lists the ages a setting belongs to: p(ast), m(odern), f(uture).
 SETTINGS = _table("""
 (at|in) the lighthouse on {place} Point :: (at a beacon|in a lighthouse) on the coast :: pm
+in the {place} observatory :: (beside a great telescope|where astronomers work) :: pmf
 in the monastery above {place} :: (in a cloister|among monks) up in the hills :: pmf
+on the reindeer steppe near {place} :: (on the tundra|with northern herders) :: pmf
+in the desert outpost of {place} :: at a remote station among the dunes :: pmf
+in the colony under the {place} ice :: in a settlement beneath a glacier :: mf
+in the refugee camp outside {place} :: among displaced people in tents :: pmf
 aboard the orbital station {place} :: (in space|aboard a space habitat) :: f
 in the floating market of {place} :: among traders selling from boats :: pmf
-in the half-drowned city of {place} :: in a flooded metropolis :: mf
-at the grand hotel {place} :: at a luxury guesthouse :: pm
-in the mining camp at {place} :: among miners :: pmf
-on the tea terraces of {place} :: on a tea plantation :: pm
-in the walled garden at {place} :: in an enclosed botanical garden :: pmf
-at {place} boarding school :: at a residential academy :: pmf
-in the desert outpost of {place} :: at a remote station among the dunes :: pmf
 in the theatre quarter of {place} :: in a district full of playhouses :: pm
-on the whaling island of {place} :: on an isle of harpooners :: pm
-in the colony under the {place} ice :: in a settlement beneath a glacier :: mf
+in the walled garden at {place} :: in an enclosed botanical garden :: pmf
 aboard the night train to {place} :: on a sleeper railway carriage :: mf
 in the university town of {place} :: among scholars and students :: pmf
-in {place} hospital :: on the wards of an infirmary :: pmf
-in the vineyards of {place} :: among winegrowers :: pmf
-in the {place} marshes :: in swampy wetlands :: pmf
-in the clifftop castle of {place} :: in a fortress above the sea :: pm
-on the domed moon of {place} :: on a lunar colony :: f
-in the refugee camp outside {place} :: among displaced people in tents :: pmf
 in the carnival that winters at {place} :: with a travelling fair :: pm
-in the tower blocks of {place} :: in high-rise flats :: mf
-at the {place} racecourse :: around a horse track :: pm
+in the clifftop castle of {place} :: in a fortress above the sea :: pm
+in the half-drowned city of {place} :: in a flooded metropolis :: mf
 in the bamboo forest of {place} :: in a forest of giant canes :: pmf
 along the canal locks of {place} :: along an inland waterway :: pmf
-in the {place} observatory :: (beside a great telescope|where astronomers work) :: pmf
-on the reindeer steppe near {place} :: (on the tundra|with northern herders) :: pmf
-in the silk mills of {place} :: in a textile factory :: pm
+on the whaling island of {place} :: on an isle of harpooners :: pm
+at {place} boarding school :: at a residential academy :: pmf ;; in the vineyards of {place} :: among winegrowers :: pmf
+on the tea terraces of {place} :: on a tea plantation :: pm ;; at the {place} racecourse :: around a horse track :: pm
+at the grand hotel {place} :: at a luxury guesthouse :: pm ;; in {place} hospital :: on the wards of an infirmary :: pmf
+in the tower blocks of {place} :: in high-rise flats :: mf ;; in the silk mills of {place} :: in a textile factory :: pm
+on the domed moon of {place} :: on a lunar colony :: f ;; in the mining camp at {place} :: among miners :: pmf
+in the {place} marshes :: in swampy wetlands :: pmf
 """)
 
 THEMES = _table("""
-the price of forgiveness :: (letting go of grudges|learning to pardon)
-the loneliness of exile :: being far from home and unable to return
-found family :: strangers becoming kin
-the hunger for revenge :: wanting to get even
-the weight of inherited guilt :: paying for what one's ancestors did
-the end of childhood :: growing up
-the slow work of grief :: mourning someone
-loyalty between old friends :: (comrades|lifelong pals) standing by each other
-the danger of ambition :: wanting success too much
-the comfort of routine :: finding peace in everyday habits
-the lies that hold a marriage together :: husbands and wives deceiving each other
-the courage to disobey :: standing up to those in power
-the thrill of a second chance :: starting over late in life
-the gulf between rich and poor :: class inequality
-the stubbornness of hope :: refusing to despair
-the burden of a great talent :: being gifted and suffering for it
-how memory betrays us :: not being able to trust what you recall
-the bond between people and animals :: (creatures|pets) and their humans
-the shame of cowardice :: having once failed to be brave
-the meaning of hospitality :: welcoming outsiders
+the lies that hold a marriage together :: husbands and wives deceiving each other ;; the end of childhood :: growing up
+loyalty between old friends :: (comrades|lifelong pals) standing by each other ;; found family :: strangers becoming kin
+the bond between people and animals :: (creatures|pets) and their humans ;; the slow work of grief :: mourning someone
+the price of forgiveness :: (letting go of grudges|learning to pardon) ;; the hunger for revenge :: wanting to get even
+the weight of inherited guilt :: paying for what one's ancestors did ;; the stubbornness of hope :: refusing to despair
+the loneliness of exile :: being far from home and unable to return ;; the meaning of hospitality :: welcoming outsiders
+the burden of a great talent :: being gifted and suffering for it ;; the danger of ambition :: wanting success too much
+how memory betrays us :: not being able to trust what you recall ;; the gulf between rich and poor :: class inequality
+the thrill of a second chance :: starting over late in life ;; the shame of cowardice :: having once failed to be brave
+the comfort of routine :: finding peace in everyday habits ;; the courage to disobey :: standing up to those in power
 """)
 
 TONES = _table("""
-(bleak|pitiless) :: (grim|depressing|dark)
-(playful|mischievous) :: (funny|lighthearted|humorous)
-(wistful|elegiac) :: (bittersweet|melancholy|nostalgic)
-(breathless|headlong) :: (fast-paced|gripping|page-turning)
-(cosy|snug) :: (comforting|gentle|heartwarming)
-(lyrical|lushly written) :: (poetic|beautifully written)
-(deadpan|dry-witted) :: (satirical|ironic|sardonic)
-(uncanny|dreamlike) :: (surreal|strange|hallucinatory)
-(furious|fiery) :: (angry|outraged)
-(rousing|stirring) :: (uplifting|inspiring)
+(breathless|headlong) :: (fast-paced|gripping|page-turning) ;; (lyrical|lushly written) :: (poetic|beautifully written)
+(wistful|elegiac) :: (bittersweet|melancholy|nostalgic) ;; (playful|mischievous) :: (funny|lighthearted|humorous)
+(uncanny|dreamlike) :: (surreal|strange|hallucinatory) ;; (deadpan|dry-witted) :: (satirical|ironic|sardonic)
+(cosy|snug) :: (comforting|gentle|heartwarming) ;; (rousing|stirring) :: (uplifting|inspiring)
+(bleak|pitiless) :: (grim|depressing|dark) ;; (furious|fiery) :: (angry|outraged)
 """)
 
 # The first era needs no words and is never asked for; the tag is the age it belongs to.
@@ -264,7 +228,7 @@ for (teenagers|young adults) :: (for a fifteen year old|for a high school studen
 for (adults|grown-up readers) :: (for a mature reader|for adults only) :: adult
 """)
 
-GIVEN_STARTS = "Al Bri Cor Dal El Fen Gal Hes Il Jor Kel Lor Mar Nel Or Pel Quin Ros Sel Tam Ul Vel Wen Yl Zan Ash".split()
+GIVEN_STARTS = "Al Bri Cor Dal El Fen Gal Hes Il Jor Kel Lor Mar Nel Or Pel Quin Ros Sel Tam Ul Vel Wen Yl Zan".split()
 GIVEN_ENDS = "da dric na len mira rin sa vane wyn tha bel dor ette gar issa lo nor pe ra sko til uma vik xen".split()
 FAMILY_STARTS = (
     "Abber Barrow Cald Dray Ever Farro Gris Halber Ing Jessa Kittle Lang Mord Nether Oster Penna Quill Raven Stark "
@@ -279,7 +243,7 @@ PLACE_STARTS = (
     "Yeth Zor Anth Brev Cind Dorn"
 ).split()
 PLACE_ENDS = (
-    "abar adine aven burg cester doon eros esk fjord garth haven ika ilo minster mouth nath olm ona ovar peth quay reth "
+    "abar adine aven burg cester doon eros esk fjord garth haven ika minster mouth nath olm ona ovar peth quay reth "
     "rona stad thorpe una vara wold yra zend"
 ).split()
 
@@ -289,9 +253,53 @@ TITLE_ADJECTIVES = (
     "Second Shallow Silent Silver Sleeping Small Stolen Stubborn Tender Thirteenth Twisted Unlit Velvet Wandering Wild"
 ).split()
 TITLE_NOUNS = (
-    "Acorn Almanac Anchor Apron Arrow Basket Blanket Bottle Bramble Button Candle Chair Chalk Coin Compass Crown Curtain "
-    "Drum Echo Ember Feather Flute Gate Glove Hammer Harbour Hour Inkwell Kettle Kite Knot Ladder Lantern Lemon Map Mask "
+    "Acorn Almanac Anchor Arrow Basket Blanket Bottle Bramble Button Candle Chair Coin Compass Crown Curtain "
+    "Drum Echo Ember Feather Flute Gate Hammer Harbour Hour Inkwell Kettle Kite Knot Ladder Lantern Lemon Map Mask "
     "Moth Needle Nest Oar Orchard Paper Pearl Quarter Question Raincoat Ribbon Saddle Shadow Spoon Staircase Swallow "
     "Teapot Thimble Thread Tide Umbrella Violet Wagon Whistle Window Winter"
 ).split()
 GROUP_NOUNS = "Chronicles Cycle Ledgers Papers Sequence Casebook Voyages Annals Letters Nights Saga Tapestry".split()
+
+# Sentences of a synopsis, in order; one of the two kinds of aside. The first letter is raised afterwards.
+INTROS = lines("""
+{hero} is {role} {setting}{when}.
+{role} named {hero} has built a small life {setting}{when}.
+{setting}{when}, people know {hero} only as {role}.
+{lead}{hero} has spent years {setting} as {role}.
+nobody {setting} pays much attention to {hero}, {role}{when}.
+{lead}{role} called {hero} keeps out of trouble {setting}.
+""")
+TURNS = lines("""
+when {event}, {sub} must {conflict}.
+then {event}, and {hero} sets out to {conflict}.
+everything changes once {event}: now {sub} has to {conflict}.
+{sub} has vowed to {conflict}, and matters grow worse when {event}.
+but {event}, and suddenly it falls to {hero} to {conflict}.
+the plan is to {conflict}; nothing goes to plan after {event}.
+""")
+ASIDES = lines("""
+only {friend} believes {sub} can do it.
+{friend} offers help, though not for free.
+even {friend}, who has known {obj} longest, advises against it.
+with {friend} at {pos} side, {sub} starts to see a way through.
+""")
+GENRE_ASIDES = lines("""
+along the way, expect {genres}.
+{friend} brings {genres} into it.
+there is also {genres}.
+""")
+CLOSES = lines("""
+in this {tone} {label} {audience}, {author} writes about {theme}.
+{author} turns {theme} into {a_tone} {label} {audience}.
+{a_tone} {label} {audience} by {author}, with {theme} at its heart.
+{author} has written {a_tone} {label} {audience}, and the real subject is {theme}.
+""")
+TITLES = lines("""
+The {adjective} {noun}
+The {noun} of {place}
+{hero} and the {adjective} {noun}
+{adjective} {noun}, {adjective2} {noun2}
+{hero}'s {noun}
+The {noun} and the {noun2}
+The {place} {noun}
+""")

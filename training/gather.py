@@ -1,8 +1,8 @@
 """Candidates across ranks: collect the rows of all ranks, with gradient, and find items that occur more than once.
 
-The one exact form we use: every rank scores its *local* queries against the items of *all* ranks, and the gradient of an
-item goes back to the rank that encoded it, summed over the ranks that used it.  Re-inserting only the local slice gives a
-different gradient, not merely a scaled one.
+The one exact form we use: every rank scores its *local* queries against the items of *all* ranks, and the gradient of
+an item goes back to the rank that encoded it, summed over the ranks that used it.  Re-inserting only the local slice
+gives a different gradient, not merely a scaled one.
 
 Shape letters: R rows of this rank, M rows of the largest rank, C rows of all ranks (the gathered columns),
 N any number of wanted rows, U distinct items.
@@ -12,25 +12,25 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import LongTensor, Tensor
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
 def gather_rows(x: Tensor, *, group: dist.ProcessGroup | None = None) -> Tensor:
     """Concatenate the rows of all ranks along dim 0, in rank order.
 
-    Ranks may hold different numbers of rows (also none); the other dimensions and the dtype must agree.  It is a collective
-    call: every rank of the group makes it, and if one rank runs backward through the result, all do, in the same order.
-    Integer and bool tensors, and tensors that need no gradient, are gathered without one.
+    Ranks may hold different numbers of rows (also none); the other dimensions and the dtype must agree.  It is a
+    collective call: every rank of the group makes it, and if one rank runs backward through the result, all do, in the
+    same order.  Integer and bool tensors, and tensors that need no gradient, are gathered without one.
 
     Args:
         x: (R, ...) on the device of the group's backend.
         group: ranks to gather over; None is the default group.
 
     Returns:
-        (C, ...) of the same dtype: the rows of rank 0, then rank 1, ...  Without torch.distributed, or with one rank, `x`.
-        In backward each rank receives the gradient of its own rows, *summed* over ranks; an average over ranks is then left
-        to whoever averages parameter gradients (DDP, DeepSpeed).
+        (C, ...) of the same dtype: the rows of rank 0, then rank 1, ...  Without torch.distributed, or with one rank,
+        `x`.  In backward each rank receives the gradient of its own rows, *summed* over ranks; an average over ranks is
+        then left to whoever averages parameter gradients (DDP, DeepSpeed).
 
     Raises:
         ValueError: `x` is a scalar, or this process is not in `group`.
@@ -40,7 +40,9 @@ def gather_rows(x: Tensor, *, group: dist.ProcessGroup | None = None) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()):
         return x
     if dist.get_rank(group) < 0:
-        raise ValueError(f"gather_rows: rank {dist.get_rank()} is not in the group; call it only on the group's own ranks")
+        raise ValueError(
+            f"gather_rows: rank {dist.get_rank()} is not in the group; call it only on the group's own ranks"
+        )
     if dist.get_world_size(group) == 1:
         return x
     counts = _exchange_counts(x, group)
@@ -67,22 +69,22 @@ def mean_over_ranks(value: Tensor, *, group: dist.ProcessGroup | None = None) ->
     return mean
 
 
-def first_occurrence(item_rows_C: LongTensor) -> tuple[Tensor, LongTensor]:
+def first_occurrence(item_rows_C: Tensor) -> tuple[Tensor, Tensor]:
     """Mark the first occurrence of each item over the gathered columns, so that an item of two ranks counts once.
 
     Args:
         item_rows_C: int64 corpus rows of the gathered columns.
 
     Returns:
-        (keep_C, first_C): keep_C bool, True where a corpus row occurs for the first time; first_C int64, the column of the
-        first occurrence of the same corpus row.  Deterministic; equal on all ranks.
+        (keep_C, first_C): keep_C bool, True where a corpus row occurs for the first time; first_C int64, the column of
+        the first occurrence of the same corpus row.  Deterministic; equal on all ranks.
     """
     first_C = _leftmost(item_rows_C, item_rows_C)
     keep_C = first_C == torch.arange(len(item_rows_C), device=item_rows_C.device)
     return keep_C, first_C
 
 
-def first_column(wanted_rows_N: LongTensor, item_rows_C: LongTensor) -> LongTensor:
+def first_column(wanted_rows_N: Tensor, item_rows_C: Tensor) -> Tensor:
     """Find the column where each wanted corpus row occurs first: the positive columns of local queries, for one.
 
     Args:
@@ -96,7 +98,7 @@ def first_column(wanted_rows_N: LongTensor, item_rows_C: LongTensor) -> LongTens
         AssertionError: a wanted row is not among the columns (a batch was put together without its positive).
     """
     if len(wanted_rows_N) == 0:
-        return cast(LongTensor, torch.empty_like(wanted_rows_N))
+        return torch.empty_like(wanted_rows_N)
     assert len(item_rows_C) > 0, "first_column: there are no columns"
     column_N = _leftmost(wanted_rows_N, item_rows_C)
     missing_N = item_rows_C[column_N] != wanted_rows_N
@@ -104,12 +106,12 @@ def first_column(wanted_rows_N: LongTensor, item_rows_C: LongTensor) -> LongTens
     return column_N
 
 
-def _leftmost(wanted_rows_N: Tensor, item_rows_C: Tensor) -> LongTensor:
+def _leftmost(wanted_rows_N: Tensor, item_rows_C: Tensor) -> Tensor:
     """First column of each wanted row; any column where the row is absent."""
     # A stable sort keeps equal rows in column order, so the left end of a run of equal rows is the first occurrence.
     sorted_C, order_C = torch.sort(item_rows_C, stable=True)
     place_N = torch.searchsorted(sorted_C, wanted_rows_N.contiguous()).clamp_(max=max(len(sorted_C) - 1, 0))
-    return cast(LongTensor, order_C[place_N])
+    return order_C[place_N]
 
 
 def _exchange_counts(x: Tensor, group: dist.ProcessGroup | None) -> list[int]:

@@ -8,7 +8,7 @@ Shape letters: B queries, C candidate columns, D embedding dimensions, K figures
 import math
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 IN_BATCH, HARD, RANDOM = 0, 1, 2
 """Kinds of a column for a query: another query's item; a negative mined for this query; a random one drawn for it."""
@@ -18,12 +18,12 @@ DEAD_BELOW = 1e-4
 
 
 @torch.no_grad()
-def loss_geometry(logits_BC: Tensor, positive_column_B: LongTensor, kind_BC: Tensor) -> dict[str, float]:
+def loss_geometry(logits_BC: Tensor, positive_column_B: Tensor, kind_BC: Tensor) -> dict[str, float]:
     """Describe the softmax of one batch of InfoNCE.
 
-    A negative is a column with a finite logit that is not the positive; p is the softmax over positive and negatives, w the
-    softmax over the negatives alone.  The gradient of InfoNCE with respect to the logit of a negative is p, so sums of p
-    are shares of the gradient.
+    A negative is a column with a finite logit that is not the positive; p is the softmax over positive and negatives, w
+    the softmax over the negatives alone.  The gradient of InfoNCE with respect to the logit of a negative is p, so sums
+    of p are shares of the gradient.
 
     Args:
         logits_BC: divided by the temperature, -inf where a column is not a candidate (`InfoNCE.logits_BC`).
@@ -76,8 +76,8 @@ def alignment_uniformity(queries_BD: Tensor, positives_BD: Tensor) -> dict[str, 
 
     Returns:
         `alignment`: mean |q - p|^2 over pairs, 0 is best.
-        `uniformity`: log of the mean of exp(-2 |x - y|^2) over different rows x, y, averaged over the two sides; lower is
-            better, 0 is full collapse.
+        `uniformity`: log of the mean of exp(-2 |x - y|^2) over different rows x, y, averaged over the two sides; lower
+            is better, 0 is full collapse.
         `mean_pairwise_cosine`: over different rows, averaged over the two sides; near 1 is collapse.
         With fewer than two rows the last two are 0; with none, all are.
     """

@@ -1,7 +1,7 @@
 """Contrastive losses over the candidates of all ranks: InfoNCE and triplet.
 
-A rank passes its *local* queries and the items of *all* ranks (`training.gather.gather_rows`, with gradient), so each loss
-is a mean over local rows.  Multiple-negatives ranking (MNRL of sentence-transformers) is `info_nce` with temperature =
+A rank passes its *local* queries and the items of *all* ranks (`training.gather.gather_rows`, with gradient), so each
+loss is a mean over local rows.  Multiple-negatives ranking (MNRL of sentence-transformers) is `info_nce` with temperature =
 1 / scale.
 
 Shape letters: B local queries, C candidate columns (distinct items of all ranks), D embedding dimensions.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 LOWEST_TEMPERATURE = 0.001
 HIGHEST_TEMPERATURE = 1.0
@@ -31,7 +31,7 @@ class InfoNCE(NamedTuple):
 def info_nce(
     queries_BD: Tensor,
     items_CD: Tensor,
-    positive_column_B: LongTensor,
+    positive_column_B: Tensor,
     *,
     temperature: float | Tensor,
     masked_BC: Tensor,
@@ -70,7 +70,7 @@ def info_nce(
 def triplet(
     queries_BD: Tensor,
     items_CD: Tensor,
-    positive_column_B: LongTensor,
+    positive_column_B: Tensor,
     *,
     margin: float,
     masked_BC: Tensor,
@@ -86,8 +86,8 @@ def triplet(
         queries_BD, items_CD, positive_column_B, masked_BC, weights_B, denominator: as in `info_nce`.
 
     Returns:
-        Scalar with gradient; float32, or float64 for float64 embeddings.  A query with no negative left has loss 0 and still
-        counts in the mean.
+        Scalar with gradient; float32, or float64 for float64 embeddings.  A query with no negative left has loss 0
+        and still counts in the mean.
 
     Raises:
         ValueError: the margin is negative or not a number.
@@ -103,22 +103,20 @@ def triplet(
 
 
 def _check_temperature(temperature: float | Tensor) -> None:
-    value, slack = (
-        (temperature.detach().item(), _ROUNDING) if isinstance(temperature, Tensor) else (temperature, 0.0)
-    )
+    value, slack = (temperature.detach().item(), _ROUNDING) if isinstance(temperature, Tensor) else (temperature, 0.0)
     # Written so that NaN fails too.
     if not LOWEST_TEMPERATURE * (1 - slack) <= value <= HIGHEST_TEMPERATURE * (1 + slack):
         raise ValueError(
-            f"temperature must be within [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}], found {value}: cosines span 2, so "
-            "below it the softmax sees one single negative and its gradient is noise, above it all negatives weigh nearly "
-            "the same; 0.02 to 0.1 is usual (a scale s of MNRL is temperature 1/s); clamp a learnable one"
+            f"temperature must be within [{LOWEST_TEMPERATURE}, {HIGHEST_TEMPERATURE}], found {value}: cosines span 2, "
+            "so below it the softmax sees one single negative and its gradient is noise, above it all negatives weigh "
+            "nearly the same; 0.02 to 0.1 is usual (a scale s of MNRL is temperature 1/s); clamp a learnable one"
         )
 
 
 def _scores(queries_BD: Tensor, items_CD: Tensor) -> Tensor:
     """Inner products in float32, or float64 where an input is float64."""
     dtype = torch.promote_types(torch.promote_types(queries_BD.dtype, items_CD.dtype), torch.float32)
-    # Autocast would round the products to bfloat16: an error of 0.004 in a cosine is 0.08 in a logit at temperature 0.05.
+    # Autocast would round the products to bfloat16: an error of 0.004 in a cosine is 0.08 in a logit at t = 0.05.
     with torch.autocast(queries_BD.device.type, enabled=False):
         return queries_BD.to(dtype) @ items_CD.to(dtype).T
 
@@ -131,7 +129,7 @@ def _weighted_mean(losses_B: Tensor, weights_B: Tensor | None, denominator: Tens
     weights_B = torch.ones_like(losses_B) if weights_B is None else weights_B.to(losses_B.dtype)
     total = weights_B.sum() if denominator is None else denominator.to(losses_B.dtype)
     # A mean over *local* rows.  Whoever averages parameter gradients over W ranks (DDP, DeepSpeed) supplies the factor
-    # 1/W: (1/W) * sum over ranks of (1/B) * sum over local rows = the mean over the W*B rows of the joined batch, if B (or
-    # the sum of weights) is equal on all ranks.  Where it is not, `denominator` is its average over ranks, and the same
-    # mean comes out.
+    # 1/W: (1/W) * sum over ranks of (1/B) * sum over local rows = the mean over the W*B rows of the joined batch, if B
+    # (or the sum of weights) is equal on all ranks.  Where it is not, `denominator` is its average over ranks, and the
+    # same mean comes out.
     return (losses_B * weights_B).sum() / total.clamp(min=torch.finfo(losses_B.dtype).tiny)

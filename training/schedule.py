@@ -20,8 +20,8 @@ def learning_rate(step: int, *, total_steps: int, warmup_steps: int, peak: float
         cycles: number of equal cycles, >= 1.
 
     Returns:
-        The rate of this step: 0 at the start of a cycle that warms up, `peak` `warmup_steps` later, 0 from `total_steps`
-        on.
+        The rate of this step: 0 at the start of a cycle that warms up, `peak` `warmup_steps` later, 0 from
+        `total_steps` on.
 
     Raises:
         ValueError: a count is out of range, or the warm-up does not fit into a cycle.

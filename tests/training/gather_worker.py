@@ -1,7 +1,8 @@
 """One of three gloo ranks: writes what it computed, next to the single-process truth, for `test_gather.py` to judge.
 
 Run as `python gather_worker.py RANK WORLD_SIZE FOLDER`; writes FOLDER/rank_RANK.json.  A script of its own because
-functions of a test module cannot be pickled for spawn under importlib mode.  Two ranks are the subgroup {0, 1} of the three.
+functions of a test module cannot be pickled for spawn under importlib mode.  Two ranks are the subgroup {0, 1} of the
+three.
 """
 
 import json
@@ -19,7 +20,11 @@ from training.gather import _sum_own_rows, first_column, first_occurrence, gathe
 from training.losses import info_nce, triplet
 
 FEATURES, DIM, TEMPERATURE, MARGIN = 6, 5, 0.1, 0.4
-ITEMS_OF_RANK = ([11, 3, 7, 20], [7, 5, 11, 9, 2, 30, 31], [5, 40, 3])  # 11 and 7 on two ranks; 3 and 5 as well with three
+ITEMS_OF_RANK = (
+    [11, 3, 7, 20],
+    [7, 5, 11, 9, 2, 30, 31],
+    [5, 40, 3],
+)  # 11 and 7 on two ranks; 3 and 5 as well with three
 POSITIVES_OF_RANK = ([3, 11, 20], [11, 5, 7], [3, 40, 5])
 KNOWN = {3: [7], 11: [5, 9], 5: [40], 7: []}  # further known positives of the query whose positive is the key
 
@@ -80,7 +85,7 @@ def joined_truth(kind: str, batches: list[Batch], weighted: bool) -> tuple[Tenso
     return loss.detach(), torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
 
 
-def distributed(kind: str, batch: Batch, weighted: bool, group: dist.ProcessGroup) -> tuple[Tensor, Tensor]:
+def distributed(kind: str, batch: Batch, weighted: bool, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
     encoder = make_encoder()
     q = F.normalize(encoder(batch.queries_BF), dim=1)
     items = gather_rows(F.normalize(encoder(item_features(batch.items)), dim=1), group=group)
@@ -97,7 +102,7 @@ def distributed(kind: str, batch: Batch, weighted: bool, group: dist.ProcessGrou
     return mean_over_ranks(loss, group=group), mean_over_ranks(grads, group=group)
 
 
-def compare(rank: int, world_size: int, group: dist.ProcessGroup) -> dict[str, dict[str, float]]:
+def compare(rank: int, world_size: int, group: dist.ProcessGroup | None) -> dict[str, dict[str, float]]:
     report = {}
     for kind in ("info_nce", "triplet"):
         for weighted in (False, True):
@@ -142,7 +147,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     )
     pair = dist.new_group([0, 1])
     report: dict[str, object] = {"details": gather_details(rank, world_size)}
-    report["ranks_3"] = compare(rank, world_size, dist.GroupMember.WORLD)
+    report["ranks_3"] = compare(rank, world_size, None)
     if rank < 2:
         report["ranks_2"] = compare(rank, 2, pair)
     else:

@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import LongTensor
+from torch import Tensor
 
 from training.gather import first_column, first_occurrence, gather_rows, mean_over_ranks
 
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 ROWS = st.lists(st.integers(-3, 8) | st.sampled_from([2**62, -(2**62)]), max_size=40)
 
 
-def rows(values: list[int]) -> LongTensor:
-    return cast(LongTensor, torch.tensor(values, dtype=torch.int64))
+def rows(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,8 @@ def test_first_occurrence_equals_a_dictionary(values: list[int]) -> None:
     seen: dict[int, int] = {}
     want = [seen.setdefault(value, column) for column, value in enumerate(values)]
     keep, first = first_occurrence(rows(values))
-    assert first.dtype == torch.int64 and keep.dtype == torch.bool
+    assert first.dtype == torch.int64
+    assert keep.dtype == torch.bool
     assert first.tolist() == want
     assert keep.tolist() == [column == first_seen for column, first_seen in enumerate(want)]
 

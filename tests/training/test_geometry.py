@@ -1,6 +1,7 @@
 """Figures of the loss geometry against a slow reference and by hand."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def slow_geometry(logits: Tensor, positive: Tensor, kind: Tensor) -> dict[str, f
     }
 
 
-def mean(values: list[float]) -> float:
+def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
@@ -94,7 +95,9 @@ def test_rows_without_negatives_or_candidates_give_no_nan_and_leave_the_means() 
     logits, positive, kind = random_case(3)
     want = loss_geometry(logits, positive, kind)
     alone = torch.full((1, 11), -torch.inf)
-    got = loss_geometry(torch.cat([logits, alone]), torch.cat([positive, torch.tensor([4])]), torch.cat([kind, kind[:1]]))
+    got = loss_geometry(
+        torch.cat([logits, alone]), torch.cat([positive, torch.tensor([4])]), torch.cat([kind, kind[:1]])
+    )
     assert got.pop("negatives_per_query") == pytest.approx(want.pop("negatives_per_query") * 6 / 7)
     assert got == pytest.approx(want)
     only_positive = alone.clone()
@@ -110,7 +113,8 @@ def test_huge_logits_give_finite_figures_and_nan_shows() -> None:
     logits = torch.tensor([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 0.0]])
     got = loss_geometry(logits, torch.tensor([0, 0]), torch.full((2, 3), HARD, dtype=torch.uint8))
     assert all(math.isfinite(x) for x in got.values())
-    assert got["above_positive"] == 0.5 and got["gradient_share_hard"] == 1.0
+    assert got["above_positive"] == 0.5
+    assert got["gradient_share_hard"] == 1.0
     diverged = loss_geometry(logits * math.nan, torch.tensor([0, 0]), torch.zeros(2, 3, dtype=torch.uint8))
     assert math.isnan(diverged["positive_probability"])
 

@@ -23,10 +23,12 @@ def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Te
 
 
 def dot(a: Tensor, b: Tensor) -> float:
-    return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
+    return float(sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True)))
 
 
-def slow_info_nce(q: Tensor, items: Tensor, positive: Tensor, masked: Tensor, weights: Tensor, temperature: float) -> float:
+def slow_info_nce(
+    q: Tensor, items: Tensor, positive: Tensor, masked: Tensor, weights: Tensor, temperature: float
+) -> float:
     total = 0.0
     for b in range(len(q)):
         terms = [math.exp(dot(q[b], items[c]) / temperature) for c in range(len(items)) if not masked[b, c]]
@@ -106,7 +108,9 @@ def test_masked_columns_are_as_if_absent() -> None:
     torch.testing.assert_close(got.loss, want.loss)
     assert torch.isneginf(got.logits_BC).equal(masked)
     got.loss.backward()
-    assert items.grad is not None and items.grad[5:].eq(0).all() and items.grad[:5].ne(0).all()
+    assert items.grad is not None
+    assert items.grad[5:].eq(0).all()
+    assert items.grad[:5].ne(0).all()
 
 
 def test_positive_stays_a_candidate_and_a_row_without_negatives_costs_nothing() -> None:
@@ -116,8 +120,10 @@ def test_positive_stays_a_candidate_and_a_row_without_negatives_costs_nothing() 
     nce = info_nce(q, items, positive, temperature=0.05, masked_BC=everything)
     hinge = triplet(q, items, positive, margin=0.2, masked_BC=everything)
     (nce.loss + hinge).backward()
-    assert nce.loss.item() == 0.0 and hinge.item() == 0.0
-    assert q.grad is not None and q.grad.eq(0).all()
+    assert nce.loss.item() == 0.0
+    assert hinge.item() == 0.0
+    assert q.grad is not None
+    assert q.grad.eq(0).all()
     assert everything.all(), "the caller's mask was changed"
 
 
@@ -129,13 +135,16 @@ def test_weight_zero_removes_a_row_and_no_weight_at_all_is_zero() -> None:
     torch.testing.assert_close(got, want)
     nothing = info_nce(q, items, positive, temperature=0.1, masked_BC=masked, weights_B=torch.zeros(B)).loss
     empty = info_nce(q[:0], items, positive[:0], temperature=0.1, masked_BC=masked[:0]).loss
-    assert nothing.item() == 0.0 and empty.item() == 0.0
+    assert nothing.item() == 0.0
+    assert empty.item() == 0.0
 
 
 def test_denominator_replaces_the_local_sum_of_weights() -> None:
     q, items, positive, masked, weights = batch()
     local = info_nce(q, items, positive, temperature=0.1, masked_BC=masked, weights_B=weights).loss
-    got = info_nce(q, items, positive, temperature=0.1, masked_BC=masked, weights_B=weights, denominator=torch.tensor(2.0))
+    got = info_nce(
+        q, items, positive, temperature=0.1, masked_BC=masked, weights_B=weights, denominator=torch.tensor(2.0)
+    )
     torch.testing.assert_close(got.loss, local * weights.sum() / 2)
     local = triplet(q, items, positive, margin=0.1, masked_BC=masked)
     got_triplet = triplet(q, items, positive, margin=0.1, masked_BC=masked, denominator=torch.tensor(8.0))
@@ -151,7 +160,8 @@ def test_huge_logits_stay_finite(dtype: torch.dtype) -> None:
     )
     got.loss.backward()
     assert got.loss.item() == pytest.approx(1000.0, rel=1e-4)  # (0 + 2000) / 2
-    assert queries.grad is not None and torch.isfinite(queries.grad).all()
+    assert queries.grad is not None
+    assert torch.isfinite(queries.grad).all()
 
 
 def test_scores_are_float32_also_for_half_inputs_and_under_autocast() -> None:

@@ -1,6 +1,7 @@
 """Learning rate and early stopping."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_warm_up_is_linear_and_cosine_ends_at_zero() -> None:
     assert got[:11] == pytest.approx([0.2 * step for step in range(11)])
     assert got[55] == pytest.approx(1.0)  # half way down
     assert got[100] == 0.0
-    assert all(a > b for a, b in zip(got[10:], got[11:], strict=False))
+    assert all(a > b for a, b in pairwise(got[10:]))
 
 
 def test_without_warm_up_the_first_step_has_the_peak() -> None:
@@ -38,7 +39,7 @@ def test_cycles_that_do_not_divide_the_steps_stay_within_zero_and_peak(total_ste
     warmup_steps = 0 if cycles == total_steps else 1
     got = rates(total_steps, warmup_steps, cycles)
     assert all(0.0 <= rate <= 2.0 for rate in got)
-    assert sum(b > a for a, b in zip(got, got[1:], strict=False)) >= cycles - 1 or warmup_steps == 0
+    assert sum(b > a for a, b in pairwise(got)) >= cycles - 1 or warmup_steps == 0
 
 
 def test_after_the_last_step_the_rate_is_zero() -> None:
@@ -50,7 +51,7 @@ def test_after_the_last_step_the_rate_is_zero() -> None:
 )
 def test_impossible_schedules_are_refused(bad: dict[str, int]) -> None:
     settings = {"step": 0, "total_steps": 100, "warmup_steps": 10, "cycles": 1} | bad
-    with pytest.raises(ValueError, match="expected step >= 0|does not fit into a cycle of 50 steps"):
+    with pytest.raises(ValueError, match=r"expected step >= 0|does not fit into a cycle of 50 steps"):
         learning_rate(settings.pop("step"), peak=1.0, **settings)
 
 

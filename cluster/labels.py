@@ -1,0 +1,119 @@
+"""Known relevance: which items may not be a negative of which query, and why.
+
+Q queries of a block, C candidate columns, K candidates per query. Rows are positions in the corpus and query tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cluster.tables import I64
+
+Bool = npt.NDArray[np.bool_]
+
+
+def gather_csr(offsets: I64, rows: I64) -> tuple[I64, I64]:
+    """Where the lists of `rows` lie in a flat array.
+
+    Returns:
+        (owner i64 [L]: position in `rows` of each element, index i64 [L]: its place in the flat array).
+    """
+    starts, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+    owner = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
+    first = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])[:-1]
+    index = np.arange(len(owner), dtype=np.int64) - first[owner] + starts[owner]
+    return owner, index
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Judgements of every query, and which items count as the same thing.
+
+    Two items are the same thing if they share a group (a franchise, a source package) or their normalised text.
+    """
+
+    num_queries: int
+    num_items: int
+    offsets: I64
+    """[Q+1] into item_rows and scores, by query row."""
+    item_rows: I64
+    scores: I64
+    """> 0 relevant, 0 judged irrelevant."""
+    group_codes: I64
+    """[N] code of each item's group; -1: none."""
+    text_codes: I64
+    """[N] code of each item's normalised text."""
+
+    @classmethod
+    def from_tables(cls, labels: pa.Table, items: pa.Table, num_queries: int) -> Labels:
+        """Build from the run's `labels` (sorted) and `corpus` (row, group_code, text_code) tables."""
+        query_rows = labels["query_row"].to_numpy()
+        counts = np.bincount(query_rows, minlength=num_queries)
+        return cls(
+            num_queries=num_queries, num_items=items.num_rows,
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]).astype(np.int64),
+            item_rows=labels["item_row"].to_numpy().astype(np.int64),
+            scores=labels["score"].to_numpy().astype(np.int64),
+            group_codes=items["group_code"].to_numpy().astype(np.int64),
+            text_codes=items["text_code"].to_numpy().astype(np.int64),
+        )
+
+    def positives(self, query_rows: I64) -> tuple[I64, I64]:
+        """Relevant items of each query as (offsets [Q+1], item rows), in ascending item row."""
+        owner, index = gather_csr(self.offsets, query_rows)
+        relevant = self.scores[index] > 0
+        lengths = np.bincount(owner[relevant], minlength=len(query_rows))
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), self.item_rows[index[relevant]]
+
+    def judged_irrelevant(self, query_rows: I64) -> tuple[I64, I64]:
+        """Items judged irrelevant (score 0) of each query as (offsets [Q+1], item rows)."""
+        owner, index = gather_csr(self.offsets, query_rows)
+        bad = self.scores[index] <= 0
+        lengths = np.bincount(owner[bad], minlength=len(query_rows))
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), self.item_rows[index[bad]]
+
+    def positive_mask(self, query_rows: I64, items_QK: I64) -> Bool:
+        """True where a candidate is relevant to its query, or shares a group with an item that is."""
+        offsets, rows = self.positives(query_rows)
+        owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
+        mask = _contains(owner, rows, items_QK)
+        groups = self.group_codes[rows]
+        known = groups >= 0
+        if known.any():
+            mask |= _contains(owner[known], groups[known], _codes(self.group_codes, items_QK))
+        return mask
+
+    def duplicate_mask(self, query_rows: I64, items_QK: I64) -> Bool:
+        """True where a candidate has the same normalised text as a relevant item of its query."""
+        offsets, rows = self.positives(query_rows)
+        owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
+        return _contains(owner, self.text_codes[rows], _codes(self.text_codes, items_QK))
+
+    def known_mask(self, query_rows: I64, items_C: I64) -> Bool:
+        """[Q, C]: True where column item c must not be a negative of query q: relevant, group mate, or duplicate."""
+        items_QC = np.broadcast_to(items_C, (len(query_rows), len(items_C)))
+        return self.positive_mask(query_rows, items_QC) | self.duplicate_mask(query_rows, items_QC)
+
+
+def _codes(codes: I64, items_QK: I64) -> I64:
+    return np.where(items_QK >= 0, codes[np.maximum(items_QK, 0)], -1)
+
+
+def _contains(owner: I64, values: I64, wanted_QK: I64) -> Bool:
+    """[Q, K]: whether wanted_QK[q, k] is among the `values` owned by q; -1 never is."""
+    if not len(values):
+        return np.zeros(wanted_QK.shape, bool)
+    # one sorted list of (owner, value) pairs answers every question by bisection
+    universe, codes = np.unique(values, return_inverse=True)
+    pairs = np.unique(owner * np.int64(len(universe)) + codes)
+    place = np.searchsorted(universe, wanted_QK)
+    place = np.minimum(place, len(universe) - 1)
+    exists = universe[place] == wanted_QK
+    key = np.arange(len(wanted_QK), dtype=np.int64)[:, None] * np.int64(len(universe)) + place
+    found = np.minimum(np.searchsorted(pairs, key), len(pairs) - 1)
+    result: Bool = exists & (pairs[found] == key) & (wanted_QK >= 0)
+    return result

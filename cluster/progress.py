@@ -1,0 +1,122 @@
+"""Progress lines: workers post what they have done on a small actor, the driver prints it.
+
+On a terminal one live line is rewritten; in a log a plain line is written every few seconds. All of it goes to
+standard error: standard output belongs to results.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any, TextIO
+
+PLAIN_EVERY_S = 10.0
+LIVE_EVERY_S = 0.5
+
+
+class Mailbox:
+    """The last message of each sender; runs as a Ray actor."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, str] = {}
+
+    def post(self, sender: str, text: str) -> None:
+        """Replace the sender's message."""
+        self._messages[sender] = text
+
+    def take(self) -> dict[str, str]:
+        """All messages since the last call."""
+        messages, self._messages = self._messages, {}
+        return messages
+
+
+class Progress:
+    """What a driver tells a person while it works; `None` mailbox until Ray runs."""
+
+    def __init__(self, *, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._live = self._stream.isatty() and not quiet
+        self.mailbox: Any = None
+        self._lock = threading.Lock()
+        self._width = 0
+
+    def open_mailbox(self) -> None:
+        """Start the actor that workers post to; Ray must run."""
+        import ray
+
+        self.mailbox = ray.remote(num_cpus=0, max_restarts=5)(Mailbox).remote()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._quiet:
+            return
+        with self._lock:
+            self._clear()
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def watch(self, stage: str) -> Watch:
+        """Show what workers post until the returned context is left."""
+        return Watch(self, stage)
+
+    def show(self, text: str) -> None:
+        """A line that the next one replaces (on a terminal), or a plain line."""
+        if self._quiet:
+            return
+        with self._lock:
+            if self._live:
+                self._stream.write("\r" + text.ljust(self._width)[:200])
+                self._width = len(text)
+            else:
+                self._stream.write(text + "\n")
+            self._stream.flush()
+
+    @property
+    def interval_s(self) -> float:
+        """How often a changing figure is worth showing."""
+        return LIVE_EVERY_S if self._live else PLAIN_EVERY_S
+
+    def _clear(self) -> None:
+        if self._live and self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._width = 0
+
+
+class Watch:
+    """A thread that prints the mailbox while a stage runs."""
+
+    def __init__(self, progress: Progress, stage: str) -> None:
+        self._progress = progress
+        self._stage = stage
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        import ray
+
+        started = time.monotonic()
+        while not self._stop.wait(self._progress.interval_s):
+            if self._progress.mailbox is None or not ray.is_initialized():
+                continue
+            try:
+                messages = ray.get(self._progress.mailbox.take.remote(), timeout=5)
+            except (ray.exceptions.RayError, TimeoutError):  # progress never stops a run
+                continue
+            text = " · ".join(messages[name] for name in sorted(messages)) or "working"
+            self._progress.show(f"  {self._stage}  {time.monotonic() - started:5.0f} s  {text}")
+
+
+def post(mailbox: Any, sender: str, text: str) -> None:
+    """Post from a worker; does nothing without a mailbox."""
+    if mailbox is not None:
+        mailbox.post.remote(sender, text)

@@ -1,0 +1,95 @@
+"""The Ray session of a driver: started once, late, and ended with the command.
+
+Nothing here imports Ray at module level: the command line must answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cluster.errors import ClusterError, ConfigError, one_paragraph
+from cluster.resources import ClusterSettings, ClusterSize
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TOKENIZERS_PARALLELISM": "true",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
+
+
+@contextmanager
+def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
+    """Connect to the configured Ray, or start a local one; yields what it offers.
+
+    A session that is already open in this process is used as it is and left open (tests share one).
+
+    Raises:
+        ConfigError: the address is malformed. ClusterError: Ray does not start, or the address does not answer.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield cluster_size()
+        return
+    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    if settings.address is not None and settings.address != "auto" and ":" not in settings.address:
+        raise ConfigError(f"cluster.address: expected \"auto\" or host:port, found {settings.address!r}; leave it out "
+                          f"to use a local Ray")
+    _connect(ray, address, settings)
+    try:
+        yield cluster_size()
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        # the packages lie at the root of a checkout or of the job's working directory
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        options.update(include_dashboard=False, num_cpus=settings.cpus)
+    try:
+        ray.init(**options)
+    except Exception as error:  # Ray raises OSError, RuntimeError, ConnectionError and its own kinds here
+        where = "a local Ray did not start" if address == "local" else f"no Ray answers at {address}"
+        raise ClusterError(f"{where} ({type(error).__name__}: {one_paragraph(str(error))}); check the address and that "
+                           f"`ray status` works on this machine, then run the same command again") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def cluster_size() -> ClusterSize:
+    """Nodes, CPUs and GPUs that are there now."""
+    import ray
+
+    total = ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1)
+    return ClusterSize(max(1, nodes), int(total.get("CPU", 1)), int(total.get("GPU", 0)))
+
+
+def set_threads(count: int) -> None:
+    """Use `count` threads in numpy-like libraries of this worker that are already loaded (Ray sets 1 by default)."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(count)
+    if "faiss" in sys.modules:
+        import faiss
+
+        faiss.omp_set_num_threads(count)

@@ -1,0 +1,126 @@
+"""An encoder: a torch module from features to L2-normalised embeddings, and how it lies in a folder.
+
+A folder is in sentence-transformers format wherever the encoder reads texts, so that `SentenceTransformer(folder)`
+gives the same vectors. To add a kind: one module with a subclass, one line in `load_encoder`.
+
+N texts, T tokens (padded), D dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cluster.errors import ArtifactError
+from cluster.tables import F32
+from training.features import Features, pack
+
+CPU_BUDGET_TOKENS = 1024
+"""What fits the cache of a CPU core (measured: 512 to 1,024 are best, 2,048 is a tenth slower)."""
+GPU_BUDGET_TOKENS = 32_768
+
+
+class Encoder(nn.Module):
+    """Base of all kinds."""
+
+    kind: str
+    dimension: int
+    pads: bool = True
+    """Whether a micro-batch is padded to its longest text."""
+
+    def collate(self, features: Features) -> dict[str, Tensor]:
+        """Features as tensors, on the CPU."""
+        raise NotImplementedError
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Embeddings [N, D], float32, of unit length."""
+        raise NotImplementedError
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the model with the weights `state` (CPU tensors) as a folder that `load_encoder` reads."""
+        raise NotImplementedError
+
+    def encode(
+        self, features: Features, *, budget_tokens: int | None = None, bfloat16: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> F32:
+        """Embed without gradient, in evaluation mode.
+
+        Micro-batches of similar length under a token budget; on a GPU the budget is halved when memory runs out.
+
+        Returns:
+            [N, D] float32, in the order of `features`; the same for the same features and budget.
+        """
+        device = next(self.parameters()).device
+        budget = budget_tokens or (GPU_BUDGET_TOKENS if device.type == "cuda" else CPU_BUDGET_TOKENS)
+        result = np.empty((len(features), self.dimension), np.float32)
+        self.eval()
+        pending = pack(features.lengths, budget)[::-1]
+        done = 0
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            while pending:
+                rows = pending.pop()
+                try:
+                    inputs = {name: value.to(device) for name, value in self.collate(features.take(rows)).items()}
+                    result[rows] = self(inputs).float().cpu().numpy()
+                except torch.cuda.OutOfMemoryError:
+                    if len(rows) == 1:
+                        raise
+                    torch.cuda.empty_cache()
+                    half = len(rows) // 2
+                    pending += [rows[half:], rows[:half]]
+                    continue
+                done += len(rows)
+                if on_progress is not None:
+                    on_progress(done)
+        return result
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """The encoder that lies in `folder`.
+
+    Raises:
+        ArtifactError: the folder holds no model this version can read.
+    """
+    modules = folder / "modules.json"
+    if (folder / "adapter.json").exists():
+        from training.adapter import AdapterEncoder
+
+        return AdapterEncoder.load(folder)
+    if not modules.exists():
+        raise ArtifactError(f"{folder} holds neither modules.json nor adapter.json; expected a sentence-transformers "
+                            f"folder or a hardmine adapter")
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in read_json(modules)]
+    if kinds[0] == "StaticEmbedding" and set(kinds[1:]) <= {"Normalize"}:
+        from training.static import StaticEncoder
+
+        return StaticEncoder.load(folder)
+    from training.transformer import GenericEncoder, TransformerEncoder
+
+    if kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Normalize"}:
+        known = TransformerEncoder.try_load(folder)
+        if known is not None:
+            return known
+    return GenericEncoder.load(folder)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of a file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def cpu_state(module: nn.Module) -> dict[str, Tensor]:
+    """A module's weights as detached CPU tensors."""
+    return {name: value.detach().cpu() for name, value in module.state_dict().items()}

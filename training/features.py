@@ -1,0 +1,99 @@
+"""What an encoder reads: token lists or base vectors, by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.labels import gather_csr
+from cluster.storage import Store
+from cluster.tables import F32, I64, Part, column_to_vectors, lists_to_csr, read_part
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token lists of N texts, one after another."""
+
+    offsets: I64
+    """[N+1] into values."""
+    values: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> I64:
+        """Tokens of each text, [N]."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: I64) -> Tokens:
+        """The token lists of `rows`, in that order."""
+        _, index = gather_csr(self.offsets, rows)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        return Tokens(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), self.values[index])
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Frozen base vectors of N texts, [N, D] float32."""
+
+    values: F32
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def lengths(self) -> I64:
+        """One unit of work each, [N]."""
+        return np.ones(len(self.values), np.int64)
+
+    def take(self, rows: I64) -> Vectors:
+        """The vectors of `rows`, in that order."""
+        return Vectors(self.values[rows])
+
+
+Features = Tokens | Vectors
+
+
+def read_features(store: Store, path: str) -> Features:
+    """The features of one part: its `tokens` column, or else its `vector` column."""
+    table = read_part(store, path)
+    if "tokens" in table.column_names:
+        offsets, values = lists_to_csr(table["tokens"])
+        return Tokens(offsets, values.astype(np.int32, copy=False))
+    return Vectors(column_to_vectors(table["vector"]))
+
+
+def load_features(store: Store, parts: Sequence[Part]) -> Features:
+    """The features of a whole table, in row order."""
+    blocks: list[Any] = [read_features(store, part.path) for part in parts]
+    if isinstance(blocks[0], Vectors):
+        return Vectors(np.concatenate([block.values for block in blocks]))
+    lengths = np.concatenate([block.lengths for block in blocks])
+    values = np.concatenate([block.values for block in blocks])
+    return Tokens(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), values)
+
+
+def pack(lengths: I64, budget_tokens: int) -> list[I64]:
+    """Cut texts into micro-batches of similar length.
+
+    Args:
+        lengths: [N] tokens of each text.
+        budget_tokens: most tokens of a micro-batch, padding included; a longer text comes alone.
+
+    Returns:
+        Positions of the texts of each micro-batch, longest texts first; every text exactly once. Deterministic.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    packs: list[I64] = []
+    start = 0
+    while start < len(order):
+        longest = max(1, int(lengths[order[start]]))
+        stop = start + max(1, budget_tokens // longest)
+        packs.append(order[start:stop])
+        start = stop
+    return packs

@@ -1,0 +1,64 @@
+"""The `static` encoder: a text's embedding is the mean of its tokens' vectors. Tiny, and fast on CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training import st_format
+from training.encoder import Encoder
+from training.features import Features, Tokens
+
+
+class StaticEncoder(Encoder):
+    """Mean of token embeddings, L2-normalised; a text without any known token is the zero vector."""
+
+    kind = "static"
+    pads = False
+
+    def __init__(self, weights: Tensor, source: Path) -> None:
+        super().__init__()
+        self.embedding = nn.EmbeddingBag.from_pretrained(weights, freeze=False, mode="mean")
+        self.dimension = int(weights.shape[1])
+        self._source = source
+
+    @classmethod
+    def load(cls, folder: Path) -> StaticEncoder:
+        """From a sentence-transformers folder whose first module is a StaticEmbedding."""
+        root = folder / st_format.module_path(folder, 0)
+        state = load_file(root / "model.safetensors")
+        return cls(state["embedding.weight"].float(), folder)
+
+    def collate(self, features: Features) -> dict[str, Tensor]:
+        """Flat token ids and where each text starts."""
+        assert isinstance(features, Tokens)
+        return {"input_ids": torch.from_numpy(features.values.astype("int64")),
+                "offsets": torch.from_numpy(features.offsets[:-1].copy())}
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[N, D] float32."""
+        mean = self.embedding(inputs["input_ids"], inputs["offsets"])
+        return functional.normalize(mean.float(), dim=-1)
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """As a sentence-transformers folder."""
+        st_format.copy_folder(self._source, folder, without_weights=True)
+        root = folder / st_format.module_path(folder, 0)
+        save_file({"embedding.weight": state["embedding.weight"].contiguous()}, root / "model.safetensors")
+
+
+def write_static_folder(folder: Path, tokenizer_json: str, weights: Tensor) -> None:
+    """A new static model as a sentence-transformers folder. weights: [vocabulary, D] float32."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    save_file({"embedding.weight": weights.contiguous()}, folder / "model.safetensors")
+    st_format.write_modules(folder, [
+        ("", "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"),
+        ("1_Normalize", st_format.NORMALIZE),
+    ])
+    st_format.write_normalize(folder / "1_Normalize")
+    st_format.write_prompts(folder, {})

@@ -1,0 +1,142 @@
+"""The `transformer` encoder: a Hugging Face model, pooled and L2-normalised.
+
+N texts, T tokens (padded), D dimensions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from training import st_format
+from training.encoder import Encoder
+from training.features import Features, Tokens
+
+
+def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
+    """input_ids and attention_mask, int64 [N, T], padded on the right."""
+    lengths = features.lengths
+    mask = np.arange(max(1, int(lengths.max(initial=1))))[None, :] < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, np.int64)
+    ids[mask] = features.values
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+def pool(hidden_NTD: Tensor, mask_NT: Tensor, mode: str) -> Tensor:
+    """One vector per text, [N, D]: mean over real tokens, the first token (cls), or the last real token."""
+    if mode == "cls":
+        return hidden_NTD[:, 0]
+    if mode == "last":
+        last = mask_NT.sum(dim=1).clamp(min=1) - 1
+        return hidden_NTD[torch.arange(len(hidden_NTD), device=hidden_NTD.device), last]
+    weights = mask_NT.unsqueeze(-1).to(hidden_NTD.dtype)
+    return (hidden_NTD * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
+
+
+class TransformerEncoder(Encoder):
+    """AutoModel → pooling → normalise."""
+
+    kind = "transformer"
+
+    def __init__(self, model: Any, *, pooling: str, pad_id: int, source: Path) -> None:
+        super().__init__()
+        self.model = model
+        self.pooling = pooling
+        self.dimension = int(model.config.hidden_size)
+        self._pad_id = pad_id
+        self._source = source
+        self._types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 0
+        for name, parameter in model.named_parameters():
+            if name.startswith("pooler."):  # BERT's own pooler is not on the path of the embedding
+                parameter.requires_grad_(False)
+
+    @classmethod
+    def try_load(cls, folder: Path) -> TransformerEncoder | None:
+        """From a sentence-transformers folder [Transformer, Pooling, Normalize]; None if its pooling is another."""
+        from transformers import AutoModel
+
+        pooling = st_format.read_pooling(folder / st_format.module_path(folder, 1))
+        if pooling is None:
+            return None
+        root = folder / st_format.module_path(folder, 0)
+        model = AutoModel.from_pretrained(str(root), dtype=torch.float32)
+        return cls(model, pooling=pooling[0], pad_id=_pad_id(root), source=folder)
+
+    def collate(self, features: Features) -> dict[str, Tensor]:
+        """input_ids and attention_mask."""
+        assert isinstance(features, Tokens)
+        return pad_tokens(features, self._pad_id)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[N, D] float32."""
+        arguments = dict(inputs)
+        if self._types:
+            arguments["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+        hidden = self.model(**arguments).last_hidden_state
+        return functional.normalize(pool(hidden, inputs["attention_mask"], self.pooling).float(), dim=-1)
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """As a sentence-transformers folder: the source's small files, these weights."""
+        st_format.copy_folder(self._source, folder, without_weights=True)
+        weights = {name.removeprefix("model."): value for name, value in state.items()}
+        root = folder / st_format.module_path(folder, 0)
+        _save_tied(weights, root / "model.safetensors")
+
+
+class GenericEncoder(Encoder):
+    """Any other sentence-transformers pipeline (a Dense layer, another pooling …), run by sentence-transformers."""
+
+    kind = "transformer"
+
+    def __init__(self, model: Any, source: Path) -> None:
+        super().__init__()
+        self.model = model
+        self.dimension = int(model.get_embedding_dimension())
+        self._source = source
+        self._pad_id = int(getattr(model.tokenizer, "pad_token_id", 0) or 0)
+
+    @classmethod
+    def load(cls, folder: Path) -> GenericEncoder:
+        """From a sentence-transformers folder. Remote code is never trusted."""
+        from sentence_transformers import SentenceTransformer
+
+        return cls(SentenceTransformer(str(folder), device="cpu"), folder)
+
+    def collate(self, features: Features) -> dict[str, Tensor]:
+        """input_ids and attention_mask."""
+        assert isinstance(features, Tokens)
+        return pad_tokens(features, self._pad_id)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[N, D] float32."""
+        embedding = self.model({**inputs, "modality": "text"})["sentence_embedding"]
+        return functional.normalize(embedding.float(), dim=-1)
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """As a sentence-transformers folder."""
+        self.model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+        self.model.save(str(folder), create_model_card=False)
+
+
+def _pad_id(root: Path) -> int:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(root))
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
+
+
+def _save_tied(weights: dict[str, Tensor], path: Path) -> None:
+    # tied weights share storage, which safetensors refuses: each name gets its own copy
+    seen: set[int] = set()
+    copies = {}
+    for name, value in weights.items():
+        pointer = value.data_ptr()
+        copies[name] = value.clone() if pointer in seen else value.contiguous()
+        seen.add(pointer)
+    save_file(copies, path, metadata={"format": "pt"})
