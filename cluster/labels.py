@@ -80,18 +80,18 @@ class Labels:
         """True where a candidate is relevant to its query, or shares a group with an item that is."""
         offsets, rows = self.positives(query_rows)
         owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
-        mask = _contains(owner, rows, items_QK)
+        mask = contains(owner, rows, items_QK)
         groups = self.group_codes[rows]
         known = groups >= 0
         if known.any():
-            mask |= _contains(owner[known], groups[known], _codes(self.group_codes, items_QK))
+            mask |= contains(owner[known], groups[known], _codes(self.group_codes, items_QK))
         return mask
 
     def duplicate_mask(self, query_rows: I64, items_QK: I64) -> Bool:
         """True where a candidate has the same normalised text as a relevant item of its query."""
         offsets, rows = self.positives(query_rows)
         owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
-        return _contains(owner, self.text_codes[rows], _codes(self.text_codes, items_QK))
+        return contains(owner, self.text_codes[rows], _codes(self.text_codes, items_QK))
 
     def known_mask(self, query_rows: I64, items_C: I64) -> Bool:
         """[Q, C]: True where column item c must not be a negative of query q: relevant, group mate, or duplicate."""
@@ -103,7 +103,7 @@ def _codes(codes: I64, items_QK: I64) -> I64:
     return np.where(items_QK >= 0, codes[np.maximum(items_QK, 0)], -1)
 
 
-def _contains(owner: I64, values: I64, wanted_QK: I64) -> Bool:
+def contains(owner: I64, values: I64, wanted_QK: I64) -> Bool:
     """[Q, K]: whether wanted_QK[q, k] is among the `values` owned by q; -1 never is."""
     if not len(values):
         return np.zeros(wanted_QK.shape, bool)

@@ -120,10 +120,9 @@ def per_query_metrics(
       cut at 10 (Järvelin & Kekäläinen 2002, with the linear gain of trec_eval `ndcg_cut`; not 2^score - 1).
     - `mrr@10`: 1 / position of the first relevant hit within 10, else 0 (trec_eval `recip_rank`, cut as in MS MARCO).
     - `map@100`: sum of the precision at each relevant hit within 100 / all relevant items (trec_eval `map_cut`).
-    - `bad_top1`: 1 if the first hit is missing, judged irrelevant (score 0), or neither relevant nor compatible.
-      Lower is better.
+    - `bad_top1`, lower is better: 1 if the first hit is missing, judged 0, or neither relevant nor compatible.
 
-    A metric cut above K is left out. Deterministic; needs 40 MiB, 3 bytes per hit and some arrays as long as the labels.
+    A metric cut above K is left out. Deterministic; needs 40 MiB, 3 bytes per hit, some arrays as long as the labels.
 
     Args:
         hits_QK: int64 item rows, best first; -1 is padding and stands only after the hits.
@@ -198,8 +197,9 @@ def sliced(per_query: Mapping[str, F64], slice_values: Sequence[Hashable] | Arra
     values = slice_values.tolist() if isinstance(slice_values, np.ndarray) else slice_values
     if lengths := {len(values_Q) for values_Q in per_query.values()} - {len(values)}:
         raise ValueError(f"slice_values must have one value per query, {max(lengths)}, found {len(values)}")
+    keys = [None if isinstance(value, float) and np.isnan(value) else value for value in values]
     codes: dict[Hashable, int] = {}
-    code_Q = np.array([codes.setdefault(v if v == v else None, len(codes)) for v in values], dtype=np.int64)
+    code_Q = np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.int64)
     ends = np.cumsum(np.bincount(code_Q, minlength=len(codes)))
     slices: dict[Hashable, dict[str, float]] = {}
     for value, members in zip(codes, np.split(np.argsort(code_Q, kind="stable"), ends[:-1]), strict=False):

@@ -1,7 +1,7 @@
 """Word lists and sentence templates for the generated catalogue.
 
-A trait is ``told :: asked`` (``;;`` separates traits on one line): how a synopsis words it, and how a reader looking for it does. ``(a|b)``
-offers alternatives. ``{place}``, ``{sub}``, ``{pos}`` and ``{obj}`` stand for a place name and the hero's pronouns.
+A trait is ``told :: asked``: how a synopsis words it, and how a reader looking for it does; ``;;`` parts traits on one
+line. ``(a|b)`` offers alternatives; ``{place}``, ``{sub}``, ``{pos}``, ``{obj}`` are a place and the hero's pronouns.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+
+_names = str.split
 
 class Trait(NamedTuple):
     """One latent trait: `told` words it in synopses, `asked` in queries, `tag` is what its table adds (or "")."""
@@ -18,13 +20,11 @@ class Trait(NamedTuple):
     tag: str = ""
 
 
-def _table(lines: str) -> tuple[Trait, ...]:
-    rows = re.split("\n| ;; ", lines.strip())
-    return tuple(Trait(*row.split(" :: ")) for row in rows)
+def _table(rows: str) -> tuple[Trait, ...]:
+    return tuple(Trait(*row.split(" :: ")) for row in re.split("\n| ;; ", rows.strip()))
 
 
-def lines(templates: str) -> tuple[str, ...]:
-    """Split a block of templates, one a line."""
+def _lines(templates: str) -> tuple[str, ...]:
     return tuple(templates.strip().splitlines())
 
 
@@ -44,29 +44,24 @@ science fiction (story|novel) :: (sci-fi|science fiction|futuristic books) :: (a
 (family saga|domestic drama) :: (family dramas|stories about relatives) :: (a family quarrel|feuding cousins)
 """)
 
-# Five conflicts for each genre, in the order of GENRES.
+# Four conflicts for each genre, in the order of GENRES.
 CONFLICTS = _table("""
 marry (a rival|an enemy) to save the family name :: (wedding|marrying) someone they can't stand for their relatives
-answer love letters meant for (a neighbour|somebody else) :: replying to romantic notes addressed to another person
 choose between two (suitors|admirers) who are brothers :: being courted by (a pair of siblings|two brothers)
 pretend to be engaged until the (scandal|gossip) fades :: faking a betrothal (to stop the rumours|for appearances)
 win back the (sweetheart|fiancee) {sub} jilted long ago :: trying to get an ex back after abandoning them at the altar
 unmask whoever (poisoned|tainted) the banquet wine :: finding who (spiked|drugged) the drinks at a party
-explain how a (body|corpse) came to be in a locked room :: working out a death behind a door bolted from inside
 prove that {pos} brother did not set the fatal fire :: clearing a sibling (accused|suspected) of arson
 find a vanished twin before the inquest closes :: searching for a (lost|missing) identical sibling against the clock
 decode the (ciphers|coded notes) left beside each victim :: cracking messages that a serial killer leaves
 break the curse that turns liars (to stone|into statues) :: lifting a spell that petrifies (dishonest people|liars)
 hatch the last dragon egg (unseen|in secret) :: secretly (raising|bringing up) the final winged fire-breather
 bargain with a drowned god for a stolen voice :: making a deal with a (water deity|sea god) to be able to speak again
-learn forbidden magic from a (talking|chained) sword :: being taught outlawed sorcery by an enchanted blade
 close the door through which the (fairy host|fae) march :: sealing a portal against an army of (elves|fairies)
 repair an android that refuses to be switched off :: fixing a (robot|humanoid machine) that doesn't want to shut down
 prove that the machine which governs everyone is lying :: showing that the ruling computer can't be (trusted|believed)
 (interpret|answer) the signal from a dead star :: making sense of a (transmission|message) from outer space
-come to terms with {pos} own clone :: (coexisting with|getting used to) a genetic copy of themselves
 escape a time loop that repeats one (dreary|terrible) day :: getting out of (a day that keeps starting over|a time loop)
-survive one night with the thing (behind|inside) the walls :: lasting until dawn while a creature lurks out of sight
 bury a (body|corpse) that keeps coming back :: getting rid of a dead man who won't stay (in the ground|buried)
 stop {pos} reflection from climbing out of the mirror :: being hunted by their own (mirror image|face in the glass)
 feed whatever is (growing|waking) in the cellar :: tending a hungry monster (under the floor|in the basement)
@@ -75,34 +70,27 @@ smuggle a (defector|turncoat scientist) past three checkpoints :: sneaking a tra
 find the (mole|double agent) in {pos} own network :: rooting out (an informer|a leak) among trusted colleagues
 defuse a bomb that nobody (admits|believes) exists :: preventing an explosion the authorities deny is coming
 steal the (ledger|list) of every bribed minister :: taking documents that expose (corrupt|crooked) politicians
-live for a year under a dead man's name :: keeping up a (false|stolen) identity for months
 cross the (salt waste|white desert) with half a map :: trekking over a wasteland with (poor|incomplete) directions
 raise a (sunken|drowned) treasure before the pirates do :: diving for lost gold ahead of (raiders|pirates)
 lead forty (stranded|lost) travellers over the high pass :: guiding a crowd of people across (the mountains|the peaks)
-find the lost expedition that {pos} mother led :: following a parent's (vanished|missing) party of explorers
 escape from a prison fortress by homemade (glider|balloon) :: breaking out of jail (by air|in a flying contraption)
 train a (hopeless|ragged) rowing crew for the final :: coaching terrible (oarsmen|rowers) for a championship
 run one last marathon on a (ruined|bad) knee :: doing a long-distance race (while injured|in spite of a leg injury)
-beat the champion wrestler who (crippled|maimed) {pos} father :: grappling with the (fighter|man) who hurt their dad
 build a ball team out of (rejected|forgotten) players :: assembling a squad of (misfits|players) nobody wanted
 ride an (unbroken|untamed) horse in the great derby :: entering a wild (mount|stallion) in a famous race
 win the dumpling contest with a (forgotten|burnt) recipe :: cooking a lost dish in a (competition|food contest)
 keep the bakery open through a flour (shortage|famine) :: (making|baking) bread when supplies run out
 cook a (farewell|victory) banquet for a tyrant {sub} hates :: preparing a feast for a ruler they (despise|loathe)
 recover {pos} sense of taste before the grand tasting :: (regaining|getting back) a lost palate in time
-inherit a noodle stall and its (furious|grumbling) regulars :: taking over a street food business from a relative
 finish the (symphony|opera) {pos} teacher left behind :: completing a dead mentor's (composition|score)
 conduct a choir that has (forgotten|lost the will) to sing :: directing singers who have (lost heart|given up)
 play the violin again with (one good hand|three fingers) :: returning to a stringed instrument after an injury
-reunite a quarrelling dance band for one (concert|night) :: getting estranged musicians back on stage together
 mend the great (pipe organ|organ) before the jubilee :: restoring a huge keyboard instrument for a ceremony
 defend the (thief|swindler) who robbed {pos} own family :: acting as lawyer for a crook who stole from their relatives
 persuade one (stubborn|silent) juror to change a verdict :: swaying the lone holdout on the jury
 (overturn|reopen) a hanging verdict with a week to spare :: appealing a death sentence before time runs out
 sue the mining company that (poisoned|fouled) the water :: taking (polluters|a polluting business) to court
-sit as judge in a case against {pos} oldest friend :: presiding over the trial of someone they grew up with
 divide an inheritance among four (feuding|bitter) sisters :: settling a will between siblings who don't speak
-care for a (father|mother) who no longer knows {pos} name :: looking after a parent with memory loss
 raise (a niece|a nephew) nobody else would take in :: bringing up a relative's unwanted (child|kid)
 admit who the youngest child's (real|true) father is :: confessing (a secret about paternity|who the dad really is)
 sell the house in which three generations grew up :: letting go of the old (family home|ancestral home)
@@ -110,35 +98,23 @@ sell the house in which three generations grew up :: letting go of the old (fami
 
 # Clauses that can happen anywhere and in any age.
 EVENTS = _table("""
-a stranger arrives wearing {pos} dead uncle's ring :: someone unknown turns up with a late relative's jewellery
-an old friend is found hiding under the stairs :: a former companion is discovered concealed indoors
-the oldest neighbour dies without naming an heir :: an elder passes away leaving no successor
-a diary turns up behind a loose panel :: a private notebook is uncovered in a hiding place
-the drinking water turns (red|the colour of rust) :: what everybody drinks changes colour
+a stranger arrives wearing {pos} dead uncle's ring :: someone unknown turns up with a relative's jewellery
 {pos} best friend confesses to treason :: a close companion admits to betraying the state
-a lookalike is seen in {pos} coat :: somebody identical is spotted in the hero's clothes
-the savings of the whole community vanish overnight :: everybody's money disappears
-a letter is delivered twenty years late :: very old mail finally (arrives|comes)
-a strange light (appears|hangs) overhead :: something bright shows up in the sky
-a fever spreads from bed to bed :: (an epidemic|a contagious illness) breaks out
-a wedding is called off at the last hour :: a marriage ceremony is cancelled
-a thief returns everything that was stolen :: a burglar gives it all back
-{sub} wakes with no memory of the week :: amnesia wipes out several days
-{pos} sister comes home with a newborn :: a sibling returns with a baby ;; a local election is rigged :: a vote is fixed
-a fire destroys the (archive|records) :: the documents go up in flames
-a duel is (announced|demanded) :: somebody issues a challenge to fight
-a bell without a rope begins to ring :: chimes sound all by themselves
-a prisoner escapes at noon :: a convict gets loose in broad daylight
-the yearly festival is banned :: an annual celebration gets outlawed
-an old debt is called in early :: creditors want repayment too soon
-the only road out is cut :: everyone gets cut off from the outside
-the dogs all run away on the same night :: every pet flees at once
-soldiers seize every spare bed :: troops take over the lodgings ;; a general strike begins :: all the workers down tools
-a painted portrait is slashed :: somebody vandalises a picture
-the youngest child stops speaking :: a kid goes (mute|silent)
-all the clocks stop at once :: every timepiece fails together
-a famous visitor disappears :: a celebrity guest goes missing
-the lamps go out for nine days :: there is a long blackout ;; a rumour of gold gets out :: word goes round about riches
+the oldest neighbour dies without an heir :: an elder passes away leaving no successor
+{pos} sister returns with a newborn :: a sibling brings a baby ;; a portrait is slashed :: somebody vandalises a picture
+the drinking water turns red :: what people drink looks bloody ;; a strange light hangs overhead :: the sky glows oddly
+all the clocks stop at once :: every timepiece fails together ;; the archive burns down :: the documents go up in flames
+a famous visitor disappears :: a celebrity guest goes missing ;; the youngest child stops speaking :: a kid goes mute
+an old debt is called in :: creditors want repayment too soon ;; the only road out is cut :: everyone gets stranded
+a diary turns up behind a panel :: a hidden notebook is found ;; a general strike begins :: the workers down tools
+a bell without a rope rings :: chimes sound all by themselves ;; a local election is rigged :: a vote is fixed
+a duel is announced :: somebody issues a challenge to fight ;; a thief returns everything :: a burglar gives it all back
+a wedding is called off :: a marriage ceremony is cancelled ;; a rumour of gold gets out :: word goes round about riches
+a lookalike appears in {pos} coat :: a double is seen about ;; a letter comes twenty years late :: very old mail arrives
+the lamps go out for nine days :: there is a long blackout ;; the yearly festival is banned :: a celebration is outlawed
+soldiers seize every spare bed :: troops take the lodgings ;; {sub} loses all memory of a week :: amnesia wipes out days
+a fever spreads from bed to bed :: an illness breaks out ;; a prisoner escapes :: a convict gets loose
+all the dogs run away :: every pet flees
 """)
 
 ROLES = _table("""
@@ -166,27 +142,22 @@ SETTINGS = _table("""
 (at|in) the lighthouse on {place} Point :: (at a beacon|in a lighthouse) on the coast :: pm
 in the {place} observatory :: (beside a great telescope|where astronomers work) :: pmf
 in the monastery above {place} :: (in a cloister|among monks) up in the hills :: pmf
-on the reindeer steppe near {place} :: (on the tundra|with northern herders) :: pmf
-in the desert outpost of {place} :: at a remote station among the dunes :: pmf
-in the colony under the {place} ice :: in a settlement beneath a glacier :: mf
-in the refugee camp outside {place} :: among displaced people in tents :: pmf
 aboard the orbital station {place} :: (in space|aboard a space habitat) :: f
 in the floating market of {place} :: among traders selling from boats :: pmf
-in the theatre quarter of {place} :: in a district full of playhouses :: pm
-in the walled garden at {place} :: in an enclosed botanical garden :: pmf
-aboard the night train to {place} :: on a sleeper railway carriage :: mf
+in the desert outpost of {place} :: at a far station among dunes :: pmf
 in the university town of {place} :: among scholars and students :: pmf
-in the carnival that winters at {place} :: with a travelling fair :: pm
+in the theatre quarter of {place} :: among actors and playhouses :: pm
 in the clifftop castle of {place} :: in a fortress above the sea :: pm
 in the half-drowned city of {place} :: in a flooded metropolis :: mf
 in the bamboo forest of {place} :: in a forest of giant canes :: pmf
-along the canal locks of {place} :: along an inland waterway :: pmf
+in the walled garden at {place} :: among enclosed flowerbeds :: pmf
 on the whaling island of {place} :: on an isle of harpooners :: pm
+aboard the night train to {place} :: on a sleeper railway :: mf ;; in the mining camp at {place} :: among miners :: pmf
+in the colony under the {place} ice :: beneath a glacier :: mf ;; on the domed moon of {place} :: on a lunar colony :: f
 at {place} boarding school :: at a residential academy :: pmf ;; in the vineyards of {place} :: among winegrowers :: pmf
 on the tea terraces of {place} :: on a tea plantation :: pm ;; at the {place} racecourse :: around a horse track :: pm
 at the grand hotel {place} :: at a luxury guesthouse :: pm ;; in {place} hospital :: on the wards of an infirmary :: pmf
 in the tower blocks of {place} :: in high-rise flats :: mf ;; in the silk mills of {place} :: in a textile factory :: pm
-on the domed moon of {place} :: on a lunar colony :: f ;; in the mining camp at {place} :: among miners :: pmf
 in the {place} marshes :: in swampy wetlands :: pmf
 """)
 
@@ -211,8 +182,9 @@ TONES = _table("""
 (bleak|pitiless) :: (grim|depressing|dark) ;; (furious|fiery) :: (angry|outraged)
 """)
 
-# The first era needs no words and is never asked for; the tag is the age it belongs to.
-ERAS = (Trait("", "", "m"),) + _table("""
+# The first era goes without saying and is never asked for; the tag is the age it belongs to.
+ERAS = _table("""
+- :: - :: m
 in the last years of the sailing fleets :: in the age of (sail|tall ships) :: p
 during the plague years :: (while the plague rages|in a time of pestilence) :: p
 in the decade after the long war :: just after a (great conflict|war) has ended :: p
@@ -228,78 +200,99 @@ for (teenagers|young adults) :: (for a fifteen year old|for a high school studen
 for (adults|grown-up readers) :: (for a mature reader|for adults only) :: adult
 """)
 
-GIVEN_STARTS = "Al Bri Cor Dal El Fen Gal Hes Il Jor Kel Lor Mar Nel Or Pel Quin Ros Sel Tam Ul Vel Wen Yl Zan".split()
-GIVEN_ENDS = "da dric na len mira rin sa vane wyn tha bel dor ette gar issa lo nor pe ra sko til uma vik xen".split()
-FAMILY_STARTS = (
-    "Abber Barrow Cald Dray Ever Farro Gris Halber Ing Jessa Kittle Lang Mord Nether Oster Penna Quill Raven Stark "
-    "Thistle Umber Vander Whit Yarrow Zeller Brack Crom Dun Fitch Goss"
-).split()
-FAMILY_ENDS = (
-    "by combe dale den fell field gate grove ham hart holt hurst ick land ley low mere more ner rand sby shaw ski "
-    "stead stone ton trop vik well wick worth"
-).split()
-PLACE_STARTS = (
-    "Ard Bel Carro Dess Ela Fira Gorm Hol Isk Juno Kara Lume Mira Nor Osk Pala Quor Rhen Sava Torv Ulla Vesk Wyr Xan "
-    "Yeth Zor Anth Brev Cind Dorn"
-).split()
-PLACE_ENDS = (
-    "abar adine aven burg cester doon eros esk fjord garth haven ika minster mouth nath olm ona ovar peth quay reth "
-    "rona stad thorpe una vara wold yra zend"
-).split()
+# Syllables of invented names: a person has a given name and a family name, a place has one name.
+GIVEN_STARTS = _names("Al Bri Cor Dal El Fen Gal Hes Il Jor Kel Lor Mar Nel Or Pel Quin Ros Sel Tam Ul Vel Wen Yl Zan")
+MIDDLES = _names("a e i o u el en er in on or")
+GIVEN_ENDS = _names("da dric na len mira rin sa vane wyn tha bel dor gar lo nor pe ra sko til ma vik xen mund lette")
+FAMILY_STARTS = _names("Aber Barrow Cald Dray Ever Farro Gris Hal Ing Kit Lang Mord Nether Penna Quill Thistle Whit")
+FAMILY_ENDS = _names("by combe dale den fell gate grove ham holt hurst land ley mere more rand shaw stead ton vik well")
+PLACE_STARTS = _names("Ard Bel Carr Dess El Fir Gorm Hol Isk Jun Kar Lum Mir Nor Osk Pal Quor Rhen Sav Torv Ull Vesk")
+PLACE_ENDS = _names("bar dine burg doon resk garth ven minster mouth nath peth quay reth stad thorpe wold zend")
 
-TITLE_ADJECTIVES = (
-    "Amber Bitter Borrowed Broken Burning Copper Crooked Distant Empty Faithful Forgotten Frozen Gentle Gilded Hidden "
-    "Hollow Hungry Iron Ivory Last Lonely Lucky Marble Midnight Narrow Paper Patient Quiet Restless Rusted Scarlet "
-    "Second Shallow Silent Silver Sleeping Small Stolen Stubborn Tender Thirteenth Twisted Unlit Velvet Wandering Wild"
-).split()
-TITLE_NOUNS = (
-    "Acorn Almanac Anchor Arrow Basket Blanket Bottle Bramble Button Candle Chair Coin Compass Crown Curtain "
-    "Drum Echo Ember Feather Flute Gate Hammer Harbour Hour Inkwell Kettle Kite Knot Ladder Lantern Lemon Map Mask "
-    "Moth Needle Nest Oar Orchard Paper Pearl Quarter Question Raincoat Ribbon Saddle Shadow Spoon Staircase Swallow "
-    "Teapot Thimble Thread Tide Umbrella Violet Wagon Whistle Window Winter"
-).split()
-GROUP_NOUNS = "Chronicles Cycle Ledgers Papers Sequence Casebook Voyages Annals Letters Nights Saga Tapestry".split()
+TITLE_ADJECTIVES = _names("""
+Amber Bitter Borrowed Broken Burning Copper Crooked Distant Empty Faithful Forgotten Frozen Gentle Gilded Hidden Hollow
+Hungry Iron Ivory Last Lonely Lucky Marble Midnight Narrow Patient Quiet Restless Rusted Scarlet Second Silent Wild
+""")
+TITLE_NOUNS = _names("""
+Almanac Anchor Arrow Basket Blanket Bottle Bramble Button Candle Chair Coin Compass Crown Curtain Drum Echo Ember
+Feather Gate Hammer Hour Kettle Kite Knot Ladder Lantern Lemon Map Mask Moth Needle Nest Oar Paper Pearl Question
+Ribbon Saddle Shadow Spoon Staircase Swallow Teapot Thimble Thread Tide Umbrella Violet Wagon Whistle Window Winter
+""")
+GROUP_NOUNS = _names("Chronicles Cycle Ledgers Papers Sequence Casebook Voyages Annals Letters Nights Saga Tapestry")
 
 # Sentences of a synopsis, in order; one of the two kinds of aside. The first letter is raised afterwards.
-INTROS = lines("""
+INTROS = _lines("""
 {hero} is {role} {setting}{when}.
-{role} named {hero} has built a small life {setting}{when}.
 {setting}{when}, people know {hero} only as {role}.
 {lead}{hero} has spent years {setting} as {role}.
 nobody {setting} pays much attention to {hero}, {role}{when}.
 {lead}{role} called {hero} keeps out of trouble {setting}.
 """)
-TURNS = lines("""
+TURNS = _lines("""
 when {event}, {sub} must {conflict}.
 then {event}, and {hero} sets out to {conflict}.
 everything changes once {event}: now {sub} has to {conflict}.
 {sub} has vowed to {conflict}, and matters grow worse when {event}.
-but {event}, and suddenly it falls to {hero} to {conflict}.
 the plan is to {conflict}; nothing goes to plan after {event}.
 """)
-ASIDES = lines("""
+ASIDES = _lines("""
 only {friend} believes {sub} can do it.
 {friend} offers help, though not for free.
 even {friend}, who has known {obj} longest, advises against it.
-with {friend} at {pos} side, {sub} starts to see a way through.
 """)
-GENRE_ASIDES = lines("""
+GENRE_ASIDES = _lines("""
 along the way, expect {genres}.
 {friend} brings {genres} into it.
 there is also {genres}.
 """)
-CLOSES = lines("""
+CLOSES = _lines("""
 in this {tone} {label} {audience}, {author} writes about {theme}.
 {author} turns {theme} into {a_tone} {label} {audience}.
 {a_tone} {label} {audience} by {author}, with {theme} at its heart.
 {author} has written {a_tone} {label} {audience}, and the real subject is {theme}.
 """)
-TITLES = lines("""
+TITLES = _lines("""
 The {adjective} {noun}
 The {noun} of {place}
 {hero} and the {adjective} {noun}
 {adjective} {noun}, {adjective2} {noun2}
-{hero}'s {noun}
 The {noun} and the {noun2}
-The {place} {noun}
 """)
+
+# The fields that a template names are the traits that a positive must have.
+QUERIES = {
+    "plot": _lines("""
+a story about {role} {conflict} {setting}
+{setting}, {role} ends up {conflict}
+which book has {role} {conflict} after {event}?
+looking for the one where {event} and {role} winds up {conflict}
+trying to remember a title: {event}, and somebody {setting} is {conflict}
+{role} {conflict}
+I read a novel set {setting}, it was about {conflict} and {theme}
+the book in which {event}; the hero is {role} living {setting}
+"""),
+    "mood": _lines("""
+{tone} {genre} set {setting}
+I am in the mood for {genre}, something {tone} about {theme}
+{genre} set {setting} and {era}
+{tone} {genre} {era}, please
+looking for {genre} about {theme}, set {setting}
+{tone} {genre} with {role} in the lead
+"""),
+    "author_genre": _lines("""
+{genre} by {author}
+what has {author} written in the way of {genre}?
+only the {genre} from {author}, not the rest
+"""),
+    "franchise": _lines("""
+{group}, the volume where {event}
+which part of {group} has someone {conflict}?
+the {group} instalment in which {event}
+{group} series: the one about {conflict}
+"""),
+    "audience": _lines("""
+{genre} {audience} about {theme}
+need a present: {tone} {genre} {audience}, set {setting}
+{tone} books {audience}, {theme} is the subject
+"""),
+}

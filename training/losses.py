@@ -1,8 +1,8 @@
 """Contrastive losses over the candidates of all ranks: InfoNCE and triplet.
 
 A rank passes its *local* queries and the items of *all* ranks (`training.gather.gather_rows`, with gradient), so each
-loss is a mean over local rows.  Multiple-negatives ranking (MNRL of sentence-transformers) is `info_nce` with temperature =
-1 / scale.
+loss is a mean over local rows.  Multiple-negatives ranking (MNRL of sentence-transformers) is `info_nce` with
+temperature = 1 / scale.
 
 Shape letters: B local queries, C candidate columns (distinct items of all ranks), D embedding dimensions.
 """
@@ -10,8 +10,8 @@ Shape letters: B local queries, C candidate columns (distinct items of all ranks
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 LOWEST_TEMPERATURE = 0.001
 HIGHEST_TEMPERATURE = 1.0
@@ -24,7 +24,7 @@ class InfoNCE(NamedTuple):
 
     loss: Tensor
     """Scalar, with gradient; float32, or float64 for float64 embeddings."""
-    logits_BC: Tensor
+    logits_BC: Tensor  # noqa: N815
     """float32, detached, already divided by the temperature; -inf where a column is not a candidate."""
 
 
@@ -51,8 +51,9 @@ def info_nce(
         masked_BC: bool, True = not a candidate (known positives, group mates, second occurrences).  The positive column
             stays a candidate whatever the mask says.
         weights_B: weight of each query, >= 0; None weighs all equally.
-        denominator: scalar to divide by in place of the local sum of weights.  Needed for exactness across ranks where the
-            ranks differ in B or in their sum of weights: pass `mean_over_ranks(weights_B.sum())`, or of B without weights.
+        denominator: scalar to divide by in place of the local sum of weights.  Needed for exactness across ranks where
+            the ranks differ in B or in their sum of weights: pass `mean_over_ranks(weights_B.sum())`, or of B as a
+            tensor where there are no weights.
 
     Returns:
         The loss and the logits.  A batch with no weight at all (or no rows) has loss 0.
@@ -63,7 +64,7 @@ def info_nce(
     _check_temperature(temperature)
     scores_BC = _scores(queries_BD, items_CD) / temperature
     logits_BC = scores_BC.masked_fill(_protect(masked_BC, positive_column_B), -torch.inf)
-    losses_B = F.cross_entropy(logits_BC, positive_column_B, reduction="none")
+    losses_B = functional.cross_entropy(logits_BC, positive_column_B, reduction="none")
     return InfoNCE(_weighted_mean(losses_B, weights_B, denominator), logits_BC.detach().float())
 
 
@@ -97,7 +98,7 @@ def triplet(
     scores_BC = _scores(queries_BD, items_CD)
     positive_B1 = scores_BC.gather(1, positive_column_B[:, None])
     negative_BC = ~masked_BC.scatter(1, positive_column_B[:, None], True)
-    hinge_BC = F.relu(margin + scores_BC - positive_B1).masked_fill(~negative_BC, 0.0)
+    hinge_BC = functional.relu(margin + scores_BC - positive_B1).masked_fill(~negative_BC, 0.0)
     losses_B = hinge_BC.sum(1) / negative_BC.sum(1).clamp(min=1)
     return _weighted_mean(losses_B, weights_B, denominator)
 

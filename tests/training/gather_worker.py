@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.gather import _sum_own_rows, first_column, first_occurrence, gather_rows, mean_over_ranks
 from training.losses import info_nce, triplet
@@ -33,10 +33,10 @@ KNOWN = {3: [7], 11: [5, 9], 5: [40], 7: []}  # further known positives of the q
 class Batch:
     """Plain values, so that the joined batch is put together with loops and not by the code under test."""
 
-    queries_BF: Tensor
+    queries: Tensor
     positives: list[int]
     items: list[int]
-    weights_B: Tensor
+    weights: Tensor
 
 
 def batch_of(rank: int, num_queries: int) -> Batch:
@@ -65,7 +65,7 @@ def slow_mask(positives: list[int], columns: list[int]) -> Tensor:
 
 
 def loss_of(
-    kind: str, q: Tensor, items: Tensor, positive: Tensor, masked: Tensor, w: Tensor | None, d: Tensor | None
+    kind: str, q: Tensor, items: Tensor, positive: Tensor, *, masked: Tensor, w: Tensor | None, d: Tensor | None
 ) -> Tensor:
     if kind == "triplet":
         return triplet(q, items, positive, margin=MARGIN, masked_BC=masked, weights_B=w, denominator=d)
@@ -76,26 +76,26 @@ def joined_truth(kind: str, batches: list[Batch], weighted: bool) -> tuple[Tenso
     encoder = make_encoder()
     columns = list(dict.fromkeys(item for batch in batches for item in batch.items))
     positives = [positive for batch in batches for positive in batch.positives]
-    q = F.normalize(encoder(torch.cat([batch.queries_BF for batch in batches])), dim=1)
-    items = F.normalize(encoder(item_features(columns)), dim=1)
+    q = functional.normalize(encoder(torch.cat([batch.queries for batch in batches])), dim=1)
+    items = functional.normalize(encoder(item_features(columns)), dim=1)
     positive_column = torch.tensor([columns.index(positive) for positive in positives])
-    weights = torch.cat([batch.weights_B for batch in batches]) if weighted else None
-    loss = loss_of(kind, q, items, positive_column, slow_mask(positives, columns), weights, None)
+    weights = torch.cat([batch.weights for batch in batches]) if weighted else None
+    loss = loss_of(kind, q, items, positive_column, masked=slow_mask(positives, columns), w=weights, d=None)
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
 
 
 def distributed(kind: str, batch: Batch, weighted: bool, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
     encoder = make_encoder()
-    q = F.normalize(encoder(batch.queries_BF), dim=1)
-    items = gather_rows(F.normalize(encoder(item_features(batch.items)), dim=1), group=group)
+    q = functional.normalize(encoder(batch.queries), dim=1)
+    items = gather_rows(functional.normalize(encoder(item_features(batch.items)), dim=1), group=group)
     columns = gather_rows(torch.tensor(batch.items), group=group)
     keep, _ = first_occurrence(columns)
     masked = slow_mask(batch.positives, columns.tolist()) | ~keep
     positive_column = first_column(torch.tensor(batch.positives), columns)
-    weights = batch.weights_B if weighted else None
-    denominator = mean_over_ranks(batch.weights_B.sum(), group=group) if weighted else None
-    loss = loss_of(kind, q, items, positive_column, masked, weights, denominator)
+    weights = batch.weights if weighted else None
+    denominator = mean_over_ranks(batch.weights.sum(), group=group) if weighted else None
+    loss = loss_of(kind, q, items, positive_column, masked=masked, w=weights, d=denominator)
     loss.backward()
     grads = torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
     # What DDP and DeepSpeed do: average the parameter gradients over ranks.

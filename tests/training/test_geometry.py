@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from training.geometry import DEAD_BELOW, HARD, IN_BATCH, RANDOM, alignment_uniformity, loss_geometry
 
@@ -77,7 +77,7 @@ def test_loss_geometry_by_hand() -> None:
 def test_gradient_shares_are_those_of_autograd() -> None:
     logits, positive, kind = random_case(7)
     leaf = logits.clone().requires_grad_()
-    F.cross_entropy(leaf, positive).backward()
+    functional.cross_entropy(leaf, positive).backward()
     assert leaf.grad is not None
     pull = leaf.grad.scatter(1, positive[:, None], 0.0)
     got = loss_geometry(logits, positive, kind)
@@ -121,8 +121,8 @@ def test_huge_logits_give_finite_figures_and_nan_shows() -> None:
 
 def test_alignment_and_uniformity_equal_the_formulas_of_the_paper() -> None:
     generator = torch.Generator().manual_seed(0)
-    queries = F.normalize(torch.randn(9, 4, generator=generator), dim=1)
-    positives = F.normalize(torch.randn(9, 4, generator=generator), dim=1)
+    queries = functional.normalize(torch.randn(9, 4, generator=generator), dim=1)
+    positives = functional.normalize(torch.randn(9, 4, generator=generator), dim=1)
     got = alignment_uniformity(queries, positives)
     assert got["alignment"] == pytest.approx((queries - positives).norm(dim=1).pow(2).mean().item(), rel=1e-5)
     sides = [torch.pdist(x).pow(2) for x in (queries, positives)]

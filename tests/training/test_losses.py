@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from training.losses import info_nce, triplet
 
@@ -15,8 +15,8 @@ B, C, D = 4, 9, 5
 def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """queries, items, positive columns, mask (some columns of each row), weights."""
     generator = torch.Generator().manual_seed(seed)
-    queries_BD = F.normalize(torch.randn(B, D, generator=generator, dtype=dtype), dim=1)
-    items_CD = F.normalize(torch.randn(C, D, generator=generator, dtype=dtype), dim=1)
+    queries_BD = functional.normalize(torch.randn(B, D, generator=generator, dtype=dtype), dim=1)
+    items_CD = functional.normalize(torch.randn(C, D, generator=generator, dtype=dtype), dim=1)
     positive_B = torch.randint(C, (B,), generator=generator)
     masked_BC = (torch.rand(B, C, generator=generator) < 0.3).scatter(1, positive_B[:, None], False)
     return queries_BD, items_CD, positive_B, masked_BC, torch.rand(B, generator=generator, dtype=dtype) + 0.1
@@ -27,7 +27,7 @@ def dot(a: Tensor, b: Tensor) -> float:
 
 
 def slow_info_nce(
-    q: Tensor, items: Tensor, positive: Tensor, masked: Tensor, weights: Tensor, temperature: float
+    q: Tensor, items: Tensor, positive: Tensor, masked: Tensor, *, weights: Tensor, temperature: float
 ) -> float:
     total = 0.0
     for b in range(len(q)):
@@ -36,7 +36,9 @@ def slow_info_nce(
     return total / float(weights.sum())
 
 
-def slow_triplet(q: Tensor, items: Tensor, positive: Tensor, masked: Tensor, weights: Tensor, margin: float) -> float:
+def slow_triplet(
+    q: Tensor, items: Tensor, positive: Tensor, masked: Tensor, *, weights: Tensor, margin: float
+) -> float:
     total = 0.0
     for b in range(len(q)):
         lead = margin - dot(q[b], items[positive[b]])
@@ -53,7 +55,7 @@ def test_info_nce_equals_slow_reference(seed: int, weighted: bool) -> None:
     got = info_nce(
         q, items, positive, temperature=0.2, masked_BC=masked, weights_B=weights if weighted else None
     ).loss.item()
-    want = slow_info_nce(q, items, positive, masked, weights if weighted else torch.ones(B), 0.2)
+    want = slow_info_nce(q, items, positive, masked, weights=weights if weighted else torch.ones(B), temperature=0.2)
     assert got == pytest.approx(want, rel=1e-12)
 
 
@@ -62,7 +64,7 @@ def test_info_nce_equals_slow_reference(seed: int, weighted: bool) -> None:
 def test_triplet_equals_slow_reference(seed: int, weighted: bool) -> None:
     q, items, positive, masked, weights = batch(seed)
     got = triplet(q, items, positive, margin=0.3, masked_BC=masked, weights_B=weights if weighted else None).item()
-    want = slow_triplet(q, items, positive, masked, weights if weighted else torch.ones(B), 0.3)
+    want = slow_triplet(q, items, positive, masked, weights=weights if weighted else torch.ones(B), margin=0.3)
     assert got == pytest.approx(want, rel=1e-12)
 
 
@@ -76,7 +78,7 @@ def test_triplet_by_hand() -> None:
 def test_info_nce_is_mnrl_with_scale_one_over_temperature() -> None:
     queries, items, _, _, _ = batch(dtype=torch.float32)
     got = info_nce(queries, items, torch.arange(B), temperature=1 / 20, masked_BC=torch.zeros(B, C, dtype=torch.bool))
-    want = F.cross_entropy(20 * queries @ items.T, torch.arange(B))
+    want = functional.cross_entropy(20 * queries @ items.T, torch.arange(B))
     torch.testing.assert_close(got.loss, want)
 
 

@@ -1,0 +1,84 @@
+"""Ray Train: starts the loop on every rank and brings its result back."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from typing import Any
+
+from cluster.errors import ArtifactError, ClusterError, one_paragraph, unwrap
+from cluster.errors import HardmineError as _HardmineError
+from cluster.resources import PoolSize
+from cluster.session import set_threads
+from training.task import TrainTask
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: the loop, with `report` as a barrier after every epoch."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from training.engine import Place
+    from training.loop import Trainer
+
+    task: TrainTask = config["task"]
+    set_threads(task.threads)
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    wanted = task.settings.precision
+    bfloat16 = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    place = Place(context.get_world_rank(), context.get_world_size(), device, bfloat16)
+    trainer = Trainer(task, place)
+    result = trainer.run(ray.train.report)
+    if place.rank == 0:
+        task.store.write_bytes(f"{task.folder}/result.json", json.dumps(result).encode())
+    ray.train.report({"epoch": -1.0})  # a barrier: the result is there when the driver goes on
+
+
+def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
+    """Train one round on `pool.count` ranks; returns the loop's result.
+
+    Raises:
+        HardmineError: what the loop raised. ClusterError: workers kept dying, or the result is missing.
+    """
+    import ray.train
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    filesystem, root = task.store.arrow_filesystem()
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        scaling_config=ScalingConfig(num_workers=pool.count, use_gpu=pool.gpus > 0,
+                                     resources_per_worker={"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {})),
+        run_config=RunConfig(
+            # a name of its own for every attempt: Ray Train resumes whatever ran under the same one, and it is our
+            # own state.json that says where to go on
+            name=f"attempt-{uuid.uuid4().hex[:8]}",
+            storage_path=f"{root}/{task.folder}/ray" if filesystem is not None else _scratch(root, task.folder),
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=retries),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # Ray Train wraps worker failures in kinds of its own
+        cause = unwrap(error)
+        if isinstance(cause, _HardmineError):
+            raise cause from None
+        raise ClusterError(f"training on {pool.count} worker(s) failed after {retries + 1} attempt(s): "
+                           f"{one_paragraph(str(cause))[:600]}; run the same command again: it goes on from the last "
+                           f"finished epoch") from error
+    result: dict[str, Any] = task.store.read_json(f"{task.folder}/result.json")
+    if not result.get("best"):
+        raise ArtifactError(f"{task.store.url(task.folder)}/result.json names no model; run the same command again")
+    return result
+
+
+def _scratch(root: str, folder: str) -> str:
+    """Where Ray Train keeps its own notes of a run on a local disk."""
+    path = os.path.join(root, folder, "ray")
+    return path if os.access(os.path.dirname(root), os.W_OK) else tempfile.gettempdir()

@@ -1,0 +1,82 @@
+"""Validation inside training: recall of dev queries among a fixed pool of items, on the weights as they are.
+
+The pool is small on purpose: each dev query's positives, the items that a model confused with them, and a random
+fill. It orders epochs; the round's real figures come from the evaluate stage on the whole corpus.
+
+V queries, P pool items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.labels import Labels
+from cluster.tables import I64
+from training.engine import Place
+from training.forward import encode_rows
+from training.gather import gather_rows
+from training.settings import TrainingSettings
+from training.step import Tables
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Which dev queries, among which items."""
+
+    query_rows: I64
+    item_rows: I64
+    """[P] ascending."""
+
+
+def choose_validation(
+    dev_rows: I64, near_misses: I64, labels: Labels, settings: TrainingSettings, seed: int,
+) -> ValidationSet:
+    """A fixed validation set.
+
+    Args:
+        dev_rows: dev queries; those without a relevant item are left out.
+        near_misses: items that a model put high for dev queries, nearest first; may be empty.
+    """
+    offsets, _ = labels.positives(dev_rows)
+    usable = dev_rows[np.diff(offsets) > 0]
+    rng = np.random.default_rng([seed, 1])
+    queries = np.sort(rng.permutation(usable)[: settings.validation_queries])
+    _, positives = labels.positives(queries)
+    fill = rng.permutation(labels.num_items)
+    wanted = np.concatenate([np.unique(positives), near_misses, fill])
+    _, first = np.unique(wanted, return_index=True)
+    size = max(settings.validation_items, len(np.unique(positives)))
+    return ValidationSet(queries, np.sort(wanted[np.sort(first)[:size]]))
+
+
+def recall(engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Place, *,
+           budget_tokens: int | None = None) -> float:
+    """Mean recall@k of the validation queries. Collective: every rank calls it and gets the same figure."""
+    engine.eval()
+    with torch.no_grad():
+        queries = _encode_all(engine, tables.queries, chosen.query_rows, place, budget_tokens)
+        items = _encode_all(engine, tables.items, chosen.item_rows, place, budget_tokens)
+    engine.train()
+    top = (queries @ items.T).topk(min(k, items.shape[0]), dim=1).indices.cpu().numpy()
+    hits = chosen.item_rows[top]
+    offsets, positives = tables.labels.positives(chosen.query_rows)
+    owner = np.repeat(np.arange(len(chosen.query_rows)), np.diff(offsets))
+    found = (hits[owner] == positives[:, None]).any(axis=1)
+    per_query = np.bincount(owner, weights=found, minlength=len(chosen.query_rows)) / np.diff(offsets)
+    return float(per_query.mean())
+
+
+def _encode_all(engine: Any, features: Any, rows: I64, place: Place, budget_tokens: int | None) -> Tensor:
+    # with ZeRO 3 all ranks must make the same forward passes, so each encodes everything; else each takes its share
+    if place.world == 1 or engine.zero_optimization_stage() == 3:
+        return encode_rows(engine, features, rows, place, budget_tokens=budget_tokens)
+    share = np.array_split(rows, place.world)[place.rank]
+    if not len(share):
+        share = rows[:1]
+        return gather_rows(encode_rows(engine, features, share, place, budget_tokens=budget_tokens)[:0])
+    return gather_rows(encode_rows(engine, features, share, place, budget_tokens=budget_tokens))
