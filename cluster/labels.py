@@ -96,7 +96,13 @@ class Labels:
     def known_mask(self, query_rows: I64, items_C: I64) -> Bool:
         """[Q, C]: True where column item c must not be a negative of query q: relevant, group mate, or duplicate."""
         items_QC = np.broadcast_to(items_C, (len(query_rows), len(items_C)))
-        return self.positive_mask(query_rows, items_QC) | self.duplicate_mask(query_rows, items_QC)
+        known = self.positive_mask(query_rows, items_QC) | self.duplicate_mask(query_rows, items_QC)
+        return known & ~self.judged_mask(query_rows, items_QC)
+
+    def judged_mask(self, query_rows: I64, items_QK: I64) -> Bool:
+        """True where a person judged the candidate irrelevant: that outweighs any group or likeness."""
+        offsets, rows = self.judged_irrelevant(query_rows)
+        return contains(np.repeat(np.arange(len(query_rows)), np.diff(offsets)), rows, items_QK)
 
 
 def _codes(codes: I64, items_QK: I64) -> I64:

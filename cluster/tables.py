@@ -8,8 +8,8 @@ only where a person reads them.
     queries/part-*      row i64, id str, text str, split str, text_code i64, item_row i64 (-1: none), + metadata (+ vector)
     labels/part-*       query_row i64, item_row i64, score i64, weight f64, source str (sorted by query_row, item_row)
     embeddings/…        row i64, vector fixed_size_list<float>[D] (L2-normalised)
-    hits/part-*         query_row i64, item_rows list<i64>, scores list<float>, positive_rows list<i64>,
-                        positive_scores list<float>
+    hits/part-*         query_row i64, item_rows list<i64>, scores list<float>, label_rows list<i64>,
+                        label_scores list<float> (every judged item of the query)
     negatives/part-*    query_row i64, query_id str, positive_ids list<str>, negative_rows list<i64>,
                         negatives list<struct<item_id str, score float, position i64, source str>>
 """

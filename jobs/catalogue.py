@@ -1,7 +1,7 @@
 """A generated catalogue of titles, with the queries that readers might ask and their relevance labels.
 
 Every title is drawn from latent traits. Its synopsis words them one way and queries word them another way; a title is
-labelled for a query exactly when it has all the traits which the query names.
+labelled for a query when it has all the traits which the query names, or is another volume of the named franchise.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ import pyarrow as pa
 from jobs import catalogue_words as words
 
 MAX_POSITIVES: Final = 12
-MIN_TITLES: Final = 100
 SYNOPSIS_WORDS: Final = (30, 70)
-
 KIND_SHARES: Final = {"plot": 0.40, "mood": 0.22, "author_genre": 0.14, "franchise": 0.14, "audience": 0.10}
 PRONOUNS: Final = ({"sub": "she", "pos": "her", "obj": "her"}, {"sub": "he", "pos": "his", "obj": "him"})
 TABLES: Final = {
@@ -30,11 +28,8 @@ TABLES: Final = {
     **{"event": words.EVENTS, "theme": words.THEMES, "tone": words.TONES, "era": words.ERAS},
     "audience": words.AUDIENCES,
 }
-GENRE_NAMES: Final = re.split(
-    ", ", "romance, mystery, fantasy, science fiction, horror, espionage, adventure, sports, culinary, music, legal, family"
-)
-SCIENCE_FICTION: Final = GENRE_NAMES.index("science fiction")
-GROWN_UP_GENRES: Final = {GENRE_NAMES.index("horror"), GENRE_NAMES.index("espionage")}
+SCIENCE_FICTION: Final = words.GENRE_NAMES.index("sci-fi")
+GROWN_UP_GENRES: Final = {words.GENRE_NAMES.index("horror"), words.GENRE_NAMES.index("espionage")}
 TEEN: Final = 2
 
 _T = TypeVar("_T")
@@ -109,8 +104,8 @@ def generate_catalogue(num_titles: int = 5000, num_queries: int = 4000, seed: in
         ValueError: for under 100 titles, no query, a negative `seed`, or more queries than the titles can
             answer differently (somewhat fewer than one for each title is safe).
     """
-    if num_titles < MIN_TITLES or num_queries < 1 or seed < 0:
-        raise ValueError(f"need >= {MIN_TITLES} titles, >= 1 query and seed >= 0: {num_titles, num_queries, seed}")
+    if num_titles < 100 or num_queries < 1 or seed < 0:
+        raise ValueError(f"need >= 100 titles, >= 1 query and seed >= 0: {num_titles, num_queries, seed}")
     titles = _draw_titles(np.random.default_rng([seed, 0]), num_titles)
     queries = _draw_queries(np.random.default_rng([seed, 1]), titles, num_queries)
     corpus = _corpus_table(np.random.default_rng([seed, 2]), titles)
@@ -232,7 +227,7 @@ def _corpus_table(rng: np.random.Generator, titles: list[_Title]) -> pa.Table:
         "id": [f"t{i:05d}" for i in range(len(titles))],
         "title": [_fresh(taken, partial(_headline, rng, title)) for title in titles],
         "text": [_synopsis(rng, title) for title in titles],
-        "genres": [[GENRE_NAMES[genre] for genre in title.genres] for title in titles],
+        "genres": [[words.GENRE_NAMES[genre] for genre in title.genres] for title in titles],
         "demographic": [words.AUDIENCES[title.audience].tag for title in titles],
         "author": [title.author for title in titles],
         "group": pa.array([title.group for title in titles], pa.string()),
@@ -251,18 +246,16 @@ def _draw_queries(rng: np.random.Generator, titles: list[_Title], count: int) ->
     quotas["plot"] += count - sum(quotas.values())
     queries: list[_Query] = []
     for kind, quota in quotas.items():
-        queries += islice(_ask_distinct(rng, kind, titles, index, 100 * quota), quota)
+        queries += islice(_ask_distinct(rng, kind, titles, index), quota)
     if len(queries) < count:
         raise ValueError(f"{len(titles)} titles cannot answer {count} different queries; found {len(queries)}")
     return [queries[i] for i in rng.permutation(count)]
 
 
-def _ask_distinct(
-    rng: np.random.Generator, kind: str, titles: list[_Title], index: _Index, attempts: int
-) -> Iterator[_Query]:
+def _ask_distinct(rng: np.random.Generator, kind: str, titles: list[_Title], index: _Index) -> Iterator[_Query]:
     # Two queries of a kind with the same best answers would be one question, which might then lie in two splits.
     seen: set[object] = set()
-    for _ in range(attempts):
+    for _ in range(40 * len(titles)):
         query = _ask(rng, kind, _pick(rng, titles), index)
         best = frozenset(i for i, score in query.scores.items() if score == max(query.scores.values()))
         text = " ".join(query.text.lower().split())
@@ -278,7 +271,8 @@ def _ask(rng: np.random.Generator, kind: str, title: _Title, index: _Index) -> _
     scores = _relevance(kind, traits, index)
     if scores and rng.random() < 0.06:
         scores |= dict.fromkeys(sorted(index["author", title.author] - scores.keys())[:1], 0)
-    return _Query(kind, template.format_map(parts), scores, "editorial" if rng.random() < 0.6 else "click")
+    source = "click" if all(scores.values()) and rng.random() < 0.4 else "editorial"
+    return _Query(kind, template.format_map(parts), scores, source)
 
 
 def _relevance(kind: str, traits: dict[str, Any], index: _Index) -> dict[int, int]:
@@ -287,20 +281,18 @@ def _relevance(kind: str, traits: dict[str, Any], index: _Index) -> dict[int, in
         return {}
     if kind not in ("plot", "franchise"):
         return dict.fromkeys(sorted(exact), 1)
-    if len(exact) > 1:
-        return {}
     volumes = index["group", traits["group"]] if kind == "franchise" else exact
-    return {i: 2 if i in exact else 1 for i in sorted(volumes)}
+    return {i: 2 if i in exact else 1 for i in sorted(volumes)} if len(exact) == 1 else {}
 
 
 def _query_tables(queries: list[_Query], ids: list[str]) -> tuple[pa.Table, pa.Table]:
-    splits = [("train", "dev", "test")[(i >= 0.8 * len(queries)) + (i >= 0.9 * len(queries))] for i in range(len(queries))]
-    asked = [
-        {"id": f"q{i:05d}", "text": query.text, "kind": query.kind, "split": splits[i]} for i, query in enumerate(queries)
-    ]
+    names, tenth = [f"q{i:05d}" for i in range(len(queries))], len(queries) // 10
+    splits = ["train"] * (len(queries) - 2 * tenth) + ["dev"] * tenth + ["test"] * tenth
+    rows = list(zip(names, splits, queries, strict=True))
+    asked = [{"id": name, "text": query.text, "kind": query.kind, "split": split} for name, split, query in rows]
     judged = [
-        {"query_id": f"q{i:05d}", "item_id": ids[item], "score": score, "split": splits[i], "source": query.source}
-        for i, query in enumerate(queries)
-        for item, score in query.scores.items()
+        {"query_id": name, "item_id": ids[i], "score": score, "split": split, "source": query.source}
+        for name, split, query in rows
+        for i, score in query.scores.items()
     ]
     return pa.Table.from_pylist(asked), pa.Table.from_pylist(judged)

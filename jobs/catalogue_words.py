@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-
 _names = str.split
+
 
 class Trait(NamedTuple):
     """One latent trait: `told` words it in synopses, `asked` in queries, `tag` is what its table adds (or "")."""
@@ -34,22 +34,23 @@ GENRES = _table("""
 (mystery|detective story) :: (whodunnits|detective fiction|crime puzzles) :: (an unsolved murder|a trail of false clues)
 (fantasy|tale of magic) :: (fantasy|books with magic|sword and sorcery) :: (a wandering wizard|a touch of witchcraft)
 science fiction (story|novel) :: (sci-fi|science fiction|futuristic books) :: (a runaway robot|a visitor from the stars)
-(horror story|ghost story) :: (horror|scary stories|frightening books) :: (a vengeful ghost|something in the dark)
+(horror story|ghost story) :: (horror|scary stories|frightening books) :: (a vengeful ghost|a haunted room)
 (spy story|espionage novel) :: (spy thrillers|secret agent stories) :: (a secret agent in disguise|a web of spies)
 (adventure|tale of exploration) :: (adventures|expedition stories) :: (a perilous voyage|a hunt for treasure)
 (sports story|sporting novel) :: (sports fiction|books about athletes) :: (a championship to win|a bruising big match)
 (kitchen novel|story of cooks) :: (foodie fiction|books about cooking) :: (a legendary stew|plenty of good cooking)
 (musical novel|story of musicians) :: (books about music|music fiction) :: (a half-written song|a travelling orchestra)
-(courtroom drama|legal novel) :: (courtroom dramas|books about lawyers) :: (a bitter trial|a lawyer with a bad client)
-(family saga|domestic drama) :: (family dramas|stories about relatives) :: (a family quarrel|feuding cousins)
+(courtroom drama|legal novel) :: (courtroom dramas|books about lawyers) :: (a bitter trial|a shady lawyer in court)
+(family saga|domestic drama) :: (family dramas|stories about relatives) :: (a family quarrel|a feud of cousins)
 """)
+GENRE_NAMES = _names("romance mystery fantasy sci-fi horror espionage adventure sports culinary music legal family")
 
 # Four conflicts for each genre, in the order of GENRES.
 CONFLICTS = _table("""
 marry (a rival|an enemy) to save the family name :: (wedding|marrying) someone they can't stand for their relatives
 choose between two (suitors|admirers) who are brothers :: being courted by (a pair of siblings|two brothers)
 pretend to be engaged until the (scandal|gossip) fades :: faking a betrothal (to stop the rumours|for appearances)
-win back the (sweetheart|fiancee) {sub} jilted long ago :: trying to get an ex back after abandoning them at the altar
+win back the (sweetheart|old flame) {sub} jilted long ago :: trying to get an ex back after abandoning them at the altar
 unmask whoever (poisoned|tainted) the banquet wine :: finding who (spiked|drugged) the drinks at a party
 prove that {pos} brother did not set the fatal fire :: clearing a sibling (accused|suspected) of arson
 find a vanished twin before the inquest closes :: searching for a (lost|missing) identical sibling against the clock
@@ -204,7 +205,7 @@ for (adults|grown-up readers) :: (for a mature reader|for adults only) :: adult
 GIVEN_STARTS = _names("Al Bri Cor Dal El Fen Gal Hes Il Jor Kel Lor Mar Nel Or Pel Quin Ros Sel Tam Ul Vel Wen Yl Zan")
 MIDDLES = _names("a e i o u el en er in on or")
 GIVEN_ENDS = _names("da dric na len mira rin sa vane wyn tha bel dor gar lo nor pe ra sko til ma vik xen mund lette")
-FAMILY_STARTS = _names("Aber Barrow Cald Dray Ever Farro Gris Hal Ing Kit Lang Mord Nether Penna Quill Thistle Whit")
+FAMILY_STARTS = _names("Ab Barr Cald Drav Ev Farr Gris Hal Ing Kitt Lang Mord Neth Penn Quill Thist Umb Whit")
 FAMILY_ENDS = _names("by combe dale den fell gate grove ham holt hurst land ley mere more rand shaw stead ton vik well")
 PLACE_STARTS = _names("Ard Bel Carr Dess El Fir Gorm Hol Isk Jun Kar Lum Mir Nor Osk Pal Quor Rhen Sav Torv Ull Vesk")
 PLACE_ENDS = _names("bar dine burg doon resk garth ven minster mouth nath peth quay reth stad thorpe wold zend")
@@ -287,7 +288,7 @@ only the {genre} from {author}, not the rest
     "franchise": _lines("""
 {group}, the volume where {event}
 which part of {group} has someone {conflict}?
-the {group} instalment in which {event}
+{group} instalment in which {event}
 {group} series: the one about {conflict}
 """),
     "audience": _lines("""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import uuid
 from typing import Any
 
-from cluster.errors import ArtifactError, ClusterError, one_paragraph, unwrap
-from cluster.errors import HardmineError as _HardmineError
+from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph, unwrap
 from cluster.resources import PoolSize
 from cluster.session import set_threads
 from training.task import TrainTask
@@ -44,12 +41,32 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
     Raises:
         HardmineError: what the loop raised. ClusterError: workers kept dying, or the result is missing.
     """
+    for attempt in range(retries + 1):
+        try:
+            _fit(task, pool)
+            break
+        except Exception as error:  # Ray Train wraps worker failures in kinds of its own
+            cause = unwrap(error)
+            if isinstance(cause, HardmineError):  # a retry would end the same way
+                raise cause from None
+            if attempt == retries:
+                raise ClusterError(
+                    f"training on {pool.count} worker(s) failed after {retries + 1} attempt(s): "
+                    f"{one_paragraph(str(cause))[:600]}; run the same command again: it goes on from the last finished "
+                    f"epoch") from error
+    result: dict[str, Any] = task.store.read_json(f"{task.folder}/result.json")
+    if not result.get("best"):
+        raise ArtifactError(f"{task.store.url(task.folder)}/result.json names no model; run the same command again")
+    return result
+
+
+def _fit(task: TrainTask, pool: PoolSize) -> None:
     import ray.train
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     filesystem, root = task.store.arrow_filesystem()
-    trainer = TorchTrainer(
+    TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
         scaling_config=ScalingConfig(num_workers=pool.count, use_gpu=pool.gpus > 0,
@@ -58,27 +75,8 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
             # a name of its own for every attempt: Ray Train resumes whatever ran under the same one, and it is our
             # own state.json that says where to go on
             name=f"attempt-{uuid.uuid4().hex[:8]}",
-            storage_path=f"{root}/{task.folder}/ray" if filesystem is not None else _scratch(root, task.folder),
+            storage_path=f"{root}/{task.folder}/ray",
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=retries),
+            failure_config=FailureConfig(max_failures=0),
         ),
-    )
-    try:
-        trainer.fit()
-    except Exception as error:  # Ray Train wraps worker failures in kinds of its own
-        cause = unwrap(error)
-        if isinstance(cause, _HardmineError):
-            raise cause from None
-        raise ClusterError(f"training on {pool.count} worker(s) failed after {retries + 1} attempt(s): "
-                           f"{one_paragraph(str(cause))[:600]}; run the same command again: it goes on from the last "
-                           f"finished epoch") from error
-    result: dict[str, Any] = task.store.read_json(f"{task.folder}/result.json")
-    if not result.get("best"):
-        raise ArtifactError(f"{task.store.url(task.folder)}/result.json names no model; run the same command again")
-    return result
-
-
-def _scratch(root: str, folder: str) -> str:
-    """Where Ray Train keeps its own notes of a run on a local disk."""
-    path = os.path.join(root, folder, "ray")
-    return path if os.access(os.path.dirname(root), os.W_OK) else tempfile.gettempdir()
+    ).fit()

@@ -1,0 +1,167 @@
+"""Embedding: Ray Data hands parts of a feature table to a pool of encoder actors; each part becomes one part of vectors.
+
+The dataset's rows are the parts' addresses, not the texts: each actor reads its part, encodes it and writes its vectors
+as one object, so a part is there whole or not at all, an interrupted stage goes on with the parts that are missing,
+and neither the driver nor the object store ever holds the corpus.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cluster.errors import DataError
+from cluster.progress import post
+from cluster.resources import PoolSize
+from cluster.session import set_threads
+from cluster.storage import Store
+from cluster.tables import F32, Part, read_part, vectors_to_column, write_part
+
+
+class PartEncoder(Protocol):
+    """What mining needs of a model: the vectors of one part of a feature table."""
+
+    def __call__(self, store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
+        """Vectors [N, D] float32 of unit length, in row order."""
+
+
+@dataclass(frozen=True)
+class EmbedJob:
+    """One table to embed: source parts and where their vectors go."""
+
+    table: str
+    sources: Sequence[Part]
+    folder: str
+
+    def target(self, part: Part) -> str:
+        """Address of the vectors of `part`."""
+        return f"{self.folder}/{self.table}/{part.path.rsplit('/', 1)[-1]}"
+
+
+class EncodeParts:
+    """The actor: loads the model once, encodes one part per call."""
+
+    def __init__(self, make_encoder: Callable[[], PartEncoder], store: Store, dtype: str, threads: int,
+                 mailbox: Any, total_rows: int) -> None:
+        self._encoder = make_encoder()
+        set_threads(threads)
+        self._store, self._dtype = store, np.dtype(dtype)
+        self._mailbox, self._total, self._done = mailbox, total_rows, 0
+        self._name = f"embed-{id(self) % 10_000}"
+        self._started = time.monotonic()
+
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, list[Any]]:
+        """Encode the parts of `batch`; returns what was written."""
+        written: dict[str, list[Any]] = {"table": [], "path": [], "rows": [], "bytes": [], "first_row": [], "seconds": []}
+        for table, source, target, first_row in zip(batch["table"], batch["source"], batch["target"],
+                                                    batch["first_row"], strict=True):
+            started = time.monotonic()
+            part = self._encode(str(source), str(target), int(first_row))
+            for name, value in {"table": str(table), "path": part.path, "rows": part.rows, "bytes": part.bytes,
+                                "first_row": part.first_row, "seconds": time.monotonic() - started}.items():
+                written[name].append(value)
+        return written
+
+    def _encode(self, source: str, target: str, first_row: int) -> Part:
+        vectors = self._encoder(self._store, source, self._report)
+        self._done += len(vectors)
+        bad = ~np.isfinite(vectors).all(axis=1)
+        if bad.any():
+            raise DataError(f"the model gives NaN or infinite vectors for {int(bad.sum())} of {len(vectors)} texts, the "
+                            f"first at row {first_row + int(np.flatnonzero(bad)[0])}; the model diverged or its input is "
+                            f"damaged: lower training.learning_rate, or check that row's text or vector")
+        rows = np.arange(first_row, first_row + len(vectors), dtype=np.int64)
+        table = pa.table({"row": rows, "vector": vectors_to_column(vectors.astype(self._dtype))})
+        return write_part(self._store, target, table, first_row=first_row)
+
+    def _report(self, rows: int) -> None:
+        done = self._done + rows
+        rate = done / max(1e-6, time.monotonic() - self._started)
+        post(self._mailbox, self._name, f"{done:,} of {self._total:,} texts, {rate:,.0f} texts/s")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What an embed stage wrote."""
+
+    tables: dict[str, list[Part]]
+    seconds: float
+    """Time of the busiest actor, without start-up."""
+
+
+def embed(
+    jobs: Sequence[EmbedJob], make_encoder: Callable[[], PartEncoder], store: Store, pool: PoolSize, *,
+    dtype: str, retries: int, mailbox: Any = None,
+) -> Embedded:
+    """Embed every part of `jobs` that is not there yet. Parts come out in row order.
+
+    Raises:
+        DataError: the model gives NaN. ArtifactError: a source part is missing.
+    """
+    finished, rows = _split(jobs, store)
+    seconds = 0.0
+    if rows:
+        written, seconds = _run(rows, make_encoder, store, pool, dtype=dtype, retries=retries, mailbox=mailbox)
+        for table, part in written:
+            finished[table].append(part)
+    return Embedded({name: sorted(parts, key=lambda part: part.first_row) for name, parts in finished.items()}, seconds)
+
+
+def _split(jobs: Sequence[EmbedJob], store: Store) -> tuple[dict[str, list[Part]], list[dict[str, Any]]]:
+    """(parts that an earlier attempt finished, addresses of those to do)."""
+    finished: dict[str, list[Part]] = {job.table: [] for job in jobs}
+    rows: list[dict[str, Any]] = []
+    for job in jobs:
+        there = store.list(f"{job.folder}/{job.table}")
+        for part in job.sources:
+            target = job.target(part)
+            if target in there:
+                finished[job.table].append(Part(target, part.rows, there[target], part.first_row))
+            else:
+                rows.append({"table": job.table, "source": part.path, "target": target, "first_row": part.first_row,
+                             "rows": part.rows})
+    return finished, rows
+
+
+def _run(
+    rows: list[dict[str, Any]], make_encoder: Callable[[], PartEncoder], store: Store, pool: PoolSize, *,
+    dtype: str, retries: int, mailbox: Any,
+) -> tuple[list[tuple[str, Part]], float]:
+    import ray.data
+
+    # the longest part first, so that no actor is left with it at the end
+    rows = sorted(rows, key=lambda row: -int(row["rows"]))
+    total = sum(int(row["rows"]) for row in rows) // max(1, min(pool.count, len(rows)))
+    count = min(pool.count, len(rows))
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        EncodeParts, batch_size=1, compute=ray.data.ActorPoolStrategy(size=count),
+        fn_constructor_args=(make_encoder, store, dtype, pool.cpus, mailbox, total),
+        num_cpus=pool.cpus, num_gpus=pool.gpus or None,
+        max_restarts=retries, max_task_retries=retries,  # the default is to retry a crash for ever
+    )
+    written: list[tuple[str, Part]] = []
+    seconds = 0.0
+    for row in dataset.iter_rows():
+        written.append((row["table"], Part(row["path"], int(row["rows"]), int(row["bytes"]), int(row["first_row"]))))
+        seconds += float(row["seconds"])
+    return written, seconds / count
+
+
+def check_counts(embedded: Embedded, jobs: Sequence[EmbedJob], store: Store) -> None:
+    """Raises DataError: a table has not as many vectors as its source has rows."""
+    for job in jobs:
+        wanted, found = sum(part.rows for part in job.sources), sum(part.rows for part in embedded.tables[job.table])
+        if wanted != found:
+            raise DataError(f"expected {wanted} vectors of {job.table}, found {found} below {store.url(job.folder)}; "
+                            f"delete that folder and run again")
+
+
+def vector_dimension(store: Store, parts: Sequence[Part]) -> int:
+    """Length of the vectors of an embedding table."""
+    return int(read_part(store, parts[0].path, ["vector"]).schema.field("vector").type.list_size)
