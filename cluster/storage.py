@@ -7,6 +7,7 @@ An object appears whole or not at all: one PUT on S3, write-then-rename on a loc
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -180,6 +181,18 @@ class Store:
                 fs.rm(key, recursive=True)
 
         self._call("delete", path, action)
+
+    def open(self, path: str) -> Any:
+        """A readable binary stream of the object, for what is too large to hold. Raises ArtifactError: there is none."""
+        return self._call("open", path, lambda fs, key: fs.open(key, "rb"))
+
+    def fingerprint(self, path: str) -> str:
+        """What tells an object's content apart: its SHA-256 on a disk, its size and ETag on S3."""
+        if self.remote:
+            info = self._call("look up", path, lambda fs, key: fs.info(key))
+            return f"{info['size']}-{str(info.get('ETag', '')).strip(chr(34))}"
+        with self.open(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def read_json(self, path: str) -> Any:
         """The JSON object at `path`. Raises ArtifactError: missing or not JSON."""

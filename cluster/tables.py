@@ -81,7 +81,7 @@ def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str] | Non
     """The parts one after another as one table. Raises ArtifactError as `read_part`; ValueError: no parts."""
     if not parts:
         raise ValueError("expected at least one part, found none")
-    return pa.concat_tables([read_part(store, part.path, columns) for part in parts], promote_options="default")
+    return pa.concat_tables([read_part(store, part.path, columns) for part in parts], promote_options="permissive")
 
 
 def vectors_to_column(vectors_ND: npt.NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:

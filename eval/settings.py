@@ -1,0 +1,29 @@
+"""What a person sets about figures and decisions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EvaluationSettings(BaseModel):
+    """How a model is measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    split: Literal["dev", "test"] = "dev"
+    """Queries that are measured. Keep test for one last look."""
+    num_hits: Annotated[int, Field(ge=10, le=2048)] = 100
+    """Items retrieved for each query; recall@100 needs 100."""
+    primary: Literal["recall@1", "recall@3", "recall@5", "recall@10", "hit@1", "hit@5", "hit@10", "ndcg@10", "mrr@10"] = (
+        "recall@3"
+    )
+    """The figure that decides whether a round was better."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Of the paired bootstrap intervals."""
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    """Of the paired bootstrap."""
+    bad_top1_column: str | None = None
+    """A first result that is not relevant counts as bad only if it shares no value of this column with a relevant item;
+    None: the column of the first mining rule, if there is one, else every irrelevant first result is bad."""
