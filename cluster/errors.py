@@ -33,7 +33,7 @@ class ArtifactError(HardmineError):
     """An object of a run is missing, damaged, or belongs to another configuration."""
 
 
-class TrainingDiverged(HardmineError):
+class TrainingDiverged(HardmineError):  # noqa: N818  a state of the run, named as its users say it
     """The training loss became NaN or infinite; names the step."""
 
 
@@ -54,7 +54,10 @@ def unwrap(error: BaseException) -> BaseException:
     while pending:
         candidate = pending.pop(0)
         if isinstance(candidate, HardmineError):
-            return candidate
+            # Ray raises a class that is both a RayTaskError and ours; its text is a traceback, its cause the original
+            inner = getattr(candidate, "cause", None)
+            if not isinstance(inner, HardmineError):
+                return candidate
         if id(candidate) in seen:
             continue
         seen.add(id(candidate))

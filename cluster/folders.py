@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.commits import digest
-from cluster.errors import ArtifactError
+from cluster.errors import ArtifactError, ConfigError
 from cluster.storage import Store, join
 
 Manifest = dict[str, dict[str, Any]]
@@ -45,17 +45,19 @@ def fetch_folder(store: Store, manifest: Mapping[str, Mapping[str, Any]], prefix
     """A local copy of the folder at `prefix`, made at most once per node and content, every byte checked.
 
     Raises:
-        ArtifactError: an object's SHA-256 differs from the manifest.
+        ArtifactError: the manifest has nothing below `prefix`, or an object is gone or its SHA-256 is another one.
+        ConfigError: the cache folder belongs to another user, who could put anything there.
     """
-    cache = Path(os.environ.get("HARDMINE_CACHE", Path(tempfile.gettempdir()) / f"hardmine-cache-{os.getuid()}"))
+    wanted = {path: info for path, info in manifest.items() if path.startswith(prefix.rstrip("/") + "/")}
+    if not wanted:
+        raise ArtifactError(f"expected files below {store.url(prefix)}, but its commit lists none; delete that commit "
+                            f"and run again")
+    cache = _cache()
     target = cache / folder_digest(manifest, prefix)
     if target.is_dir():
         return target
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = cache / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    for path, info in manifest.items():
-        if not path.startswith(prefix.rstrip("/") + "/"):
-            continue
+    for path, info in wanted.items():
         relative = path.removeprefix(prefix).strip("/")
         data = store.read_bytes(path)
         if sha256(data) != info["sha256"]:
@@ -68,6 +70,16 @@ def fetch_folder(store: Store, manifest: Mapping[str, Mapping[str, Any]], prefix
         file.write_bytes(data)
     try:
         partial.rename(target)
-    except OSError:  # another process of this node was first
+    except OSError:
         shutil.rmtree(partial, ignore_errors=True)
+        if not target.is_dir():  # else another process of this node was first
+            raise
     return target
+
+
+def _cache() -> Path:
+    cache = Path(os.environ.get("HARDMINE_CACHE", Path(tempfile.gettempdir()) / f"hardmine-cache-{os.getuid()}"))
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if cache.stat().st_uid != os.getuid():
+        raise ConfigError(f"the model cache {cache} is another user's; set HARDMINE_CACHE to a folder of your own")
+    return cache

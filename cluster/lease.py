@@ -85,7 +85,9 @@ class Lease:
     def __enter__(self) -> Lease:
         if not self.store.create(PATH, self._encode(self.owner)):
             other = self._read()
-            if other is not None and not self._takeover and not _is_gone(other) and self._moves(other):
+            # a PUT that was retried after a lost answer finds its own object there
+            mine = other is not None and other.token == self.owner.token
+            if other is not None and not mine and not self._takeover and not _is_gone(other) and self._moves(other):
                 raise ConfigError(
                     f"{self.store.root} is being written by {other.describe()}; a run has one writer. Wait for it, or "
                     f"stop it; if you are sure that it is dead, run again with --takeover"
@@ -97,11 +99,12 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=BEAT_S)
-        if self.lost is None:
-            try:
+        try:
+            now = self._read()
+            if now is not None and now.token == self.owner.token:  # else it is another driver's by now
                 self.store.delete(PATH)
-            except HardmineError:  # the storage is gone: whoever comes next sees a beat that stands still
-                return
+        except HardmineError:  # the storage is gone: whoever comes next sees a beat that stands still
+            return
 
     def check(self) -> None:
         """Raises ClusterError: another driver has taken this run over."""

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
+NO_BUCKET = "cannot {what} {url}: the bucket does not exist; create it first, or fix `output` or the data address"
+PARTIAL = ".partial"
+"""Ending of a local file that is still being written; never listed."""
+EXISTS_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
+"""What S3 answers to a PUT with If-None-Match where an object is, or is being written by another."""
+
 
 class StorageSettings(BaseModel):
     """How to reach object storage. Keys are never settings: they come from the environment or a profile."""
@@ -108,17 +115,16 @@ class Store:
         try:
             return action(self._fs(), key)
         except FileNotFoundError as error:
-            if "bucket" in str(error).lower():
-                raise ConfigError(f"cannot {what} {url}: {one_paragraph(str(error))}; create the bucket first, or fix "
-                                  f"`output` or the data address") from error
+            if _code(error) == "NoSuchBucket":
+                raise ConfigError(NO_BUCKET.format(what=what, url=url)) from error
             raise ArtifactError(f"cannot {what} {url}: there is no such object") from error
-        except (IsADirectoryError, NotADirectoryError, FileExistsError):
-            raise
+        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+            raise ConfigError(f"cannot {what} {url}: a folder lies where a file should be, or a file where a folder "
+                              f"should be ({one_paragraph(str(error))}); fix the address") from error
         except PermissionError as error:
-            raise ClusterError(
-                f"cannot {what} {url}: access denied ({one_paragraph(str(error))}); check the keys "
-                f"(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile) and what they may do here"
-            ) from error
+            check = f"{KEYS}, and what they may do here" if self.remote else "the permissions of the folder"
+            raise ClusterError(f"cannot {what} {url}: access denied ({one_paragraph(str(error))}); check {check}"
+                               ) from error
         except Exception as error:  # botocore's connection errors share no base class with OSError
             raise ClusterError(_explain(what, url, self.settings, error)) from error
 
@@ -140,10 +146,12 @@ class Store:
                 if self.remote:
                     fs.pipe_file(key, data, mode="create")
                 else:
-                    Path(key).parent.mkdir(parents=True, exist_ok=True)
-                    with open(key, "xb") as file:
-                        file.write(data)
+                    _write_local(key, data, place=os.link)  # a link, unlike a rename, never replaces
             except FileExistsError:
+                return False
+            except OSError as error:
+                if _code(error) not in EXISTS_CODES:
+                    raise
                 return False
             return True
 
@@ -157,19 +165,21 @@ class Store:
         """Size of the object in bytes; None where there is none."""
         def action(fs: Any, key: str) -> int | None:
             try:
-                return int(fs.info(key)["size"])
+                info = fs.info(key)
             except FileNotFoundError:
                 return None
+            return int(info["size"]) if info["type"] == "file" else None
 
         return self._call("look up", path, action)
 
     def list(self, path: str = "") -> dict[str, int]:
-        """All objects below `path`: address relative to the root -> size in bytes; sorted; empty if there is none."""
+        """All objects below `path`, sorted: address relative to the root -> size in bytes. Empty if there is none."""
         def action(fs: Any, key: str) -> dict[str, int]:
             found = fs.find(key, detail=True)
             root = self.root.removeprefix("s3://")
             return {
-                str(PurePosixPath(name).relative_to(root)): int(info["size"]) for name, info in sorted(found.items())
+                str(PurePosixPath(name).relative_to(root)): int(info["size"])
+                for name, info in sorted(found.items()) if not name.endswith(PARTIAL)
             }
 
         return self._call("list", path, action)
@@ -216,18 +226,20 @@ class Store:
             return None, self.root
         from pyarrow import fs
 
+        if self.settings.profile:  # pyarrow knows no named profile but AWS_PROFILE's
+            return fs.PyFileSystem(fs.FSSpecHandler(_open_s3(self.settings))), self.root.removeprefix("s3://")
         endpoint = self.settings.resolved_endpoint()
         scheme, _, host = (endpoint or "").rpartition("://")
         options: dict[str, Any] = {"region": self.settings.resolved_region()}
         if endpoint:  # pyarrow does not read AWS_ENDPOINT_URL (apache/arrow#49643)
-            options.update(endpoint_override=host, scheme=scheme or "https")
+            options.update(endpoint_override=host.rstrip("/"), scheme=scheme or "https")
         return fs.S3FileSystem(**options), self.root.removeprefix("s3://")
 
 
 def _open_s3(settings: StorageSettings) -> Any:
     import s3fs
 
-    return s3fs.S3FileSystem(
+    opened = s3fs.S3FileSystem(
         endpoint_url=settings.resolved_endpoint(),
         profile=settings.profile,
         client_kwargs={"region_name": settings.resolved_region()},
@@ -236,6 +248,8 @@ def _open_s3(settings: StorageSettings) -> Any:
         use_listings_cache=False,  # another process's new object must be seen (fsspec/s3fs#424)
         skip_instance_cache=True,
     )
+    opened.retries = 2  # botocore's attempts are the ones that count; s3fs would repeat all of them 5 times
+    return opened
 
 
 def _open_local() -> Any:
@@ -244,22 +258,29 @@ def _open_local() -> Any:
     return LocalFileSystem(skip_instance_cache=True)
 
 
-def _write_local(path: str, data: bytes) -> None:
+def _write_local(path: str, data: bytes, place: Callable[[Path, Path], None] = os.replace) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_bytes(data)
-    os.replace(temporary, target)
+    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}{PARTIAL}")
+    try:
+        temporary.write_bytes(data)
+        place(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _code(error: BaseException) -> str:
+    """The code of the S3 answer behind `error`, e.g. "NoSuchBucket"; empty where there is none."""
+    response = getattr(error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def _explain(what: str, url: str, settings: StorageSettings, error: Exception) -> str:
     text = one_paragraph(str(error))
     kind = type(error).__name__
-    if "NoSuchBucket" in text or "NoSuchBucket" in kind:
-        return f"cannot {what} {url}: the bucket does not exist; create it first, or fix `output` or the data address"
     if kind in {"NoCredentialsError", "ProfileNotFound", "PartialCredentialsError"}:
-        return (f"cannot {what} {url}: no usable credentials ({text}); set AWS_ACCESS_KEY_ID and "
-                f"AWS_SECRET_ACCESS_KEY, or storage.profile, or run where an instance role gives them")
+        return (f"cannot {what} {url}: no usable credentials ({text}); set {KEYS}, or run where an instance role "
+                f"gives them")
     if is_s3(url):
         endpoint = settings.resolved_endpoint() or "AWS S3"
         return f"cannot {what} {url} at {endpoint} after {settings.attempts} attempts ({kind}: {text}); check " \
@@ -272,6 +293,8 @@ def check_writable(store: Store) -> None:
 
     Raises: ConfigError: no such bucket. ClusterError: unreachable, or access denied.
     """
+    # few attempts: a wrong endpoint should be told in a second, not after half a minute
+    store = Store(store.root, store.settings.model_copy(update={"attempts": min(2, store.settings.attempts)}))
     probe = f".probe-{uuid.uuid4().hex[:8]}"
     stamp = str(time.time()).encode()
     store.write_bytes(probe, stamp)

@@ -96,10 +96,14 @@ def column_to_vectors(column: pa.ChunkedArray) -> F32:
     if isinstance(combined, pa.ChunkedArray):
         combined = pa.concat_arrays(combined.chunks)
     flat = combined.flatten().to_numpy(zero_copy_only=False)
-    rows = len(combined)
-    if rows and len(flat) % rows:
-        raise ArtifactError(f"expected vectors of one length, found {len(flat)} numbers in {rows} rows")
-    return np.ascontiguousarray(flat.reshape(rows, -1), dtype=np.float32)
+    if pa.types.is_fixed_size_list(combined.type) and not combined.null_count:
+        width = int(combined.type.list_size)
+    else:
+        lengths = np.unique(combined.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
+        if len(lengths) > 1:
+            raise ArtifactError(f"expected vectors of one length, found lengths from {lengths[0]} to {lengths[-1]}")
+        width = int(lengths[0]) if len(lengths) else 0
+    return np.ascontiguousarray(flat.reshape(len(combined), width), dtype=np.float32)
 
 
 def lists_to_csr(column: pa.ChunkedArray) -> tuple[I64, npt.NDArray[Any]]:

@@ -64,6 +64,13 @@ def load_state(store: Store, folder: str) -> TrainingState | None:
     return TrainingState(**store.read_json(path)) if store.exists(path) else None
 
 
+def forget_state(store: Store, folder: str, place: Place) -> None:
+    """Delete what was saved, once no rank reads it any more. Collective."""
+    dist.barrier()
+    if place.rank == 0:
+        store.delete(f"{folder}/engine")
+
+
 def restore_engine(engine: Any, store: Store, state: TrainingState) -> None:
     """Load weights, optimizer and schedule of every rank into `engine`.
 
@@ -81,6 +88,9 @@ def restore_engine(engine: Any, store: Store, state: TrainingState) -> None:
             target = local / path.split("/rank-", 1)[1].split("/", 1)[1]  # the ranks' files have distinct names
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        engine.load_checkpoint(str(local), tag=TAG)
+        found, _ = engine.load_checkpoint(str(local), tag=TAG)
+        if found is None:  # DeepSpeed only warns
+            raise ArtifactError(f"DeepSpeed finds no checkpoint in what step {state.step} saved below {store.root}; delete "
+                                f"the folder `engine` and run again: the round's training starts anew")
     finally:
         shutil.rmtree(local, ignore_errors=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,10 +70,11 @@ def start_engine(encoder: Encoder, settings: TrainingSettings, place: Place) -> 
     """
     on_gpu = place.device.type == "cuda"
     os.environ["DS_ACCELERATOR"] = "cuda" if on_gpu else "cpu"  # before the import: it is decided there
-    os.environ.setdefault("DS_LOG_LEVEL", "error")
     import deepspeed
     import deepspeed.comm.torch
 
+    # DeepSpeed calls collectives that torch 2.13 renamed, and says so itself in every process
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     # on CPU every start compiles a shared-memory kernel (80 s) behind a lock that a killed build leaves for ever
     # (pytorch/pytorch#189245); gloo does not need it
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]

@@ -24,14 +24,15 @@ def encode_rows(
     budget = budget_tokens or (GPU_BUDGET_TOKENS if place.device.type == "cuda" else CPU_BUDGET_TOKENS)
     chosen = features.take(rows)
     packs = pack(chosen.lengths, budget)
+    together = place.world > 1 and engine.zero_optimization_stage() == 3
+    missing = _most(len(packs), place) - len(packs) if together else 0  # asked first: a forward pass already waits for all
     outputs = [_forward(engine, chosen.take(index), place) for index in packs]
     joined = torch.cat(outputs)
     back = torch.empty(len(rows), dtype=torch.int64)
     back[torch.cat([torch.from_numpy(index) for index in packs])] = torch.arange(len(rows))
     result = joined[back.to(joined.device)]
-    if place.world > 1 and engine.zero_optimization_stage() == 3:
-        for _ in range(_most(len(packs), place) - len(packs)):
-            result = result + 0.0 * _forward(engine, chosen.take(packs[-1][:1]), place).sum()
+    for _ in range(missing):
+        result = result + 0.0 * _forward(engine, chosen.take(packs[-1][:1]), place).sum()
     return result
 
 

@@ -5,7 +5,6 @@ The loop knows torch.distributed and DeepSpeed, not Ray: `training.trainer` star
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,11 +16,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from cluster.errors import TrainingDiverged
+from cluster.errors import ConfigError, TrainingDiverged
 from cluster.folders import fetch_folder, upload_folder
 from cluster.progress import post
 from training.batches import BatchPlan, hash_rows
-from training.checkpoint import TrainingState, load_state, restore_engine, save_state
+from training.checkpoint import TrainingState, forget_state, load_state, restore_engine, save_state
 from training.encoder import load_encoder
 from training.engine import Place, full_state, set_learning_rate, start_engine
 from training.gather import mean_over_ranks
@@ -54,9 +53,11 @@ class Trainer:
         self.plan = BatchPlan(examples, len(self.tables.items), task.settings.batch_size,
                               task.settings.hard_negatives if task.negatives else 0, random,
                               task.seed * 1009 + task.round, place.rank, place.world)
-        self.check: ValidationSet | None = (
-            choose_validation(dev, near, self.tables.labels, task.settings, task.seed) if len(dev) else None
-        )
+        if self.plan.micro_steps < task.settings.accumulation:
+            raise ConfigError(f"an epoch has {self.plan.micro_steps} micro-step(s) of {task.settings.batch_size} queries on "
+                              f"each of {place.world} rank(s), fewer than training.accumulation = "
+                              f"{task.settings.accumulation}; lower training.accumulation or training.batch_size")
+        self.check: ValidationSet | None = choose_validation(dev, near, self.tables.labels, task.settings, task.seed)
         self.source = fetch_folder(task.store, task.model, task.model_prefix)
         encoder = load_encoder(self.source).to(place.device)
         encoder.train()
@@ -83,6 +84,7 @@ class Trainer:
             return
         if state.world != self.place.world:
             self._say(f"a checkpoint of {state.world} rank(s) cannot go on with {self.place.world}: training starts anew")
+            forget_state(self.task.store, self.task.folder, self.place)  # the models it names will be replaced
             return
         restore_engine(self.engine, self.task.store, state)
         self.progress = Progress(state.epoch, state.step, list(state.validation), dict(state.best))
@@ -96,7 +98,8 @@ class Trainer:
         """
         started = time.monotonic()
         while self.progress.epoch < self.task.epochs and self.progress.step < self.total_steps:
-            if should_stop(self.progress.validation, self.task.settings.patience):
+            # without dev queries there is no recall that could stop rising
+            if self.check is not None and should_stop(self.progress.validation, self.task.settings.patience):
                 break
             self._epoch()
             self._after_epoch()
@@ -126,11 +129,7 @@ class Trainer:
                                   budget_tokens=task.budget_tokens)
         figures = self._over_ranks({"loss": float(loss.detach())} | figures)
         if not np.isfinite(figures["loss"]):
-            raise TrainingDiverged(
-                f"the loss became {figures['loss']} at step {self.progress.step + 1} of round {task.round} with learning "
-                f"rate {rate:.2e} and temperature {task.settings.temperature}; lower training.learning_rate (try a third), "
-                f"or set training.precision = \"float32\". The rounds before this one are kept"
-            )
+            raise TrainingDiverged(self._diverged(f"the loss is {figures['loss']},", self.progress.step + 1))
         self.engine.backward(loss)
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
@@ -145,6 +144,11 @@ class Trainer:
              f"step {self.progress.step + 1}/{self.total_steps}  loss {figures['loss']:.4f}  "
              f"effective negatives {figures['effective_negatives']:.1f}  "
              f"{self.plan.batch_size * self.place.world / seconds:.1f} queries/s")
+
+    def _diverged(self, what: str, step: int) -> str:
+        return (f"{what} no longer finite at step {step} of round {self.task.round}, with learning rate {self._rate():.2e} "
+                f"and temperature {self.task.settings.temperature}; lower training.learning_rate (try a third), or set "
+                f"training.precision = \"float32\". The rounds before this one are kept")
 
     def _rate(self) -> float:
         settings, total = self.task.settings, self.total_steps
@@ -162,32 +166,34 @@ class Trainer:
         figure = (recall(self.engine, self.check, self.tables, self.task.settings.validation_k, self.place,
                          budget_tokens=self.task.budget_tokens) if self.check is not None else 0.0)
         self.progress.validation.append(figure)
+        superseded = self.progress.best.get("prefix")
         if figure >= max(self.progress.validation):  # of equal ones the later: it saw more
             self._keep(figure)
         self.telemetry.flush()
         last = self.progress.epoch >= self.task.epochs or self.progress.step >= self.total_steps
-        if not last:
-            save_state(self.engine, self.task.store, self.task.folder, TrainingState(
-                self.progress.epoch, self.progress.step, self.place.world, list(self.progress.validation),
-                dict(self.progress.best), self.telemetry.lines), self.place)
+        if last:
+            return
+        save_state(self.engine, self.task.store, self.task.folder, TrainingState(
+            self.progress.epoch, self.progress.step, self.place.world, list(self.progress.validation),
+            dict(self.progress.best), self.telemetry.lines), self.place)
+        if self.place.rank == 0 and superseded not in {None, self.progress.best["prefix"]}:
+            self.task.store.delete(superseded)  # only now: until here the saved state named it
 
     def _keep(self, figure: float) -> None:
         state = full_state(self.engine, self.place)
+        prefix = f"{self.task.folder}/model-{self.progress.epoch:03d}"
         manifest: list[Any] = [None]
-        if self.place.rank == 0:
-            local = Path(tempfile.mkdtemp(prefix="hardmine-model-"))
-            self.encoder.save(local, state)
-            prefix = f"{self.task.folder}/model-{self.progress.epoch:03d}"
-            manifest = [upload_folder(local, self.task.store, prefix)]
-            shutil.rmtree(local, ignore_errors=True)
+        # the last step's loss was computed before its update: what is kept is looked at itself
+        if self.place.rank == 0 and all(bool(value.isfinite().all()) for value in state.values()):
+            with tempfile.TemporaryDirectory(prefix="hardmine-model-") as local:
+                self.encoder.save(Path(local), state)
+                manifest = [upload_folder(Path(local), self.task.store, prefix)]
         if self.place.world > 1:
             dist.broadcast_object_list(manifest, src=0)
-        before = self.progress.best.get("epoch")
+        if manifest[0] is None:
+            raise TrainingDiverged(self._diverged("the weights are", self.progress.step))
         self.progress.best = {"epoch": self.progress.epoch, "step": self.progress.step, "recall": figure,
-                              "model": manifest[0], "prefix": f"{self.task.folder}/model-{self.progress.epoch:03d}"}
-        if self.place.rank == 0 and before is not None and before + 1 < self.progress.epoch:
-            # the last but one: a saved state may still name the last
-            self.task.store.delete(f"{self.task.folder}/model-{before:03d}")
+                              "model": manifest[0], "prefix": prefix}
 
     def _result(self, seconds: float) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import ClusterError, ConfigError, one_paragraph
+from cluster.errors import ConfigError, one_paragraph
 from cluster.storage import Store, StorageSettings, is_s3
 from cluster.tables import csr_to_lists
 from training import st_format
@@ -87,8 +87,8 @@ def build_base(settings: EncoderSettings, storage: StorageSettings, texts: Seque
     else:
         assert settings.model is not None
         _copy_model(settings, locate_model(settings.model, storage), target)
-    given = {"query": settings.query_prompt, "document": settings.item_prompt}
-    st_format.write_prompts(target, {name: text for name, text in given.items() if text is not None})
+    used = read_prompts(target, settings)
+    st_format.write_prompts(target, {"query": used.query, "document": used.item})
     return target
 
 
@@ -101,8 +101,16 @@ def _copy_model(settings: EncoderSettings, source: Path, target: Path) -> None:
     if kinds[0] != wanted:
         raise ConfigError(f"encoder.model: {source} starts with a {kinds[0]} module, but encoder.kind = "
                           f"\"{settings.kind}\" needs {wanted}; change encoder.kind or encoder.model")
+    _convert_pickles(source, target)
     if wanted == "Transformer":
         _shape_transformer(settings, source, target, kinds)
+    else:
+        _shape_static(settings, source, target, kinds)
+    if kinds[-1] != "Normalize":  # scores are cosines: the exported model must give unit vectors as well
+        modules = [(entry["path"], entry["type"]) for entry in read_json(target / "modules.json")]
+        name = f"{len(modules)}_Normalize"
+        st_format.write_modules(target, [*modules, (name, st_format.NORMALIZE)])
+        st_format.write_normalize(target / name)
 
 
 def _shape_transformer(settings: EncoderSettings, source: Path, target: Path, kinds: list[str]) -> None:
@@ -112,15 +120,36 @@ def _shape_transformer(settings: EncoderSettings, source: Path, target: Path, ki
     if settings.pooling is not None and "Pooling" in kinds:
         folder = target / st_format.module_path(target, kinds.index("Pooling"))
         st_format.write_pooling(folder, settings.pooling, int(read_json(root / "config.json")["hidden_size"]))
-    if kinds[-1] != "Normalize":  # scores are cosines: the exported model must give unit vectors as well
-        modules = [(entry["path"], entry["type"]) for entry in read_json(target / "modules.json")]
-        name = f"{len(modules)}_Normalize"
-        st_format.write_modules(target, [*modules, (name, st_format.NORMALIZE)])
-        st_format.write_normalize(target / name)
     path = root / "sentence_bert_config.json"
     config = read_json(path) if path.exists() else {"do_lower_case": False}
     limit = model_limit(root)
     write_json(path, config | {"max_seq_length": min(settings.max_length or limit, limit)})
+
+
+def _shape_static(settings: EncoderSettings, source: Path, target: Path, kinds: list[str]) -> None:
+    if set(kinds[1:]) - {"Normalize"}:
+        raise ConfigError(f"encoder.model: {source} has the modules {kinds}; a static model is a StaticEmbedding alone or "
+                          f"with Normalize; give another encoder.model")
+    if settings.max_length is not None:
+        from tokenizers import Tokenizer as Fast
+
+        path = target / st_format.module_path(target, 0) / "tokenizer.json"
+        tokenizer = Fast.from_file(str(path))
+        tokenizer.enable_truncation(settings.max_length)
+        tokenizer.save(str(path))
+
+
+def _convert_pickles(source: Path, target: Path) -> None:
+    # further modules of older models (a Dense layer) ship pickles, which are not copied
+    import torch
+    from safetensors.torch import save_file
+
+    for entry in read_json(target / "modules.json"):
+        pickle, kept = source / entry["path"] / "pytorch_model.bin", target / entry["path"] / "model.safetensors"
+        if entry["type"].endswith(".Transformer") or not pickle.exists() or kept.exists():
+            continue
+        state = torch.load(pickle, map_location="cpu", weights_only=True)
+        save_file({name: value.contiguous() for name, value in state.items()}, kept)
 
 
 def _describe_plain(target: Path, pooling: str) -> None:
@@ -202,14 +231,20 @@ class Tokenizer:
             self._tokenizer: Any = Fast.from_file(str(root / "tokenizer.json"))
             self._tokenizer.no_padding()
             return
+        from tokenizers import normalizers
         from transformers import AutoTokenizer
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(root))
         except (OSError, ValueError) as error:
-            raise ClusterError(f"the tokenizer of {folder} cannot be loaded ({one_paragraph(str(error))[:300]}); give a "
+            raise ConfigError(f"the tokenizer of {folder} cannot be loaded ({one_paragraph(str(error))[:300]}); give a "
                                f"complete model folder as encoder.model") from error
         self._max_length = model_limit(root)
+        own = root / "sentence_bert_config.json"
+        if own.exists() and read_json(own).get("do_lower_case"):
+            backend = self._tokenizer.backend_tokenizer
+            steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer is not None else [])]
+            backend.normalizer = normalizers.Sequence(steps)
 
     def __call__(self, texts: Sequence[str], prompt: str) -> pa.ListArray:
         """Token ids of each text, list<i32>, special tokens included, cut to the model's length."""
@@ -217,8 +252,8 @@ class Tokenizer:
         if self._static:
             ids = [encoding.ids for encoding in self._tokenizer.encode_batch(full, add_special_tokens=False)]
         else:
-            ids = self._tokenizer([text.strip() for text in full], truncation=True, max_length=self._max_length,
-                                  return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+            ids = self._tokenizer(full, truncation=True, max_length=self._max_length, return_attention_mask=False,
+                                  return_token_type_ids=False)["input_ids"] if full else []
         lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
         flat = np.fromiter((token for row in ids for token in row), np.int32, int(lengths.sum()))
         return csr_to_lists(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), flat)

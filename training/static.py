@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cluster.errors import ArtifactError
 from training import st_format
 from training.encoder import Encoder
 from training.features import Features, Tokens
@@ -30,8 +31,7 @@ class StaticEncoder(Encoder):
     def load(cls, folder: Path) -> StaticEncoder:
         """From a sentence-transformers folder whose first module is a StaticEmbedding."""
         root = folder / st_format.module_path(folder, 0)
-        state = load_file(root / "model.safetensors")
-        return cls(state["embedding.weight"].float(), folder)
+        return cls(_token_vectors(load_file(root / "model.safetensors")), folder)
 
     def collate(self, features: Features) -> dict[str, Tensor]:
         """Flat token ids and where each text starts."""
@@ -49,6 +49,19 @@ class StaticEncoder(Encoder):
         st_format.copy_folder(self._source, folder, without_weights=True)
         root = folder / st_format.module_path(folder, 0)
         save_file({"embedding.weight": state["embedding.weight"].contiguous()}, root / "model.safetensors")
+
+
+def _token_vectors(state: dict[str, Tensor]) -> Tensor:
+    """[vocabulary, D] float32 of a StaticEmbedding's weights, also those that model2vec wrote."""
+    if "embedding.weight" in state:
+        return state["embedding.weight"].float()
+    if "embeddings" not in state:
+        raise ArtifactError(f"a static model's model.safetensors holds \"embedding.weight\" (or \"embeddings\"), found "
+                            f"{sorted(state)}; give a StaticEmbedding model of sentence-transformers or model2vec")
+    vectors = state["embeddings"]
+    if "mapping" in state:  # several tokens share a vector
+        vectors = vectors[state["mapping"].long()]
+    return vectors.float() * (state["weights"].float()[:, None] if "weights" in state else 1.0)
 
 
 def write_static_folder(folder: Path, tokenizer_json: str, weights: Tensor) -> None:

@@ -34,9 +34,11 @@ class Telemetry:
 
     def add(self, figures: dict[str, Any]) -> None:
         """One micro-step."""
-        self._losses.append(float(figures["loss"]))
+        # six digits that count: a learning rate of 1.3e-6 must not become 1e-6. The mean is over the same figures, so
+        # that a resumed run, which reads them back, comes to the same one
+        rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in figures.items()}
+        self._losses.append(float(rounded["loss"]))
         if self._active:
-            rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in figures.items()}
             self._text.append(json.dumps(rounded))
 
     def flush(self) -> None:

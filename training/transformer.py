@@ -65,7 +65,9 @@ class TransformerEncoder(Encoder):
         if pooling is None:
             return None
         root = folder / st_format.module_path(folder, 0)
-        model = AutoModel.from_pretrained(str(root), dtype=torch.float32)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # weights that the folder lacks (a pooler) are drawn: the same on every rank and run
+            model = AutoModel.from_pretrained(str(root), dtype=torch.float32)
         return cls(model, pooling=pooling[0], pad_id=_pad_id(root), source=folder)
 
     def collate(self, features: Features) -> dict[str, Tensor]:
@@ -120,8 +122,12 @@ class GenericEncoder(Encoder):
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """As a sentence-transformers folder."""
-        self.model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-        self.model.save(str(folder), create_model_card=False)
+        from sentence_transformers import SentenceTransformer
+
+        # into a fresh model: with ZeRO 3 this one's weights are spread over ranks, with bfloat16 they are rounded
+        fresh = SentenceTransformer(str(self._source), device="cpu")
+        fresh.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+        fresh.save(str(folder), create_model_card=False)
 
 
 def _pad_id(root: Path) -> int:

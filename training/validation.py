@@ -35,8 +35,8 @@ class ValidationSet:
 
 def choose_validation(
     dev_rows: I64, near_misses: I64, labels: Labels, settings: TrainingSettings, seed: int,
-) -> ValidationSet:
-    """A fixed validation set.
+) -> ValidationSet | None:
+    """A fixed validation set; None where no dev query has a relevant item.
 
     Args:
         dev_rows: dev queries; those without a relevant item are left out.
@@ -44,6 +44,8 @@ def choose_validation(
     """
     offsets, _ = labels.positives(dev_rows)
     usable = dev_rows[np.diff(offsets) > 0]
+    if not len(usable):
+        return None
     rng = np.random.default_rng([seed, 1])
     queries = np.sort(rng.permutation(usable)[: settings.validation_queries])
     _, positives = labels.positives(queries)

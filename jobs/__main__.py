@@ -1,0 +1,5 @@
+"""`python -m jobs` is `hardmine`."""
+
+from jobs.cli import main
+
+main()

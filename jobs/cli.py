@@ -1,0 +1,190 @@
+"""The `hardmine` command. Thin: it parses, calls a driver, prints, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cluster.errors import EXIT_CLUSTER, HardmineError, one_paragraph, unwrap
+from cluster.progress import Progress
+from cluster.storage import Store, StorageSettings
+from jobs.config import Config, load_config
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]},
+                  help="Fine-tune embedding models by mining hard negatives, training on them, and doing it again.")
+
+ConfigFile = Annotated[Path, typer.Argument(help="TOML file of the run.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value …")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+Takeover = Annotated[bool, typer.Option("--takeover", help="Take the run from a writer that is dead.")]
+RoundNumber = Annotated[int, typer.Option("--round", help="Number of the round; 0 is the warm-up.")]
+
+
+def _emit(value: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(value) + "\n")
+    else:
+        show(Console())
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = False, takeover: Takeover = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop.")] = False) -> None:
+    """Run all rounds of CONFIG; goes on from what is committed."""
+    settings = load_config(config, overrides or [])
+    if dry_run:
+        from jobs.plan import make_plan, show_plan
+
+        plan = make_plan(settings)
+        _emit(plan, json_output, lambda console: show_plan(console, plan))
+        return
+    _run(settings, json_output, takeover)
+
+
+def _run(settings: Config, json_output: bool, takeover: bool) -> None:
+    from jobs.driver import run as drive
+    from jobs.show import show_summary
+
+    summary = drive(settings, progress=Progress(), takeover=takeover)
+    _emit(summary, json_output, lambda console: show_summary(console, summary))
+
+
+@app.command()
+def demo(
+    *, output: Annotated[Path, typer.Option(help="Where the run lies.")] = Path("runs"),
+    compare_random: Annotated[bool, typer.Option(help="Also train an arm with random negatives only.")] = True,
+    encoder: Annotated[str, typer.Option(help="static or transformer (a small one, trained from nothing).")] = "static",
+    titles: Annotated[int, typer.Option(min=200, max=100_000, help="Size of the generated catalogue.")] = 5000,
+    json_output: Json = False, takeover: Takeover = False,
+) -> None:
+    """Generate a catalogue and run the whole loop on it: no download, no account, a few minutes on two cores."""
+    from jobs.demo import demo_config
+
+    settings = demo_config(output, compare_random=compare_random, encoder=encoder, titles=titles)
+    _run(settings, json_output, takeover)
+
+
+def _stage(kind: str, name: str, makes: frozenset[str], config: Path, overrides: list[str] | None, json_output: bool,
+           takeover: bool) -> None:
+    from jobs.context import Only
+    from jobs.driver import run_stage
+
+    commit = run_stage(load_config(config, overrides or []), Only(name, makes), progress=Progress(), takeover=takeover)
+    value = {"stage": kind, "name": commit.name, "key": commit.key, "seconds": commit.seconds,
+             "rows": {table: commit.rows(table) for table in commit.tables}} | commit.figures
+    _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
+
+
+MAKES = {
+    "embed": frozenset({"ingest", "base", "tokens"}),
+    "search": frozenset({"ingest", "base", "tokens", "embed"}),
+    "mine": frozenset({"ingest", "base", "tokens", "embed", "search", "evaluate"}),
+    "train": frozenset({"ingest", "base", "tokens", "embed"}),
+    "evaluate": frozenset({"ingest", "base", "tokens", "embed", "search"}),
+}
+
+
+@app.command()
+def embed(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = -1, json_output: Json = False,
+          takeover: Takeover = False) -> None:
+    """Embed corpus and queries with the model of --round (-1: off the shelf)."""
+    from jobs.stages_alone import embed_round
+
+    commit = embed_round(load_config(config, overrides or []), round_number, progress=Progress(), takeover=takeover)
+    value = {"stage": "embed", "name": commit.name, "key": commit.key, "seconds": commit.seconds,
+             "rows": {table: commit.rows(table) for table in commit.tables}}
+    _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
+
+
+@app.command()
+def search(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 1, json_output: Json = False,
+           takeover: Takeover = False) -> None:
+    """Find the nearest items of every training query for mining in --round."""
+    _stage("search", f"round-{round_number:02d}-search", MAKES["search"], config, overrides, json_output, takeover)
+
+
+@app.command()
+def mine(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 1, json_output: Json = False,
+         takeover: Takeover = False) -> None:
+    """Choose the negatives of --round; embeds and searches first where that is missing."""
+    _stage("mine", f"round-{round_number:02d}-mine", MAKES["mine"], config, overrides, json_output, takeover)
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 0, json_output: Json = False,
+          takeover: Takeover = False) -> None:
+    """Train --round on its negatives."""
+    _stage("train", f"round-{round_number:02d}-train", MAKES["train"], config, overrides, json_output, takeover)
+
+
+@app.command()
+def evaluate(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 0,
+             json_output: Json = False, takeover: Takeover = False) -> None:
+    """Measure the model of --round (-1: off the shelf)."""
+    name = "baseline-evaluate" if round_number < 0 else f"round-{round_number:02d}-evaluate"
+    _stage("evaluate", name, MAKES["evaluate"], config, overrides, json_output, takeover)
+
+
+@app.command()
+def status(output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>.")], *,
+           endpoint: Annotated[str | None, typer.Option(help="S3 endpoint, if not in AWS_ENDPOINT_URL.")] = None,
+           json_output: Json = False) -> None:
+    """Show what is committed, who is writing, and the figures so far."""
+    from jobs.status import as_json, read_status, show_status
+
+    found = read_status(Store(output, StorageSettings(endpoint=endpoint)))
+    _emit(as_json(found), json_output, lambda console: show_status(console, found))
+
+
+@app.command()
+def submit(config: ConfigFile, overrides: Overrides = None, *,
+           address: Annotated[str, typer.Option(help="Ray dashboard, http://HEAD:8265.")] = "http://127.0.0.1:8265",
+           ) -> None:
+    """Run CONFIG as a job on a Ray cluster, follow its log, and return its exit code."""
+    from jobs.submit import submit_run
+
+    raise typer.Exit(submit_run(config, overrides or [], address=address))
+
+
+def main() -> None:
+    """Entry point: every error is one paragraph and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except SystemExit:
+        raise
+    except KeyboardInterrupt:
+        _fail("interrupted; what is committed is kept: run the same command again to go on", 130)
+    except BaseException as error:
+        _handle(error)
+
+
+def _handle(error: BaseException) -> None:
+    cause = unwrap(error)
+    if isinstance(cause, HardmineError):
+        _fail(str(cause), cause.exit_code)
+    if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the command line
+        _fail(error.format_message(), 2)
+    if type(error).__name__ in ("Exit", "Abort"):
+        raise SystemExit(getattr(error, "exit_code", 1))
+    with tempfile.NamedTemporaryFile("w", prefix="hardmine-", suffix=".log", delete=False) as log:
+        traceback.print_exception(error, file=log)
+    _fail(f"something failed that hardmine did not expect ({type(error).__name__}: {one_paragraph(str(error))[:400]}); what "
+          f"is committed is kept, and the same command goes on from there. The details are in {log.name}", EXIT_CLUSTER)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"hardmine: {one_paragraph(message)}\n")
+    sys.stderr.flush()
+    if code == EXIT_CLUSTER and os.environ.get("HARDMINE_DEBUG"):
+        traceback.print_exc()
+    raise SystemExit(code)

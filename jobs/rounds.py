@@ -1,0 +1,230 @@
+"""The driver: stage 0, the baseline, the warm-up, the mined rounds, the random arm, the model that is kept."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.commits import Commit, Outcome
+from cluster.folders import fetch_folder, folder_digest, upload_folder
+from eval.verdict import Decision, decide
+from jobs.config import Config
+from jobs.context import Context
+from jobs.stage_0_ingest import Ingested, ingest
+from jobs.stage_1_embed import Model, base_model, embed_model, start_model
+from jobs.stage_2_search import search_queries
+from jobs.stage_3_mine import mine_round
+from jobs.stage_4_train import train_round
+from jobs.stage_5_evaluate import evaluate
+
+BASELINE = -1
+
+
+@dataclass
+class Standing:
+    """A model with what is known of it."""
+
+    round: int
+    model: Model | None
+    """None: the data's own vectors."""
+    vectors: Commit
+    hits: Commit
+    """Of the evaluated queries."""
+    evaluation: Commit
+    trained: Commit | None = None
+    mined: Commit | None = None
+
+
+@dataclass
+class Story:
+    """All rounds of a run so far."""
+
+    baseline: Standing
+    rounds: list[Standing] = field(default_factory=list)
+    random_arm: Standing | None = None
+    reason: str = ""
+    """Why the loop ended."""
+
+    def best(self, primary: str) -> Standing:
+        """The standing with the highest primary figure; the earlier one of equals."""
+        return max([self.baseline, *self.rounds], key=lambda s: (s.evaluation.figures["metrics"][primary], -s.round))
+
+
+def run_rounds(context: Context, prints: dict[str, Any]) -> dict[str, Any]:
+    """The whole run; returns its summary. Every stage is taken from its commit where there is one."""
+    ingested = ingest(context, prints)
+    story = Story(_measure_baseline(context, ingested))
+    current = story.baseline
+    if context.config.rounds.warmup_epochs:
+        current = _warm_up(context, ingested, story)
+    warm = current
+    _mined_rounds(context, ingested, story, current)
+    if context.config.rounds.compare_random and context.config.rounds.mined:
+        story.random_arm = _random_arm(context, ingested, story, warm)
+    return _finish(context, ingested, story, prints)
+
+
+def _measure_baseline(context: Context, ingested: Ingested) -> Standing:
+    vectors = embed_model(context, ingested, base_model(ingested))
+    return _measure(context, ingested, base_model(ingested), vectors, BASELINE, "baseline", "baseline", None, None)
+
+
+def _measure(context: Context, ingested: Ingested, model: Model | None, vectors: Commit, number: int, name: str,
+             folder: str, story: Story | None, trained: Commit | None, mined: Commit | None = None) -> Standing:
+    settings = context.config.evaluation
+    hits = search_queries(context, ingested, vectors, name=f"{name}-hits", folder=f"{folder}/hits-{settings.split}",
+                          split=settings.split, num_hits=settings.num_hits)
+    best = story.best(settings.primary).evaluation if story else None
+    extra: dict[str, Any] = {"round": number}
+    if trained is not None:
+        extra |= {"negatives": trained.figures["negatives"], "train_loss": trained.figures["train_loss"]}
+    evaluation = evaluate(context, ingested, hits, name=f"{name}-evaluate", folder=folder,
+                          baseline=story.baseline.evaluation if story else None, best=best, extra=extra)
+    return Standing(number, model, vectors, hits, evaluation, trained, mined)
+
+
+def _train_and_measure(context: Context, ingested: Ingested, story: Story, start: Standing, number: int, *,
+                       mined: Commit | None, epochs: int, cycles: int = 1, arm: str = "") -> Standing:
+    name = f"round-{number:02d}{arm}"
+    model = start.model if start.trained is not None else start_model(ingested)
+    assert model is not None
+    trained = train_round(context, ingested, model, name=f"{name}-train", number=number, negatives=mined,
+                          near_misses=story.baseline.hits if context.config.evaluation.split == "dev" else None,
+                          epochs=epochs, cycles=cycles)
+    prefix = trained.figures["prefix"]
+    after = Model(folder_digest(trained.files, prefix), prefix, trained.files, reads_base=model.reads_base)
+    vectors = embed_model(context, ingested, after)
+    return _measure(context, ingested, after, vectors, number, name, f"rounds/{number:02d}{arm}", story, trained, mined)
+
+
+def _warm_up(context: Context, ingested: Ingested, story: Story) -> Standing:
+    standing = _train_and_measure(context, ingested, story, story.baseline, 0, mined=None,
+                                  epochs=context.config.rounds.warmup_epochs)
+    story.rounds.append(standing)
+    return standing
+
+
+def _mined_rounds(context: Context, ingested: Ingested, story: Story, current: Standing) -> None:
+    settings = context.config.rounds
+    verdicts: list[Any] = []
+    for number in range(1, settings.mined + 1):
+        name, folder = f"round-{number:02d}-search", f"rounds/{number:02d}/hits-train"
+        hits = search_queries(context, ingested, current.vectors, name=name, folder=folder, split="train",
+                              num_hits=context.config.mining.num_hits)
+        mined = mine_round(context, ingested, hits, number=number)
+        current = _train_and_measure(context, ingested, story, current, number, mined=mined,
+                                     epochs=context.config.training.epochs)
+        story.rounds.append(current)
+        verdicts.append(current.evaluation.figures["against_best"]["verdict"])
+        ruling = decide(verdicts, patience=settings.patience)
+        story.reason = ruling.reason
+        if ruling.decision is not Decision.NEXT:
+            context.progress.say(f"! {ruling.reason}")
+            break
+
+
+def _random_arm(context: Context, ingested: Ingested, story: Story, warm: Standing) -> Standing:
+    """As many steps as the mined rounds took, from the same warm-up, with random negatives only, in one go."""
+    mined = [standing for standing in story.rounds if standing.mined is not None]
+    return _train_and_measure(context, ingested, story, warm, len(mined), mined=None,
+                              epochs=len(mined) * context.config.training.epochs, cycles=len(mined), arm="-random")
+
+
+def _finish(context: Context, ingested: Ingested, story: Story, prints: dict[str, Any]) -> dict[str, Any]:
+    best = story.best(context.config.evaluation.primary)
+    started = time.time()
+
+    def work(folder: str) -> Outcome:
+        import ray
+
+        remote = ray.remote(_export).options(num_cpus=1, max_retries=context.config.cluster.retries)
+        files = ray.get(remote.remote(context.store, folder, best.model, ingested.base))
+        return Outcome(files=files, figures={"prefix": folder, "summary": summarise(context, story, folder)})
+
+    inputs = finish_inputs(context.config, prints) | {"evaluation": best.evaluation.key, "model": best.model and best.model.digest}
+    commit = context.stage("finish", "finish", folder="model", inputs=inputs, work=work)
+    context.store.write_json("run.json", run_json(context, prints, started))
+    summary: dict[str, Any] = commit.figures["summary"]
+    return summary
+
+
+def finish_inputs(config: Config, prints: dict[str, Any]) -> dict[str, Any]:
+    """What tells a finished run from another one."""
+    return {"config": json.loads(config.model_dump_json(exclude={"storage", "output"})), "data": prints}
+
+
+def run_json(context: Context, prints: dict[str, Any], started: float) -> dict[str, Any]:
+    """What the run is: configuration without anything secret, versions, data."""
+    from importlib.metadata import version
+
+    packages = ("ray", "torch", "deepspeed", "pyarrow", "transformers", "numpy")
+    return {"config": context.config.model_dump(mode="json"), "data": prints, "written": started,
+            "versions": {name: version(name) for name in packages}}
+
+
+def summarise(context: Context, story: Story, model_prefix: str) -> dict[str, Any]:
+    """The run as `--json` prints it."""
+    best = story.best(context.config.evaluation.primary)
+    return {
+        "name": context.config.name, "output": context.store.root, "model": context.store.url(model_prefix),
+        "best_round": best.round, "primary": context.config.evaluation.primary,
+        "baseline": story.baseline.evaluation.figures["metrics"],
+        "rounds": [_row(standing, context) for standing in story.rounds],
+        "random_arm": _random_row(story, context) if story.random_arm else None,
+        "reason": story.reason,
+    }
+
+
+def _row(standing: Standing, context: Context) -> dict[str, Any]:
+    figures = standing.evaluation.figures
+    return {
+        "round": standing.round, "negatives": figures["negatives"], "train_loss": figures["train_loss"],
+        "metrics": figures["metrics"], "hit_rate": standing.mined.figures["hit_rate"] if standing.mined else None,
+        "verdict": figures["against_best"]["verdict"], "against_baseline": figures["against_baseline"],
+        "seconds": _seconds(standing, context),
+    }
+
+
+def _random_row(story: Story, context: Context) -> dict[str, Any]:
+    assert story.random_arm is not None
+    row = _row(story.random_arm, context)
+    return {key: row[key] for key in ("metrics", "train_loss", "verdict", "against_baseline", "seconds")}
+
+
+def _seconds(standing: Standing, context: Context) -> dict[str, float]:
+    """Seconds inside each stage's own work, and the rest of all its stages as overhead."""
+    search = [commit for commit in context.stages if commit.name == f"round-{standing.round:02d}-search"]
+    mine = [standing.mined] if standing.mined else []
+    train = [standing.trained] if standing.trained else []
+    named = {"embed": [standing.vectors], "search": [*(search if mine else []), standing.hits], "mine": mine,
+             "train": train, "evaluate": [standing.evaluation]}
+    result = {}
+    overhead = 0.0
+    for name, commits in named.items():
+        measured = name in ("embed", "search", "train")
+        result[name] = round(sum(c.seconds["work" if measured else "wall"] for c in commits), 2)
+        overhead += sum(c.seconds["overhead"] for c in commits) if measured else 0.0
+    return result | {"overhead": round(overhead, 2)}
+
+
+def _export(store: Any, folder: str, model: Model | None, base: Commit) -> dict[str, Any]:
+    """The best model as a folder that SentenceTransformer opens."""
+    if model is None:  # the data's own vectors are best: there is no model to export
+        place = f"{folder}/none.json"
+        store.write_json(place, {"model": None, "reason": "the vectors that came with the data were best"})
+        return {place: {"bytes": store.size(place)}}
+    local = fetch_folder(store, model.files, model.prefix)
+    if model.reads_base:
+        from training.adapter import AdapterEncoder, export_with_base
+
+        base_folder = fetch_folder(store, base.files, base.figures["prefix"]) if "prefix" in base.figures else None
+        target = Path(tempfile.mkdtemp(prefix="hardmine-export-"))
+        export_with_base(AdapterEncoder.load(local), base_folder, target)
+        local = target
+    return upload_folder(local, store, folder)
+
+

@@ -1,0 +1,97 @@
+"""What a person sees at the end: the table of rounds, the uplifts, where the model lies, what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+NAMES = {"recall@3": "Recall@3", "ndcg@10": "NDCG@10", "bad_top1": "bad top-1"}
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def rounds_table(summary: dict[str, Any]) -> Table:
+    """The rounds, from off-the-shelf to the last, and the random arm."""
+    table = Table(title=f"{summary['name']}: rounds", title_justify="left")
+    for name in ("round", "negatives", "train loss", *NAMES.values(), "hit rate", "verdict"):
+        table.add_column(name, justify="left" if name in ("round", "negatives", "verdict") else "right")
+    base = summary["baseline"]
+    table.add_row("-1", "off the shelf", "–", *(_figure(base.get(m)) for m in ("recall@3", "ndcg@10")),
+                  _share(base.get("bad_top1")), "–", "–")
+    for row in summary["rounds"]:
+        mark = " ★" if row["round"] == summary["best_round"] else ""
+        _add(table, f"{row['round']}{mark}", row, row["negatives"], row["hit_rate"])
+    if summary["random_arm"]:
+        _add(table, "random arm", summary["random_arm"], "random", None)
+    return table
+
+
+def _add(table: Table, label: str, row: dict[str, Any], negatives: str, hit_rate: float | None) -> None:
+    metrics = row["metrics"]
+    table.add_row(label, negatives, _figure(row["train_loss"]), _figure(metrics.get("recall@3")),
+                  _figure(metrics.get("ndcg@10")), _share(metrics.get("bad_top1")), _share(hit_rate), row["verdict"])
+
+
+def uplifts(summary: dict[str, Any]) -> list[str]:
+    """One line per arm: the change against the off-the-shelf model with its interval."""
+    best = next((row for row in summary["rounds"] if row["round"] == summary["best_round"]), None)
+    lines = []
+    for label, row in ((f"round {summary['best_round']}", best), ("random arm", summary["random_arm"])):
+        if row:
+            changes = [f"{NAMES[name]} {_change(row['against_baseline'][name])}" for name in NAMES
+                       if name in row["against_baseline"]]
+            lines.append(f"{label} against round -1: " + " · ".join(changes))
+    return lines
+
+
+def _change(interval: dict[str, float]) -> str:
+    return f"{100 * interval['mean']:+.1f} points [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]"
+
+
+def mined_against_random(summary: dict[str, Any]) -> str | None:
+    """What mining was worth, as far as the figures say."""
+    arm = summary["random_arm"]
+    best = next((row for row in summary["rounds"] if row["round"] == summary["best_round"]), None)
+    if not arm or not best or best["negatives"] != "mined":
+        return None
+    mined, random = best["metrics"]["recall@3"], arm["metrics"]["recall@3"]
+    word = "better than" if mined > random else "no better than"
+    return (f"mined negatives were {word} random ones with the same number of steps: Recall@3 {mined:.3f} against "
+            f"{random:.3f}, NDCG@10 {best['metrics']['ndcg@10']:.3f} against {arm['metrics']['ndcg@10']:.3f}")
+
+
+def show_summary(console: Console, summary: dict[str, Any]) -> None:
+    """Print the end of a run."""
+    console.print(rounds_table(summary))
+    for line in uplifts(summary):
+        console.print(line, highlight=False)
+    line = mined_against_random(summary)
+    if line:
+        console.print(line, highlight=False)
+    if summary.get("reason"):
+        console.print(f"why it ended: {summary['reason']}", highlight=False)
+    console.print(f"\nmodel:  {summary['model']}", highlight=False, soft_wrap=True)
+    console.print(f"        SentenceTransformer(\"{summary['model']}\")" if not summary["model"].startswith("s3://") else
+                  "        copy it to a disk and open it with SentenceTransformer(folder)", highlight=False, soft_wrap=True)
+    console.print(f"next:   hardmine status {summary['output']}", highlight=False, soft_wrap=True)
+
+
+def seconds_table(rows: list[dict[str, Any]]) -> Table:
+    """Where each round's time went."""
+    table = Table(title="seconds", title_justify="left")
+    names = ("embed", "search", "mine", "train", "evaluate", "overhead")
+    for name in ("round", *names, "outside embed, search, train"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        seconds = row["seconds"]
+        outside = seconds["mine"] + seconds["evaluate"] + seconds["overhead"]
+        table.add_row(str(row["round"]), *(f"{seconds[name]:.1f}" for name in names), f"{outside:.1f}")
+    return table

@@ -1,0 +1,88 @@
+"""Stage 1: corpus and queries as vectors of one model. Addressed by what made them, so no model is embedded twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.commits import Commit, Outcome, digest
+from cluster.folders import Manifest
+from cluster.resources import embed_pool
+from cluster.tables import Part
+from jobs.context import Context
+from jobs.stage_0_ingest import Ingested
+from mining.embed import EmbedJob, check_counts, embed
+from training.part_encoder import MakeEncoder, MakeNormaliser
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in the run's storage."""
+
+    digest: str
+    """Digest of its folder's content."""
+    prefix: str
+    files: Manifest
+    reads_base: bool = False
+    """It reads the vectors of the frozen base model (an adapter) instead of texts."""
+
+
+def base_model(ingested: Ingested) -> Model | None:
+    """The off-the-shelf model; None: the data's own vectors are it."""
+    figures = ingested.base.figures
+    if "prefix" not in figures:
+        return None
+    return Model(figures["digest"], figures["prefix"], ingested.base.files)
+
+
+def start_model(ingested: Ingested) -> Model:
+    """The model that training starts from: the off-the-shelf one, or a new adapter on it."""
+    figures = ingested.base.figures
+    if "adapter_prefix" in figures:
+        return Model(ingested.base.key, figures["adapter_prefix"], ingested.base.files, reads_base=True)
+    model = base_model(ingested)
+    assert model is not None
+    return model
+
+
+def feature_parts(context: Context, ingested: Ingested, *, of_base: bool) -> tuple[list[Part], list[Part], str]:
+    """(item features, query features, what they are) that a model reads.
+
+    Args:
+        of_base: the vectors of the frozen base model, for an adapter; else tokens.
+    """
+    if not of_base:
+        assert ingested.tokens is not None
+        return ingested.tokens.parts("corpus"), ingested.tokens.parts("queries"), ingested.tokens.key
+    if base_model(ingested) is None:
+        return ingested.corpus, ingested.queries, ingested.tables.key
+    vectors = embed_model(context, ingested, base_model(ingested))
+    return vectors.parts("corpus"), vectors.parts("queries"), vectors.key
+
+
+def embed_model(context: Context, ingested: Ingested, model: Model | None) -> Commit:
+    """The vectors of every item and query under `model` (None: the data's own, normalised)."""
+    config = context.config
+    if model is None:
+        items, queries, source = ingested.corpus, ingested.queries, ingested.tables.key
+    else:
+        items, queries, source = feature_parts(context, ingested, of_base=model.reads_base)
+    pool = embed_pool(config.cluster, context.size)
+    bfloat16 = bool(pool.gpus) and config.training.precision != "float32"
+    inputs: dict[str, Any] = {
+        "model": model.digest if model else "vectors", "features": source, "dtype": config.mining.embedding_dtype,
+        "bfloat16": bfloat16, "budget": config.cluster.micro_batch_tokens,
+    }
+    make: Any = MakeNormaliser()
+    if model is not None:
+        make = MakeEncoder(context.store, model.files, model.prefix, pool.cpus, bool(pool.gpus), bfloat16,
+                           config.cluster.micro_batch_tokens)
+
+    def work(folder: str) -> Outcome:
+        jobs = [EmbedJob("corpus", items, folder), EmbedJob("queries", queries, folder)]
+        made = embed(jobs, make, context.store, pool, dtype=config.mining.embedding_dtype,
+                     retries=config.cluster.retries, mailbox=context.progress.mailbox)
+        check_counts(made, jobs, context.store)
+        return Outcome(tables=made.tables, work_seconds=made.seconds)
+
+    return context.stage("embed", f"embed-{digest(inputs)[:12]}", folder="embeddings", inputs=inputs, work=work)

@@ -1,0 +1,57 @@
+"""Stage 4: one round of training on the mined (or only random) negatives."""
+
+from __future__ import annotations
+
+from cluster.commits import Commit, Outcome
+from cluster.errors import ArtifactError, ConfigError
+from cluster.resources import train_pool
+from jobs.context import Context
+from jobs.stage_0_ingest import Ingested
+from jobs.stage_1_embed import Model, feature_parts
+from training.task import TrainTask
+from training.trainer import train
+
+
+def train_round(context: Context, ingested: Ingested, model: Model, *, name: str, number: int, negatives: Commit | None,
+                near_misses: Commit | None, epochs: int, cycles: int = 1) -> Commit:
+    """Train `model` for one round.
+
+    Args:
+        negatives: the mined ones; None: random ones only.
+        near_misses: hits of dev queries under an earlier model, which make validation hard.
+        cycles: equal learning-rate cycles (the random arm trains several rounds in one go).
+    """
+    config = context.config
+    pool = train_pool(config.cluster, context.size)
+    if pool.count > 1 and not context.store.remote and context.size.nodes > 1:
+        raise ConfigError(f"output is the local folder {config.output}, but the cluster has {context.size.nodes} nodes that "
+                          f"cannot all write there; use s3://")
+    items, queries, source = feature_parts(context, ingested, of_base=model.reads_base)
+
+    def work(folder: str) -> Outcome:
+        task = TrainTask(
+            store=context.store, folder=folder, kind=config.encoder.kind, model=model.files, model_prefix=model.prefix,
+            corpus=ingested.corpus, queries=ingested.queries, item_features=items, query_features=queries,
+            labels=ingested.labels, negatives=negatives.parts("negatives") if negatives else [],
+            near_misses=near_misses.parts("hits") if near_misses else [], settings=config.training, epochs=epochs,
+            cycles=cycles, seed=config.rounds.seed, round=number, threads=pool.cpus,
+            budget_tokens=config.cluster.micro_batch_tokens, mailbox=context.progress.mailbox,
+        )
+        result = train(task, pool, retries=config.cluster.retries)
+        telemetry = f"{folder}/telemetry.jsonl"
+        size = context.store.size(telemetry)
+        if size is None:
+            raise ArtifactError(f"{context.store.url(telemetry)} was not written; run the same command again")
+        files = dict(result["best"]["model"]) | {telemetry: {"bytes": size}}
+        figures = {key: value for key, value in result.items() if key != "best"}
+        figures |= {"best_epoch": result["best"]["epoch"], "best_recall": result["best"]["recall"],
+                    "prefix": result["best"]["prefix"], "negatives": "mined" if negatives else "random"}
+        return Outcome(files=files, figures=figures, work_seconds=result["seconds"])
+
+    inputs = {
+        "model": model.digest, "features": source, "tables": ingested.tables.key, "epochs": epochs, "cycles": cycles,
+        "negatives": negatives.key if negatives else None, "near_misses": near_misses.key if near_misses else None,
+        "training": config.training.model_dump(), "seed": config.rounds.seed, "round": number, "ranks": pool.count,
+        "budget": config.cluster.micro_batch_tokens,
+    }
+    return context.stage("train", name, folder=f"rounds/{number:02d}/{name.rsplit('-', 1)[-1]}", inputs=inputs, work=work)

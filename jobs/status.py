@@ -1,0 +1,84 @@
+"""`hardmine status`: what is committed, who is writing, the figures so far. Reads storage only, starts nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.commits import Commit, Ledger
+from cluster.errors import ArtifactError, ConfigError
+from cluster.lease import PATH, Owner
+from cluster.storage import Store
+from jobs.show import seconds_table, show_summary
+
+
+def read_status(store: Store) -> dict[str, Any]:
+    """Commits, writer and summary of a run.
+
+    Raises:
+        ConfigError: there is no run at this address.
+    """
+    if not store.exists("identity.json"):
+        found = sorted({path.split("/", 1)[0] for path in store.list()})[:8]
+        raise ConfigError(f"{store.root} is not a run: it has no identity.json"
+                          f"{' (found ' + ', '.join(found) + ')' if found else ' (nothing is there)'}; give the run's own "
+                          f"folder, <output>/<name>")
+    commits = Ledger(store).all()
+    finish = next((commit for commit in commits if commit.name == "finish"), None)
+    return {"output": store.root, "writer": _writer(store), "commits": commits,
+            "summary": finish.figures["summary"] if finish else None}
+
+
+def _writer(store: Store) -> str | None:
+    try:
+        return Owner(**store.read_json(PATH)).describe()
+    except (ArtifactError, TypeError):
+        return None
+
+
+def as_json(status: dict[str, Any]) -> dict[str, Any]:
+    """One JSON object: the finished run's summary, or what there is so far."""
+    summary = status["summary"] or _so_far(status)
+    return summary | {"finished": status["summary"] is not None, "writer": status["writer"],
+                      "stages": [{"name": c.name, "key": c.key, "seconds": c.seconds} for c in status["commits"]]}
+
+
+def _so_far(status: dict[str, Any]) -> dict[str, Any]:
+    commits: list[Commit] = status["commits"]
+    measured = {c.figures["round"]: c for c in commits if c.name.endswith("-evaluate") and "-random" not in c.name}
+    rounds = [{"round": number, "negatives": c.figures.get("negatives"), "train_loss": c.figures.get("train_loss"),
+               "metrics": c.figures["metrics"], "hit_rate": _hit_rate(commits, number),
+               "verdict": c.figures.get("against_best", {}).get("verdict"),
+               "seconds": _seconds(commits, number)} for number, c in sorted(measured.items()) if number >= 0]
+    baseline = measured.get(-1)
+    return {"name": status["output"].rsplit("/", 1)[-1], "output": status["output"], "model": None, "best_round": None,
+            "baseline": baseline.figures["metrics"] if baseline else None, "rounds": rounds, "random_arm": None}
+
+
+def _hit_rate(commits: list[Commit], number: int) -> float | None:
+    return next((c.figures["hit_rate"] for c in commits if c.name == f"round-{number:02d}-mine"), None)
+
+
+def _seconds(commits: list[Commit], number: int) -> dict[str, float]:
+    prefix = f"round-{number:02d}-"
+    return {c.name.removeprefix(prefix): c.seconds["wall"] for c in commits if c.name.startswith(prefix)}
+
+
+def show_status(console: Console, status: dict[str, Any]) -> None:
+    """Print the status for a person."""
+    writer = status["writer"]
+    console.print(f"{status['output']}: " + (f"being written by {writer}" if writer else
+                  "finished" if status["summary"] else "not finished; run the same command again to go on"),
+                  highlight=False, soft_wrap=True)
+    table = Table(title="committed stages", title_justify="left")
+    for name in ("stage", "seconds", "work", "start-up and commits", "rows"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for commit in status["commits"]:
+        rows = sum(part["rows"] for parts in commit.tables.values() for part in parts)
+        table.add_row(commit.name, *(f"{commit.seconds[key]:.1f}" for key in ("wall", "work", "overhead")), f"{rows:,}")
+    console.print(table)
+    if status["summary"]:
+        console.print(seconds_table(status["summary"]["rounds"]))
+        show_summary(console, status["summary"])

@@ -1,0 +1,61 @@
+"""An encoder as embedding actors use it: made in the actor from a folder in storage, then fed parts of features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.errors import DataError
+from cluster.folders import Manifest, fetch_folder
+from cluster.storage import Store
+from cluster.tables import F32
+from training.features import Vectors, read_features
+
+
+@dataclass(frozen=True)
+class MakeEncoder:
+    """Loads the model; called once in each actor."""
+
+    store: Store
+    files: Manifest
+    prefix: str
+    threads: int
+    gpu: bool
+    bfloat16: bool
+    budget_tokens: int | None
+
+    def __call__(self) -> Callable[[Store, str, Callable[[int], None]], F32]:
+        """The part encoder."""
+        import torch
+
+        from training.encoder import load_encoder
+
+        torch.set_num_threads(self.threads)
+        encoder = load_encoder(fetch_folder(self.store, self.files, self.prefix))
+        encoder.to("cuda" if self.gpu else "cpu")
+
+        def encode(store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
+            return encoder.encode(read_features(store, path), budget_tokens=self.budget_tokens,
+                                  bfloat16=self.bfloat16, on_progress=on_progress)
+
+        return encode
+
+
+@dataclass(frozen=True)
+class MakeNormaliser:
+    """The off-the-shelf "model" of data that brings its own vectors: they are only normalised."""
+
+    def __call__(self) -> Callable[[Store, str, Callable[[int], None]], F32]:
+        """The part encoder."""
+
+        def encode(store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
+            features = read_features(store, path)
+            if not isinstance(features, Vectors):
+                raise DataError(f"{store.url(path)} has no `vector` column")
+            on_progress(len(features))
+            norms = np.linalg.norm(features.values.astype(np.float64), axis=1, keepdims=True)
+            return (features.values / norms).astype(np.float32)
+
+        return encode
