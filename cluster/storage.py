@@ -23,7 +23,6 @@ from cluster.errors import ArtifactError, ClusterError, ConfigError, one_paragra
 if TYPE_CHECKING:
     import pyarrow.fs
 
-
 T = TypeVar("T")
 
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
@@ -73,9 +72,7 @@ class Store:
     def __init__(self, root: str, settings: StorageSettings | None = None) -> None:
         """Args: root: `s3://bucket/prefix` or a local folder; settings: how to reach S3."""
         if "://" in root and not is_s3(root):
-            raise ConfigError(
-                f"expected a local folder or s3://bucket/prefix, found {root!r}; other storages are not supported"
-            )
+            raise ConfigError(f"expected a local folder or s3://bucket/prefix, found {root!r}; nothing else is supported")
         if is_s3(root) and "@" in root.removeprefix("s3://").split("/")[0]:
             raise ConfigError(
                 "an s3:// address must not hold keys (s3://KEY:SECRET@bucket); take them out of the address and set "
@@ -122,9 +119,8 @@ class Store:
             raise ConfigError(f"cannot {what} {url}: a folder lies where a file should be, or a file where a folder "
                               f"should be ({one_paragraph(str(error))}); fix the address") from error
         except PermissionError as error:
-            check = f"{KEYS}, and what they may do here" if self.remote else "the permissions of the folder"
-            raise ClusterError(f"cannot {what} {url}: access denied ({one_paragraph(str(error))}); check {check}"
-                               ) from error
+            where = f"{KEYS}, and what they may do here" if self.remote else "the permissions of the folder"
+            raise ClusterError(f"cannot {what} {url}: access denied ({error}); check {where}") from error
         except Exception as error:  # botocore's connection errors share no base class with OSError
             raise ClusterError(_explain(what, url, self.settings, error)) from error
 
@@ -173,7 +169,7 @@ class Store:
         return self._call("look up", path, action)
 
     def list(self, path: str = "") -> dict[str, int]:
-        """All objects below `path`, sorted: address relative to the root -> size in bytes. Empty if there is none."""
+        """All objects below `path`, sorted: address relative to the root -> size in bytes; perhaps none."""
         def action(fs: Any, key: str) -> dict[str, int]:
             found = fs.find(key, detail=True)
             root = self.root.removeprefix("s3://")
@@ -193,7 +189,7 @@ class Store:
         self._call("delete", path, action)
 
     def open(self, path: str) -> Any:
-        """A readable binary stream of the object, for what is too large to hold. Raises ArtifactError: there is none."""
+        """A binary stream of the object, for what is too large to hold. Raises ArtifactError: there is none."""
         return self._call("open", path, lambda fs, key: fs.open(key, "rb"))
 
     def fingerprint(self, path: str) -> str:
@@ -283,8 +279,8 @@ def _explain(what: str, url: str, settings: StorageSettings, error: Exception) -
                 f"gives them")
     if is_s3(url):
         endpoint = settings.resolved_endpoint() or "AWS S3"
-        return f"cannot {what} {url} at {endpoint} after {settings.attempts} attempts ({kind}: {text}); check " \
-               f"storage.endpoint, the network and the keys, then run the same command again: it resumes"
+        return (f"cannot {what} {url} at {endpoint} after {settings.attempts} attempts ({kind}: {text}); check "
+                f"storage.endpoint, the network and the keys, then run the same command again: it resumes")
     return f"cannot {what} {url} ({kind}: {text}); check the disk and the permissions, then run again: it resumes"
 
 

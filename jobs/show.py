@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,9 +21,9 @@ def _share(value: float | None) -> str:
 
 def rounds_table(summary: dict[str, Any]) -> Table:
     """The rounds, from off-the-shelf to the last, and the random arm."""
-    table = Table(title=f"{summary['name']}: rounds", title_justify="left")
+    table = Table(title=f"{summary['name']}: rounds", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("round", "negatives", "train loss", *NAMES.values(), "hit rate", "verdict"):
-        table.add_column(name, justify="left" if name in ("round", "negatives", "verdict") else "right")
+        table.add_column(name, justify="left" if name in ("round", "negatives", "verdict") else "right", no_wrap=True)
     base = summary["baseline"]
     table.add_row("-1", "off the shelf", "–", *(_figure(base.get(m)) for m in ("recall@3", "ndcg@10")),
                   _share(base.get("bad_top1")), "–", "–")
@@ -86,9 +87,9 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
 
 def seconds_table(rows: list[dict[str, Any]]) -> Table:
     """Where each round's time went."""
-    table = Table(title="seconds", title_justify="left")
+    table = Table(title="seconds", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     names = ("embed", "search", "mine", "train", "evaluate", "overhead")
-    for name in ("round", *names, "outside embed, search, train"):
+    for name in ("round", *names, "outside embed,\nsearch, train"):
         table.add_column(name, justify="right")
     for row in rows:
         seconds = row["seconds"]

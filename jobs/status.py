@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +73,7 @@ def show_status(console: Console, status: dict[str, Any]) -> None:
     console.print(f"{status['output']}: " + (f"being written by {writer}" if writer else
                   "finished" if status["summary"] else "not finished; run the same command again to go on"),
                   highlight=False, soft_wrap=True)
-    table = Table(title="committed stages", title_justify="left")
+    table = Table(title="committed stages", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("stage", "seconds", "work", "start-up and commits", "rows"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for commit in status["commits"]:

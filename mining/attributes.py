@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
 from cluster.labels import Labels, gather_csr
@@ -31,13 +32,15 @@ class Attribute:
     def from_column(cls, column: pa.ChunkedArray) -> Attribute:
         """Encode a column of lists or scalars."""
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            offsets, values = lists_to_csr(column)
+            offsets, _ = lists_to_csr(column)
+            values = pc.list_flatten(column)
         else:
-            valid = np.asarray(column.is_valid().to_numpy(), dtype=np.int64)
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(valid)])
-            values = column.drop_null().to_numpy()
-        _, codes = np.unique(values.astype(str), return_inverse=True)
-        return cls(offsets, codes.astype(np.int64))
+            offsets, values = np.arange(len(column) + 1, dtype=np.int64), column
+        # codes are only compared; a null, on its own or in a list, is no value
+        codes = values.combine_chunks().dictionary_encode().indices
+        valid = codes.is_valid().to_numpy(zero_copy_only=False)
+        counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(valid)])
+        return cls(counted[offsets], codes.drop_null().to_numpy().astype(np.int64))
 
     def overlap(self, owner_rows: tuple[I64, I64], items_QK: I64) -> Bool:
         """[Q, K]: whether a candidate shares a value with any of its query's items.
@@ -89,5 +92,3 @@ def check_rules(rules: Sequence[Rule], schema: pa.Schema) -> None:
         if is_list and rule.keep in ("equal", "different"):
             raise ConfigError(f"mining.rules[{number}]: column {rule.column!r} holds lists, which are compared with "
                               f"keep = \"disjoint\" or \"overlap\", not {rule.keep!r}")
-
-

@@ -1,4 +1,4 @@
-"""Embedding: Ray Data hands parts of a feature table to a pool of encoder actors; each part becomes one part of vectors.
+"""Embedding: Ray Data hands parts of a feature table to a pool of encoder actors; each becomes one part of vectors.
 
 The dataset's rows are the parts' addresses, not the texts: each actor reads its part, encodes it and writes its vectors
 as one object, so a part is there whole or not at all, an interrupted stage goes on with the parts that are missing,
@@ -7,7 +7,10 @@ and neither the driver nor the object store ever holds the corpus.
 
 from __future__ import annotations
 
+import pickle
 import time
+import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.errors import DataError
+from cluster.errors import ArtifactError, DataError, HardmineError
 from cluster.progress import post
 from cluster.resources import PoolSize
 from cluster.session import set_threads
@@ -47,35 +50,47 @@ class EmbedJob:
 class EncodeParts:
     """The actor: loads the model once, encodes one part per call."""
 
-    def __init__(self, make_encoder: Callable[[], PartEncoder], store: Store, dtype: str, threads: int,
+    def __init__(self, make_encoder: Callable[[], PartEncoder], store: Store, dtype: str, *, threads: int,
                  mailbox: Any, total_rows: int) -> None:
-        self._encoder = make_encoder()
-        set_threads(threads)
+        self._make_encoder, self._threads = make_encoder, threads
+        self._encoder: PartEncoder | None = None
         self._store, self._dtype = store, np.dtype(dtype)
         self._mailbox, self._total, self._done = mailbox, total_rows, 0
-        self._name = f"embed-{id(self) % 10_000}"
-        self._started = time.monotonic()
+        self._name = f"embed-{uuid.uuid4().hex[:8]}"
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, list[Any]]:
-        """Encode the parts of `batch`; returns what was written."""
-        written: dict[str, list[Any]] = {"table": [], "path": [], "rows": [], "bytes": [], "first_row": [], "seconds": []}
-        for table, source, target, first_row in zip(batch["table"], batch["source"], batch["target"],
-                                                    batch["first_row"], strict=True):
-            started = time.monotonic()
-            part = self._encode(str(source), str(target), int(first_row))
-            for name, value in {"table": str(table), "path": part.path, "rows": part.rows, "bytes": part.bytes,
-                                "first_row": part.first_row, "seconds": time.monotonic() - started}.items():
-                written[name].append(value)
-        return written
+        """Encode the one part of `batch`; returns what was written, or our error as a value.
 
-    def _encode(self, source: str, target: str, first_row: int) -> Part:
+        An exception would come back as text only: Ray Data keeps neither the type of what `__init__` raises nor the
+        cause of what a call raises.
+        """
+        source, target, table = (str(batch[name][0]) for name in ("source", "target", "table"))
+        try:
+            self._load()
+            started = time.monotonic()
+            part = self._encode(source, target, int(batch["first_row"][0]), int(batch["rows"][0]))
+        except HardmineError as error:
+            return _row(table, Part(target, 0, 0), self._name, error=pickle.dumps(error))
+        return _row(table, part, self._name, seconds=time.monotonic() - started)
+
+    def _load(self) -> None:
+        if self._encoder is None:
+            self._encoder = self._make_encoder()
+            set_threads(self._threads)
+            self._started = time.monotonic()
+
+    def _encode(self, source: str, target: str, first_row: int, rows_wanted: int) -> Part:
+        assert self._encoder is not None
         vectors = self._encoder(self._store, source, self._report)
         self._done += len(vectors)
+        if len(vectors) != rows_wanted:
+            raise ArtifactError(f"{self._store.url(source)} gives {len(vectors)} vectors, but holds {rows_wanted} rows "
+                                f"according to its commit; delete that commit and run again")
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
-            raise DataError(f"the model gives NaN or infinite vectors for {int(bad.sum())} of {len(vectors)} texts, the "
-                            f"first at row {first_row + int(np.flatnonzero(bad)[0])}; the model diverged or its input is "
-                            f"damaged: lower training.learning_rate, or check that row's text or vector")
+            raise DataError(f"the model gives NaN or infinite vectors for {int(bad.sum())} of {len(vectors)} texts, "
+                            f"the first at row {first_row + int(np.flatnonzero(bad)[0])}; the model diverged or its "
+                            f"input is damaged: lower training.learning_rate, or check that row's text or vector")
         rows = np.arange(first_row, first_row + len(vectors), dtype=np.int64)
         table = pa.table({"row": rows, "vector": vectors_to_column(vectors.astype(self._dtype))})
         return write_part(self._store, target, table, first_row=first_row)
@@ -84,6 +99,11 @@ class EncodeParts:
         done = self._done + rows
         rate = done / max(1e-6, time.monotonic() - self._started)
         post(self._mailbox, self._name, f"{done:,} of {self._total:,} texts, {rate:,.0f} texts/s")
+
+
+def _row(table: str, part: Part, actor: str, *, seconds: float = 0.0, error: bytes = b"") -> dict[str, list[Any]]:
+    return {"table": [table], "path": [part.path], "rows": [part.rows], "bytes": [part.bytes],
+            "first_row": [part.first_row], "actor": [actor], "seconds": [seconds], "error": [error]}
 
 
 @dataclass(frozen=True)
@@ -102,7 +122,7 @@ def embed(
     """Embed every part of `jobs` that is not there yet. Parts come out in row order.
 
     Raises:
-        DataError: the model gives NaN. ArtifactError: a source part is missing.
+        DataError: the model gives NaN. ArtifactError: a source part is missing or has another number of rows.
     """
     finished, rows = _split(jobs, store)
     seconds = 0.0
@@ -139,18 +159,23 @@ def _run(
     rows = sorted(rows, key=lambda row: -int(row["rows"]))
     total = sum(int(row["rows"]) for row in rows) // max(1, min(pool.count, len(rows)))
     count = min(pool.count, len(rows))
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        EncodeParts, batch_size=1, compute=ray.data.ActorPoolStrategy(size=count),
-        fn_constructor_args=(make_encoder, store, dtype, pool.cpus, mailbox, total),
-        num_cpus=pool.cpus, num_gpus=pool.gpus or None,
-        max_restarts=retries, max_task_retries=retries,  # the default is to retry a crash for ever
-    )
+    with warnings.catch_warnings():
+        # the default is to restart a crashing actor for ever, and Ray 2.60 offers no other way to say how often
+        warnings.simplefilter("ignore", DeprecationWarning)
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            EncodeParts, batch_size=1, compute=ray.data.ActorPoolStrategy(size=count),
+            fn_constructor_args=(make_encoder, store, dtype),
+            fn_constructor_kwargs={"threads": pool.cpus, "mailbox": mailbox, "total_rows": total},
+            num_cpus=pool.cpus, num_gpus=pool.gpus or None, max_restarts=retries, max_task_retries=retries,
+        )
     written: list[tuple[str, Part]] = []
-    seconds = 0.0
+    seconds: dict[str, float] = {}
     for row in dataset.iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
         written.append((row["table"], Part(row["path"], int(row["rows"]), int(row["bytes"]), int(row["first_row"]))))
-        seconds += float(row["seconds"])
-    return written, seconds / count
+        seconds[row["actor"]] = seconds.get(row["actor"], 0.0) + float(row["seconds"])
+    return written, max(seconds.values())
 
 
 def check_counts(embedded: Embedded, jobs: Sequence[EmbedJob], store: Store) -> None:

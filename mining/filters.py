@@ -87,7 +87,8 @@ def apply_filters(
         alive = alive & ~hit
 
     drop("positive", labels.positive_mask(found.query_rows, found.rows))
-    drop("duplicate", labels.duplicate_mask(found.query_rows, found.rows) | ~first_of_text(found.rows, labels.text_codes))
+    repeated = ~first_of_text(found.rows, labels.text_codes)
+    drop("duplicate", labels.duplicate_mask(found.query_rows, found.rows) | repeated)
     drop("self", found.rows == found.self_rows[:, None], spare_judged=False)
     suspected = int((alive & ~judged & (found.scores > found.highest_positive[:, None])).sum())
     for rule in settings.rules:

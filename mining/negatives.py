@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.labels import Labels
+from cluster.labels import Labels, contains
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr, part_name, read_part, read_parts, write_part
 from mining.attributes import Attribute
@@ -140,7 +140,7 @@ class Chosen:
     """[Q, N'] corpus rows, -1 padding."""
     scores: F32
     positions: I64
-    """[Q, N'] position among the query's hits, from 0; -1: judged irrelevant, not among the hits."""
+    """[Q, N'] position among the query's hits, from 0; -1: judged irrelevant, chosen wherever it stands."""
     judged: Any
     """[Q, N'] bool: a person judged it irrelevant."""
 
@@ -162,14 +162,15 @@ def choose(
 ) -> Chosen:
     """The N negatives of each query: items judged irrelevant first, then surviving candidates by the strategy."""
     owner, judged_rows, judged_scores = judged
+    other = judged_rows != found.self_rows[owner]  # a query is no negative of itself, whatever was judged
+    owner, judged_rows, judged_scores = owner[other], judged_rows[other], judged_scores[other]
     count = len(found.query_rows)
     spot = np.arange(len(owner)) - np.searchsorted(owner, owner)
     width = int(spot.max(initial=-1)) + 1
     first_rows, first_scores = np.full((count, width), -1, np.int64), np.full((count, width), -np.inf, np.float32)
     first_rows[owner, spot], first_scores[owner, spot] = judged_rows, judged_scores
     # a judged item that is also a hit is listed once, among the judged
-    repeated = (found.rows[:, :, None] == first_rows[:, None, :]).any(axis=2) if width else np.zeros(alive.shape, bool)
-    eligible = alive & ~repeated
+    eligible = alive & ~contains(owner, judged_rows, found.rows)
     keys = np.broadcast_to(np.arange(found.rows.shape[1], dtype=np.float64), found.rows.shape)
     if settings.choose == "uniform":
         keys = _random_keys(found, seed)
@@ -212,7 +213,8 @@ def _count(found: Candidates, alive: Any, chosen: Chosen, settings: MiningSettin
     harder = (chosen.scores - found.highest_positive[:, None])[real]
     known = np.isfinite(harder)
     return Counts(
-        queries=len(found.query_rows), survivors=int(alive.sum()), chosen=int(real.sum()), judged=int(chosen.judged.sum()),
+        queries=len(found.query_rows), survivors=int(alive.sum()), chosen=int(real.sum()),
+        judged=int(chosen.judged.sum()),
         queries_short=int((per_query < settings.num_negatives).sum()), queries_empty=int((per_query == 0).sum()),
         above_positive=int((harder[known] > 0).sum()),
         hardness=np.histogram(np.clip(harder[known], -1, 1), HARDNESS_EDGES)[0],
@@ -224,10 +226,10 @@ def _table(chosen: Chosen, query_rows: I64, side: Side) -> pa.Table:
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])
     flat = chosen.rows[real]
     positive_offsets, positives = side.labels.positives(query_rows)
-    source = pa.DictionaryArray.from_arrays(pa.array(chosen.judged[real].astype(np.int8)), pa.array(["model", "judged"]))
+    sources = pa.array(["model", "judged"]).take(pa.array(chosen.judged[real].astype(np.int8)))
     items = pa.StructArray.from_arrays(
         [side.item_ids.take(pa.array(flat)).combine_chunks(), pa.array(chosen.scores[real], pa.float32()),
-         pa.array(chosen.positions[real], pa.int64()), source.cast(pa.string())],
+         pa.array(chosen.positions[real], pa.int64()), sources],
         names=["item_id", "score", "position", "source"],
     )
     return pa.table({

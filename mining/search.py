@@ -134,11 +134,14 @@ class BlockActor:
 
     def __init__(self, task: SearchTask) -> None:
         self._task = task
-        corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
-        self._labels = Labels.from_tables(read_parts(task.store, task.labels), corpus, task.num_queries)
+        self._labels: Labels | None = None
 
     def load(self, block: QueryBlock) -> LoadedBlock:
         """The vectors and judged items of a block."""
+        if self._labels is None:  # not in __init__: Ray brings an error there back as text only
+            corpus = read_parts(self._task.store, self._task.corpus, ["row", "group_code", "text_code"])
+            labels = read_parts(self._task.store, self._task.labels)
+            self._labels = Labels.from_tables(labels, corpus, self._task.num_queries)
         rows = block.query_rows
         start, stop = int(rows[0]), int(rows[-1]) + 1
         vectors = read_vectors(self._task.store, self._task.query_vectors, start, stop)[rows - start]
@@ -200,7 +203,7 @@ def search(
     todo = [block for block in blocks if targets[block.index] not in there]
     seconds = 0.0
     if todo:
-        written = _Run(task, shards, todo, pool, retries, mailbox).run()
+        written = _Run(task, shards, todo, pool, retries=retries, mailbox=mailbox).run()
         finished += [part for part, _ in written]
         seconds = sum(took for _, took in written)
     return Searched(sorted(finished, key=lambda part: part.path), seconds)
@@ -210,7 +213,7 @@ class _Run:
     """One search over the actors; keeps a bounded number of blocks in flight."""
 
     def __init__(self, task: SearchTask, shards: Sequence[ShardRange], blocks: Sequence[QueryBlock], pool: PoolSize,
-                 retries: int, mailbox: Any) -> None:
+                 *, retries: int, mailbox: Any) -> None:
         import ray
 
         self._blocks = blocks

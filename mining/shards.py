@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cluster.errors import ConfigError
 from cluster.tables import I64
@@ -36,10 +37,10 @@ def plan_shards(num_items: int, *, shards: int | None, actors: int, shard_rows: 
     """
     count = shards or max(min(actors, num_items), -(-num_items // shard_rows))
     if count > num_items:
-        raise ConfigError(f"cluster.shards = {count} cannot cut a corpus of {num_items} items; set it to {num_items} or "
-                          f"less")
+        raise ConfigError(f"cluster.shards = {count} cannot cut a corpus of {num_items} items; set it to {num_items} "
+                          f"or less")
     edges = [num_items * index // count for index in range(count + 1)]
-    return [ShardRange(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [ShardRange(start, stop) for start, stop in pairwise(edges)]
 
 
 def plan_blocks(query_rows: I64, block_size: int) -> list[QueryBlock]:

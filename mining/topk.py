@@ -9,6 +9,7 @@ Q queries, N items of the shard, D dimensions, K hits.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +21,9 @@ Engine = Literal["faiss", "torch"]
 
 SLACK = 16
 """Candidates proposed beyond K."""
-ROUNDING = 1e-5
-"""More than float32 inner products of unit vectors differ by between blockings (about D × 6e-8)."""
+ROUNDING_PER_DIMENSION = 2.0**-23
+"""A float32 inner product of unit vectors is off by at most D × 2^-24, in whatever order it is summed; twice that, for
+vectors stored in float16 and for the rounding of the score itself."""
 RESCORE_BYTES = 64 * 2**20
 
 
@@ -31,13 +33,14 @@ def canonical_scores(queries_QD: F32, items_ND: F32, index_QK: I64) -> F32:
     Products and sums are float64 in one fixed order per pair, so the result does not depend on what else is scored.
     """
     result = np.full(index_QK.shape, -np.inf, np.float32)
-    width = index_QK.shape[1] if index_QK.ndim == 2 else 0
-    step = max(1, RESCORE_BYTES // max(1, width * queries_QD.shape[1] * 8))
-    for start in range(0, len(queries_QD), step):
-        index = index_QK[start : start + step]
-        products = items_ND[np.maximum(index, 0)].astype(np.float64)
-        products *= queries_QD[start : start + step, None, :]
-        result[start : start + step] = np.where(index >= 0, products.sum(axis=-1), -np.inf)
+    pairs = max(1, RESCORE_BYTES // (queries_QD.shape[1] * 8))
+    columns = max(1, min(index_QK.shape[1], pairs))
+    queries = max(1, pairs // columns)
+    for start, left in product(range(0, len(queries_QD), queries), range(0, index_QK.shape[1], columns)):
+        some = np.s_[start : start + queries, left : left + columns]
+        products = items_ND[np.maximum(index_QK[some], 0)].astype(np.float64)
+        products *= queries_QD[start : start + queries, None, :]
+        result[some] = np.where(index_QK[some] >= 0, products.sum(axis=-1), -np.inf)
     return result
 
 
@@ -58,6 +61,7 @@ def exact_topk(queries_QD: F32, shard: Any, num_hits: int) -> tuple[F32, I64]:
     rows = np.full((len(queries_QD), num_hits), -1, np.int64)
     open_queries = np.arange(len(queries_QD))
     width = min(num_hits + SLACK, shard.rows)
+    rounding = ROUNDING_PER_DIMENSION * queries_QD.shape[1]
     while len(open_queries):
         proposed, index = shard.propose(queries_QD[open_queries], width)
         exact = canonical_scores(queries_QD[open_queries], shard.vectors, index)
@@ -67,7 +71,7 @@ def exact_topk(queries_QD: F32, shard: Any, num_hits: int) -> tuple[F32, I64]:
         if width >= shard.rows:
             break
         # an item that was not proposed may still belong in: its product was at most the last one proposed
-        unsure = proposed[:, -1] >= best[:, -1] - ROUNDING
+        unsure = proposed[:, -1] >= best[:, -1] - rounding
         open_queries = open_queries[unsure]
         width = min(width * 4, shard.rows)
     return scores, rows
@@ -102,7 +106,7 @@ class Shard:
         index: list[npt.NDArray[Any]] = []
         step = max(1, 2**28 // self.rows)  # 1 GiB of scores at once
         queries = torch.from_numpy(np.ascontiguousarray(queries_QD)).to(device)
-        for block in queries.split(step):
+        for block in torch.split(queries, step):
             top = (block @ self._device_vectors.T).topk(width, dim=1)
             scores.append(top.values.cpu().numpy())
             index.append(top.indices.cpu().numpy())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.errors import ConfigError, one_paragraph
@@ -200,7 +201,16 @@ def _new_static(settings: EncoderSettings, texts: Sequence[str], target: Path, s
         tokenizer.enable_truncation(settings.max_length)
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(tokenizer.get_vocab_size(), settings.dimension, generator=generator) * 0.1
-    write_static_folder(target, _canonical(tokenizer.to_str()), weights)
+    rarity = torch.from_numpy(_rarity(tokenizer, texts))
+    write_static_folder(target, _canonical(tokenizer.to_str()), weights * rarity[:, None])
+
+
+def _rarity(tokenizer: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """a / (a + p(token)), a = 1e-3: frequent tokens start short (SIF, Arora 2017), so the untrained model matches words."""
+    counts = np.zeros(tokenizer.get_vocab_size(), np.float64)
+    for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):
+        np.add.at(counts, encoding.ids, 1.0)
+    return (1e-3 / (1e-3 + counts / max(1.0, counts.sum()))).astype(np.float32)
 
 
 def _canonical(tokenizer_json: str) -> str:

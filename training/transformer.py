@@ -60,7 +60,9 @@ class TransformerEncoder(Encoder):
     def try_load(cls, folder: Path) -> TransformerEncoder | None:
         """From a sentence-transformers folder [Transformer, Pooling, Normalize]; None if its pooling is another."""
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # one bar per worker and model would drown our own lines
         pooling = st_format.read_pooling(folder / st_format.module_path(folder, 1))
         if pooling is None:
             return None
@@ -107,7 +109,9 @@ class GenericEncoder(Encoder):
     def load(cls, folder: Path) -> GenericEncoder:
         """From a sentence-transformers folder. Remote code is never trusted."""
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         return cls(SentenceTransformer(str(folder), device="cpu"), folder)
 
     def collate(self, features: Features) -> dict[str, Tensor]:

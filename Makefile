@@ -1,0 +1,49 @@
+# hardmine: `make demo` and `make test` create the environment themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# faiss-gpu and faiss-cpu exclude each other: the machine decides
+EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+STAMP := $(VENV)/.installed-$(EXTRA)
+
+.PHONY: help env demo test unit check lint types imports format clean
+
+help: ## list the commands
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## create .venv with everything pinned (extra: gpu where there is one, else cpu)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hardmine needs Python 3.11 or newer: make PYTHON=python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) with the extra [$(EXTRA)] (a few minutes the first time)"
+	@# torch first and pinned: whatever asks for torch later is content with what is there
+	@$(BIN)/pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/pip install --quiet -c constraints.txt -e ".[$(EXTRA),dev]"
+	@touch $@
+
+demo: env ## the whole loop on a generated catalogue, with an arm of random negatives beside it
+	@$(BIN)/hardmine demo
+
+test: check ## format, lint, types, import directions and all tests
+	@$(BIN)/python -m pytest
+
+unit: env ## the fast tests only: no Ray, no DeepSpeed
+	@$(BIN)/python -m pytest -m "not cluster"
+
+check: lint types imports ## lint, types and import directions
+
+lint: env
+	@$(BIN)/ruff check .
+
+types: env
+	@$(BIN)/mypy
+
+imports: env
+	@$(BIN)/lint-imports
+
+format: env ## sort imports and mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and caches, not the runs
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,102 @@
+"""`hardmine run --dry-run`: what would run, on how much, and how large it gets. Reads the data's footers, starts nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from cluster.commits import Ledger
+from cluster.storage import Store, check_writable
+from jobs.config import Config
+from jobs.sources import read_chunks, source_files
+from jobs.stage_0_ingest import fingerprints, sources
+
+SHORT_TEXT_TOKENS = 128
+"""Tokens per item assumed before anything is tokenised."""
+
+
+def make_plan(config: Config) -> dict[str, Any]:
+    """The resolved configuration, the stages with what is committed, and estimates of rows, memory and disk.
+
+    Raises:
+        ConfigError, DataError, ClusterError: what a run would stop at before it starts.
+    """
+    store = Store(config.root, config.storage)
+    check_writable(store)
+    fingerprints(config)
+    rows = {table: sum(_count_rows(url, config) for url, _ in places if _there(url, config))
+            for table, places in sources(config.data).items()}
+    committed = {commit.name for commit in Ledger(store).all()}
+    dimension = _dimension(config)
+    vectors = (rows["corpus"] + rows["queries"]) * dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
+    models = 2 + (config.rounds.mined + bool(config.rounds.warmup_epochs)) + config.rounds.compare_random
+    shard = min(rows["corpus"], config.cluster.shard_rows) // max(1, config.cluster.shards or 1)
+    return {
+        "config": json.loads(config.model_dump_json()), "rows": rows, "dimension": dimension,
+        "stages": [{"name": name, "committed": name in committed} for name in stage_names(config)],
+        "estimates": {
+            "vectors_per_model_bytes": vectors, "vectors_all_models_bytes": vectors * models,
+            "search_actor_bytes": shard * dimension * 4 + config.cluster.query_block * config.mining.num_hits * 200,
+            "train_worker_tokens_bytes": rows["corpus"] * SHORT_TEXT_TOKENS * 4,
+            "hits_per_round_bytes": rows["queries"] * config.mining.num_hits * 12,
+        },
+    }
+
+
+def stage_names(config: Config) -> list[str]:
+    """Every stage of a run in order, as its commits are called (embeddings are named after their content)."""
+    names = ["ingest", "base", "tokens", "embed (off the shelf)", "baseline-hits", "baseline-evaluate"]
+    first = 0 if config.rounds.warmup_epochs else 1
+    for number in range(first, config.rounds.mined + 1):
+        mined = ["search", "mine"] if number else []
+        names += [f"round-{number:02d}-{stage}" for stage in [*mined, "train", "hits", "evaluate"]]
+    if config.rounds.compare_random and config.rounds.mined:
+        names += [f"round-{config.rounds.mined:02d}-random-{stage}" for stage in ("train", "hits", "evaluate")]
+    return [*names, "finish"]
+
+
+def _there(url: str, config: Config) -> bool:
+    parent, _, name = url.rstrip("/").rpartition("/")
+    return config.data.folder is None or Store(parent, config.storage).exists(name)
+
+
+def _count_rows(url: str, config: Config) -> int:
+    store, names = source_files(url, config.storage)
+    if not all(name.endswith((".parquet", ".pq")) for name in names):
+        return sum(chunk.table.num_rows for chunk in read_chunks(url, config.storage))
+    count = 0
+    for name in names:
+        with store.open(name) as stream:
+            count += pq.ParquetFile(stream).metadata.num_rows
+    return count
+
+
+def _dimension(config: Config) -> int:
+    from pathlib import Path
+
+    if config.encoder.kind == "static" and config.encoder.model is None:
+        return config.encoder.dimension
+    path = Path(config.encoder.model or "") / "config.json"
+    if config.encoder.model and path.exists():
+        return int(json.loads(path.read_text()).get("hidden_size", 768))
+    return 768  # a base-sized model: the folder is not here to ask
+
+
+def show_plan(console: Console, plan: dict[str, Any]) -> None:
+    """Print the plan for a person."""
+    console.print_json(json.dumps(plan["config"]))
+    table = Table(title="stages", title_justify="left")
+    table.add_column("stage")
+    table.add_column("state")
+    for stage in plan["stages"]:
+        table.add_row(stage["name"], "committed (kept if its settings and inputs are the same)" if stage["committed"]
+                      else "would run")
+    console.print(table)
+    rows = plan["rows"]
+    console.print(f"rows: {rows['corpus']:,} items, {rows['queries']:,} queries, {rows['labels']:,} labels", highlight=False)
+    for name, value in plan["estimates"].items():
+        console.print(f"{name.removesuffix('_bytes').replace('_', ' ')}: about {value / 2**20:,.1f} MiB", highlight=False)

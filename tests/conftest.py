@@ -1,0 +1,62 @@
+"""What several packages' tests share: an S3 endpoint on loopback, and one local Ray for the whole session."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.resources import ClusterSettings, ClusterSize
+
+KEYS = {"AWS_ACCESS_KEY_ID": "a-key-for-tests", "AWS_SECRET_ACCESS_KEY": "a-secret-for-tests"}
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    """An S3 server in this process; its URL."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_endpoint(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a real S3 endpoint, with dummy keys in the environment and nothing else of AWS."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere/credentials")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere/config")
+    return _s3_server
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str) -> str:
+    """Address of a bucket that no other test uses, e.g. "s3://bucket-1f2e"."""
+    import botocore.session
+
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    client = botocore.session.get_session().create_client("s3", endpoint_url=s3_endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[ClusterSize]:
+    """One local Ray with 2 CPUs, for every test marked `cluster`; its workers have the dummy S3 keys."""
+    from cluster.session import ray_session
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        with ray_session(ClusterSettings(cpus=2)) as size:
+            yield size
