@@ -72,7 +72,7 @@ class Store:
     def __init__(self, root: str, settings: StorageSettings | None = None) -> None:
         """Args: root: `s3://bucket/prefix` or a local folder; settings: how to reach S3."""
         if "://" in root and not is_s3(root):
-            raise ConfigError(f"expected a local folder or s3://bucket/prefix, found {root!r}; nothing else is supported")
+            raise ConfigError(f"expected a local folder or s3://bucket/prefix, found {root!r}; no other is supported")
         if is_s3(root) and "@" in root.removeprefix("s3://").split("/")[0]:
             raise ConfigError(
                 "an s3:// address must not hold keys (s3://KEY:SECRET@bucket); take them out of the address and set "

@@ -18,6 +18,9 @@ from cluster.labels import Labels, contains
 from cluster.tables import I64
 from training.geometry import HARD, IN_BATCH, RANDOM
 
+LONGEST_LIST = np.int64(2**20)
+"""More than any query has mined negatives."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -105,7 +108,8 @@ class BatchPlan:
         if not self.hard or not longest:
             return np.full((len(chosen), 0), -1, np.int64)
         column = np.arange(longest)
-        keys = hash_rows(self.seed, chosen[:, None] * np.int64(longest + 1) + column).astype(np.float64)
+        # a key is the query's and the place's alone: what shares the batch must not change the order
+        keys = hash_rows(self.seed, chosen[:, None] * LONGEST_LIST + column).astype(np.float64)
         keys[column[None, :] >= count[:, None]] = np.inf
         order = np.argsort(keys, axis=1, kind="stable")
         turn = (epoch * self.hard + np.arange(self.hard))[None, :] % np.maximum(count, 1)[:, None]

@@ -1,0 +1,99 @@
+"""Model folders: what is fetched is what was uploaded, or it is refused."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from cluster import folders
+from cluster.errors import ArtifactError, ConfigError
+from cluster.folders import Manifest, fetch_folder, folder_digest, sha256, upload_folder
+from cluster.storage import Store
+
+FILES = {"config.json": b"{}", "weights/model.bin": b"w" * 1000, "empty": b""}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDMINE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, store: Store) -> Manifest:
+    for name, data in FILES.items():
+        (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / name).write_bytes(data)
+    return upload_folder(tmp_path / "model", store, "models/m1")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_uploaded_is_fetched(store: Store, manifest: Manifest) -> None:
+    assert manifest["models/m1/weights/model.bin"] == {"bytes": 1000, "sha256": sha256(b"w" * 1000)}
+    assert content(fetch_folder(store, manifest, "models/m1")) == FILES
+    assert content(fetch_folder(store, manifest, "models/m1/")) == FILES
+
+
+def test_a_folder_is_fetched_once_per_node(store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fetch_folder(store, manifest, "models/m1")
+    monkeypatch.setattr(Store, "read_bytes", None)
+    assert fetch_folder(store, manifest, "models/m1") == first
+
+
+def test_several_processes_that_fetch_at_once_get_the_same_folder(store: Store, manifest: Manifest) -> None:
+    got: list[Path] = []
+    threads = [threading.Thread(target=lambda: got.append(fetch_folder(store, manifest, "models/m1"))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 6
+    assert content(got[0]) == FILES
+    assert [path.name for path in got[0].parent.iterdir()] == [got[0].name]  # no litter
+
+
+def test_a_tampered_file_is_refused_and_nothing_of_it_stays(
+    store: Store, manifest: Manifest, tmp_path: Path,
+) -> None:
+    store.write_bytes("models/m1/weights/model.bin", b"v" * 1000)  # the same size
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match=r"models/m1/weights/model\.bin does not have the SHA-256"):
+            fetch_folder(store, manifest, "models/m1")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_missing_file_is_told(store: Store, manifest: Manifest) -> None:
+    store.delete("models/m1/empty")
+    with pytest.raises(ArtifactError, match="models/m1/empty: there is no such object"):
+        fetch_folder(store, manifest, "models/m1")
+
+
+def test_a_folder_that_the_manifest_does_not_hold_is_refused(store: Store, manifest: Manifest) -> None:
+    with pytest.raises(ArtifactError, match="models/m: but|its commit lists none"):
+        fetch_folder(store, manifest, "models/m")
+
+
+def test_the_digest_follows_names_and_content_but_not_the_place(tmp_path: Path, store: Store, manifest: Manifest) -> None:
+    elsewhere = upload_folder(tmp_path / "model", store, "other/place")
+    want = folder_digest(manifest, "models/m1")
+    assert folder_digest(elsewhere, "other/place/") == want
+    assert folder_digest({**manifest, **elsewhere}, "models/m1") == want
+    (tmp_path / "model" / "empty").write_bytes(b"!")
+    assert folder_digest(upload_folder(tmp_path / "model", store, "models/m2"), "models/m2") != want
+
+
+def test_a_cache_of_another_user_is_refused(
+    store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(folders.os, "getuid", lambda: 4_000_000_000)
+    with pytest.raises(ConfigError, match="set HARDMINE_CACHE"):
+        fetch_folder(store, manifest, "models/m1")
