@@ -64,7 +64,8 @@ def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         options.update(include_dashboard=False, num_cpus=settings.cpus)
     try:
-        ray.init(**options)
+        with _without_native_stderr():
+            ray.init(**options)
     except Exception as error:  # Ray raises OSError, RuntimeError, ConnectionError and its own kinds here
         where = "a local Ray did not start" if address == "local" else f"no Ray answers at {address}"
         raise ClusterError(f"{where} ({type(error).__name__}: {one_paragraph(str(error))}); check the address and that "
@@ -72,6 +73,20 @@ def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _without_native_stderr() -> Iterator[None]:
+    """Ray's C++ part announces its log level on the process's standard error at every start; errors still raise."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def cluster_size() -> ClusterSize:

@@ -1,9 +1,8 @@
-"""Checking the user's tables and writing the run's own: runs in a worker, chunk by chunk."""
+"""Checking the user's items and queries and writing them as the run's own tables: runs in a worker, chunk by chunk."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
-from cluster.tables import I64, Part, lists_to_csr, part_name, vectors_to_column, write_part
+from cluster.tables import I64, Part, lists_to_csr, vectors_to_column
 from jobs.sources import Chunk
+from jobs.table_writer import TableWriter
 from jobs.templates import Template
 
 OWN = ("row", "text_code", "group_code", "item_row")
-SPLITS = ("train", "dev", "test")
+USUAL = (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id"))
+"""Names of other tools that are understood without data.columns."""
 
 
 @dataclass
@@ -46,150 +47,184 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-class TableWriter:
-    """Writes rows as numbered parts of equal size."""
-
-    def __init__(self, store: Store, folder: str, part_rows: int) -> None:
-        self._store, self._folder, self._part_rows = store, folder, part_rows
-        self._pending: list[pa.Table] = []
-        self._rows = 0
-        self.parts: list[Part] = []
-
-    def add(self, table: pa.Table) -> None:
-        """Append rows; writes every part that is full."""
-        self._pending.append(table)
-        while sum(piece.num_rows for piece in self._pending) >= self._part_rows:
-            joined = pa.concat_tables(self._pending, promote_options="permissive")
-            self._write(joined.slice(0, self._part_rows))
-            self._pending = [joined.slice(self._part_rows)]
-
-    def close(self) -> list[Part]:
-        """Write what is left; returns all parts."""
-        left = pa.concat_tables(self._pending, promote_options="permissive") if self._pending else None
-        if left is not None and left.num_rows:
-            self._write(left)
-        self._pending = []
-        return self.parts
-
-    def _write(self, table: pa.Table) -> None:
-        path = f"{self._folder}/{part_name(len(self.parts))}"
-        self.parts.append(write_part(self._store, path, table.combine_chunks(), first_row=self._rows))
-        self._rows += table.num_rows
-
-
 def rename(chunk: Chunk, columns: dict[str, str], needed: Sequence[str], what: str) -> pa.Table:
     """The chunk with our column names.
 
     Raises:
-        DataError: a needed column is missing; names those that are there.
+        DataError: a needed column is missing (names those that are there), or a name occurs twice.
+        ConfigError: `columns` gives a column two meanings.
     """
     table = chunk.table
-    names = list(table.column_names)
-    for ours, theirs in columns.items():
-        if theirs in names:
-            if ours in names and ours != theirs:
-                names[names.index(ours)] = f"{ours}_"
-            names[names.index(theirs)] = ours
-    for old, new in (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id")):
+    there = list(table.column_names)
+    twice = [name for name in there if there.count(name) > 1]
+    if twice:
+        raise DataError(f"{chunk.file}: expected columns of different names, found {twice[0]!r} {there.count(twice[0])} "
+                        f"times; rename them")
+    names = list(there)
+    for ours, theirs in _meanings(columns, there, needed).items():
+        if ours in names and ours != theirs:
+            names[names.index(ours)] = _free(f"{ours}_", names)
+        names[there.index(theirs)] = ours
+    for old, new in USUAL:
         if old in names and new not in names:
             names[names.index(old)] = new
-    names = [f"{name}_" if name in OWN and not (name == "item_row") else name for name in names]
-    table = table.rename_columns(names)
+    names = [_free(f"{name}_", names) if name in OWN else name for name in names]
     missing = [name for name in needed if name not in names]
     if missing:
-        raise DataError(f"{chunk.file}: {what} need the column {missing[0]!r}; found {', '.join(names)}. If it has another "
-                        f"name, say data.columns = {{ {missing[0]} = \"its name\" }}")
-    return table
+        advice = f"data.columns says it is called {columns[missing[0]]!r}: correct that" if missing[0] in columns else (
+            f"if it has another name, say data.columns = {{ {missing[0]} = \"its name\" }}")
+        raise DataError(f"{chunk.file}: {what} need the column {missing[0]!r}; found {', '.join(there)}; {advice}")
+    return table.rename_columns(names)
+
+
+def _meanings(columns: dict[str, str], there: Sequence[str], needed: Sequence[str]) -> dict[str, str]:
+    """The settings that apply to a table: `id` and `item_id` may both be "asin", in the corpus and in the labels."""
+    found: dict[str, str] = {}
+    for ours, theirs in sorted(columns.items(), key=lambda pair: pair[0] not in needed):
+        other = next((name for name, value in found.items() if value == theirs), None)
+        if theirs in there and other is None:
+            found[ours] = theirs
+        elif other is not None and other not in needed:
+            raise ConfigError(f"data.columns: expected one meaning for each column, found {theirs!r} as both {other!r} and "
+                              f"{ours!r}; take one of them out")
+    return found
+
+
+def _free(name: str, names: Sequence[str]) -> str:
+    return name if name not in names else _free(f"{name}_", names)
+
+
+def id_column(table: pa.Table, column: str, chunk: Chunk) -> pa.Array:
+    """A column of ids as texts. Raises DataError: of another type, or a row has none."""
+    ids = table[column]
+    if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or pa.types.is_integer(ids.type)):
+        raise DataError(f"{chunk.file}: column {column!r} should hold texts or whole numbers, found {ids.type}; write it "
+                        f"as text")
+    ids = one_array(ids.cast(pa.string()))
+    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
+    if pc.any(empty).as_py():
+        where = int(np.flatnonzero(empty.to_numpy(zero_copy_only=False))[0])
+        raise DataError(f"{chunk.file}, row {chunk.first_row + where}: column {column!r} is empty; every row needs an id: "
+                        f"add it or remove the row")
+    return ids
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece."""
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
 
 
 def _texts_of(table: pa.Table, template: Template) -> list[str]:
     fields = [field for field in dict.fromkeys(template.fields) if field in table.column_names]
+    if not fields:
+        return [""] * table.num_rows
     values = [table[field].to_pylist() for field in fields]
     return [template.render(dict(zip(fields, row, strict=True))) for row in zip(*values, strict=True)]
-
-
-def _ids_of(table: pa.Table, column: str, chunk: Chunk) -> pa.Array:
-    ids = table[column]
-    if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or pa.types.is_integer(ids.type)):
-        raise DataError(f"{chunk.file}: column {column!r} should hold texts or whole numbers, found {ids.type}")
-    ids = ids.cast(pa.string()).combine_chunks()
-    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
-    if pc.any(empty).as_py():
-        where = int(np.flatnonzero(empty.to_numpy(zero_copy_only=False))[0])
-        raise DataError(f"{chunk.file}, row {chunk.first_row + where}: column {column!r} is empty; every row needs an id")
-    return ids if isinstance(ids, pa.Array) else pa.concat_arrays(ids.chunks)
 
 
 def _vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | None) -> npt.NDArray[np.float32]:
     column = table["vector"]
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-            or pa.types.is_fixed_size_list(column.type)):
-        raise DataError(f"{chunk.file}: column 'vector' should hold lists of numbers, found {column.type}")
+            or pa.types.is_fixed_size_list(column.type)) or not _is_number(column.type.value_type):
+        raise DataError(f"{chunk.file}: column 'vector' should hold lists of numbers, found {column.type}; write it so, or "
+                        f"rename it if it is something else")
     offsets, flat = lists_to_csr(column.cast(pa.list_(pa.float32())))
     lengths = np.diff(offsets)
     wanted = dimension or int(lengths[0])
-    wrong = np.flatnonzero(lengths != wanted)
+    wrong = np.flatnonzero((lengths != wanted) | (lengths == 0))
     if len(wrong):
-        raise DataError(f"{chunk.file}, row {chunk.first_row + int(wrong[0])} (id {ids[int(wrong[0])].as_py()!r}): expected "
-                        f"a vector of {wanted} numbers as in the first row, found {int(lengths[wrong[0]])}; {len(wrong)} "
-                        f"row(s) of this chunk differ")
+        like = f"{wanted} numbers as in the first row" if wanted else "at least one number"
+        raise DataError(f"{_row(chunk, ids, wrong[0])}: expected a vector of {like}, found {int(lengths[wrong[0]])}; "
+                        f"{len(wrong)} row(s) of this chunk differ. Make all vectors with one model")
     vectors = np.ascontiguousarray(flat.reshape(-1, wanted), np.float32)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) | ~vectors.any(axis=1))
     if len(bad):
-        raise DataError(f"{chunk.file}, row {chunk.first_row + int(bad[0])} (id {ids[int(bad[0])].as_py()!r}): the vector "
-                        f"holds NaN or infinity, or is all zero; {len(bad)} row(s) of this chunk do. Make these vectors anew")
+        raise DataError(f"{_row(chunk, ids, bad[0])}: the vector holds NaN or infinity, or is all zero; {len(bad)} row(s) of "
+                        f"this chunk do. Make these vectors anew")
     return vectors
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
+
+
+def _row(chunk: Chunk, ids: pa.Array, row: Any) -> str:
+    return f"{chunk.file}, row {chunk.first_row + int(row)} (id {ids[int(row)].as_py()!r})"
 
 
 def write_texts(
     chunks: Iterator[Chunk], store: Store, folder: str, *, what: str, columns: dict[str, str], template: Template,
-    part_rows: int, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]],
+    part_rows: int, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]], source: str = "[data]",
 ) -> Written:
     """Check a table of texts (items or queries) and write it as numbered parts.
 
     Args:
         what: "items" or "queries", for messages.
         extra: own columns computed from a chunk.
+        source: where the chunks are from, for messages.
 
     Raises:
         DataError: an id is missing or repeated, a text is empty, a vector is wrong, or there is no row at all.
     """
     writer = TableWriter(store, folder, part_rows)
-    ids, codes, places = [], [], []
-    dimension: int | None = None
-    seen_columns: dict[str, None] = {}
+    checked = _Checked(what, columns, template)
     for chunk in chunks:
-        table = rename(chunk, columns, ["id"], what)
-        template.check(table.column_names, chunk.file)
-        chunk_ids = _ids_of(table, "id", chunk)
-        texts = _texts_of(table, template)
-        _refuse_empty(texts, chunk_ids, chunk, what)
-        chunk_codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))
-        own = {"row": pa.array(np.arange(len(texts), dtype=np.int64) + sum(map(len, ids))), "id": chunk_ids,
-               "text": pa.array(texts, pa.string()), "text_code": pa.array(chunk_codes)} | extra(table, chunk)
-        if "vector" in table.column_names:
-            vectors = _vectors_of(table, chunk_ids, chunk, dimension)
-            dimension = vectors.shape[1]
+        if chunk.table.num_rows:
+            writer.add(checked.take(chunk, extra), chunk.file)
+    if not checked.places:
+        raise DataError(f"expected at least one row in the table of {what}, found none in {source}; check the address in "
+                        f"[data]")
+    ids = pa.concat_arrays(checked.ids)
+    _refuse_repeated(ids, checked.places, what)
+    return Written(writer.close(), ids, list(checked.columns_seen), np.concatenate(checked.codes), checked.dimension)
+
+
+class _Checked:
+    """What is known of a table while its chunks pass."""
+
+    def __init__(self, what: str, columns: dict[str, str], template: Template) -> None:
+        self._what, self._columns, self._template = what, columns, template
+        self._rows = 0
+        self.ids: list[pa.Array] = []
+        self.codes: list[I64] = []
+        self.places: list[tuple[str, int, int]] = []
+        self.columns_seen: dict[str, None] = {}
+        self.dimension: int | None = None
+
+    def take(self, chunk: Chunk, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]]) -> pa.Table:
+        """The chunk as rows of our table."""
+        table = rename(chunk, self._columns, ["id"], self._what)
+        self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
+        ids = id_column(table, "id", chunk)
+        texts = _texts_of(table, self._template)
+        self._refuse_empty(texts, ids, chunk)
+        codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))
+        own = {"row": pa.array(np.arange(len(texts), dtype=np.int64) + self._rows), "id": ids,
+               "text": pa.array(texts, pa.string()), "text_code": pa.array(codes)} | extra(table, chunk)
+        if "vector" in table.column_names and table["vector"].null_count < table.num_rows:
+            vectors = _vectors_of(table, ids, chunk, self.dimension)
             own["vector"] = vectors_to_column(vectors)
-        kept = {name: table[name] for name in table.column_names if name not in own}
-        seen_columns.update(dict.fromkeys([*own, *kept]))
-        writer.add(pa.table(own | kept))
-        ids.append(chunk_ids)
-        codes.append(chunk_codes)
-        places.append((chunk.file, chunk.first_row, len(texts)))
-    if not ids:
-        raise DataError(f"the table of {what} has no rows; check the address in [data]")
-    joined = pa.concat_arrays(ids)
-    _refuse_repeated(joined, places, what)
-    return Written(writer.close(), joined, list(seen_columns), np.concatenate(codes), dimension)
+        self._refuse_half_vectors("vector" in own, chunk)
+        self.dimension = vectors.shape[1] if "vector" in own else None
+        kept = {name: table[name] for name in table.column_names if name not in own and name != "vector"}
+        self.columns_seen.update(dict.fromkeys([*own, *kept]))
+        self.ids.append(ids)
+        self.codes.append(codes)
+        self.places.append((chunk.file, chunk.first_row, len(texts)))
+        self._rows += len(texts)
+        return pa.table(own | kept)
 
+    def _refuse_half_vectors(self, has: bool, chunk: Chunk) -> None:
+        if self.places and has != (self.dimension is not None):
+            raise DataError(f"{chunk.file}, from row {chunk.first_row}: expected {'no ' if has else ''}vectors as in the rows "
+                            f"before, found {'some' if has else 'none'}; all {self._what} need a vector, or none")
 
-def _refuse_empty(texts: list[str], ids: pa.Array, chunk: Chunk, what: str) -> None:
-    empty = [number for number, text in enumerate(texts) if not text]
-    if empty:
-        raise DataError(f"{chunk.file}, row {chunk.first_row + empty[0]} (id {ids[empty[0]].as_py()!r}): the text is empty; "
-                        f"{len(empty)} of {len(texts)} {what} in this chunk have none. Leave them out, or name more columns "
-                        f"in the text template of [data]")
+    def _refuse_empty(self, texts: list[str], ids: pa.Array, chunk: Chunk) -> None:
+        empty = [number for number, text in enumerate(texts) if not text]
+        if empty:
+            raise DataError(f"{_row(chunk, ids, empty[0])}: the text is empty; {len(empty)} of {len(texts)} {self._what} in "
+                            f"this chunk have none. Leave them out, or name more columns in the text template of [data]")
 
 
 def _refuse_repeated(ids: pa.Array, places: list[tuple[str, int, int]], what: str) -> None:
@@ -210,137 +245,3 @@ def _place(row: int, places: list[tuple[str, int, int]]) -> str:
             return f"{file} row {first + row}"
         row -= count
     return "an unknown row"
-
-
-@dataclass(frozen=True)
-class LabelRows:
-    """Labels as rows, before they are sorted and written."""
-
-    query_rows: I64
-    item_rows: I64
-    scores: I64
-    weights: npt.NDArray[np.float64]
-    sources: pa.Array
-    splits: list[str | None]
-
-
-def read_labels(
-    chunks: Iterator[tuple[Chunk, str | None]], query_ids: pa.Array, item_ids: pa.Array, columns: dict[str, str],
-) -> LabelRows:
-    """Resolve labels to rows.
-
-    Args:
-        chunks: label chunks, each with the split its file stands for (BEIR) or None.
-
-    Raises:
-        DataError: a label names an unknown query or item, or has no whole-number score.
-    """
-    found: list[tuple[Any, ...]] = []
-    splits: list[str | None] = []
-    for chunk, split in chunks:
-        table = rename(chunk, columns, ["query_id", "item_id"], "labels")
-        queries = _resolve(table, "query_id", query_ids, chunk, "query")
-        items = _resolve(table, "item_id", item_ids, chunk, "item")
-        scores = _scores(table, chunk)
-        weights = _numbers(table, "weight", chunk, 1.0)
-        source = table["source"].cast(pa.string()).combine_chunks() if "source" in table.column_names else pa.nulls(
-            table.num_rows, pa.string())
-        found.append((queries, items, scores, weights, source if isinstance(source, pa.Array) else
-                      pa.concat_arrays(source.chunks)))
-        splits += table["split"].to_pylist() if split is None and "split" in table.column_names else [split] * len(items)
-    if not found:
-        raise DataError("the table of labels has no rows; check data.qrels")
-    queries, items, scores, weights, sources = zip(*found, strict=True)
-    return LabelRows(np.concatenate(queries), np.concatenate(items), np.concatenate(scores), np.concatenate(weights),
-                     pa.concat_arrays(sources), splits)
-
-
-def _resolve(table: pa.Table, column: str, known: pa.Array, chunk: Chunk, what: str) -> I64:
-    ids = _ids_of(table, column, chunk)
-    rows = pc.index_in(ids, value_set=known)
-    if rows.null_count:
-        missing = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
-        raise DataError(f"{chunk.file}, row {chunk.first_row + int(missing[0])}: the label names {what} "
-                        f"{ids[int(missing[0])].as_py()!r}, which is not in the table of {what}s; {len(missing)} label(s) of "
-                        f"this chunk name an unknown {what}. Remove them, or add the missing rows")
-    return np.asarray(rows.to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _scores(table: pa.Table, chunk: Chunk) -> I64:
-    values = _numbers(table, "score", chunk, 1.0)
-    bad = np.flatnonzero((values != np.floor(values)) | (values < 0))
-    if len(bad):
-        raise DataError(f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a score that is a whole number from 0 "
-                        f"(0 judged irrelevant, 1 and more relevant), found {values[bad[0]]}; {len(bad)} label(s) differ")
-    return values.astype(np.int64)
-
-
-def _numbers(table: pa.Table, column: str, chunk: Chunk, default: float) -> npt.NDArray[np.float64]:
-    if column not in table.column_names:
-        return np.full(table.num_rows, default)
-    kind = table[column].type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise DataError(f"{chunk.file}: column {column!r} should hold numbers, found {kind}")
-    values = pc.fill_null(table[column].cast(pa.float64()), float("nan")).to_numpy()
-    bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
-    if len(bad):
-        raise DataError(f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a {column} of 0 or more, found "
-                        f"{values[bad[0]]}; {len(bad)} label(s) differ")
-    return np.asarray(values, np.float64)
-
-
-def assign_splits(own: list[str | None] | None, labels: LabelRows, query_ids: pa.Array,
-                  dev_fraction: float) -> tuple[list[str], dict[str, int]]:
-    """The split of every query: its own, else that of its labels, else train; a dev split is cut where there is none.
-
-    Returns:
-        (split of each query row, notes: counts of what was decided here).
-
-    Raises:
-        DataError: a split is not train, dev or test; or a query has labels of two splits.
-    """
-    splits: list[str | None] = list(own) if own is not None else [None] * len(query_ids)
-    if all(split is None for split in splits):
-        splits = _splits_of_labels(labels, query_ids)
-    wrong = Counter(split for split in splits if split is not None and split not in (*SPLITS, "none"))
-    if wrong:
-        name = next(iter(wrong))
-        raise DataError(f"expected a split of train, dev or test, found {name!r} for {wrong[name]} queries; rename it (a "
-                        f"validation split is called dev)")
-    labelled = set(labels.query_rows.tolist())
-    result = [split or ("train" if row in labelled else "none") for row, split in enumerate(splits)]
-    notes = {}
-    if "dev" not in result:
-        cut = 0
-        for row, split in enumerate(result):
-            if split == "train" and stable_code(f"dev:{query_ids[row].as_py()}") % 10_000 < dev_fraction * 10_000:
-                result[row] = "dev"
-                cut += 1
-        notes["dev_queries_cut_from_train"] = cut
-    return result, notes
-
-
-def _splits_of_labels(labels: LabelRows, query_ids: pa.Array) -> list[str | None]:
-    result: list[str | None] = [None] * len(query_ids)
-    for row, split in zip(labels.query_rows.tolist(), labels.splits, strict=True):
-        if split is not None:
-            if result[row] not in (None, split):
-                raise DataError(f"query {query_ids[row].as_py()!r} has labels in the splits {result[row]!r} and {split!r}; a "
-                                f"query belongs to one split, so remove it from the others")
-            result[row] = split
-    return result
-
-
-def write_labels(labels: LabelRows, store: Store, folder: str) -> tuple[list[Part], int]:
-    """Write labels sorted by query and item; of repeated pairs the highest score stays. (parts, repeated pairs)."""
-    order = np.lexsort((-labels.scores, labels.item_rows, labels.query_rows))
-    queries, items = labels.query_rows[order], labels.item_rows[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
-    keep = order[first]
-    table = pa.table({"query_row": labels.query_rows[keep], "item_row": labels.item_rows[keep],
-                      "score": labels.scores[keep], "weight": labels.weights[keep],
-                      "source": labels.sources.take(pa.array(keep))})
-    writer = TableWriter(store, folder, 1_000_000)
-    writer.add(table)
-    return writer.close(), int(len(order) - len(keep))

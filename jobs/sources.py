@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import ArtifactError, DataError
+from cluster.errors import ArtifactError, ClusterError, DataError, one_paragraph
 from cluster.storage import Store, StorageSettings
 
 CHUNK_ROWS = 65_536
+ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json")
+LABEL_COLUMNS = ("query_id", "item_id", "score")
+HEADER_WORDS = {"score", "label", "relevance", "relevancy", "rel", "rating", "grade"}
+"""What the third column of a TSV may be called; BEIR says score."""
 
 
 @dataclass(frozen=True)
@@ -25,27 +30,30 @@ class Chunk:
 
     file: str
     first_row: int
-    """Number of the first row in the file, from 1 (the line number of a JSONL file)."""
+    """Number of the first row in the file, from 1 (the line number of a JSONL or TSV file)."""
     table: pa.Table
 
 
 def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
-    """The files that `url` stands for: itself, or the data files below a folder.
+    """The files that `url` stands for: itself, or the data files below a folder (in order of their names).
 
     Raises:
         DataError: there is none.
     """
     parent, _, name = url.rstrip("/").rpartition("/")
     store = Store(parent or "/", storage)
-    if name.endswith((".parquet", ".jsonl", ".jsonl.gz", ".tsv", ".json", ".pq")):
-        if store.size(name) is None:
-            raise DataError(f"there is no file {url}; check the address in [data]")
+    if name.endswith((*ENDINGS, ".tsv")) and store.size(name) is not None:
         return store, [name]
-    below = Store(url, storage)
-    names = [path for path in below.list() if path.endswith((".parquet", ".jsonl", ".jsonl.gz", ".pq"))]
+    below = Store(url, storage)  # also a folder that is called corpus.parquet, as Spark and Ray write them
+    there = list(below.list())
+    names = [path for path in there if path.endswith(ENDINGS) and not path.rpartition("/")[2].startswith(("_", "."))]
+    if not names and name.endswith((*ENDINGS, ".tsv")):
+        raise DataError(f"there is no file {url}; check the address in [data]")
     if not names:
-        raise DataError(f"expected a .parquet, .jsonl or .jsonl.gz file, or a folder of them, at {url}; found none; check "
-                        f"the address in [data]")
+        found = f"found {', '.join(there[:4])}" if there and there != ["."] else "found " + (
+            "a file of another kind" if there else "nothing")
+        raise DataError(f"expected a .parquet, .jsonl or .jsonl.gz file, or a folder of them, at {url}; {found}; check "
+                        f"the address in [data], or convert the data")
     return below, names
 
 
@@ -55,96 +63,170 @@ def fingerprint(url: str, storage: StorageSettings) -> dict[str, str]:
     return {name: store.fingerprint(name) for name in names}
 
 
+def count_rows(url: str, storage: StorageSettings) -> int:
+    """Rows of a source; reads only the footers of Parquet files. Raises DataError as `read_chunks`."""
+    store, names = source_files(url, storage)
+    if not all(_is_parquet(name) for name in names):
+        return sum(chunk.table.num_rows for chunk in read_chunks(url, storage))
+    count = 0
+    for name in names:
+        with _reading(store, name, "Parquet file"), _open(store, name) as stream:
+            count += pq.ParquetFile(stream).metadata.num_rows
+    return count
+
+
 def read_chunks(url: str, storage: StorageSettings) -> Iterator[Chunk]:
     """All rows of a source, file by file.
 
     Raises:
         DataError: a file is missing, or not what its name says; names file and line.
+        ClusterError: the storage failed while a file was read.
     """
     store, names = source_files(url, storage)
     for name in names:
-        where = store.url(name)
-        if name.endswith((".parquet", ".pq")):
-            yield from _parquet(store, name, where)
+        if _is_parquet(name):
+            yield from _parquet(store, name)
         elif name.endswith(".tsv"):
-            yield from _tsv(store, name, where)
+            yield from _tsv(store, name)
         else:
-            yield from _jsonl(store, name, where)
+            yield from _jsonl(store, name)
 
 
-def _parquet(store: Store, name: str, where: str) -> Iterator[Chunk]:
+def _is_parquet(name: str) -> bool:
+    return name.endswith((".parquet", ".pq"))
+
+
+def _open(store: Store, name: str) -> BinaryIO:
     try:
-        with store.open(name) as stream:
-            file = pq.ParquetFile(stream)
-            row = 1
-            for batch in file.iter_batches(CHUNK_ROWS):
-                yield Chunk(where, row, pa.Table.from_batches([batch]))
-                row += batch.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{where} is not a readable Parquet file ({error}); write it again") from error
+        return cast(BinaryIO, store.open(name))
     except ArtifactError as error:
         raise DataError(str(error)) from error
 
 
-def _jsonl(store: Store, name: str, where: str) -> Iterator[Chunk]:
+@contextmanager
+def _reading(store: Store, name: str, what: str) -> Iterator[None]:
+    """Raises DataError for what is wrong in the file, ClusterError for what is wrong with the storage."""
+    try:
+        yield
+    except (pa.ArrowException, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(_damaged(store, name, what, error)) from error
+    except OSError as error:
+        if error.errno:  # pyarrow's own complaints about the content have no number
+            raise ClusterError(f"cannot read {store.url(name)} ({one_paragraph(str(error))}); check the storage, then run "
+                               f"the same command again: it resumes") from error
+        raise DataError(_damaged(store, name, what, error)) from error
+
+
+def _damaged(store: Store, name: str, what: str, error: BaseException) -> str:
+    reason = one_paragraph(str(error))[:300]
+    return f"{store.url(name)} is not a readable {what} ({reason}); it may be cut off or of another kind: write it again"
+
+
+def _parquet(store: Store, name: str) -> Iterator[Chunk]:
+    where = store.url(name)
+    row = 1
+    with _reading(store, name, "Parquet file"), _open(store, name) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(CHUNK_ROWS):
+            yield Chunk(where, row, pa.Table.from_batches([batch]))
+            row += batch.num_rows
+
+
+def _lines(store: Store, name: str) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line), unpacked where the name ends with .gz."""
+    packed = name.endswith(".gz")
+    with _reading(store, name, "gzip file" if packed else "text file"), _open(store, name) as stream:
+        raw = cast(BinaryIO, gzip.open(stream, "rb")) if packed else stream
+        yield from enumerate(io.BufferedReader(cast(io.RawIOBase, raw), 1 << 20), start=1)
+
+
+def _jsonl(store: Store, name: str) -> Iterator[Chunk]:
+    where = store.url(name)
     rows: list[dict[str, Any]] = []
     first = 1
-    with store.open(name) as stream:
-        text = gzip.open(stream, "rt", encoding="utf-8") if name.endswith(".gz") else io.TextIOWrapper(stream, "utf-8")
-        try:
-            for number, line in enumerate(text, start=1):
-                if line.strip():
-                    rows.append(_parse_line(line, where, number))
-                if len(rows) == CHUNK_ROWS:
-                    yield _chunk(rows, where, first)
-                    rows, first = [], number + 1
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{where} cannot be read as UTF-8 JSON lines after line {first + len(rows)} ({error})") from error
+    for number, line in _lines(store, name):
+        blank = not line.strip()
+        if not blank:
+            rows.append(_parse_line(line, where, number))
+        if blank or len(rows) == CHUNK_ROWS:  # a chunk has no gap: its rows are numbered from the first
+            if rows:
+                yield _chunk(rows, where, first)
+            rows, first = [], number + 1
     if rows:
         yield _chunk(rows, where, first)
 
 
-def _parse_line(line: str, where: str, number: int) -> dict[str, Any]:
+def _parse_line(line: bytes, where: str, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where}, line {number}: expected one JSON object per line, found {line.strip()[:80]!r} "
-                        f"({error})") from error
+        raise DataError(f"{where}, line {number}: expected one JSON object in UTF-8 per line, found "
+                        f"{_start(line)!r} ({error}); correct or remove this line") from error
     if not isinstance(value, dict):
-        raise DataError(f"{where}, line {number}: expected a JSON object, found {type(value).__name__}")
+        raise DataError(f"{where}, line {number}: expected a JSON object, found {type(value).__name__} {_start(line)!r}; "
+                        f"every line must read {{\"id\": …, …}}")
     return value
 
 
+def _start(line: bytes) -> str:
+    return line.decode("utf-8", "replace").strip()[:80]
+
+
 def _chunk(rows: list[dict[str, Any]], where: str, first: int) -> Chunk:
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return Chunk(where, first, pa.table({key: _column(key, [row.get(key) for row in rows], where, first) for key in keys}))
+
+
+def _column(key: str, values: list[Any], where: str, first: int) -> pa.Array:
     try:
-        return Chunk(where, first, pa.Table.from_pylist(_same_keys(rows)))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{where}, lines {first} to {first + len(rows) - 1}: a field has values of different types "
-                        f"({error}); give it one type") from error
+        return pa.array(values)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:  # pyarrow passes Python's own through
+        usual = next(value for value in values if value is not None)
+        kind = (int, float) if isinstance(usual, int | float) else type(usual)
+        other = next((row for row, value in enumerate(values) if value is not None and not isinstance(value, kind)), None)
+        if other is None:
+            place, found = f"lines {first} to {first + len(values) - 1}", one_paragraph(str(error))[:200]
+        else:
+            place, found = f"line {first + other}", f"{values[other]!r:.60} where others are like {usual!r:.60}"
+        raise DataError(f"{where}, {place}: expected values of one type in the field {key!r}, found {found}; give the "
+                        f"field one type in all lines") from error
 
 
-def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    return [{key: row.get(key) for key in keys} for row in rows]
-
-
-def _tsv(store: Store, name: str, where: str) -> Iterator[Chunk]:
+def _tsv(store: Store, name: str) -> Iterator[Chunk]:
     """BEIR labels: query-id, corpus-id, score, with or without a header line."""
-    with store.open(name) as stream:
-        lines = list(csv.reader(io.TextIOWrapper(stream, "utf-8"), delimiter="\t", quoting=csv.QUOTE_NONE))
-    start = 1 if lines and not _is_number(lines[0][-1]) else 0
-    rows = []
-    for number, line in enumerate(lines[start:], start=start + 1):
-        if not line:
-            continue
-        if len(line) < 3 or not _is_number(line[2]):
-            raise DataError(f"{where}, line {number}: expected query id, item id and a whole number, separated by tabs; "
-                            f"found {line!r}")
-        rows.append({"query_id": line[0], "item_id": line[1], "score": int(line[2])})
+    where = store.url(name)
+    rows: list[list[Any]] = []
+    first = 1
+    for number, line in _lines(store, name):
+        cells = _cells(line, where, number)
+        if len(cells) == 3 and _whole(cells[2]) is not None:
+            rows.append([*cells[:2], _whole(cells[2])])
+        elif cells and not (number == 1 and len(cells) == 3 and cells[2].strip().lower() in HEADER_WORDS):
+            raise DataError(f"{where}, line {number}: expected query id, item id and a whole number, separated by tabs "
+                            f"(above them, if any, the header query-id, corpus-id, score); found {cells!r:.120}; correct or "
+                            f"remove this line")
+        else:  # a header or a blank line: the rows after it are numbered anew
+            yield from _labels(rows, where, first)
+            rows, first = [], number + 1
+    yield from _labels(rows, where, first)
+
+
+def _cells(line: bytes, where: str, number: int) -> list[str]:
+    try:
+        text = line.decode("utf-8-sig").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}, line {number}: expected UTF-8 text, found {_start(line)!r} ({error}); write the file "
+                        f"again in UTF-8") from error
+    return text.split("\t") if text.strip() else []
+
+
+def _labels(rows: list[list[Any]], where: str, first: int) -> Iterator[Chunk]:
     if rows:
-        yield Chunk(where, start + 1, pa.Table.from_pylist(rows))
+        columns = zip(*rows, strict=True)
+        yield Chunk(where, first, pa.table({name: list(values) for name, values in zip(LABEL_COLUMNS, columns, strict=True)}))
 
 
-def _is_number(text: str) -> bool:
-    return text.strip().lstrip("-").isdigit()
-
+def _whole(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None

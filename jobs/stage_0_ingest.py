@@ -100,7 +100,7 @@ def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
     dimension = tables.figures["dimension"]
     base = context.stage(
         "base", "base", folder="base", inputs=_base_inputs(config, tables, dimension),
-        work=lambda folder: _in_worker(_make_base, context, config, context.store, folder, tables),
+        work=lambda folder: _in_worker(make_base, context, config, context.store, folder, tables),
     )
     if config.encoder.kind == "adapter" and config.encoder.model is None:
         return Ingested(tables, base, None, dimension)
@@ -129,205 +129,18 @@ def _base_inputs(config: Config, tables: Commit, dimension: int | None) -> dict[
     return inputs
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# in workers
-
-
-def _ingest_tables(config: Config, store: Store, folder: str) -> Outcome:
-    data, storage = config.data, config.storage
-    places = sources(data)
-
-    def chunks(table: str) -> Iterator[Chunk]:
-        for url, _ in places[table]:
-            yield from read_chunks(url, storage)
-
-    corpus = write_texts(chunks("corpus"), store, f"{folder}/corpus", what="items", columns=data.columns,
-                         template=Template(data.item_text, "data.item_text"), part_rows=config.cluster.part_rows,
-                         extra=_group_codes)
-    splits: list[str | None] = []
-    has_split = False
-
-    def keep_splits(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
-        nonlocal has_split
-        has_split = has_split or "split" in table.column_names
-        splits.extend(table["split"].to_pylist() if "split" in table.column_names else [None] * table.num_rows)
-        return {"item_row": _item_rows(table, chunk, corpus)}
-
-    queries = write_texts(chunks("queries"), store, f"{folder}/queries-unsplit", what="queries", columns=data.columns,
-                          template=Template(data.query_text, "data.query_text"), part_rows=config.cluster.part_rows,
-                          extra=keep_splits)
-    labels = read_labels(_label_chunks(config), queries.ids, corpus.ids, data.columns)
-    assigned, notes = assign_splits(splits if has_split else None, labels, queries.ids, data.dev_fraction)
-    notes |= _check_positives(assigned, labels, queries, data)
-    query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned)
-    label_parts, repeated = write_labels(labels, store, f"{folder}/labels")
-    if corpus.dimension != queries.dimension:
-        raise DataError(f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}; "
-                        f"both need a `vector` column of the same length, or neither")
-    counts = {split: assigned.count(split) for split in ("train", "dev", "test", "none")}
-    return Outcome(
-        tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
-        figures={"items": len(corpus.ids), "queries": len(queries.ids), "labels": len(labels.scores),
-                 "repeated_labels": repeated, "splits": counts, "dimension": corpus.dimension,
-                 "judged_irrelevant": int((labels.scores == 0).sum()), **notes},
-    )
-
-
-def _describe(dimension: int | None) -> str:
-    return "no vectors" if dimension is None else f"vectors of {dimension} numbers"
-
-
-def _group_codes(table: pa.Table, _: Chunk) -> dict[str, pa.Array]:
-    if "group" not in table.column_names:
-        return {"group_code": pa.array(np.full(table.num_rows, -1, np.int64))}
-    values = table["group"].cast(pa.string()).to_pylist()
-    return {"group_code": pa.array([stable_code(value) if value else -1 for value in values], pa.int64())}
-
-
-def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
-    if "item_id" not in table.column_names:
-        return pa.array(np.full(table.num_rows, -1, np.int64))
-    import pyarrow.compute as pc
-
-    ids = table["item_id"].cast(pa.string())
-    rows = pc.index_in(ids, value_set=corpus.ids)
-    unknown = pc.and_(pc.is_null(rows), pc.is_valid(ids)).to_numpy()
-    if unknown.any():
-        where = int(np.flatnonzero(unknown)[0])
-        raise DataError(f"{chunk.file}, row {chunk.first_row + where}: the query says it is item {ids[where].as_py()!r}, "
-                        f"which is not in the corpus")
-    return pc.fill_null(rows, -1).cast(pa.int64()).combine_chunks()
-
-
-def _label_chunks(config: Config) -> Iterator[tuple[Chunk, str | None]]:
-    for url, split in sources(config.data)["labels"]:
-        try:
-            for chunk in read_chunks(url, config.storage):
-                yield chunk, split
-        except DataError:
-            if split in (None, "train"):
-                raise
-            if Store(url.rpartition("/")[0], config.storage).exists(url.rpartition("/")[2]):
-                raise
-
-
-def _check_positives(splits: list[str], labels: Any, queries: Written, data: DataSettings) -> dict[str, int]:
-    relevant = np.zeros(len(splits), bool)
-    relevant[labels.query_rows[labels.scores > 0]] = True
-    without = [row for row, split in enumerate(splits) if split == "train" and not relevant[row]]
-    if not without:
-        if "train" not in splits:
-            raise DataError("no query belongs to the train split; expected queries (or labels) with split \"train\"")
-        return {"dev_queries_without_positive": sum(split == "dev" and not relevant[row]
-                                                    for row, split in enumerate(splits))}
-    if not data.skip_queries_without_positive:
-        raise DataError(f"{len(without)} training queries have no relevant item (a label with score > 0), the first is "
-                        f"{queries.ids[without[0]].as_py()!r}; label them, remove them, or set "
-                        f"data.skip_queries_without_positive = true to leave them out")
-    for row in without:
-        splits[row] = "none"
-    return {"train_queries_skipped": len(without)}
-
-
-def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str]) -> list[Part]:
-    written = []
-    for part in parts:
-        table = read_part(store, part.path)
-        if "split" in table.column_names:
-            table = table.drop_columns(["split"])
-        own = pa.array(splits[part.first_row : part.first_row + part.rows], pa.string())
-        name = part.path.rsplit("/", 1)[-1]
-        written.append(write_part(store, f"{folder}/{name}", table.append_column("split", own), first_row=part.first_row))
-        store.delete(part.path)
-    return written
-
-
-def _make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outcome:
-    from training.adapter import new_adapter_folder
-    from training.prepare import build_base
-
-    files: dict[str, Any] = {}
-    figures: dict[str, Any] = {}
-    dimension = tables.figures["dimension"]
-    encoder = config.encoder
-    if encoder.kind != "adapter" or encoder.model is not None:
-        local = build_base(_text_encoder(encoder), config.storage, _sample(store, tables.parts("corpus"), encoder),
-                           config.rounds.seed)
-        files |= upload_folder(local, store, f"{folder}/model")
-        figures |= {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model")}
-    elif dimension is None:
-        raise ConfigError("encoder.kind = \"adapter\" without encoder.model needs a `vector` column in corpus and queries, "
-                          "which the data has not; add the vectors, or name the frozen base model in encoder.model")
-    if encoder.kind == "adapter":
-        import tempfile
-        from pathlib import Path
-
-        size = dimension if encoder.model is None else _dimension(local)
-        place = Path(tempfile.mkdtemp(prefix="hardmine-adapter-"))
-        new_adapter_folder(place, size, encoder.hidden, config.rounds.seed)
-        manifest = upload_folder(place, store, f"{folder}/adapter")
-        files |= manifest
-        figures["adapter_prefix"] = f"{folder}/adapter"
-        figures.setdefault("digest", folder_digest(manifest, f"{folder}/adapter"))
-    return Outcome(files=files, figures=figures)
-
-
-def _text_encoder(encoder: EncoderSettings) -> EncoderSettings:
-    """The settings of the model that reads texts: an adapter's base is a transformer."""
-    return encoder.model_copy(update={"kind": "transformer"}) if encoder.kind == "adapter" else encoder
-
-
-def _dimension(folder: Any) -> int:
-    from training.encoder import load_encoder
-
-    return load_encoder(folder).dimension
-
-
-def _sample(store: Store, parts: list[Part], encoder: EncoderSettings) -> list[str]:
-    if encoder.kind != "static" or encoder.model is not None:
-        return []
-    texts: list[str] = []
-    for part in parts:
-        texts += read_part(store, part.path, ["text"])["text"].to_pylist()
-        if len(texts) >= SAMPLE_TEXTS:
-            break
-    return texts
-
-
 def _tokenise(context: Context, folder: str, tables: Commit, base: Commit) -> Outcome:
     import ray
 
     parts = [(table, part) for table in ("corpus", "queries") for part in tables.parts(table)]
     groups = [parts[start::max(1, context.size.cpus)] for start in range(min(len(parts), context.size.cpus))]
-    remote = ray.remote(_tokenise_parts).options(num_cpus=1, max_retries=context.config.cluster.retries)
+    remote = ray.remote(tokenise_parts).options(num_cpus=1, max_retries=context.config.cluster.retries)
     results = ray.get([remote.remote(context.config, context.store, folder, base, group) for group in groups])
     written = [entry for result in results for entry in result]
     by_table = {table: sorted((part for name, part, _ in written if name == table), key=lambda part: part.first_row)
                 for table in ("corpus", "queries")}
     count = {f"{table}_tokens": sum(tokens for name, _, tokens in written if name == table) for table in by_table}
     return Outcome(tables=by_table, figures=count)
-
-
-def _tokenise_parts(config: Config, store: Store, folder: str, base: Commit,
-                    parts: list[tuple[str, Part]]) -> list[tuple[str, Part, int]]:
-    from training.prepare import Tokenizer, read_prompts
-
-    local = fetch_folder(store, base.files, base.figures["prefix"])
-    settings = _text_encoder(config.encoder)
-    tokenizer, prompts = Tokenizer(local, settings), read_prompts(local, settings)
-    there = store.list(folder)
-    written = []
-    for table, part in parts:
-        target = f"{folder}/{table}/{part.path.rsplit('/', 1)[-1]}"
-        texts = read_part(store, part.path, ["row", "text"])
-        tokens = tokenizer(texts["text"].to_pylist(), prompts.query if table == "queries" else prompts.item)
-        count = len(tokens.flatten())
-        if target in there:
-            written.append((table, Part(target, part.rows, there[target], part.first_row), count))
-            continue
-        result = pa.table({"row": texts["row"], "tokens": tokens})
-        written.append((table, write_part(store, target, result, first_row=part.first_row), count))
-    return written
 
 
 def _check_schema(store: Store, config: Config, tables: Commit) -> None:
@@ -343,3 +156,148 @@ def _check_schema(store: Store, config: Config, tables: Commit) -> None:
                           f"{', '.join(schema.names)}")
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# in workers
+
+
+def _ingest_tables(config: Config, store: Store, folder: str) -> Outcome:
+    data, part_rows = config.data, config.cluster.part_rows
+    reader = _Reader(config)
+    corpus = write_texts(reader.chunks("corpus"), store, f"{folder}/corpus", what="items", columns=data.columns,
+                         template=Template(data.item_text, "data.item_text"), part_rows=part_rows, extra=_group_codes,
+                         source=reader.places("corpus"))
+    splits: list[str | None] = []
+
+    def keep_splits(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
+        splits.extend(split_column(table, chunk))
+        return {"item_row": _item_rows(table, chunk, corpus)}
+
+    queries = write_texts(reader.chunks("queries"), store, f"{folder}/queries-unsplit", what="queries",
+                          columns=data.columns, template=Template(data.query_text, "data.query_text"),
+                          part_rows=part_rows, extra=keep_splits, source=reader.places("queries"))
+    if corpus.dimension != queries.dimension:
+        raise DataError(f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}; "
+                        f"both need a `vector` column of the same length, or neither")
+    labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns)
+    reader.refuse_unknown_columns()
+    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
+    notes |= _check_positives(assigned, labels, queries, data)
+    query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned)
+    label_parts, repeated = write_labels(labels, store, f"{folder}/labels")
+    relevant = Counter(assigned[row] for row in set(labels.relevant.tolist()))
+    return Outcome(
+        tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
+        figures={"items": len(corpus.ids), "queries": len(queries.ids), "labels": len(labels.scores),
+                 "repeated_labels": repeated, "splits": {split: assigned.count(split) for split in (*SPLITS, "none")},
+                 "with_positive": {split: relevant[split] for split in SPLITS}, "dimension": corpus.dimension,
+                 "judged_irrelevant": int((labels.scores == 0).sum()), **notes},
+    )
+
+
+class _Reader:
+    """The data's chunks, and which columns they have."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._sources = sources(config.data)
+        self._seen: set[str] = set()
+
+    def places(self, table: str) -> str:
+        """The addresses of a table, for messages."""
+        return ", ".join(url for url, _ in self._sources[table])
+
+    def chunks(self, table: str) -> Iterator[Chunk]:
+        for url, _ in self._sources[table]:
+            for chunk in read_chunks(url, self._config.storage):
+                self._seen.update(chunk.table.column_names)
+                yield chunk
+
+    def labels(self) -> Iterator[tuple[Chunk, str | None]]:
+        for url, split in self._sources["labels"]:
+            try:
+                for chunk in read_chunks(url, self._config.storage):
+                    self._seen.update(chunk.table.column_names)
+                    yield chunk, split
+            except DataError:
+                if split in (None, "train"):
+                    raise
+                if Store(url.rpartition("/")[0], self._config.storage).exists(url.rpartition("/")[2]):
+                    raise
+
+    def refuse_unknown_columns(self) -> None:
+        for ours, theirs in self._config.data.columns.items():
+            if theirs not in self._seen:
+                close = difflib.get_close_matches(theirs, self._seen, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"they have {', '.join(sorted(self._seen))}"
+                raise ConfigError(f"data.columns.{ours}: expected a column of the data, found {theirs!r}, which none of "
+                                  f"the tables has; {hint}")
+
+
+def _describe(dimension: int | None) -> str:
+    return "no vectors" if dimension is None else f"vectors of {dimension} numbers"
+
+
+def _group_codes(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
+    values = [None] * table.num_rows
+    if "group" in table.column_names:
+        if pa.types.is_nested(table["group"].type):
+            raise DataError(f"{chunk.file}: column 'group' should hold one text or number per item, found "
+                            f"{table['group'].type}; rename it if it is something else")
+        values = table["group"].cast(pa.string()).to_pylist()
+    return {"group_code": pa.array([stable_code(value) if value else -1 for value in values], pa.int64())}
+
+
+def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
+    if "item_id" not in table.column_names:
+        return pa.array(np.full(table.num_rows, -1, np.int64))
+    if pa.types.is_nested(table["item_id"].type):
+        raise DataError(f"{chunk.file}: column 'item_id' should hold the one item that the query is, found "
+                        f"{table['item_id'].type}; relevant items belong into the labels")
+    ids = table["item_id"].cast(pa.string())
+    rows = pc.index_in(ids, value_set=corpus.ids)
+    unknown = pc.and_(pc.is_null(rows), pc.is_valid(ids)).to_numpy()
+    if unknown.any():
+        where = int(np.flatnonzero(unknown)[0])
+        raise DataError(f"{chunk.file}, row {chunk.first_row + where}: the query says it is item {ids[where].as_py()!r}, "
+                        f"which is not in the corpus; {int(unknown.sum())} row(s) of this chunk do. Correct `item_id`, or "
+                        f"add the items")
+    return pc.fill_null(rows, -1).cast(pa.int64()).combine_chunks()
+
+
+def _check_positives(splits: list[str], labels: LabelRows, queries: Written, data: DataSettings) -> dict[str, int]:
+    relevant = set(labels.relevant.tolist())
+    notes = {"dev_queries_without_positive": sum(split == "dev" and row not in relevant for row, split in enumerate(splits))}
+    if "train" not in splits:
+        raise DataError(f"expected queries of the train split, found {_counts(splits)}; say split = \"train\" for some in the "
+                        f"queries or the labels")
+    without = [row for row, split in enumerate(splits) if split == "train" and row not in relevant]
+    if not without:
+        return notes
+    if not data.skip_queries_without_positive:
+        raise DataError(f"{len(without)} training queries have no relevant item (a label with score > 0), the first is "
+                        f"{queries.ids[without[0]].as_py()!r}; label them, remove them, or set "
+                        f"data.skip_queries_without_positive = true to leave them out")
+    if len(without) == splits.count("train"):
+        raise DataError(f"none of the {len(without)} training queries has a relevant item (a label with score > 0); check the "
+                        f"scores in the labels")
+    for row in without:
+        splits[row] = "none"
+    return notes | {"train_queries_skipped": len(without)}
+
+
+def _counts(splits: list[str]) -> str:
+    return ", ".join(f"{count} of {split}" for split, count in Counter(splits).items() if split != "none") or \
+        "none with a label or a split"
+
+
+def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str]) -> list[Part]:
+    written = []
+    for part in parts:
+        table = read_part(store, part.path)
+        if "split" in table.column_names:
+            table = table.drop_columns(["split"])
+        own = pa.array(splits[part.first_row : part.first_row + part.rows], pa.string())
+        name = part.path.rsplit("/", 1)[-1]
+        written.append(write_part(store, f"{folder}/{name}", table.append_column("split", own), first_row=part.first_row))
+        store.delete(part.path)
+    return written

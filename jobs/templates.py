@@ -6,11 +6,14 @@ first value vanish as well, so a text never starts or ends with a loose separato
 
 from __future__ import annotations
 
+import difflib
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cluster.errors import ConfigError
+
+EXAMPLE = "\"{title} by {author} | {text}\""
 
 
 class Template:
@@ -21,25 +24,43 @@ class Template:
         try:
             parsed = list(string.Formatter().parse(text))
         except ValueError as error:
-            raise ConfigError(f"{setting}: {text!r} is not a template ({error}); expected fields in braces, e.g. "
-                              f"\"{{title}} {{text}}\"") from error
-        self._pieces = [(literal, field) for literal, field, _, _ in parsed if field]
-        self._tail = parsed[-1][0] if parsed and parsed[-1][1] is None else ""
+            raise ConfigError(f"{setting}: expected fields in braces, e.g. {EXAMPLE}, found {text!r} ({error}); write "
+                              f"{{{{ and }}}} for braces that are meant as such") from error
         self._setting = setting
+        self._pieces: list[tuple[str, str]] = []
+        literal = ""
+        for words, field, spec, conversion in parsed:  # words alone: an escaped brace, or what follows the last field
+            literal += words
+            if field is None:
+                continue
+            if not field or spec or conversion:
+                raise ConfigError(f"{setting}: expected nothing but a column's name in the braces, e.g. {EXAMPLE}, found "
+                                  f"{text!r}; take out what else is there")
+            self._pieces.append((literal, field))
+            literal = ""
+        self._tail = literal
         if not self._pieces:
-            raise ConfigError(f"{setting}: {text!r} has no field in braces, so every text would be the same")
+            raise ConfigError(f"{setting}: {text!r} has no field in braces, so every text would be the same; name the "
+                              f"columns, e.g. {EXAMPLE}")
 
     @property
     def fields(self) -> list[str]:
         """The columns it reads."""
         return [field for _, field in self._pieces]
 
-    def check(self, columns: Sequence[str], where: str) -> None:
-        """Raises ConfigError: none of its fields is a column of the table (one that is missing simply vanishes)."""
-        unknown = [field for field in self.fields if field not in columns]
+    def check(self, columns: Iterable[str], where: str) -> None:
+        """Raises ConfigError: none of its fields is a column of the table, or one that is not title or text is missing.
+
+        A missing title or text beside another field simply vanishes: the default template names both.
+        """
+        known = list(columns)
+        unknown = [field for field in self.fields if field not in known]
         if unknown and (len(unknown) == len(self.fields) or any(field not in ("title", "text") for field in unknown)):
-            raise ConfigError(f"{self._setting}: there is no column {unknown[0]!r} in {where}; it has "
-                              f"{', '.join(sorted(columns))}")
+            missing = next((field for field in unknown if field not in ("title", "text")), unknown[0])
+            close = difflib.get_close_matches(missing, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "name one of these"
+            raise ConfigError(f"{self._setting}: expected a column {missing!r} in {where}, found {', '.join(sorted(known))}; "
+                              f"{hint}")
 
     def render(self, row: Mapping[str, Any]) -> str:
         """The text of one row; empty if no field has a value."""
@@ -52,8 +73,10 @@ class Template:
 
 
 def _as_text(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN, as pandas writes what is missing
         return ""
     if isinstance(value, list | tuple):
         return ", ".join(filter(None, (_as_text(item) for item in value)))
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     return " ".join(str(value).split())

@@ -76,7 +76,7 @@ class Trainer:
     def total_steps(self) -> int:
         """Optimizer steps of the whole round, if it is not stopped early."""
         planned = self.steps_per_epoch * self.task.epochs
-        return min(planned, self.task.settings.max_steps or planned)
+        return min(planned, self.task.cycles * (self.task.settings.max_steps or planned))
 
     def _resume(self) -> None:
         state = load_state(self.task.store, self.task.folder)

@@ -94,7 +94,7 @@ def test_an_object_that_is_gone_or_has_another_size_is_found_before_the_stage_is
     run: dict[str, Any] = {"inputs": {}, "work": stage_work(store, []), "folder": "f"}
     path = f"f/{ledger.stage('embed', **run).key}/{name}"
     store.write_bytes(path, store.read_bytes(path) + b"!")
-    with pytest.raises(ArtifactError, match=r"bytes, but commit embed recorded \d+ bytes.*Delete .*commits/embed\.json"):
+    with pytest.raises(ArtifactError, match=r"bytes, but commit embed recorded \d+ bytes.*commits/embed\.json"):
         ledger.stage("embed", **run)
     store.delete(path)
     with pytest.raises(ArtifactError, match="is missing, but commit embed"):

@@ -23,7 +23,7 @@ from cluster.resources import ClusterSize
 MESSAGE = "expected 3 rows, found 2; add one"
 
 
-class Wrapper(Exception):
+class WrapperError(Exception):
     """Like Ray's: the original is an attribute."""
 
     def __init__(self, cause: BaseException | None = None, failures: dict[int, BaseException] | None = None) -> None:
@@ -32,7 +32,7 @@ class Wrapper(Exception):
         self.worker_failures = failures
 
 
-class DualError(Wrapper, DataError):
+class DualError(WrapperError, DataError):
     """Like what Ray makes of a worker's DataError."""
 
 
@@ -57,14 +57,16 @@ def test_every_error_survives_pickling_and_has_an_exit_code(kind: type[HardmineE
 
 def test_unwrap_finds_our_error_at_any_depth() -> None:
     want = DataError(MESSAGE)
-    for error in (want, Wrapper(want), Wrapper(Wrapper(want)), Wrapper(failures={1: OSError(), 2: Wrapper(want)}),
-                  chained(want, explicit=True), chained(want, explicit=False), Wrapper(chained(want, explicit=True)),
-                  DualError(want), DualError(DualError(want)), Wrapper(DualError(want))):
+    wrapped = WrapperError(want)
+    for error in (want, wrapped, WrapperError(wrapped), WrapperError(failures={1: OSError(), 2: wrapped}),
+                  chained(want, explicit=True), chained(want, explicit=False),
+                  WrapperError(chained(want, explicit=True)), DualError(want), DualError(DualError(want)),
+                  WrapperError(DualError(want))):
         assert unwrap(error) is want
 
 
 def test_unwrap_gives_back_what_holds_none_of_ours_even_in_a_circle() -> None:
-    first, second = Wrapper(), Wrapper()
+    first, second = WrapperError(), WrapperError()
     first.cause, second.cause = second, first
     assert unwrap(first) is first
     assert unwrap(KeyboardInterrupt()).__class__ is KeyboardInterrupt

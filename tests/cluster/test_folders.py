@@ -51,7 +51,11 @@ def test_a_folder_is_fetched_once_per_node(store: Store, manifest: Manifest, mon
 
 def test_several_processes_that_fetch_at_once_get_the_same_folder(store: Store, manifest: Manifest) -> None:
     got: list[Path] = []
-    threads = [threading.Thread(target=lambda: got.append(fetch_folder(store, manifest, "models/m1"))) for _ in range(6)]
+
+    def fetch() -> None:
+        got.append(fetch_folder(store, manifest, "models/m1"))
+
+    threads = [threading.Thread(target=fetch) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -78,11 +82,13 @@ def test_a_missing_file_is_told(store: Store, manifest: Manifest) -> None:
 
 
 def test_a_folder_that_the_manifest_does_not_hold_is_refused(store: Store, manifest: Manifest) -> None:
-    with pytest.raises(ArtifactError, match="models/m: but|its commit lists none"):
+    with pytest.raises(ArtifactError, match=r"expected files below .*/models/m, but its commit lists none"):
         fetch_folder(store, manifest, "models/m")
 
 
-def test_the_digest_follows_names_and_content_but_not_the_place(tmp_path: Path, store: Store, manifest: Manifest) -> None:
+def test_the_digest_follows_names_and_content_but_not_the_place(
+    tmp_path: Path, store: Store, manifest: Manifest,
+) -> None:
     elsewhere = upload_folder(tmp_path / "model", store, "other/place")
     want = folder_digest(manifest, "models/m1")
     assert folder_digest(elsewhere, "other/place/") == want

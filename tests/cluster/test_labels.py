@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -54,8 +55,9 @@ def cases(draw: st.DrawFn) -> Case:
     texts = draw(st.lists(st.integers(0, 4), min_size=ITEMS, max_size=ITEMS))
     query_rows = sorted(draw(st.sets(st.integers(0, QUERIES - 1), min_size=1)))
     width = draw(st.integers(0, 5))
-    items = draw(st.lists(st.integers(-1, ITEMS - 1), min_size=width * len(query_rows), max_size=width * len(query_rows)))
-    return Case(judged, groups, texts, np.array(query_rows), np.array(items, np.int64).reshape(len(query_rows), width))
+    row = st.lists(st.integers(-1, ITEMS - 1), min_size=width, max_size=width)
+    items = np.array([draw(row) for _ in query_rows], np.int64).reshape(len(query_rows), width)
+    return Case(judged, groups, texts, np.array(query_rows), items)
 
 
 def test_masks_worked_by_hand() -> None:
@@ -91,10 +93,10 @@ def test_masks_equal_the_slow_reference(case: Case) -> None:
 def test_positives_and_judged_irrelevant_items_are_listed_per_query(case: Case) -> None:
     labels = case.labels()
     offsets, rows = labels.positives(case.query_rows)
-    got = [rows[start:stop].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)]
+    got = [rows[start:stop].tolist() for start, stop in pairwise(offsets)]
     assert got == [case.positives(query) for query in case.query_rows]
     offsets, rows = labels.judged_irrelevant(case.query_rows)
-    got = [rows[start:stop].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)]
+    got = [rows[start:stop].tolist() for start, stop in pairwise(offsets)]
     assert got == [[item for item in range(ITEMS) if case.is_judged(query, item)] for query in case.query_rows]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
+from transformers.utils import logging
 
 from cluster.errors import HardmineError
 from cluster.folders import fetch_folder, folder_digest, upload_folder
@@ -105,6 +105,7 @@ def write_dense_pipeline(folder: Path, base: Path) -> None:
 
 def prepare(folder: Path) -> dict[str, TrainTask]:
     """Data and models of all kinds in one store; one task of each kind."""
+    logging.disable_progress_bar()
     store, rng, storage = Store(str(folder / "store")), np.random.default_rng(0), StorageSettings()
     items, queries = texts_of(NUM_ITEMS, rng), texts_of(NUM_TRAIN + NUM_DEV, rng)
     corpus = pa.table({"row": np.arange(NUM_ITEMS), "text_code": np.arange(NUM_ITEMS),
@@ -173,7 +174,8 @@ class Runs:
             noted["started_at"], noted["clipping"] = trainer.progress.epoch, trainer.engine.gradient_clipping()
             start = flat_weights(trainer)
             noted["result"] = trainer.run(on_epoch or (lambda figures: None))
-            noted["moved"] = (flat_weights(trainer) - start).tolist()
+            end = flat_weights(trainer)
+            noted["end"], noted["moved"] = end.tolist(), (end - start).tolist()
             if check_model:
                 noted["recall_of_best"] = slow_recall(trainer, noted["result"]["best"])
         except (HardmineError, Killed) as error:
@@ -243,10 +245,10 @@ def two_ranks(runs: Runs) -> None:
         runs.train(f"bf16-{kind}", runs.task(f"bf16-{kind}", kind, zero_stage=1), bfloat16=True)
     runs.train("accumulation", runs.task("accumulation", "adapter", accumulation=2))
     for stage in (0, 2):
-        task = runs.task(f"clipped-{stage}", "adapter", gradient_clipping=1e-10, zero_stage=stage)
+        task = runs.task(f"clipped-{stage}", "adapter", gradient_clipping=1e-10, zero_stage=stage, max_steps=6)
         runs.train(f"clipped-{stage}", task)
-    runs.train("local", runs.task("local", "adapter", gather=False))
-    runs.train("warm-up", runs.task("warm-up", "static", negatives=[]))
+    runs.train("local", runs.task("local", "adapter", gather=False, max_steps=6))
+    runs.train("warm-up", runs.task("warm-up", "static", negatives=[], max_steps=6))
     runs.train("long", runs.task("long", "static", epochs=5, patience=4))
     runs.train("few-steps", runs.task("few-steps", "adapter", max_steps=5))
 

@@ -1,0 +1,97 @@
+"""The base model and the tokens of a run: what stage 0 does with models, in workers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.commits import Commit, Outcome
+from cluster.errors import ConfigError
+from cluster.folders import fetch_folder, folder_digest, upload_folder
+from cluster.storage import Store
+from cluster.tables import Part, read_part, write_part
+from jobs.config import Config
+from training.settings import EncoderSettings
+
+SAMPLE_TEXTS = 200_000
+"""Texts that a new tokenizer is trained on at most."""
+
+
+def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outcome:
+    """The model to start from as a folder of the run, and a new adapter where that is the encoder.
+
+    Raises:
+        ConfigError: the model is missing or of another kind, or an adapter has nothing to read.
+    """
+    from training.adapter import new_adapter_folder
+    from training.prepare import build_base
+
+    files: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    dimension = tables.figures["dimension"]
+    encoder = config.encoder
+    if encoder.kind != "adapter" or encoder.model is not None:
+        local = build_base(_text_encoder(encoder), config.storage, _sample(store, tables.parts("corpus"), encoder),
+                           config.rounds.seed)
+        files |= upload_folder(local, store, f"{folder}/model")
+        figures |= {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model")}
+    elif dimension is None:
+        raise ConfigError("encoder.kind = \"adapter\" without encoder.model needs a `vector` column in corpus and queries, "
+                          "which the data has not; add the vectors, or name the frozen base model in encoder.model")
+    if encoder.kind == "adapter":
+        size = dimension if encoder.model is None else _dimension(local)
+        place = Path(tempfile.mkdtemp(prefix="hardmine-adapter-"))
+        new_adapter_folder(place, size, encoder.hidden, config.rounds.seed)
+        manifest = upload_folder(place, store, f"{folder}/adapter")
+        files |= manifest
+        figures["adapter_prefix"] = f"{folder}/adapter"
+        figures.setdefault("digest", folder_digest(manifest, f"{folder}/adapter"))
+    return Outcome(files=files, figures=figures)
+
+
+def _text_encoder(encoder: EncoderSettings) -> EncoderSettings:
+    """The settings of the model that reads texts: an adapter's base is a transformer."""
+    return encoder.model_copy(update={"kind": "transformer"}) if encoder.kind == "adapter" else encoder
+
+
+def _dimension(folder: Any) -> int:
+    from training.encoder import load_encoder
+
+    return load_encoder(folder).dimension
+
+
+def _sample(store: Store, parts: list[Part], encoder: EncoderSettings) -> list[str]:
+    if encoder.kind != "static" or encoder.model is not None:
+        return []
+    texts: list[str] = []
+    for part in parts:
+        texts += read_part(store, part.path, ["text"])["text"].to_pylist()
+        if len(texts) >= SAMPLE_TEXTS:
+            break
+    return texts
+
+
+def tokenise_parts(config: Config, store: Store, folder: str, base: Commit,
+                   parts: list[tuple[str, Part]]) -> list[tuple[str, Part, int]]:
+    """The tokens of some parts of "corpus" and "queries": (table, written part, tokens) of each."""
+    from training.prepare import Tokenizer, read_prompts
+
+    local = fetch_folder(store, base.files, base.figures["prefix"])
+    settings = _text_encoder(config.encoder)
+    tokenizer, prompts = Tokenizer(local, settings), read_prompts(local, settings)
+    there = store.list(folder)
+    written = []
+    for table, part in parts:
+        target = f"{folder}/{table}/{part.path.rsplit('/', 1)[-1]}"
+        texts = read_part(store, part.path, ["row", "text"])
+        tokens = tokenizer(texts["text"].to_pylist(), prompts.query if table == "queries" else prompts.item)
+        count = len(tokens.flatten())
+        if target in there:
+            written.append((table, Part(target, part.rows, there[target], part.first_row), count))
+            continue
+        result = pa.table({"row": texts["row"], "tokens": tokens})
+        written.append((table, write_part(store, target, result, first_row=part.first_row), count))
+    return written

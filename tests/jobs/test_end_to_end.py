@@ -1,0 +1,187 @@
+"""The whole loop through the command line on the real engines: Ray Data, FAISS, Ray Train, DeepSpeed, S3 over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.commits import Ledger
+from cluster.storage import Store, StorageSettings
+from cluster.tables import load_vectors, read_parts
+from jobs.catalogue import generate_catalogue
+from jobs.demo_transformer import write_small_transformer
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).parents[2]
+METRICS = {"recall@3", "recall@10", "hit@1", "hit@5", "hit@10", "ndcg@10", "mrr@10", "bad_top1"}
+
+
+def write_catalogue(folder: Path, titles: int = 300, queries: int = 240) -> dict[str, pa.Table]:
+    """A small catalogue as Parquet files."""
+    catalogue = generate_catalogue(num_titles=titles, num_queries=queries)
+    tables = {name: getattr(catalogue, name) for name in ("corpus", "queries", "qrels")}
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    return tables
+
+
+def hardmine(*arguments: str, cache: Path) -> dict[str, Any]:
+    """Run the command; its JSON, after checking that it succeeded and printed nothing else on standard output."""
+    environment = os.environ | {"HARDMINE_CACHE": str(cache), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run([sys.executable, "-m", "jobs", *arguments, "--json"], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("\n") == 1, done.stdout
+    value: dict[str, Any] = json.loads(done.stdout)
+    return value
+
+
+def test_two_ranks_with_zero_2_on_s3_from_data_to_a_model_that_sentence_transformers_opens(
+    tmp_path: Path, s3_bucket: str, s3_endpoint: str,
+) -> None:
+    tables = write_catalogue(tmp_path)
+    write_small_transformer(tmp_path)
+    config = tmp_path / "run.toml"
+    config.write_text(f"""
+name = "story"
+output = "{s3_bucket}/runs"
+[data]
+corpus = "corpus.parquet"
+queries = "queries.parquet"
+qrels = "qrels.parquet"
+item_text = "{{title}} by {{author}} | {{genres}} | {{text}}"
+[encoder]
+model = "small-transformer"
+query_prompt = "query: "
+[rounds]
+mined = 1
+compare_random = true
+[mining]
+num_hits = 60
+num_negatives = 16
+[[mining.rules]]
+column = "genres"
+keep = "disjoint"
+[training]
+batch_size = 16
+learning_rate = 1e-3
+zero_stage = 2
+[cluster]
+cpus = 2
+train_workers = 2
+shards = 2
+part_rows = 128
+[storage]
+endpoint = "{s3_endpoint}"
+""")
+    plan = hardmine("run", str(config), "--dry-run", cache=tmp_path / "cache")
+    assert plan["rows"] == {"corpus": 300, "queries": tables["queries"].num_rows, "labels": tables["qrels"].num_rows}
+    summary = hardmine("run", str(config), cache=tmp_path / "cache")
+
+    assert summary["baseline"].keys() >= METRICS
+    assert [row["round"] for row in summary["rounds"]] == [0, 1]
+    assert [row["negatives"] for row in summary["rounds"]] == ["random", "mined"]
+    assert all(row["metrics"].keys() >= METRICS and row["train_loss"] > 0 for row in summary["rounds"])
+    assert 0 < summary["rounds"][1]["hit_rate"] <= 1
+    assert summary["rounds"][1]["seconds"].keys() == {"embed", "search", "mine", "train", "evaluate", "overhead"}
+    assert summary["random_arm"]["metrics"].keys() >= METRICS
+    assert summary["best_round"] >= 0, "training on the catalogue must beat a transformer that knows nothing"
+
+    store = Store(f"{s3_bucket}/runs/story", StorageSettings(endpoint=s3_endpoint))
+    _no_secret_in(store)
+    _negatives_are_negatives(store, tables)
+    _model_gives_the_run_s_vectors(store, summary, tables, tmp_path)
+    status = hardmine("status", store.root, "--endpoint", s3_endpoint, cache=tmp_path / "cache")
+    assert status["finished"]
+    assert status["rounds"] == summary["rounds"]
+
+
+def _no_secret_in(store: Store) -> None:
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    for path in store.list():
+        assert secret not in store.read_bytes(path), f"{path} holds the secret key"
+
+
+def _negatives_are_negatives(store: Store, tables: dict[str, pa.Table]) -> None:
+    commit = Ledger(store).find("round-01-mine")
+    assert commit is not None
+    negatives = read_parts(store, commit.parts("negatives"))
+    figures = commit.figures
+    assert figures["survivors"] == figures["candidates"] - sum(figures["dropped"].values())
+    assert figures["dropped"]["rule:genres:disjoint"] > 0
+    assert negatives.schema.field("negatives").type == pa.list_(pa.struct([
+        ("item_id", pa.string()), ("score", pa.float32()), ("position", pa.int64()), ("source", pa.string())]))
+    genres = dict(zip(tables["corpus"]["id"].to_pylist(), tables["corpus"]["genres"].to_pylist(), strict=True))
+    groups = dict(zip(tables["corpus"]["id"].to_pylist(), tables["corpus"]["group"].to_pylist(), strict=True))
+    for row in negatives.to_pylist():
+        known = {genre for item in row["positive_ids"] for genre in genres[item]}
+        franchises = {groups[item] for item in row["positive_ids"]} - {None}
+        for negative in row["negatives"]:
+            assert negative["item_id"] not in row["positive_ids"]
+            if negative["source"] == "model":
+                assert not known & set(genres[negative["item_id"]])
+                assert groups[negative["item_id"]] not in franchises
+
+
+def _model_gives_the_run_s_vectors(store: Store, summary: dict[str, Any], tables: dict[str, pa.Table],
+                                   folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    prefix = summary["model"].removeprefix(store.root).strip("/")
+    for path in store.list(prefix):
+        target = folder / "model" / path.removeprefix(prefix).strip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(store.read_bytes(path))
+    model = SentenceTransformer(str(folder / "model"), device="cpu")
+    ledger = Ledger(store)
+    measured = ledger.find(f"round-{summary['best_round']:02d}-hits")
+    assert measured is not None
+    vectors = next(commit for commit in ledger.all() if commit.key == measured.inputs["vectors"])
+    queries = load_vectors(store, vectors.parts("queries"))
+    texts = tables["queries"]["text"].to_pylist()[:50]
+    ours, theirs = queries[:50], model.encode(texts, prompt_name="query")
+    cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosine.min() >= 0.9999
+
+
+def test_an_adapter_on_given_vectors_starts_from_the_first_mined_round(tmp_path: Path) -> None:
+    tables = write_catalogue(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("corpus", "queries"):
+        vectors = rng.normal(size=(tables[name].num_rows, 32)).astype(np.float32)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 32)
+        pq.write_table(tables[name].append_column("vector", column), tmp_path / f"{name}.parquet")
+    config = tmp_path / "adapter.toml"
+    config.write_text(f"""
+name = "adapter"
+output = "{tmp_path}"
+[data]
+corpus = "corpus.parquet"
+queries = "queries.parquet"
+qrels = "qrels.parquet"
+[encoder]
+kind = "adapter"
+hidden = 64
+[rounds]
+warmup_epochs = 0
+mined = 1
+[cluster]
+cpus = 2
+""")
+    mined = hardmine("mine", str(config), "--round", "1", cache=tmp_path / "cache")
+    assert mined["queries"] > 0
+    assert not (tmp_path / "adapter/commits/round-01-train.json").exists()
+    summary = hardmine("run", str(config), cache=tmp_path / "cache")
+    assert [row["round"] for row in summary["rounds"]] == [1]
+    embedded = [path for path in (tmp_path / "adapter/commits").glob("embed-*.json")]
+    assert len(embedded) == 2, "the given vectors and the trained adapter's, nothing twice"

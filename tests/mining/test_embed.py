@@ -1,0 +1,185 @@
+"""Embedding through the real Ray Data pool with a small encoder: counts, order, what a restart repeats, errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.errors import ArtifactError, DataError, unwrap
+from cluster.resources import PoolSize
+from cluster.storage import Store
+from cluster.tables import F32, Part, load_vectors, part_name, read_part, write_part
+from mining.embed import Embedded, EmbedJob, PartEncoder, check_counts, embed, vector_dimension
+
+PART_ROWS = (16, 16, 5)
+TABLES = ("items", "queries")
+
+
+@dataclass
+class FakeEncoder:
+    """The unit vector at the angle that the text says; leaves a note of every part it encodes."""
+
+    log: str = "log"
+
+    def __call__(self, store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
+        texts = read_part(store, path, ["text"])["text"].to_pylist()
+        store.write_bytes(f"{self.log}/{path.replace('/', '-')}-{time.monotonic_ns()}", b"")
+        on_progress(len(texts))
+        angles = np.array([float(text) for text in texts])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def short_encoder(store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
+    return FakeEncoder()(store, path, on_progress)[1:]
+
+
+@dataclass
+class CrashingEncoder(FakeEncoder):
+    """Takes its process down on the second part, once or always."""
+
+    once: bool = True
+
+    def __call__(self, store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
+        if path.endswith(part_name(1)) and (store.create("crashed", b"") or not self.once):
+            os._exit(1)
+        return super().__call__(store, path, on_progress)
+
+
+def no_encoder(store: Store) -> FakeEncoder:
+    store.read_bytes("model/weights")
+    return FakeEncoder()
+
+
+@pytest.fixture
+def _by_value() -> None:
+    """Workers do not import this file."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def texts_of(table: str) -> list[str]:
+    return [f"{number / 100 + len(table):.2f}" for number in range(sum(PART_ROWS))]
+
+
+def write_source(store: Store, table: str, texts: list[str]) -> list[Part]:
+    edges = np.cumsum([0, *PART_ROWS])
+    return [write_part(store, f"{table}/{part_name(number)}", pa.table({"text": texts[start : start + rows]}),
+                       first_row=int(start))
+            for number, (start, rows) in enumerate(zip(edges, PART_ROWS, strict=False))]
+
+
+def jobs_of(store: Store) -> list[EmbedJob]:
+    return [EmbedJob(table, write_source(store, table, texts_of(table)), "embeddings") for table in TABLES]
+
+
+def run(jobs: list[EmbedJob], store: Store, *, actors: int = 1, dtype: str = "float32",
+        make: Callable[[], PartEncoder] = FakeEncoder, retries: int = 0) -> Embedded:
+    return embed(jobs, make, store, PoolSize(actors, 1, 0), dtype=dtype, retries=retries)
+
+
+def encoded(store: Store) -> list[str]:
+    """Parts that were encoded since the last call."""
+    names = sorted(path.removeprefix("log/").rsplit("-", 1)[0] for path in store.list("log"))
+    store.delete("log")
+    return names
+
+
+ALL = [f"{table}-{part_name(number)}" for table in TABLES for number in range(3)]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local", "_by_value")
+def test_vectors_come_in_row_order_and_only_missing_parts_are_embedded_again(store: Store) -> None:
+    jobs = jobs_of(store)
+    first = run(jobs, store, actors=2)
+    assert encoded(store) == ALL
+    assert first.seconds > 0
+    for job in jobs:
+        parts = first.tables[job.table]
+        assert [(part.rows, part.first_row) for part in parts] == [(16, 0), (16, 16), (5, 32)]
+        angles = np.array([float(text) for text in texts_of(job.table)])
+        want = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        assert np.array_equal(load_vectors(store, parts), want)
+        rows = [row for part in parts for row in read_part(store, part.path)["row"].to_pylist()]
+        assert rows == list(range(37))
+        assert [part.bytes for part in parts] == [store.size(part.path) for part in parts]
+    check_counts(first, jobs, store)
+    assert vector_dimension(store, first.tables["items"]) == 2
+
+    again = run(jobs, store)
+    assert (encoded(store), again.tables, again.seconds) == ([], first.tables, 0.0)
+
+    gone = first.tables["items"][1].path
+    bytes_before = store.read_bytes(gone)
+    store.delete(gone)
+    assert run(jobs, store).tables == first.tables
+    assert encoded(store) == ["items-part-00001.parquet"]
+    assert store.read_bytes(gone) == bytes_before
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local", "_by_value")
+def test_vectors_can_be_stored_in_half_precision(store: Store) -> None:
+    job = EmbedJob("items", write_source(store, "items", texts_of("items")), "embeddings")
+    parts = run([job], store, dtype="float16").tables["items"]
+    assert read_part(store, parts[0].path)["vector"].type == pa.list_(pa.float16(), 2)
+    assert np.abs(np.linalg.norm(load_vectors(store, parts), axis=1) - 1).max() < 1e-3
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local", "_by_value")
+def test_a_nan_is_a_data_error_that_names_the_row_and_leaves_no_part(store: Store) -> None:
+    texts = texts_of("items")
+    texts[20] = texts[22] = "nan"
+    job = EmbedJob("items", write_source(store, "items", texts), "embeddings")
+    with pytest.raises(DataError) as error:
+        run([job], store)
+    got = unwrap(error.value)
+    assert type(got) is DataError
+    assert str(got).startswith("the model gives NaN or infinite vectors for 2 of 16 texts, the first at row 20;")
+    assert "\n" not in str(got)
+    assert f"embeddings/items/{part_name(1)}" not in store.list()
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local", "_by_value")
+def test_a_model_that_does_not_load_and_a_wrong_count_come_back_as_what_they_are(store: Store) -> None:
+    job = EmbedJob("items", write_source(store, "items", texts_of("items")), "embeddings")
+    with pytest.raises(ArtifactError, match="model/weights: there is no such object"):
+        run([job], store, make=partial(no_encoder, store))
+    with pytest.raises(ArtifactError, match=r"gives \d+ vectors, but holds \d+ rows"):
+        run([job], store, make=lambda: short_encoder)
+    assert store.list("embeddings") == {}
+    run([job], store)  # and the actors of the failed ones are gone
+    assert len(store.list("embeddings")) == 3
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local", "_by_value")
+def test_an_actor_that_dies_is_started_again_as_often_as_allowed(store: Store) -> None:
+    job = EmbedJob("items", write_source(store, "items", texts_of("items")), "embeddings")
+    assert len(run([job], store, make=CrashingEncoder, retries=1).tables["items"]) == 3
+    store.delete("embeddings")
+    with pytest.raises(Exception, match="actor died"):
+        run([job], store, make=partial(CrashingEncoder, once=False), retries=1)
+
+
+def test_a_table_with_too_few_vectors_is_told(store: Store) -> None:
+    job = EmbedJob("items", [Part("items/part-00000.parquet", 16, 0)], "embeddings")
+    with pytest.raises(DataError, match="expected 16 vectors of items, found 15"):
+        check_counts(Embedded({"items": [Part("x", 15, 0)]}, 0.0), [job], store)

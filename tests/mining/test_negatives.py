@@ -1,0 +1,235 @@
+"""Choosing negatives: worked by hand, against a slow reference, and the same for every block size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.labels import Labels
+from cluster.resources import ClusterSize
+from cluster.tables import F32, I64, Part, part_name, read_part, read_parts
+from mining.filters import Candidates
+from mining.negatives import Counts, MineTask, choose, dense_hits, load_side, mine, mine_block
+from mining.search import BlockActor, BlockHits
+from mining.settings import MiningSettings, Rule
+from mining.shards import plan_blocks
+from mining.topk import Shard, canonical_scores, exact_topk
+
+if TYPE_CHECKING:
+    from tests.mining.conftest import World
+
+NO_JUDGED = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+def candidates(rows: list[list[int]], self_rows: list[int] | None = None) -> Candidates:
+    rows_QK = np.array(rows)
+    scores = np.where(rows_QK >= 0, 0.9 - 0.1 * np.arange(rows_QK.shape[1]), -np.inf).astype(np.float32)
+    none = np.full(len(rows), np.nan, np.float32)
+    return Candidates(np.arange(len(rows)), rows_QK, scores, none, none, np.array(self_rows or [-1] * len(rows)))
+
+
+def judged(*triples: tuple[int, int, float]) -> tuple[I64, I64, F32]:
+    return (np.array([owner for owner, _, _ in triples]), np.array([row for _, row, _ in triples]),
+            np.array([score for _, _, score in triples], np.float32))
+
+
+def test_the_nearest_that_are_left_are_chosen() -> None:
+    found = candidates([[10, 11, 12, 13], [20, 21, -1, -1]])
+    alive = np.array([[1, 0, 1, 1], [0, 1, 0, 0]], bool)
+    chosen = choose(found, alive, NO_JUDGED, MiningSettings(num_negatives=2), seed=0)
+    assert chosen.rows.tolist() == [[10, 12], [21, -1]]
+    assert chosen.positions.tolist() == [[0, 2], [1, -1]]
+    assert chosen.scores.tolist() == [[np.float32(0.9), np.float32(0.7)], [np.float32(0.8), -np.inf]]
+    assert not chosen.judged.any()
+
+
+def test_items_judged_irrelevant_come_first_and_once_wherever_they_stand() -> None:
+    found = candidates([[10, 11, 12], [20, 21, 22], [30, 31, 32]])
+    marks = judged((0, 12, 0.7), (0, 99, 0.1), (2, 98, 0.5))  # 12 is among the hits, 99 and 98 are not
+    chosen = choose(found, np.ones((3, 3), bool), marks, MiningSettings(num_negatives=3), seed=0)
+    assert chosen.rows.tolist() == [[12, 99, 10], [20, 21, 22], [98, 30, 31]]
+    assert chosen.positions.tolist() == [[-1, -1, 0], [0, 1, 2], [-1, 0, 1]]
+    assert chosen.judged.astype(int).tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_more_judged_items_than_negatives_are_cut_at_n_best_first() -> None:
+    marks = judged((0, 7, 0.9), (0, 8, 0.5), (0, 9, 0.1))
+    chosen = choose(candidates([[10, 11]]), np.ones((1, 2), bool), marks, MiningSettings(num_negatives=2), seed=0)
+    assert chosen.rows.tolist() == [[7, 8]]
+
+
+def test_a_query_is_never_its_own_negative_even_if_judged_irrelevant() -> None:
+    marks = judged((0, 5, 1.0), (0, 8, 0.5))
+    chosen = choose(candidates([[10, 11]], self_rows=[5]), np.ones((1, 2), bool), marks,
+                    MiningSettings(num_negatives=3), seed=0)
+    assert chosen.rows.tolist() == [[8, 10, 11]]
+
+
+def test_uniform_choice_is_fair_sorted_and_follows_query_item_and_seed_only() -> None:
+    queries, width, settings = 3000, 12, MiningSettings(num_negatives=4, choose="uniform")
+    rows = [[100 * query + place for place in range(width)] for query in range(queries)]
+    found, alive = candidates(rows), np.ones((queries, width), bool)
+    alive[:, 5] = False
+    chosen = choose(found, alive, NO_JUDGED, settings, seed=3)
+    assert (np.diff(chosen.positions, axis=1) > 0).all()
+    counts = np.bincount(chosen.positions.ravel(), minlength=width)
+    want = queries * 4 / 11
+    assert counts[5] == 0
+    assert np.abs(np.delete(counts, 5) - want).max() < 5 * np.sqrt(want)
+    assert (choose(found, alive, NO_JUDGED, settings, seed=4).rows != chosen.rows).mean() > 0.5
+    half = Candidates(*(getattr(found, field.name)[1000:] for field in fields(Candidates)))
+    assert np.array_equal(choose(half, alive[1000:], NO_JUDGED, settings, seed=3).rows, chosen.rows[1000:])
+
+
+def test_uniform_choice_of_fewer_than_n_takes_all() -> None:
+    chosen = choose(candidates([[3, 4, 5, -1]]), np.array([[1, 0, 1, 0]], bool), NO_JUDGED,
+                    MiningSettings(num_negatives=3, choose="uniform"), seed=0)
+    assert chosen.rows.tolist() == [[3, 5, -1]]
+
+
+def test_hits_of_uneven_length_become_dense() -> None:
+    table = pa.table({"item_rows": pa.array([[4, 2], [], [7]], pa.list_(pa.int64())),
+                      "scores": pa.array([[0.5, 0.25], [], [1.0]], pa.list_(pa.float32()))})
+    rows, scores = dense_hits(table)
+    assert rows.tolist() == [[4, 2], [-1, -1], [7, -1]]
+    assert scores.tolist() == [[0.5, 0.25], [-np.inf, -np.inf], [1.0, -np.inf]]
+    assert dense_hits(table.slice(1, 1))[0].tolist() == [[-1]]
+
+
+def test_counts_add_up() -> None:
+    total = Counts()
+    for _ in range(2):
+        total.add(Counts(queries=2, chosen=3, dropped={"self": 1}, hardness=np.ones(400, np.int64)))
+    assert (total.queries, total.chosen, total.dropped, int(total.hardness.sum())) == (4, 6, {"self": 2}, 800)
+
+
+def write_hits(world: World, folder: str, block: int, num_hits: int) -> list[Part]:
+    """What a search leaves, without Ray."""
+    writer = BlockActor(world.search_task(folder, num_hits))
+    parts = []
+    for number in plan_blocks(np.arange(len(world.query_matrix)), block):
+        loaded = writer.load(number)
+        scores, rows = exact_topk(loaded.vectors, Shard(world.item_matrix, "faiss"), num_hits)
+        owner = np.repeat(np.arange(len(loaded.query_rows)), np.diff(loaded.label_offsets))
+        labels = canonical_scores(loaded.vectors[owner], world.item_matrix, loaded.label_rows[:, None])[:, 0]
+        parts.append(writer.write(number, loaded, BlockHits(scores, rows, labels, 0.0))[0])
+    return parts
+
+
+def mine_task(world: World, hits: list[Part], folder: str, settings: MiningSettings, seed: int = 1) -> MineTask:
+    return MineTask(world.store, hits, world.labels, world.corpus, world.queries, settings, folder, seed)
+
+
+def mine_all(task: MineTask) -> tuple[pa.Table, Counts]:
+    total, tables, side = Counts(), [], load_side(task)
+    for number in range(len(task.hits)):
+        part, counts = mine_block(task, number, side)
+        assert part.path == f"{task.folder}/{part_name(number)}"
+        tables.append(read_part(task.store, part.path))
+        total.add(counts)
+    return pa.concat_tables(tables), total
+
+
+def slow_negatives(world: World, settings: MiningSettings) -> list[list[dict[str, Any]]]:
+    """Strategy "top" straight from the rules, one candidate at a time."""
+    corpus = read_parts(world.store, world.corpus).to_pylist()
+    self_rows = read_parts(world.store, world.queries)["item_row"].to_pylist()
+    result = []
+    for query, vector in enumerate(world.query_matrix):
+        products = [float(np.float32((vector.astype(np.float64) * item).sum())) for item in world.item_matrix]
+        hits = sorted(range(len(products)), key=lambda row: (-products[row], row))[: settings.num_hits]
+        positives = [row for (owner, row), score in world.judged.items() if owner == query and score > 0]
+        bad = [row for (owner, row), score in world.judged.items() if owner == query and score == 0]
+        groups = {corpus[row]["group_code"] for row in positives} - {-1}
+        texts = {corpus[row]["text_code"] for row in positives}
+        genres = {genre for row in positives for genre in corpus[row]["genres"]}
+        best = [{"item_id": f"i{row}", "score": products[row], "position": -1, "source": "judged"}
+                for row in sorted(bad, key=lambda row: (-products[row], row)) if row != self_rows[query]]
+        for place, row in enumerate(hits):
+            lowest = np.float32(min((products[item] for item in positives), default=np.inf))
+            limit = lowest - abs(lowest) * np.float32(settings.relative_margin or 0) if positives else np.inf
+            first = corpus[row]["text_code"] not in [corpus[other]["text_code"] for other in hits[:place]]
+            if (row not in positives and row not in bad and corpus[row]["group_code"] not in groups
+                    and corpus[row]["text_code"] not in texts and first and row != self_rows[query]
+                    and not genres & set(corpus[row]["genres"]) and products[row] <= limit):
+                best.append({"item_id": f"i{row}", "score": products[row], "position": place, "source": "model"})
+        result.append(best[: settings.num_negatives])
+    return result
+
+
+SETTINGS = MiningSettings(num_hits=40, num_negatives=6, rules=(Rule(column="genres", keep="disjoint"),))
+
+
+def test_mining_equals_the_slow_reference(new_world: Callable[..., World]) -> None:
+    world = new_world()
+    table, counts = mine_all(mine_task(world, write_hits(world, "hits", 16, 40), "negatives", SETTINGS))
+    want = slow_negatives(world, SETTINGS)
+    assert table["negatives"].to_pylist() == want
+    assert table["query_id"].to_pylist() == [f"q{row}" for row in range(50)]
+    assert table["query_row"].to_pylist() == list(range(50))
+    assert [[f"i{row}" for row in rows] for rows in table["negative_rows"].to_pylist()] == [
+        [item["item_id"] for item in items] for items in want]
+    assert table["positive_ids"].to_pylist() == [
+        [f"i{row}" for (owner, row), score in world.judged.items() if owner == query and score > 0]
+        for query in range(50)]
+    sizes = [len(items) for items in want]
+    assert (counts.queries, counts.chosen) == (50, sum(sizes))
+    assert counts.queries_short == sum(size < 6 for size in sizes)
+    assert counts.queries_empty == sum(size == 0 for size in sizes)
+    assert counts.judged == sum(item["source"] == "judged" for items in want for item in items)
+    assert counts.candidates == 50 * 40 == counts.survivors + sum(counts.dropped.values())
+
+
+@pytest.mark.parametrize("strategy", ["top", "uniform"])
+def test_negatives_do_not_depend_on_the_block_size(new_world: Callable[..., World], strategy: str) -> None:
+    world = new_world()
+    settings = SETTINGS.model_copy(update={"choose": strategy})
+    tables, totals = [], []
+    for block in (1, 7, 50):
+        hits = write_hits(world, f"hits-{block}", block, 40)
+        table, total = mine_all(mine_task(world, hits, f"negatives-{block}", settings))
+        tables.append(table)
+        totals.append({**vars(total), "hardness": total.hardness.tolist()})
+    assert tables[0].equals(tables[1])
+    assert tables[0].equals(tables[2])
+    assert totals[0] == totals[1] == totals[2]
+
+
+def test_mining_again_gives_the_same_bytes_and_another_seed_others(new_world: Callable[..., World]) -> None:
+    world = new_world()
+    hits = write_hits(world, "hits", 50, 40)
+    settings = SETTINGS.model_copy(update={"choose": "uniform", "num_negatives": 3})
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        mine_all(mine_task(world, hits, folder, settings, seed))
+    first, again, other = (world.store.read_bytes(f"{folder}/{part_name(0)}") for folder in "abc")
+    assert first == again
+    assert first != other
+
+
+def test_queries_without_labels_and_a_corpus_smaller_than_k_are_mined(new_world: Callable[..., World]) -> None:
+    world = new_world(items=5, queries=3)
+    hits = write_hits(world, "hits", 2, 40)
+    empty = pa.table({name: pa.array([], pa.int64()) for name in ("query_row", "item_row", "score")})
+    side = load_side(mine_task(world, hits, "n", MiningSettings(num_hits=40)))
+    unlabelled = Labels.from_tables(empty, pa.table({"group_code": [-1] * 5, "text_code": range(5)}), 3)
+    assert not unlabelled.positives(np.arange(3))[1].size
+    table, counts = mine_all(mine_task(world, hits, "n", MiningSettings(num_hits=40, relative_margin=None)))
+    assert table.num_rows == 3
+    assert counts.candidates == 15
+    assert side.labels.num_items == 5
+
+
+@pytest.mark.cluster
+def test_mining_in_ray_tasks_equals_mining_here(new_world: Callable[..., World], ray_local: ClusterSize) -> None:
+    world = new_world()
+    hits = write_hits(world, "hits", 7, 40)
+    want, total = mine_all(mine_task(world, hits, "here", SETTINGS))
+    parts, counts = mine(mine_task(world, hits, "there", SETTINGS), retries=0)
+    assert read_parts(world.store, parts).equals(want)
+    assert {**vars(counts), "hardness": 0} == {**vars(total), "hardness": 0}
+    assert np.array_equal(counts.hardness, total.hardness)

@@ -1,0 +1,144 @@
+"""Exact top-k: equals a float64 brute force, ties by smaller row, the same for every engine and blocking."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.tables import F32, I64
+from mining import topk
+from mining.topk import SLACK, Engine, Shard, canonical_scores, exact_topk, order_hits
+
+ENGINES: tuple[Engine, ...] = ("faiss", "torch")
+
+
+def unit(shape: tuple[int, int], seed: int) -> F32:
+    vectors = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def slow_topk(queries_QD: F32, items_ND: F32, num_hits: int) -> tuple[F32, I64]:
+    """Every pair in float64, rounded once, sorted by (-score, row), padded."""
+    scores_QN = (queries_QD.astype(np.float64)[:, None, :] * items_ND.astype(np.float64)[None]).sum(-1)
+    scores = np.full((len(queries_QD), num_hits), -np.inf, np.float32)
+    rows = np.full((len(queries_QD), num_hits), -1, np.int64)
+    for query, line in enumerate(scores_QN.astype(np.float32)):
+        best = sorted(range(len(items_ND)), key=lambda row: (-line[row], row))[:num_hits]
+        scores[query, : len(best)], rows[query, : len(best)] = line[best], best
+    return scores, rows
+
+
+def check(queries_QD: F32, items_ND: F32, num_hits: int, engine: Engine) -> None:
+    scores, rows = exact_topk(queries_QD, Shard(items_ND, engine), num_hits)
+    want_scores, want_rows = slow_topk(queries_QD, items_ND, num_hits)
+    assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
+    assert np.array_equal(rows, want_rows)
+    assert np.array_equal(scores, want_scores)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_topk_worked_by_hand(engine: Engine) -> None:
+    items = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0], [1, 0]], np.float32)
+    queries = np.array([[1, 0], [0, -1]], np.float32)
+    scores, rows = exact_topk(queries, Shard(items, engine), 6)
+    assert rows.tolist() == [[0, 4, 2, 1, 3, -1], [0, 3, 4, 2, 1, -1]]
+    assert scores[0].tolist() == [1, 1, np.float32(0.6), 0, -1, -np.inf]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("queries", "items", "dimension", "num_hits"), [
+    (50, 500, 32, 10),
+    (3, 500, 384, 100),  # another code path of FAISS: few queries
+    (30, 20, 8, 50),  # K > N
+    (1, 1, 4, 1),
+    (5, 1, 4, 3),
+    (1, 300, 16, 300),  # K = N
+    (7, 117, 16, 100),  # one item more than is proposed
+])
+def test_topk_equals_the_brute_force(queries: int, items: int, dimension: int, num_hits: int, engine: Engine) -> None:
+    check(unit((queries, dimension), 1), unit((items, dimension), 2), num_hits, engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("better", [0, 3, 50])
+def test_many_identical_vectors_at_the_edge_come_by_smaller_row(engine: Engine, better: int) -> None:
+    # 200 items tie at the edge of K = 10 or around it: far more than the slack
+    query = unit((1, 24), 3)
+    tied = unit((1, 24), 4)
+    near = (query + 0.1 * unit((better, 24), 5)) if better else np.zeros((0, 24), np.float32)
+    near /= np.maximum(np.linalg.norm(near, axis=1, keepdims=True), 1e-9)
+    far = -query.repeat(100, axis=0)
+    items = np.concatenate([near, tied.repeat(200, axis=0), far]).astype(np.float32)
+    items = items[np.random.default_rng(6).permutation(len(items))]
+    for num_hits in (10, 60):
+        assert num_hits + SLACK < 200
+        check(np.concatenate([query, unit((4, 24), 7)]), items, num_hits, engine)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 6), st.integers(1, 60), st.integers(1, 5), st.integers(1, 70), st.sampled_from(ENGINES))
+def test_topk_of_coarse_vectors_full_of_ties_equals_the_brute_force(
+    queries: int, items: int, dimension: int, num_hits: int, engine: Engine,
+) -> None:
+    generator = np.random.default_rng(queries * 100 + items)
+
+    def coarse(count: int) -> F32:
+        vectors = generator.integers(-1, 2, (count, dimension)).astype(np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1).astype(np.float32)
+
+    check(coarse(queries), coarse(items), num_hits, engine)
+
+
+def test_the_engines_give_the_same_bytes_also_for_near_ties() -> None:
+    base = unit((40, 64), 8)
+    items = np.concatenate([base + np.float32(1e-7) * unit((40, 64), seed) for seed in range(20)])
+    queries = unit((25, 64), 9)
+    by_faiss, by_torch = (exact_topk(queries, Shard(items, engine), 30) for engine in ENGINES)
+    assert by_faiss[0].tobytes() == by_torch[0].tobytes()
+    assert by_faiss[1].tobytes() == by_torch[1].tobytes()
+
+
+def test_a_score_does_not_depend_on_what_is_scored_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, items = unit((9, 100), 10), unit((50, 100), 11)
+    index = np.random.default_rng(12).integers(-1, 50, (9, 40))
+    whole = canonical_scores(queries, items, index)
+    assert np.array_equal(np.isneginf(whole), index < 0)
+    for limit in (1, 800, 5 * 800, 45 * 800):  # one pair, a few columns, several queries at a time
+        monkeypatch.setattr(topk, "RESCORE_BYTES", limit)
+        assert canonical_scores(queries, items, index).tobytes() == whole.tobytes()
+    single = np.array([[canonical_scores(queries[[q]], items, index[[q], k : k + 1])[0, 0] for k in range(40)]
+                       for q in range(9)], np.float32)
+    assert single.tobytes() == whole.tobytes()
+    assert canonical_scores(queries, items, np.zeros((9, 0), np.int64)).shape == (9, 0)
+
+
+def test_proposals_that_are_off_by_float32_rounding_do_not_change_the_hits() -> None:
+    class Rough(Shard):
+        """An engine as inexact as float32 may be."""
+
+        def propose(self, queries_QD: F32, width: int) -> tuple[F32, I64]:
+            exact = queries_QD.astype(np.float64) @ self.vectors.T.astype(np.float64)
+            noise: npt.NDArray[np.float64] = np.random.default_rng(13).uniform(-1, 1, exact.shape)
+            rough = (exact + noise * queries_QD.shape[1] * 2.0**-24).astype(np.float32)
+            order = np.argsort(-rough, axis=1)[:, :width]
+            return np.take_along_axis(rough, order, axis=1), order
+
+    center = unit((1, 256), 14)
+    items = center + np.float32(2e-5) * unit((400, 256), 15)  # products that differ by less than the rounding
+    items /= np.linalg.norm(items, axis=1, keepdims=True)
+    scores, rows = exact_topk(center, Rough(items, "faiss"), 20)
+    want_scores, want_rows = slow_topk(center, items, 20)
+    assert np.array_equal(rows, want_rows)
+    assert np.array_equal(scores, want_scores)
+
+
+def test_order_puts_padding_last_and_smaller_rows_first() -> None:
+    scores = np.array([[0.5, -np.inf, 0.5, 0.9]], np.float32)
+    rows = np.array([[7, -1, 3, 9]])
+    got_scores, got_rows = order_hits(scores, rows, 3)
+    assert got_rows.tolist() == [[9, 3, 7]]
+    assert got_scores.tolist() == [[np.float32(0.9), 0.5, 0.5]]
+    assert order_hits(scores, rows, 9)[1].tolist() == [[9, 3, 7, -1]]
