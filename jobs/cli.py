@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cluster.errors import EXIT_CLUSTER, HardmineError, one_paragraph, unwrap
 from cluster.progress import Progress
-from cluster.storage import Store, StorageSettings
+from cluster.storage import StorageSettings, Store
 from jobs.config import Config, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,

@@ -145,7 +145,8 @@ def _finish(context: Context, ingested: Ingested, story: Story, prints: dict[str
         files = ray.get(remote.remote(context.store, folder, best.model, ingested.base))
         return Outcome(files=files, figures={"prefix": folder, "summary": summarise(context, story, folder)})
 
-    inputs = finish_inputs(context.config, prints) | {"evaluation": best.evaluation.key, "model": best.model and best.model.digest}
+    inputs = finish_inputs(context.config, prints)
+    inputs |= {"evaluation": best.evaluation.key, "model": best.model.digest if best.model else None}
     commit = context.stage("finish", "finish", folder="model", inputs=inputs, work=work)
     context.store.write_json("run.json", run_json(context, prints, started))
     summary: dict[str, Any] = commit.figures["summary"]

@@ -74,9 +74,9 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(rounds_table(summary))
     for line in uplifts(summary):
         console.print(line, highlight=False)
-    line = mined_against_random(summary)
-    if line:
-        console.print(line, highlight=False)
+    compared = mined_against_random(summary)
+    if compared:
+        console.print(compared, highlight=False)
     if summary.get("reason"):
         console.print(f"why it ended: {summary['reason']}", highlight=False)
     console.print(f"\nmodel:  {summary['model']}", highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import ArtifactError, ClusterError, DataError, one_paragraph
-from cluster.storage import Store, StorageSettings
+from cluster.storage import StorageSettings, Store
 
 CHUNK_ROWS = 65_536
 ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json")

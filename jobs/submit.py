@@ -113,11 +113,10 @@ def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
     for package in PACKAGES:
         for source in sorted((root / package).rglob("*")):
             inside = source.relative_to(root)
-            if source.suffix not in SHIPPED or source.is_symlink() or any(p.startswith((".", "__py")) for p in inside.parts):
-                continue
-            target = folder / inside
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
+            if source.suffix in SHIPPED and not hidden and not source.is_symlink():
+                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / inside)
     (folder / CONFIG_NAME).write_text(to_toml(config), encoding="utf-8")
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     if sum(sizes.values()) >= MAX_BYTES:
@@ -127,12 +126,178 @@ def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
 
 
 def to_toml(config: Config) -> str:
-    """`config` as TOML, every default written out. `cluster.address` is left out: a job belongs to its own cluster."""
-    values = config.model_dump(mode="json", exclude_none=True, exclude={"cluster": {"address"}})
-    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {_toml(value)}" for key, value in plain.items()]
-    for section in values.keys() - plain.keys():
-        lines += ["", f"[{section}]", *(f"{_key(key)} = {_toml(value)}" for key, value in values[section].items())]
+    """`config` as TOML with every default written out; reads back as an equal config."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    sections = {name: section for name, section in values.items() if isinstance(section, dict)}
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if name not in sections]
+    for name, section in sections.items():
+        lines += ["", f"[{name}]", *(f"{_toml_key(key)} = {_toml(value)}" for key, value in section.items())]
     text = "\n".join(lines) + "\n"
-    assert to_toml.__wrapped__(text) == config if hasattr(to_toml, "__wrapped__") else True
+    assert parse_config(tomllib.loads(text), source=CONFIG_NAME) == config
     return text
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, float):
+        return repr(value)  # json would write an infinity that TOML does not know
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one character only TOML escapes
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+def exit_code(status: str, driver_exit_code: int | None) -> int:
+    """The run's own exit code (0 to 3) where the job brought one; 3 where it was stopped, killed or never started."""
+    if status == "SUCCEEDED":
+        return 0
+    if status == "FAILED" and driver_exit_code in (1, 2, 3):
+        return driver_exit_code
+    return EXIT_CLUSTER
+
+
+def _last_words(job: str, details: Any, code: int, config: Config) -> str:
+    if code == 0:
+        return f"{job} has finished {config.name}: {config.root}"
+    if code != EXIT_CLUSTER:
+        return f"{job} ended with exit code {code}; its last lines above say why"
+    if details.driver_exit_code == EXIT_CLUSTER:
+        why = "failed; its last lines above say why"
+    elif str(details.status) == "STOPPED":
+        why = "was stopped"
+    else:
+        why = f"failed ({one_paragraph(details.message or 'Ray gives no reason')[:400]})"
+    keys = "; S3 keys are never sent with a job: the nodes need their own (instance role, service account, or Secret)"
+    return (f"{job} {why}. What is committed is kept: submit the same config again to go on"
+            f"{keys if is_s3(config.output) else ''}")
+
+
+@contextmanager
+def _client_environment(loopback: bool) -> Iterator[None]:
+    """The variables Ray's client reads, as --address means them, put back afterwards.
+
+    RAY_ADDRESS and RAY_API_SERVER_ADDRESS would override --address. `ray start` asks for a token as soon as there is
+    one, but the jobs client sends none unless told to: it is told to where a token is given, and where the
+    token file is this machine's own and so is the cluster.
+    """
+    home = Path.home() / ".ray" / "auth_token"
+    token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or (loopback and home.exists())
+    names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE")
+    before = {name: os.environ.pop(name, None) for name in names}
+    mode = before["RAY_AUTH_MODE"] or ("token" if token else None)
+    if mode is not None:
+        os.environ["RAY_AUTH_MODE"] = mode
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _answering(address: str) -> Iterator[None]:
+    """What goes wrong in a request to the dashboard, as a ClusterError."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ClusterError(f"the cluster at {address} wants a token ({str(error).splitlines()[0]}); set "
+                           f"RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to its token or RAY_AUTH_TOKEN_PATH to a file "
+                           f"with it; on KubeRay it lies in the Secret named as the cluster") from error
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # requests' errors are OSErrors
+        cause: BaseException = error
+        while cause.__context__ is not None:  # Ray says "failed to connect"; why is at the bottom
+            cause = cause.__context__
+        raise ClusterError(f"no good answer from a Ray dashboard at {address} ({type(cause).__name__}: "
+                           f"{one_paragraph(str(cause))[:300]}); check the address, that the cluster runs, and that its "
+                           f"port 8265 can be reached from here (ray dashboard, ssh -L, kubectl port-forward)") from error
+
+
+def _connect(address: str) -> Any:
+    """A client of the dashboard whose every request ends in bounded time. Raises ClusterError: none answers."""
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            return super()._do_request(method, endpoint, **({"timeout": (CONNECT_S, ANSWER_S)} | options))
+
+    for module in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
+    with _answering(address):
+        return Client(address)
+
+
+def _nodes_are_here(address: str) -> bool:
+    """Whether all nodes run on this machine: a loopback address may be the near end of a tunnel."""
+    from ray.util.state import list_nodes
+
+    with _answering(address):
+        nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")], timeout=int(ANSWER_S))
+    return all(_is_own(node.node_ip) for node in nodes)
+
+
+def _is_own(ip: str) -> bool:
+    """Whether `ip` is an address of this machine: only those can be bound."""
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((ip, 0))
+        except OSError:
+            return False
+        return True
+
+
+def _submit(client: Any, config: Config, *, here: bool, address: str) -> str:
+    """Package and submit; returns the job's id, which Ray invents: a fixed one would refuse the second try."""
+    job = config.model_copy(update={"cluster": config.cluster.model_copy(update={"address": None})})  # its own cluster
+    python = shlex.quote(sys.executable) if here else "python"
+    with tempfile.TemporaryDirectory(prefix="hardmine-job-") as folder:
+        stage_job(job, Path(folder))
+        with _answering(address):
+            return str(client.submit_job(
+                entrypoint=f"{python} {COMMAND}",
+                runtime_env={"working_dir": folder, "env_vars": QUIET},
+                metadata={"job_name": config.name},
+            ))
+
+
+def _follow(client: Any, job: str, address: str) -> Any:
+    """Print the job's log as it grows until the job has ended; returns Ray's details of it.
+
+    The log is polled: Ray's own follower may end while the job still runs (ray#51601), and a log that cannot be
+    had is no reason to lose sight of the job.
+
+    Raises:
+        ClusterError: the dashboard did not answer for `PATIENCE_S`.
+    """
+    shown, answered = 0, time.monotonic()
+    while True:
+        try:
+            with _answering(address):
+                details = client.get_job_info(job)
+            answered = time.monotonic()
+        except ClusterError as error:
+            if time.monotonic() - answered > PATIENCE_S:
+                raise ClusterError(f"lost sight of {job}, which may still run: {error}") from error
+        else:
+            shown += _print_log(client, job, shown, address)
+            if details.status.is_terminal():
+                return details
+        time.sleep(POLL_S if shown < SLOW_FROM_CHARS else SLOW_POLL_S)
+
+
+def _print_log(client: Any, job: str, shown: int, address: str) -> int:
+    try:
+        with _answering(address):
+            new = str(client.get_job_logs(job))[shown:]
+    except ClusterError:
+        return 0
+    sys.stdout.write(new)
+    sys.stdout.flush()
+    return len(new)

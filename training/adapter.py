@@ -49,7 +49,7 @@ class AdapterEncoder(Encoder):
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """[N, D] float32."""
-        base = functional.normalize(inputs["vectors"], dim=-1).to(self.up.weight.dtype)  # bfloat16 weights want their like
+        base = functional.normalize(inputs["vectors"], dim=-1).to(self.up.weight.dtype)  # bfloat16 weights
         moved = base + self.down(functional.relu(self.up(base)))
         return functional.normalize(self.norm(moved).float(), dim=-1)
 

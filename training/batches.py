@@ -46,9 +46,9 @@ class Batch:
 
     query_rows: I64
     positive_rows: I64
-    hard_BH: I64
+    hard_BH: I64  # noqa: N815
     """Mined negatives, -1 where a query has fewer."""
-    random_BR: I64
+    random_BR: I64  # noqa: N815
     item_rows: I64
     """[U] the distinct items, ascending: each is encoded once however many queries use it."""
     weights: npt.NDArray[np.float32]
@@ -114,9 +114,9 @@ class BatchPlan:
         order = np.argsort(keys, axis=1, kind="stable")
         turn = (epoch * self.hard + np.arange(self.hard))[None, :] % np.maximum(count, 1)[:, None]
         place = np.take_along_axis(order, turn, axis=1)
-        rows = data.negative_rows[np.minimum(data.negative_offsets[chosen][:, None] + place, len(data.negative_rows) - 1)]
+        index = np.minimum(data.negative_offsets[chosen][:, None] + place, len(data.negative_rows) - 1)
         used = np.arange(self.hard)[None, :] < count[:, None]
-        return np.where(used, rows, -1)
+        return np.where(used, data.negative_rows[index], -1)
 
 
 def hash_rows(seed: int, values: I64) -> npt.NDArray[np.uint64]:

@@ -90,7 +90,7 @@ def restore_engine(engine: Any, store: Store, state: TrainingState) -> None:
             target.write_bytes(data)
         found, _ = engine.load_checkpoint(str(local), tag=TAG)
         if found is None:  # DeepSpeed only warns
-            raise ArtifactError(f"DeepSpeed finds no checkpoint in what step {state.step} saved below {store.root}; delete "
-                                f"the folder `engine` and run again: the round's training starts anew")
+            raise ArtifactError(f"DeepSpeed finds no checkpoint in what step {state.step} saved below {store.root}; "
+                                f"delete the folder `engine` and run again: the round's training starts anew")
     finally:
         shutil.rmtree(local, ignore_errors=True)

@@ -25,7 +25,8 @@ def encode_rows(
     chosen = features.take(rows)
     packs = pack(chosen.lengths, budget)
     together = place.world > 1 and engine.zero_optimization_stage() == 3
-    missing = _most(len(packs), place) - len(packs) if together else 0  # asked first: a forward pass already waits for all
+    # asked before the first forward pass, which already waits for all ranks
+    missing = _most(len(packs), place) - len(packs) if together else 0
     outputs = [_forward(engine, chosen.take(index), place) for index in packs]
     joined = torch.cat(outputs)
     back = torch.empty(len(rows), dtype=torch.int64)

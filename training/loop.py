@@ -54,8 +54,8 @@ class Trainer:
                               task.settings.hard_negatives if task.negatives else 0, random,
                               task.seed * 1009 + task.round, place.rank, place.world)
         if self.plan.micro_steps < task.settings.accumulation:
-            raise ConfigError(f"an epoch has {self.plan.micro_steps} micro-step(s) of {task.settings.batch_size} queries on "
-                              f"each of {place.world} rank(s), fewer than training.accumulation = "
+            raise ConfigError(f"an epoch has {self.plan.micro_steps} micro-step(s) of {task.settings.batch_size} "
+                              f"queries on each of {place.world} rank(s), fewer than training.accumulation = "
                               f"{task.settings.accumulation}; lower training.accumulation or training.batch_size")
         self.check: ValidationSet | None = choose_validation(dev, near, self.tables.labels, task.settings, task.seed)
         self.source = fetch_folder(task.store, task.model, task.model_prefix)
@@ -83,7 +83,8 @@ class Trainer:
         if state is None:
             return
         if state.world != self.place.world:
-            self._say(f"a checkpoint of {state.world} rank(s) cannot go on with {self.place.world}: training starts anew")
+            self._say(f"a checkpoint of {state.world} rank(s) cannot go on with {self.place.world}: training starts "
+                      f"anew")
             forget_state(self.task.store, self.task.folder, self.place)  # the models it names will be replaced
             return
         restore_engine(self.engine, self.task.store, state)
@@ -146,9 +147,9 @@ class Trainer:
              f"{self.plan.batch_size * self.place.world / seconds:.1f} queries/s")
 
     def _diverged(self, what: str, step: int) -> str:
-        return (f"{what} no longer finite at step {step} of round {self.task.round}, with learning rate {self._rate():.2e} "
-                f"and temperature {self.task.settings.temperature}; lower training.learning_rate (try a third), or set "
-                f"training.precision = \"float32\". The rounds before this one are kept")
+        return (f"{what} no longer finite at step {step} of round {self.task.round}, with learning rate "
+                f"{self._rate():.2e} and temperature {self.task.settings.temperature}; lower training.learning_rate "
+                f"(try a third), or set training.precision = \"float32\". The rounds before this one are kept")
 
     def _rate(self) -> float:
         settings, total = self.task.settings, self.total_steps

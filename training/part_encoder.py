@@ -56,6 +56,7 @@ class MakeNormaliser:
                 raise DataError(f"{store.url(path)} has no `vector` column")
             on_progress(len(features))
             norms = np.linalg.norm(features.values.astype(np.float64), axis=1, keepdims=True)
-            return (features.values / norms).astype(np.float32)
+            unit: F32 = (features.values / norms).astype(np.float32)
+            return unit
 
         return encode

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.errors import ConfigError, one_paragraph
-from cluster.storage import Store, StorageSettings, is_s3
+from cluster.storage import StorageSettings, Store, is_s3
 from cluster.tables import csr_to_lists
 from training import st_format
 from training.encoder import read_json, write_json
@@ -57,8 +57,8 @@ def locate_model(name: str, storage: StorageSettings) -> Path:
         return Path(snapshot_download(name, ignore_patterns=["*.onnx", "*.h5", "*.msgpack", "onnx/*", "openvino/*"]))
     except Exception as error:  # the hub client raises OSError, HTTP and validation errors without a common base
         raise ConfigError(f"encoder.model: {name!r} is no folder here, and the hub did not give it "
-                          f"({type(error).__name__}: {one_paragraph(str(error))[:200]}); check the name, or download it "
-                          f"and give its folder") from error
+                          f"({type(error).__name__}: {one_paragraph(str(error))[:200]}); check the name, or download "
+                          f"it and give its folder") from error
 
 
 def _from_s3(url: str, storage: StorageSettings) -> Path:
@@ -129,8 +129,8 @@ def _shape_transformer(settings: EncoderSettings, source: Path, target: Path, ki
 
 def _shape_static(settings: EncoderSettings, source: Path, target: Path, kinds: list[str]) -> None:
     if set(kinds[1:]) - {"Normalize"}:
-        raise ConfigError(f"encoder.model: {source} has the modules {kinds}; a static model is a StaticEmbedding alone or "
-                          f"with Normalize; give another encoder.model")
+        raise ConfigError(f"encoder.model: {source} has the modules {kinds}; a static model is a StaticEmbedding alone "
+                          f"or with Normalize; give another encoder.model")
     if settings.max_length is not None:
         from tokenizers import Tokenizer as Fast
 
@@ -169,8 +169,8 @@ def _convert_weights(source: Path, target: Path) -> None:
     try:
         AutoModel.from_pretrained(str(source)).save_pretrained(str(target))
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"encoder.model: {source} cannot be loaded by transformers ({one_paragraph(str(error))[:300]}); "
-                          f"give a complete model folder") from error
+        raise ConfigError(f"encoder.model: {source} cannot be loaded by transformers "
+                          f"({one_paragraph(str(error))[:300]}); give a complete model folder") from error
 
 
 def model_limit(root: Path) -> int:
@@ -206,11 +206,12 @@ def _new_static(settings: EncoderSettings, texts: Sequence[str], target: Path, s
 
 
 def _rarity(tokenizer: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """a / (a + p(token)), a = 1e-3: frequent tokens start short (SIF, Arora 2017), so the untrained model matches words."""
+    """a / (a + p(token)), a = 1e-3 (SIF, Arora 2017): frequent tokens start short, an untrained model matches words."""
     counts = np.zeros(tokenizer.get_vocab_size(), np.float64)
     for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):
         np.add.at(counts, encoding.ids, 1.0)
-    return (1e-3 / (1e-3 + counts / max(1.0, counts.sum()))).astype(np.float32)
+    weights: npt.NDArray[np.float32] = (1e-3 / (1e-3 + counts / max(1.0, counts.sum()))).astype(np.float32)
+    return weights
 
 
 def _canonical(tokenizer_json: str) -> str:

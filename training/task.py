@@ -62,7 +62,8 @@ def load_tables(task: TrainTask) -> tuple[Tables, Examples, I64, I64]:
     judged = read_parts(task.store, task.labels)
     labels = Labels.from_tables(judged, corpus, queries.num_rows)
     split = np.asarray(queries["split"].to_pylist())
-    tables = Tables(load_features(task.store, task.query_features), load_features(task.store, task.item_features), labels)
+    queries_in, items_in = (load_features(task.store, parts) for parts in (task.query_features, task.item_features))
+    tables = Tables(queries_in, items_in, labels)
     examples = _examples(task, labels, np.flatnonzero(split == "train"), _query_weights(judged, queries.num_rows))
     near = np.zeros(0, np.int64)
     if task.near_misses:
@@ -94,7 +95,8 @@ def _mined(task: TrainTask, train: I64, num_queries: int) -> tuple[I64, I64]:
     starts[table["query_row"].to_numpy()] = offsets[:-1]
     # put the lists into the order of `train`
     order = np.concatenate([np.arange(starts[q], starts[q] + counts[q]) for q in train]) if len(rows) else rows
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[train])]), rows[order.astype(np.int64)].astype(np.int64)
+    in_order = rows[order.astype(np.int64)].astype(np.int64)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[train])]), in_order
 
 
 def _query_weights(judged: Any, num_queries: int) -> Any:

@@ -36,7 +36,8 @@ class Telemetry:
         """One micro-step."""
         # six digits that count: a learning rate of 1.3e-6 must not become 1e-6. The mean is over the same figures, so
         # that a resumed run, which reads them back, comes to the same one
-        rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in figures.items()}
+        rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value
+                   for name, value in figures.items()}
         self._losses.append(float(rounded["loss"]))
         if self._active:
             self._text.append(json.dumps(rounded))

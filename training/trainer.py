@@ -61,7 +61,6 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
 
 
 def _fit(task: TrainTask, pool: PoolSize) -> None:
-    import ray.train
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.commits import Ledger
-from cluster.storage import Store, StorageSettings
+from cluster.storage import StorageSettings, Store
 from cluster.tables import load_vectors, read_parts
 from jobs.catalogue import generate_catalogue
 from jobs.demo_transformer import write_small_transformer
@@ -183,5 +183,5 @@ cpus = 2
     assert not (tmp_path / "adapter/commits/round-01-train.json").exists()
     summary = hardmine("run", str(config), cache=tmp_path / "cache")
     assert [row["round"] for row in summary["rounds"]] == [1]
-    embedded = [path for path in (tmp_path / "adapter/commits").glob("embed-*.json")]
+    embedded = list((tmp_path / "adapter/commits").glob("embed-*.json"))
     assert len(embedded) == 2, "the given vectors and the trained adapter's, nothing twice"

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ import torch.distributed as dist
 from transformers.utils import logging
 
 from cluster.errors import HardmineError
-from cluster.folders import fetch_folder, folder_digest, upload_folder
-from cluster.storage import Store, StorageSettings
-from cluster.tables import Part, csr_to_lists, part_name, vectors_to_column, write_part
+from cluster.folders import fetch_folder, upload_folder
+from cluster.storage import StorageSettings, Store
+from cluster.tables import Part, part_name, vectors_to_column, write_part
 from training.adapter import new_adapter_folder
 from training.encoder import load_encoder
 from training.engine import Place, full_state
@@ -35,7 +36,7 @@ from training.settings import EncoderSettings, TrainingSettings
 from training.task import TrainTask
 
 NUM_ITEMS, NUM_TRAIN, NUM_DEV, TOPICS, JOINED_BATCH = 90, 96, 12, 15, 8
-WORDS = [f"{first}{second}" for first in ("ba", "de", "ko", "lu", "mi", "zo") for second in ("ra", "ne", "sti", "gor", "pa")]
+WORDS = [start + end for start in ("ba", "de", "ko", "lu", "mi", "zo") for end in ("ra", "ne", "sti", "gor", "pa")]
 Figures = dict[str, Any]
 
 
@@ -52,7 +53,7 @@ def write(store: Store, name: str, table: pa.Table, cuts: int = 2) -> list[Part]
     """A table in `cuts` parts."""
     edges = np.linspace(0, table.num_rows, cuts + 1).astype(int)
     return [write_part(store, f"{name}/{part_name(i)}", table.slice(low, high - low), first_row=int(low))
-            for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True))]
+            for i, (low, high) in enumerate(pairwise(edges))]
 
 
 def label_table(rng: np.random.Generator) -> pa.Table:
@@ -144,7 +145,7 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
     return tasks
 
 
-class Killed(RuntimeError):
+class KilledError(RuntimeError):
     """Stands for a worker that dies after an epoch's state was saved."""
 
 
@@ -178,7 +179,7 @@ class Runs:
             noted["end"], noted["moved"] = end.tolist(), (end - start).tolist()
             if check_model:
                 noted["recall_of_best"] = slow_recall(trainer, noted["result"]["best"])
-        except (HardmineError, Killed) as error:
+        except (HardmineError, KilledError) as error:
             noted["error"] = f"{type(error).__name__}: {error}"
         if trainer is not None:
             trainer.engine.destroy()
@@ -215,7 +216,7 @@ def slow_recall(trainer: Trainer, best: Figures) -> float:
 def kill_after(epoch: int) -> Callable[[Figures], None]:
     def act(figures: Figures) -> None:
         if figures["epoch"] == epoch:
-            raise Killed(f"after epoch {epoch}")
+            raise KilledError(f"after epoch {epoch}")
 
     return act
 

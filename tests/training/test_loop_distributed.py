@@ -1,10 +1,11 @@
-"""The training loop with DeepSpeed on two gloo ranks: equal to one rank, to itself after a kill, and careful in failure."""
+"""The training loop with DeepSpeed on two gloo ranks: equal to one rank, to itself after a kill, careful in failure."""
 
 import json
 import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_the_kept_folder_has_the_recall_that_was_recorded(two: Report, name: str
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(two: Report, stage: int) -> None:
     killed, resumed, undisturbed = two[f"killed-{stage}"], two[f"resumed-{stage}"], two[f"zero-{stage}"]
-    assert killed["error"].startswith("Killed")
+    assert killed["error"].startswith("KilledError")
     assert len(killed["lines"]) == 12
     assert resumed["started_at"] == 1
     assert losses(resumed) == losses(undisturbed)
@@ -129,7 +130,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(two: Report, stage: int
 
 
 def test_another_world_size_starts_anew(two: Report, one: Report) -> None:
-    assert two["other-world-before"]["error"].startswith("Killed")
+    assert two["other-world-before"]["error"].startswith("KilledError")
     assert one["other-world"]["started_at"] == 0
     assert losses(one["other-world"]) == losses(one["adapter"])
 
@@ -167,7 +168,7 @@ def test_the_learning_rate_moves_with_every_step_and_moves_the_weights(two: Repo
     rates = column(two["adapter"], "learning_rate")
     assert rates[0] == pytest.approx(2.5e-4), "the first of two warm-up steps"
     assert rates[1] == pytest.approx(5e-4)
-    assert all(later < earlier for earlier, later in zip(rates[1:], rates[2:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates[1:]))
     assert 0 < rates[-1] < 1e-5
     # AdamW moves a weight by the learning rate at most (and a little, for its first steps)
     assert 0.1 * sum(rates) < np.abs(two["adapter"]["moved"]).max() < 1.5 * sum(rates)
