@@ -102,18 +102,24 @@ class Watch:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
+        started = time.monotonic()
+        self._take()  # what the stage before left
+        known: dict[str, str] = {}
+        while not self._stop.wait(self._progress.interval_s):
+            known |= self._take()
+            text = " · ".join(known[name] for name in sorted(known)) or "starting"
+            self._progress.show(f"  {self._stage}  {time.monotonic() - started:5.0f} s  {text}")
+
+    def _take(self) -> dict[str, str]:
         import ray
 
-        started = time.monotonic()
-        while not self._stop.wait(self._progress.interval_s):
-            if self._progress.mailbox is None or not ray.is_initialized():
-                continue
-            try:
-                messages = ray.get(self._progress.mailbox.take.remote(), timeout=5)
-            except (ray.exceptions.RayError, TimeoutError):  # progress never stops a run
-                continue
-            text = " · ".join(messages[name] for name in sorted(messages)) or "working"
-            self._progress.show(f"  {self._stage}  {time.monotonic() - started:5.0f} s  {text}")
+        if self._progress.mailbox is None or not ray.is_initialized():
+            return {}
+        try:
+            messages: dict[str, str] = ray.get(self._progress.mailbox.take.remote(), timeout=5)
+        except (ray.exceptions.RayError, TimeoutError):  # progress never stops a run
+            return {}
+        return messages
 
 
 def post(mailbox: Any, sender: str, text: str) -> None:

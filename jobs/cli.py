@@ -74,12 +74,15 @@ def demo(
     _run(settings, json_output, takeover)
 
 
-def _stage(kind: str, name: str, makes: frozenset[str], config: Path, overrides: list[str] | None, json_output: bool,
+def _stage(kind: str, name: str, config: Path, overrides: list[str] | None, *, json_output: bool,
            takeover: bool) -> None:
     from jobs.context import Only
     from jobs.driver import run_stage
+    from jobs.order import refuse_out_of_order
 
-    commit = run_stage(load_config(config, overrides or []), Only(name, makes), progress=Progress(), takeover=takeover)
+    settings = load_config(config, overrides or [])
+    refuse_out_of_order(settings, name, MAKES[kind])
+    commit = run_stage(settings, Only(name, MAKES[kind]), progress=Progress(), takeover=takeover)
     value = {"stage": kind, "name": commit.name, "key": commit.key, "seconds": commit.seconds,
              "rows": {table: commit.rows(table) for table in commit.tables}} | commit.figures
     _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
@@ -98,9 +101,13 @@ MAKES = {
 def embed(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = -1, json_output: Json = False,
           takeover: Takeover = False) -> None:
     """Embed corpus and queries with the model of --round (-1: off the shelf)."""
+    from jobs.order import refuse_untrained
     from jobs.stages_alone import embed_round
 
-    commit = embed_round(load_config(config, overrides or []), round_number, progress=Progress(), takeover=takeover)
+    settings = load_config(config, overrides or [])
+    if round_number >= 0:
+        refuse_untrained(settings, round_number)
+    commit = embed_round(settings, round_number, progress=Progress(), takeover=takeover)
     value = {"stage": "embed", "name": commit.name, "key": commit.key, "seconds": commit.seconds,
              "rows": {table: commit.rows(table) for table in commit.tables}}
     _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
@@ -110,21 +117,21 @@ def embed(config: ConfigFile, overrides: Overrides = None, *, round_number: Roun
 def search(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 1, json_output: Json = False,
            takeover: Takeover = False) -> None:
     """Find the nearest items of every training query for mining in --round."""
-    _stage("search", f"round-{round_number:02d}-search", MAKES["search"], config, overrides, json_output, takeover)
+    _stage("search", f"round-{round_number:02d}-search", config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
 def mine(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 1, json_output: Json = False,
          takeover: Takeover = False) -> None:
     """Choose the negatives of --round; embeds and searches first where that is missing."""
-    _stage("mine", f"round-{round_number:02d}-mine", MAKES["mine"], config, overrides, json_output, takeover)
+    _stage("mine", f"round-{round_number:02d}-mine", config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
 def train(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 0, json_output: Json = False,
           takeover: Takeover = False) -> None:
     """Train --round on its negatives."""
-    _stage("train", f"round-{round_number:02d}-train", MAKES["train"], config, overrides, json_output, takeover)
+    _stage("train", f"round-{round_number:02d}-train", config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -132,7 +139,7 @@ def evaluate(config: ConfigFile, overrides: Overrides = None, *, round_number: R
              json_output: Json = False, takeover: Takeover = False) -> None:
     """Measure the model of --round (-1: off the shelf)."""
     name = "baseline-evaluate" if round_number < 0 else f"round-{round_number:02d}-evaluate"
-    _stage("evaluate", name, MAKES["evaluate"], config, overrides, json_output, takeover)
+    _stage("evaluate", name, config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -142,7 +149,7 @@ def status(output: Annotated[str, typer.Argument(help="The run's folder, <output
     """Show what is committed, who is writing, and the figures so far."""
     from jobs.status import as_json, read_status, show_status
 
-    found = read_status(Store(output, StorageSettings(endpoint=endpoint)))
+    found = read_status(Store(output, StorageSettings(endpoint=endpoint, attempts=2)))
     _emit(as_json(found), json_output, lambda console: show_status(console, found))
 
 
@@ -159,13 +166,14 @@ def submit(config: ConfigFile, overrides: Overrides = None, *,
 def main() -> None:
     """Entry point: every error is one paragraph and an exit code, never a traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer.Exit comes back as its code
     except SystemExit:
         raise
     except KeyboardInterrupt:
         _fail("interrupted; what is committed is kept: run the same command again to go on", 130)
     except BaseException as error:
         _handle(error)
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 def _handle(error: BaseException) -> None:
@@ -173,13 +181,15 @@ def _handle(error: BaseException) -> None:
     if isinstance(cause, HardmineError):
         _fail(str(cause), cause.exit_code)
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the command line
-        _fail(error.format_message(), 2)
+        reason = error.format_message() or "no command given"
+        _fail(f"{reason.rstrip('.')}; `hardmine --help` lists the commands, `hardmine COMMAND --help` what each takes", 2)
     if type(error).__name__ in ("Exit", "Abort"):
         raise SystemExit(getattr(error, "exit_code", 1))
     with tempfile.NamedTemporaryFile("w", prefix="hardmine-", suffix=".log", delete=False) as log:
         traceback.print_exception(error, file=log)
-    _fail(f"something failed that hardmine did not expect ({type(error).__name__}: {one_paragraph(str(error))[:400]}); what "
-          f"is committed is kept, and the same command goes on from there. The details are in {log.name}", EXIT_CLUSTER)
+    _fail(f"something failed that hardmine did not expect ({type(error).__name__}: {one_paragraph(str(error))[:400]}); "
+          f"what is committed is kept, and the same command goes on from there. The details are in {log.name}",
+          EXIT_CLUSTER)
 
 
 def _fail(message: str, code: int) -> None:

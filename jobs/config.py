@@ -5,7 +5,6 @@ Importing this loads no torch, ray, faiss or deepspeed.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,12 @@ from cluster.errors import ConfigError
 from cluster.resources import ClusterSettings
 from cluster.storage import StorageSettings, is_s3
 from eval.settings import EvaluationSettings
+from jobs.config_errors import KEYS_ADVICE, explain
+from jobs.templates import check_template
 from mining.settings import MiningSettings
 from training.settings import EncoderSettings, TrainingSettings
 
-SECRET_NAMES = ("access_key", "secret", "secret_key", "password", "token", "key")
+SOURCES = ("corpus", "queries", "qrels", "folder")
 
 
 class DataSettings(BaseModel):
@@ -52,11 +53,14 @@ class DataSettings(BaseModel):
         tables = {"corpus": self.corpus, "queries": self.queries, "qrels": self.qrels}
         given = [name for name, value in tables.items() if value]
         if self.folder and given:
-            raise ValueError(f"data.folder and data.{given[0]} are both set; give either a BEIR folder or the three tables")
+            raise ValueError(f"data.folder and data.{given[0]} are both set; give either a BEIR folder or the three "
+                             f"tables, not both")
         if not self.folder and len(given) < 3:
             missing = [f"data.{name}" for name in tables if name not in given]
-            raise ValueError(f"{', '.join(missing)} not set: give corpus, queries and qrels, or data.folder for a folder "
-                             f"in BEIR layout")
+            raise ValueError(f"{', '.join(missing)} not set: give corpus, queries and qrels, or data.folder for a "
+                             f"folder in BEIR layout")
+        for name in ("item_text", "query_text"):
+            check_template(getattr(self, name), f"data.{name}")
         return self
 
 
@@ -84,7 +88,7 @@ class Config(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     """Name of the run: the folder below `output`. Letters, digits, dot, dash, underscore."""
-    output: str
+    output: Annotated[str, Field(min_length=1)]
     """Local folder or s3:// prefix for runs."""
     data: DataSettings
     encoder: EncoderSettings
@@ -94,6 +98,24 @@ class Config(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     cluster: ClusterSettings = ClusterSettings()
     storage: StorageSettings = StorageSettings()
+
+    @model_validator(mode="after")
+    def _addresses_are_usable(self) -> Config:
+        addresses = {"output": self.output, "encoder.model": self.encoder.model} | {
+            f"data.{name}": getattr(self.data, name) for name in SOURCES}
+        for key, address in addresses.items():
+            if address is not None and is_s3(address) and "@" in address.split("/")[2]:
+                raise ValueError(f"{key}: an s3:// address must not hold keys; {KEYS_ADVICE}")
+            if address is not None and "://" in address and not is_s3(address):
+                raise ValueError(f"{key}: expected a local path or s3://bucket/prefix, found {address!r}")
+            if address is not None and is_s3(address) and not address.split("/")[2]:
+                raise ValueError(f"{key}: expected s3://bucket/prefix, found {address!r} without a bucket")
+        endpoint = self.storage.endpoint
+        if endpoint is not None and "@" in endpoint:
+            raise ValueError(f"storage.endpoint must not hold keys; {KEYS_ADVICE}")
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"storage.endpoint: expected http://host:port or https://host, found {endpoint!r}")
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
@@ -122,18 +144,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"there is no config file {path}; `hardmine demo` needs none, and the README shows one of ten "
-                          f"lines") from None
+        raise ConfigError(f"there is no config file {path}; `hardmine demo` needs none, and the README shows one of "
+                          f"ten lines") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as a text file ({error})") from error
+        raise ConfigError(f"expected a text file in UTF-8 at {path}, found something else ({error}); give the TOML file "
+                          f"of the run") from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}; texts need quotes (name = \"catalogue\"), sections "
                           f"brackets ([data])") from error
-    for override in overrides:
-        _override(values, override)
-    return parse_config(values, source=str(path), folder=path.parent)
+    keys = [_override(values, override) for override in overrides]
+    source = f"{path} with {', '.join(keys)} from the command line" if keys else str(path)
+    return parse_config(values, source=source, folder=path.parent)
 
 
 def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = None) -> Config:
@@ -141,90 +164,53 @@ def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = N
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, source)) from None
+        raise ConfigError(explain(error, Config, source)) from None
     return _absolute(config, folder) if folder is not None else config
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def _override(values: dict[str, Any], override: str) -> str:
+    """Put one override over the values; returns its key. Messages show no value: it may be a secret."""
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"expected an override of the form section.key=value, found {override!r}; for example "
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        found = repr(key) if equals else f"{override!r} without \"=\""
+        raise ConfigError(f"expected an override of the form section.key=value, found {found}; for example "
                           f"training.epochs=2")
-    *sections, name = [part.strip() for part in key.split(".")]
+    *sections, name = parts
     place: Any = values
-    for section in sections:
+    for number, section in enumerate(sections, start=1):
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+            above = ".".join(parts[:number])
+            kind = "a list; set it in the file" if isinstance(place, list) else f"a value; set it with {above}=…"
+            raise ConfigError(f"override {key.strip()}: expected {above} to be a section, but it is {kind}")
+    if isinstance(place.get(name), dict) and "=" not in text:
+        raise ConfigError(f"override {key.strip()}: expected a setting, but this is a section; set one of its keys, "
+                          f"{key.strip()}.key=value")
     place[name] = _parse_value(text)
+    return key.strip()
 
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        values = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text  # a bare word is a text: shells eat quotes
-
-
-def _explain(error: ValidationError, source: str) -> str:
-    messages = [_explain_one(item) for item in error.errors()]
-    more = f" (and {len(messages) - 3} more)" if len(messages) > 3 else ""
-    return f"{source}: " + "; ".join(messages[:3]) + more
-
-
-def _explain_one(item: Any) -> str:
-    location = [str(part) for part in item["loc"]]
-    key = ".".join(location)
-    if item["type"] == "extra_forbidden":
-        return _explain_unknown(location)
-    if item["type"] == "missing":
-        return f"{key} is required but not set"
-    if item["type"] == "value_error":
-        return str(item["ctx"]["error"])
-    found = item["input"]
-    return f"{key}: expected {_lower(item['msg'])}, found {found!r}"
-
-
-def _lower(message: str) -> str:
-    text = message.removeprefix("Input should be ").removeprefix("String should ").removeprefix("Value error, ")
-    return text[0].lower() + text[1:]
-
-
-def _explain_unknown(location: list[str]) -> str:
-    key = ".".join(location)
-    if any(name in location[-1].lower() for name in SECRET_NAMES) and location[0] in ("storage", "data"):
-        return (f"{key}: keys do not belong into a config file; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name "
-                f"a profile in storage.profile")
-    known = _known_keys(location[:-1])
-    close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
-    return f"{key} is not a setting; {hint}"
-
-
-def _known_keys(location: Sequence[str]) -> list[str]:
-    model: Any = Config
-    for part in location:
-        if part.isdigit() or model is None:
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        arguments = getattr(annotation, "__args__", ())
-        candidates = [annotation, *arguments]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-    return list(model.model_fields) if model is not None else []
+    return values["value"] if len(values) == 1 else text
 
 
 def _absolute(config: Config, folder: Path) -> Config:
     """Addresses relative to the config's folder made absolute: workers run elsewhere."""
     def place(value: str | None) -> str | None:
-        if value is None or is_s3(value) or "://" in value:
+        if value is None or is_s3(value):
             return value
         path = Path(value).expanduser()
         return str(path if path.is_absolute() else (folder / path).resolve())
 
-    data = config.data.model_copy(update={name: place(getattr(config.data, name))
-                                          for name in ("corpus", "queries", "qrels", "folder")})
+    data = config.data.model_copy(update={name: place(getattr(config.data, name)) for name in SOURCES})
     model = config.encoder.model
-    if model is not None and not is_s3(model) and (folder / model).is_dir():
-        model = str((folder / model).resolve())
+    # "organisation/name" may be a folder or a name on the hub; with dots before or more slashes only a folder
+    if model is not None and (model.startswith((".", "~")) or model.count("/") > 1 or (folder / model).is_dir()):
+        model = place(model)
     encoder = config.encoder.model_copy(update={"model": model})
     return config.model_copy(update={"output": place(config.output), "data": data, "encoder": encoder})

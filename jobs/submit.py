@@ -165,12 +165,11 @@ def _last_words(job: str, details: Any, code: int, config: Config) -> str:
         return f"{job} has finished {config.name}: {config.root}"
     if code != EXIT_CLUSTER:
         return f"{job} ended with exit code {code}; its last lines above say why"
-    if details.driver_exit_code == EXIT_CLUSTER:
-        why = "failed; its last lines above say why"
-    elif str(details.status) == "STOPPED":
+    why = f"failed ({one_paragraph(details.message or 'Ray gives no reason')[:400]})"
+    if str(details.status) == "STOPPED":
         why = "was stopped"
-    else:
-        why = f"failed ({one_paragraph(details.message or 'Ray gives no reason')[:400]})"
+    elif details.driver_exit_code == EXIT_CLUSTER:
+        why = "failed; its last lines above say why"
     keys = "; S3 keys are never sent with a job: the nodes need their own (instance role, service account, or Secret)"
     return (f"{job} {why}. What is committed is kept: submit the same config again to go on"
             f"{keys if is_s3(config.output) else ''}")
@@ -180,17 +179,13 @@ def _last_words(job: str, details: Any, code: int, config: Config) -> str:
 def _client_environment(loopback: bool) -> Iterator[None]:
     """The variables Ray's client reads, as --address means them, put back afterwards.
 
-    RAY_ADDRESS and RAY_API_SERVER_ADDRESS would override --address. `ray start` asks for a token as soon as there is
-    one, but the jobs client sends none unless told to: it is told to where a token is given, and where the
-    token file is this machine's own and so is the cluster.
+    RAY_ADDRESS and RAY_API_SERVER_ADDRESS would override --address. A cluster asks for a token as soon as `ray start`
+    finds one, but the jobs client sends none unless told to: it is where a token is given, and on this machine.
     """
-    home = Path.home() / ".ray" / "auth_token"
-    token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or (loopback and home.exists())
-    names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE")
-    before = {name: os.environ.pop(name, None) for name in names}
-    mode = before["RAY_AUTH_MODE"] or ("token" if token else None)
-    if mode is not None:
-        os.environ["RAY_AUTH_MODE"] = mode
+    own = loopback and (Path.home() / ".ray" / "auth_token").exists()
+    has_token = own or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    before = {name: os.environ.pop(name, None) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE")}
+    os.environ["RAY_AUTH_MODE"] = before["RAY_AUTH_MODE"] or ("token" if has_token else "disabled")
     try:
         yield
     finally:
@@ -228,8 +223,8 @@ def _connect(address: str) -> Any:
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             return super()._do_request(method, endpoint, **({"timeout": (CONNECT_S, ANSWER_S)} | options))
 
-    for module in ("dashboard_sdk", "job.sdk"):
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
+    for name in ("_private.runtime_env.packaging", "dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # each sets its own level to INFO
     with _answering(address):
         return Client(address)
 
@@ -245,12 +240,12 @@ def _nodes_are_here(address: str) -> bool:
 
 def _is_own(ip: str) -> bool:
     """Whether `ip` is an address of this machine: only those can be bound."""
-    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind((ip, 0))
-        except OSError:
-            return False
-        return True
+    except OSError:
+        return False
+    return True
 
 
 def _submit(client: Any, config: Config, *, here: bool, address: str) -> str:

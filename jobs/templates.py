@@ -7,6 +7,7 @@ first value vanish as well, so a text never starts or ends with a loose separato
 from __future__ import annotations
 
 import difflib
+import math
 import string
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -72,8 +73,16 @@ class Template:
         return text + self._tail if text and _as_text(row.get(self._pieces[-1][1])) else text
 
 
+def check_template(text: str, setting: str) -> None:
+    """Raises ValueError: not a template, or it has no field."""
+    try:
+        Template(text, setting)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
 def _as_text(value: Any) -> str:
-    if value is None or value != value:  # NaN, as pandas writes what is missing
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN is how pandas writes what is missing
         return ""
     if isinstance(value, list | tuple):
         return ", ".join(filter(None, (_as_text(item) for item in value)))
