@@ -30,7 +30,9 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
         model: the root of the tree, for suggestions and meanings.
         source: where the values are from.
     """
-    messages = list(dict.fromkeys(_explain_one(item, model) for item in error.errors()))
+    # an unknown key first: it is often why another one is missing
+    found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    messages = list(dict.fromkeys(_explain_one(item, model) for item in found))
     more = f" (and {len(messages) - SHOWN} more)" if len(messages) > SHOWN else ""
     return f"{source}: " + "; ".join(messages[:SHOWN]) + more
 
@@ -46,7 +48,7 @@ def _explain_one(item: Any, root: type[BaseModel]) -> str:
         return str(item["ctx"]["error"])
     expected = EXPECTED.get(item["type"]) or _plain(item["msg"])
     if item["type"] == "string_pattern_mismatch":
-        expected = "another text"
+        expected = "none but the allowed characters"
     return f"{key}: expected {expected}, found {item['input']!r:.100}{_meaning(location, root)}"
 
 

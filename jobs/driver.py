@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.commits import Ledger
-from cluster.errors import ConfigError
+from cluster.errors import ClusterError, ConfigError, HardmineError, one_paragraph, unwrap
 from cluster.lease import Lease
 from cluster.progress import Progress
 from cluster.session import ray_session
@@ -94,4 +94,22 @@ def run_context(config: Config, store: Store, progress: Progress, takeover: bool
     with Lease(store, takeover=takeover) as lease, ray_session(config.cluster) as size:
         progress.open_mailbox()
         ledger = Ledger(store, check_owner=lease.check)
-        yield Context(config, store, ledger, progress, size)
+        with _ray_errors_explained():
+            yield Context(config, store, ledger, progress, size)
+
+
+@contextmanager
+def _ray_errors_explained() -> Iterator[None]:
+    """Raises ClusterError: an actor or task died more often than `cluster.retries` allows, or Ray itself failed."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        cause = unwrap(error)
+        if isinstance(cause, HardmineError):
+            raise cause from None
+        raise ClusterError(
+            f"Ray gave up on a worker ({type(cause).__name__}: {one_paragraph(str(cause))[:500]}); a worker that is killed "
+            f"without a message usually ran out of memory: lower cluster.part_rows, cluster.shard_rows or "
+            f"training.batch_size. What is committed is kept: the same command goes on from there") from error

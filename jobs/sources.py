@@ -135,8 +135,9 @@ def _lines(store: Store, name: str) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line), unpacked where the name ends with .gz."""
     packed = name.endswith(".gz")
     with _reading(store, name, "gzip file" if packed else "text file"), _open(store, name) as stream:
-        raw = cast(BinaryIO, gzip.open(stream, "rb")) if packed else stream
-        yield from enumerate(io.BufferedReader(cast(io.RawIOBase, raw), 1 << 20), start=1)
+        raw = cast(io.RawIOBase, gzip.open(stream, "rb") if packed else stream)
+        with io.BufferedReader(raw, 1 << 20) as lines:
+            yield from enumerate(lines, start=1)
 
 
 def _jsonl(store: Store, name: str) -> Iterator[Chunk]:

@@ -82,11 +82,13 @@ def build_base(settings: EncoderSettings, storage: StorageSettings, texts: Seque
     Raises:
         ConfigError: the model is missing, of another kind, or cannot be loaded.
     """
+    if settings.model is None and settings.kind != "static":
+        raise ConfigError(f"encoder.kind = \"{settings.kind}\" without encoder.model has no model to start from; give "
+                          f"encoder.model, or (adapter) data with `vector` columns, which needs no base model")
     target = Path(tempfile.mkdtemp(prefix="hardmine-base-"))
-    if settings.kind == "static" and settings.model is None:
+    if settings.model is None:
         _new_static(settings, texts, target, seed)
     else:
-        assert settings.model is not None
         _copy_model(settings, locate_model(settings.model, storage), target)
     used = read_prompts(target, settings)
     st_format.write_prompts(target, {"query": used.query, "document": used.item})
@@ -187,22 +189,40 @@ def model_limit(root: Path) -> int:
 
 def _new_static(settings: EncoderSettings, texts: Sequence[str], target: Path, seed: int) -> None:
     import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     from training.static import write_static_folder
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=settings.vocabulary, special_tokens=["[UNK]"], min_frequency=2,
-                                        show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = _train_tokenizer(texts, settings.vocabulary)
     if settings.max_length is not None:
         tokenizer.enable_truncation(settings.max_length)
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(tokenizer.get_vocab_size(), settings.dimension, generator=generator) * 0.1
     rarity = torch.from_numpy(_rarity(tokenizer, texts))
-    write_static_folder(target, _canonical(tokenizer.to_str()), weights * rarity[:, None])
+    # sorted, because the vocabulary is written in an order that differs from run to run
+    text = json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, sort_keys=True)
+    write_static_folder(target, text, weights * rarity[:, None])
+
+
+def _train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    def empty(**model: Any) -> Any:
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", **model))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return tokenizer
+
+    tokenizer = empty()
+    words = {word for text in texts
+             for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))}
+    # the trainer numbers inner characters as a hash map happens to order the words, and breaks ties by these numbers;
+    # "special" tokens are numbered first and in the order given, so every run comes to the same tokenizer
+    inner = sorted({f"##{character}" for word in words for character in word[1:]})
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=["[UNK]", *inner], min_frequency=2, show_progress=False))
+    trained = empty(vocab=tokenizer.get_vocab(with_added_tokens=True))  # where the inner characters are no longer special
+    trained.add_special_tokens(["[UNK]"])
+    return trained
 
 
 def _rarity(tokenizer: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -212,11 +232,6 @@ def _rarity(tokenizer: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         np.add.at(counts, encoding.ids, 1.0)
     weights: npt.NDArray[np.float32] = (1e-3 / (1e-3 + counts / max(1.0, counts.sum()))).astype(np.float32)
     return weights
-
-
-def _canonical(tokenizer_json: str) -> str:
-    """The same tokenizer as the same text: the trainer's order of equally frequent words may differ between runs."""
-    return json.dumps(json.loads(tokenizer_json), ensure_ascii=False, sort_keys=True)
 
 
 def read_prompts(folder: Path, settings: EncoderSettings) -> Prompts:
