@@ -46,8 +46,8 @@ def ingest_tables(config: Config, sources: Sources, store: Store, folder: str) -
                           columns=data.columns, template=Template(data.query_text, "data.query_text"),
                           part_rows=part_rows, extra=keep_splits, source=reader.places("queries"))
     if corpus.dimension != queries.dimension:
-        raise DataError(f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}; "
-                        f"both need a `vector` column of the same length, or neither")
+        raise DataError(f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
+                        f"both need a `vector` column of one length, or neither; make the vectors with one model")
     labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns)
     reader.refuse_unknown_columns()
     assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
@@ -98,8 +98,8 @@ class _Reader:
             if theirs not in self._seen:
                 close = difflib.get_close_matches(theirs, self._seen, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"they have {', '.join(sorted(self._seen))}"
-                raise ConfigError(f"data.columns.{ours}: expected a column of the data, found {theirs!r}, which none of "
-                                  f"the tables has; {hint}")
+                raise ConfigError(f"data.columns.{ours}: expected a column of the data, found {theirs!r}, which no table "
+                                  f"has; {hint}")
 
 
 def _describe(dimension: int | None) -> str:
@@ -127,28 +127,29 @@ def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
     unknown = pc.and_(pc.is_null(rows), pc.is_valid(ids)).to_numpy()
     if unknown.any():
         where = int(np.flatnonzero(unknown)[0])
-        raise DataError(f"{chunk.file}, row {chunk.first_row + where}: the query says it is item {ids[where].as_py()!r}, "
-                        f"which is not in the corpus; {int(unknown.sum())} row(s) of this chunk do. Correct `item_id`, or "
-                        f"add the items")
+        raise DataError(f"{chunk.file}, row {chunk.first_row + where}: the query says it is item "
+                        f"{ids[where].as_py()!r}, which is not in the corpus; {int(unknown.sum())} row(s) of this chunk do "
+                        f"so. Correct `item_id`, or add the items")
     return pc.fill_null(rows, -1).cast(pa.int64()).combine_chunks()
 
 
 def _check_positives(splits: list[str], labels: LabelRows, queries: Written, data: DataSettings) -> dict[str, int]:
     relevant = set(labels.relevant.tolist())
-    notes = {"dev_queries_without_positive": sum(split == "dev" and row not in relevant for row, split in enumerate(splits))}
+    notes = {"dev_queries_without_positive": sum(split == "dev" and row not in relevant
+                                                 for row, split in enumerate(splits))}
     if "train" not in splits:
-        raise DataError(f"expected queries of the train split, found {_counts(splits)}; say split = \"train\" for some in the "
-                        f"queries or the labels")
+        raise DataError(f"expected queries of the train split, found {_counts(splits)}; say split = \"train\" for some in "
+                        f"the queries or the labels")
     without = [row for row, split in enumerate(splits) if split == "train" and row not in relevant]
     if not without:
         return notes
     if not data.skip_queries_without_positive:
-        raise DataError(f"{len(without)} training queries have no relevant item (a label with score > 0), the first is "
-                        f"{queries.ids[without[0]].as_py()!r}; label them, remove them, or set "
-                        f"data.skip_queries_without_positive = true to leave them out")
+        raise DataError(f"expected a relevant item (a label with score > 0) for each training query, found none for "
+                        f"{len(without)} of {splits.count('train')}, the first is {queries.ids[without[0]].as_py()!r}; label "
+                        f"or remove them, or set data.skip_queries_without_positive = true to leave them out")
     if len(without) == splits.count("train"):
-        raise DataError(f"none of the {len(without)} training queries has a relevant item (a label with score > 0); check the "
-                        f"scores in the labels")
+        raise DataError(f"none of the {len(without)} training queries has a relevant item (a label with score > 0); check "
+                        f"the scores in the labels")
     for row in without:
         splits[row] = "none"
     return notes | {"train_queries_skipped": len(without)}
@@ -167,6 +168,7 @@ def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str
             table = table.drop_columns(["split"])
         own = pa.array(splits[part.first_row : part.first_row + part.rows], pa.string())
         name = part.path.rsplit("/", 1)[-1]
-        written.append(write_part(store, f"{folder}/{name}", table.append_column("split", own), first_row=part.first_row))
+        table = table.append_column("split", own)
+        written.append(write_part(store, f"{folder}/{name}", table, first_row=part.first_row))
         store.delete(part.path)
     return written

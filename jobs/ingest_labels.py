@@ -56,9 +56,8 @@ def read_labels(
         if not chunk.table.num_rows:
             continue
         table = rename(chunk, columns, ["query_id", "item_id"], "labels")
-        found.append((_resolve(table, "query_id", query_ids, chunk, "query", "queries"),
-                      _resolve(table, "item_id", item_ids, chunk, "item", "items"),
-                      _scores(table, chunk), _numbers(table, "weight", chunk, 1.0), _sources(table, chunk)))
+        found.append((_resolve(table, "query_id", query_ids, chunk), _resolve(table, "item_id", item_ids, chunk),
+                      _scores(table, chunk), _numbers(table, "weight", chunk, 1.0, optional=True), _sources(table, chunk)))
         splits += split_column(table, chunk) if split is None else [split] * table.num_rows
     if not found:
         raise DataError("expected at least one label, found none; check the address of the labels in [data]")
@@ -85,38 +84,42 @@ def _text_column(table: pa.Table, column: str, chunk: Chunk) -> pa.Array:
     return one_array(table[column].cast(pa.string()))
 
 
-def _resolve(table: pa.Table, column: str, known: pa.Array, chunk: Chunk, what: str, table_name: str) -> I64:
+def _resolve(table: pa.Table, column: str, known: pa.Array, chunk: Chunk) -> I64:
+    what, tables = ("query", "queries") if column == "query_id" else ("item", "items")
     ids = id_column(table, column, chunk)
     rows = pc.index_in(ids, value_set=known)
     if rows.null_count:
         missing = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
         raise DataError(f"{chunk.file}, row {chunk.first_row + int(missing[0])}: the label names {what} "
-                        f"{ids[int(missing[0])].as_py()!r}, which is not in the table of {table_name}; {len(missing)} label(s) "
-                        f"of this chunk name an unknown {what}. Remove them, or add the missing rows")
+                        f"{ids[int(missing[0])].as_py()!r}, which is not in the table of {tables}; {len(missing)} "
+                        f"label(s) of this chunk name an unknown {what}. Remove them, or add the missing rows")
     return np.asarray(rows.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _scores(table: pa.Table, chunk: Chunk) -> I64:
-    values = _numbers(table, "score", chunk, 1.0)
+    values = _numbers(table, "score", chunk, 1.0, optional=False)
     bad = np.flatnonzero((values != np.floor(values)) | (values > LARGEST_SCORE))
     if len(bad):
-        raise DataError(f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a score that is a whole number from 0 "
-                        f"(0 judged irrelevant, 1 and more relevant) to {LARGEST_SCORE:,}, found {values[bad[0]]:g}; "
+        raise DataError(f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a score that is a whole number from "
+                        f"0 (0 judged irrelevant, 1 and more relevant) to {LARGEST_SCORE:,}, found {values[bad[0]]:g}; "
                         f"{len(bad)} label(s) of this chunk differ. Round them")
     return values.astype(np.int64)
 
 
-def _numbers(table: pa.Table, column: str, chunk: Chunk, default: float) -> npt.NDArray[np.float64]:
+def _numbers(table: pa.Table, column: str, chunk: Chunk, default: float, *, optional: bool) -> npt.NDArray[np.float64]:
     if column not in table.column_names:
         return np.full(table.num_rows, default)
     kind = table[column].type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise DataError(f"{chunk.file}: column {column!r} should hold numbers, found {kind}; write it as numbers")
-    values = pc.fill_null(table[column].cast(pa.float64()), float("nan")).to_numpy()
+    given = table[column].cast(pa.float64())
+    values = pc.fill_null(given, default if optional else float("nan")).to_numpy()
     bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
     if len(bad):
+        found = given[int(bad[0])].as_py()
         raise DataError(f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a {column} of 0 or more, found "
-                        f"{values[bad[0]]:g}; {len(bad)} label(s) of this chunk differ. Correct or remove them")
+                        f"{'none' if found is None else f'{found:g}'}; {len(bad)} label(s) of this chunk differ. Correct "
+                        f"or remove them")
     return np.asarray(values, np.float64)
 
 
@@ -134,8 +137,8 @@ def assign_splits(own: list[str | None] | None, labels: LabelRows, query_ids: pa
     wrong = [row for row, split in enumerate(splits) if split is not None and split not in (*SPLITS, "none")]
     if wrong:
         same = sum(splits[row] == splits[wrong[0]] for row in wrong)
-        raise DataError(f"expected a split of train, dev or test, found {splits[wrong[0]]!r} for {same} queries, the first is "
-                        f"{query_ids[wrong[0]].as_py()!r}; rename it (a validation split is called dev)")
+        raise DataError(f"expected a split of train, dev or test, found {splits[wrong[0]]!r} in {same} row(s), the first is "
+                        f"query {query_ids[wrong[0]].as_py()!r}; rename it (a validation split is called dev)")
     labelled = set(labels.query_rows.tolist())
     result = [split or ("train" if row in labelled else "none") for row, split in enumerate(splits)]
     notes = {}
@@ -165,8 +168,8 @@ def _splits_of_labels(own: list[str | None], labels: LabelRows, query_ids: pa.Ar
         if result[row] is not None:
             says = f"is in the split {own[row]!r} and has labels of {split!r}" if own[row] is not None else (
                 f"has labels in the splits {result[row]!r} and {split!r}")
-            raise DataError(f"query {query_ids[row].as_py()!r} {says}; a query belongs to one split, or what is measured was "
-                            f"trained on: remove it from the others")
+            raise DataError(f"query {query_ids[row].as_py()!r} {says}; a query belongs to one split, or what is measured "
+                            f"was trained on: remove it from the others")
         result[row] = split
     return result
 

@@ -138,10 +138,12 @@ def _vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | N
         raise DataError(f"{_row(chunk, ids, wrong[0])}: expected a vector of {like}, found {int(lengths[wrong[0]])}; "
                         f"{len(wrong)} row(s) of this chunk differ. Make all vectors with one model")
     vectors = np.ascontiguousarray(flat.reshape(-1, wanted), np.float32)
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) | ~vectors.any(axis=1))
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
+    bad = np.flatnonzero(~finite | ~vectors.any(axis=1))
     if len(bad):
-        raise DataError(f"{_row(chunk, ids, bad[0])}: the vector holds NaN or infinity, or is all zero; {len(bad)} row(s) of "
-                        f"this chunk do. Make these vectors anew")
+        found = "is all zero" if finite[bad[0]] else "holds NaN or infinity"
+        raise DataError(f"{_row(chunk, ids, bad[0])}: expected a vector with a direction, found one that {found}; {len(bad)} "
+                        f"row(s) of this chunk have such. Make these vectors anew")
     return vectors
 
 

@@ -53,5 +53,5 @@ def _ledger(config: Config) -> Ledger:
 
 
 def _kind(name: str) -> str:
-    last = name.split(" ")[0].rsplit("-", 1)[-1]
+    last = name.partition(" ")[0].rpartition("-")[2]
     return "search" if last == "hits" else last

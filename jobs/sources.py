@@ -135,7 +135,7 @@ def _lines(store: Store, name: str) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line), unpacked where the name ends with .gz."""
     packed = name.endswith(".gz")
     with _reading(store, name, "gzip file" if packed else "text file"), _open(store, name) as stream:
-        raw = cast(io.RawIOBase, gzip.open(stream, "rb") if packed else stream)
+        raw = cast(io.RawIOBase, gzip.GzipFile(fileobj=stream) if packed else stream)
         with io.BufferedReader(raw, 1 << 20) as lines:
             yield from enumerate(lines, start=1)
 
@@ -160,8 +160,9 @@ def _parse_line(line: bytes, where: str, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
+        reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(f"{where}, line {number}: expected one JSON object in UTF-8 per line, found "
-                        f"{_start(line)!r} ({error}); correct or remove this line") from error
+                        f"{_start(line)!r} ({reason}); correct or remove this line") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}, line {number}: expected a JSON object, found {type(value).__name__} {_start(line)!r}; "
                         f"every line must read {{\"id\": …, …}}")

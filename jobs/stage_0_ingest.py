@@ -159,12 +159,12 @@ def _check_counts(context: Context, tables: Commit) -> None:
         return
     ranks, queries = train_pool(config.cluster, context.size).count, figures["splits"]["train"]
     if config.training.batch_size * ranks > queries:
-        raise ConfigError(f"training.batch_size = {config.training.batch_size} on each of {ranks} rank(s) is more than the "
-                          f"{queries} training queries; set it to {max(2, queries // ranks)} or less")
+        raise ConfigError(f"training.batch_size = {config.training.batch_size} on each of {ranks} rank(s) is more than "
+                          f"the {queries} training queries; set it to {max(2, queries // ranks)} or less")
     split = config.evaluation.split
     if not figures["with_positive"][split]:
-        raise DataError(f"evaluation.split = \"{split}\" is to be measured, but of its {figures['splits'][split]} queries none "
-                        f"has a relevant item (a label with score > 0); label some, or measure another split")
+        raise DataError(f"evaluation.split = \"{split}\" is to be measured, but of its {figures['splits'][split]} queries "
+                        f"none has a relevant item (a label with score > 0); label some, or measure another split")
 
 
 def _check_schema(store: Store, config: Config, tables: Commit) -> None:
@@ -172,5 +172,6 @@ def _check_schema(store: Store, config: Config, tables: Commit) -> None:
     check_rules(config.mining.rules, schema)
     column = config.evaluation.bad_top1_column
     if column is not None and column not in schema.names:
+        known = [name for name in schema.names if name not in ("row", "text_code", "group_code", "vector")]
         raise ConfigError(f"evaluation.bad_top1_column: expected a column of the corpus, found {column!r}; it has "
-                          f"{', '.join(schema.names)}")
+                          f"{', '.join(known)}")

@@ -1,8 +1,7 @@
 """`hardmine submit`: a run as a job on a Ray cluster, its log followed, its exit code returned.
 
-What travels is a folder made for this job: the Python files of the five packages and one config with everything
-resolved. Data, outputs, environments and keys stay where they are: the nodes read s3:// with keys of their own.
-The job may be submitted again at any time: its driver goes on from what is committed.
+What travels is a folder made for this job: the code of the five packages and the resolved config. Data, outputs and
+keys stay where they are: the nodes read s3:// with keys of their own. A job submitted again goes on from its commits.
 """
 
 from __future__ import annotations
@@ -39,6 +38,8 @@ MAX_BYTES = 100 * 2**20
 """What Ray's dashboard takes in one upload (ray#55877)."""
 CONFIG_NAME = "job.toml"
 COMMAND = f"-m jobs run {CONFIG_NAME}"
+VARIABLES = QUIET | {"COLUMNS": "120"}
+"""What the job and its workers find in their environment: never a key. Tables in a log are this wide."""
 CONNECT_S, ANSWER_S = 10.0, 60.0
 POLL_S, SLOW_POLL_S, SLOW_FROM_CHARS = 2.0, 15.0, 1_000_000
 """The log is fetched whole each time, so a long one is fetched less often."""
@@ -69,8 +70,8 @@ def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
         try:
             details = _follow(client, job, address)
         except KeyboardInterrupt:
-            progress.say(f"no longer following {job}: it goes on. See its log with `ray job logs --follow {at}`, stop "
-                         f"it with `ray job stop {at}`")
+            progress.say(f"no longer following {job}: it goes on. Its log: `ray job logs --follow {at}`; stop it: "
+                         f"`ray job stop {at}`")
             return 130
     code = exit_code(str(details.status), details.driver_exit_code)
     progress.say(_last_words(job, details, code, settings))
@@ -203,9 +204,9 @@ def _answering(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise ClusterError(f"the cluster at {address} wants a token ({str(error).splitlines()[0]}); set "
-                           f"RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to its token or RAY_AUTH_TOKEN_PATH to a file "
-                           f"with it; on KubeRay it lies in the Secret named as the cluster") from error
+        raise ClusterError(f"the cluster at {address} wants a token ({str(error).splitlines()[0]}); set RAY_AUTH_MODE="
+                           f"token, and RAY_AUTH_TOKEN to its token or RAY_AUTH_TOKEN_PATH to a file with it; on KubeRay "
+                           f"it lies in the Secret named as the cluster") from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:  # requests' errors are OSErrors
         cause: BaseException = error
         while cause.__context__ is not None:  # Ray says "failed to connect"; why is at the bottom
@@ -232,10 +233,13 @@ def _connect(address: str) -> Any:
 def _nodes_are_here(address: str) -> bool:
     """Whether all nodes run on this machine: a loopback address may be the near end of a tunnel."""
     from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
 
-    with _answering(address):
-        nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")], timeout=int(ANSWER_S))
-    return all(_is_own(node.node_ip) for node in nodes)
+    try:
+        nodes = list_nodes(address=address, timeout=int(ANSWER_S), raise_on_missing_output=False)
+    except RayStateApiException:  # another version of Ray lists other fields: trust the address
+        return True
+    return all(_is_own(node.node_ip) for node in nodes if node.state == "ALIVE")
 
 
 def _is_own(ip: str) -> bool:
@@ -255,11 +259,9 @@ def _submit(client: Any, config: Config, *, here: bool, address: str) -> str:
     with tempfile.TemporaryDirectory(prefix="hardmine-job-") as folder:
         stage_job(job, Path(folder))
         with _answering(address):
-            return str(client.submit_job(
-                entrypoint=f"{python} {COMMAND}",
-                runtime_env={"working_dir": folder, "env_vars": QUIET},
-                metadata={"job_name": config.name},
-            ))
+            environment = {"working_dir": folder, "env_vars": VARIABLES}
+            return str(client.submit_job(entrypoint=f"{python} {COMMAND}", runtime_env=environment,
+                                         metadata={"job_name": config.name}))
 
 
 def _follow(client: Any, job: str, address: str) -> Any:

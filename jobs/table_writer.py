@@ -59,6 +59,6 @@ def _join_schemas(known: pa.Schema, new: pa.Schema, source: str) -> pa.Schema:
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
         for name in known.names:
             if name in new.names and known.field(name).type != new.field(name).type:
-                raise DataError(f"{source}: expected {known.field(name).type} in the column {name!r} as in the rows before, "
-                                f"found {new.field(name).type}; give the column one type in all files") from error
+                raise DataError(f"{source}: expected {known.field(name).type} in the column {name!r} as in the rows "
+                                f"before, found {new.field(name).type}; give the column one type in all files") from error
         raise DataError(f"{source}: its columns do not fit those before ({one_paragraph(str(error))})") from error

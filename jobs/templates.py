@@ -35,8 +35,8 @@ class Template:
             if field is None:
                 continue
             if not field or spec or conversion:
-                raise ConfigError(f"{setting}: expected nothing but a column's name in the braces, e.g. {EXAMPLE}, found "
-                                  f"{text!r}; take out what else is there")
+                raise ConfigError(f"{setting}: expected nothing but a column's name in the braces, e.g. {EXAMPLE}, "
+                                  f"found {text!r}; take out what else is there")
             self._pieces.append((literal, field))
             literal = ""
         self._tail = literal
@@ -60,8 +60,8 @@ class Template:
             missing = next((field for field in unknown if field not in ("title", "text")), unknown[0])
             close = difflib.get_close_matches(missing, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "name one of these"
-            raise ConfigError(f"{self._setting}: expected a column {missing!r} in {where}, found {', '.join(sorted(known))}; "
-                              f"{hint}")
+            raise ConfigError(f"{self._setting}: expected a column {missing!r} in {where}, found "
+                              f"{', '.join(sorted(known))}; {hint}")
 
     def render(self, row: Mapping[str, Any]) -> str:
         """The text of one row; empty if no field has a value."""

@@ -138,7 +138,6 @@ def refused() -> Callable[[Answer, int, Sequence[str]], None]:
         assert "Traceback" not in answer.err
         assert answer.out == ""
         lines = answer.err.splitlines()
-        open("/tmp/messages.txt", "a").write(f"{answer.code} {lines[-1] if lines else None}\n")
         assert lines, "silence"
         assert lines[-1].startswith("hardmine: ")
         assert all(line.startswith(PROGRESS) for line in lines[:-1]), answer.err

@@ -44,7 +44,7 @@ def both(*spoils: Spoil) -> Spoil:
 
 def file(name: str, content: bytes, key: str = "data.corpus") -> Spoil:
     """A file of this content as the corpus (or another setting)."""
-    return lambda case: (case.files.update({name: content}), case.set(key, name.split("/")[0]))[0]
+    return lambda case: (case.files.update({name: content}), case.set(key, name.partition("/")[0]))[0]
 
 
 def parquet(table: dict[str, Any]) -> bytes:
@@ -124,7 +124,8 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "template with a misspelt column": (setting("data.item_text", "{text} {genre}"), ("did you mean 'genres'?",)),
     "query template with an item's column": (setting("data.query_text", "{title}"), ("data.query_text", "'title'", "queries")),
     "data.columns names no column": (setting("data.columns", {"group": "yeer"}), ("data.columns.group", "'yeer'", "'year'?")),
-    "data.columns names no id": (setting("data.columns", {"id": "key"}), ("data.columns says it is called 'key'",)),
+    "data.columns names no id": (both(every("items", id=None), setting("data.columns", {"id": "key"})), (
+        "items need the column 'id'", "data.columns says it is called 'key'")),
     "data.columns gives two meanings": (setting("data.columns", {"group": "year", "popularity": "year"}), ("'year' as both",)),
     # vectors
     "NaN in a vector": (both(vectors(3), row("items", 4, vector=[1.0, math.nan, 0.0])), ("row 5 (id 'i4')", "NaN", "1 row(s)")),
@@ -139,12 +140,12 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "vectors of two lengths": (both(vectors(3, ("items",)), vectors(4, ("queries",))), ("of 3 numbers", "of 4 numbers")),
     "adapter without vectors and model": (setting("encoder", {"kind": "adapter"}), ("`vector` column", "encoder.model")),
     # splits and scores
-    "unknown split": (row("queries", 2, split="valid"), ("train, dev or test", "'valid' for 1 queries", "'q2'", "called dev")),
+    "unknown split": (row("queries", 2, split="valid"), ("train, dev or test", "'valid' in 1 row(s)", "'q2'", "called dev")),
     "split is a number": (every("queries", split=1), ("queries.jsonl", "'split'", "int64")),
     "labels in two splits": (both(every("queries", split=None), lambda case: case.labels.extend(
         [dict(case.labels[0], split="train"), dict(case.labels[0], split="dev")])), ("'q0'", "'train' and 'dev'", "one split")),
     "label in another split than its query": (row("labels", 8, split="train"), ("'q8'", "'dev'", "'train'", "one split")),
-    "training query without a positive": (row("labels", 3, score=0), ("1 training queries", "'q3'", "skip_queries_without")),
+    "training query without a positive": (row("labels", 3, score=0), ("none for 1 of 8", "'q3'", "skip_queries_without")),
     "no training query with a positive": (both(setting("data.skip_queries_without_positive", True), every("labels", score=0)),
                                           ("none of the 8 training queries", "score > 0")),
     "no train split": (every("queries", split="dev"), ("train split", "found 10 of dev", 'split = "train"')),
@@ -153,7 +154,8 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "score is a fraction": (row("labels", 3, score=0.5), ("qrels.jsonl, row 4", "whole number", "found 0.5")),
     "negative score": (row("labels", 3, score=-1), ("qrels.jsonl, row 4", "score of 0 or more", "found -1")),
     "score is a text": (every("labels", score="high"), ("qrels.jsonl", "'score'", "string")),
-    "negative weight": (row("labels", 3, weight=-1), ("qrels.jsonl, row 1", "weight of 0 or more", "found nan")),
+    "score is missing": (row("labels", 3, score=None), ("qrels.jsonl, row 4", "score of 0 or more", "found none")),
+    "negative weight": (row("labels", 3, weight=-1), ("qrels.jsonl, row 4", "weight of 0 or more", "found -1")),
     # rules and sizes that only the data can tell
     "rule on an unknown column": (setting("mining.rules", [{"column": "genre", "keep": "disjoint"}]), (
         "mining.rules[0].column", "'genre'", "genres")),

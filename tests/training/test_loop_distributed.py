@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,11 +47,11 @@ def launch(world: int, folder: Path) -> tuple[Report, str]:
 def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Both launches; the second takes over the first one's store."""
     folder = tmp_path_factory.mktemp("loop")
-    before, started = shared_memory_files(), time.monotonic()
+    before = shared_memory_files()
     two, printed = launch(2, folder)
     one, printed_too = launch(1, folder)
     return {"two": two, "one": one, "printed": printed + printed_too, "folder": folder,
-            "left": shared_memory_files() - before, "seconds": time.monotonic() - started}
+            "left": shared_memory_files() - before}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,237 @@
+"""Mistakes about a run that is there, its storage, its writer and the order of stages; and how errors come back from Ray."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.lease import Lease
+
+ROOT = Path(__file__).parents[2]
+UNKNOWN_COLUMN = [{"column": "nothing", "keep": "disjoint"}]
+HOLD_A_LEASE = """
+import sys, time
+import cluster.lease
+from cluster.storage import Store
+cluster.lease.BEAT_S = 0.1
+with cluster.lease.Lease(Store(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def begun(case: Any) -> Any:
+    """A run whose tables are committed: it stopped at a rule on a column that the corpus has not."""
+    case.set("mining.rules", UNKNOWN_COLUMN)
+    assert case.run().code == 2
+    assert (case.folder / "out/run/commits/ingest.json").exists()
+    return case
+
+
+@pytest.fixture
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials for S3 anywhere, and no endpoint."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere/credentials")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere/config")
+
+
+# what a run left
+
+
+def test_other_data_in_the_same_folder(begun: Any, refused: Any) -> None:
+    begun.items[0]["text"] = "changed"
+    refused(begun.run(), 2, ["out/run", "another data", "another `name` or `output`"])
+
+
+def test_another_encoder_in_the_same_folder(begun: Any, refused: Any) -> None:
+    begun.set("encoder", {"kind": "adapter"})
+    refused(begun.run(), 2, ["out/run", "another encoder", "'static'", "'adapter'", "another `name`"])
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_status_of_a_folder_that_is_no_run(case: Any, refused: Any, words: list[str]) -> None:
+    case.write()
+    refused(case.hardmine("status", str(case.folder), *words), 2, ["is not a run", "found corpus.jsonl", "<output>/<name>"])
+
+
+def test_status_of_nothing(case: Any, refused: Any) -> None:
+    refused(case.hardmine("status", str(case.folder / "nowhere")), 2, ["nowhere is not a run", "nothing is there"])
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b'{"name": ', ["commits/ingest.json", "not valid JSON", "delete it"]),
+    (b"[]", ["commits/ingest.json", "another version"]),
+    (b'{"name": "ingest", "magic": 1}', ["commits/ingest.json", "another version", "another output or name"]),
+])
+def test_damaged_commit(begun: Any, refused: Any, content: bytes, words: list[str]) -> None:
+    (begun.folder / "out/run/commits/ingest.json").write_bytes(content)
+    refused(begun.run(), 2, words)
+    refused(begun.hardmine("status", str(begun.folder / "out/run")), 2, words)
+
+
+def test_damaged_identity(begun: Any, refused: Any) -> None:
+    (begun.folder / "out/run/identity.json").write_bytes(b"{")
+    refused(begun.run(), 2, ["identity.json", "not valid JSON"])
+
+
+def test_committed_file_deleted(begun: Any, refused: Any) -> None:
+    part = next((begun.folder / "out/run/tables").rglob("corpus/part-00000.parquet"))
+    part.unlink()
+    refused(begun.run(), 2, [str(part), "is missing", "commit ingest recorded", "commits/ingest.json"])
+
+
+def test_committed_file_cut_off(begun: Any, refused: Any) -> None:
+    part = next((begun.folder / "out/run/tables").rglob("labels/part-00000.parquet"))
+    part.write_bytes(part.read_bytes()[:50])
+    refused(begun.run(), 2, [str(part), "has 50 bytes", "commit ingest recorded", "commits/ingest.json"])
+
+
+def test_output_is_a_file(case: Any, refused: Any) -> None:
+    case.files["out"] = b"x"
+    refused(case.run(), 2, ["out/run", "a file where a folder should be"])
+
+
+# the writer
+
+
+def test_another_writer_is_alive(case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.driver.Lease", functools.partial(Lease, watch_s=20.0))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", HOLD_A_LEASE, str(case.folder / "out/run")], env=environment,
+                          stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"held\n"
+            refused(case.run(), 2, ["being written by", f"process {other.pid} on", "one writer", "--takeover"])
+        finally:
+            other.kill()
+
+
+# the order of stages
+
+
+@pytest.mark.parametrize(("stage", "number", "words"), [
+    ("mine", "1", ["round-01-mine needs round-00-train", "not committed", "hardmine run"]),
+    ("search", "1", ["round-01-search needs baseline-hits", "not committed"]),
+    ("train", "1", ["round-01-train needs baseline-hits", "not committed"]),
+    ("evaluate", "0", ["round-00-evaluate needs baseline-evaluate", "not committed"]),
+    ("embed", "0", ["round 0 is not trained", "hardmine train"]),
+    ("mine", "7", ["round-07-mine is not a stage", "0 to 1", "rounds.mined = 1"]),
+    ("mine", "0", ["round-00-mine is not a stage", "nothing is mined in round 0"]),
+    ("train", "-1", ["is not a stage", "0 to 1"]),
+    ("embed", "2", ["round-02-train is not a stage", "0 to 1"]),
+])
+def test_stage_out_of_order(case: Any, refused: Any, stage: str, number: str, words: list[str]) -> None:
+    refused(case.run("--round", number, command=stage), 2, words)
+
+
+# object storage
+
+
+def on_s3(case: Any, output: str, endpoint: str) -> None:
+    case.set("output", output)
+    case.set("storage.endpoint", endpoint)
+
+
+def test_bucket_that_does_not_exist(case: Any, refused: Any, s3_endpoint: str) -> None:
+    on_s3(case, "s3://no-such-bucket/runs", s3_endpoint)
+    refused(case.run(), 2, ["s3://no-such-bucket/runs/run", "bucket does not exist", "create it", "`output`"])
+
+
+def test_data_in_a_bucket_that_does_not_exist(case: Any, refused: Any, s3_endpoint: str) -> None:
+    case.set("data.corpus", "s3://no-such-bucket/corpus.parquet")
+    case.set("storage.endpoint", s3_endpoint)
+    refused(case.run(), 2, ["s3://no-such-bucket/corpus.parquet"])
+
+
+def test_data_that_is_not_in_the_bucket(case: Any, refused: Any, s3_endpoint: str, s3_bucket: str) -> None:
+    on_s3(case, f"{s3_bucket}/runs", s3_endpoint)
+    case.set("data.corpus", f"{s3_bucket}/corpus.parquet")
+    refused(case.run(), 2, ["no file", f"{s3_bucket}/corpus.parquet", "[data]"])
+
+
+def test_status_in_a_bucket_that_does_not_exist(case: Any, refused: Any, s3_endpoint: str) -> None:
+    refused(case.hardmine("status", "s3://no-such-bucket/run", "--endpoint", s3_endpoint), 2, ["s3://no-such-bucket/run"])
+
+
+@pytest.mark.usefixtures("no_keys")
+def test_endpoint_that_does_not_answer(case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    on_s3(case, "s3://bucket/runs", "http://127.0.0.1:9")
+    refused(case.run(), 3, ["s3://bucket/runs/run", "at http://127.0.0.1:9", "storage.endpoint", "run the same command again"])
+    refused(case.hardmine("status", "s3://bucket/runs/run", "--endpoint", "http://127.0.0.1:9"), 3, ["storage.endpoint"])
+
+
+@pytest.mark.usefixtures("no_keys")
+def test_no_credentials(case: Any, refused: Any) -> None:
+    on_s3(case, "s3://bucket/runs", "http://127.0.0.1:9")
+    refused(case.run(), 3, ["no usable credentials", "AWS_ACCESS_KEY_ID", "storage.profile"])
+
+
+@pytest.mark.usefixtures("no_keys")
+def test_unknown_profile(case: Any, refused: Any) -> None:
+    on_s3(case, "s3://bucket/runs", "http://127.0.0.1:9")
+    case.set("storage.profile", "nobody")
+    refused(case.run(), 3, ["nobody", "no usable credentials", "storage.profile"])
+
+
+# the model
+
+
+@pytest.mark.parametrize(("kind", "module", "words"), [
+    ("static", "sentence_transformers.models.Transformer", ["Transformer module", '"static" needs StaticEmbedding']),
+    ("transformer", "sentence_transformers.models.StaticEmbedding", ["StaticEmbedding module", '"transformer" needs']),
+])
+def test_model_of_another_kind(case: Any, refused: Any, kind: str, module: str, words: list[str]) -> None:
+    case.files["model/modules.json"] = json.dumps([{"idx": 0, "name": "0", "path": "", "type": module}]).encode()
+    case.set("encoder", {"kind": kind, "model": "model"})
+    refused(case.run(), 2, ["encoder.model", str(case.folder / "model"), *words, "change encoder.kind"])
+
+
+def test_model_that_is_not_on_the_hub(case: Any, refused: Any) -> None:
+    case.set("encoder", {"kind": "transformer", "model": "nobody/nothing"})
+    refused(case.run(), 2, ["encoder.model", "'nobody/nothing' is no folder", "check the name"])
+
+
+# through Ray: the same errors, raised in a worker
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local")
+def test_errors_come_back_whole_from_a_worker(ray_case: Any, refused: Any) -> None:
+    good = list(ray_case.items)
+    ray_case.items[5]["id"] = "i2"
+    refused(ray_case.run(), 2, ["1 id(s) of items", "'i2'", "row 3 and"])
+    ray_case.items, ray_case.settings["name"] = good[:5], "second"
+    refused(ray_case.run(), 2, ["qrels.jsonl, row 6", "'i5'", "5 label(s)"])
+    ray_case.files["corpus.jsonl"], ray_case.settings["name"] = b'{"id": "i0", "text": "x"}\n{"id"\n', "third"
+    refused(ray_case.run(), 2, ["corpus.jsonl, line 2", "one JSON object"])
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local")
+def test_what_the_cluster_cannot_do(ray_case: Any, refused: Any) -> None:
+    ray_case.set("cluster.device", "gpu")
+    import ray
+
+    if not ray.cluster_resources().get("GPU"):
+        refused(ray_case.run(), 2, ["cluster.device", "no GPU"])
+    ray_case.set("cluster.device", "cpu")
+    ray_case.set("cluster.shards", 13)
+    refused(ray_case.run(), 2, ["cluster.shards = 13", "12 items"])
+    ray_case.set("cluster.shards", None)
+    ray_case.set("encoder.model", "./nowhere")
+    ray_case.set("name", "other")
+    refused(ray_case.run(), 2, ["encoder.model", "no folder", "nowhere"])
