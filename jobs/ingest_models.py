@@ -26,8 +26,8 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
     Raises:
         ConfigError: the model is missing or of another kind, or an adapter has nothing to read.
     """
-    from training.adapter import new_adapter_folder
-    from training.prepare import build_base
+    from training.encoders.adapter import new_adapter_folder
+    from training.encoders.prepare import build_base
 
     files: dict[str, Any] = {}
     figures: dict[str, Any] = {}
@@ -58,7 +58,7 @@ def _text_encoder(encoder: EncoderSettings) -> EncoderSettings:
 
 
 def _dimension(folder: Any) -> int:
-    from training.encoder import load_encoder
+    from training.encoders.load import load_encoder
 
     return load_encoder(folder).dimension
 
@@ -77,7 +77,7 @@ def _sample(store: Store, parts: list[Part], encoder: EncoderSettings) -> list[s
 def tokenise_parts(config: Config, store: Store, folder: str, base: Commit,
                    parts: list[tuple[str, Part]]) -> list[tuple[str, Part, int]]:
     """The tokens of some parts of "corpus" and "queries": (table, written part, tokens) of each."""
-    from training.prepare import Tokenizer, read_prompts
+    from training.encoders.prepare import Tokenizer, read_prompts
 
     local = fetch_folder(store, base.files, base.figures["prefix"])
     settings = _text_encoder(config.encoder)

@@ -220,7 +220,7 @@ def _export(store: Any, folder: str, model: Model | None, base: Commit) -> dict[
         return {place: {"bytes": store.size(place)}}
     local = fetch_folder(store, model.files, model.prefix)
     if model.reads_base:
-        from training.adapter import AdapterEncoder, export_with_base
+        from training.encoders.adapter import AdapterEncoder, export_with_base
 
         base_folder = fetch_folder(store, base.files, base.figures["prefix"]) if "prefix" in base.figures else None
         target = Path(tempfile.mkdtemp(prefix="hardmine-export-"))

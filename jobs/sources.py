@@ -127,8 +127,15 @@ def _parquet(store: Store, name: str) -> Iterator[Chunk]:
     row = 1
     with _reading(store, name, "Parquet file"), _open(store, name) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(CHUNK_ROWS):
-            yield Chunk(where, row, pa.Table.from_batches([batch]))
+            yield Chunk(where, row, _plain(pa.Table.from_batches([batch])))
             row += batch.num_rows
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Categories as their values: their codes differ from file to file."""
+    return pa.table({field.name: table[field.name].cast(field.type.value_type) if pa.types.is_dictionary(field.type)
+                     else table[field.name] for field in table.schema}) if any(
+                         pa.types.is_dictionary(field.type) for field in table.schema) else table
 
 
 def _lines(store: Store, name: str) -> Iterator[tuple[int, bytes]]:

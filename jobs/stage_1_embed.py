@@ -12,7 +12,7 @@ from cluster.tables import Part
 from jobs.context import Context
 from jobs.stage_0_ingest import Ingested
 from mining.embed import EmbedJob, check_counts, embed
-from training.part_encoder import MakeEncoder, MakeNormaliser
+from training.encoders.part_encoder import MakeEncoder, MakeNormaliser
 
 
 @dataclass(frozen=True)

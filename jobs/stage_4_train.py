@@ -42,6 +42,8 @@ def train_round(context: Context, ingested: Ingested, model: Model, *, name: str
         size = context.store.size(telemetry)
         if size is None:
             raise ArtifactError(f"{context.store.url(telemetry)} was not written; run the same command again")
+        for leftover in ("engine", "ray"):  # the engine's state and Ray Train's notes served resuming only
+            context.store.delete(f"{folder}/{leftover}")
         files = dict(result["best"]["model"]) | {telemetry: {"bytes": size}}
         figures = {key: value for key, value in result.items() if key != "best"}
         figures |= {"best_epoch": result["best"]["epoch"], "best_recall": result["best"]["recall"],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cluster.errors import ClusterError
-from training.encoder import Encoder
+from training.encoders.base import Encoder
 from training.settings import TrainingSettings
 
 
@@ -99,21 +99,39 @@ def set_learning_rate(engine: Any, value: float) -> None:
 
 
 def full_state(engine: Any, place: Place) -> dict[str, Tensor]:
-    """All weights as float32 CPU tensors on rank 0 (empty elsewhere). Collective: every rank must call it."""
-    module = engine.module
-    if engine.zero_optimization_stage() < 3:
-        return _float_state(module.state_dict()) if place.rank == 0 else {}
-    import deepspeed
+    """All weights as float32 CPU tensors on rank 0 (empty elsewhere). Collective: every rank must call it.
 
+    With bfloat16 they are the optimizer's float32 weights, not the rounded ones that the forward pass uses: a round
+    starts where the one before ended.
+    """
+    module = engine.module
+    if engine.zero_optimization_stage() < 3 and not place.bfloat16:
+        return _float_state(module.state_dict()) if place.rank == 0 else {}
     state: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=None):
-            if place.rank == 0:
-                state[name] = parameter.detach().clone()
+        value = _full_parameter(parameter, place)
+        if place.rank == 0:
+            state[name] = value
     if place.rank == 0:
         persistent = set(module.state_dict())
         state.update({name: buffer for name, buffer in module.named_buffers() if name in persistent})
     return _float_state(state)
+
+
+def _full_parameter(parameter: Any, place: Place) -> Tensor:
+    import deepspeed
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    if place.bfloat16 and parameter.requires_grad:
+        master: Tensor | None = safe_get_full_fp32_param(parameter)
+        if master is not None:
+            return master.detach().clone()
+    if not hasattr(parameter, "ds_id"):
+        value: Tensor = parameter.detach().clone()
+        return value
+    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=None):
+        gathered: Tensor = parameter.detach().clone()
+    return gathered
 
 
 def _float_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cluster.tables import I64
-from training.encoder import CPU_BUDGET_TOKENS, GPU_BUDGET_TOKENS
+from training.encoders.base import CPU_BUDGET_TOKENS, GPU_BUDGET_TOKENS
 from training.engine import Place
 from training.features import Features, pack
 

@@ -21,7 +21,7 @@ from cluster.folders import fetch_folder, upload_folder
 from cluster.progress import post
 from training.batches import BatchPlan, hash_rows
 from training.checkpoint import TrainingState, forget_state, load_state, restore_engine, save_state
-from training.encoder import load_encoder
+from training.encoders.load import load_encoder
 from training.engine import Place, full_state, set_learning_rate, start_engine
 from training.gather import mean_over_ranks
 from training.schedule import learning_rate, should_stop

@@ -1,6 +1,6 @@
 """What `hardmine submit` sends, what it refuses, and the exit code it brings back.
 
-Most of it against a stand-in for Ray's dashboard that speaks its HTTP; one test against a real cluster.
+Against a stand-in for Ray's dashboard that speaks its HTTP; `test_submit_cluster.py` has a real one.
 """
 
 from __future__ import annotations
@@ -9,24 +9,17 @@ import io
 import json
 import os
 import shlex
-import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import tomllib
-import urllib.request
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given
@@ -34,7 +27,6 @@ from hypothesis import strategies as st
 
 from cluster.errors import ClusterError, ConfigError
 from jobs import submit
-from jobs.catalogue import generate_catalogue
 from jobs.config import parse_config
 from jobs.submit import exit_code, is_loopback, refuse_local_paths, stage_job, submit_run, to_toml
 
@@ -113,8 +105,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = _any  # noqa: N815  named by http.server
 
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
+    def log_message(self, *_: Any) -> None: ...
 
 
 @pytest.fixture
@@ -183,14 +174,12 @@ def test_address_that_is_no_dashboard_is_refused(address: str) -> None:
 
 
 def test_loopback_is_told_from_other_machines() -> None:
-    here = ["http://127.0.0.1:8265", "http://localhost:8265", "https://[::1]:8265", "http://127.8.9.1"]
-    assert [is_loopback(address) for address in [*here, REMOTE, "http://10.0.0.1:8265"]] == [True] * 4 + [False] * 2
+    assert all(map(is_loopback, ["http://127.0.0.1:8265", "http://localhost:8265", "https://[::1]:8265"]))
+    assert not any(map(is_loopback, [REMOTE, "http://10.0.0.1:8265"]))
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_cluster_that_does_not_answer_is_an_error_soon(
-    listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_cluster_is_an_error_soon(listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "ANSWER_S", 1.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -309,74 +298,3 @@ def test_launcher_file_is_one_of_rays_and_copies_no_files() -> None:
     validate_config(prepare_config(launcher))
     assert launcher["file_mounts"] == {}
     assert launcher["provider"]["use_internal_ips"]
-
-
-@contextmanager
-def real_cluster() -> Iterator[tuple[str, dict[str, str]]]:
-    """Ray with two CPUs and a token of its own: its dashboard's address, and the environment that may reach it."""
-    folder = tempfile.mkdtemp(prefix="hm-")  # short: a socket's path has 107 bytes
-    with socket.socket() as one, socket.socket() as two:
-        for probe in (one, two):
-            probe.bind(("127.0.0.1", 0))
-        port, client_port = one.getsockname()[1], two.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 32, "HARDMINE_CACHE": f"{folder}/cache"}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", "--num-cpus=2",
-               "--include-dashboard=true", f"--dashboard-port={port}", f"--ray-client-server-port={client_port}",
-               "--dashboard-agent-listen-port=0", "--object-store-memory=200000000", f"--temp-dir={folder}",
-               "--disable-usage-stats"]
-    with open(f"{folder}/start.log", "wb") as log:
-        head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for_node(head, port, Path(folder))
-        yield f"http://127.0.0.1:{port}", environment
-    finally:  # never `ray stop`: it ends every Ray of this user
-        mine = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
-        for process in mine:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        head.wait()
-        psutil.wait_procs(mine, timeout=20)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for_node(head: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v0/nodes", headers={"Authorization": f"Bearer {'t' * 32}"})
-    for _ in range(120):
-        assert head.poll() is None, (folder / "start.log").read_text()
-        with suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
-            if b"ALIVE" in answer.read():
-                return
-        time.sleep(1)
-    raise AssertionError((folder / "start.log").read_text())
-
-
-@pytest.mark.cluster
-def test_real_cluster_brings_back_the_exit_code_and_goes_on(tmp_path: Path) -> None:
-    catalogue = generate_catalogue(300, 240)
-    for name in ("corpus", "queries", "qrels"):
-        pq.write_table(getattr(catalogue, name), tmp_path / f"{name}.parquet")
-    config = write_config(tmp_path, ".", "runs")
-    small = ["encoder.dimension=32", "encoder.vocabulary=2000", "rounds.warmup_epochs=1", "rounds.mined=0"]
-    with real_cluster() as (address, environment):
-        def send(*overrides: str, **variables: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-m", "jobs", "submit", str(config), *small, *overrides, "--address", address]
-            return subprocess.run(command, cwd=submit.ROOT, env=environment | variables, capture_output=True, text=True,
-                                  timeout=400)
-
-        refused = send(RAY_AUTH_TOKEN="x" * 32)
-        assert refused.returncode == 3, refused
-        assert "wants a token" in refused.stderr
-        mistaken = send("data.corpus=nowhere.parquet")
-        assert mistaken.returncode == 2, mistaken
-        assert f"there is no file {tmp_path}/nowhere.parquet" in mistaken.stdout
-        done = send()
-        assert done.returncode == 0, done
-        assert (tmp_path / "runs/small/commits/finish.json").exists()
-        started = time.monotonic()
-        again = send()
-        assert again.returncode == 0, again
-        assert "is finished: this is its result" in again.stdout
-        assert time.monotonic() - started < 60
-        for answer in (refused, mistaken, done, again):
-            print(answer.stdout, answer.stderr)  # noqa: T201  shown with -s

@@ -27,11 +27,11 @@ from cluster.errors import HardmineError
 from cluster.folders import fetch_folder, upload_folder
 from cluster.storage import StorageSettings, Store
 from cluster.tables import Part, part_name, vectors_to_column, write_part
-from training.adapter import new_adapter_folder
-from training.encoder import load_encoder
+from training.encoders.adapter import new_adapter_folder
+from training.encoders.load import load_encoder
+from training.encoders.prepare import Tokenizer, build_base
 from training.engine import Place, full_state
 from training.loop import Trainer
-from training.prepare import Tokenizer, build_base
 from training.settings import EncoderSettings, TrainingSettings
 from training.task import TrainTask
 
@@ -244,6 +244,7 @@ def two_ranks(runs: Runs) -> None:
     runs.train("huge-rate", runs.task("huge-rate", "adapter", learning_rate=1e30, gradient_clipping=0.0))
     for kind in ("static", "bert", "adapter"):
         runs.train(f"bf16-{kind}", runs.task(f"bf16-{kind}", kind, zero_stage=1), bfloat16=True)
+    runs.train("bf16-zero-3", runs.task("bf16-zero-3", "adapter", zero_stage=3), bfloat16=True)
     runs.train("accumulation", runs.task("accumulation", "adapter", accumulation=2))
     for stage in (0, 2):
         task = runs.task(f"clipped-{stage}", "adapter", gradient_clipping=1e-10, zero_stage=stage, max_steps=6)

@@ -18,14 +18,15 @@ from safetensors.torch import load_file, save_file
 from cluster.errors import ArtifactError, ConfigError
 from cluster.storage import StorageSettings
 from cluster.tables import F32, lists_to_csr
-from training import st_format
-from training.adapter import AdapterEncoder, export_with_base, new_adapter_folder
-from training.encoder import Encoder, load_encoder
+from training.encoders import st_format
+from training.encoders.adapter import AdapterEncoder, export_with_base, new_adapter_folder
+from training.encoders.base import Encoder
+from training.encoders.load import load_encoder
+from training.encoders.prepare import Tokenizer, build_base, read_prompts
+from training.encoders.static import StaticEncoder
+from training.encoders.transformer import GenericEncoder, TransformerEncoder
 from training.features import Tokens, Vectors
-from training.prepare import Tokenizer, build_base, read_prompts
 from training.settings import EncoderSettings
-from training.static import StaticEncoder
-from training.transformer import GenericEncoder, TransformerEncoder
 
 STORAGE = StorageSettings()
 TEXTS = [

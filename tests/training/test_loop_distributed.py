@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytestmark = pytest.mark.cluster
 
@@ -152,6 +153,12 @@ def test_bfloat16_trains_close_to_float32(two: Report, kind: str, exact: str) ->
     got = losses(two[f"bf16-{kind}"])
     assert got == pytest.approx(losses(two[exact]), rel=0.1)
     assert got != losses(two[exact])
+
+
+@pytest.mark.parametrize("name", ["bf16-static", "bf16-adapter", "bf16-zero-3"])
+def test_bfloat16_keeps_the_optimizer_s_float32_weights(two: Report, name: str) -> None:
+    end = torch.tensor(two[name]["end"], dtype=torch.float32)
+    assert (end != end.bfloat16().float()).float().mean() > 0.5, "weights rounded to bfloat16 were exported"
 
 
 def test_accumulation_makes_half_the_optimizer_steps(two: Report) -> None:

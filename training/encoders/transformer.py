@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from training import st_format
-from training.encoder import Encoder
+from training.encoders import st_format
+from training.encoders.base import Encoder
 from training.features import Features, Tokens
 
 

@@ -1,23 +1,20 @@
 """An encoder: a torch module from features to L2-normalised embeddings, and how it lies in a folder.
 
 A folder is in sentence-transformers format wherever the encoder reads texts, so that `SentenceTransformer(folder)`
-gives the same vectors. To add a kind: one module with a subclass, one line in `load_encoder`.
+gives the same vectors. To add a kind: one module with a subclass here, one line in `load.py`.
 
 N texts, T tokens (padded), D dimensions.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cluster.errors import ArtifactError
 from cluster.tables import F32
 from training.features import Features, pack
 
@@ -80,47 +77,3 @@ class Encoder(nn.Module):
                 if on_progress is not None:
                     on_progress(done)
         return result
-
-
-def load_encoder(folder: Path) -> Encoder:
-    """The encoder that lies in `folder`.
-
-    Raises:
-        ArtifactError: the folder holds no model this version can read.
-    """
-    modules = folder / "modules.json"
-    if (folder / "adapter.json").exists():
-        from training.adapter import AdapterEncoder
-
-        return AdapterEncoder.load(folder)
-    if not modules.exists():
-        raise ArtifactError(f"{folder} holds neither modules.json nor adapter.json; expected a sentence-transformers "
-                            f"folder or a hardmine adapter")
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in read_json(modules)]
-    if kinds[0] == "StaticEmbedding" and set(kinds[1:]) <= {"Normalize"}:
-        from training.static import StaticEncoder
-
-        return StaticEncoder.load(folder)
-    from training.transformer import GenericEncoder, TransformerEncoder
-
-    if kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Normalize"}:
-        known = TransformerEncoder.try_load(folder)
-        if known is not None:
-            return known
-    return GenericEncoder.load(folder)
-
-
-def read_json(path: Path) -> Any:
-    """The JSON value of a file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
-
-
-def cpu_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's weights as detached CPU tensors."""
-    return {name: value.detach().cpu() for name, value in module.state_dict().items()}

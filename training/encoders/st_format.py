@@ -6,6 +6,7 @@ what is written here with `SentenceTransformer` itself and compare vectors.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,6 @@ from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
-
-from training.encoder import read_json, write_json
 
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
@@ -24,6 +23,17 @@ LAYER_NORM = "sentence_transformers.sentence_transformer.modules.layer_norm.Laye
 
 WEIGHTS = {".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx", ".ot", ".gguf"}
 EXTRAS = {"onnx", "openvino", ".git", ".cache"}
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of a file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def module_path(folder: Path, index: int) -> str:

@@ -21,8 +21,8 @@ import pyarrow as pa
 from cluster.errors import ConfigError, one_paragraph
 from cluster.storage import StorageSettings, Store, is_s3
 from cluster.tables import csr_to_lists
-from training import st_format
-from training.encoder import read_json, write_json
+from training.encoders import st_format
+from training.encoders.st_format import read_json, write_json
 from training.settings import EncoderSettings
 
 
@@ -190,7 +190,7 @@ def model_limit(root: Path) -> int:
 def _new_static(settings: EncoderSettings, texts: Sequence[str], target: Path, seed: int) -> None:
     import torch
 
-    from training.static import write_static_folder
+    from training.encoders.static import write_static_folder
 
     tokenizer = _train_tokenizer(texts, settings.vocabulary)
     if settings.max_length is not None:

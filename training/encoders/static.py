@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cluster.errors import ArtifactError
-from training import st_format
-from training.encoder import Encoder
+from training.encoders import st_format
+from training.encoders.base import Encoder
 from training.features import Features, Tokens
 
 

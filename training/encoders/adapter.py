@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training import st_format
-from training.encoder import Encoder, read_json, write_json
+from training.encoders import st_format
+from training.encoders.base import Encoder
+from training.encoders.st_format import read_json, write_json
 from training.features import Features, Vectors
 
 

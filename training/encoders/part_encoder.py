@@ -30,7 +30,7 @@ class MakeEncoder:
         """The part encoder."""
         import torch
 
-        from training.encoder import load_encoder
+        from training.encoders.load import load_encoder
 
         torch.set_num_threads(self.threads)
         encoder = load_encoder(fetch_folder(self.store, self.files, self.prefix))

@@ -1,0 +1,34 @@
+"""Which kind of encoder lies in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.errors import ArtifactError
+from training.encoders.adapter import AdapterEncoder
+from training.encoders.base import Encoder
+from training.encoders.st_format import read_json
+from training.encoders.static import StaticEncoder
+from training.encoders.transformer import GenericEncoder, TransformerEncoder
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """The encoder that lies in `folder`.
+
+    Raises:
+        ArtifactError: the folder holds no model this version can read.
+    """
+    modules = folder / "modules.json"
+    if (folder / "adapter.json").exists():
+        return AdapterEncoder.load(folder)
+    if not modules.exists():
+        raise ArtifactError(f"{folder} holds neither modules.json nor adapter.json; expected a sentence-transformers "
+                            f"folder or a hardmine adapter")
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in read_json(modules)]
+    if kinds[0] == "StaticEmbedding" and set(kinds[1:]) <= {"Normalize"}:
+        return StaticEncoder.load(folder)
+    if kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Normalize"}:
+        known = TransformerEncoder.try_load(folder)
+        if known is not None:
+            return known
+    return GenericEncoder.load(folder)
