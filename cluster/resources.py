@@ -52,6 +52,10 @@ class ClusterSize:
     nodes: int
     cpus: int
     gpus: int
+    gpu_nodes: int = 0
+    """Nodes that have GPUs."""
+    node_cpus: int = 0
+    """CPUs of the smallest node that would do the work (of those with GPUs, where there are any); 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,10 @@ def uses_gpu(settings: ClusterSettings, size: ClusterSize) -> bool:
 def _pool(wanted: int | None, default: int, settings: ClusterSettings, size: ClusterSize, what: str) -> PoolSize:
     gpu = uses_gpu(settings, size)
     count = wanted or (size.gpus if gpu else default)
-    per_node = -(-count // size.nodes)
-    cpus = settings.cpus_per_worker or max(1, size.cpus // size.nodes // per_node)
+    nodes = (size.gpu_nodes or size.nodes) if gpu else size.nodes
+    per_node = -(-count // nodes)
+    # the smallest node decides: what asks for more CPUs than any node has left would wait for ever
+    cpus = settings.cpus_per_worker or max(1, (size.node_cpus or size.cpus // size.nodes) // per_node)
     if count * cpus > size.cpus or (gpu and count > size.gpus):
         raise ConfigError(
             f"{what} needs {count} × {cpus} CPU(s){f' and {count} GPU(s)' if gpu else ''}, but the cluster offers "

@@ -93,9 +93,13 @@ def cluster_size() -> ClusterSize:
     """Nodes, CPUs and GPUs that are there now."""
     import ray
 
-    total = ray.cluster_resources()
-    nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1)
-    return ClusterSize(max(1, nodes), int(total.get("CPU", 1)), int(total.get("GPU", 0)))
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    with_gpu = [resources for resources in alive if resources.get("GPU", 0) >= 1]
+    return ClusterSize(
+        nodes=max(1, len(alive)), cpus=max(1, int(sum(node["CPU"] for node in alive))),
+        gpus=int(sum(node.get("GPU", 0) for node in alive)), gpu_nodes=len(with_gpu),
+        node_cpus=int(min((node["CPU"] for node in with_gpu or alive), default=1)),
+    )
 
 
 def set_threads(count: int) -> None:

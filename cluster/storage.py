@@ -173,10 +173,10 @@ class Store:
         def action(fs: Any, key: str) -> dict[str, int]:
             found = fs.find(key, detail=True)
             root = self.root.removeprefix("s3://")
-            return {
-                str(PurePosixPath(name).relative_to(root)): int(info["size"])
-                for name, info in sorted(found.items()) if not name.endswith(PARTIAL)
-            }
+            # pyarrow leaves empty objects that stand for folders: they are no one's data
+            kept = {name: info for name, info in sorted(found.items()) if name != root and info["type"] == "file"
+                    and not info.get("Key", "").endswith("/") and not name.endswith(PARTIAL)}
+            return {str(PurePosixPath(name).relative_to(root)): int(info["size"]) for name, info in kept.items()}
 
         return self._call("list", path, action)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pyarrow as pa
 
 from cluster.commits import Commit, Outcome
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, one_paragraph
 from cluster.folders import fetch_folder, folder_digest, upload_folder
 from cluster.storage import Store
 from cluster.tables import Part, read_part, write_part
@@ -18,6 +21,8 @@ from training.settings import EncoderSettings
 
 SAMPLE_TEXTS = 200_000
 """Texts that a new tokenizer is trained on at most."""
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+"""Files one of which holds a tokenizer's words; others keep them in a *.model file."""
 
 
 def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outcome:
@@ -34,8 +39,10 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
     dimension = tables.figures["dimension"]
     encoder = config.encoder
     if encoder.kind != "adapter" or encoder.model is not None:
-        local = build_base(_text_encoder(encoder), config.storage, _sample(store, tables.parts("corpus"), encoder),
-                           config.rounds.seed)
+        with _reading_model(encoder.model):
+            local = build_base(_text_encoder(encoder), config.storage, _sample(store, tables.parts("corpus"), encoder),
+                               config.rounds.seed)
+            _check_model(local, encoder)
         files |= upload_folder(local, store, f"{folder}/model")
         figures |= {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model")}
     elif dimension is None:
@@ -50,6 +57,42 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
         figures["adapter_prefix"] = f"{folder}/adapter"
         figures.setdefault("digest", folder_digest(manifest, f"{folder}/adapter"))
     return Outcome(files=files, figures=figures)
+
+
+@contextmanager
+def _reading_model(name: str | None) -> Iterator[None]:
+    """Raises ConfigError: the user's model folder is not what it should be. What we made ourselves fails as it is."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        if name is None or getattr(error, "errno", None):  # the disk, not the model
+            raise
+        raise ConfigError(f"encoder.model: expected a complete model at {name}, found one that cannot be read "
+                          f"({type(error).__name__}: {one_paragraph(str(error))[:300]}); download it again, or give "
+                          f"another one") from error
+
+
+def _check_model(folder: Path, encoder: EncoderSettings) -> None:
+    """What would fail in every later worker, told at once: damaged weights, no tokenizer, an unknown architecture."""
+    from safetensors import safe_open
+
+    from training.encoders.st_format import module_path, read_json
+
+    root = folder / module_path(folder, 0)
+    if not any((root / name).exists() for name in TOKENIZERS) and not list(root.glob("*.model")):
+        raise ConfigError(f"encoder.model: expected a tokenizer in {encoder.model}, found none of {', '.join(TOKENIZERS)}; "
+                          f"give a complete model folder")
+    for file in folder.rglob("*.safetensors"):
+        with safe_open(str(file), "pt"):  # reads the header and compares it with the file's length
+            pass
+    if encoder.kind != "static":
+        from transformers import AutoConfig
+
+        AutoConfig.from_pretrained(str(root))
+    elif (root / "tokenizer.json").exists():
+        read_json(root / "tokenizer.json")
 
 
 def _text_encoder(encoder: EncoderSettings) -> EncoderSettings:

@@ -133,9 +133,10 @@ def _parquet(store: Store, name: str) -> Iterator[Chunk]:
 
 def _plain(table: pa.Table) -> pa.Table:
     """Categories as their values: their codes differ from file to file."""
-    return pa.table({field.name: table[field.name].cast(field.type.value_type) if pa.types.is_dictionary(field.type)
-                     else table[field.name] for field in table.schema}) if any(
-                         pa.types.is_dictionary(field.type) for field in table.schema) else table
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+    return table
 
 
 def _lines(store: Store, name: str) -> Iterator[tuple[int, bytes]]:
@@ -187,7 +188,10 @@ def _chunk(rows: list[dict[str, Any]], where: str, first: int) -> Chunk:
 
 def _column(key: str, values: list[Any], where: str, first: int) -> pa.Array:
     try:
-        return pa.array(values)
+        array = pa.array(values)
+        if _has_empty_struct(array.type):  # Parquet cannot hold it: BEIR's "metadata": {} is no value, [{}] becomes text
+            return pa.array([json.dumps(value) if value else None for value in values], pa.string())
+        return array
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:  # pyarrow passes Python's own through
         usual = next(value for value in values if value is not None)
         kind = (int, float) if isinstance(usual, int | float) else type(usual)
@@ -198,6 +202,12 @@ def _column(key: str, values: list[Any], where: str, first: int) -> pa.Array:
             place, found = f"line {first + other}", f"{values[other]!r:.60} where others are like {usual!r:.60}"
         raise DataError(f"{where}, {place}: expected values of one type in the field {key!r}, found {found}; give the "
                         f"field one type in all lines") from error
+
+
+def _has_empty_struct(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.num_fields == 0 or any(_has_empty_struct(kind.field(n).type) for n in range(kind.num_fields))
+    return pa.types.is_list(kind) and _has_empty_struct(kind.value_type)
 
 
 def _tsv(store: Store, name: str) -> Iterator[Chunk]:

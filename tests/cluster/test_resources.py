@@ -71,3 +71,8 @@ def test_unknown_settings_and_zero_actors_are_refused() -> None:
         ClusterSettings.model_validate({"embed_actor": 1})
     with pytest.raises(ValidationError):
         ClusterSettings(shards=0)
+
+
+def test_the_smallest_gpu_node_decides_how_many_cpus_a_worker_asks_for() -> None:
+    size = ClusterSize(nodes=3, cpus=40, gpus=2, gpu_nodes=2, node_cpus=8)
+    assert train_pool(ClusterSettings(), size) == PoolSize(count=2, cpus=8, gpus=1)

@@ -200,6 +200,25 @@ def test_model_of_another_kind(case: Any, refused: Any, kind: str, module: str, 
     refused(case.run(), 2, ["encoder.model", str(case.folder / "model"), *words, "change encoder.kind"])
 
 
+BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+
+
+@pytest.mark.parametrize(("files", "words"), [
+    ({"config.json": b"{"}, ["cannot be read", "JSONDecodeError"]),
+    ({"config.json": json.dumps({"model_type": "bert"}).encode()}, ["cannot be read", "hidden_size"]),
+    ({"vocab.txt": None}, ["expected a tokenizer", "vocab.txt", "a complete model folder"]),
+    ({"model.safetensors": b"rubbish" * 99}, ["cannot be read", "SafetensorError", "download it again"]),
+    ({"model.safetensors": None}, ["encoder.model", "complete model folder"]),
+    ({"config.json": json.dumps(BERT | {"model_type": "blorp"}).encode()}, ["cannot be read", "blorp"]),
+])
+def test_damaged_model_folder(case: Any, refused: Any, files: dict[str, bytes | None], words: list[str]) -> None:
+    good = {"config.json": json.dumps(BERT).encode(), "vocab.txt": b"[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\nthing\n",
+            "model.safetensors": (2).to_bytes(8, "little") + b"{}"}
+    case.files |= {f"model/{name}": content for name, content in (good | files).items() if content is not None}
+    case.set("encoder", {"kind": "transformer", "model": "model"})
+    refused(case.run(), 2, ["encoder.model", str(case.folder / "model"), *words])
+
+
 def test_model_that_is_not_on_the_hub(case: Any, refused: Any) -> None:
     case.set("encoder", {"kind": "transformer", "model": "nobody/nothing"})
     refused(case.run(), 2, ["encoder.model", "'nobody/nothing' is no folder", "check the name"])

@@ -83,6 +83,12 @@ def test_a_missing_field_is_null(tmp_path: Path) -> None:
     assert [row["genres"] for row in read(path)] == [None, ["x"], []]
 
 
+def test_empty_objects_are_no_values(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"  # every BEIR corpus says "metadata": {}
+    path.write_bytes(lines({"id": "a", "metadata": {}, "deep": [{}]}, {"id": "b", "metadata": {}, "deep": None}))
+    assert read(path) == [{"id": "a", "metadata": None, "deep": "[{}]"}, {"id": "b", "metadata": None, "deep": None}]
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_read_over(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + lines(*ROWS).replace(b"\n", b"\r\n"))
