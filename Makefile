@@ -28,8 +28,8 @@ demo: env ## the whole loop on a generated catalogue, with an arm of random nega
 test: check ## format, lint, types, import directions and all tests
 	@$(BIN)/python -m pytest
 
-unit: env ## the fast tests only: no Ray, no DeepSpeed
-	@$(BIN)/python -m pytest -m "not cluster"
+unit: env ## the fast tests only: no Ray, no DeepSpeed, no downloaded model
+	@$(BIN)/python -m pytest -m "not cluster and not slow"
 
 check: lint types imports ## lint, types and import directions
 

@@ -50,10 +50,9 @@ def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
     if not names and name.endswith((*ENDINGS, ".tsv")):
         raise DataError(f"there is no file {url}; check the address in [data]")
     if not names:
-        found = f"found {', '.join(there[:4])}" if there and there != ["."] else "found " + (
-            "a file of another kind" if there else "nothing")
-        raise DataError(f"expected a .parquet, .jsonl or .jsonl.gz file, or a folder of them, at {url}; {found}; check "
-                        f"the address in [data], or convert the data")
+        other = "a file of another kind" if store.size(name) is not None else ", ".join(there[:4]) or "nothing"
+        raise DataError(f"expected a .parquet, .jsonl or .jsonl.gz file, or a folder of them, at {url}; found {other}; "
+                        f"check the address in [data], or convert the data")
     return below, names
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import ConfigError
 from cluster.lease import Lease
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +55,35 @@ def test_other_data_in_the_same_folder(begun: Any, refused: Any) -> None:
     refused(begun.run(), 2, ["out/run", "another data", "another `name` or `output`"])
 
 
-def test_another_encoder_in_the_same_folder(begun: Any, refused: Any) -> None:
-    begun.set("encoder", {"kind": "adapter"})
-    refused(begun.run(), 2, ["out/run", "another encoder", "'static'", "'adapter'", "another `name`"])
+def test_another_encoder_in_the_same_folder(case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise ConfigError("stopped by the test, after the base model was committed")
+
+    monkeypatch.setattr("jobs.stage_0_ingest._tokenise", stop)
+    assert "stopped by the test" in case.run().message
+    case.set("encoder", {"kind": "adapter"})
+    refused(case.run(), 2, ["out/run", "another encoder", "'static'", "'adapter'", "another `name`"])
+
+
+# jobs.driver compares identity.json even where nothing is committed yet
+REFUSES_CORRECTIONS = pytest.mark.xfail(reason="identity.json is written before the data is checked", strict=False)
+
+
+@REFUSES_CORRECTIONS
+def test_bad_data_may_be_corrected_and_run_again(case: Any, refused: Any) -> None:
+    case.items[5]["id"] = "i2"
+    refused(case.run(), 2, ["'i2'"])
+    case.items[5]["id"] = "i5"
+    case.set("mining.rules", UNKNOWN_COLUMN)
+    refused(case.run(), 2, ["mining.rules[0].column"])
+
+
+@REFUSES_CORRECTIONS
+def test_a_wrong_model_may_be_corrected_and_run_again(case: Any, refused: Any) -> None:
+    case.set("encoder.model", "./nowhere")
+    refused(case.run(), 2, ["no folder"])
+    case.set("encoder.model", "./nowhere_else")
+    refused(case.run(), 2, ["no folder", "nowhere_else"])
 
 
 @pytest.mark.parametrize("words", [[], ["--json"]])

@@ -74,7 +74,7 @@ def test_all_parts_have_all_columns_wherever_they_first_occur(store: Store) -> N
 def test_a_column_that_changes_its_type_is_named(store: Store) -> None:
     writer = TableWriter(store, "t", 10)
     writer.add(pa.table({"a": [1]}), "1.jsonl")
-    with pytest.raises(DataError, match="2.jsonl: expected int64 in the column 'a'.*found string"):
+    with pytest.raises(DataError, match=r"2.jsonl: expected int64 in the column 'a'.*found string"):
         writer.add(pa.table({"a": ["x"]}), "2.jsonl")
 
 

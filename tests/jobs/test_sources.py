@@ -120,7 +120,7 @@ def test_tsv_with_and_without_a_header(tmp_path: Path, header: bytes) -> None:
 def test_a_broken_label_line_is_named(tmp_path: Path, line: bytes, found: str) -> None:
     path = tmp_path / "train.tsv"
     path.write_bytes(b"q0\ti0\t1\n" + line)
-    with pytest.raises(DataError, match=f"train.tsv, line 2: .*{found}"):
+    with pytest.raises(DataError, match=rf"train\.tsv, line 2: .*{found}"):
         read(path)
 
 
@@ -140,7 +140,7 @@ def test_a_field_of_two_types_is_named(tmp_path: Path, rows: list[Any], words: s
 def test_half_a_character_is_a_data_error(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b'{"id": "\\ud800"}\n')
-    with pytest.raises(DataError, match="line.* 1 to 1: .*'id'"):
+    with pytest.raises(DataError, match=r"line.* 1 to 1: .*'id'"):
         read(path)
 
 
@@ -164,13 +164,13 @@ def test_storage_that_fails_while_reading_is_not_the_data_s_fault(
 
     (tmp_path / name).write_bytes(b"x")
     monkeypatch.setattr(Store, "open", lambda self, path: Broken())
-    with pytest.raises(ClusterError, match=f"{name}.*connection lost.*resumes"):
+    with pytest.raises(ClusterError, match=rf"{name}.*connection lost.*resumes"):
         read(tmp_path / name)
 
 
 def test_a_file_that_is_gone_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "source_files", lambda url, storage: (Store(str(tmp_path)), ["gone.parquet"]))
-    with pytest.raises(DataError, match="gone.parquet: there is no such object"):
+    with pytest.raises(DataError, match=r"gone\.parquet: there is no such object"):
         read(tmp_path / "gone.parquet")
 
 

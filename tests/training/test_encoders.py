@@ -28,6 +28,8 @@ from training.encoders.transformer import GenericEncoder, TransformerEncoder
 from training.features import Tokens, Vectors
 from training.settings import EncoderSettings
 
+pytestmark = pytest.mark.slow
+
 STORAGE = StorageSettings()
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
