@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ from jobs.context import Context, Only, StageDone
 from jobs.rounds import finish_inputs, run_rounds
 from jobs.stage_0_ingest import fingerprints
 
+IDENTITY = "identity.json"
+
 
 def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[str, Any]:
     """Run all rounds, going on from what is committed; returns the summary. A finished run returns at once."""
@@ -25,7 +28,7 @@ def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[s
     if finished is not None:
         progress.say(f"{store.root} is finished: this is its result")
         return finished
-    with run_context(config, store, progress, takeover) as context:
+    with run_context(config, store, prints, progress, takeover) as context:
         return run_rounds(context, prints)
 
 
@@ -36,7 +39,7 @@ def run_stage(config: Config, only: Only, *, progress: Progress, takeover: bool 
         ConfigError: an earlier stage is missing.
     """
     store, prints = open_run(config)
-    with run_context(config, store, progress, takeover) as context:
+    with run_context(config, store, prints, progress, takeover) as context:
         context.only = only
         try:
             run_rounds(context, prints)
@@ -47,6 +50,11 @@ def run_stage(config: Config, only: Only, *, progress: Progress, takeover: bool 
 
 
 def open_run(config: Config) -> tuple[Store, dict[str, Any]]:
+    """(the run's store, fingerprints of the data), after checking both. Writes nothing that stays.
+
+    Raises:
+        ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: the storage is away.
+    """
     store = Store(config.root, config.storage)
     check_writable(store)
     prints = fingerprints(config)
@@ -55,25 +63,32 @@ def open_run(config: Config) -> tuple[Store, dict[str, Any]]:
 
 
 def _refuse_other_run(config: Config, store: Store, prints: dict[str, Any]) -> None:
-    """Raises ConfigError: the folder holds a run on other data or with another base model."""
-    if not store.exists("identity.json"):
-        store.write_json("identity.json", _identity(config, prints))
+    """Raises ConfigError: the folder holds stages on other data or of another base model.
+
+    Only what is committed counts: data that was refused may be corrected, a model that was not found may be renamed.
+    """
+    if not store.exists(IDENTITY):
         return
-    before, now = store.read_json("identity.json"), _identity(config, prints)
-    for name in now:
-        if before.get(name) != now[name]:
-            raise ConfigError(f"{store.root} holds a run with another {name} ({_short(before.get(name))} then, "
-                              f"{_short(now[name])} now), and its figures cannot be compared with this one's; choose "
-                              f"another `name` or `output`, or delete that folder")
+    before, now, ledger = store.read_json(IDENTITY), _identity(config, prints), Ledger(store)
+    for name, stage in (("data", "ingest"), ("encoder", "base")):
+        if before.get(name) != now[name] and ledger.find(stage) is not None:
+            raise ConfigError(f"{store.root} holds a run with another {name} ({_difference(before.get(name), now[name])}), "
+                              f"and its figures cannot be compared with this one's; choose another `name` or `output`, or "
+                              f"delete that folder")
 
 
 def _identity(config: Config, prints: dict[str, Any]) -> dict[str, Any]:
     return {"data": prints, "encoder": {"kind": config.encoder.kind, "model": config.encoder.model}}
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 90 else text[:87] + "…"
+def _difference(before: Any, now: Any) -> str:
+    """The first key of two mappings whose values differ, for a person."""
+    known = before if isinstance(before, dict) else {}
+    changed = [key for key in {**known, **now} if known.get(key) != now.get(key)]
+    if changed[0] in ("kind", "model"):
+        return f"{changed[0]} was {known.get(changed[0])!r}, is {now.get(changed[0])!r}"
+    files = ", ".join({**(known.get(changed[0]) or {}), **(now.get(changed[0]) or {})})
+    return f"the content of {files} differs"
 
 
 def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str, Any] | None:
@@ -90,8 +105,11 @@ def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str,
 
 
 @contextmanager
-def run_context(config: Config, store: Store, progress: Progress, takeover: bool) -> Iterator[Context]:
+def run_context(config: Config, store: Store, prints: dict[str, Any], progress: Progress,
+                takeover: bool) -> Iterator[Context]:
+    """The lease, Ray and everything a driver's stages need."""
     with Lease(store, takeover=takeover) as lease, ray_session(config.cluster) as size:
+        store.write_json(IDENTITY, _identity(config, prints))
         progress.open_mailbox()
         ledger = Ledger(store, check_owner=lease.check)
         with _ray_errors_explained():
@@ -109,7 +127,17 @@ def _ray_errors_explained() -> Iterator[None]:
         cause = unwrap(error)
         if isinstance(cause, HardmineError):
             raise cause from None
-        raise ClusterError(
-            f"Ray gave up on a worker ({type(cause).__name__}: {one_paragraph(str(cause))[:500]}); a worker that is killed "
-            f"without a message usually ran out of memory: lower cluster.part_rows, cluster.shard_rows or "
-            f"training.batch_size. What is committed is kept: the same command goes on from there") from error
+        raise ClusterError(_explain(cause)) from error
+
+
+def _explain(error: BaseException) -> str:
+    from ray.exceptions import RayTaskError
+
+    while isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause
+    text = one_paragraph(re.sub(r"\x1b\[[0-9;]*m", "", str(error).split("Traceback", 1)[0]))[:300]
+    went = f"a worker failed ({type(error).__name__}: {text})"
+    if type(error).__module__.startswith("ray."):
+        went += ("; a worker that dies without a message usually ran out of memory: lower cluster.part_rows, "
+                 "cluster.shard_rows or training.batch_size")
+    return f"{went}. What is committed is kept: the same command goes on from there"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from cluster.commits import Ledger
 from cluster.storage import Store, check_writable
 from jobs.config import Config
-from jobs.sources import read_chunks, source_files
+from jobs.sources import count_rows
 from jobs.stage_0_ingest import fingerprints, sources
 
 SHORT_TEXT_TOKENS = 128
@@ -28,7 +27,7 @@ def make_plan(config: Config) -> dict[str, Any]:
     store = Store(config.root, config.storage)
     check_writable(store)
     fingerprints(config)
-    rows = {table: sum(_count_rows(url, config) for url, _ in places if _there(url, config))
+    rows = {table: sum(count_rows(url, config.storage) for url, _ in places if _there(url, config))
             for table, places in sources(config.data).items()}
     committed = {commit.name for commit in Ledger(store).all()}
     dimension = _dimension(config)
@@ -62,17 +61,6 @@ def stage_names(config: Config) -> list[str]:
 def _there(url: str, config: Config) -> bool:
     parent, _, name = url.rstrip("/").rpartition("/")
     return config.data.folder is None or Store(parent, config.storage).exists(name)
-
-
-def _count_rows(url: str, config: Config) -> int:
-    store, names = source_files(url, config.storage)
-    if not all(name.endswith((".parquet", ".pq")) for name in names):
-        return sum(chunk.table.num_rows for chunk in read_chunks(url, config.storage))
-    count = 0
-    for name in names:
-        with store.open(name) as stream:
-            count += pq.ParquetFile(stream).metadata.num_rows
-    return count
 
 
 def _dimension(config: Config) -> int:

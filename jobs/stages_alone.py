@@ -19,7 +19,7 @@ def embed_round(config: Config, number: int, *, progress: Progress, takeover: bo
         ConfigError: that round is not trained.
     """
     store, prints = open_run(config)
-    with run_context(config, store, progress, takeover) as context:
+    with run_context(config, store, prints, progress, takeover) as context:
         ingested = ingest(context, prints)
         if number < 0:
             return embed_model(context, ingested, base_model(ingested))

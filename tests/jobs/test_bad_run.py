@@ -65,11 +65,6 @@ def test_another_encoder_in_the_same_folder(case: Any, refused: Any, monkeypatch
     refused(case.run(), 2, ["out/run", "another encoder", "'static'", "'adapter'", "another `name`"])
 
 
-# jobs.driver compares identity.json even where nothing is committed yet
-REFUSES_CORRECTIONS = pytest.mark.xfail(reason="identity.json is written before the data is checked", strict=False)
-
-
-@REFUSES_CORRECTIONS
 def test_bad_data_may_be_corrected_and_run_again(case: Any, refused: Any) -> None:
     case.items[5]["id"] = "i2"
     refused(case.run(), 2, ["'i2'"])
@@ -78,7 +73,6 @@ def test_bad_data_may_be_corrected_and_run_again(case: Any, refused: Any) -> Non
     refused(case.run(), 2, ["mining.rules[0].column"])
 
 
-@REFUSES_CORRECTIONS
 def test_a_wrong_model_may_be_corrected_and_run_again(case: Any, refused: Any) -> None:
     case.set("encoder.model", "./nowhere")
     refused(case.run(), 2, ["no folder"])
