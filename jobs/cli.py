@@ -68,7 +68,7 @@ def demo(
     json_output: Json = False, takeover: Takeover = False,
 ) -> None:
     """Generate a catalogue and run the whole loop on it: no download, no account, a few minutes on two cores."""
-    from jobs.demo import demo_config
+    from jobs.demo.settings import demo_config
 
     settings = demo_config(output, compare_random=compare_random, encoder=encoder, titles=titles)
     _run(settings, json_output, takeover)

@@ -17,7 +17,7 @@ from cluster.resources import ClusterSettings
 from cluster.storage import StorageSettings, is_s3
 from eval.settings import EvaluationSettings
 from jobs.config_errors import KEYS_ADVICE, explain
-from jobs.templates import check_template
+from jobs.ingest.templates import check_template
 from mining.settings import MiningSettings
 from training.settings import EncoderSettings, TrainingSettings
 

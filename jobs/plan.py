@@ -11,7 +11,7 @@ from rich.table import Table
 from cluster.commits import Ledger
 from cluster.storage import Store, check_writable
 from jobs.config import Config
-from jobs.sources import count_rows
+from jobs.ingest.sources import count_rows
 from jobs.stage_0_ingest import fingerprints, sources
 
 SHORT_TEXT_TOKENS = 128

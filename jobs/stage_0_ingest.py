@@ -15,9 +15,9 @@ from cluster.storage import Store
 from cluster.tables import Part
 from jobs.config import Config, DataSettings
 from jobs.context import Context
-from jobs.ingest_data import Sources, ingest_tables
-from jobs.ingest_models import make_base, tokenise_parts
-from jobs.sources import fingerprint
+from jobs.ingest.data import Sources, ingest_tables
+from jobs.ingest.models import make_base, tokenise_parts
+from jobs.ingest.sources import fingerprint
 from mining.attributes import check_rules
 from mining.shards import plan_shards
 

@@ -17,8 +17,8 @@ import pytest
 from cluster.commits import Ledger
 from cluster.storage import StorageSettings, Store
 from cluster.tables import load_vectors, read_parts
-from jobs.catalogue import generate_catalogue
-from jobs.demo_transformer import write_small_transformer
+from jobs.demo.catalogue import generate_catalogue
+from jobs.demo.transformer import write_small_transformer
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ import pytest
 from cluster.commits import Ledger
 from cluster.storage import Store
 from cluster.tables import read_parts
-from jobs.catalogue import generate_catalogue
+from jobs.demo.catalogue import generate_catalogue
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]

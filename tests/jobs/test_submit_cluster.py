@@ -19,7 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.catalogue import generate_catalogue
+from jobs.demo.catalogue import generate_catalogue
 from jobs.submit import ROOT
 
 TOKEN = "t" * 32

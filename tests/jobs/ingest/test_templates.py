@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError
-from jobs.templates import Template, check_template
+from jobs.ingest.templates import Template, check_template
 
 ROW = {"title": "Dune", "author": "Herbert", "genres": ["sf", "epic"], "text": "Sand.", "none": None, "empty": " ", "year": 1965}
 

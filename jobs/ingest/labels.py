@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from cluster.errors import DataError
 from cluster.storage import Store
 from cluster.tables import I64, Part
-from jobs.ingest_tables import id_column, one_array, rename, stable_code
-from jobs.sources import Chunk
-from jobs.table_writer import TableWriter
+from jobs.ingest.sources import Chunk
+from jobs.ingest.tables import id_column, one_array, rename, stable_code
+from jobs.ingest.writer import TableWriter
 
 SPLITS = ("train", "dev", "test")
 LARGEST_SCORE = 1_000_000

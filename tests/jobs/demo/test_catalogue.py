@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.catalogue import Catalogue, generate_catalogue
+from jobs.demo.catalogue import Catalogue, generate_catalogue
 
 KINDS = {"plot", "mood", "author_genre", "franchise", "audience"}
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from jobs import catalogue_words as words
+from jobs.demo import words
 
 MAX_POSITIVES: Final = 12
 SYNOPSIS_WORDS: Final = (30, 70)

@@ -13,8 +13,8 @@ import pytest
 
 from cluster.errors import ClusterError, ConfigError, DataError
 from cluster.storage import StorageSettings, Store
-from jobs import sources
-from jobs.sources import count_rows, fingerprint, read_chunks, source_files
+from jobs.ingest import sources
+from jobs.ingest.sources import count_rows, fingerprint, read_chunks, source_files
 
 STORAGE = StorageSettings()
 ROWS = [{"id": "a", "n": 1}, {"id": "b", "n": 2}, {"id": "c", "n": 3}]

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import I64, Part, lists_to_csr, vectors_to_column
-from jobs.sources import Chunk
-from jobs.table_writer import TableWriter
-from jobs.templates import Template
+from jobs.ingest.sources import Chunk
+from jobs.ingest.templates import Template
+from jobs.ingest.writer import TableWriter
 
 OWN = ("row", "text_code", "group_code", "item_row")
 USUAL = (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id"))

@@ -13,12 +13,12 @@ import pytest
 from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import read_part, read_parts
-from jobs.ingest_labels import LabelRows, assign_splits, read_labels, write_labels
-from jobs.ingest_tables import Written, normalise, rename, stable_code, write_texts
-from jobs.sources import Chunk
+from jobs.ingest.labels import LabelRows, assign_splits, read_labels, write_labels
+from jobs.ingest.sources import Chunk
+from jobs.ingest.tables import Written, normalise, rename, stable_code, write_texts
+from jobs.ingest.templates import Template
+from jobs.ingest.writer import TableWriter
 from jobs.stage_0_ingest import _ingest_tables
-from jobs.table_writer import TableWriter
-from jobs.templates import Template
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from cluster.errors import ConfigError
-from jobs.catalogue import generate_catalogue
 from jobs.config import Config, parse_config
+from jobs.demo.catalogue import generate_catalogue
 
 
 def write_catalogue(folder: Path, titles: int) -> None:
@@ -33,7 +33,7 @@ def demo_config(output: Path, *, compare_random: bool, encoder: str, titles: int
     write_catalogue(folder, titles)
     model = None
     if encoder == "transformer":
-        from jobs.demo_transformer import write_small_transformer
+        from jobs.demo.transformer import write_small_transformer
 
         model = str(write_small_transformer(folder))
     return parse_config({

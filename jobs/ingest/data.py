@@ -15,10 +15,10 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import Part, read_part, write_part
 from jobs.config import Config, DataSettings
-from jobs.ingest_labels import SPLITS, LabelRows, assign_splits, read_labels, split_column, write_labels
-from jobs.ingest_tables import Written, stable_code, write_texts
-from jobs.sources import Chunk, read_chunks
-from jobs.templates import Template
+from jobs.ingest.labels import SPLITS, LabelRows, assign_splits, read_labels, split_column, write_labels
+from jobs.ingest.sources import Chunk, read_chunks
+from jobs.ingest.tables import Written, stable_code, write_texts
+from jobs.ingest.templates import Template
 
 Sources = dict[str, list[tuple[str, str | None]]]
 """Table -> (address, the split its file stands for)."""
