@@ -21,8 +21,9 @@ def _share(value: float | None) -> str:
 
 def rounds_table(summary: dict[str, Any]) -> Table:
     """The rounds, from off-the-shelf to the last, and the random arm."""
-    table = Table(title=f"{summary['name']}: rounds", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("round", "negatives", "train loss", *NAMES.values(), "hit rate", "verdict"):
+    table = Table(title=f"{summary['name']}: rounds", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False,
+                  collapse_padding=True)
+    for name in ("round", "negatives", "loss", *NAMES.values(), "hit rate", "verdict"):
         table.add_column(name, justify="left" if name in ("round", "negatives", "verdict") else "right", no_wrap=True)
     base = summary["baseline"]
     table.add_row("-1", "off the shelf", "–", *(_figure(base.get(m)) for m in ("recall@3", "ndcg@10")),
@@ -31,7 +32,7 @@ def rounds_table(summary: dict[str, Any]) -> Table:
         mark = " ★" if row["round"] == summary["best_round"] else ""
         _add(table, f"{row['round']}{mark}", row, row["negatives"], row["hit_rate"])
     if summary["random_arm"]:
-        _add(table, "random arm", summary["random_arm"], "random", None)
+        _add(table, "arm", summary["random_arm"], "random only", None)
     return table
 
 
