@@ -47,9 +47,11 @@ class Labels:
     """[N] code of each item's group; -1: none."""
     text_codes: I64
     """[N] code of each item's normalised text."""
+    self_rows: I64 | None = None
+    """[Q] the item that a query is; -1: it is none. None: no query is an item."""
 
     @classmethod
-    def from_tables(cls, labels: pa.Table, items: pa.Table, num_queries: int) -> Labels:
+    def from_tables(cls, labels: pa.Table, items: pa.Table, num_queries: int, self_rows: I64 | None = None) -> Labels:
         """Build from the run's `labels` (sorted) and `corpus` (row, group_code, text_code) tables."""
         query_rows = labels["query_row"].to_numpy()
         counts = np.bincount(query_rows, minlength=num_queries)
@@ -59,7 +61,7 @@ class Labels:
             item_rows=labels["item_row"].to_numpy().astype(np.int64),
             scores=labels["score"].to_numpy().astype(np.int64),
             group_codes=items["group_code"].to_numpy().astype(np.int64),
-            text_codes=items["text_code"].to_numpy().astype(np.int64),
+            text_codes=items["text_code"].to_numpy().astype(np.int64), self_rows=self_rows,
         )
 
     def positives(self, query_rows: I64) -> tuple[I64, I64]:
@@ -97,7 +99,10 @@ class Labels:
         """[Q, C]: True where column item c must not be a negative of query q: relevant, group mate, or duplicate."""
         items_QC = np.broadcast_to(items_C, (len(query_rows), len(items_C)))
         known = self.positive_mask(query_rows, items_QC) | self.duplicate_mask(query_rows, items_QC)
-        return known & ~self.judged_mask(query_rows, items_QC)
+        known &= ~self.judged_mask(query_rows, items_QC)
+        if self.self_rows is not None:  # a query that is an item is never trained away from itself
+            known |= items_QC == self.self_rows[query_rows][:, None]
+        return known
 
     def judged_mask(self, query_rows: I64, items_QK: I64) -> Bool:
         """True where a person judged the candidate irrelevant: that outweighs any group or likeness."""

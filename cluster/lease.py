@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ def _age(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _is_gone(owner: Owner) -> bool:
+def is_gone(owner: Owner) -> bool:
     """True only if the owner certainly is dead: same host, and no such process."""
     if owner.host != socket.gethostname():
         return False
@@ -72,12 +73,20 @@ def _is_zombie(pid: int) -> bool:
 class Lease:
     """The right to write a run; use as a context manager."""
 
-    def __init__(self, store: Store, *, takeover: bool = False, watch_s: float = WATCH_S) -> None:
-        """Args: takeover: take the lease even from an owner that may be alive; watch_s: how long to watch a beat."""
+    def __init__(self, store: Store, *, takeover: bool = False, watch_s: float = WATCH_S,
+                 on_lost: Callable[[], None] = lambda: None) -> None:
+        """A lease that is not held yet.
+
+        Args:
+            takeover: take the lease even from an owner that may be alive.
+            watch_s: how long to watch a beat before it counts as standing still.
+            on_lost: called once, from the lease's own thread, when another driver has taken the run.
+        """
         self.store = store
         self.owner = Owner.here()
         self._takeover = takeover
         self._watch_s = watch_s
+        self._on_lost = on_lost
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self.lost: str | None = None
@@ -87,7 +96,7 @@ class Lease:
             other = self._read()
             # a PUT that was retried after a lost answer finds its own object there
             mine = other is not None and other.token == self.owner.token
-            if other is not None and not mine and not self._takeover and not _is_gone(other) and self._moves(other):
+            if other is not None and not mine and not self._takeover and not is_gone(other) and self._moves(other):
                 raise ConfigError(
                     f"{self.store.root} is being written by {other.describe()}; a run has one writer. Wait for it, or "
                     f"stop it; if you are sure that it is dead, run again with --takeover"
@@ -135,6 +144,7 @@ class Lease:
                 self.store.write_bytes(PATH, self._encode(Owner(**{**vars(self.owner), "beat": beat})))
             except HardmineError:
                 if self.lost is not None:
+                    self._on_lost()
                     return
 
     def _read(self) -> Owner | None:

@@ -13,7 +13,8 @@ class EvaluationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     split: Literal["dev", "test"] = "dev"
-    """Queries that are measured. Keep test for one last look."""
+    """dev decides about epochs, rounds and the model that is kept. test: at the end, measure the off-the-shelf model, the
+    kept one and the random arm on the test split as well: one last look, which changes nothing before it."""
     num_hits: Annotated[int, Field(ge=10, le=2048)] = 100
     """Items retrieved for each query; recall@100 needs 100."""
     primary: Literal["recall@1", "recall@3", "recall@5", "recall@10", "hit@1", "hit@5", "hit@10", "ndcg@10", "mrr@10"] = (

@@ -90,7 +90,7 @@ def _stage(kind: str, name: str, config: Path, overrides: list[str] | None, *, j
 
 MAKES = {
     "embed": frozenset({"ingest", "base", "tokens"}),
-    "search": frozenset({"ingest", "base", "tokens", "embed"}),
+    "search": frozenset({"ingest", "base", "tokens", "embed", "evaluate"}),
     "mine": frozenset({"ingest", "base", "tokens", "embed", "search", "evaluate"}),
     "train": frozenset({"ingest", "base", "tokens", "embed"}),
     "evaluate": frozenset({"ingest", "base", "tokens", "embed", "search"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from cluster.storage import Store, check_writable
 from jobs.config import Config
 from jobs.context import Context, Only, StageDone
 from jobs.rounds import finish_inputs, run_rounds
-from jobs.stage_0_ingest import fingerprints
+from jobs.stage_0_ingest import fingerprints, model_fingerprint
 
 IDENTITY = "identity.json"
 
@@ -57,7 +58,7 @@ def open_run(config: Config) -> tuple[Store, dict[str, Any]]:
     """
     store = Store(config.root, config.storage)
     check_writable(store)
-    prints = fingerprints(config)
+    prints = fingerprints(config) | {"model": model_fingerprint(config)}
     _refuse_other_run(config, store, prints)
     return store, prints
 
@@ -78,15 +79,18 @@ def _refuse_other_run(config: Config, store: Store, prints: dict[str, Any]) -> N
 
 
 def _identity(config: Config, prints: dict[str, Any]) -> dict[str, Any]:
-    return {"data": prints, "encoder": {"kind": config.encoder.kind, "model": config.encoder.model}}
+    return {"data": {name: value for name, value in prints.items() if name != "model"},
+            "encoder": {"kind": config.encoder.kind, "model": prints["model"]}}
 
 
 def _difference(before: Any, now: Any) -> str:
     """The first key of two mappings whose values differ, for a person."""
     known = before if isinstance(before, dict) else {}
     changed = [key for key in {**known, **now} if known.get(key) != now.get(key)]
-    if changed[0] in ("kind", "model"):
-        return f"{changed[0]} was {known.get(changed[0])!r}, is {now.get(changed[0])!r}"
+    if changed[0] == "kind":
+        return f"its kind was {known.get('kind')!r}, is {now['kind']!r}"
+    if changed[0] == "model":
+        return "encoder.model is another one, or the files in its folder have changed"
     files = ", ".join({**(known.get(changed[0]) or {}), **(now.get(changed[0]) or {})})
     return f"the content of {files} differs"
 
@@ -108,12 +112,25 @@ def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str,
 def run_context(config: Config, store: Store, prints: dict[str, Any], progress: Progress,
                 takeover: bool) -> Iterator[Context]:
     """The lease, Ray and everything a driver's stages need."""
-    with Lease(store, takeover=takeover) as lease, ray_session(config.cluster) as size:
+    lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # not at the next commit, hours later
+    with lease, _loss_explained(lease), ray_session(config.cluster) as size:
         store.write_json(IDENTITY, _identity(config, prints))
         progress.open_mailbox()
         ledger = Ledger(store, check_owner=lease.check)
         with _ray_errors_explained():
             yield Context(config, store, ledger, progress, size)
+
+
+@contextmanager
+def _loss_explained(lease: Lease) -> Iterator[None]:
+    """Raises ClusterError: the interruption came from our own lease, which another driver has taken."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if lease.lost is None:
+            raise
+        lease.check()
+        raise
 
 
 @contextmanager

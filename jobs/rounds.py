@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.commits import Commit, Outcome
+from cluster.errors import ConfigError
 from cluster.folders import fetch_folder, folder_digest, upload_folder
 from eval.verdict import Decision, decide
 from jobs.config import Config
@@ -20,6 +21,7 @@ from jobs.stage_2_search import search_queries
 from jobs.stage_3_mine import mine_round
 from jobs.stage_4_train import train_round
 from jobs.stage_5_evaluate import evaluate
+from jobs.summary import arm_row, round_row
 
 BASELINE = -1
 
@@ -74,31 +76,35 @@ def _measure_baseline(context: Context, ingested: Ingested) -> Standing:
 
 
 def _measure(context: Context, ingested: Ingested, model: Model | None, vectors: Commit, number: int, name: str,
-             folder: str, story: Story | None, trained: Commit | None, mined: Commit | None = None) -> Standing:
-    settings = context.config.evaluation
-    hits = search_queries(context, ingested, vectors, name=f"{name}-hits", folder=f"{folder}/hits-{settings.split}",
-                          split=settings.split, num_hits=settings.num_hits)
-    best = story.best(settings.primary).evaluation if story else None
-    extra: dict[str, Any] = {"round": number}
-    if trained is not None:
-        extra |= {"negatives": trained.figures["negatives"], "train_loss": trained.figures["train_loss"]}
-    evaluation = evaluate(context, ingested, hits, name=f"{name}-evaluate", folder=folder,
-                          baseline=story.baseline.evaluation if story else None, best=best, extra=extra)
+             folder: str, story: Story | None, trained: Commit | None, mined: Commit | None = None,
+             rival: Standing | None = None) -> Standing:
+    """Measure a model on dev, which decides everything; `rival` is what it is compared with, else the best so far."""
+    hits = _evaluated_hits(context, ingested, vectors, "dev", name, folder)
+    best = rival or (story.best(context.config.evaluation.primary) if story else None)
+    evaluation = evaluate(context, ingested, hits, name=f"{name}-evaluate", folder=folder, split="dev", number=number,
+                          baseline=story.baseline.evaluation if story else None, best=best.evaluation if best else None)
     return Standing(number, model, vectors, hits, evaluation, trained, mined)
 
 
+def _evaluated_hits(context: Context, ingested: Ingested, vectors: Commit, split: str, name: str, folder: str) -> Commit:
+    # one more than is measured: a query that is an item finds itself first, and that one is taken out
+    return search_queries(context, ingested, vectors, name=f"{name}-hits", folder=f"{folder}/hits-{split}", split=split,
+                          num_hits=context.config.evaluation.num_hits + 1)
+
+
 def _train_and_measure(context: Context, ingested: Ingested, story: Story, start: Standing, number: int, *,
-                       mined: Commit | None, epochs: int, cycles: int = 1, arm: str = "") -> Standing:
+                       mined: Commit | None, epochs: int, cycles: int = 1, steps: int | None = None, arm: str = "",
+                       rival: Standing | None = None) -> Standing:
     name = f"round-{number:02d}{arm}"
     model = start.model if start.trained is not None else start_model(ingested)
     assert model is not None
     trained = train_round(context, ingested, model, name=f"{name}-train", number=number, negatives=mined,
-                          near_misses=story.baseline.hits if context.config.evaluation.split == "dev" else None,
-                          epochs=epochs, cycles=cycles)
+                          near_misses=story.baseline.hits, epochs=epochs, cycles=cycles, steps=steps)
     prefix = trained.figures["prefix"]
     after = Model(folder_digest(trained.files, prefix), prefix, trained.files, reads_base=model.reads_base)
     vectors = embed_model(context, ingested, after)
-    return _measure(context, ingested, after, vectors, number, name, f"rounds/{number:02d}{arm}", story, trained, mined)
+    return _measure(context, ingested, after, vectors, number, name, f"rounds/{number:02d}{arm}", story, trained, mined,
+                    rival)
 
 
 def _warm_up(context: Context, ingested: Ingested, story: Story) -> Standing:
@@ -124,18 +130,41 @@ def _mined_rounds(context: Context, ingested: Ingested, story: Story, current: S
         story.reason = ruling.reason
         if ruling.decision is not Decision.NEXT:
             context.progress.say(f"! {ruling.reason}")
+            if context.only is not None:
+                raise ConfigError(f"{context.only.name} is not reached: the run ended after round {number}. {ruling.reason}")
             break
 
 
 def _random_arm(context: Context, ingested: Ingested, story: Story, warm: Standing) -> Standing:
-    """As many steps as the mined rounds took, from the same warm-up, with random negatives only, in one go."""
+    """The mined rounds' steps and learning-rate cycles, from the same warm-up, with random negatives only, in one go."""
     mined = [standing for standing in story.rounds if standing.mined is not None]
-    return _train_and_measure(context, ingested, story, warm, len(mined), mined=None,
-                              epochs=len(mined) * context.config.training.epochs, cycles=len(mined), arm="-random")
+    steps = sum(int(standing.trained.figures["steps"]) for standing in mined if standing.trained)
+    return _train_and_measure(context, ingested, story, warm, len(mined), mined=None, arm="-random", rival=mined[-1],
+                              epochs=len(mined) * context.config.training.epochs, cycles=len(mined), steps=steps)
+
+
+def _last_look(context: Context, ingested: Ingested, story: Story) -> dict[str, Any] | None:
+    """Figures on the test split of what dev has chosen, if the configuration asks for them."""
+    if context.config.evaluation.split != "test":
+        return None
+    chosen = {"baseline": story.baseline, "best": story.best(context.config.evaluation.primary)}
+    if story.random_arm:
+        chosen["random_arm"] = story.random_arm
+    figures: dict[str, Any] = {}
+    first: Commit | None = None
+    for label, standing in chosen.items():
+        hits = _evaluated_hits(context, ingested, standing.vectors, "test", f"test-{label}", f"test/{label}")
+        measured = evaluate(context, ingested, hits, name=f"test-{label}-evaluate", folder=f"test/{label}", split="test",
+                            number=standing.round, baseline=first, best=None)
+        first = first or measured
+        figures[label] = {"round": standing.round, "metrics": measured.figures["metrics"],
+                          "against_baseline": measured.figures.get("against_baseline")}
+    return figures
 
 
 def _finish(context: Context, ingested: Ingested, story: Story, prints: dict[str, Any]) -> dict[str, Any]:
     best = story.best(context.config.evaluation.primary)
+    test = _last_look(context, ingested, story)
     started = time.time()
 
     def work(folder: str) -> Outcome:
@@ -143,7 +172,8 @@ def _finish(context: Context, ingested: Ingested, story: Story, prints: dict[str
 
         remote = ray.remote(_export).options(num_cpus=1, max_retries=context.config.cluster.retries)
         files = ray.get(remote.remote(context.store, folder, best.model, ingested.base))
-        return Outcome(files=files, figures={"prefix": folder, "summary": summarise(context, story, folder)})
+        summary = summarise(context, story, folder) | {"test": test}
+        return Outcome(files=files, figures={"prefix": folder, "summary": summary})
 
     inputs = finish_inputs(context.config, prints)
     inputs |= {"evaluation": best.evaluation.key, "model": best.model.digest if best.model else None}
@@ -155,7 +185,8 @@ def _finish(context: Context, ingested: Ingested, story: Story, prints: dict[str
 
 def finish_inputs(config: Config, prints: dict[str, Any]) -> dict[str, Any]:
     """What tells a finished run from another one."""
-    return {"config": json.loads(config.model_dump_json(exclude={"storage", "output"})), "data": prints}
+    values = json.loads(config.model_dump_json(exclude={"storage": True, "output": True, "encoder": {"model"}}))
+    return {"config": values, "data": prints}
 
 
 def run_json(context: Context, prints: dict[str, Any], started: float) -> dict[str, Any]:
@@ -170,46 +201,20 @@ def run_json(context: Context, prints: dict[str, Any], started: float) -> dict[s
 def summarise(context: Context, story: Story, model_prefix: str) -> dict[str, Any]:
     """The run as `--json` prints it."""
     best = story.best(context.config.evaluation.primary)
+    arm = story.random_arm
     return {
-        "name": context.config.name, "output": context.store.root, "model": context.store.url(model_prefix),
+        "name": context.config.name, "output": context.store.root,
+        "model": context.store.url(model_prefix) if best.model else None,
         "best_round": best.round, "primary": context.config.evaluation.primary,
         "baseline": story.baseline.evaluation.figures["metrics"],
         "rounds": [_row(standing, context) for standing in story.rounds],
-        "random_arm": _random_row(story, context) if story.random_arm else None,
+        "random_arm": arm_row(arm.evaluation, arm.trained, context.stages) if arm else None,
         "reason": story.reason,
     }
 
 
 def _row(standing: Standing, context: Context) -> dict[str, Any]:
-    figures = standing.evaluation.figures
-    return {
-        "round": standing.round, "negatives": figures["negatives"], "train_loss": figures["train_loss"],
-        "metrics": figures["metrics"], "hit_rate": standing.mined.figures["hit_rate"] if standing.mined else None,
-        "verdict": figures["against_best"]["verdict"], "against_baseline": figures["against_baseline"],
-        "seconds": _seconds(standing, context),
-    }
-
-
-def _random_row(story: Story, context: Context) -> dict[str, Any]:
-    assert story.random_arm is not None
-    row = _row(story.random_arm, context)
-    return {key: row[key] for key in ("metrics", "train_loss", "verdict", "against_baseline", "seconds")}
-
-
-def _seconds(standing: Standing, context: Context) -> dict[str, float]:
-    """Seconds inside each stage's own work, and the rest of all its stages as overhead."""
-    search = [commit for commit in context.stages if commit.name == f"round-{standing.round:02d}-search"]
-    mine = [standing.mined] if standing.mined else []
-    train = [standing.trained] if standing.trained else []
-    named = {"embed": [standing.vectors], "search": [*(search if mine else []), standing.hits], "mine": mine,
-             "train": train, "evaluate": [standing.evaluation]}
-    result = {}
-    overhead = 0.0
-    for name, commits in named.items():
-        measured = name in ("embed", "search", "train")
-        result[name] = round(sum(c.seconds["work" if measured else "wall"] for c in commits), 2)
-        overhead += sum(c.seconds["overhead"] for c in commits) if measured else 0.0
-    return result | {"overhead": round(overhead, 2)}
+    return round_row(standing.evaluation, standing.trained, standing.mined, context.stages)
 
 
 def _export(store: Any, folder: str, model: Model | None, base: Commit) -> dict[str, Any]:

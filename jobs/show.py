@@ -59,15 +59,26 @@ def _change(interval: dict[str, float]) -> str:
 
 
 def mined_against_random(summary: dict[str, Any]) -> str | None:
-    """What mining was worth, as far as the figures say."""
-    arm = summary["random_arm"]
-    best = next((row for row in summary["rounds"] if row["round"] == summary["best_round"]), None)
-    if not arm or not best or best["negatives"] != "mined":
+    """What mining was worth: the last mined round against the random arm, with as many steps, and how sure that is."""
+    arm, mined = summary["random_arm"], [row for row in summary["rounds"] if row["negatives"] == "mined"]
+    if not arm or not mined:
         return None
-    mined, random = best["metrics"]["recall@3"], arm["metrics"]["recall@3"]
-    word = "better than" if mined > random else "no better than"
-    return (f"mined negatives were {word} random ones with the same number of steps: Recall@3 {mined:.3f} against "
-            f"{random:.3f}, NDCG@10 {best['metrics']['ndcg@10']:.3f} against {arm['metrics']['ndcg@10']:.3f}")
+    word = {"worse": "better than", "flat": "not distinguishable from", "improved": "worse than"}[arm["verdict"]]
+    changes = [f"{NAMES[name]} {_change(_negated(arm['against_mined'][name]))}" for name in NAMES
+               if name in arm["against_mined"]]
+    return (f"mined negatives (round {mined[-1]['round']}) were {word} random ones over {arm['steps']} steps: "
+            + " · ".join(changes))
+
+
+def _negated(interval: dict[str, float]) -> dict[str, float]:
+    return {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
+
+
+def last_look_lines(summary: dict[str, Any]) -> list[str]:
+    """The last look at the test split, if there was one."""
+    found = summary.get("test") or {}
+    return [f"test split, {label.replace('_', ' ')}: " + " · ".join(
+        f"{NAMES[name]} {_figure(row['metrics'].get(name))}" for name in NAMES) for label, row in found.items()]
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
@@ -75,14 +86,16 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(rounds_table(summary))
     for line in uplifts(summary):
         console.print(line, highlight=False)
-    compared = mined_against_random(summary)
-    if compared:
-        console.print(compared, highlight=False)
+    for line in filter(None, [mined_against_random(summary), *last_look_lines(summary)]):
+        console.print(line, highlight=False)
     if summary.get("reason"):
         console.print(f"why it ended: {summary['reason']}", highlight=False)
-    console.print(f"\nmodel:  {summary['model']}", highlight=False, soft_wrap=True)
-    console.print(f"        SentenceTransformer(\"{summary['model']}\")" if not summary["model"].startswith("s3://") else
-                  "        copy it to a disk and open it with SentenceTransformer(folder)", highlight=False, soft_wrap=True)
+    console.print(f"\nmodel:  {summary['model'] or 'the vectors that came with the data were best: there is no new model'}",
+                  highlight=False, soft_wrap=True)
+    if summary["model"]:
+        console.print("        copy it to a disk and open it with SentenceTransformer(folder)"
+                      if summary["model"].startswith("s3://") else f"        SentenceTransformer(\"{summary['model']}\")",
+                      highlight=False, soft_wrap=True)
     console.print(f"next:   hardmine status {summary['output']}", highlight=False, soft_wrap=True)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from cluster.commits import Commit, Outcome
+from cluster.commits import Commit, Outcome, digest
 from cluster.errors import ConfigError, DataError
 from cluster.resources import embed_pool, search_pool, train_pool
-from cluster.storage import Store
+from cluster.storage import Store, is_s3
 from cluster.tables import Part
 from jobs.config import Config, DataSettings
 from jobs.context import Context
@@ -78,13 +79,23 @@ def fingerprints(config: Config) -> dict[str, Any]:
     return found
 
 
+def model_fingerprint(config: Config) -> str | None:
+    """What tells the base model apart: the content of a folder that is here, else the model's name."""
+    name = config.encoder.model
+    if name is None or is_s3(name) or not Path(name).is_dir():
+        return name
+    store = Store(name)
+    return digest({path: store.fingerprint(path) for path in store.list()})
+
+
 def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
     """Run the three parts of stage 0: tables, base model, tokens."""
     config = context.config
     _check_pools(context)
     tables = context.stage(
         "ingest", "ingest", folder="tables",
-        inputs={"data": prints, "settings": config.data.model_dump(exclude={"corpus", "queries", "qrels", "folder"}),
+        inputs={"data": {name: value for name, value in prints.items() if name != "model"},
+                "settings": config.data.model_dump(exclude={"corpus", "queries", "qrels", "folder"}),
                 "part_rows": config.cluster.part_rows},
         work=lambda folder: _in_worker(_ingest_tables, context, config, context.store, folder),
     )
@@ -92,7 +103,7 @@ def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
     _check_counts(context, tables)
     dimension = tables.figures["dimension"]
     base = context.stage(
-        "base", "base", folder="base", inputs=_base_inputs(config, tables, dimension),
+        "base", "base", folder="base", inputs=_base_inputs(config, tables, dimension, prints["model"]),
         work=lambda folder: _in_worker(make_base, context, config, context.store, folder, tables),
     )
     if config.encoder.kind == "adapter" and config.encoder.model is None:
@@ -118,9 +129,10 @@ def _in_worker(function: Any, context: Context, *arguments: Any) -> Outcome:
     return outcome
 
 
-def _base_inputs(config: Config, tables: Commit, dimension: int | None) -> dict[str, Any]:
+def _base_inputs(config: Config, tables: Commit, dimension: int | None, model: str | None) -> dict[str, Any]:
     encoder = config.encoder
-    inputs: dict[str, Any] = {"encoder": encoder.model_dump(), "seed": config.rounds.seed, "dimension": dimension}
+    inputs: dict[str, Any] = {"encoder": encoder.model_dump() | {"model": model}, "seed": config.rounds.seed,
+                              "dimension": dimension}
     if encoder.kind == "static" and encoder.model is None:
         inputs["texts"] = tables.key
     return inputs
@@ -159,10 +171,14 @@ def _check_counts(context: Context, tables: Commit) -> None:
         return
     ranks, queries = train_pool(config.cluster, context.size).count, figures["splits"]["train"]
     if config.training.batch_size * ranks > queries:
+        if queries < 2 * ranks:
+            raise DataError(f"expected at least {2 * ranks} training queries for {ranks} rank(s), found {queries}; label more "
+                            f"queries, or lower cluster.train_workers")
         raise ConfigError(f"training.batch_size = {config.training.batch_size} on each of {ranks} rank(s) is more than "
                           f"the {queries} training queries; set it to {max(2, queries // ranks)} or less")
-    split = config.evaluation.split
-    if not figures["with_positive"][split]:
+    for split in sorted({"dev", config.evaluation.split}):
+        if figures["with_positive"][split]:
+            continue
         raise DataError(f"evaluation.split = \"{split}\" is to be measured, but of its {figures['splits'][split]} queries "
                         f"none has a relevant item (a label with score > 0); label some, or measure another split")
 

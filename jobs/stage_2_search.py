@@ -31,7 +31,8 @@ def search_queries(context: Context, ingested: Ingested, vectors: Commit, *, nam
         task = SearchTask(
             store=context.store, item_vectors=vectors.parts("corpus"), query_vectors=vectors.parts("queries"),
             labels=ingested.labels, corpus=ingested.corpus, num_queries=int(ingested.tables.figures["queries"]),
-            num_hits=num_hits, folder=place, engine=engine,
+            num_hits=num_hits,
+            folder=f"{place}/blocks-of-{config.cluster.query_block}", engine=engine,  # blocks of another size are other parts
         )
         shards = plan_shards(items, shards=config.cluster.shards, actors=pool.count, shard_rows=config.cluster.shard_rows)
         found = search(task, shards, plan_blocks(rows, config.cluster.query_block), pool,
@@ -39,6 +40,5 @@ def search_queries(context: Context, ingested: Ingested, vectors: Commit, *, nam
         return Outcome(tables={"hits": found.parts}, work_seconds=found.seconds,
                        figures={"queries": len(rows), "shards": len(shards), "engine": engine})
 
-    inputs = {"vectors": vectors.key, "tables": ingested.tables.key, "split": split, "num_hits": num_hits,
-              "query_block": config.cluster.query_block}
+    inputs = {"vectors": vectors.key, "tables": ingested.tables.key, "split": split, "num_hits": num_hits}
     return context.stage("search", name, folder=folder, inputs=inputs, work=work)

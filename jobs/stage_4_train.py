@@ -13,13 +13,14 @@ from training.trainer import train
 
 
 def train_round(context: Context, ingested: Ingested, model: Model, *, name: str, number: int, negatives: Commit | None,
-                near_misses: Commit | None, epochs: int, cycles: int = 1) -> Commit:
+                near_misses: Commit | None, epochs: int, cycles: int = 1, steps: int | None = None) -> Commit:
     """Train `model` for one round.
 
     Args:
         negatives: the mined ones; None: random ones only.
         near_misses: hits of dev queries under an earlier model, which make validation hard.
         cycles: equal learning-rate cycles (the random arm trains several rounds in one go).
+        steps: most optimizer steps of all cycles together; None: what the settings say.
     """
     config = context.config
     pool = train_pool(config.cluster, context.size)
@@ -34,7 +35,7 @@ def train_round(context: Context, ingested: Ingested, model: Model, *, name: str
             corpus=ingested.corpus, queries=ingested.queries, item_features=items, query_features=queries,
             labels=ingested.labels, negatives=negatives.parts("negatives") if negatives else [],
             near_misses=near_misses.parts("hits") if near_misses else [], settings=config.training, epochs=epochs,
-            cycles=cycles, seed=config.rounds.seed, round=number, threads=pool.cpus,
+            cycles=cycles, steps=steps, seed=config.rounds.seed, round=number, threads=pool.cpus,
             budget_tokens=config.cluster.micro_batch_tokens, mailbox=context.progress.mailbox,
         )
         result = train(task, pool, retries=config.cluster.retries)
@@ -52,7 +53,8 @@ def train_round(context: Context, ingested: Ingested, model: Model, *, name: str
 
     inputs = {
         "model": model.digest, "features": source, "tables": ingested.tables.key, "epochs": epochs, "cycles": cycles,
-        "negatives": negatives.key if negatives else None, "near_misses": near_misses.key if near_misses else None,
+        "negatives": negatives.key if negatives else None, "steps": steps,
+        "near_misses": near_misses.inputs["vectors"] if near_misses else None,
         "training": config.training.model_dump(), "seed": config.rounds.seed, "round": number, "ranks": pool.count,
         "budget": config.cluster.micro_batch_tokens,
     }

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from cluster.commits import Commit, Outcome
 from cluster.storage import Store
-from cluster.tables import Part, read_part, read_parts, write_part
+from cluster.tables import I64, Part, read_part, read_parts, write_part
 from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.settings import EvaluationSettings
 from eval.significance import paired_bootstrap
@@ -22,12 +22,12 @@ from mining.attributes import Attribute
 from mining.negatives import dense_hits
 
 
-def evaluate(context: Context, ingested: Ingested, hits: Commit, *, name: str, folder: str, baseline: Commit | None,
-             best: Commit | None, extra: dict[str, Any]) -> Commit:
+def evaluate(context: Context, ingested: Ingested, hits: Commit, *, name: str, folder: str, split: str, number: int,
+             baseline: Commit | None, best: Commit | None) -> Commit:
     """Figures of the model that made `hits`, against the off-the-shelf model and the best round so far.
 
     Args:
-        extra: what else evaluation.json should say about this round.
+        split: the queries that `hits` are of. number: the model's round.
     """
     config = context.config
     settings = config.evaluation
@@ -38,32 +38,37 @@ def evaluate(context: Context, ingested: Ingested, hits: Commit, *, name: str, f
 
         remote = ray.remote(_evaluate).options(num_cpus=1, max_retries=config.cluster.retries)
         figures, part = ray.get(remote.remote(
-            context.store, place, hits.parts("hits"), ingested.labels, ingested.corpus, column, settings,
+            context.store, place, hits.parts("hits"), ingested, column, settings,
             baseline.parts("per_query") if baseline else [], best.parts("per_query") if best else [],
         ))
-        figures |= extra
+        figures |= {"round": number, "split": split}
         for path in (f"{place}/evaluation.json", f"{folder}/evaluation.json"):
             context.store.write_json(path, figures)
         return Outcome(tables={"per_query": [part]}, figures=figures)
 
-    inputs = {"hits": hits.key, "tables": ingested.tables.key, "settings": settings.model_dump(), "column": column,
-              "baseline": baseline.key if baseline else None, "best": best.key if best else None}
+    inputs = {"hits": hits.key, "tables": ingested.tables.key, "settings": settings.model_dump(exclude={"split"}),
+              "column": column, "round": number, "baseline": baseline.key if baseline else None,
+              "best": best.key if best else None}
     return context.stage("evaluate", name, folder=f"{folder}/evaluate", inputs=inputs, work=work)
 
 
-def _evaluate(store: Store, folder: str, hits: list[Part], labels: list[Part], corpus: list[Part], column: str | None,
+def _evaluate(store: Store, folder: str, hits: list[Part], ingested: Ingested, column: str | None,
               settings: EvaluationSettings, baseline: list[Part], best: list[Part]) -> tuple[dict[str, Any], Part]:
     found = read_parts(store, hits, ["query_row", "item_rows", "scores"])
-    judged = read_parts(store, labels, ["query_row", "item_row", "score"])
+    judged = read_parts(store, ingested.labels, ["query_row", "item_row", "score"])
     judgements = Judgements.from_triples(*(judged[name].to_numpy() for name in ("query_row", "item_row", "score")))
-    rows_QK, _ = dense_hits(found)
     query_rows = found["query_row"].to_numpy()
-    compatible = _compatible(read_parts(store, corpus, [column])[column], judged, query_rows, rows_QK[:, 0]) if column else None
+    own = read_parts(store, ingested.queries, ["item_row"])["item_row"].to_numpy()[query_rows]
+    rows_QK = without_self(dense_hits(found)[0], own)
+    compatible = None
+    if column:
+        values = read_parts(store, ingested.corpus, [column])[column]
+        compatible = _compatible(values, judged, query_rows, rows_QK[:, 0])
     per_query = per_query_metrics(rows_QK, query_rows, judgements, compatible_top1_Q=compatible)
     table = pa.table({"query_row": query_rows} | {name: pa.array(values) for name, values in per_query.items()})
     part = write_part(store, f"{folder}/per_query.parquet", table)
     metrics = {name: None if math.isnan(value) else value for name, value in summarise(per_query).items()}
-    figures: dict[str, Any] = {"split": settings.split, "queries": len(query_rows), "metrics": metrics,
+    figures: dict[str, Any] = {"queries": len(query_rows), "metrics": metrics,
                                "queries_without_positive": int(np.isnan(per_query["recall@1"]).sum())}
     for name, other in (("baseline", baseline), ("best", best)):
         if other:
@@ -71,9 +76,19 @@ def _evaluate(store: Store, folder: str, hits: list[Part], labels: list[Part], c
     return figures, part
 
 
+def without_self(rows_QK: I64, own_Q: I64) -> I64:
+    """[Q, K-1]: the hits without the item that the query itself is (-1: it is none), else without the last one."""
+    keep = rows_QK != np.where(own_Q < 0, -2, own_Q)[:, None]
+    keep[keep.all(axis=1), -1] = False
+    left: I64 = rows_QK[keep].reshape(len(rows_QK), -1)
+    return left
+
+
 def _compare(per_query: dict[str, Any], other: pa.Table, settings: EvaluationSettings) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in dict.fromkeys([settings.primary, "recall@3", "ndcg@10", "bad_top1"]):
+        if name not in per_query:  # fewer hits than the figure looks at
+            continue
         interval = paired_bootstrap(per_query[name], other[name].to_numpy(), resamples=settings.resamples,
                                     confidence=settings.confidence)
         result[name] = asdict(interval)

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from cluster.commits import Commit, Ledger
 from cluster.errors import ArtifactError, ConfigError
-from cluster.lease import PATH, Owner
+from cluster.lease import PATH, Owner, is_gone
 from cluster.storage import Store
 from jobs.show import seconds_table, show_summary
+from jobs.summary import arm_row, round_row
 
 
 def read_status(store: Store) -> dict[str, Any]:
@@ -27,14 +28,16 @@ def read_status(store: Store) -> dict[str, Any]:
                           f"{' (found ' + ', '.join(found) + ')' if found else ' (nothing is there)'}; give the run's own "
                           f"folder, <output>/<name>")
     commits = Ledger(store).all()
-    finish = next((commit for commit in commits if commit.name == "finish"), None)
+    last = commits[-1] if commits else None
+    finish = last if last is not None and last.name == "finish" else None  # anything newer: other settings are under way
     return {"output": store.root, "writer": _writer(store), "commits": commits,
             "summary": finish.figures["summary"] if finish else None}
 
 
 def _writer(store: Store) -> str | None:
     try:
-        return Owner(**store.read_json(PATH)).describe()
+        owner = Owner(**store.read_json(PATH))
+        return owner.describe() + (" (dead: run the same command again)" if is_gone(owner) else "")
     except (ArtifactError, TypeError):
         return None
 
@@ -48,23 +51,22 @@ def as_json(status: dict[str, Any]) -> dict[str, Any]:
 
 def _so_far(status: dict[str, Any]) -> dict[str, Any]:
     commits: list[Commit] = status["commits"]
-    measured = {c.figures["round"]: c for c in commits if c.name.endswith("-evaluate") and "-random" not in c.name}
-    rounds = [{"round": number, "negatives": c.figures.get("negatives"), "train_loss": c.figures.get("train_loss"),
-               "metrics": c.figures["metrics"], "hit_rate": _hit_rate(commits, number),
-               "verdict": c.figures.get("against_best", {}).get("verdict"),
-               "seconds": _seconds(commits, number)} for number, c in sorted(measured.items()) if number >= 0]
-    baseline = measured.get(-1)
+    current = {commit.key for commit in commits}
+    by_name = {commit.name: commit for commit in commits}
+    # what an earlier configuration left does not count: its hits or its baseline have been replaced
+    measured = [c for c in commits if c.name.startswith("round-") and c.name.endswith("-evaluate")
+                and c.inputs["hits"] in current and c.inputs["baseline"] in current]
+    rounds, arm = [], None
+    for evaluation in sorted(measured, key=lambda c: int(c.figures["round"])):
+        name = evaluation.name.removesuffix("-evaluate")
+        trained, mined = by_name.get(f"{name}-train"), by_name.get(f"{name}-mine")
+        if name.endswith("-random"):
+            arm = arm_row(evaluation, trained, commits)
+        else:
+            rounds.append(round_row(evaluation, trained, mined, commits))
+    baseline = by_name.get("baseline-evaluate")
     return {"name": status["output"].rsplit("/", 1)[-1], "output": status["output"], "model": None, "best_round": None,
-            "baseline": baseline.figures["metrics"] if baseline else None, "rounds": rounds, "random_arm": None}
-
-
-def _hit_rate(commits: list[Commit], number: int) -> float | None:
-    return next((c.figures["hit_rate"] for c in commits if c.name == f"round-{number:02d}-mine"), None)
-
-
-def _seconds(commits: list[Commit], number: int) -> dict[str, float]:
-    prefix = f"round-{number:02d}-"
-    return {c.name.removeprefix(prefix): c.seconds["wall"] for c in commits if c.name.startswith(prefix)}
+            "baseline": baseline.figures["metrics"] if baseline else None, "rounds": rounds, "random_arm": arm}
 
 
 def show_status(console: Console, status: dict[str, Any]) -> None:

@@ -38,6 +38,8 @@ class TrainingState:
     """The kept model: epoch, step, recall, and the manifest of its folder."""
     telemetry: int = 0
     """Lines of telemetry written."""
+    seconds: float = 0.0
+    """Spent on training so far, over all attempts."""
     files: Manifest = field(default_factory=dict)
 
 

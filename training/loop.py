@@ -39,6 +39,8 @@ class Progress:
     step: int = 0
     validation: list[float] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Of earlier attempts, up to the state that this one goes on from."""
 
 
 class Trainer:
@@ -64,6 +66,7 @@ class Trainer:
         self.engine = start_engine(encoder, task.settings, place)
         self.encoder = encoder
         self.progress = Progress()
+        self._started = time.monotonic()
         self.telemetry = Telemetry(task.store, task.folder, active=place.rank == 0)
         self._resume()
 
@@ -76,7 +79,7 @@ class Trainer:
     def total_steps(self) -> int:
         """Optimizer steps of the whole round, if it is not stopped early."""
         planned = self.steps_per_epoch * self.task.epochs
-        return min(planned, self.task.cycles * (self.task.settings.max_steps or planned))
+        return min(planned, self.task.steps or planned, self.task.cycles * (self.task.settings.max_steps or planned))
 
     def _resume(self) -> None:
         state = load_state(self.task.store, self.task.folder)
@@ -88,7 +91,8 @@ class Trainer:
             forget_state(self.task.store, self.task.folder, self.place)  # the models it names will be replaced
             return
         restore_engine(self.engine, self.task.store, state)
-        self.progress = Progress(state.epoch, state.step, list(state.validation), dict(state.best))
+        self.progress = Progress(state.epoch, state.step, list(state.validation), dict(state.best),
+                                 state.seconds)
         self.telemetry.resume(state.telemetry)
 
     def run(self, on_epoch: Callable[[dict[str, float]], None]) -> dict[str, Any]:
@@ -97,16 +101,18 @@ class Trainer:
         Raises:
             TrainingDiverged: the loss is NaN or infinite; names the step.
         """
-        started = time.monotonic()
+        self._started = time.monotonic()
         while self.progress.epoch < self.task.epochs and self.progress.step < self.total_steps:
-            # without dev queries there is no recall that could stop rising
-            if self.check is not None and should_stop(self.progress.validation, self.task.settings.patience):
+            # without dev queries there is no recall that could stop rising; and a cycle that ends low is no reason to
+            # leave out the next one, which starts with a high learning rate again
+            if self.check is not None and self.task.cycles == 1 and should_stop(
+                    self.progress.validation, self.task.settings.patience):
                 break
             self._epoch()
             self._after_epoch()
             on_epoch({"epoch": float(self.progress.epoch), "recall": self.progress.validation[-1]})
         self.telemetry.flush()
-        return self._result(time.monotonic() - started)
+        return self._result(self._seconds())
 
     def _epoch(self) -> None:
         accumulation = self.task.settings.accumulation
@@ -152,11 +158,12 @@ class Trainer:
                 f"(try a third), or set training.precision = \"float32\". The rounds before this one are kept")
 
     def _rate(self) -> float:
-        settings, total = self.task.settings, self.total_steps
-        warmup = min(int(total / self.task.cycles * settings.warmup_fraction), max(0, total // self.task.cycles - 1))
+        settings = self.task.settings
+        total = max(1, self.total_steps // self.task.cycles)  # each cycle is what one round of its own would be
+        warmup = min(int(total * settings.warmup_fraction), total - 1)
         # step + 1: the first step of a warm-up is not lost on a learning rate of zero
-        return learning_rate(self.progress.step + (warmup > 0), total_steps=total + 1, warmup_steps=warmup,
-                             peak=settings.peak_learning_rate(self.task.kind), cycles=self.task.cycles)
+        return learning_rate(self.progress.step % total + (warmup > 0), total_steps=total + 1, warmup_steps=warmup,
+                             peak=settings.peak_learning_rate(self.task.kind))
 
     def _over_ranks(self, figures: dict[str, float]) -> dict[str, float]:
         # one small all-reduce: the mean over ranks, each of which saw as many queries
@@ -176,7 +183,7 @@ class Trainer:
             return
         save_state(self.engine, self.task.store, self.task.folder, TrainingState(
             self.progress.epoch, self.progress.step, self.place.world, list(self.progress.validation),
-            dict(self.progress.best), self.telemetry.lines), self.place)
+            dict(self.progress.best), self.telemetry.lines, self._seconds()), self.place)
         if self.place.rank == 0 and superseded not in {None, self.progress.best["prefix"]}:
             self.task.store.delete(superseded)  # only now: until here the saved state named it
 
@@ -195,6 +202,9 @@ class Trainer:
             raise TrainingDiverged(self._diverged("the weights are", self.progress.step))
         self.progress.best = {"epoch": self.progress.epoch, "step": self.progress.step, "recall": figure,
                               "model": manifest[0], "prefix": prefix}
+
+    def _seconds(self) -> float:
+        return self.progress.seconds + time.monotonic() - self._started
 
     def _result(self, seconds: float) -> dict[str, Any]:
         return {

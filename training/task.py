@@ -42,7 +42,9 @@ class TrainTask:
     settings: TrainingSettings
     epochs: int
     cycles: int = 1
-    """Equal cycles of learning-rate warm-up and decay."""
+    """Equal cycles of learning-rate warm-up and decay; with more than one, nothing stops before the last step."""
+    steps: int | None = None
+    """Most optimizer steps of all cycles together; None: epochs and settings decide."""
     seed: int = 0
     round: int = 0
     threads: int = 1
@@ -57,10 +59,10 @@ def load_tables(task: TrainTask) -> tuple[Tables, Examples, I64, I64]:
     Raises:
         DataError: no training query has a relevant item.
     """
-    queries = read_parts(task.store, task.queries, ["row", "split"])
+    queries = read_parts(task.store, task.queries, ["row", "split", "item_row"])
     corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
     judged = read_parts(task.store, task.labels)
-    labels = Labels.from_tables(judged, corpus, queries.num_rows)
+    labels = Labels.from_tables(judged, corpus, queries.num_rows, queries["item_row"].to_numpy().astype(np.int64))
     split = np.asarray(queries["split"].to_pylist())
     queries_in, items_in = (load_features(task.store, parts) for parts in (task.query_features, task.item_features))
     tables = Tables(queries_in, items_in, labels)

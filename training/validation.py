@@ -64,7 +64,11 @@ def recall(engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Pl
         queries = _encode_all(engine, tables.queries, chosen.query_rows, place, budget_tokens)
         items = _encode_all(engine, tables.items, chosen.item_rows, place, budget_tokens)
     engine.train()
-    top = (queries @ items.T).topk(min(k, items.shape[0]), dim=1).indices.cpu().numpy()
+    scores = queries @ items.T
+    if tables.labels.self_rows is not None:
+        own = tables.labels.self_rows[chosen.query_rows][:, None] == chosen.item_rows[None, :]
+        scores = scores.masked_fill(torch.from_numpy(own).to(scores.device), -torch.inf)
+    top = scores.topk(min(k, items.shape[0]), dim=1).indices.cpu().numpy()
     hits = chosen.item_rows[top]
     offsets, positives = tables.labels.positives(chosen.query_rows)
     owner = np.repeat(np.arange(len(chosen.query_rows)), np.diff(offsets))

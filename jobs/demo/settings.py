@@ -18,7 +18,9 @@ def write_catalogue(folder: Path, titles: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     catalogue = generate_catalogue(num_titles=titles, num_queries=titles * 4 // 5)
     for name in ("corpus", "queries", "qrels"):
-        pq.write_table(getattr(catalogue, name), folder / f"{name}.parquet")
+        partial = folder / f".{name}.partial"
+        pq.write_table(getattr(catalogue, name), partial)
+        partial.replace(folder / f"{name}.parquet")
 
 
 def demo_config(output: Path, *, compare_random: bool, encoder: str, titles: int) -> Config:
@@ -43,5 +45,6 @@ def demo_config(output: Path, *, compare_random: bool, encoder: str, titles: int
         "encoder": {"kind": encoder} | ({"model": model} if model else {"dimension": 256}),
         "rounds": {"warmup_epochs": 3, "mined": 2, "compare_random": compare_random},
         "mining": {"num_hits": 100, "num_negatives": 32},
-        "training": {"epochs": 3, "batch_size": 64},
+        # a transformer that knows nothing needs another rate than one that is fine-tuned
+        "training": {"epochs": 3, "batch_size": 64} | ({"learning_rate": 1e-3} if model else {}),
     }, source="demo")

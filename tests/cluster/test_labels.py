@@ -117,3 +117,10 @@ def test_gather_and_contains_equal_plain_lists(lists: list[list[int]], data: st.
     wanted = np.tile(np.arange(-2, 7), (len(rows), 1))
     want = [[value >= 0 and value in lists[row] for value in range(-2, 7)] for row in rows]
     assert contains(owner, flat[index], wanted).tolist() == want
+
+
+def test_a_query_that_is_an_item_is_never_trained_away_from_itself() -> None:
+    labels = Labels(num_queries=2, num_items=3, offsets=np.array([0, 1, 2]), item_rows=np.array([1, 2]),
+                    scores=np.array([1, 0]), group_codes=np.full(3, -1), text_codes=np.arange(3), self_rows=np.array([0, -1]))
+    got = labels.known_mask(np.array([0, 1]), np.array([0, 1, 2]))
+    assert got.tolist() == [[True, True, False], [False, False, False]]

@@ -94,7 +94,11 @@ endpoint = "{s3_endpoint}"
     assert all(row["metrics"].keys() >= METRICS and row["train_loss"] > 0 for row in summary["rounds"])
     assert 0 < summary["rounds"][1]["hit_rate"] <= 1
     assert summary["rounds"][1]["seconds"].keys() == {"embed", "search", "mine", "train", "evaluate", "overhead"}
-    assert summary["random_arm"]["metrics"].keys() >= METRICS
+    arm = summary["random_arm"]
+    assert arm["metrics"].keys() >= METRICS
+    assert arm["steps"] == summary["rounds"][1]["steps"], "the arm must have as many steps as the mined round"
+    assert arm["against_mined"]["recall@3"]["mean"] == pytest.approx(
+        arm["metrics"]["recall@3"] - summary["rounds"][1]["metrics"]["recall@3"])
     assert summary["best_round"] >= 0, "training on the catalogue must beat a transformer that knows nothing"
 
     store = Store(f"{s3_bucket}/runs/story", StorageSettings(endpoint=s3_endpoint))
@@ -181,7 +185,9 @@ cpus = 2
     mined = hardmine("mine", str(config), "--round", "1", cache=tmp_path / "cache")
     assert mined["queries"] > 0
     assert not (tmp_path / "adapter/commits/round-01-train.json").exists()
-    summary = hardmine("run", str(config), cache=tmp_path / "cache")
+    summary = hardmine("run", str(config), "evaluation.split=test", cache=tmp_path / "cache")
     assert [row["round"] for row in summary["rounds"]] == [1]
+    assert summary["test"].keys() == {"baseline", "best"}
+    assert summary["test"]["baseline"]["metrics"] != summary["baseline"]
     embedded = list((tmp_path / "adapter/commits").glob("embed-*.json"))
     assert len(embedded) == 2, "the given vectors and the trained adapter's, nothing twice"
