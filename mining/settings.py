@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _off(value: Any) -> Any:
+    return None if value == "off" else value  # TOML has no null
+
+
+Off = BeforeValidator(_off)
 
 
 class Rule(BaseModel):
@@ -34,9 +41,10 @@ class MiningSettings(BaseModel):
     """Least cosine of a negative to its query."""
     max_score: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
     """Most cosine of a negative to its query."""
-    relative_margin: Annotated[float, Field(ge=0.0, lt=1.0)] | None = 0.05
+    relative_margin: Annotated[Annotated[float, Field(ge=0.0, lt=1.0)] | None, Off] = 0.05
     """Drop a candidate that scores above s - |s| × margin, s the lowest score among the query's relevant items: it may
-    be an unlabelled positive. 0.05 keeps up to 95 % of s (NV-Retriever's TopK-PercPos); None: no such cut."""
+    be an unlabelled positive. 0.05 keeps up to 95 % of s (NV-Retriever's TopK-PercPos); "off": no such cut, for labels
+    that are known to be complete."""
     skip_first: Annotated[int, Field(ge=0, le=2048)] = 0
     """Drop this many best positions of every query."""
     choose: Literal["top", "uniform"] = "top"
