@@ -111,7 +111,8 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
     items, queries = texts_of(NUM_ITEMS, rng), texts_of(NUM_TRAIN + NUM_DEV, rng)
     corpus = pa.table({"row": np.arange(NUM_ITEMS), "text_code": np.arange(NUM_ITEMS),
                        "group_code": np.where(np.arange(NUM_ITEMS) % 7 == 0, np.arange(NUM_ITEMS) // 14, -1)})
-    split = pa.table({"row": np.arange(len(queries)), "split": ["train"] * NUM_TRAIN + ["dev"] * NUM_DEV})
+    split = pa.table({"row": np.arange(len(queries)), "item_row": np.full(len(queries), -1),
+                      "split": ["train"] * NUM_TRAIN + ["dev"] * NUM_DEV})
     static = build_base(EncoderSettings(kind="static", dimension=24, vocabulary=256), storage, items + queries, 0)
     write_bert(folder / "bert", static)
     bert = build_base(EncoderSettings(model=str(folder / "bert")), storage, [], 0)
@@ -264,6 +265,7 @@ def one_rank(runs: Runs) -> None:
     runs.train("too-few", runs.task("too-few", "adapter", accumulation=13))
     store = runs.tasks["adapter"].store
     no_dev = write(store, "queries-no-dev", pa.table({"row": np.arange(NUM_TRAIN + NUM_DEV),
+                                                      "item_row": np.full(NUM_TRAIN + NUM_DEV, -1),
                                                       "split": ["train"] * (NUM_TRAIN + NUM_DEV)}))
     runs.train("no-dev", runs.task("no-dev", "adapter", queries=no_dev, epochs=4, patience=1))
     runs.train("patience", runs.task("patience", "adapter", epochs=9, patience=1, learning_rate=1e-9))
