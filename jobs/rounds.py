@@ -11,12 +11,12 @@ from typing import Any
 
 from cluster.commits import Commit, Outcome
 from cluster.errors import ConfigError
-from cluster.folders import fetch_folder, folder_digest, upload_folder
+from cluster.folders import fetch_folder, upload_folder
 from eval.verdict import Decision, decide
 from jobs.config import Config
 from jobs.context import Context
 from jobs.stage_0_ingest import Ingested, ingest
-from jobs.stage_1_embed import Model, base_model, embed_model, start_model
+from jobs.stage_1_embed import Model, base_model, embed_model, start_model, trained_model
 from jobs.stage_2_search import search_queries
 from jobs.stage_3_mine import mine_round
 from jobs.stage_4_train import train_round
@@ -100,8 +100,7 @@ def _train_and_measure(context: Context, ingested: Ingested, story: Story, start
     assert model is not None
     trained = train_round(context, ingested, model, name=f"{name}-train", number=number, negatives=mined,
                           near_misses=story.baseline.hits, epochs=epochs, cycles=cycles, steps=steps)
-    prefix = trained.figures["prefix"]
-    after = Model(folder_digest(trained.files, prefix), prefix, trained.files, reads_base=model.reads_base)
+    after = trained_model(trained, model)
     vectors = embed_model(context, ingested, after)
     return _measure(context, ingested, after, vectors, number, name, f"rounds/{number:02d}{arm}", story, trained, mined,
                     rival)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.commits import Commit, Outcome, digest
-from cluster.folders import Manifest
+from cluster.folders import Manifest, folder_digest
 from cluster.resources import embed_pool
 from cluster.tables import Part
 from jobs.context import Context
@@ -43,6 +43,12 @@ def start_model(ingested: Ingested) -> Model:
     model = base_model(ingested)
     assert model is not None
     return model
+
+
+def trained_model(trained: Commit, start: Model) -> Model:
+    """The model that a train stage left, of the kind of the one it started from."""
+    prefix = trained.figures["prefix"]
+    return Model(folder_digest(trained.files, prefix), prefix, trained.files, reads_base=start.reads_base)
 
 
 def feature_parts(context: Context, ingested: Ingested, *, of_base: bool) -> tuple[list[Part], list[Part], str]:

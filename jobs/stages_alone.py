@@ -9,7 +9,7 @@ from jobs.config import Config
 from jobs.context import Context
 from jobs.driver import open_run, run_context
 from jobs.stage_0_ingest import ingest
-from jobs.stage_1_embed import Model, base_model, embed_model, start_model
+from jobs.stage_1_embed import Model, base_model, embed_model, start_model, trained_model
 
 
 def embed_round(config: Config, number: int, *, progress: Progress, takeover: bool = False) -> Commit:
@@ -27,14 +27,11 @@ def embed_round(config: Config, number: int, *, progress: Progress, takeover: bo
 
 
 def _trained(context: Context, number: int, start: Model) -> Model:
-    from cluster.folders import folder_digest
-
     name = f"round-{number:02d}-train"
     commit = context.ledger.find(name)
     if commit is None:
         raise ConfigError(f"round {number} is not trained: {name} is not committed in {context.store.root}; run "
                           f"`hardmine train` for it first")
-    prefix = commit.figures["prefix"]
-    return Model(folder_digest(commit.files, prefix), prefix, commit.files, reads_base=start.reads_base)
+    return trained_model(commit, start)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,6 @@ class TrainTask:
     threads: int = 1
     budget_tokens: int | None = None
     mailbox: Any = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def load_tables(task: TrainTask) -> tuple[Tables, Examples, I64, I64]:
