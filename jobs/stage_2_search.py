@@ -27,7 +27,7 @@ def search_queries(context: Context, ingested: Ingested, vectors: Commit, *, nam
                             f"{ingested.tables.figures['splits']}")
         pool = search_pool(config.cluster, context.size)
         items = int(ingested.tables.figures["items"])
-        engine = config.mining.engine if config.mining.engine != "auto" else ("torch" if pool.gpus else "faiss")
+        engine = config.mining.search.engine if config.mining.search.engine != "auto" else ("torch" if pool.gpus else "faiss")
         task = SearchTask(
             store=context.store, item_vectors=vectors.parts("corpus"), query_vectors=vectors.parts("queries"),
             labels=ingested.labels, corpus=ingested.corpus, num_queries=int(ingested.tables.figures["queries"]),

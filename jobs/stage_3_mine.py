@@ -26,7 +26,7 @@ def mine_round(context: Context, ingested: Ingested, hits: Commit, *, number: in
         return Outcome(tables={"negatives": parts}, figures=figures)
 
     inputs = {"hits": hits.key, "tables": ingested.tables.key, "seed": context.config.rounds.seed,
-              "mining": settings.model_dump(exclude={"engine", "embedding_dtype", "low_hit_rate"})}
+              "mining": settings.model_dump(exclude={"search", "embedding_dtype", "low_hit_rate", "high_suspected"})}
     commit = context.stage("mine", f"round-{number:02d}-mine", folder=f"rounds/{number:02d}/mine", inputs=inputs, work=work)
     for text in warnings(commit.figures, settings.low_hit_rate, settings.num_negatives):
         context.progress.say(f"! {text}")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cluster.labels import contains
 from cluster.tables import F32, I64
-from mining.filters import Candidates
+from mining.candidates import JUDGED, Candidates
 from mining.settings import MiningSettings
 
 
@@ -24,9 +25,16 @@ class Chosen:
     """[Q, N'] corpus rows, -1 padding."""
     scores: F32
     positions: I64
-    """[Q, N'] position among the query's hits, from 0; -1: judged irrelevant, chosen wherever it stands."""
-    judged: Any
-    """[Q, N'] bool: a person judged it irrelevant."""
+    """[Q, N'] position in its source's list, from 0; -1: judged irrelevant, chosen wherever it stands."""
+    source: npt.NDArray[np.uint8]
+    """[Q, N'] code in SOURCES."""
+    teacher: F32
+    """[Q, N'] the teacher's score; NaN: it has not read the pair."""
+
+    @property
+    def judged(self) -> npt.NDArray[np.bool_]:
+        """[Q, N'] a person judged it irrelevant."""
+        return self.source == JUDGED
 
 
 def choose(
@@ -54,10 +62,15 @@ def choose(
     safe = np.minimum(order, found.rows.shape[1] - 1)
     rows = np.where(taken, np.take_along_axis(found.rows, safe, axis=1), -1)
     scores = np.where(taken, np.take_along_axis(found.scores, safe, axis=1), -np.inf).astype(np.float32)
+    positions = np.where(taken, np.take_along_axis(found.position, safe, axis=1), -1)
+    source = np.take_along_axis(found.source, safe, axis=1)
+    unread = np.full(rows.shape, np.nan, np.float32)
+    teacher = unread if found.teacher is None else np.take_along_axis(found.teacher, safe, axis=1)
     joined = Chosen(
         np.concatenate([first_rows, rows], axis=1), np.concatenate([first_scores, scores], axis=1),
-        np.concatenate([np.full(first_rows.shape, -1), np.where(taken, order, -1)], axis=1),
-        np.concatenate([first_rows >= 0, np.zeros(rows.shape, bool)], axis=1),
+        np.concatenate([np.full(first_rows.shape, -1), positions], axis=1),
+        np.concatenate([np.full(first_rows.shape, JUDGED, np.uint8), source], axis=1),
+        np.concatenate([np.full(first_rows.shape, np.nan, np.float32), teacher], axis=1),
     )
     return _first_n(joined, settings.num_negatives)
 
@@ -76,4 +89,4 @@ def _first_n(chosen: Chosen, num_negatives: int) -> Chosen:
     """Close the gaps and keep the first N of each row."""
     order = np.argsort(chosen.rows < 0, axis=1, kind="stable")[:, :num_negatives]
     return Chosen(*(np.take_along_axis(value, order, axis=1)
-                    for value in (chosen.rows, chosen.scores, chosen.positions, chosen.judged)))
+                    for value in (chosen.rows, chosen.scores, chosen.positions, chosen.source, chosen.teacher)))

@@ -14,26 +14,10 @@ import numpy.typing as npt
 from cluster.labels import Labels
 from cluster.tables import F32, I64
 from mining.attributes import Attribute, rule_mask
+from mining.candidates import Candidates
 from mining.settings import MiningSettings
 
 Bool = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The hits of a block of queries with what the filters compare them to."""
-
-    query_rows: I64
-    rows: I64
-    """[Q, K] corpus rows, -1 padding."""
-    scores: F32
-    """[Q, K] cosines, descending."""
-    lowest_positive: F32
-    """[Q] lowest score among the query's relevant items; NaN: it has none."""
-    highest_positive: F32
-    """[Q] highest one."""
-    self_rows: I64
-    """[Q] the item that the query is; -1: it is none."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ def apply_filters(
 ) -> Filtered:
     """Run every filter over a block. Items judged irrelevant are dropped by none but `self`: a person has spoken."""
     alive = found.rows >= 0
-    candidates = int(alive.sum())
+    candidates = int(alive.sum()) + int(found.excluded.sum())
     judged = labels.judged_mask(found.query_rows, found.rows)
     dropped: dict[str, int] = {}
 
@@ -87,6 +71,7 @@ def apply_filters(
         alive = alive & ~hit
 
     drop("positive", labels.positive_mask(found.query_rows, found.rows))
+    dropped["positive"] += int(found.excluded.sum())
     repeated = ~first_of_text(found.rows, labels.text_codes)
     drop("duplicate", labels.duplicate_mask(found.query_rows, found.rows) | repeated)
     drop("self", found.rows == found.self_rows[:, None], spare_judged=False)
@@ -99,7 +84,7 @@ def apply_filters(
     if settings.max_score is not None:
         drop("max_score", found.scores > settings.max_score)
     if settings.relative_margin is not None:
-        drop("relative_margin", found.scores > cut_above(found.lowest_positive, settings.relative_margin)[:, None])
+        drop("relative_margin", found.scores > cut_above(found.positive(settings.margin_reference), settings.relative_margin)[:, None])
     if settings.skip_first:
         drop("position", np.broadcast_to(np.arange(found.rows.shape[1]) < settings.skip_first, found.rows.shape))
     return Filtered(alive, dropped, candidates, suspected)

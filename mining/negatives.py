@@ -16,8 +16,9 @@ from cluster.labels import Labels
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr, part_name, read_part, read_parts, write_part
 from mining.attributes import Attribute
+from mining.candidates import SOURCES, Candidates
 from mining.choose import Chosen, choose
-from mining.filters import Candidates, apply_filters
+from mining.filters import apply_filters
 from mining.settings import MiningSettings
 
 HARDNESS_EDGES = np.linspace(-1.0, 1.0, 401)
@@ -98,8 +99,18 @@ def dense_hits(table: pa.Table) -> tuple[I64, F32]:
     return dense_rows, dense_scores
 
 
-def _positive_range(table: pa.Table, labels: Labels) -> tuple[F32, F32]:
-    """(lowest, highest) score among each query's relevant items, NaN where it has none."""
+def _candidates(table: pa.Table, query_rows: I64, rows: I64, scores: F32, side: Side) -> Candidates:
+    lowest, mean, highest = _positive_range(table, side.labels)
+    excluded = np.zeros(len(query_rows), np.int64)
+    if "excluded" in table.column_names:
+        excluded = table["excluded"].to_numpy().astype(np.int64)
+    position = np.broadcast_to(np.arange(rows.shape[1], dtype=np.int64), rows.shape)
+    return Candidates(query_rows, rows, scores, lowest, mean, highest, side.self_rows[query_rows], excluded,
+                      np.zeros(rows.shape, np.uint8), position)
+
+
+def _positive_range(table: pa.Table, labels: Labels) -> tuple[F32, F32, F32]:
+    """(lowest, mean, highest) score among each query's relevant items, NaN where it has none."""
     offsets, _ = lists_to_csr(table["label_rows"])
     scores = lists_to_csr(table["label_scores"])[1].astype(np.float32)
     query_rows = table["query_row"].to_numpy()
@@ -110,8 +121,11 @@ def _positive_range(table: pa.Table, labels: Labels) -> tuple[F32, F32]:
     lowest, highest = np.full(len(query_rows), np.inf, np.float32), np.full(len(query_rows), -np.inf, np.float32)
     np.minimum.at(lowest, owner[relevant], scores[relevant])
     np.maximum.at(highest, owner[relevant], scores[relevant])
-    lowest[np.isinf(lowest)], highest[np.isinf(highest)] = np.nan, np.nan
-    return lowest, highest
+    count = np.bincount(owner[relevant], minlength=len(query_rows))
+    total = np.bincount(owner[relevant], scores[relevant].astype(np.float64), minlength=len(query_rows))
+    mean = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0).astype(np.float32)
+    lowest[count == 0], highest[count == 0] = np.nan, np.nan
+    return lowest, mean, highest
 
 
 def mine_block(task: MineTask, number: int, side: Side | None = None) -> tuple[Part, Counts]:
@@ -123,8 +137,7 @@ def mine_block(task: MineTask, number: int, side: Side | None = None) -> tuple[P
     table = read_part(task.store, task.hits[number].path)
     rows, scores = dense_hits(table)
     query_rows = table["query_row"].to_numpy()
-    lowest, highest = _positive_range(table, side.labels)
-    found = Candidates(query_rows, rows, scores, lowest, highest, side.self_rows[query_rows])
+    found = _candidates(table, query_rows, rows, scores, side)
     filtered = apply_filters(found, side.labels, side.attributes, task.settings)
     chosen = choose(found, filtered.alive, _judged(table, side.labels), task.settings, task.seed)
     counts = _count(found, filtered.alive, chosen, task.settings)
@@ -164,11 +177,12 @@ def _table(chosen: Chosen, query_rows: I64, side: Side) -> pa.Table:
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])
     flat = chosen.rows[real]
     positive_offsets, positives = side.labels.positives(query_rows)
-    sources = pa.array(["model", "judged"]).take(pa.array(chosen.judged[real].astype(np.int8)))
+    sources = pa.array(SOURCES).take(pa.array(chosen.source[real]))
+    teacher = pa.array(chosen.teacher[real], pa.float32(), from_pandas=True)  # NaN: null
     items = pa.StructArray.from_arrays(
         [side.item_ids.take(pa.array(flat)).combine_chunks(), pa.array(chosen.scores[real], pa.float32()),
-         pa.array(chosen.positions[real], pa.int64()), sources],
-        names=["item_id", "score", "position", "source"],
+         pa.array(chosen.positions[real], pa.int64()), sources, teacher],
+        names=["item_id", "score", "position", "source", "teacher_score"],
     )
     return pa.table({
         "query_row": query_rows,

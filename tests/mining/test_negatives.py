@@ -14,7 +14,7 @@ from cluster.labels import Labels
 from cluster.resources import ClusterSize
 from cluster.tables import F32, I64, Part, part_name, read_part, read_parts
 from mining.choose import choose
-from mining.filters import Candidates
+from mining.candidates import Candidates
 from mining.negatives import Counts, MineTask, dense_hits, load_side, mine, mine_block
 from mining.search import BlockActor, BlockHits
 from mining.settings import MiningSettings, Rule
