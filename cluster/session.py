@@ -113,3 +113,7 @@ def set_threads(count: int) -> None:
         import faiss
 
         faiss.omp_set_num_threads(count)
+    if "numba" in sys.modules:
+        import numba
+
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))

@@ -1,181 +1,33 @@
 """Search: shards in Ray actors, query blocks streamed through all of them, hits merged exactly and written per block.
 
-More shards than actors go in waves; the running best K of every block wait in Ray's object store. Each finished block
-is one object in storage, so an interrupted search repeats only the blocks that were running.
+More shards than actors go in waves; what the waves so far found for a block waits in storage. Every finished block is one
+object, so an interrupted search repeats only the blocks that were running.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import ArtifactError
-from cluster.labels import Labels, gather_csr
-from cluster.progress import post
+from cluster.errors import ConfigError
 from cluster.resources import PoolSize
 from cluster.session import set_threads
-from cluster.storage import Store
-from cluster.tables import (
-    F32,
-    I64,
-    Part,
-    column_to_vectors,
-    csr_to_lists,
-    part_name,
-    parts_between,
-    read_part,
-    read_parts,
-    write_part,
-)
-from mining.shards import QueryBlock, ShardRange, waves
-from mining.topk import Engine, Shard, canonical_scores, exact_topk, order_hits
+from cluster.tables import Part, load_vectors, part_name, vectors_to_column, write_part
+from mining.block_actor import SearchTask
+from mining.how import SMALL_PRODUCTS, How, Rates, Work, choose_how, estimates, exact_how
+from mining.ivf import SAMPLE_PER_LIST, train_centroids, usual_lists
+from mining.recall import recall_of, sample_blocks
+from mining.settings import SearchSettings
+from mining.shards import QueryBlock, ShardRange
+from mining.waves import Job, Waves
 
-
-@dataclass(frozen=True)
-class SearchTask:
-    """What to search where."""
-
-    store: Store
-    item_vectors: list[Part]
-    query_vectors: list[Part]
-    labels: list[Part]
-    """Judged pairs, whose scores are computed too: a positive may be far outside the best K."""
-    corpus: list[Part]
-    num_queries: int
-    num_hits: int
-    folder: str
-    engine: Engine
-
-
-@dataclass(frozen=True)
-class LoadedBlock:
-    """A query block with its vectors and its judged items."""
-
-    query_rows: I64
-    vectors: F32
-    label_offsets: I64
-    label_rows: I64
-
-
-@dataclass(frozen=True)
-class BlockHits:
-    """What one or several shards found for a block."""
-
-    scores: F32
-    """[Q, K]"""
-    rows: I64
-    """[Q, K] corpus rows, -1 padding."""
-    label_scores: F32
-    """[L] scores of the judged items; -inf where no shard so far holds the item."""
-    seconds: float
-
-
-def read_vectors(store: Store, parts: Sequence[Part], start: int, stop: int) -> F32:
-    """Vectors of rows start … stop - 1, float32.
-
-    Raises:
-        ArtifactError: rows are missing.
-    """
-    blocks = [column_to_vectors(read_part(store, part.path, ["vector"])["vector"].slice(low, high - low))
-              for part, low, high in parts_between(parts, start, stop)]
-    vectors = np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
-    if len(vectors) != stop - start:
-        raise ArtifactError(f"expected vectors of rows {start} to {stop}, found {len(vectors)} of {stop - start} below "
-                            f"{store.root}; delete the commit of this embed stage and run again")
-    return vectors
-
-
-class ShardActor:
-    """Holds one shard at a time and searches blocks in it."""
-
-    def __init__(self, task: SearchTask, threads: int, mailbox: Any, name: str) -> None:
-        if task.engine == "faiss":
-            import faiss  # noqa: F401  loaded before its threads are set
-        else:
-            import torch  # noqa: F401
-        set_threads(threads)
-        self._task, self._mailbox, self._name = task, mailbox, name
-        self._range: ShardRange | None = None
-        self._shard: Shard
-        self._queries = 0
-
-    def search(self, rows: ShardRange, block: LoadedBlock) -> BlockHits:
-        """The best K of `block` in the shard `rows`, and the scores of its judged items that lie there."""
-        if self._range != rows:
-            vectors = read_vectors(self._task.store, self._task.item_vectors, rows.start, rows.stop)
-            self._shard, self._range = Shard(vectors, self._task.engine), rows
-        started = time.monotonic()
-        scores, places = exact_topk(block.vectors, self._shard, self._task.num_hits)
-        found = np.where(places >= 0, places + rows.start, -1)
-        label_scores = self._score_labels(rows, block)
-        self._queries += len(block.query_rows)
-        post(self._mailbox, self._name, f"{self._queries:,} queries × {rows.stop - rows.start:,} items")
-        return BlockHits(scores, found, label_scores, time.monotonic() - started)
-
-    def _score_labels(self, rows: ShardRange, block: LoadedBlock) -> F32:
-        result = np.full(len(block.label_rows), -np.inf, np.float32)
-        here = np.flatnonzero((block.label_rows >= rows.start) & (block.label_rows < rows.stop))
-        owner = np.repeat(np.arange(len(block.query_rows)), np.diff(block.label_offsets))
-        step = 65_536
-        for start in range(0, len(here), step):
-            some = here[start : start + step]
-            index = (block.label_rows[some] - rows.start)[:, None]
-            result[some] = canonical_scores(block.vectors[owner[some]], self._shard.vectors, index)[:, 0]
-        return result
-
-
-class BlockActor:
-    """Loads query blocks, merges what the shards found, writes finished blocks."""
-
-    def __init__(self, task: SearchTask) -> None:
-        self._task = task
-        self._labels: Labels | None = None
-
-    def load(self, block: QueryBlock) -> LoadedBlock:
-        """The vectors and judged items of a block."""
-        if self._labels is None:  # not in __init__: Ray brings an error there back as text only
-            corpus = read_parts(self._task.store, self._task.corpus, ["row", "group_code", "text_code"])
-            labels = read_parts(self._task.store, self._task.labels)
-            self._labels = Labels.from_tables(labels, corpus, self._task.num_queries)
-        rows = block.query_rows
-        start, stop = int(rows[0]), int(rows[-1]) + 1
-        vectors = read_vectors(self._task.store, self._task.query_vectors, start, stop)[rows - start]
-        owner, index = gather_csr(self._labels.offsets, rows)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(owner, minlength=len(rows)))])
-        return LoadedBlock(rows, np.ascontiguousarray(vectors), offsets, self._labels.item_rows[index])
-
-    def merge(self, *found: BlockHits) -> BlockHits:
-        """The best K over several shards."""
-        return merge_hits(found, self._task.num_hits)
-
-    def write(self, block: QueryBlock, loaded: LoadedBlock, *found: BlockHits) -> tuple[Part, float]:
-        """Merge for the last time and write the block; (its part, seconds the slowest shard took)."""
-        hits = self.merge(*found)
-        real = hits.rows >= 0
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])
-        table = pa.table({
-            "query_row": loaded.query_rows,
-            "item_rows": csr_to_lists(offsets, hits.rows[real]),
-            "scores": csr_to_lists(offsets, hits.scores[real]),
-            "label_rows": csr_to_lists(loaded.label_offsets, loaded.label_rows),
-            "label_scores": csr_to_lists(loaded.label_offsets, hits.label_scores),
-        })
-        return write_part(self._task.store, f"{self._task.folder}/{part_name(block.index)}", table), hits.seconds
-
-
-def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
-    """Merge what disjoint shards found: equals searching one shard that holds all of them."""
-    if len(found) == 1:
-        return found[0]
-    scores, rows = order_hits(np.concatenate([hits.scores for hits in found], axis=1),
-                              np.concatenate([hits.rows for hits in found], axis=1), num_hits)
-    labels = np.max(np.stack([hits.label_scores for hits in found]), axis=0)
-    return BlockHits(scores, rows, labels, max(hits.seconds for hits in found))
+TWO_STAGE_RECALL = 0.999
+"""A two-stage search that finds less is done exactly instead."""
+SAMPLED_PARTS = 256
 
 
 @dataclass(frozen=True)
@@ -185,72 +37,184 @@ class Searched:
     parts: list[Part]
     seconds: float
     """Searching time of the slowest shard of every block, added up."""
+    figures: dict[str, Any]
+    """mode, engine, probes, recall and on how many queries, measured rates, estimated seconds."""
+
+
+@dataclass
+class _Decision:
+    """How to search, kept in storage so that a search that goes on goes on in the same way."""
+
+    how: How
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def search(
-    task: SearchTask, shards: Sequence[ShardRange], blocks: Sequence[QueryBlock], pool: PoolSize, *,
-    retries: int, mailbox: Any = None,
+    task: SearchTask, shards: Sequence[ShardRange], blocks: Sequence[QueryBlock], pool: PoolSize,
+    settings: SearchSettings, *, retries: int, seed: int = 0, mailbox: Any = None,
 ) -> Searched:
-    """Search every block that is not there yet in all shards. The same bytes for any number of shards and actors.
+    """Search every block that is not there yet in all shards.
+
+    An exact search gives the same bytes for any number of shards and actors and any block size.
 
     Raises:
         ArtifactError: vectors are missing.
+        ConfigError: the recall that is asked for is not reached.
     """
-    there = task.store.list(task.folder)
-    targets = {block.index: f"{task.folder}/{part_name(block.index)}" for block in blocks}
-    finished = [Part(targets[b.index], len(b.query_rows), there[targets[b.index]]) for b in blocks
-                if targets[b.index] in there]
-    todo = [block for block in blocks if targets[block.index] not in there]
-    seconds = 0.0
-    if todo:
-        written = _Run(task, shards, todo, pool, retries=retries, mailbox=mailbox).run()
-        finished += [part for part, _ in written]
-        seconds = sum(took for _, took in written)
-    return Searched(sorted(finished, key=lambda part: part.path), seconds)
+    driver = _Driver(task, shards, blocks, pool, settings, retries, seed, mailbox)
+    try:
+        return driver.search()
+    finally:
+        driver.waves.end()
 
 
-class _Run:
-    """One search over the actors; keeps a bounded number of blocks in flight."""
-
+class _Driver:
     def __init__(self, task: SearchTask, shards: Sequence[ShardRange], blocks: Sequence[QueryBlock], pool: PoolSize,
-                 *, retries: int, mailbox: Any) -> None:
+                 settings: SearchSettings, retries: int, seed: int, mailbox: Any) -> None:
+        self._task, self._shards, self._blocks, self._pool = task, shards, blocks, pool
+        self._settings, self._retries, self._seed = settings, retries, seed
+        self.waves = Waves(task, shards, pool, retries=retries, mailbox=mailbox)
+        self._note = f"{task.folder}/how.json"
+
+    def search(self) -> Searched:
+        decision = self._kept() or self._decide()
+        seconds = 0.0
+        while True:
+            parts, took = self._blocks_as(decision.how)
+            seconds += took
+            if decision.how.mode == "exact" or "recall" in decision.figures:
+                break
+            recall = self._verify(decision.how)
+            wider = self._wider(decision, recall)
+            if wider is None:
+                decision.figures["recall"] = recall
+            else:
+                decision = wider
+            self._keep(decision)
+        return Searched(parts, seconds, decision.figures)
+
+    def _kept(self) -> _Decision | None:
+        if not self._task.store.exists(self._note):
+            return None
+        note = self._task.store.read_json(self._note)
+        return _Decision(How(**note["how"]), note["figures"])
+
+    def _keep(self, decision: _Decision) -> None:
+        self._task.store.write_json(self._note, {"how": asdict(decision.how), "figures": decision.figures})
+
+    def _blocks_as(self, how: How) -> tuple[list[Part], float]:
+        """All blocks' parts; those that are there are kept."""
+        folder = f"{self._task.folder}/probes-{how.probes}" if how.mode == "ivf" else f"{self._task.folder}/{how.mode}"
+        there = self._task.store.list(folder)
+        targets = {block.index: f"{folder}/{part_name(block.index)}" for block in self._blocks}
+        parts = [Part(targets[block.index], len(block.query_rows), there[targets[block.index]]) for block in self._blocks
+                 if targets[block.index] in there]
+        jobs = [Job(block, how, targets[block.index]) for block in self._blocks if targets[block.index] not in there]
+        written = self.waves.write(jobs)
+        parts += [part for part, _ in written]
+        return sorted(parts, key=lambda part: part.path), sum(seconds for _, seconds in written)
+
+    def _decide(self) -> _Decision:
+        """Which mode and engine: by what is set, or by measured rates and counts."""
+        queries = sum(len(block.query_rows) for block in self._blocks)
+        work = Work(queries, self._shards[-1].stop, len(self.waves.first))
+        gpu, rates = bool(self._pool.gpus), self._rates(work)
+        how = choose_how(self._settings, rates, work, gpu=gpu)
+        if not self._task.num_hits:  # only pairs are scored, which is always exact
+            how = exact_how(self._settings, {}, work, gpu=gpu)
+        figures: dict[str, Any] = {}
+        if rates:
+            figures["probe"] = {name: round(work.queries * work.items / rate.seconds(work.queries, work.items) / 1e9, 4)
+                                for name, rate in rates.items()}
+            figures["estimated_seconds"] = {mode: round(seconds, 1) for mode, seconds in
+                                            estimates(self._settings, rates, work, gpu=gpu).items()}
+        if how.mode != "exact":
+            how, tuned = self._tune(how, rates, work)
+            figures |= tuned
+        figures |= {"mode": how.mode, "engine": how.engine, "probes": how.probes}
+        decision = _Decision(how, figures)
+        self._keep(decision)
+        return decision
+
+    def _rates(self, work: Work) -> Rates:
+        """Giga-pairs a second are only worth measuring where the search takes a while and there is a choice."""
+        small = work.queries * work.items < SMALL_PRODUCTS or not self._task.num_hits
+        if small or (self._settings.mode == "exact" and self._settings.engine != "auto"):
+            return {}
+        return self.waves.probe(self._blocks[0], gpu=bool(self._pool.gpus))
+
+    def _tune(self, how: How, rates: Rates, work: Work) -> tuple[How, dict[str, Any]]:
+        """Accept a two-stage search or find the number of lists to read, on a sample against the shards of the first wave."""
+        tune, _ = sample_blocks(self._blocks, self._settings.recall_queries)
+        exact = exact_how(self._settings, rates, work, gpu=bool(self._pool.gpus))
+        truth = self.waves.hits(Job(tune, exact, None), first_only=True)
+        if how.mode == "two_stage":
+            recall = recall_of(self.waves.hits(Job(tune, how, None), first_only=True).rows, truth.rows)
+            return (how if recall >= TWO_STAGE_RECALL else exact), {"two_stage_recall": recall}
+        how = replace(how, centroids=self._centroids(work))
+        lists = self._lists(work)
+        # a sample is no proof: ask for a little more than the least
+        aim = self._settings.min_recall + 0.4 * (1.0 - self._settings.min_recall)
+        tried: dict[str, float] = {}
+        probes = min(4, lists)
+        while True:
+            how = replace(how, probes=probes)
+            recall = recall_of(self.waves.hits(Job(tune, how, None), first_only=True).rows, truth.rows)
+            tried[str(probes)] = round(recall, 4)
+            if recall >= aim or probes == lists:
+                return how, {"lists": lists, "recall_by_probes": tried}
+            probes = min(2 * probes, lists)
+
+    def _lists(self, work: Work) -> int:
+        return min(self._settings.lists or usual_lists(work.items), work.items)
+
+    def _centroids(self, work: Work) -> str:
+        """Train them in one task with an actor's CPUs, unless they are there."""
         import ray
 
-        self._blocks = blocks
-        self._waves = waves(shards, pool.count)
-        actors = min(pool.count, len(shards))
-        options = {"max_restarts": retries, "max_task_retries": retries}
-        holder = ray.remote(ShardActor).options(num_cpus=pool.cpus, num_gpus=pool.gpus, **options)
-        self._holders = [holder.remote(task, pool.cpus, mailbox, f"shard {i + 1}/{actors}") for i in range(actors)]
-        writer = ray.remote(BlockActor).options(num_cpus=0, **options)
-        self._writers = [writer.remote(task) for _ in range(min(actors, len(blocks)))]
-        self._in_flight = 2 * len(self._writers) + 1
+        path = f"{self._task.folder}/centroids.parquet"
+        if not self._task.store.exists(path):
+            remote = ray.remote(_train).options(num_cpus=0, max_retries=self._retries)
+            ray.get(remote.remote(self._task, self._lists(work), work.items, self._seed, self._pool.cpus, path))
+        return path
 
-    def run(self) -> list[tuple[Part, float]]:
-        """Search all waves; returns (part, seconds) of every block."""
-        import ray
+    def _verify(self, how: How) -> float:
+        """Recall against exact search of all shards, on queries that nothing was tuned on."""
+        _, sample = sample_blocks(self._blocks, self._settings.recall_queries)
+        exact = How("exact", "torch" if self._pool.gpus else "faiss")
+        return recall_of(self.waves.hits(Job(sample, how, None)).rows, self.waves.hits(Job(sample, exact, None)).rows)
 
-        try:
-            running: dict[int, Any] = {}
-            for number, wave in enumerate(self._waves):
-                last = number == len(self._waves) - 1
-                running = self._wave(wave, running, last=last)
-            return [ray.get(reference) for reference in running.values()]
-        finally:
-            for actor in [*self._holders, *self._writers]:
-                ray.kill(actor)
+    def _wider(self, decision: _Decision, recall: float) -> _Decision | None:
+        """What to do instead if the recall is too low; None: it is not."""
+        how, figures = decision.how, dict(decision.figures)
+        if how.mode == "two_stage":
+            if recall >= TWO_STAGE_RECALL:
+                return None
+            exact: Any = "torch" if self._pool.gpus else "faiss"
+            return _Decision(How("exact", exact), figures | {"mode": "exact", "engine": exact, "two_stage_recall": recall})
+        if recall >= self._settings.min_recall:
+            return None
+        lists = int(figures["lists"])
+        if how.probes >= lists:
+            raise ConfigError(f"expected a recall of mining.search.min_recall = {self._settings.min_recall} of the "
+                              f"approximate search, found {recall:.4f} though all {lists} lists were read; set "
+                              f"mining.search.mode = \"exact\", or a higher mining.search.oversample (now "
+                              f"{self._settings.oversample})")
+        probes = min(2 * how.probes, lists)
+        return _Decision(replace(how, probes=probes), figures | {"probes": probes, "widened_at_recall": round(recall, 4)})
 
-    def _wave(self, wave: list[ShardRange], before: dict[int, Any], *, last: bool) -> dict[int, Any]:
-        import ray
 
-        results: dict[int, Any] = {}
-        for number, block in enumerate(self._blocks):
-            if number >= self._in_flight:  # wait for an old one before starting a new one
-                ray.wait([results[self._blocks[number - self._in_flight].index]], fetch_local=False)
-            writer = self._writers[number % len(self._writers)]
-            loaded = writer.load.remote(block)
-            found = [holder.search.remote(rows, loaded) for holder, rows in zip(self._holders, wave, strict=False)]
-            if block.index in before:
-                found.append(before[block.index])
-            results[block.index] = writer.write.remote(block, loaded, *found) if last else writer.merge.remote(*found)
-        return results
+def _train(task: SearchTask, lists: int, items: int, seed: int, threads: int, path: str) -> None:
+    """Centroids of a sample of all vectors, into the store."""
+    import faiss  # noqa: F401  loaded before its threads are set
+
+    set_threads(threads)
+    wanted = min(items, lists * SAMPLE_PER_LIST)
+    places = np.unique(np.linspace(0, len(task.item_vectors) - 1, min(len(task.item_vectors), SAMPLED_PARTS)).astype(int))
+    rng, sample = np.random.default_rng(seed), []
+    for place in places:
+        vectors = load_vectors(task.store, [task.item_vectors[place]])
+        count = min(len(vectors), -(-wanted // len(places)))
+        sample.append(vectors[np.sort(rng.choice(len(vectors), count, replace=False))])
+    centroids = train_centroids(np.concatenate(sample), lists, seed)
+    write_part(task.store, path, pa.table({"vector": vectors_to_column(centroids)}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 
 from cluster.storage import Store
 from cluster.tables import F32, Part, vectors_to_column, write_part
-from mining.search import SearchTask
+from mining.block_actor import SearchTask
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class World:
     query_matrix: F32
     judged: dict[tuple[int, int], int]
 
-    def search_task(self, folder: str, num_hits: int) -> SearchTask:
+    def search_task(self, folder: str, num_hits: int, **options: Any) -> SearchTask:
         return SearchTask(self.store, self.item_vectors, self.query_vectors, self.labels, self.corpus,
-                          len(self.query_matrix), num_hits, folder, "faiss")
+                          len(self.query_matrix), num_hits, folder, **options)
 
 
 def write_table(store: Store, folder: str, table: pa.Table, rows: int) -> list[Part]:

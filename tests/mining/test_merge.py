@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.tables import F32
-from mining.search import BlockHits, merge_hits
+from mining.block_actor import BlockHits, merge_hits
 from mining.shards import plan_shards
 from mining.topk import Shard, exact_topk
 
@@ -44,7 +44,7 @@ def test_merging_shards_equals_searching_one_index(
     for got in (at_once, one_by_one):
         assert got.rows.tolist() == want.rows.tolist()
         assert got.scores.tobytes() == want.scores.tobytes()
-        assert np.allclose(got.label_scores, want.label_scores)
+        assert np.allclose(got.pair_scores, want.pair_scores)
 
 
 def test_merge_worked_by_hand() -> None:
@@ -53,6 +53,6 @@ def test_merge_worked_by_hand() -> None:
                        np.array([0.2, -np.inf], np.float32), 3.0)
     got = merge_hits([first, second], 2)
     assert got.rows.tolist() == [[4, 2]]
-    assert got.label_scores.tolist() == [np.float32(0.2), np.float32(0.1)]
+    assert got.pair_scores.tolist() == [np.float32(0.2), np.float32(0.1)]
     assert got.seconds == 3.0
     assert merge_hits([first, second], 4).rows.tolist() == [[4, 2, 6, -1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,10 @@ import pytest
 from cluster.errors import ArtifactError, unwrap
 from cluster.resources import ClusterSize, PoolSize
 from cluster.tables import part_name, read_parts
-from mining.search import read_vectors, search
-from mining.shards import plan_blocks, plan_shards
+from mining.block_actor import read_rows, read_vectors
+from mining.search import search
+from mining.settings import SearchSettings
+from mining.shards import ShardRange, plan_blocks, plan_shards
 
 if TYPE_CHECKING:
     from tests.mining.conftest import World
@@ -21,11 +23,17 @@ if TYPE_CHECKING:
 NUM_HITS = 20
 
 
-def run(world: World, *, shards: int, actors: int = 1, block: int = 16, folder: str = "hits") -> pa.Table:
+EXACT = SearchSettings(mode="exact")
+
+
+def run(world: World, *, shards: int, actors: int = 1, block: int = 16, folder: str = "hits",
+        how: SearchSettings = EXACT, **options: Any) -> pa.Table:
     blocks = plan_blocks(np.arange(len(world.query_matrix)), block)
     cuts = plan_shards(len(world.item_matrix), shards=shards, actors=actors, shard_rows=1000)
-    found = search(world.search_task(folder, NUM_HITS), cuts, blocks, PoolSize(actors, 1, 0), retries=0)
-    assert [part.path for part in found.parts] == [f"{folder}/{part_name(number)}" for number in range(len(blocks))]
+    task = world.search_task(folder, NUM_HITS, **options)
+    found = search(task, cuts, blocks, PoolSize(actors, 1, 0), how, retries=0)
+    names = [part_name(number) for number in range(len(blocks))]
+    assert [part.path.rpartition("/")[2] for part in found.parts] == names
     assert sum(part.rows for part in found.parts) == len(world.query_matrix)
     return read_parts(world.store, found.parts)
 
@@ -45,6 +53,7 @@ def slow_search(world: World) -> pa.Table:
         "query_row": range(len(rows)), "item_rows": rows, "scores": pa.array(scores, pa.list_(pa.float32())),
         "label_rows": pa.array(label_rows, pa.list_(pa.int64())),
         "label_scores": pa.array(label_scores, pa.list_(pa.float32())),
+        "excluded": pa.array([0] * len(rows), pa.int32()),
     })
 
 
@@ -53,7 +62,7 @@ def test_vectors_of_a_range_are_read_across_parts_and_gaps_are_told(new_world: C
     got = read_vectors(world.store, world.item_vectors, 25, 65)
     assert np.array_equal(got, world.item_matrix[25:65])
     for parts in (world.item_vectors[:1], world.item_vectors[1:], []):
-        with pytest.raises(ArtifactError, match="expected vectors of rows 25 to 65"):
+        with pytest.raises(ArtifactError, match="expected the vectors of 40 rows from 25 to 64"):
             read_vectors(world.store, parts, 25, 65)
 
 
@@ -83,13 +92,13 @@ def test_shards_smaller_than_k_and_a_corpus_smaller_than_k_give_all_they_have(
 def test_only_blocks_that_are_missing_are_searched(new_world: Callable[..., World], ray_local: ClusterSize) -> None:
     world = new_world()
     want = run(world, shards=2, block=16)
-    kept = [f"hits/{part_name(number)}" for number in (0, 2, 3)]
+    kept = [f"hits/exact/{part_name(number)}" for number in (0, 2, 3)]
     before = {path: (world.store.root, world.store.read_bytes(path)) for path in kept}
     world.store.write_bytes(kept[0], b"left as it is")  # finished blocks are not read either
-    world.store.delete(f"hits/{part_name(1)}")
+    world.store.delete(f"hits/exact/{part_name(1)}")
     blocks = plan_blocks(np.arange(len(world.query_matrix)), 16)
     cuts = plan_shards(70, shards=2, actors=1, shard_rows=1000)
-    search(world.search_task("hits", NUM_HITS), cuts, blocks, PoolSize(1, 1, 0), retries=0)
+    search(world.search_task("hits", NUM_HITS), cuts, blocks, PoolSize(1, 1, 0), EXACT, retries=0)
     assert world.store.read_bytes(kept[0]) == b"left as it is"
     world.store.write_bytes(kept[0], before[kept[0]][1])
     assert run(world, shards=2, block=16).equals(want)
@@ -98,9 +107,10 @@ def test_only_blocks_that_are_missing_are_searched(new_world: Callable[..., Worl
 def test_a_finished_search_starts_no_actor(new_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
     world = new_world()
     blocks = plan_blocks(np.arange(50), 50)
-    world.store.write_bytes(f"hits/{part_name(0)}", b"done")
-    monkeypatch.setattr("mining.search._Run", None)
-    found = search(world.search_task("hits", NUM_HITS), [], blocks, PoolSize(1, 1, 0), retries=0)
+    world.store.write_bytes(f"hits/exact/{part_name(0)}", b"done")
+    world.store.write_json("hits/how.json", {"how": {"mode": "exact", "engine": "faiss"}, "figures": {"mode": "exact"}})
+    monkeypatch.setattr("mining.waves.ShardActor", None)
+    found = search(world.search_task("hits", NUM_HITS), [ShardRange(0, 70)], blocks, PoolSize(1, 1, 0), EXACT, retries=0)
     assert (found.parts[0].rows, found.parts[0].bytes, found.seconds) == (50, 4, 0.0)
 
 

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.tables import F32, I64
-from mining import topk
-from mining.topk import SLACK, Engine, Shard, canonical_scores, exact_topk, order_hits
+from mining.engines import SLACK, EngineName, FaissEngine, Proposal
+from mining.kernels import sort_hits
+from mining.topk import Lists, Shard, canonical_scores, exact_topk
 
-ENGINES: tuple[Engine, ...] = ("faiss", "torch")
+ENGINES: tuple[EngineName, ...] = ("faiss", "torch", "int8", "half")
 
 
 def unit(shape: tuple[int, int], seed: int) -> F32:
@@ -31,7 +32,7 @@ def slow_topk(queries_QD: F32, items_ND: F32, num_hits: int) -> tuple[F32, I64]:
     return scores, rows
 
 
-def check(queries_QD: F32, items_ND: F32, num_hits: int, engine: Engine) -> None:
+def check(queries_QD: F32, items_ND: F32, num_hits: int, engine: EngineName) -> None:
     scores, rows = exact_topk(queries_QD, Shard(items_ND, engine), num_hits)
     want_scores, want_rows = slow_topk(queries_QD, items_ND, num_hits)
     assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
@@ -40,7 +41,7 @@ def check(queries_QD: F32, items_ND: F32, num_hits: int, engine: Engine) -> None
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_topk_worked_by_hand(engine: Engine) -> None:
+def test_topk_worked_by_hand(engine: EngineName) -> None:
     items = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0], [1, 0]], np.float32)
     queries = np.array([[1, 0], [0, -1]], np.float32)
     scores, rows = exact_topk(queries, Shard(items, engine), 6)
@@ -58,13 +59,13 @@ def test_topk_worked_by_hand(engine: Engine) -> None:
     (1, 300, 16, 300),  # K = N
     (7, 117, 16, 100),  # one item more than is proposed
 ])
-def test_topk_equals_the_brute_force(queries: int, items: int, dimension: int, num_hits: int, engine: Engine) -> None:
+def test_topk_equals_the_brute_force(queries: int, items: int, dimension: int, num_hits: int, engine: EngineName) -> None:
     check(unit((queries, dimension), 1), unit((items, dimension), 2), num_hits, engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("better", [0, 3, 50])
-def test_many_identical_vectors_at_the_edge_come_by_smaller_row(engine: Engine, better: int) -> None:
+def test_many_identical_vectors_at_the_edge_come_by_smaller_row(engine: EngineName, better: int) -> None:
     # 200 items tie at the edge of K = 10 or around it: far more than the slack
     query = unit((1, 24), 3)
     tied = unit((1, 24), 4)
@@ -81,7 +82,7 @@ def test_many_identical_vectors_at_the_edge_come_by_smaller_row(engine: Engine, 
 @settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(1, 60), st.integers(1, 5), st.integers(1, 70), st.sampled_from(ENGINES))
 def test_topk_of_coarse_vectors_full_of_ties_equals_the_brute_force(
-    queries: int, items: int, dimension: int, num_hits: int, engine: Engine,
+    queries: int, items: int, dimension: int, num_hits: int, engine: EngineName,
 ) -> None:
     generator = np.random.default_rng(queries * 100 + items)
 
@@ -96,19 +97,18 @@ def test_the_engines_give_the_same_bytes_also_for_near_ties() -> None:
     base = unit((40, 64), 8)
     items = np.concatenate([base + np.float32(1e-7) * unit((40, 64), seed) for seed in range(20)])
     queries = unit((25, 64), 9)
-    by_faiss, by_torch = (exact_topk(queries, Shard(items, engine), 30) for engine in ENGINES)
-    assert by_faiss[0].tobytes() == by_torch[0].tobytes()
-    assert by_faiss[1].tobytes() == by_torch[1].tobytes()
+    want_scores, want_rows = exact_topk(queries, Shard(items, "faiss"), 30)
+    for engine in ENGINES[1:]:
+        scores, rows = exact_topk(queries, Shard(items, engine), 30)
+        assert scores.tobytes() == want_scores.tobytes()
+        assert rows.tobytes() == want_rows.tobytes()
 
 
-def test_a_score_does_not_depend_on_what_is_scored_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_score_does_not_depend_on_what_is_scored_with_it() -> None:
     queries, items = unit((9, 100), 10), unit((50, 100), 11)
     index = np.random.default_rng(12).integers(-1, 50, (9, 40))
     whole = canonical_scores(queries, items, index)
     assert np.array_equal(np.isneginf(whole), index < 0)
-    for limit in (1, 800, 5 * 800, 45 * 800):  # one pair, a few columns, several queries at a time
-        monkeypatch.setattr(topk, "RESCORE_BYTES", limit)
-        assert canonical_scores(queries, items, index).tobytes() == whole.tobytes()
     single = np.array([[canonical_scores(queries[[q]], items, index[[q], k : k + 1])[0, 0] for k in range(40)]
                        for q in range(9)], np.float32)
     assert single.tobytes() == whole.tobytes()
@@ -116,20 +116,21 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(monkeypatch: pytest.M
 
 
 def test_proposals_that_are_off_by_float32_rounding_do_not_change_the_hits() -> None:
-    class Rough(Shard):
+    class Rough(FaissEngine):
         """An engine as inexact as float32 may be."""
 
-        def propose(self, queries_QD: F32, width: int) -> tuple[F32, I64]:
-            exact = queries_QD.astype(np.float64) @ self.vectors.T.astype(np.float64)
+        def propose(self, queries_QD: F32, width: int) -> Proposal:
+            exact = queries_QD.astype(np.float64) @ items.T.astype(np.float64)
             noise: npt.NDArray[np.float64] = np.random.default_rng(13).uniform(-1, 1, exact.shape)
             rough = (exact + noise * queries_QD.shape[1] * 2.0**-24).astype(np.float32)
             order = np.argsort(-rough, axis=1)[:, :width]
-            return np.take_along_axis(rough, order, axis=1), order
+            return Proposal(np.take_along_axis(rough, order, axis=1), order,
+                            np.full(len(queries_QD), queries_QD.shape[1] * 2.0**-23, np.float32))
 
     center = unit((1, 256), 14)
     items = center + np.float32(2e-5) * unit((400, 256), 15)  # products that differ by less than the rounding
     items /= np.linalg.norm(items, axis=1, keepdims=True)
-    scores, rows = exact_topk(center, Rough(items, "faiss"), 20)
+    scores, rows = exact_topk(center, Shard(items, Rough(items)), 20)
     want_scores, want_rows = slow_topk(center, items, 20)
     assert np.array_equal(rows, want_rows)
     assert np.array_equal(scores, want_scores)
@@ -138,7 +139,22 @@ def test_proposals_that_are_off_by_float32_rounding_do_not_change_the_hits() -> 
 def test_order_puts_padding_last_and_smaller_rows_first() -> None:
     scores = np.array([[0.5, -np.inf, 0.5, 0.9]], np.float32)
     rows = np.array([[7, -1, 3, 9]])
-    got_scores, got_rows = order_hits(scores, rows, 3)
+    got_scores, got_rows = sort_hits(scores, rows, 3)
     assert got_rows.tolist() == [[9, 3, 7]]
     assert got_scores.tolist() == [[np.float32(0.9), 0.5, 0.5]]
-    assert order_hits(scores, rows, 9)[1].tolist() == [[9, 3, 7, -1]]
+    assert sort_hits(scores, rows, 9)[1].tolist() == [[9, 3, 7, -1]]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_excluded_items_are_no_hits_and_cost_no_other_query_its_hits(engine: EngineName) -> None:
+    queries, items = unit((6, 16), 16), unit((900, 16), 17)
+    _, nearest = slow_topk(queries, items, 900)
+    counts = [0, 1, 5, 40, 700, 900]  # from none to all that there is
+    excluded = [np.sort(nearest[query, :count]) for query, count in enumerate(counts)]
+    lists = Lists(np.concatenate([[0], np.cumsum(counts)]), np.concatenate(excluded))
+    scores, rows = exact_topk(queries, Shard(items, engine), 30, lists)
+    for query, count in enumerate(counts):
+        want = nearest[query, count : count + 30]
+        assert rows[query, : len(want)].tolist() == want.tolist()
+        assert (rows[query, len(want) :] == -1).all()
+    assert np.array_equal(np.isneginf(scores), rows < 0)
