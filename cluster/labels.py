@@ -86,14 +86,14 @@ class Labels:
         groups = self.group_codes[rows]
         known = groups >= 0
         if known.any():
-            mask |= contains(owner[known], groups[known], _codes(self.group_codes, items_QK))
+            mask |= contains_code(owner[known], groups[known], self.group_codes, items_QK)
         return mask
 
     def duplicate_mask(self, query_rows: I64, items_QK: I64) -> Bool:
         """True where a candidate has the same normalised text as a relevant item of its query."""
         offsets, rows = self.positives(query_rows)
         owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
-        return contains(owner, self.text_codes[rows], _codes(self.text_codes, items_QK))
+        return contains_code(owner, self.text_codes[rows], self.text_codes, items_QK)
 
     def known_mask(self, query_rows: I64, items_C: I64) -> Bool:
         """[Q, C]: True where column item c must not be a negative of query q: relevant, group mate, or duplicate."""
@@ -110,21 +110,31 @@ class Labels:
         return contains(np.repeat(np.arange(len(query_rows)), np.diff(offsets)), rows, items_QK)
 
 
-def _codes(codes: I64, items_QK: I64) -> I64:
-    return np.where(items_QK >= 0, codes[np.maximum(items_QK, 0)], -1)
+def by_owner(owner: I64, values: I64, owners: int) -> tuple[I64, I64]:
+    """(offsets [owners + 1], values grouped by owner, in the order given within each)."""
+    if (np.diff(owner) < 0).any():
+        order = np.argsort(owner, kind="stable")
+        owner, values = owner[order], values[order]
+    return np.searchsorted(owner, np.arange(owners + 1)).astype(np.int64), values.astype(np.int64, copy=False)
 
 
 def contains(owner: I64, values: I64, wanted_QK: I64) -> Bool:
-    """[Q, K]: whether wanted_QK[q, k] is among the `values` owned by q; -1 never is."""
+    """[Q, K]: whether wanted_QK[q, k] is among the `values` owned by q; a negative number never is."""
     if not len(values):
         return np.zeros(wanted_QK.shape, bool)
-    # one sorted list of (owner, value) pairs answers every question by bisection
-    universe, codes = np.unique(values, return_inverse=True)
-    pairs = np.unique(owner * np.int64(len(universe)) + codes)
-    place = np.searchsorted(universe, wanted_QK)
-    place = np.minimum(place, len(universe) - 1)
-    exists = universe[place] == wanted_QK
-    key = np.arange(len(wanted_QK), dtype=np.int64)[:, None] * np.int64(len(universe)) + place
-    found = np.minimum(np.searchsorted(pairs, key), len(pairs) - 1)
-    result: Bool = exists & (pairs[found] == key) & (wanted_QK >= 0)
+    from cluster.membership import mark_values  # numba takes a while to load, and the command line reads this module
+
+    result = np.empty(wanted_QK.shape, bool)
+    mark_values(*by_owner(owner, values, len(wanted_QK)), np.ascontiguousarray(wanted_QK), result)
+    return result
+
+
+def contains_code(owner: I64, values: I64, codes_N: I64, items_QK: I64) -> Bool:
+    """[Q, K]: whether the code of item items_QK[q, k] is among the `values` owned by q; -1, as item or code, never is."""
+    if not len(values):
+        return np.zeros(items_QK.shape, bool)
+    from cluster.membership import mark_codes
+
+    result = np.empty(items_QK.shape, bool)
+    mark_codes(*by_owner(owner, values, len(items_QK)), codes_N, np.ascontiguousarray(items_QK), result)
     return result

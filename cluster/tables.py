@@ -11,8 +11,11 @@ only where a person reads them.
     embeddings/…        row i64, vector fixed_size_list<float>[D] (L2-normalised)
     hits/part-*         query_row i64, item_rows list<i64>, scores list<float>, label_rows list<i64>,
                         label_scores list<float> (every judged item of the query)
-    negatives/part-*    query_row i64, query_id str, positive_ids list<str>, negative_rows list<i64>,
-                        negatives list<struct<item_id str, score float, position i64, source str>>
+    near/part-*         item_row i64, near_rows list<i64> (its near-duplicates, nearest first)
+    scores/part-*       query_row i64, item_rows list<i64>, teacher_scores list<float>
+    negatives/part-*    query_row i64, query_id str, positive_ids list<str>, positive_rows list<i64>,
+                        positive_scores list<float>, negative_rows list<i64>, negatives list<struct<item_id str,
+                        score float, position i64, source str, teacher_score float (null: not read), round i32>>
 """
 
 from __future__ import annotations

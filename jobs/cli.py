@@ -9,12 +9,12 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from cluster.errors import EXIT_CLUSTER, HardmineError, one_paragraph, unwrap
+from cluster.errors import EXIT_CLUSTER, ConfigError, HardmineError, one_paragraph, unwrap
 from cluster.progress import Progress
 from cluster.storage import StorageSettings, Store
 from jobs.config import Config, load_config
@@ -91,9 +91,8 @@ def _stage(kind: str, name: str, config: Path, overrides: list[str] | None, *, j
 MAKES = {
     "embed": frozenset({"ingest", "base", "tokens"}),
     "search": frozenset({"ingest", "base", "tokens", "embed", "evaluate"}),
-    "mine": frozenset({"ingest", "base", "tokens", "embed", "search", "evaluate"}),
-    "train": frozenset({"ingest", "base", "tokens", "embed"}),
-    "evaluate": frozenset({"ingest", "base", "tokens", "embed", "search"}),
+    "train": frozenset({"ingest", "base", "tokens", "embed", "report"}),
+    "evaluate": frozenset({"ingest", "base", "tokens", "embed", "search", "report"}),
 }
 
 
@@ -121,10 +120,27 @@ def search(config: ConfigFile, overrides: Overrides = None, *, round_number: Rou
 
 
 @app.command()
-def mine(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 1, json_output: Json = False,
-         takeover: Takeover = False) -> None:
-    """Choose the negatives of --round; embeds and searches first where that is missing."""
-    _stage("mine", f"round-{round_number:02d}-mine", config, overrides, json_output=json_output, takeover=takeover)
+def mine(
+    config: ConfigFile, overrides: Overrides = None, *,
+    round_number: Annotated[int | None, typer.Option("--round", help="Mine for this round of a run; without it, with the model "
+                                                     "as it comes, on any data: nothing is trained.")] = None,
+    export: Annotated[str | None, typer.Option(help="Also write the negatives as texts below this folder or s3:// prefix: "
+                                               "Parquet for sentence-transformers' trainers.")] = None,
+    columns: Annotated[Literal["n-tuple", "triplet", "labeled-list"], typer.Option(help="Columns of --export.")] = "n-tuple",
+    num: Annotated[int | None, typer.Option(min=1, help="Negatives in each row of --export (default: all).")] = None,
+    json_output: Json = False, takeover: Takeover = False,
+) -> None:
+    """Find hard negatives, say how good they are, and take them elsewhere; embeds and searches first where that is missing."""
+    from jobs.export_negatives import Export
+    from jobs.mine_alone import mine_command
+    from jobs.show_mining import show_mining
+
+    if export is None and (num is not None or columns != "n-tuple"):
+        raise ConfigError("--columns and --num say what --export writes, but there is no --export; name its folder")
+    figures, settings = mine_command(
+        config, overrides or [], number=round_number, export=Export(export, columns, num) if export else None,
+        progress=Progress(), takeover=takeover)
+    _emit(figures, json_output, lambda console: show_mining(console, figures, settings))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from cluster.errors import ConfigError
 from cluster.resources import ClusterSettings
@@ -101,7 +101,8 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _addresses_are_usable(self) -> Config:
-        addresses = {"output": self.output, "encoder.model": self.encoder.model} | {
+        teacher = self.mining.teacher.model if self.mining.teacher else None
+        addresses = {"output": self.output, "encoder.model": self.encoder.model, "mining.teacher.model": teacher} | {
             f"data.{name}": getattr(self.data, name) for name in SOURCES}
         for key, address in addresses.items():
             if address is not None and is_s3(address) and "@" in address.split("/")[2]:
@@ -118,7 +119,12 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> Config:
+    def _sections_agree(self, info: ValidationInfo) -> Config:
+        if info.context is not None and not info.context["trains"]:
+            return self
+        if self.encoder.kind == "vectors":
+            raise ValueError("encoder.kind = \"vectors\" has no model that could be trained: `hardmine mine` without --round "
+                             "mines with the vectors as they are; to train on them, set encoder.kind = \"adapter\"")
         if self.rounds.warmup_epochs == 0 and self.rounds.mined == 0:
             raise ValueError("rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them")
         if self.rounds.mined and not self.training.hard_negatives:
@@ -135,8 +141,11 @@ class Config(BaseModel):
         return f"{self.output.rstrip('/')}/{self.name}"
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path, overrides: Sequence[str] = (), *, trains: bool = True) -> Config:
     """Read a TOML file and put `section.key=value` overrides over it. Relative paths count from the file's folder.
+
+    Args:
+        trains: the sections must agree on how to train; False: nothing will be trained.
 
     Raises:
         ConfigError: the file is missing or no TOML, or a setting is wrong; names the key, what was expected and found.
@@ -156,13 +165,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
                           f"brackets ([data])") from error
     keys = [_override(values, override) for override in overrides]
     source = f"{path} with {', '.join(keys)} from the command line" if keys else str(path)
-    return parse_config(values, source=source, folder=path.parent)
+    return parse_config(values, source=source, folder=path.parent, trains=trains)
 
 
-def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = None) -> Config:
+def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = None, trains: bool = True) -> Config:
     """Validate a tree of values. Raises ConfigError as `load_config`."""
     try:
-        config = Config.model_validate(values)
+        config = Config.model_validate(values, context={"trains": trains})
     except ValidationError as error:
         raise ConfigError(explain(error, Config, source)) from None
     return _absolute(config, folder) if folder is not None else config
@@ -207,10 +216,16 @@ def _absolute(config: Config, folder: Path) -> Config:
         path = Path(value).expanduser()
         return str(path if path.is_absolute() else (folder / path).resolve())
 
+    def place_model(model: str | None) -> str | None:
+        # "organisation/name" may be a folder or a name on the hub; with dots before or more slashes only a folder
+        if model is not None and (model.startswith((".", "~")) or model.count("/") > 1 or (folder / model).is_dir()):
+            return place(model)
+        return model
+
     data = config.data.model_copy(update={name: place(getattr(config.data, name)) for name in SOURCES})
-    model = config.encoder.model
-    # "organisation/name" may be a folder or a name on the hub; with dots before or more slashes only a folder
-    if model is not None and (model.startswith((".", "~")) or model.count("/") > 1 or (folder / model).is_dir()):
-        model = place(model)
-    encoder = config.encoder.model_copy(update={"model": model})
-    return config.model_copy(update={"output": place(config.output), "data": data, "encoder": encoder})
+    mining = config.mining
+    if mining.teacher is not None:
+        teacher = mining.teacher.model_copy(update={"model": place_model(mining.teacher.model)})
+        mining = mining.model_copy(update={"teacher": teacher})
+    encoder = config.encoder.model_copy(update={"model": place_model(config.encoder.model)})
+    return config.model_copy(update={"output": place(config.output), "data": data, "encoder": encoder, "mining": mining})

@@ -28,6 +28,8 @@ class Only:
 
     name: str
     makes: frozenset[str]
+    trains: bool = True
+    """The stage belongs to a run that trains; False: to one that only mines."""
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Context:
         """Run a stage, or take its commit.
 
         Args:
-            kind: ingest, base, tokens, embed, search, mine, train, evaluate or finish.
+            kind: ingest, base, tokens, embed, search, mine, near, teacher, report, train, evaluate or finish.
 
         Raises:
             ConfigError: another stage was asked for alone, and this one must be there first.

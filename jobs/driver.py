@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import _thread
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.commits import Ledger
+from cluster.commits import Commit, Ledger
 from cluster.errors import ClusterError, ConfigError, HardmineError, one_paragraph, unwrap
 from cluster.lease import Lease
 from cluster.progress import Progress
@@ -33,8 +33,13 @@ def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[s
         return run_rounds(context, prints)
 
 
-def run_stage(config: Config, only: Only, *, progress: Progress, takeover: bool = False) -> Any:
-    """Run one stage alone; returns its commit.
+def run_stage(config: Config, only: Only, *, progress: Progress, takeover: bool = False,
+              drive: Callable[[Context, dict[str, Any]], object] = run_rounds,
+              after: Callable[[Context, Commit], Any] = lambda _, commit: commit) -> Any:
+    """Run one stage alone; returns its commit, or what `after` makes of it while the cluster is still there.
+
+    Args:
+        drive: runs the stages in their order, the wanted one among them.
 
     Raises:
         ConfigError: an earlier stage is missing.
@@ -43,9 +48,9 @@ def run_stage(config: Config, only: Only, *, progress: Progress, takeover: bool 
     with run_context(config, store, prints, progress, takeover) as context:
         context.only = only
         try:
-            run_rounds(context, prints)
+            drive(context, prints)
         except StageDone as done:
-            return done.commit
+            return after(context, done.commit)
     raise ConfigError(f"{only.name} is not a stage of this run: it has {config.rounds.mined} mined round(s)"
                       f"{' after a warm-up' if config.rounds.warmup_epochs else ' and no warm-up'}")
 

@@ -53,5 +53,9 @@ def _ledger(config: Config) -> Ledger:
 
 
 def _kind(name: str) -> str:
+    if "teacher" in name:
+        return "teacher"
+    if name.endswith("near-duplicates"):
+        return "near"
     last = name.partition(" ")[0].rpartition("-")[2]
-    return "search" if last == "hits" else last
+    return "search" if last in ("hits", "bm25", "pairs", "score") else last

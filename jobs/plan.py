@@ -13,6 +13,7 @@ from cluster.storage import Store, check_writable
 from jobs.config import Config
 from jobs.ingest.sources import count_rows
 from jobs.stage_0_ingest import fingerprints, sources
+from mining.settings import MiningSettings
 
 SHORT_TEXT_TOKENS = 128
 """Tokens per item assumed before anything is tokenised."""
@@ -51,11 +52,33 @@ def stage_names(config: Config) -> list[str]:
     names = ["ingest", "base", "tokens", "embed (off the shelf)", "baseline-hits", "baseline-evaluate"]
     first = 0 if config.rounds.warmup_epochs else 1
     for number in range(first, config.rounds.mined + 1):
-        mined = ["search", "mine"] if number else []
-        names += [f"round-{number:02d}-{stage}" for stage in [*mined, "train", "hits", "evaluate"]]
+        names += _mining_names(config, number) if number else []
+        names += [f"round-{number:02d}-{stage}" for stage in ("train", "hits", "evaluate")]
     if config.rounds.compare_random and config.rounds.mined:
         names += [f"round-{config.rounds.mined:02d}-random-{stage}" for stage in ("train", "hits", "evaluate")]
     return [*names, "finish"]
+
+
+def _mining_names(config: Config, number: int) -> list[str]:
+    """The stages of a round's mining: those that later rounds share come in the first that needs them."""
+    trained = 1 if config.rounds.warmup_epochs else 2  # the first round whose model is not the off-the-shelf one
+    needed = {"bm25": 1, "baseline": trained, "earlier": 2}
+    kinds = [source.kind for source in config.mining.sources if number >= needed.get(source.kind, 1)]
+    shared = {"bm25": "bm25", "baseline": "baseline-search"}
+    once = [shared[kind] for kind in kinds if kind in shared and number == needed[kind]]
+    own = ["pairs", "score"] if kinds != ["model"] else []
+    return [f"round-{number:02d}-search", *once, *(f"round-{number:02d}-{stage}" for stage in own),
+            *_second_looks(config.mining, number), f"round-{number:02d}-mine", f"round-{number:02d}-report"]
+
+
+def _second_looks(settings: MiningSettings, number: int) -> list[str]:
+    """What near-duplicates and a teacher add to a round's mining; the teacher's model is looked at before anything else."""
+    names = ["near-duplicates"] if number == 1 and settings.near_duplicate is not None else []
+    if settings.teacher is None:
+        return names
+    tokens = ["teacher-tokens"] if number == 1 and settings.teacher.kind == "encoder" else []
+    once = ["teacher"] if number == 1 else []
+    return [*names, *once, f"round-{number:02d}-teacher-pairs", *tokens, f"round-{number:02d}-teacher"]
 
 
 def _there(url: str, config: Config) -> bool:

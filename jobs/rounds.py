@@ -13,6 +13,7 @@ from cluster.commits import Commit, Outcome
 from cluster.errors import ConfigError
 from cluster.folders import fetch_folder, upload_folder
 from eval.verdict import Decision, decide
+from jobs.candidate_sources import extra_candidates
 from jobs.config import Config
 from jobs.context import Context
 from jobs.stage_0_ingest import Ingested, ingest
@@ -22,6 +23,7 @@ from jobs.stage_3_mine import mine_round
 from jobs.stage_4_train import train_round
 from jobs.stage_5_evaluate import evaluate
 from jobs.summary import arm_row, round_row
+from jobs.teacher import check_teacher
 
 BASELINE = -1
 
@@ -59,6 +61,7 @@ class Story:
 def run_rounds(context: Context, prints: dict[str, Any]) -> dict[str, Any]:
     """The whole run; returns its summary. Every stage is taken from its commit where there is one."""
     ingested = ingest(context, prints)
+    check_teacher(context)
     story = Story(_measure_baseline(context, ingested))
     current = story.baseline
     if context.config.rounds.warmup_epochs:
@@ -119,8 +122,11 @@ def _mined_rounds(context: Context, ingested: Ingested, story: Story, current: S
     for number in range(1, settings.mined + 1):
         name, folder = f"round-{number:02d}-search", f"rounds/{number:02d}/hits-train"
         hits = search_queries(context, ingested, current.vectors, name=name, folder=folder, split="train",
-                              num_hits=context.config.mining.num_hits)
-        mined = mine_round(context, ingested, hits, number=number)
+                              num_hits=context.config.mining.num_hits, exclude_known=True,
+                              settings=context.config.mining.search)
+        extra = extra_candidates(context, ingested, hits, vectors=current.vectors, baseline=story.baseline.vectors,
+                                 earlier=current.mined, name=f"round-{number:02d}", folder=f"rounds/{number:02d}")
+        mined = mine_round(context, ingested, hits, number=number, extra=extra)
         current = _train_and_measure(context, ingested, story, current, number, mined=mined,
                                      epochs=context.config.training.epochs)
         story.rounds.append(current)

@@ -19,7 +19,8 @@ from jobs.context import Context
 from jobs.ingest.data import Sources, ingest_tables
 from jobs.ingest.models import make_base, tokenise_parts
 from jobs.ingest.sources import fingerprint
-from mining.attributes import check_rules
+from mining.attributes import check_popularity, check_rules
+from mining.confusion import check_confusion
 from mining.shards import plan_shards
 
 
@@ -81,7 +82,11 @@ def fingerprints(config: Config) -> dict[str, Any]:
 
 def model_fingerprint(config: Config) -> str | None:
     """What tells the base model apart: the content of a folder that is here, else the model's name."""
-    name = config.encoder.model
+    return folder_fingerprint(config.encoder.model)
+
+
+def folder_fingerprint(name: str | None) -> str | None:
+    """The content of a model folder that is here; of what is elsewhere, its name."""
     if name is None or is_s3(name) or not Path(name).is_dir():
         return name
     store = Store(name)
@@ -97,22 +102,22 @@ def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
         inputs={"data": {name: value for name, value in prints.items() if name != "model"},
                 "settings": config.data.model_dump(exclude={"corpus", "queries", "qrels", "folder"}),
                 "part_rows": config.cluster.part_rows},
-        work=lambda folder: _in_worker(_ingest_tables, context, config, context.store, folder),
+        work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder),
     )
-    _check_schema(context.store, config, tables)
+    _check_schema(context, tables)
     _check_counts(context, tables)
     dimension = tables.figures["dimension"]
     base = context.stage(
         "base", "base", folder="base", inputs=_base_inputs(config, tables, dimension, prints["model"]),
-        work=lambda folder: _in_worker(make_base, context, config, context.store, folder, tables),
+        work=lambda folder: in_worker(make_base, context, config, context.store, folder, tables),
     )
-    if config.encoder.kind == "adapter" and config.encoder.model is None:
+    if config.encoder.kind == "vectors" or (config.encoder.kind == "adapter" and config.encoder.model is None):
         return Ingested(tables, base, None, dimension)
     tokens = context.stage(
         "tokens", "tokens", folder="tokens", inputs={"tables": tables.key, "base": base.figures["digest"],
                                                      "encoder": config.encoder.model_dump(include={
                                                          "kind", "query_prompt", "item_prompt"})},
-        work=lambda folder: _tokenise(context, folder, tables, base),
+        work=lambda folder: tokenise(context, config, folder, tables, base),
     )
     return Ingested(tables, base, tokens, dimension)
 
@@ -121,7 +126,8 @@ def _ingest_tables(config: Config, store: Store, folder: str) -> Outcome:
     return ingest_tables(config, sources(config.data), store, folder)
 
 
-def _in_worker(function: Any, context: Context, *arguments: Any) -> Outcome:
+def in_worker(function: Any, context: Context, *arguments: Any) -> Outcome:
+    """What `function` makes of the arguments, in a Ray task: models and tables stay out of the driver."""
     import ray
 
     remote = ray.remote(function).options(num_cpus=1, max_retries=context.config.cluster.retries)
@@ -138,13 +144,18 @@ def _base_inputs(config: Config, tables: Commit, dimension: int | None, model: s
     return inputs
 
 
-def _tokenise(context: Context, folder: str, tables: Commit, base: Commit) -> Outcome:
+def tokenise(context: Context, config: Config, folder: str, tables: Commit, base: Commit) -> Outcome:
+    """The tokens of all items and queries, as the model of `base` reads them.
+
+    Args:
+        config: its `encoder` says what kind of model it is; a teacher's is not the run's own.
+    """
     import ray
 
     parts = [(table, part) for table in ("corpus", "queries") for part in tables.parts(table)]
     groups = [parts[start::max(1, context.size.cpus)] for start in range(min(len(parts), context.size.cpus))]
     remote = ray.remote(tokenise_parts).options(num_cpus=1, max_retries=context.config.cluster.retries)
-    results = ray.get([remote.remote(context.config, context.store, folder, base, group) for group in groups])
+    results = ray.get([remote.remote(config, context.store, folder, base, group) for group in groups])
     written = [entry for result in results for entry in result]
     by_table = {table: sorted((part for name, part, _ in written if name == table), key=lambda part: part.first_row)
                 for table in ("corpus", "queries")}
@@ -152,9 +163,14 @@ def _tokenise(context: Context, folder: str, tables: Commit, base: Commit) -> Ou
     return Outcome(tables=by_table, figures=count)
 
 
+def trains(context: Context) -> bool:
+    """Whether training and evaluation are to follow, so that their settings must fit the data and the cluster."""
+    return context.only is None or context.only.trains
+
+
 def _check_pools(context: Context) -> None:
     """Raises ConfigError: a later stage asks for more than the cluster has. Better told before the data is read."""
-    for pool in (embed_pool, search_pool, train_pool):
+    for pool in (embed_pool, search_pool, *([train_pool] if trains(context) else [])):
         pool(context.config.cluster, context.size)
 
 
@@ -183,11 +199,14 @@ def _check_counts(context: Context, tables: Commit) -> None:
                         f"none has a relevant item (a label with score > 0); label some, or measure another split")
 
 
-def _check_schema(store: Store, config: Config, tables: Commit) -> None:
-    schema = pq.read_schema(io.BytesIO(store.read_bytes(tables.parts("corpus")[0].path)))
+def _check_schema(context: Context, tables: Commit) -> None:
+    config = context.config
+    schema = pq.read_schema(io.BytesIO(context.store.read_bytes(tables.parts("corpus")[0].path)))
     check_rules(config.mining.rules, schema)
+    check_confusion(config.mining, schema)
+    check_popularity(config.mining.popularity, schema)
     column = config.evaluation.bad_top1_column
-    if column is not None and column not in schema.names:
+    if trains(context) and column is not None and column not in schema.names:
         known = [name for name in schema.names if name not in ("row", "text_code", "group_code", "vector")]
         raise ConfigError(f"evaluation.bad_top1_column: expected a column of the corpus, found {column!r}; it has "
                           f"{', '.join(known)}")

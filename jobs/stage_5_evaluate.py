@@ -19,7 +19,7 @@ from eval.verdict import verdict
 from jobs.context import Context
 from jobs.stage_0_ingest import Ingested
 from mining.attributes import Attribute
-from mining.negatives import dense_hits
+from mining.candidates import dense_hits
 
 
 def evaluate(context: Context, ingested: Ingested, hits: Commit, *, name: str, folder: str, split: str, number: int,

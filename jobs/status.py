@@ -28,7 +28,7 @@ def read_status(store: Store) -> dict[str, Any]:
                           f"{' (found ' + ', '.join(found) + ')' if found else ' (nothing is there)'}; give the run's own "
                           f"folder, <output>/<name>")
     commits = Ledger(store).all()
-    last = commits[-1] if commits else None
+    last = next((commit for commit in reversed(commits) if not commit.name.startswith("mine")), None)  # no part of a run
     finish = last if last is not None and last.name == "finish" else None  # anything newer: other settings are under way
     return {"output": store.root, "writer": _writer(store), "commits": commits,
             "summary": finish.figures["summary"] if finish else None}

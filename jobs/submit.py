@@ -96,9 +96,9 @@ def refuse_local_paths(config: Config, why: str) -> None:
     """Raises ConfigError: `config` names local paths, which no node of a remote cluster could read."""
     places = {f"data.{name}": getattr(config.data, name) for name in ("corpus", "queries", "qrels", "folder")}
     places["output"] = config.output
-    model = config.encoder.model  # a hub name is neither on S3 nor local
-    if model is not None and model.startswith(("/", ".", "~")):
-        places["encoder.model"] = model
+    models = {"encoder.model": config.encoder.model, "mining.teacher.model": getattr(config.mining.teacher, "model", None)}
+    # a hub name is neither on S3 nor local
+    places |= {key: model for key, model in models.items() if model is not None and model.startswith(("/", ".", "~"))}
     local = [f"{name} = {value}" for name, value in places.items() if value is not None and not is_s3(value)]
     if local:
         raise ConfigError(f"{why}, and its nodes cannot read {', '.join(local)}; copy the data to s3:// and name that, "

@@ -36,9 +36,11 @@ def seconds(name: str, commits: Sequence[Commit]) -> dict[str, float]:
     hits = by_name.get(f"{name}-hits")
     named = {
         "embed": [commit for commit in commits if hits is not None and commit.key == hits.inputs["vectors"]][:1],
-        "search": [by_name[key] for key in (f"{name}-search", f"{name}-hits") if key in by_name],
-        **{stage: [by_name[f"{name}-{stage}"]] if f"{name}-{stage}" in by_name else [] for stage in
-           ("mine", "train", "evaluate")},
+        "search": [by_name[key] for key in (f"{name}-{stage}" for stage in ("search", "pairs", "score", "hits"))
+                   if key in by_name],
+        "mine": [by_name[key] for key in (f"{name}-{stage}" for stage in ("teacher-pairs", "teacher", "mine", "report"))
+                 if key in by_name],
+        **{stage: [by_name[f"{name}-{stage}"]] if f"{name}-{stage}" in by_name else [] for stage in ("train", "evaluate")},
     }
     result = {stage: round(sum(c.seconds["work" if stage in MEASURED else "wall"] for c in found), 2)
               for stage, found in named.items()}

@@ -1,6 +1,6 @@
 """Attribute rules: how a candidate's metadata stands to that of the query's relevant items.
 
-Q queries, K candidates.
+Q queries, K candidates, N items.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
-from cluster.labels import Labels, gather_csr
-from cluster.tables import I64, lists_to_csr
+from cluster.labels import Labels, by_owner, gather_csr
+from cluster.tables import I64
 from mining.settings import Rule
 
 Bool = npt.NDArray[np.bool_]
@@ -27,12 +27,17 @@ class Attribute:
 
     offsets: I64
     codes: I64
+    signs: npt.NDArray[np.uint64]
+    """[N] the item's codes as bits, so that most pairs are settled without looking at their lists."""
+    exact: bool
+    """There are at most 64 values: the bits are the codes."""
 
     @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> Attribute:
-        """Encode a column of lists or scalars."""
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            offsets, _ = lists_to_csr(column)
+        """Encode a column of lists (of any kind) or scalars."""
+        if holds_lists(column.type):
+            lengths = pc.list_value_length(column).fill_null(0).to_numpy()
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
             values = pc.list_flatten(column)
         else:
             offsets, values = np.arange(len(column) + 1, dtype=np.int64), column
@@ -40,7 +45,12 @@ class Attribute:
         codes = values.combine_chunks().dictionary_encode().indices
         valid = codes.is_valid().to_numpy(zero_copy_only=False)
         counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(valid)])
-        return cls(counted[offsets], codes.drop_null().to_numpy().astype(np.int64))
+        offsets, kept = counted[offsets], codes.drop_null().to_numpy().astype(np.int64)
+        from cluster.membership import sign_lists  # numba takes a while to load, and the command line reads this module
+
+        signs = np.empty(len(column), np.uint64)
+        sign_lists(offsets, kept, signs)
+        return cls(offsets, kept, signs, bool(kept.max(initial=0) < 64))
 
     def overlap(self, owner_rows: tuple[I64, I64], items_QK: I64) -> Bool:
         """[Q, K]: whether a candidate shares a value with any of its query's items.
@@ -48,24 +58,14 @@ class Attribute:
         Args:
             owner_rows: (query position, item row) pairs of the items that each query is compared with.
         """
+        from cluster.membership import mark_lists
+
         owner, rows = owner_rows
         of_pair, index = gather_csr(self.offsets, rows)
-        flat = np.maximum(items_QK.ravel(), 0)
-        of_candidate, candidate_index = gather_csr(self.offsets, flat)
-        width = items_QK.shape[1]
-        # one column of values per candidate value; a candidate overlaps if any of its values is known for its query
-        hit = _known(owner[of_pair], self.codes[index], of_candidate // max(1, width), self.codes[candidate_index])
-        count = np.bincount(of_candidate[hit], minlength=len(flat))
-        return (count > 0).reshape(items_QK.shape) & (items_QK >= 0)
-
-
-def _known(owner: I64, codes: I64, asked_owner: I64, asked_codes: I64) -> Bool:
-    """Whether (asked_owner, asked_codes) is among the (owner, codes) pairs."""
-    if not len(codes):
-        return np.zeros(len(asked_codes), bool)
-    width = np.int64(max(codes.max(), asked_codes.max(initial=0)) + 1)
-    result: Bool = np.isin(asked_owner * width + asked_codes, owner * width + codes)
-    return result
+        offsets, values = by_owner(owner[of_pair], self.codes[index], len(items_QK))
+        result = np.empty(items_QK.shape, bool)
+        mark_lists(offsets, values, self.offsets, self.codes, self.signs, self.exact, np.ascontiguousarray(items_QK), result)
+        return result
 
 
 def rule_mask(rule: Rule, attribute: Attribute, labels: Labels, query_rows: I64, items_QK: I64) -> Bool:
@@ -80,15 +80,48 @@ def rule_mask(rule: Rule, attribute: Attribute, labels: Labels, query_rows: I64,
     return overlap if rule.keep in ("disjoint", "different") else ~overlap
 
 
+def holds_lists(kind: pa.DataType) -> bool:
+    """Whether a column of this type has several values per item, however Arrow lays them out."""
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
+                                       pa.types.is_list_view, pa.types.is_large_list_view))
+
+
+def _comparable(kind: pa.DataType) -> bool:
+    try:
+        pa.array([], kind).dictionary_encode()
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
 def check_rules(rules: Sequence[Rule], schema: pa.Schema) -> None:
-    """Raises ConfigError: a rule names a column that the corpus lacks, or compares lists as scalars."""
+    """Whether the rules can be followed.
+
+    Raises:
+        ConfigError: a rule names a column that the corpus lacks, one without plain values, or compares lists as scalars.
+    """
     for number, rule in enumerate(rules):
         if rule.column not in schema.names:
             known = [name for name in schema.names if name not in {"row", "text_code", "group_code", "vector"}]
             raise ConfigError(f"mining.rules[{number}].column: the corpus has no column {rule.column!r}; it has "
                               f"{', '.join(known)}")
         kind = schema.field(rule.column).type
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if is_list and rule.keep in ("equal", "different"):
+        if not _comparable(kind.value_type if holds_lists(kind) else kind):
+            raise ConfigError(f"mining.rules[{number}]: column {rule.column!r} holds {kind}, whose values cannot be compared; "
+                              f"expected text, numbers, dates or yes/no, or lists of them")
+        if holds_lists(kind) and rule.keep in ("equal", "different"):
             raise ConfigError(f"mining.rules[{number}]: column {rule.column!r} holds lists, which are compared with "
                               f"keep = \"disjoint\" or \"overlap\", not {rule.keep!r}")
+
+
+def check_popularity(column: str | None, schema: pa.Schema) -> None:
+    """Raises ConfigError: mining.popularity names no column of the corpus, or one that holds no numbers."""
+    if column is None:
+        return
+    found = schema.field(column).type if column in schema.names else None
+    if found is None or not (pa.types.is_integer(found) or pa.types.is_floating(found)):
+        numbers = [field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)]
+        numbers = [name for name in numbers if name not in {"row", "text_code", "group_code"}]
+        raise ConfigError(f"mining.popularity: expected a number column of the corpus, found {column!r} "
+                          f"{f'of type {found}' if found is not None else 'which is none of its columns'}; its number columns "
+                          f"are {', '.join(numbers) or 'none'}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from cluster.resources import PoolSize
 from cluster.session import set_threads
 from cluster.storage import Store
 from cluster.tables import F32, Part, read_part, vectors_to_column, write_part
+from mining.part_pool import load_share, over_parts
 
 
 class PartEncoder(Protocol):
@@ -59,11 +59,7 @@ class EncodeParts:
         self._name = f"embed-{uuid.uuid4().hex[:8]}"
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, list[Any]]:
-        """Encode the one part of `batch`; returns what was written, or our error as a value.
-
-        An exception would come back as text only: Ray Data keeps neither the type of what `__init__` raises nor the
-        cause of what a call raises.
-        """
+        """Encode the one part of `batch`; returns what was written, or our error as a value."""
         source, target, table = (str(batch[name][0]) for name in ("source", "target", "table"))
         try:
             self._load()
@@ -153,26 +149,10 @@ def _run(
     rows: list[dict[str, Any]], make_encoder: Callable[[], PartEncoder], store: Store, pool: PoolSize, *,
     dtype: str, retries: int, mailbox: Any,
 ) -> tuple[list[tuple[str, Part]], float]:
-    import ray.data
-
-    # the longest part first, so that no actor is left with it at the end
-    rows = sorted(rows, key=lambda row: -int(row["rows"]))
-    total = sum(int(row["rows"]) for row in rows) // max(1, min(pool.count, len(rows)))
-    count = min(pool.count, len(rows))
-    with warnings.catch_warnings():
-        # the default is to restart a crashing actor for ever, and Ray 2.60 offers no other way to say how often
-        warnings.simplefilter("ignore", DeprecationWarning)
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            EncodeParts, batch_size=1, compute=ray.data.ActorPoolStrategy(size=count),
-            fn_constructor_args=(make_encoder, store, dtype),
-            fn_constructor_kwargs={"threads": pool.cpus, "mailbox": mailbox, "total_rows": total},
-            num_cpus=pool.cpus, num_gpus=pool.gpus or None, max_restarts=retries, max_task_retries=retries,
-        )
+    keywords = {"threads": pool.cpus, "mailbox": mailbox, "total_rows": load_share(rows, pool)}
     written: list[tuple[str, Part]] = []
     seconds: dict[str, float] = {}
-    for row in dataset.iter_rows():
-        if row["error"]:
-            raise pickle.loads(row["error"])
+    for row in over_parts(rows, EncodeParts, (make_encoder, store, dtype), keywords, pool, retries=retries):
         written.append((row["table"], Part(row["path"], int(row["rows"]), int(row["bytes"]), int(row["first_row"]))))
         seconds[row["actor"]] = seconds.get(row["actor"], 0.0) + float(row["seconds"])
     return written, max(seconds.values())

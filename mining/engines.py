@@ -23,6 +23,8 @@ SLACK = 16
 ROUNDING_PER_DIMENSION = 2.0**-23
 """A float32 inner product of unit vectors is off by at most D × 2^-24, in whatever order it is summed; twice that, for
 vectors stored in float16 and for the rounding of the score itself."""
+EIGHT_BIT_ROUNDING = 2.0**-20
+"""Rounding of what 8-bit scores are put together from (mean, scales, lengths): most, next to errors of 2^-10 and above."""
 LIKELY_ERROR = 4.0
 """Standard deviations of the 8-bit error that a two-stage search allows for, instead of the largest possible one."""
 OFTEN_UNSETTLED, MOST_OVERSAMPLE = 0.02, 8.0
@@ -52,7 +54,7 @@ class Engine(Protocol):
         """The `width` nearest items of each query, up to the error."""
 
     def learn(self, unsettled: float) -> None:
-        """The first width left this share of the queries unsettled."""
+        """The first width left this share of the queries unsettled (of those with usual numbers of known items)."""
 
 
 class FaissEngine:
@@ -165,11 +167,11 @@ class EightBitQueries:
         length = np.linalg.norm(queries_QD, axis=1)
         # |q·x - q̂·x̂| <= |q|·|x - x̂| + |q - q̂|·|x̂| (Cauchy-Schwarz); as a random sum, 1/√D of that is its deviation
         if certain:
-            error = length * items.lost + lost * items.longest
+            error = (length * items.lost + lost * items.longest) * (1.0 + EIGHT_BIT_ROUNDING)
         else:
             deviation = np.hypot(length * items.usual_loss, lost * items.longest) / np.sqrt(queries_QD.shape[1])
             error = LIKELY_ERROR * deviation
-        self.error = (error + _rounding(queries_QD)).astype(np.float32)
+        self.error = (error + _rounding(queries_QD) + EIGHT_BIT_ROUNDING).astype(np.float32)
 
 
 class EightBitEngine:
@@ -197,9 +199,8 @@ class EightBitEngine:
             *((some.scores, some.index, some.error) for some in made), strict=True)))
 
     def learn(self, unsettled: float) -> None:
-        """Propose more to the next queries if many were left open: how many depends on how dense the items lie."""
-        if unsettled > OFTEN_UNSETTLED:
-            self._oversample = min(self._oversample * 1.5, MOST_OVERSAMPLE)
+        """Propose more to the next queries if many were left open."""
+        self._oversample = learnt(self._oversample, unsettled)
 
     def _some(self, queries_QD: F32, width: int) -> Proposal:
         import torch
@@ -210,6 +211,11 @@ class EightBitEngine:
             tile = torch._int_mm(queries.values, self._items.values[start : start + TILE_ITEMS].T).numpy()
             top.offer(tile, owners, self._positions[start : start + TILE_ITEMS])
         return proposal_of(top, queries)
+
+
+def learnt(oversample: float, unsettled: float) -> float:
+    """What to propose next, as a multiple of what is needed: how much that must be depends on how dense the items lie."""
+    return max(oversample, min(oversample * 1.5, MOST_OVERSAMPLE)) if unsettled > OFTEN_UNSETTLED else oversample
 
 
 def proposal_of(top: RunningTop, queries: EightBitQueries) -> Proposal:

@@ -1,28 +1,31 @@
-"""From hits to negatives: one block of queries at a time, as a Ray task.
+"""From hits to negatives: one block of queries at a time.
 
 Q queries, K candidates, N negatives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.labels import Labels
 from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr, part_name, read_part, read_parts, write_part
+from cluster.tables import F32, I64, Part, csr_to_lists, part_name, read_parts, write_part
 from mining.attributes import Attribute
-from mining.candidates import SOURCES, Candidates
-from mining.choose import Chosen, choose
-from mining.filters import apply_filters
+from mining.candidates import SOURCES, Candidates, ExtraParts, judged_of, load_candidates, relevant_scores
+from mining.calibrate import Histogram, block_histogram
+from mining.choose import Chosen, choose, popularity_log_weights
+from mining.earlier import Earlier, first_rounds, load_earlier
+from mining.filters import Cuts, Filtered, apply_filters, filters_before_cuts
+from mining.near import Near, near_of_block, read_near
+from mining.report import Counts, count_block
 from mining.settings import MiningSettings
+from mining.teacher import attach, read_scored
 
-HARDNESS_EDGES = np.linspace(-1.0, 1.0, 401)
-"""Bins of negative − positive score."""
+I32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -37,34 +40,17 @@ class MineTask:
     settings: MiningSettings
     folder: str
     seed: int
-
-
-@dataclass
-class Counts:
-    """What choosing did, added up over blocks."""
-
-    queries: int = 0
-    candidates: int = 0
-    survivors: int = 0
-    chosen: int = 0
-    judged: int = 0
-    queries_short: int = 0
-    """Queries with fewer than N negatives."""
-    queries_empty: int = 0
-    suspected: int = 0
-    above_positive: int = 0
-    """Chosen negatives that score above the query's best relevant item."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    hardness: Any = field(default_factory=lambda: np.zeros(len(HARDNESS_EDGES) - 1, np.int64))
-
-    def add(self, other: Counts) -> None:
-        """Add another block's counts."""
-        for name in ("queries", "candidates", "survivors", "chosen", "judged", "queries_short", "queries_empty",
-                     "suspected", "above_positive"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name, count in other.dropped.items():
-            self.dropped[name] = self.dropped.get(name, 0) + count
-        self.hardness = self.hardness + other.hardness
+    round: int = 0
+    extra: ExtraParts | None = None
+    """What other sources found; None: the hits are the only candidates."""
+    earlier: list[Part] = field(default_factory=list)
+    """The negatives of the round before; empty: there was none."""
+    near: list[Part] = field(default_factory=list)
+    """Near-duplicates of relevant items; empty: they were not looked for."""
+    teacher: list[Part] = field(default_factory=list)
+    """What the teacher has read of the hits' queries; empty: it has read nothing yet."""
+    cuts: Cuts | None = None
+    """The calibrated ones; None: the settings give them."""
 
 
 @dataclass(frozen=True)
@@ -76,103 +62,74 @@ class Side:
     item_ids: pa.ChunkedArray
     query_ids: pa.ChunkedArray
     self_rows: I64
+    near: Near | None = None
+    log_weights: npt.NDArray[np.float64] | None = None
+    """[items] for random choice by popularity; None: it does not matter."""
 
 
 def load_side(task: MineTask) -> Side:
     """Labels, attribute columns and ids."""
     columns = sorted({rule.column for rule in task.settings.rules})
-    corpus = read_parts(task.store, task.corpus, ["row", "id", "group_code", "text_code", *columns])
+    popularity = task.settings.popularity
+    numbers = [popularity] if popularity is not None and popularity not in columns else []
+    corpus = read_parts(task.store, task.corpus, ["row", "id", "group_code", "text_code", *columns, *numbers])
     queries = read_parts(task.store, task.queries, ["id", "item_row"])
     labels = Labels.from_tables(read_parts(task.store, task.labels), corpus, queries.num_rows)
     attributes = {name: Attribute.from_column(corpus[name]) for name in columns}
-    return Side(labels, attributes, corpus["id"], queries["id"], queries["item_row"].to_numpy())
+    weights = None
+    if popularity is not None:
+        column = corpus[popularity].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        weights = popularity_log_weights(column, task.settings.popularity_power)
+    return Side(labels, attributes, corpus["id"], queries["id"], queries["item_row"].to_numpy(),
+                read_near(task.store, task.near), weights)
 
 
-def dense_hits(table: pa.Table) -> tuple[I64, F32]:
-    """(item rows [Q, K] with -1, scores [Q, K] with -inf) of a hits table."""
-    offsets, rows = lists_to_csr(table["item_rows"])
-    _, scores = lists_to_csr(table["scores"])
-    lengths = np.diff(offsets)
-    mask = np.arange(max(1, int(lengths.max(initial=1))))[None, :] < lengths[:, None]
-    dense_rows, dense_scores = np.full(mask.shape, -1, np.int64), np.full(mask.shape, -np.inf, np.float32)
-    dense_rows[mask], dense_scores[mask] = rows, scores
-    return dense_rows, dense_scores
+def survivors(task: MineTask, number: int, side: Side) -> tuple[pa.Table, Candidates, Filtered]:
+    """(table of hits part `number`, its candidates with what the teacher says of them, what the filters leave)."""
+    table, found = load_candidates(task.store, task.hits, number, side.labels, side.self_rows, task.extra)
+    if task.teacher:
+        assert task.settings.teacher is not None
+        read = read_scored(task.store, task.teacher, task.settings.teacher.kind, task.hits, number, found.query_rows)
+        found = attach(found, read, side.labels, task.settings)
+    near = None if side.near is None else near_of_block(side.near, side.labels, found.query_rows)
+    return table, found, apply_filters(found, side.labels, side.attributes, task.settings, near=near, cuts=task.cuts)
 
 
-def _candidates(table: pa.Table, query_rows: I64, rows: I64, scores: F32, side: Side) -> Candidates:
-    lowest, mean, highest = _positive_range(table, side.labels)
-    excluded = np.zeros(len(query_rows), np.int64)
-    if "excluded" in table.column_names:
-        excluded = table["excluded"].to_numpy().astype(np.int64)
-    position = np.broadcast_to(np.arange(rows.shape[1], dtype=np.int64), rows.shape)
-    return Candidates(query_rows, rows, scores, lowest, mean, highest, side.self_rows[query_rows], excluded,
-                      np.zeros(rows.shape, np.uint8), position)
+def calibration_of_block(task: MineTask, number: int, side: Side) -> Histogram:
+    """What hits part `number` says of where the cuts should lie."""
+    table, found = load_candidates(task.store, task.hits, number, side.labels, side.self_rows, task.extra)
+    near = None if side.near is None else near_of_block(side.near, side.labels, found.query_rows)
+    before = filters_before_cuts(found, side.labels, side.attributes, task.settings, near=near)
+    return block_histogram(found, before, task.settings, relevant_scores(table, side.labels))
 
 
-def _positive_range(table: pa.Table, labels: Labels) -> tuple[F32, F32, F32]:
-    """(lowest, mean, highest) score among each query's relevant items, NaN where it has none."""
-    offsets, _ = lists_to_csr(table["label_rows"])
-    scores = lists_to_csr(table["label_scores"])[1].astype(np.float32)
-    query_rows = table["query_row"].to_numpy()
-    owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
-    start = labels.offsets[query_rows]
-    grade = labels.scores[start[owner] + np.arange(len(owner)) - offsets[owner]]
-    relevant = grade > 0
-    lowest, highest = np.full(len(query_rows), np.inf, np.float32), np.full(len(query_rows), -np.inf, np.float32)
-    np.minimum.at(lowest, owner[relevant], scores[relevant])
-    np.maximum.at(highest, owner[relevant], scores[relevant])
-    count = np.bincount(owner[relevant], minlength=len(query_rows))
-    total = np.bincount(owner[relevant], scores[relevant].astype(np.float64), minlength=len(query_rows))
-    mean = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0).astype(np.float32)
-    lowest[count == 0], highest[count == 0] = np.nan, np.nan
-    return lowest, mean, highest
-
-
-def mine_block(task: MineTask, number: int, side: Side | None = None) -> tuple[Part, Counts]:
+def mine_block(task: MineTask, number: int, side: Side | None = None, uses: I32 | None = None) -> tuple[Part, Counts]:
     """Choose the negatives of hits part `number`; writes one part, returns it and its counts.
 
     Deterministic: the same hits, settings and seed give the same bytes, whatever the block size.
+
+    Args:
+        uses: with settings.max_uses, [items] the lists that each item is in so far; brought up to date.
     """
     side = side or load_side(task)
-    table = read_part(task.store, task.hits[number].path)
-    rows, scores = dense_hits(table)
-    query_rows = table["query_row"].to_numpy()
-    found = _candidates(table, query_rows, rows, scores, side)
-    filtered = apply_filters(found, side.labels, side.attributes, task.settings)
-    chosen = choose(found, filtered.alive, _judged(table, side.labels), task.settings, task.seed)
-    counts = _count(found, filtered.alive, chosen, task.settings)
-    counts.candidates, counts.dropped, counts.suspected = filtered.candidates, filtered.dropped, filtered.suspected
-    part = write_part(task.store, f"{task.folder}/{part_name(number)}", _table(chosen, query_rows, side))
+    table, found, filtered = survivors(task, number, side)
+    chosen = choose(found, filtered.alive, judged_of(table, side.labels), task.settings, task.seed,
+                    log_weights=side.log_weights, uses=uses)
+    rounds = first_rounds(chosen.rows, _earlier(task, number, found.query_rows), task.round)
+    negatives = _table(chosen, rounds, found.query_rows, side, relevant_scores(table, side.labels))
+    part = write_part(task.store, f"{task.folder}/{part_name(number)}", negatives)
+    counts = count_block(found, filtered, chosen, task.settings)
+    counts.new = int(((rounds == task.round) & (chosen.rows >= 0)).sum())
     return part, counts
 
 
-def _judged(table: pa.Table, labels: Labels) -> tuple[I64, I64, F32]:
-    """(owner, item row, score) of the items judged irrelevant, highest score first within a query."""
-    offsets, rows = lists_to_csr(table["label_rows"])
-    scores = lists_to_csr(table["label_scores"])[1].astype(np.float32)
-    query_rows = table["query_row"].to_numpy()
-    owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
-    grade = labels.scores[labels.offsets[query_rows][owner] + np.arange(len(owner)) - offsets[owner]]
-    bad = np.flatnonzero(grade <= 0)
-    order = bad[np.lexsort((rows[bad], -scores[bad], owner[bad]))]
-    return owner[order], rows[order].astype(np.int64), scores[order]
+def _earlier(task: MineTask, number: int, query_rows: I64) -> Earlier | None:
+    if not task.earlier:
+        return None
+    return load_earlier(task.store, task.earlier, sum(part.rows for part in task.hits[:number]), query_rows)
 
 
-def _count(found: Candidates, alive: Any, chosen: Chosen, settings: MiningSettings) -> Counts:
-    real = chosen.rows >= 0
-    per_query = real.sum(axis=1)
-    harder = (chosen.scores - found.highest_positive[:, None])[real]
-    known = np.isfinite(harder)
-    return Counts(
-        queries=len(found.query_rows), survivors=int(alive.sum()), chosen=int(real.sum()),
-        judged=int(chosen.judged.sum()),
-        queries_short=int((per_query < settings.num_negatives).sum()), queries_empty=int((per_query == 0).sum()),
-        above_positive=int((harder[known] > 0).sum()),
-        hardness=np.histogram(np.clip(harder[known], -1, 1), HARDNESS_EDGES)[0],
-    )
-
-
-def _table(chosen: Chosen, query_rows: I64, side: Side) -> pa.Table:
+def _table(chosen: Chosen, rounds: I64, query_rows: I64, side: Side, positive_scores: F32) -> pa.Table:
     real = chosen.rows >= 0
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])
     flat = chosen.rows[real]
@@ -181,37 +138,15 @@ def _table(chosen: Chosen, query_rows: I64, side: Side) -> pa.Table:
     teacher = pa.array(chosen.teacher[real], pa.float32(), from_pandas=True)  # NaN: null
     items = pa.StructArray.from_arrays(
         [side.item_ids.take(pa.array(flat)).combine_chunks(), pa.array(chosen.scores[real], pa.float32()),
-         pa.array(chosen.positions[real], pa.int64()), sources, teacher],
-        names=["item_id", "score", "position", "source", "teacher_score"],
+         pa.array(chosen.positions[real], pa.int64()), sources, teacher, pa.array(rounds[real], pa.int32())],
+        names=["item_id", "score", "position", "source", "teacher_score", "round"],
     )
     return pa.table({
         "query_row": query_rows,
         "query_id": side.query_ids.take(pa.array(query_rows)),
         "positive_ids": csr_to_lists(positive_offsets, side.item_ids.take(pa.array(positives)).combine_chunks()),
+        "positive_rows": csr_to_lists(positive_offsets, positives),
+        "positive_scores": csr_to_lists(positive_offsets, positive_scores),
         "negative_rows": csr_to_lists(offsets, flat),
         "negatives": csr_to_lists(offsets, items),
     })
-
-
-def mine(task: MineTask, *, retries: int) -> tuple[list[Part], Counts]:
-    """Choose the negatives of all hits parts, one Ray task for every few parts."""
-    import ray
-
-    groups = np.array_split(np.arange(len(task.hits)), min(len(task.hits), max(1, int(ray.cluster_resources()["CPU"]))))
-    remote = ray.remote(_mine_group).options(max_retries=retries)
-    results = ray.get([remote.remote(task, [int(number) for number in group]) for group in groups])
-    total, parts = Counts(), []
-    for group_parts, counts in results:
-        parts.extend(group_parts)
-        total.add(counts)
-    return sorted(parts, key=lambda part: part.path), total
-
-
-def _mine_group(task: MineTask, numbers: Sequence[int]) -> tuple[list[Part], Counts]:
-    side = load_side(task)
-    total, parts = Counts(), []
-    for number in numbers:
-        part, counts = mine_block(task, number, side)
-        parts.append(part)
-        total.add(counts)
-    return parts, total

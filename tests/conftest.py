@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import string
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -64,3 +66,23 @@ def ray_local() -> Iterator[ClusterSize]:
             patch.setenv(name, value)
         with ray_session(ClusterSettings(cpus=2)) as size:
             yield size
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny cross-encoder with random weights that reads letters and digits, 64 tokens at most."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("cross-encoder")
+    letters = [*string.ascii_lowercase, *string.digits]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = BertForSequenceClassification(BertConfig(
+            vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=64, num_labels=1, initializer_range=0.5))  # small weights score all pairs alike
+    model.save_pretrained(folder)
+    return folder

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Kind = Literal["transformer", "adapter", "static"]
+Kind = Literal["transformer", "adapter", "static", "vectors"]
 Pooling = Literal["mean", "cls", "last"]
 
 
@@ -17,7 +17,8 @@ class EncoderSettings(BaseModel):
 
     kind: Kind = "transformer"
     """transformer: all weights are trained; adapter: a small network on frozen base vectors; static: mean of token
-    embeddings, tiny and fast on CPU."""
+    embeddings, tiny and fast on CPU; vectors: no model, the data's `vector` columns are the embeddings (only for
+    `hardmine mine`: there is nothing to train)."""
     model: str | None = None
     """Local folder, s3:// folder or hub name. adapter: the frozen base model (None: the data has `vector` columns).
     static: a static model to start from (None: a tokenizer is trained on the corpus, weights start random)."""
@@ -41,6 +42,9 @@ class EncoderSettings(BaseModel):
         if self.kind == "transformer" and not self.model:
             raise ValueError("encoder.kind = \"transformer\" needs encoder.model: a local folder, an s3:// folder, or "
                              "a hub name such as \"sentence-transformers/all-MiniLM-L6-v2\"")
+        if self.kind == "vectors" and self.model:
+            raise ValueError("encoder.kind = \"vectors\" takes the data's own vectors as they are, so encoder.model has no "
+                             "place beside it; take one of them out")
         return self
 
 

@@ -26,10 +26,10 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outcome:
-    """The model to start from as a folder of the run, and a new adapter where that is the encoder.
+    """The model to start from as a folder of the run, and a new adapter where that is the encoder; nothing for vectors.
 
     Raises:
-        ConfigError: the model is missing or of another kind, or an adapter has nothing to read.
+        ConfigError: the model is missing or of another kind, or there are no vectors for an adapter or to mine with.
     """
     from training.encoders.adapter import new_adapter_folder
     from training.encoders.prepare import build_base
@@ -38,11 +38,16 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
     figures: dict[str, Any] = {}
     dimension = tables.figures["dimension"]
     encoder = config.encoder
+    if encoder.kind == "vectors":
+        if dimension is None:
+            raise ConfigError("encoder.kind = \"vectors\" needs a `vector` column in corpus and queries, which the data has "
+                              "not; add the vectors, or name a model in encoder.model with kind = \"transformer\"")
+        return Outcome(figures={"digest": None})
     if encoder.kind != "adapter" or encoder.model is not None:
-        with _reading_model(encoder.model):
+        with reading_model(encoder.model):
             local = build_base(_text_encoder(encoder), config.storage, _sample(store, tables.parts("corpus"), encoder),
                                config.rounds.seed)
-            _check_model(local, encoder)
+            check_model(local, encoder)
         files |= upload_folder(local, store, f"{folder}/model")
         figures |= {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model")}
     elif dimension is None:
@@ -60,7 +65,7 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
 
 
 @contextmanager
-def _reading_model(name: str | None) -> Iterator[None]:
+def reading_model(name: str | None) -> Iterator[None]:
     """Raises ConfigError: the user's model folder is not what it should be. What we made ourselves fails as it is."""
     from safetensors import SafetensorError
 
@@ -74,7 +79,7 @@ def _reading_model(name: str | None) -> Iterator[None]:
                           f"another one") from error
 
 
-def _check_model(folder: Path, encoder: EncoderSettings) -> None:
+def check_model(folder: Path, encoder: EncoderSettings) -> None:
     """What would fail in every later worker, told at once: damaged weights, no tokenizer, an unknown architecture."""
     from safetensors import safe_open
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import re
+import string
+import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +27,10 @@ from jobs.ingest.writer import TableWriter
 OWN = ("row", "text_code", "group_code", "item_row")
 USUAL = (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id"))
 """Names of other tools that are understood without data.columns."""
+ASCII_PUNCTUATION = {ord(character): " " for character in string.punctuation
+                     if unicodedata.category(character).startswith("P")} | {ord("'"): None}
+VANISHING = re.compile("['\u2018\u2019\u02bc\u00ad\u200b\u2060\ufeff]")
+"""Apostrophes, and what no reader sees: soft hyphen, zero-width space, word joiner, byte-order mark."""
 
 
 @dataclass
@@ -43,8 +52,30 @@ def stable_code(text: str) -> int:
 
 
 def normalise(text: str) -> str:
-    """What two duplicate texts have in common: letters without case, single spaces."""
-    return " ".join(text.lower().split())
+    """What two duplicate texts have in common: the words, without case, punctuation and extra white space.
+
+    Compared as Unicode compares them (NFKC and case folding): "Ｃａｆé" is "cafe\u0301", "Straße" is "STRASSE". Apostrophes
+    vanish ("don’t" is "dont"), other punctuation (Unicode P) parts words as a space does ("A/B" is "a, b" but not "ab").
+    Symbols (Unicode S: +, $, =, emoji) are part of a text. Of a text without words the punctuation stays, so that two of
+    them are equal only where they are, white space and case aside.
+    """
+    words = text.lower().translate(ASCII_PUNCTUATION) if text.isascii() else _fold(text)
+    return " ".join(words.split()) or " ".join(text.lower().split())
+
+
+def _fold(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _punctuation().sub(" ", VANISHING.sub("", folded))
+
+
+@functools.cache
+def _punctuation() -> re.Pattern[str]:
+    """Every character of a Unicode category P, as ranges."""
+    codes = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P")]
+    starts = [code for code, before in zip(codes, [-2, *codes], strict=False) if code != before + 1]
+    stops = [code for code, after in zip(codes, [*codes[1:], -2], strict=True) if code != after - 1]
+    ranges = (f"\\U{start:08x}-\\U{stop:08x}" for start, stop in zip(starts, stops, strict=True))
+    return re.compile(f"[{''.join(ranges)}]+")
 
 
 def rename(chunk: Chunk, columns: dict[str, str], needed: Sequence[str], what: str) -> pa.Table:

@@ -127,7 +127,8 @@ def case(ray_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
 
     monkeypatch.setattr("jobs.driver.ray_session", no_ray)
     monkeypatch.setattr("cluster.progress.Progress.open_mailbox", lambda self: None)
-    monkeypatch.setattr("jobs.stage_0_ingest._in_worker", lambda function, context, *arguments: function(*arguments))
+    for place in ("jobs.stage_0_ingest", "jobs.teacher"):
+        monkeypatch.setattr(f"{place}.in_worker", lambda function, context, *arguments: function(*arguments))
     return ray_case
 
 

@@ -59,7 +59,7 @@ def test_another_encoder_in_the_same_folder(case: Any, refused: Any, monkeypatch
     def stop(*_: Any) -> None:
         raise ConfigError("stopped by the test, after the base model was committed")
 
-    monkeypatch.setattr("jobs.stage_0_ingest._tokenise", stop)
+    monkeypatch.setattr("jobs.stage_0_ingest.tokenise", stop)
     assert "stopped by the test" in case.run().message
     case.set("encoder", {"kind": "adapter"})
     refused(case.run(), 2, ["out/run", "another encoder", "'static'", "'adapter'", "another `name`"])

@@ -57,8 +57,10 @@ def test_relative_addresses_count_from_the_config_s_folder(tmp_path: Path, monke
 ])
 def test_a_model_is_a_folder_where_it_looks_like_one(tmp_path: Path, model: str, want: str) -> None:
     (tmp_path / "organisation/there").mkdir(parents=True)
-    config = load_config(write(tmp_path), [f"encoder.model={model}"])
+    config = load_config(write(tmp_path), [f"encoder.model={model}", f"mining.teacher.model={model}"])
     assert config.encoder.model == want.format(folder=tmp_path, parent=tmp_path.parent)
+    assert config.mining.teacher is not None
+    assert config.mining.teacher.model == config.encoder.model
 
 
 @pytest.mark.parametrize(("override", "key", "want"), [

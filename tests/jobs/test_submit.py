@@ -159,6 +159,9 @@ def test_remote_cluster_gets_no_local_paths(tmp_path: Path) -> None:
     model = values() | {"encoder": {"kind": "transformer", "model": "../mine"}}
     with pytest.raises(ConfigError, match=r"cannot read encoder\.model = \.\./mine; "):
         refuse_local_paths(parse_config(model, source="test"), "far away")
+    teacher = values() | {"mining": {"teacher": {"model": "./reranker"}}}
+    with pytest.raises(ConfigError, match=r"mining\.teacher\.model = \./reranker"):
+        refuse_local_paths(parse_config(teacher, source="test"), "far away")
 
 
 def test_hub_names_and_s3_are_no_local_paths() -> None:

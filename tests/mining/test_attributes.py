@@ -84,10 +84,44 @@ def test_overlap_equals_the_sets(
         assert (got if keep == "disjoint" else ~got).tolist() == want
 
 
+@pytest.mark.parametrize("kind", [pa.list_(pa.string(), 2), pa.large_list(pa.string()), pa.list_view(pa.string()),
+                                  pa.large_list_view(pa.string()), pa.list_(pa.dictionary(pa.int32(), pa.string()))])
+def test_lists_are_lists_however_arrow_lays_them_out(kind: pa.DataType) -> None:
+    values = [["drama", "war"], None, ["comedy", None], ["war", "comedy"], ["news", "war"], None]
+    encode = [pa.array(part, kind if kind != pa.list_(pa.dictionary(pa.int32(), pa.string())) else pa.list_(pa.string()))
+              for part in (values[:2], values[2:])]
+    attribute = Attribute.from_column(pa.chunked_array(encode).cast(kind))
+    got = rule_mask(Rule(column="x", keep="disjoint"), attribute, labels_of([[0]]), np.array([0]), np.array([[0, 1, 2, 3, 4, 5]]))
+    assert got.astype(int).tolist() == [[1, 0, 0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("kinds", [3, 64, 65, 500])
+def test_rules_equal_the_sets_for_few_and_for_many_values(kinds: int) -> None:
+    rng = np.random.default_rng(kinds)
+    column = [rng.integers(0, kinds, size).tolist() for size in rng.integers(0, 4, 600)]
+    column[:kinds] = [[value] for value in range(min(kinds, 600))]  # every value is there
+    attribute = Attribute.from_column(pa.chunked_array([pa.array(column, pa.list_(pa.int64()))]))
+    assert attribute.exact == (kinds <= 64)
+    owner, rows = np.repeat(np.arange(20), 6), rng.integers(0, 600, 120)
+    items = rng.integers(-1, 600, (20, 40))
+    known = [{value for row in rows[owner == query] for value in column[row]} for query in range(20)]
+    want = [[bool(item >= 0 and known[query] & set(column[item])) for item in line] for query, line in enumerate(items)]
+    assert attribute.overlap((owner, rows), items).tolist() == want
+
+
 def test_rules_that_do_not_fit_the_corpus_are_refused() -> None:
-    schema = pa.schema({"row": pa.int64(), "id": pa.string(), "genres": pa.list_(pa.string()), "year": pa.int64()})
+    schema = pa.schema({"row": pa.int64(), "id": pa.string(), "genres": pa.list_(pa.string()), "year": pa.int64(),
+                        "pair": pa.list_(pa.string(), 2), "where": pa.struct({"city": pa.string()}),
+                        "nested": pa.list_(pa.list_(pa.int64()))})
     check_rules([Rule(column="genres", keep="disjoint"), Rule(column="year", keep="equal")], schema)
     with pytest.raises(ConfigError, match=r"rules\[1\]\.column: the corpus has no column 'genre'; it has id, genres"):
         check_rules([Rule(column="year", keep="equal"), Rule(column="genre", keep="disjoint")], schema)
     with pytest.raises(ConfigError, match=r"rules\[0\]: column 'genres' holds lists"):
         check_rules([Rule(column="genres", keep="equal")], schema)
+    with pytest.raises(ConfigError, match=r"rules\[0\]: column 'pair' holds lists"):
+        check_rules([Rule(column="pair", keep="different")], schema)
+    check_rules([Rule(column="pair", keep="overlap")], schema)
+    with pytest.raises(ConfigError, match=r"rules\[0\]: column 'where' holds struct<city: string>, whose values cannot be"):
+        check_rules([Rule(column="where", keep="equal")], schema)
+    with pytest.raises(ConfigError, match=r"'nested' holds list<.*>, whose values cannot be compared"):
+        check_rules([Rule(column="nested", keep="disjoint")], schema)

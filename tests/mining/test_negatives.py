@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,86 +11,18 @@ import pytest
 
 from cluster.labels import Labels
 from cluster.resources import ClusterSize
-from cluster.tables import F32, I64, Part, part_name, read_part, read_parts
-from mining.choose import choose
-from mining.candidates import Candidates
-from mining.negatives import Counts, MineTask, dense_hits, load_side, mine, mine_block
-from mining.search import BlockActor, BlockHits
+from cluster.tables import Part, part_name, read_part, read_parts
+from mining.block_actor import BlockActor, BlockHits
+from mining.candidates import dense_hits
+from mining.negatives import MineTask, load_side, mine_block
+from mining.passes import mine
+from mining.report import Counts
 from mining.settings import MiningSettings, Rule
 from mining.shards import plan_blocks
 from mining.topk import Shard, canonical_scores, exact_topk
 
 if TYPE_CHECKING:
     from tests.mining.conftest import World
-
-NO_JUDGED = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-
-
-def candidates(rows: list[list[int]], self_rows: list[int] | None = None) -> Candidates:
-    rows_QK = np.array(rows)
-    scores = np.where(rows_QK >= 0, 0.9 - 0.1 * np.arange(rows_QK.shape[1]), -np.inf).astype(np.float32)
-    none = np.full(len(rows), np.nan, np.float32)
-    return Candidates(np.arange(len(rows)), rows_QK, scores, none, none, np.array(self_rows or [-1] * len(rows)))
-
-
-def judged(*triples: tuple[int, int, float]) -> tuple[I64, I64, F32]:
-    return (np.array([owner for owner, _, _ in triples]), np.array([row for _, row, _ in triples]),
-            np.array([score for _, _, score in triples], np.float32))
-
-
-def test_the_nearest_that_are_left_are_chosen() -> None:
-    found = candidates([[10, 11, 12, 13], [20, 21, -1, -1]])
-    alive = np.array([[1, 0, 1, 1], [0, 1, 0, 0]], bool)
-    chosen = choose(found, alive, NO_JUDGED, MiningSettings(num_negatives=2), seed=0)
-    assert chosen.rows.tolist() == [[10, 12], [21, -1]]
-    assert chosen.positions.tolist() == [[0, 2], [1, -1]]
-    assert chosen.scores.tolist() == [[np.float32(0.9), np.float32(0.7)], [np.float32(0.8), -np.inf]]
-    assert not chosen.judged.any()
-
-
-def test_items_judged_irrelevant_come_first_and_once_wherever_they_stand() -> None:
-    found = candidates([[10, 11, 12], [20, 21, 22], [30, 31, 32]])
-    marks = judged((0, 12, 0.7), (0, 99, 0.1), (2, 98, 0.5))  # 12 is among the hits, 99 and 98 are not
-    chosen = choose(found, np.ones((3, 3), bool), marks, MiningSettings(num_negatives=3), seed=0)
-    assert chosen.rows.tolist() == [[12, 99, 10], [20, 21, 22], [98, 30, 31]]
-    assert chosen.positions.tolist() == [[-1, -1, 0], [0, 1, 2], [-1, 0, 1]]
-    assert chosen.judged.astype(int).tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
-
-
-def test_more_judged_items_than_negatives_are_cut_at_n_best_first() -> None:
-    marks = judged((0, 7, 0.9), (0, 8, 0.5), (0, 9, 0.1))
-    chosen = choose(candidates([[10, 11]]), np.ones((1, 2), bool), marks, MiningSettings(num_negatives=2), seed=0)
-    assert chosen.rows.tolist() == [[7, 8]]
-
-
-def test_a_query_is_never_its_own_negative_even_if_judged_irrelevant() -> None:
-    marks = judged((0, 5, 1.0), (0, 8, 0.5))
-    chosen = choose(candidates([[10, 11]], self_rows=[5]), np.ones((1, 2), bool), marks,
-                    MiningSettings(num_negatives=3), seed=0)
-    assert chosen.rows.tolist() == [[8, 10, 11]]
-
-
-def test_uniform_choice_is_fair_sorted_and_follows_query_item_and_seed_only() -> None:
-    queries, width, settings = 3000, 12, MiningSettings(num_negatives=4, choose="uniform")
-    rows = [[100 * query + place for place in range(width)] for query in range(queries)]
-    found, alive = candidates(rows), np.ones((queries, width), bool)
-    alive[:, 5] = False
-    chosen = choose(found, alive, NO_JUDGED, settings, seed=3)
-    assert (np.diff(chosen.positions, axis=1) > 0).all()
-    counts = np.bincount(chosen.positions.ravel(), minlength=width)
-    want = queries * 4 / 11
-    assert counts[5] == 0
-    assert np.abs(np.delete(counts, 5) - want).max() < 5 * np.sqrt(want)
-    assert (choose(found, alive, NO_JUDGED, settings, seed=4).rows != chosen.rows).mean() > 0.5
-    half = Candidates(*(getattr(found, field.name)[1000:] for field in fields(Candidates)))
-    assert np.array_equal(choose(half, alive[1000:], NO_JUDGED, settings, seed=3).rows, chosen.rows[1000:])
-
-
-def test_uniform_choice_of_fewer_than_n_takes_all() -> None:
-    chosen = choose(candidates([[3, 4, 5, -1]]), np.array([[1, 0, 1, 0]], bool), NO_JUDGED,
-                    MiningSettings(num_negatives=3, choose="uniform"), seed=0)
-    assert chosen.rows.tolist() == [[3, 5, -1]]
-
 
 def test_hits_of_uneven_length_become_dense() -> None:
     table = pa.table({"item_rows": pa.array([[4, 2], [], [7]], pa.list_(pa.int64())),
@@ -116,9 +47,10 @@ def write_hits(world: World, folder: str, block: int, num_hits: int) -> list[Par
     for number in plan_blocks(np.arange(len(world.query_matrix)), block):
         loaded = writer.load(number)
         scores, rows = exact_topk(loaded.vectors, Shard(world.item_matrix, "faiss"), num_hits)
-        owner = np.repeat(np.arange(len(loaded.query_rows)), np.diff(loaded.label_offsets))
-        labels = canonical_scores(loaded.vectors[owner], world.item_matrix, loaded.label_rows[:, None])[:, 0]
-        parts.append(writer.write(number, loaded, BlockHits(scores, rows, labels, 0.0))[0])
+        owner, items = loaded.pairs
+        pairs = canonical_scores(loaded.vectors[owner], world.item_matrix, items[:, None])[:, 0]
+        path = f"{folder}/{part_name(number.index)}"
+        parts.append(writer.write(path, loaded, None, BlockHits(scores, rows, pairs, 0.0))[0])
     return parts
 
 
@@ -149,7 +81,8 @@ def slow_negatives(world: World, settings: MiningSettings) -> list[list[dict[str
         groups = {corpus[row]["group_code"] for row in positives} - {-1}
         texts = {corpus[row]["text_code"] for row in positives}
         genres = {genre for row in positives for genre in corpus[row]["genres"]}
-        best = [{"item_id": f"i{row}", "score": products[row], "position": -1, "source": "judged"}
+        unread = {"teacher_score": None, "round": 0}
+        best = [{"item_id": f"i{row}", "score": products[row], "position": -1, "source": "judged"} | unread
                 for row in sorted(bad, key=lambda row: (-products[row], row)) if row != self_rows[query]]
         for place, row in enumerate(hits):
             lowest = np.float32(min((products[item] for item in positives), default=np.inf))
@@ -158,7 +91,7 @@ def slow_negatives(world: World, settings: MiningSettings) -> list[list[dict[str
             if (row not in positives and row not in bad and corpus[row]["group_code"] not in groups
                     and corpus[row]["text_code"] not in texts and first and row != self_rows[query]
                     and not genres & set(corpus[row]["genres"]) and products[row] <= limit):
-                best.append({"item_id": f"i{row}", "score": products[row], "position": place, "source": "model"})
+                best.append({"item_id": f"i{row}", "score": products[row], "position": place, "source": "model"} | unread)
         result.append(best[: settings.num_negatives])
     return result
 

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import read_part, read_parts
 from jobs.ingest.labels import LabelRows, assign_splits, read_labels, write_labels
 from jobs.ingest.sources import Chunk
-from jobs.ingest.tables import Written, normalise, rename, stable_code, write_texts
+from jobs.ingest.tables import Written, _fold, normalise, rename, stable_code, write_texts
 from jobs.ingest.templates import Template
 from jobs.ingest.writer import TableWriter
 from jobs.stage_0_ingest import _ingest_tables
@@ -133,8 +135,36 @@ def test_a_template_column_may_be_missing_in_a_later_file(store: Store) -> None:
     assert read_parts(store, written.parts)["text"].to_pylist() == ["x A", "y"]
 
 
-def test_texts_that_differ_in_case_and_spaces_are_duplicates() -> None:
-    assert normalise(" The  CAT\n") == normalise("the cat")
+@pytest.mark.parametrize(("text", "same"), [
+    (" The  CAT\n", "the cat"), ("Hello, world!", "hello world"), ("A/B", "(a) - b"), ("don\u2019t", "DON'T"),
+    ("caf\u00e9", "CAFE\u0301"), ("Straße", "STRASSE"), ("ｆｕｌｌ　ｗｉｄｔｈ", "full width"), ("ﬁn", "fin"),
+    ("naïve—plan", "Naïve plan"), ("war\u00adbler", "warbler"), ("«Привет», мир…", "привет МИР"),
+    ("東京。", "東京"), ("½ cup", "1⁄2 CUP"),
+])
+def test_texts_that_differ_in_case_form_punctuation_and_spaces_are_duplicates(text: str, same: str) -> None:
+    assert normalise(text) == normalise(same)
+
+
+@pytest.mark.parametrize(("text", "other"), [
+    ("?!", "!?"), ("...", "…"), ("''", "-"), ("¿", "?"), ("---", "--"),  # only punctuation: nothing is taken out
+    ("e-mail", "email"), ("1.5", "15"), ("C++", "C"), ("cafe", "café"), ("price $5", "price 5"), ("😀", "😁"),
+    ("हिन्दी", "हन्द"),  # vowel signs are no punctuation
+])
+def test_texts_that_say_something_else_are_not(text: str, other: str) -> None:
+    assert normalise(text) != normalise(other)
+
+
+@given(st.text(st.characters(max_codepoint=127, categories=["L", "N", "P", "S", "Zs"]), max_size=40))
+def test_the_short_way_for_ascii_gives_what_the_long_one_does(text: str) -> None:
+    words = " ".join(_fold(text).split())
+    assert normalise(text) == (words or " ".join(text.lower().split()))
+
+
+@given(st.lists(st.sampled_from(["Der", "straße", "СОЛНЦЕ", "naïve", "x2"]), min_size=1), st.data())
+def test_only_words_and_their_order_count(words: list[str], data: st.DataObject) -> None:
+    gap = st.text(st.sampled_from(" \t\u00a0,.;:-–—()[]«»!?…/&*"), min_size=1, max_size=4)
+    dressed = "".join(word.upper() + data.draw(gap) for word in words)
+    assert normalise(data.draw(gap) + dressed) == normalise(" ".join(words))
 
 
 # labels and splits

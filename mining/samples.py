@@ -1,0 +1,101 @@
+"""Queries with their relevant items and negatives as text, for a person to read: drawn at random, the same every time.
+
+Which queries are drawn depends on the seed and the query's row only: each block keeps its best draws, and the best of
+all blocks are shown, so samples add up over blocks of any size.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cluster.storage import Store
+from cluster.tables import I64, Part
+from mining.texts import cut, read_rows
+
+TEXT_LENGTH = 200
+"""Characters shown of a text."""
+RELEVANT_SHOWN = 8
+"""Relevant items shown of a query that has more."""
+
+
+@dataclass(frozen=True, order=True)
+class Sample:
+    """One drawn query, as addresses; texts are looked up for those that are shown."""
+
+    ticket: int
+    """Its draw: the smallest are shown."""
+    query_row: int
+    relevant: tuple[tuple[int, float], ...]
+    """(item row, score)."""
+    relevant_total: int
+    negatives: tuple[tuple[int, float, int, str], ...]
+    """(item row, score, position, source), in the order of the table."""
+
+
+def tickets(query_rows: I64, seed: int) -> npt.NDArray[np.uint64]:
+    """[Q] a number that depends on (seed, query) only, evenly spread over 64 bits (the SplitMix64 finaliser)."""
+    with np.errstate(over="ignore"):
+        x = query_rows.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        drawn: npt.NDArray[np.uint64] = x ^ (x >> np.uint64(31))
+    return drawn
+
+
+def draw_samples(table: pa.Table, seed: int, count: int) -> list[Sample]:
+    """The `count` best draws of a block of the negatives table. A query without negatives shows nothing: it has none."""
+    query_rows = table["query_row"].to_numpy()
+    drawn = tickets(query_rows, seed)
+    some = np.flatnonzero(table["negative_rows"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False) > 0)
+    chosen = some[np.argsort(drawn[some], kind="stable")[:count]]
+    rows = table.take(pa.array(chosen)).to_pylist()
+    return [_sample(int(drawn[place]), row) for place, row in zip(chosen, rows, strict=True)]
+
+
+def _sample(ticket: int, row: dict[str, Any]) -> Sample:
+    relevant = sorted(zip(row["positive_rows"], row["positive_scores"], strict=True), key=lambda pair: (-pair[1], pair[0]))
+    negatives = tuple((item, value["score"], value["position"], value["source"])
+                      for item, value in zip(row["negative_rows"], row["negatives"], strict=True))
+    return Sample(ticket, row["query_row"], tuple(relevant[:RELEVANT_SHOWN]), len(relevant), negatives)
+
+
+def best_samples(samples: Iterable[Sample], count: int) -> list[Sample]:
+    """The `count` best draws of several blocks, in the order of the queries."""
+    return sorted(heapq.nsmallest(count, samples), key=lambda sample: sample.query_row)
+
+
+def show_samples(samples: Sequence[Sample], store: Store, corpus: Sequence[Part],
+                 queries: Sequence[Part]) -> list[dict[str, Any]]:
+    """The samples with ids and texts, as mining.json has them.
+
+    `suspected`: no one has judged the negative, and it scores above the query's best relevant item.
+    """
+    if not samples:
+        return []
+    items = sorted({row for sample in samples for row, _ in sample.relevant}
+                   | {row for sample in samples for row, _, _, _ in sample.negatives})
+    known = _texts(store, corpus, items)
+    asked = _texts(store, queries, [sample.query_row for sample in samples])
+    return [_shown(sample, asked[sample.query_row], known) for sample in samples]
+
+
+def _texts(store: Store, parts: Sequence[Part], rows: Sequence[int]) -> dict[int, tuple[str, str]]:
+    table = read_rows(store, parts, np.asarray(rows, np.int64), ["id", "text"])
+    return dict(zip(rows, zip(table["id"].to_pylist(), cut(table["text"], TEXT_LENGTH), strict=True), strict=True))
+
+
+def _shown(sample: Sample, query: tuple[str, str], items: dict[int, tuple[str, str]]) -> dict[str, Any]:
+    best = max((score for _, score in sample.relevant), default=float("inf"))
+    relevant = [{"item_id": items[row][0], "text": items[row][1], "score": round(score, 4)} for row, score in sample.relevant]
+    negatives = [{"item_id": items[row][0], "text": items[row][1], "score": round(score, 4), "position": position,
+                  "source": source, "suspected": source != "judged" and score > best}
+                 for row, score, position, source in sample.negatives]
+    return {"query_id": query[0], "query": query[1], "relevant": relevant, "relevant_total": sample.relevant_total,
+            "negatives": negatives}

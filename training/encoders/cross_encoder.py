@@ -1,0 +1,147 @@
+"""A cross-encoder: a model that reads a query and an item together and says with one number how well they fit.
+
+Not trained here: it is the teacher whose second opinion mining may ask for.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.errors import ConfigError
+from cluster.folders import Manifest, fetch_folder
+from cluster.storage import Store
+from cluster.tables import F32
+from training.encoders import st_format
+from training.encoders.prepare import model_limit
+from training.encoders.st_format import read_json
+
+KINDS = ("ForSequenceClassification", "ForCausalLM")
+"""How the architectures of cross-encoders end: with a head of one score, or a language model that answers yes or no."""
+REPORT_EVERY = 32
+"""Batches between two reports."""
+
+Reader = Callable[[Sequence[str], Sequence[str], Callable[[int], None]], F32]
+"""(queries, items, on_progress) of equal length -> scores [P] float32; on_progress is told how many pairs are read."""
+
+
+def copy_cross_encoder(source: Path, max_length: int | None) -> Path:
+    """The cross-encoder in `source` as a folder with safetensors only, after it has read a pair.
+
+    Raises:
+        ConfigError: it is another kind of model, gives other than one score, or cannot read `max_length` tokens.
+    """
+    check_reads_pairs(source)
+    target = Path(tempfile.mkdtemp(prefix="hardmine-teacher-"))
+    st_format.copy_folder(source, target, without_weights=False)
+    if not list(target.rglob("*.safetensors")):  # older models ship pickles only: transformers reads them with weights_only
+        _load(source, None).save_pretrained(str(target), create_model_card=False)
+    root = target / _root(target)
+    limit = model_limit(root)
+    if max_length is not None and max_length > limit:
+        raise ConfigError(f"mining.teacher.max_length = {max_length} is more than the {limit} tokens that the model in "
+                          f"{source} reads; set it to {limit} or less")
+    model = _load(target, max_length)
+    if model.num_labels != 1:
+        raise ConfigError(f"mining.teacher.model: expected a cross-encoder with one score for a pair, found a classifier of "
+                          f"{model.num_labels} classes in {source}; give one that was trained to rank")
+    score = float(model.predict([("a query", "an item")], show_progress_bar=False)[0])
+    if not math.isfinite(score):
+        raise ConfigError(f"mining.teacher.model: the model in {source} gives {score} for a pair of short texts; its weights "
+                          f"are damaged: download it again, or give another one")
+    return target
+
+
+def check_reads_pairs(source: Path) -> None:
+    """Raises ConfigError: the folder holds an embedding model, or one without a head that scores pairs."""
+    architecture, kinds = describe(source)
+    if "Pooling" in kinds or "StaticEmbedding" in kinds:
+        raise ConfigError(f"mining.teacher.model: expected a cross-encoder, found an embedding model in {source} (its modules "
+                          f"are {', '.join(kinds)}); set mining.teacher.kind = \"encoder\", or give a cross-encoder")
+    if not architecture.endswith(KINDS) and kinds[-1:] != ["Dense"]:
+        raise ConfigError(f"mining.teacher.model: expected a cross-encoder, found {architecture} in {source}, which has no "
+                          f"head that scores a pair; give a model that ends in ForSequenceClassification, or set "
+                          f"mining.teacher.kind = \"encoder\" if it is an embedding model")
+
+
+def describe(source: Path) -> tuple[str, list[str]]:
+    """(architecture of the model's first part, kinds of its modules; none in a plain Hugging Face folder)."""
+    modules = read_json(source / "modules.json") if (source / "modules.json").exists() else []
+    config = source / _root(source) / "config.json"
+    architectures = read_json(config).get("architectures") if config.exists() else None
+    return (architectures or ["a model of no architecture"])[0], [entry["type"].rsplit(".", 1)[-1] for entry in modules]
+
+
+def _root(folder: Path) -> str:
+    return st_format.module_path(folder, 0) if (folder / "modules.json").exists() else ""
+
+
+def _load(folder: Path, max_length: int | None, device: str = "cpu") -> Any:
+    from sentence_transformers import CrossEncoder
+
+    return CrossEncoder(str(folder), device=device, max_length=max_length, local_files_only=True)
+
+
+@dataclass(frozen=True)
+class MakeCrossEncoder:
+    """Loads the model; called once in each actor."""
+
+    store: Store
+    files: Manifest
+    prefix: str
+    threads: int
+    gpu: bool
+    bfloat16: bool
+    batch_pairs: int
+    max_length: int | None
+
+    def __call__(self) -> Reader:
+        """The reader."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        device = "cuda" if self.gpu else "cpu"
+        model = _load(fetch_folder(self.store, self.files, self.prefix), self.max_length, device)
+
+        def read(queries: Sequence[str], items: Sequence[str], on_progress: Callable[[int], None]) -> F32:
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bfloat16):
+                return read_sorted(model, queries, items, self.batch_pairs, on_progress)
+
+        return read
+
+
+def read_sorted(model: Any, queries: Sequence[str], items: Sequence[str], batch_pairs: int,
+                on_progress: Callable[[int], None]) -> F32:
+    """Scores of pairs, read in batches of like length, the longest first.
+
+    A batch that does not fit the GPU's memory is halved, and so are all after it. A pair's score depends on its batch
+    only by float32 rounding.
+
+    Args:
+        model: a sentence-transformers CrossEncoder; its own activation (most often a sigmoid) is applied.
+    """
+    import torch
+
+    order = np.argsort([-len(query) - len(item) for query, item in zip(queries, items, strict=True)], kind="stable")
+    scores = np.empty(len(order), np.float32)
+    start, batch = 0, batch_pairs
+    while start < len(order):
+        some = order[start : start + batch * REPORT_EVERY]
+        try:
+            scores[some] = model.predict([(queries[pair], items[pair]) for pair in some], batch_size=batch,
+                                         show_progress_bar=False)
+        except torch.cuda.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch //= 2
+            torch.cuda.empty_cache()
+            continue
+        start += len(some)
+        on_progress(start)
+    return scores
