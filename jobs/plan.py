@@ -13,8 +13,11 @@ from cluster.storage import Store, check_writable
 from jobs.config import Config
 from jobs.ingest.sources import count_rows
 from jobs.stage_0_ingest import fingerprints, sources
+from mining.memory import mining_task_bytes, shard_actor_bytes
 from mining.settings import MiningSettings
 
+PROCESS_BYTES = 600 * 2**20
+"""A Python process with Ray, torch and FAISS before it holds any data."""
 SHORT_TEXT_TOKENS = 128
 """Tokens per item assumed before anything is tokenised."""
 
@@ -34,13 +37,17 @@ def make_plan(config: Config) -> dict[str, Any]:
     dimension = _dimension(config)
     vectors = (rows["corpus"] + rows["queries"]) * dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
     models = 2 + (config.rounds.mined + bool(config.rounds.warmup_epochs)) + config.rounds.compare_random
-    shard = min(rows["corpus"], config.cluster.shard_rows) // max(1, config.cluster.shards or 1)
+    shards = config.cluster.shards
+    shard = -(-rows["corpus"] // shards) if shards else min(rows["corpus"], config.cluster.shard_rows)
+    block = min(config.cluster.query_block, rows["queries"])
     return {
         "config": json.loads(config.model_dump_json()), "rows": rows, "dimension": dimension,
         "stages": [{"name": name, "committed": name in committed} for name in stage_names(config)],
         "estimates": {
             "vectors_per_model_bytes": vectors, "vectors_all_models_bytes": vectors * models,
-            "search_actor_bytes": shard * dimension * 4 + config.cluster.query_block * config.mining.num_hits * 200,
+            "search_actor_bytes": PROCESS_BYTES + shard_actor_bytes(shard, dimension, block, config.mining.num_hits),
+            "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"], rows["labels"], block, config.mining.num_hits),
+            "driver_bytes": PROCESS_BYTES + rows["queries"] * 8,
             "train_worker_tokens_bytes": rows["corpus"] * SHORT_TEXT_TOKENS * 4,
             "hits_per_round_bytes": rows["queries"] * config.mining.num_hits * 12,
         },

@@ -167,45 +167,59 @@ class BlockActor:
         """The best K over several shards."""
         return merge_hits(found, self._task.num_hits)
 
-    def keep(self, wave: str, before: str | None, *found: BlockHits) -> float:
-        """Merge with what the waves before left at `before`, and keep the result at `wave` for the next one."""
-        merged = self.merge(*found, *([self._kept(before)] if before else []))
-        table = pa.table({"scores": merged.scores.ravel(), "rows": merged.rows.ravel()})
-        write_part(self._task.store, f"{wave}.pairs", pa.table({"scores": merged.pair_scores}))
-        write_part(self._task.store, wave, table)  # last: where it is, the pairs are
+    def keep(self, path: str, before: str | None, *found: BlockHits) -> float:
+        """Merge with what the waves before left at `before`, and keep the result at `path` for the next one.
+
+        Returns the seconds that the slowest shard took.
+        """
+        merged = self._with_kept(before, found)
+        queries, num_hits = merged.scores.shape
+        offsets = np.arange(queries + 1) * num_hits
+        pairs = np.where(offsets, len(merged.pair_scores), 0) if num_hits else np.minimum(np.arange(queries + 1), 1)
+        write_part(self._task.store, path, pa.table({  # one object: either all of it is there or nothing
+            "scores": csr_to_lists(offsets, merged.scores.ravel()), "rows": csr_to_lists(offsets, merged.rows.ravel()),
+            "pair_scores": csr_to_lists(pairs, merged.pair_scores)}))
         return merged.seconds
 
-    def _kept(self, path: str) -> BlockHits:
-        table = read_part(self._task.store, path)
-        shape = (-1, self._task.num_hits) if self._task.num_hits else (0, 0)
-        return BlockHits(table["scores"].to_numpy().reshape(shape), table["rows"].to_numpy().reshape(shape),
-                         read_part(self._task.store, f"{path}.pairs")["scores"].to_numpy(), 0.0)
+    def _with_kept(self, path: str | None, found: Sequence[BlockHits]) -> BlockHits:
+        """`found` merged, with what the waves before kept at `path`."""
+        if path is None:
+            return self.merge(*found)
+        like, table = found[0], read_part(self._task.store, path, ["scores", "rows", "pair_scores"])
+        scores, rows, pairs = (lists_to_csr(table[name])[1] for name in ("scores", "rows", "pair_scores"))
+        if (scores.size, rows.size, pairs.size) != (like.scores.size, like.rows.size, like.pair_scores.size):
+            raise ArtifactError(f"expected {like.scores.size} hits and {like.pair_scores.size} pairs in "
+                                f"{self._task.store.url(path)}, found {rows.size} and {pairs.size}; delete it and run the "
+                                f"same command again to search for them anew")
+        return self.merge(*found, BlockHits(scores.reshape(like.scores.shape), rows.reshape(like.rows.shape), pairs, 0.0))
 
     def write(self, path: str, loaded: LoadedBlock, before: str | None, *found: BlockHits) -> tuple[Part, float]:
         """Merge for the last time and write the block; (its part, seconds the slowest shard took)."""
-        hits = self.merge(*found, *([self._kept(before)] if before else []))
-        part = write_part(self._task.store, path, hits_table(loaded, hits, pairs_only=not self._task.num_hits))
-        return part, hits.seconds
+        hits = self._with_kept(before, found)
+        table = hits_table(loaded, hits, with_hits=self._task.num_hits > 0, with_also=bool(self._task.also))
+        return write_part(self._task.store, path, table), hits.seconds
 
 
-def hits_table(loaded: LoadedBlock, hits: BlockHits, *, pairs_only: bool) -> pa.Table:
+def hits_table(loaded: LoadedBlock, hits: BlockHits, *, with_hits: bool, with_also: bool) -> pa.Table:
     """A block as it is written: see docs/mining.md for the columns."""
     labels, also = len(loaded.labels.rows), len(loaded.labels.rows) + len(loaded.also.rows)
     columns = {"query_row": loaded.query_rows}
-    if pairs_only:
+    if with_also:
         columns |= {"also_rows": csr_to_lists(loaded.also.offsets, loaded.also.rows),
                     "also_scores": csr_to_lists(loaded.also.offsets, hits.pair_scores[labels:also])}
+    if not with_hits:
         return pa.table(columns)
     real = hits.rows >= 0
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])
-    # a known item counts as left out if it would have been a hit: the K-th hit scores no more than it does
-    last = np.where(real[:, -1], hits.scores[:, -1], -np.inf)
+    # a known item counts as left out if it comes before the K-th hit, or anywhere where there are fewer hits
     owners = loaded.excluded.owners
-    near = hits.pair_scores[also:] >= last[owners]
+    last_score, last_row = np.where(real[:, -1], hits.scores[:, -1], -np.inf)[owners], hits.rows[owners, -1]
+    score = hits.pair_scores[also:]
+    near = (score > last_score) | ((score == last_score) & (loaded.excluded.rows < last_row))
     return pa.table(columns | {
         "item_rows": csr_to_lists(offsets, hits.rows[real]),
         "scores": csr_to_lists(offsets, hits.scores[real]),
         "label_rows": csr_to_lists(loaded.labels.offsets, loaded.labels.rows),
         "label_scores": csr_to_lists(loaded.labels.offsets, hits.pair_scores[:labels]),
-        "excluded": np.bincount(owners[near], minlength=len(last)).astype(np.int32),
+        "excluded": np.bincount(owners[near], minlength=len(real)).astype(np.int32),
     })

@@ -112,12 +112,3 @@ def exact_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) 
 def with_probes(how: How, probes: int) -> How:
     """The same, reading another number of lists."""
     return replace(how, probes=probes)
-
-
-def shard_actor_bytes(items: int, dimension: int, block: int, num_hits: int) -> int:
-    """Most memory of an actor that holds `items` items: float32 and 8-bit vectors, a block's queries and candidates.
-
-    Python, Ray, FAISS and torch themselves take about 600 MB more.
-    """
-    width = 4 * num_hits
-    return items * dimension * 5 + items * 8 + block * (dimension * 9 + width * (16 + 12 + 12))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.tables import F32, I64
-from mining.engines import SLACK, TILE_QUERIES, EightBitItems, EightBitQueries, Proposal, learnt, proposal_of
+from mining.engines import SLACK, TILE_ITEMS, TILE_QUERIES, EightBitItems, EightBitQueries, Proposal, learnt, proposal_of
 from mining.kernels import RunningTop
 
 SAMPLE_PER_LIST = 64
@@ -20,8 +20,6 @@ SAMPLE_PER_LIST = 64
 TRAINING_ROUNDS = 10
 CENTROID_SCORES = 2**24
 """Scores of vectors with centroids that are held at once."""
-LIST_ITEMS = 16_384
-"""Items of a list that are scored at once: lists may be of any length."""
 
 
 def usual_lists(num_items: int) -> int:
@@ -101,8 +99,8 @@ class ListEngine:
         import torch
 
         stop = int(self._starts[number + 1])
-        for start in range(int(self._starts[number]), stop, LIST_ITEMS):
-            end = min(start + LIST_ITEMS, stop)
+        for start in range(int(self._starts[number]), stop, TILE_ITEMS):
+            end = min(start + TILE_ITEMS, stop)
             tile = torch._int_mm(queries.values[asking], self._items.values[start:end].T).numpy()
             top.offer(tile, asking, self._positions[start:end])
 

@@ -15,8 +15,8 @@ from cluster.labels import Labels
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, csr_to_lists, part_name, read_parts, write_part
 from mining.attributes import Attribute
-from mining.candidates import SOURCES, Candidates, ExtraParts, judged_of, load_candidates, relevant_scores
 from mining.calibrate import Histogram, block_histogram
+from mining.candidates import SOURCES, Candidates, ExtraParts, judged_of, load_candidates, relevant_scores
 from mining.choose import Chosen, choose, popularity_log_weights
 from mining.earlier import Earlier, first_rounds, load_earlier
 from mining.filters import Cuts, Filtered, apply_filters, filters_before_cuts

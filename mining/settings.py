@@ -151,6 +151,7 @@ class MiningSettings(BaseModel):
     embedding_dtype: Literal["float32", "float16"] = "float32"
     """How embeddings are stored; scores are computed in float32 and settled in float64 either way."""
     search: SearchSettings = SearchSettings()
+    """How the nearest items are found."""
 
     @model_validator(mode="after")
     def _counts_fit(self) -> MiningSettings:

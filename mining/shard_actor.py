@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.progress import post
 from cluster.session import set_threads
-from cluster.tables import F32, load_vectors
+from cluster.tables import F32, Part, load_vectors
 from mining.block_actor import BlockHits, LoadedBlock, SearchTask, read_vectors
 from mining.engines import Engine, make_engine
 from mining.how import How, Rate
@@ -57,7 +57,7 @@ class ShardActor:
         """Seconds of each engine on the first items of the shard and the block's first queries."""
         self._hold(rows)
         queries = block.vectors[:PROBE_QUERIES]
-        names = ["faiss", *(["torch", "half", "half:likely"] if gpu else []), *_eight_bit()]
+        names = ["faiss", *(["torch", "half"] if gpu else []), *_eight_bit()]
         return {name: self._rate(name, queries) for name in names}
 
     def _rate(self, name: str, queries_QD: F32) -> Rate:
@@ -87,7 +87,7 @@ class ShardActor:
         if key not in self._engines:
             if how.mode == "ivf":
                 assert how.centroids is not None
-                centroids = load_vectors(self._task.store, [_as_part(how.centroids)])
+                centroids = load_vectors(self._task.store, [Part(how.centroids, 0, 0)])
                 self._engines[key] = ListEngine(self._vectors, centroids, oversample=how.oversample)
             else:
                 self._engines[key] = make_engine(how.engine, self._vectors, certain=how.mode == "exact",
@@ -96,12 +96,6 @@ class ShardActor:
         if isinstance(engine, ListEngine):
             engine.probes = how.probes
         return engine
-
-
-def _as_part(path: str) -> Any:
-    from cluster.tables import Part
-
-    return Part(path, 0, 0)
 
 
 def _within(lists: Lists, rows: ShardRange) -> Lists:

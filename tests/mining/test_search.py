@@ -12,7 +12,7 @@ import pytest
 from cluster.errors import ArtifactError, unwrap
 from cluster.resources import ClusterSize, PoolSize
 from cluster.tables import part_name, read_parts
-from mining.block_actor import read_rows, read_vectors
+from mining.block_actor import read_vectors
 from mining.search import search
 from mining.settings import SearchSettings
 from mining.shards import ShardRange, plan_blocks, plan_shards
