@@ -34,10 +34,15 @@ SETTINGS: dict[str, list[str]] = {
     "relative 0.95 of the highest positive": ["mining.margin_reference=highest"],
     "relative 0.90 of the lowest positive": ["mining.relative_margin=0.10"],
     "relative 0.80 of the lowest positive": ["mining.relative_margin=0.20"],
+    "relative 0.90 of the mean positive": ["mining.relative_margin=0.10", "mining.margin_reference=mean"],
+    "relative 0.80 of the mean positive": ["mining.relative_margin=0.20", "mining.margin_reference=mean"],
     "absolute margin 0.05": ["mining.relative_margin=off", "mining.absolute_margin=0.05"],
     "absolute margin 0.10": ["mining.relative_margin=off", "mining.absolute_margin=0.10"],
     "absolute margin 0.20": ["mining.relative_margin=off", "mining.absolute_margin=0.20"],
-    "calibrated: drop 50 %": ["mining.relative_margin=off", "mining.target_discard_rate=0.5"],
+    "absolute margin 0.05 from the mean positive": ["mining.relative_margin=off", "mining.absolute_margin=0.05",
+                                                    "mining.margin_reference=mean"],
+    "calibrated: drop 50 %, mean positive": ["mining.relative_margin=off", "mining.target_discard_rate=0.5",
+                                             "mining.margin_reference=mean"],
     "below the median positive": ["mining.relative_margin=off", "mining.positive_quantile=0.5"],
     "below the lowest 10 % of positives": ["mining.relative_margin=off", "mining.positive_quantile=0.1"],
     "skip the first 10": ["mining.relative_margin=off", "mining.skip_first=10"],
@@ -46,9 +51,12 @@ SETTINGS: dict[str, list[str]] = {
 
 def teacher_settings(folder: str, kind: str) -> dict[str, list[str]]:
     """A second model that says which survivors are relevant after all, alone and with the relative cut."""
-    teacher = [f"mining.teacher.model={folder}", f"mining.teacher.kind={kind}"]
-    return {"teacher": ["mining.relative_margin=off", *teacher],
-            "teacher and relative 0.95 of the lowest positive": teacher}
+    teacher = [f"mining.teacher.model={folder}", f"mining.teacher.kind={kind}", "mining.teacher.depth=128"]
+    mean = "mining.margin_reference=mean"
+    return {"teacher 0.95, lowest positive": ["mining.relative_margin=off", *teacher],
+            "teacher 0.95, mean positive": ["mining.relative_margin=off", mean, *teacher],
+            "teacher 0.80, mean positive": ["mining.relative_margin=off", mean, "mining.teacher.relative_margin=0.2", *teacher],
+            "teacher 0.80 and relative 0.95, mean positive": [mean, "mining.teacher.relative_margin=0.2", *teacher]}
 
 
 Pairs = set[tuple[str, str]]
@@ -96,9 +104,15 @@ def _pairs(labels: pa.Table) -> Pairs:
     return set(zip(labels["query_id"].to_pylist(), labels["item_id"].to_pylist(), strict=True))
 
 
-def mine(config: Path, overrides: list[str]) -> dict[str, Any]:
-    """Run `hardmine mine` and return what it prints."""
-    done = subprocess.run([sys.executable, "-m", "jobs", "mine", str(config), "--json", *overrides], capture_output=True,
+def train_teacher(config: Path, overrides: list[str]) -> str:
+    """A model of the same withheld labels, trained with random negatives only; where it lies."""
+    quick = ["name=teacher", "rounds.mined=0", "training.batch_size=64", "training.hard_negatives=0"]
+    return str(run("run", config, [*quick, *overrides])["model"])
+
+
+def run(command: str, config: Path, overrides: list[str]) -> dict[str, Any]:
+    """Run a hardmine command and return what it prints."""
+    done = subprocess.run([sys.executable, "-m", "jobs", command, str(config), "--json", *overrides], capture_output=True,
                           text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -129,6 +143,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.8, help="share of the labels that is withheld")
     parser.add_argument("--model", type=Path, help="embedding model; none: the data has vector columns")
     parser.add_argument("--teacher", help="model folder of a teacher")
+    parser.add_argument("--train-teacher", nargs="+", metavar="KEY=VALUE",
+                        help="train one on the labels that are left, with these settings, e.g. encoder.kind=static")
     parser.add_argument("--teacher-kind", default="encoder", choices=["encoder", "cross_encoder"])
     parser.add_argument("--template", default="{title} {text}")
     parser.add_argument("--seed", type=int, default=0)
@@ -142,8 +158,10 @@ def main() -> None:
         config.write_text(f'name = "study"\noutput = "{work}/runs"\n[data]\ncorpus = "data/corpus.parquet"\n'
                           f'queries = "data/queries.parquet"\nqrels = "data/qrels.parquet"\n'
                           f'item_text = "{given.template}"\n[encoder]\n{encoder}\n[mining]\nnum_hits = 200\nnum_negatives = 32\n')
+        if given.train_teacher:
+            given.teacher = train_teacher(config, given.train_teacher)
         settings = SETTINGS | (teacher_settings(given.teacher, given.teacher_kind) if given.teacher else {})
-        rows = [{"case": name} | measure(mine(config, overrides), truth) for name, overrides in settings.items()]
+        rows = [{"case": name} | measure(run("mine", config, overrides), truth) for name, overrides in settings.items()]
     finally:
         shutil.rmtree(work, ignore_errors=True)
     emit(rows, as_json=given.json)

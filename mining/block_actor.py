@@ -175,7 +175,7 @@ class BlockActor:
         merged = self._with_kept(before, found)
         queries, num_hits = merged.scores.shape
         offsets = np.arange(queries + 1) * num_hits
-        pairs = np.where(offsets, len(merged.pair_scores), 0) if num_hits else np.minimum(np.arange(queries + 1), 1)
+        pairs = np.minimum(np.arange(queries + 1), 1) * len(merged.pair_scores)  # all of them in the first row
         write_part(self._task.store, path, pa.table({  # one object: either all of it is there or nothing
             "scores": csr_to_lists(offsets, merged.scores.ravel()), "rows": csr_to_lists(offsets, merged.rows.ravel()),
             "pair_scores": csr_to_lists(pairs, merged.pair_scores)}))
@@ -196,18 +196,19 @@ class BlockActor:
     def write(self, path: str, loaded: LoadedBlock, before: str | None, *found: BlockHits) -> tuple[Part, float]:
         """Merge for the last time and write the block; (its part, seconds the slowest shard took)."""
         hits = self._with_kept(before, found)
-        table = hits_table(loaded, hits, with_hits=self._task.num_hits > 0, with_also=bool(self._task.also))
+        table = hits_table(loaded, hits, with_also=bool(self._task.also))
         return write_part(self._task.store, path, table), hits.seconds
 
 
-def hits_table(loaded: LoadedBlock, hits: BlockHits, *, with_hits: bool, with_also: bool) -> pa.Table:
+def hits_table(loaded: LoadedBlock, hits: BlockHits, *, with_also: bool) -> pa.Table:
     """A block as it is written: see docs/mining.md for the columns."""
     labels, also = len(loaded.labels.rows), len(loaded.labels.rows) + len(loaded.also.rows)
     columns = {"query_row": loaded.query_rows}
-    if with_also:
+    num_hits = hits.rows.shape[1]
+    if with_also or not num_hits:
         columns |= {"also_rows": csr_to_lists(loaded.also.offsets, loaded.also.rows),
                     "also_scores": csr_to_lists(loaded.also.offsets, hits.pair_scores[labels:also])}
-    if not with_hits:
+    if not num_hits:
         return pa.table(columns)
     real = hits.rows >= 0
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])

@@ -6,7 +6,7 @@ Seconds are of one search actor per query and item; all modes share the same poo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from mining.engines import EngineName
@@ -58,7 +58,8 @@ class Work:
 
 
 Rates = Mapping[str, Rate]
-"""By engine; "int8" and "half" stand for certain bounds, "int8:likely" and "half:likely" for a two-stage search."""
+"""By engine; "int8" stands for certain bounds, "int8:likely" for those of a two-stage search. Those of "half" are narrow
+enough to be certain always: on a GPU a two-stage search finds what an exact one does."""
 
 
 def exact_engine(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) -> EngineName:
@@ -76,7 +77,7 @@ def estimates(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) 
     if exact is None:
         return {}
     actors, found = work.actors, {"exact": exact.seconds(work.queries, work.items) / work.actors}
-    first_pass = "half:likely" if gpu else "int8:likely"
+    first_pass = "half" if gpu else "int8:likely"
     sample = exact.seconds(settings.recall_queries, work.items) / actors
     if first_pass in rates:
         found["two_stage"] = rates[first_pass].seconds(work.queries, work.items) / actors + sample
@@ -107,8 +108,3 @@ def choose_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool)
 def exact_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) -> How:
     """An exact search."""
     return How("exact", exact_engine(settings, rates, work, gpu=gpu), CERTAIN_OVERSAMPLE)
-
-
-def with_probes(how: How, probes: int) -> How:
-    """The same, reading another number of lists."""
-    return replace(how, probes=probes)

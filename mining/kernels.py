@@ -206,7 +206,7 @@ class RunningTop:
         self._limits = np.full(num_queries, lowest, dtype)
 
     def offer(self, tile_QT: npt.NDArray[np.generic], owners_Q: I64, rows_T: I64) -> None:
-        """Scores of the queries `owners_Q` (each once) with the items `rows_T`."""
+        """Scores [Q, T] of the queries `owners_Q` (each once) with the items `rows_T`; the dtype's lowest value is no score."""
         _offer(tile_QT, tile_QT.view(np.int32), self._dtype is np.float32, owners_Q, rows_T, self._keys, self._counts,
                self._limits, self._keep)
 

@@ -16,18 +16,17 @@ import pyarrow as pa
 from cluster.errors import ConfigError
 from cluster.resources import PoolSize
 from cluster.session import set_threads
-from cluster.tables import Part, load_vectors, part_name, vectors_to_column, write_part
+from cluster.tables import Part, load_vectors, part_name, read_part, vectors_to_column, write_part
 from mining.block_actor import SearchTask
 from mining.how import SMALL_PRODUCTS, How, Rates, Work, choose_how, estimates, exact_how
 from mining.ivf import SAMPLE_PER_LIST, train_centroids, usual_lists
-from mining.recall import recall_of, sample_blocks
+from mining.recall import recall_of, sample_blocks, sampled_parts
 from mining.settings import SearchSettings
 from mining.shards import QueryBlock, ShardRange
 from mining.waves import Job, Waves
 
 TWO_STAGE_RECALL = 0.999
 """A two-stage search that finds less is done exactly instead."""
-SAMPLED_PARTS = 256
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ class _Driver:
             else:
                 decision = wider
             self._keep(decision)
+        self.waves.clear()
         return Searched(parts, seconds, decision.figures)
 
     def _kept(self) -> _Decision | None:
@@ -107,12 +107,12 @@ class _Driver:
         folder = f"{self._task.folder}/probes-{how.probes}" if how.mode == "ivf" else f"{self._task.folder}/{how.mode}"
         there = self._task.store.list(folder)
         targets = {block.index: f"{folder}/{part_name(block.index)}" for block in self._blocks}
-        parts = [Part(targets[block.index], len(block.query_rows), there[targets[block.index]]) for block in self._blocks
-                 if targets[block.index] in there]
+        parts = {targets[block.index]: Part(targets[block.index], len(block.query_rows), there[targets[block.index]])
+                 for block in self._blocks if targets[block.index] in there}
         jobs = [Job(block, how, targets[block.index]) for block in self._blocks if targets[block.index] not in there]
-        written = self.waves.write(jobs)
-        parts += [part for part, _ in written]
-        return sorted(parts, key=lambda part: part.path), sum(seconds for _, seconds in written)
+        written, seconds = self.waves.write(jobs)
+        parts |= {part.path: part for part in written}
+        return [parts[targets[block.index]] for block in self._blocks], seconds
 
     def _decide(self) -> _Decision:
         """Which mode and engine: by what is set, or by measured rates and counts."""
@@ -147,42 +147,43 @@ class _Driver:
         """Accept a two-stage search or find the number of lists to read, on a sample against the shards of the first wave."""
         tune, _ = sample_blocks(self._blocks, self._settings.recall_queries)
         exact = exact_how(self._settings, rates, work, gpu=bool(self._pool.gpus))
-        truth = self.waves.hits(Job(tune, exact, None), first_only=True)
+        (truth,) = self.waves.hits(tune, [exact], first_only=True)
         if how.mode == "two_stage":
-            recall = recall_of(self.waves.hits(Job(tune, how, None), first_only=True).rows, truth.rows)
+            recall = recall_of(self.waves.hits(tune, [how], first_only=True)[0].rows, truth.rows)
             return (how if recall >= TWO_STAGE_RECALL else exact), {"two_stage_recall": recall}
-        how = replace(how, centroids=self._centroids(work))
-        lists = self._lists(work)
+        centroids, lists = self._centroids(work)
+        how = replace(how, centroids=centroids)
         # a sample is no proof: ask for a little more than the least
         aim = self._settings.min_recall + 0.4 * (1.0 - self._settings.min_recall)
         tried: dict[str, float] = {}
         probes = min(4, lists)
         while True:
             how = replace(how, probes=probes)
-            recall = recall_of(self.waves.hits(Job(tune, how, None), first_only=True).rows, truth.rows)
+            recall = recall_of(self.waves.hits(tune, [how], first_only=True)[0].rows, truth.rows)
             tried[str(probes)] = round(recall, 4)
             if recall >= aim or probes == lists:
                 return how, {"lists": lists, "recall_by_probes": tried}
             probes = min(2 * probes, lists)
 
-    def _lists(self, work: Work) -> int:
-        return min(self._settings.lists or usual_lists(work.items), work.items)
-
-    def _centroids(self, work: Work) -> str:
-        """Train them in one task with an actor's CPUs, unless they are there."""
+    def _centroids(self, work: Work) -> tuple[str, int]:
+        """(address, how many): trained in one task with an actor's CPUs, unless they are there."""
         import ray
 
         path = f"{self._task.folder}/centroids.parquet"
         if not self._task.store.exists(path):
+            lists = min(self._settings.lists or usual_lists(work.items), work.items)
             remote = ray.remote(_train).options(num_cpus=0, max_retries=self._retries)
-            ray.get(remote.remote(self._task, self._lists(work), work.items, self._seed, self._pool.cpus, path))
-        return path
+            ray.get(remote.remote(self._task, lists, self._seed, self._pool.cpus, path))
+        return path, read_part(self._task.store, path).num_rows
 
     def _verify(self, how: How) -> float:
         """Recall against exact search of all shards, on queries that nothing was tuned on."""
         _, sample = sample_blocks(self._blocks, self._settings.recall_queries)
-        exact = How("exact", "torch" if self._pool.gpus else "faiss")
-        return recall_of(self.waves.hits(Job(sample, how, None)).rows, self.waves.hits(Job(sample, exact, None)).rows)
+        found, truth = self.waves.hits(sample, [how, self._plain()])
+        return recall_of(found.rows, truth.rows)
+
+    def _plain(self) -> How:
+        return How("exact", "torch" if self._pool.gpus else "faiss")
 
     def _wider(self, decision: _Decision, recall: float) -> _Decision | None:
         """What to do instead if the recall is too low; None: it is not."""
@@ -190,8 +191,8 @@ class _Driver:
         if how.mode == "two_stage":
             if recall >= TWO_STAGE_RECALL:
                 return None
-            exact: Any = "torch" if self._pool.gpus else "faiss"
-            return _Decision(How("exact", exact), figures | {"mode": "exact", "engine": exact, "two_stage_recall": recall})
+            plain = self._plain()
+            return _Decision(plain, figures | {"mode": "exact", "engine": plain.engine, "two_stage_recall": recall})
         if recall >= self._settings.min_recall:
             return None
         lists = int(figures["lists"])
@@ -204,17 +205,14 @@ class _Driver:
         return _Decision(replace(how, probes=probes), figures | {"probes": probes, "widened_at_recall": round(recall, 4)})
 
 
-def _train(task: SearchTask, lists: int, items: int, seed: int, threads: int, path: str) -> None:
+def _train(task: SearchTask, lists: int, seed: int, threads: int, path: str) -> None:
     """Centroids of a sample of all vectors, into the store."""
     import faiss  # noqa: F401  loaded before its threads are set
 
     set_threads(threads)
-    wanted = min(items, lists * SAMPLE_PER_LIST)
-    places = np.unique(np.linspace(0, len(task.item_vectors) - 1, min(len(task.item_vectors), SAMPLED_PARTS)).astype(int))
     rng, sample = np.random.default_rng(seed), []
-    for place in places:
-        vectors = load_vectors(task.store, [task.item_vectors[place]])
-        count = min(len(vectors), -(-wanted // len(places)))
+    for part, count in sampled_parts(task.item_vectors, lists * SAMPLE_PER_LIST):
+        vectors = load_vectors(task.store, [part])
         sample.append(vectors[np.sort(rng.choice(len(vectors), count, replace=False))])
     centroids = train_centroids(np.concatenate(sample), lists, seed)
     write_part(task.store, path, pa.table({"vector": vectors_to_column(centroids)}))

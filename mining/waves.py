@@ -13,6 +13,8 @@ from mining.how import How, Rates
 from mining.shard_actor import ShardActor
 from mining.shards import QueryBlock, ShardRange, waves
 
+LOADERS = 2
+
 
 @dataclass(frozen=True)
 class Job:
@@ -20,12 +22,12 @@ class Job:
 
     block: QueryBlock
     how: How
-    path: str | None
-    """Where its hits are written; None: they are given back."""
+    path: str = ""
+    """Where its hits are written."""
 
 
 class Waves:
-    """Shard holders and block writers; they start with the first job and live until `end`."""
+    """Shard holders, and actors that load and write blocks; they start with the first job and live until `end`."""
 
     def __init__(self, task: SearchTask, shards: Sequence[ShardRange], pool: PoolSize, *, retries: int,
                  mailbox: Any) -> None:
@@ -33,6 +35,7 @@ class Waves:
         self._waves = waves(shards, pool.count)
         self.first = self._waves[0]
         self._holders: list[Any] = []
+        self._loaders: list[Any] = []
         self._writers: list[Any] = []
 
     def _start(self) -> None:
@@ -45,83 +48,88 @@ class Waves:
         count = len(self.first)
         self._holders = [holder.remote(self._task, self._pool.cpus, self._mailbox, f"shard {i + 1}/{count}")
                          for i in range(count)]
-        writer = ray.remote(BlockActor).options(num_cpus=0, **options)
-        self._writers = [writer.remote(self._task) for _ in range(count)]
+        # An actor's tasks run in the order they were asked for: a writer that waits for hits could load no other block.
+        beside = ray.remote(BlockActor).options(num_cpus=0, **options)
+        self._loaders = [beside.remote(self._task) for _ in range(min(LOADERS, count))]
+        self._writers = [beside.remote(self._task) for _ in range(count)]
 
     def end(self) -> None:
         """Let the actors go."""
         import ray
 
-        for actor in [*self._holders, *self._writers]:
+        for actor in [*self._holders, *self._loaders, *self._writers]:
             ray.kill(actor)
-        self._holders, self._writers = [], []
+        self._holders, self._loaders, self._writers = [], [], []
 
     def probe(self, block: QueryBlock, *, gpu: bool) -> Rates:
         """Rates of the engines on the first shard."""
         import ray
 
         self._start()
-        rates: Rates = ray.get(self._holders[0].probe.remote(self.first[0], self._writers[0].load.remote(block), gpu))
+        rates: Rates = ray.get(self._holders[0].probe.remote(self.first[0], self._loaders[0].load.remote(block), gpu))
         return rates
 
-    def hits(self, job: Job, *, first_only: bool = False) -> BlockHits:
-        """The hits of a small block, over all shards or those of the first wave only."""
+    def hits(self, block: QueryBlock, hows: Sequence[How], *, first_only: bool = False) -> list[BlockHits]:
+        """The hits of a small block in several ways, over all shards or those of the first wave only.
+
+        No shard is loaded twice for them.
+        """
         import ray
 
         self._start()
-        loaded = self._writers[0].load.remote(job.block)
-        merged = None
+        loaded = self._loaders[0].load.remote(block)
+        merged: list[list[Any]] = [[] for _ in hows]
         for wave in self._waves[:1] if first_only else self._waves:
-            found = self._search(wave, loaded, job.how) + ([merged] if merged is not None else [])
-            merged = self._writers[0].merge.remote(*found)
-        result: BlockHits = ray.get(merged)
-        return result
+            for place, how in enumerate(hows):
+                merged[place] = [self._writers[0].merge.remote(*self._search(wave, loaded, how), *merged[place])]
+        return [ray.get(found) for (found,) in merged]
 
-    def write(self, jobs: Sequence[Job]) -> list[tuple[Part, float]]:
-        """Search all jobs in all waves and write them; returns (part, seconds) of each."""
-        import ray
-
+    def write(self, jobs: Sequence[Job]) -> tuple[list[Part], float]:
+        """Search all jobs in all waves and write them: (their parts, seconds of the slowest shards added up)."""
         if not jobs:
-            return []
+            return [], 0.0
         self._start()
-        written: list[Any] = []
-        for number, wave in enumerate(self._waves):
-            written = self._wave(number, wave, jobs)
-        results: list[tuple[Part, float]] = ray.get(written)
+        seconds = sum(sum(self._wave(self._waves[number], self._waves[number - 1] if number else None, jobs))
+                      for number in range(len(self._waves) - 1))
+        before = self._waves[-2] if len(self._waves) > 1 else None
+        written: list[tuple[Part, float]] = self._wave(self._waves[-1], before, jobs, last=True)
+        return [part for part, _ in written], seconds + sum(took for _, took in written)
+
+    def clear(self) -> None:
+        """Remove what waited between waves; every job must be written."""
         if len(self._waves) > 1:
             self._task.store.delete(f"{self._task.folder}/waves")
-        return results
 
     def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How) -> list[Any]:
         return [holder.search.remote(rows, loaded, how) for holder, rows in zip(self._holders, wave, strict=False)]
 
-    def _wave(self, number: int, wave: Sequence[ShardRange], jobs: Sequence[Job]) -> list[Any]:
-        """One wave over all jobs; a bounded number of blocks is in flight."""
+    def _wave(self, wave: Sequence[ShardRange], before: Sequence[ShardRange] | None, jobs: Sequence[Job], *,
+              last: bool = False) -> list[Any]:
+        """One wave over all jobs; a bounded number of blocks is in flight. Returns what `keep` or `write` did."""
         import ray
 
-        last = number == len(self._waves) - 1
-        there = {} if last else self._task.store.list(f"{self._task.folder}/waves/{number:05d}")
-        results: list[Any] = []
+        there = {} if last else self._task.store.list(self._between(wave))
+        running: list[Any] = []
         for place, job in enumerate(jobs):
-            target = self._between(number, job)
+            target = self._place(wave, job)
             if target in there:  # an interrupted search came this far
                 continue
-            if len(results) >= self._in_flight:
-                ray.wait([results[-self._in_flight]], fetch_local=False)
+            if len(running) >= self._in_flight:
+                ray.get(running[-self._in_flight])  # raises what went wrong, too
             writer = self._writers[place % len(self._writers)]
-            loaded = writer.load.remote(job.block)
+            loaded = self._loaders[place % len(self._loaders)].load.remote(job.block)
             found = self._search(wave, loaded, job.how)
-            before = self._between(number - 1, job) if number else None
-            results.append(writer.write.remote(job.path, loaded, before, *found) if last
-                           else writer.keep.remote(target, before, *found))
-        if not last:
-            ray.get(results)
-        return results
+            kept = self._place(before, job) if before else None
+            running.append(writer.write.remote(job.path, loaded, kept, *found) if last
+                           else writer.keep.remote(target, kept, *found))
+        return list(ray.get(running))
 
-    def _between(self, number: int, job: Job) -> str:
-        """Where a block's hits wait between two waves."""
-        way = f"{job.how.mode}-{job.how.probes}"
-        return f"{self._task.folder}/waves/{number:05d}/{way}-{part_name(job.block.index)}"
+    def _between(self, wave: Sequence[ShardRange]) -> str:
+        """Folder of the hits among all items up to the wave's last: right however the corpus is cut when it is read."""
+        return f"{self._task.folder}/waves/{wave[-1].stop:012d}"
+
+    def _place(self, wave: Sequence[ShardRange], job: Job) -> str:
+        return f"{self._between(wave)}/{job.how.mode}-{job.how.probes}-{part_name(job.block.index)}"
 
     @property
     def _in_flight(self) -> int:
