@@ -7,17 +7,14 @@ keys stay where they are: the nodes read s3:// with keys of their own. A job sub
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 import os
-import re
 import shlex
 import shutil
 import socket
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +25,8 @@ from cluster.errors import EXIT_CLUSTER, ClusterError, ConfigError, one_paragrap
 from cluster.progress import Progress
 from cluster.session import QUIET
 from cluster.storage import is_s3
-from jobs.config import Config, load_config, parse_config
+from jobs.config import Config, load_config
+from jobs.config_toml import to_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cluster", "eval", "jobs", "mining", "training")
@@ -124,32 +122,6 @@ def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
         largest = max(sizes, key=lambda path: sizes[path]).relative_to(folder)
         raise ConfigError(f"the job's folder is {sum(sizes.values()) / 2**20:.0f} MiB, and a cluster takes less than "
                           f"{MAX_BYTES / 2**20:.0f}; the largest file is {largest}: move it out of the packages")
-
-
-def to_toml(config: Config) -> str:
-    """`config` as TOML with every default written out; reads back as an equal config."""
-    values = config.model_dump(mode="json", exclude_none=True)
-    sections = {name: section for name, section in values.items() if isinstance(section, dict)}
-    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if name not in sections]
-    for name, section in sections.items():
-        lines += ["", f"[{name}]", *(f"{_toml_key(key)} = {_toml(value)}" for key, value in section.items())]
-    text = "\n".join(lines) + "\n"
-    assert parse_config(tomllib.loads(text), source=CONFIG_NAME) == config
-    return text
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, float):
-        return repr(value)  # json would write an infinity that TOML does not know
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one character only TOML escapes
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def exit_code(status: str, driver_exit_code: int | None) -> int:

@@ -121,7 +121,7 @@ class MiningSettings(BaseModel):
     margin_reference: Literal["lowest", "mean", "highest"] = "lowest"
     """Which of several relevant items of a query is s."""
     target_discard_rate: Share | None = None
-    """Find the relative margin that drops this share of the candidates, instead of a given one: a fixed margin means
+    """Find the relative margin that drops this share of the candidates, in place of relative_margin: a fixed margin means
     something else for every model."""
     positive_quantile: Share | None = None
     """Drop candidates that score above this quantile of all relevant items' scores, found anew for every model: 0.5 keeps
@@ -171,9 +171,6 @@ class MiningSettings(BaseModel):
         if "model" not in kinds or len(kinds) != len(set(kinds)):
             raise ValueError(f"mining.sources: expected \"model\" once, and each of the others at most once, found "
                              f"{', '.join(kinds) or 'none'}")
-        if self.target_discard_rate is not None and "relative_margin" in self.model_fields_set and self.relative_margin:
-            raise ValueError(f"mining.target_discard_rate = {self.target_discard_rate} finds the relative margin, but "
-                             f"mining.relative_margin = {self.relative_margin} gives one; remove one of them")
         if self.popularity is not None and self.choose == "top":
             raise ValueError("mining.popularity weighs a random choice, but mining.choose = \"top\" takes the nearest; set "
                              "choose = \"softmax\" or \"uniform\", or limit use with mining.max_uses")

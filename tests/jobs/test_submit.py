@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from cluster.errors import ClusterError, ConfigError
 from jobs import submit
 from jobs.config import parse_config
-from jobs.submit import exit_code, is_loopback, refuse_local_paths, stage_job, submit_run, to_toml
+from jobs.config_toml import to_toml
+from jobs.submit import exit_code, is_loopback, refuse_local_paths, stage_job, submit_run
 
 JOB = "raysubmit_1"
 REMOTE = "http://head.invalid:8265"
