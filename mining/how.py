@@ -6,9 +6,10 @@ Seconds are of one search actor per query and item; all modes share the same poo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
+from cluster.errors import ConfigError
 from mining.engines import EngineName
 from mining.ivf import SAMPLE_PER_LIST, TRAINING_ROUNDS, usual_lists
 from mining.settings import SearchSettings
@@ -20,6 +21,9 @@ SMALL_PRODUCTS = 2.5e9
 LIKELY_SHARE = 1 / 32
 """Share of the lists that is assumed to be read before it is tuned."""
 CERTAIN_OVERSAMPLE = 2.0
+TWO_STAGE_RECALL = 0.999
+"""A two-stage search that finds less is done exactly instead."""
+FIRST_PROBES = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,15 @@ class How:
     """Lists read per query."""
     centroids: str | None = None
     """Where the centroids lie in the run's store."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to search, kept in storage so that a search that goes on goes on in the same way."""
+
+    how: How
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What the search reports; "recall" once it was verified."""
 
 
 @dataclass(frozen=True)
@@ -108,3 +121,39 @@ def choose_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool)
 def exact_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) -> How:
     """An exact search."""
     return How("exact", exact_engine(settings, rates, work, gpu=gpu), CERTAIN_OVERSAMPLE)
+
+
+def aimed_recall(min_recall: float) -> float:
+    """What lists are tuned to on a sample: a little more than the least, for a sample is no proof."""
+    return min_recall + 0.4 * (1.0 - min_recall)
+
+
+def more_probes(probes: int, lists: int) -> int:
+    """The next number of lists to try."""
+    return min(2 * probes, lists)
+
+
+def after_recall(decision: Decision, recall: float, settings: SearchSettings, plain: How) -> Decision:
+    """What follows from the recall of a finished search over all shards.
+
+    Args:
+        plain: an exact search, which replaces a two-stage one that misses too much.
+
+    Returns:
+        The same way, with its recall; or another one, without: search again.
+
+    Raises:
+        ConfigError: the recall that is asked for is not reached though everything was read.
+    """
+    how, figures = decision.how, decision.figures
+    if recall >= (TWO_STAGE_RECALL if how.mode == "two_stage" else settings.min_recall):
+        return Decision(how, figures | {"recall": recall})
+    if how.mode == "two_stage":
+        return Decision(plain, figures | {"mode": "exact", "engine": plain.engine, "two_stage_recall": recall})
+    lists = int(figures["lists"])
+    if how.probes >= lists:
+        raise ConfigError(f"expected a recall of mining.search.min_recall = {settings.min_recall} of the approximate search, "
+                          f"found {recall:.4f} though all {lists} lists were read; set mining.search.mode = \"exact\", or a "
+                          f"higher mining.search.oversample (now {settings.oversample})")
+    probes = more_probes(how.probes, lists)
+    return Decision(replace(how, probes=probes), figures | {"probes": probes, "widened_at_recall": round(recall, 4)})

@@ -45,9 +45,9 @@ class ListEngine:
     """Reads the `probes` lists nearest each query, and as many more as it takes to find enough items."""
 
     def __init__(self, items_ND: F32, centroids_LD: F32, *, oversample: float) -> None:
-        self._centroids, self._oversample = centroids_LD, oversample
+        self._centroids, self._oversample = np.array(centroids_LD), oversample  # torch takes no read-only one
         self._step = max(1, CENTROID_SCORES // len(centroids_LD))
-        lists = np.concatenate([_products(items_ND[start : start + self._step], centroids_LD).argmax(axis=1)
+        lists = np.concatenate([_products(items_ND[start : start + self._step], self._centroids).argmax(axis=1)
                                 for start in range(0, len(items_ND), self._step)])
         self._positions = np.argsort(lists, kind="stable").astype(np.int64)
         self._counts = np.bincount(lists, minlength=len(centroids_LD)).astype(np.int64)

@@ -7,26 +7,36 @@ object, so an interrupted search repeats only the blocks that were running.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import ConfigError
 from cluster.resources import PoolSize
 from cluster.session import set_threads
 from cluster.tables import Part, load_vectors, part_name, read_part, vectors_to_column, write_part
 from mining.block_actor import SearchTask
-from mining.how import SMALL_PRODUCTS, How, Rates, Work, choose_how, estimates, exact_how
+from mining.how import (
+    FIRST_PROBES,
+    SMALL_PRODUCTS,
+    TWO_STAGE_RECALL,
+    Decision,
+    How,
+    Rates,
+    Work,
+    after_recall,
+    aimed_recall,
+    choose_how,
+    estimates,
+    exact_how,
+    more_probes,
+)
 from mining.ivf import SAMPLE_PER_LIST, train_centroids, usual_lists
 from mining.recall import recall_of, sample_blocks, sampled_parts
 from mining.settings import SearchSettings
 from mining.shards import QueryBlock, ShardRange
 from mining.waves import Job, Waves
-
-TWO_STAGE_RECALL = 0.999
-"""A two-stage search that finds less is done exactly instead."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +47,8 @@ class Searched:
     seconds: float
     """Searching time of the slowest shard of every block, added up."""
     figures: dict[str, Any]
-    """mode, engine, probes, recall and on how many queries, measured rates, estimated seconds."""
-
-
-@dataclass
-class _Decision:
-    """How to search, kept in storage so that a search that goes on goes on in the same way."""
-
-    how: How
-    figures: dict[str, Any] = field(default_factory=dict)
+    """Mode, engine, probes, recall and on how many queries, rates of the engines that were probed (1e9 pairs a second), estimated
+    seconds of each mode."""
 
 
 def search(
@@ -83,23 +86,18 @@ class _Driver:
             seconds += took
             if decision.how.mode == "exact" or "recall" in decision.figures:
                 break
-            recall = self._verify(decision.how)
-            wider = self._wider(decision, recall)
-            if wider is None:
-                decision.figures["recall"] = recall
-            else:
-                decision = wider
+            decision = self._verify(decision)
             self._keep(decision)
         self.waves.clear()
         return Searched(parts, seconds, decision.figures)
 
-    def _kept(self) -> _Decision | None:
+    def _kept(self) -> Decision | None:
         if not self._task.store.exists(self._note):
             return None
         note = self._task.store.read_json(self._note)
-        return _Decision(How(**note["how"]), note["figures"])
+        return Decision(How(**note["how"]), note["figures"])
 
-    def _keep(self, decision: _Decision) -> None:
+    def _keep(self, decision: Decision) -> None:
         self._task.store.write_json(self._note, {"how": asdict(decision.how), "figures": decision.figures})
 
     def _blocks_as(self, how: How) -> tuple[list[Part], float]:
@@ -114,7 +112,7 @@ class _Driver:
         parts |= {part.path: part for part in written}
         return [parts[targets[block.index]] for block in self._blocks], seconds
 
-    def _decide(self) -> _Decision:
+    def _decide(self) -> Decision:
         """Which mode and engine: by what is set, or by measured rates and counts."""
         queries = sum(len(block.query_rows) for block in self._blocks)
         work = Work(queries, self._shards[-1].stop, len(self.waves.first))
@@ -124,7 +122,8 @@ class _Driver:
             how = exact_how(self._settings, {}, work, gpu=gpu)
         figures: dict[str, Any] = {}
         if rates:
-            figures["probe"] = {name: round(work.queries * work.items / rate.seconds(work.queries, work.items) / 1e9, 4)
+            pairs = work.queries * work.items
+            figures["probe"] = {name: float(f"{pairs / rate.seconds(work.queries, work.items) / 1e9:.3g}")
                                 for name, rate in rates.items()}
             figures["estimated_seconds"] = {mode: round(seconds, 1) for mode, seconds in
                                             estimates(self._settings, rates, work, gpu=gpu).items()}
@@ -132,12 +131,12 @@ class _Driver:
             how, tuned = self._tune(how, rates, work)
             figures |= tuned
         figures |= {"mode": how.mode, "engine": how.engine, "probes": how.probes}
-        decision = _Decision(how, figures)
+        decision = Decision(how, figures)
         self._keep(decision)
         return decision
 
     def _rates(self, work: Work) -> Rates:
-        """Giga-pairs a second are only worth measuring where the search takes a while and there is a choice."""
+        """The engines' rates, where the search takes a while and there is a choice; else none."""
         small = work.queries * work.items < SMALL_PRODUCTS or not self._task.num_hits
         if small or (self._settings.mode == "exact" and self._settings.engine != "auto"):
             return {}
@@ -147,23 +146,21 @@ class _Driver:
         """Accept a two-stage search or find the number of lists to read, on a sample against the shards of the first wave."""
         tune, _ = sample_blocks(self._blocks, self._settings.recall_queries)
         exact = exact_how(self._settings, rates, work, gpu=bool(self._pool.gpus))
-        (truth,) = self.waves.hits(tune, [exact], first_only=True)
         if how.mode == "two_stage":
-            recall = recall_of(self.waves.hits(tune, [how], first_only=True)[0].rows, truth.rows)
+            recall = recall_of(*(hits.rows for hits in self.waves.hits(tune, [how, exact], first_only=True)))
             return (how if recall >= TWO_STAGE_RECALL else exact), {"two_stage_recall": recall}
+        (truth,) = self.waves.hits(tune, [exact], first_only=True)
         centroids, lists = self._centroids(work)
         how = replace(how, centroids=centroids)
-        # a sample is no proof: ask for a little more than the least
-        aim = self._settings.min_recall + 0.4 * (1.0 - self._settings.min_recall)
         tried: dict[str, float] = {}
-        probes = min(4, lists)
+        probes = min(FIRST_PROBES, lists)
         while True:
             how = replace(how, probes=probes)
             recall = recall_of(self.waves.hits(tune, [how], first_only=True)[0].rows, truth.rows)
             tried[str(probes)] = round(recall, 4)
-            if recall >= aim or probes == lists:
+            if recall >= aimed_recall(self._settings.min_recall) or probes == lists:
                 return how, {"lists": lists, "recall_by_probes": tried}
-            probes = min(2 * probes, lists)
+            probes = more_probes(probes, lists)
 
     def _centroids(self, work: Work) -> tuple[str, int]:
         """(address, how many): trained in one task with an actor's CPUs, unless they are there."""
@@ -176,33 +173,13 @@ class _Driver:
             ray.get(remote.remote(self._task, lists, self._seed, self._pool.cpus, path))
         return path, read_part(self._task.store, path).num_rows
 
-    def _verify(self, how: How) -> float:
-        """Recall against exact search of all shards, on queries that nothing was tuned on."""
+    def _verify(self, decision: Decision) -> Decision:
+        """Measure recall against exact search of all shards, on queries that nothing was tuned on."""
         _, sample = sample_blocks(self._blocks, self._settings.recall_queries)
-        found, truth = self.waves.hits(sample, [how, self._plain()])
-        return recall_of(found.rows, truth.rows)
-
-    def _plain(self) -> How:
-        return How("exact", "torch" if self._pool.gpus else "faiss")
-
-    def _wider(self, decision: _Decision, recall: float) -> _Decision | None:
-        """What to do instead if the recall is too low; None: it is not."""
-        how, figures = decision.how, dict(decision.figures)
-        if how.mode == "two_stage":
-            if recall >= TWO_STAGE_RECALL:
-                return None
-            plain = self._plain()
-            return _Decision(plain, figures | {"mode": "exact", "engine": plain.engine, "two_stage_recall": recall})
-        if recall >= self._settings.min_recall:
-            return None
-        lists = int(figures["lists"])
-        if how.probes >= lists:
-            raise ConfigError(f"expected a recall of mining.search.min_recall = {self._settings.min_recall} of the "
-                              f"approximate search, found {recall:.4f} though all {lists} lists were read; set "
-                              f"mining.search.mode = \"exact\", or a higher mining.search.oversample (now "
-                              f"{self._settings.oversample})")
-        probes = min(2 * how.probes, lists)
-        return _Decision(replace(how, probes=probes), figures | {"probes": probes, "widened_at_recall": round(recall, 4)})
+        plain = How("exact", "torch" if self._pool.gpus else "faiss")
+        recall = recall_of(*(hits.rows for hits in self.waves.hits(sample, [decision.how, plain])))
+        measured = Decision(decision.how, decision.figures | {"recall_queries": len(sample.query_rows)})
+        return after_recall(measured, recall, self._settings, plain)
 
 
 def _train(task: SearchTask, lists: int, seed: int, threads: int, path: str) -> None:

@@ -96,9 +96,8 @@ class Waves:
         return [part for part, _ in written], seconds + sum(took for _, took in written)
 
     def clear(self) -> None:
-        """Remove what waited between waves; every job must be written."""
-        if len(self._waves) > 1:
-            self._task.store.delete(f"{self._task.folder}/waves")
+        """Remove what waited between waves, of this search or of one that was interrupted; every job must be written."""
+        self._task.store.delete(f"{self._task.folder}/waves")
 
     def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How) -> list[Any]:
         return [holder.search.remote(rows, loaded, how) for holder, rows in zip(self._holders, wave, strict=False)]

@@ -152,6 +152,17 @@ def test_toml_reads_back_as_the_same_config(text: str, key: str, number: float) 
     assert parse_config(tomllib.loads(to_toml(config)), source="test") == config
 
 
+@pytest.mark.parametrize("mining", [
+    {"relative_margin": "off"}, {"relative_margin": "off", "absolute_margin": 0.1},
+    {"target_discard_rate": 0.3}, {"sources": [{"kind": "model"}, {"kind": "bm25", "share": 0.5}]},
+    {"teacher": {"model": "organisation/reranker", "relative_margin": "off", "max_score": 0.1}},
+    {"search": {"mode": "ivf", "lists": 16}, "choose": "softmax", "popularity": "sales"},
+])
+def test_toml_keeps_what_is_switched_off_in_mining(mining: dict[str, Any]) -> None:
+    config = parse_config(values() | {"mining": mining}, source="test")
+    assert parse_config(tomllib.loads(to_toml(config)), source="test") == config
+
+
 def test_remote_cluster_gets_no_local_paths(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"another machine.*data\.corpus = {tmp_path}/corpus.parquet.*s3://"):
         submit_run(write_config(tmp_path, "."), [], address=REMOTE)

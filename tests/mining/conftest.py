@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.storage import Store
-from cluster.tables import F32, Part, vectors_to_column, write_part
+from cluster.tables import F32, Part, read_part, vectors_to_column, write_part
 from mining.block_actor import SearchTask
 
 
@@ -75,3 +76,107 @@ def make_world(root: Path, *, items: int = 70, queries: int = 50, dimension: int
 def new_world(tmp_path: Path) -> Callable[..., World]:
     """Makes a run in the test's own folder."""
     return lambda **options: make_world(tmp_path / "run", **options)
+
+
+@pytest.fixture
+def slow_search() -> Callable[..., pa.Table]:
+    """Searches a world one pair at a time."""
+    return search_slowly
+
+
+def search_slowly(world: World, num_hits: int, *, exclude_known: bool = False, also: list[list[int]] | None = None) -> pa.Table:
+    """What a search writes: every product in float64, everything ranked, known items dropped on the way to the K-th."""
+    groups = pa.concat_tables([read_part(world.store, part.path, ["group_code"]) for part in world.corpus])
+    columns: dict[str, list[Any]] = {name: [] for name in (
+        "query_row", "also_rows", "also_scores", "item_rows", "scores", "label_rows", "label_scores", "excluded")}
+    for query, vector in enumerate(world.query_matrix):
+        products = (vector.astype(np.float64) * world.item_matrix.astype(np.float64)).sum(axis=1).astype(np.float32)
+        judged = {item: score for (owner, item), score in world.judged.items() if owner == query}
+        known = known_slowly(judged, groups["group_code"].to_pylist()) if exclude_known else set()
+        best, left_out = [], 0
+        for row in sorted(range(len(products)), key=lambda row: (-products[row], row)):
+            if len(best) == num_hits:
+                break
+            left_out += row in known
+            best += [] if row in known else [row]
+        lists = {"also": also[query] if also else [], "label": list(judged)}
+        for name, rows in lists.items():
+            columns[f"{name}_rows"].append(rows)
+            columns[f"{name}_scores"].append(products[np.array(rows, int)].tolist())
+        for name, value in zip(("query_row", "item_rows", "scores", "excluded"), (query, best, products[best].tolist(), left_out),
+                               strict=True):
+            columns[name].append(value)
+    kinds = {"query_row": pa.int64(), "excluded": pa.int32()} | {
+        name: pa.list_(pa.int64() if name.endswith("rows") else pa.float32()) for name in columns if name not in (
+            "query_row", "excluded")}
+    wanted = [name for name in columns if also or not name.startswith("also")]
+    return pa.table({name: pa.array(columns[name], kinds[name]) for name in wanted})
+
+
+def known_slowly(judged: dict[int, int], groups: list[int]) -> set[int]:
+    """Relevant items and their group mates, but for what was judged irrelevant."""
+    relevant = {item for item, score in judged.items() if score > 0}
+    mates = {item for item, group in enumerate(groups) if group >= 0 and group in {groups[other] for other in relevant}}
+    return {item for item in relevant | mates if judged.get(item, 1) > 0}
+
+
+class Stopped(Exception):  # noqa: N818  as a SIGKILL would
+    """The driver ends here."""
+
+
+class HereRay:
+    """Ray's calls that a search uses, run at once in this process."""
+
+    Stopped = Stopped
+
+    def __init__(self) -> None:
+        self.searches: list[tuple[int, int]] = []
+        """(first row of the shard, first query of the block) of all that was searched."""
+        self.stop_before: int | None = None
+        """Raise Stopped before this search, counted from 0."""
+
+    def remote(self, made: Any) -> Any:
+        return HereRemote(self, made)
+
+    def get(self, value: Any) -> Any:
+        return value
+
+    def kill(self, actor: Any) -> None:
+        """Nothing holds on to it."""
+
+    def note(self, method: str, args: Sequence[Any]) -> None:
+        if method == "search":
+            if len(self.searches) == self.stop_before:
+                raise Stopped
+            self.searches.append((args[0].start, int(args[1].query_rows[0])))
+
+
+class HereRemote:
+    def __init__(self, ray: HereRay, made: Any, method: str = "") -> None:
+        self._ray, self._made, self._method = ray, made, method
+
+    def options(self, **_: Any) -> HereRemote:
+        return self
+
+    def remote(self, *args: Any) -> Any:
+        self._ray.note(self._method, args)
+        result = self._made(*args)
+        return HereActor(self._ray, result) if isinstance(self._made, type) else result
+
+
+class HereActor:
+    def __init__(self, ray: HereRay, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+
+    def __getattr__(self, method: str) -> HereRemote:
+        return HereRemote(self._ray, getattr(self._actor, method), method)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> HereRay:
+    """Searches run their actors in this process, on its threads as they are."""
+    ray = HereRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    for module in ("search", "shard_actor", "block_actor"):
+        monkeypatch.setattr(f"mining.{module}.set_threads", lambda count: None)
+    return ray
