@@ -27,36 +27,31 @@ import pyarrow.parquet as pq
 
 from benchmarks.machine import emit
 
+OFF = "mining.relative_margin=off"
+LOWEST, HIGHEST = "mining.margin_reference=lowest", "mining.margin_reference=highest"
 SETTINGS: dict[str, list[str]] = {
-    "no cut": ["mining.relative_margin=off"],
-    "relative 0.95 of the lowest positive": [],
-    "relative 0.95 of the mean positive": ["mining.margin_reference=mean"],
-    "relative 0.95 of the highest positive": ["mining.margin_reference=highest"],
-    "relative 0.90 of the lowest positive": ["mining.relative_margin=0.10"],
-    "relative 0.80 of the lowest positive": ["mining.relative_margin=0.20"],
-    "relative 0.90 of the mean positive": ["mining.relative_margin=0.10", "mining.margin_reference=mean"],
-    "relative 0.80 of the mean positive": ["mining.relative_margin=0.20", "mining.margin_reference=mean"],
-    "absolute margin 0.05": ["mining.relative_margin=off", "mining.absolute_margin=0.05"],
-    "absolute margin 0.10": ["mining.relative_margin=off", "mining.absolute_margin=0.10"],
-    "absolute margin 0.20": ["mining.relative_margin=off", "mining.absolute_margin=0.20"],
-    "absolute margin 0.05 from the mean positive": ["mining.relative_margin=off", "mining.absolute_margin=0.05",
-                                                    "mining.margin_reference=mean"],
-    "calibrated: drop 50 %, mean positive": ["mining.relative_margin=off", "mining.target_discard_rate=0.5",
-                                             "mining.margin_reference=mean"],
-    "below the median positive": ["mining.relative_margin=off", "mining.positive_quantile=0.5"],
-    "below the lowest 10 % of positives": ["mining.relative_margin=off", "mining.positive_quantile=0.1"],
-    "skip the first 10": ["mining.relative_margin=off", "mining.skip_first=10"],
+    "no cut": [OFF],
+    "relative 0.95 of the lowest positive": [LOWEST],
+    "relative 0.95 of the mean positive": [],
+    "relative 0.95 of the highest positive": [HIGHEST],
+    "relative 0.90 of the mean positive": ["mining.relative_margin=0.10"],
+    "relative 0.80 of the mean positive": ["mining.relative_margin=0.20"],
+    "absolute margin 0.05 from the lowest positive": [OFF, LOWEST, "mining.absolute_margin=0.05"],
+    "absolute margin 0.05 from the mean positive": [OFF, "mining.absolute_margin=0.05"],
+    "absolute margin 0.10 from the lowest positive": [OFF, LOWEST, "mining.absolute_margin=0.10"],
+    "calibrated: drop 50 %, mean positive": [OFF, "mining.target_discard_rate=0.5"],
+    "below the median positive": [OFF, "mining.positive_quantile=0.5"],
+    "below the lowest 10 % of positives": [OFF, "mining.positive_quantile=0.1"],
+    "skip the first 10": [OFF, "mining.skip_first=10"],
 }
 
 
 def teacher_settings(folder: str, kind: str) -> dict[str, list[str]]:
     """A second model that says which survivors are relevant after all, alone and with the relative cut."""
     teacher = [f"mining.teacher.model={folder}", f"mining.teacher.kind={kind}", "mining.teacher.depth=128"]
-    mean = "mining.margin_reference=mean"
-    return {"teacher 0.95, lowest positive": ["mining.relative_margin=off", *teacher],
-            "teacher 0.95, mean positive": ["mining.relative_margin=off", mean, *teacher],
-            "teacher 0.80, mean positive": ["mining.relative_margin=off", mean, "mining.teacher.relative_margin=0.2", *teacher],
-            "teacher 0.80 and relative 0.95, mean positive": [mean, "mining.teacher.relative_margin=0.2", *teacher]}
+    strict = [*teacher, "mining.teacher.relative_margin=0.2"]
+    return {"teacher 0.95, lowest positive": [OFF, LOWEST, *teacher], "teacher 0.95, mean positive": [OFF, *teacher],
+            "teacher 0.80, mean positive": [OFF, *strict], "teacher 0.80 and relative 0.95, mean positive": strict}
 
 
 Pairs = set[tuple[str, str]]

@@ -118,8 +118,9 @@ class MiningSettings(BaseModel):
     labels that are known to be complete."""
     absolute_margin: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
     """Drop a candidate that scores above s - margin (NV-Retriever's TopK-MarginPos)."""
-    margin_reference: Literal["lowest", "mean", "highest"] = "lowest"
-    """Which of several relevant items of a query is s."""
+    margin_reference: Literal["lowest", "mean", "highest"] = "mean"
+    """Which of several relevant items of a query is s. The lowest is the rule of NV-Retriever and sentence-transformers, but
+    where a query has many, it leaves hardly any candidate (docs/mining.md)."""
     target_discard_rate: Share | None = None
     """Find the relative margin that drops this share of the candidates, in place of relative_margin: a fixed margin means
     something else for every model."""

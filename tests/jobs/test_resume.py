@@ -110,7 +110,7 @@ def test_a_run_killed_inside_every_stage_ends_like_an_undisturbed_one(tmp_path: 
     inside = {
         "embed": some("embeddings/*/corpus/part-*.parquet", "baseline-hits.json"),
         "train": some("rounds/00/train/*/engine/state.json", "round-00-train.json"),
-        "search": some("rounds/01/hits-train/*/*/part-*.parquet", "round-01-search.json"),
+        "search": some("rounds/01/hits-train/*/*/*/part-*.parquet", "round-01-search.json"),
         "mine": (root / "commits/round-01-search.json").exists,
         "evaluate": (root / "commits/round-01-hits.json").exists,
     }

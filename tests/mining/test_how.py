@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from mining.how import LIKELY_SHARE, SHORT_S, How, Rate, Work, choose_how, estimates, exact_engine, exact_how
+from cluster.errors import ConfigError
+from mining.how import (
+    LIKELY_SHARE,
+    SHORT_S,
+    Decision,
+    How,
+    Rate,
+    Work,
+    after_recall,
+    aimed_recall,
+    choose_how,
+    estimates,
+    exact_engine,
+    exact_how,
+    more_probes,
+)
 from mining.ivf import SAMPLE_PER_LIST, TRAINING_ROUNDS
 from mining.settings import SearchSettings
 
@@ -103,3 +118,38 @@ def test_a_mode_set_by_hand_is_taken_whatever_it_costs(rates: dict[str, Rate], m
     for work in (Work(10, 10, 1), Work(10**7, 10**8, 3)):
         got = choose_how(settings, rates, work, gpu=False)
         assert got == (want or How("exact", "int8" if rates else "faiss", 2.0))
+
+
+IVF = Decision(How("ivf", "int8", 1.25, probes=8, centroids="c"), {"lists": 20, "mode": "ivf", "probes": 8})
+TWO_STAGE = Decision(How("two_stage", "int8", 1.25), {"mode": "two_stage", "engine": "int8"})
+PLAIN = How("exact", "torch")
+
+
+def test_lists_are_tuned_to_a_little_more_than_the_least() -> None:
+    assert [aimed_recall(least) for least in (0.0, 0.5, 0.95, 1.0)] == pytest.approx([0.4, 0.7, 0.97, 1.0])
+    assert [more_probes(probes, 20) for probes in (4, 8, 16, 20)] == [8, 16, 20, 20]
+
+
+def test_a_recall_that_is_high_enough_ends_the_search() -> None:
+    settings = SearchSettings(min_recall=0.9)
+    assert after_recall(IVF, 0.9, settings, PLAIN) == Decision(IVF.how, IVF.figures | {"recall": 0.9})
+    assert after_recall(TWO_STAGE, 0.999, settings, PLAIN) == Decision(TWO_STAGE.how, TWO_STAGE.figures | {"recall": 0.999})
+
+
+def test_a_two_stage_search_that_misses_too_much_is_followed_by_an_exact_one() -> None:
+    got = after_recall(TWO_STAGE, 0.998, SearchSettings(min_recall=0.5), PLAIN)
+    assert got == Decision(PLAIN, {"mode": "exact", "engine": "torch", "two_stage_recall": 0.998})
+
+
+def test_lists_that_miss_too_much_are_doubled_until_all_are_read() -> None:
+    settings, decision = SearchSettings(min_recall=0.9), IVF
+    probes = []
+    while decision.how.probes < 20:
+        decision = after_recall(decision, 0.89, settings, PLAIN)
+        probes.append(decision.how.probes)
+        assert (decision.figures["probes"], decision.figures["widened_at_recall"]) == (probes[-1], 0.89)
+        assert "recall" not in decision.figures  # it is searched again
+        assert (decision.how.mode, decision.how.centroids) == ("ivf", "c")
+    assert probes == [16, 20]
+    with pytest.raises(ConfigError, match=r"min_recall = 0.9 .* found 0.8900 though all 20 lists were read; set .*\"exact\""):
+        after_recall(decision, 0.89, settings, PLAIN)
