@@ -158,3 +158,44 @@ def test_excluded_items_are_no_hits_and_cost_no_other_query_its_hits(engine: Eng
         assert rows[query, : len(want)].tolist() == want.tolist()
         assert (rows[query, len(want) :] == -1).all()
     assert np.array_equal(np.isneginf(scores), rows < 0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_hits_are_the_same_however_few_candidates_fit_into_memory(engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, items = unit((40, 12), 18), unit((300, 12), 19)
+    items[50:250] = items[50]  # ties, so that the search is widened
+    known = Lists(np.arange(41, dtype=np.int64) * 2, np.tile([7, 60], 40))
+    want = exact_topk(queries, Shard(items, engine), 20, known)
+    for most in (1, 700):
+        monkeypatch.setattr("mining.topk.MOST_PROPOSED", most)
+        got = exact_topk(queries, Shard(items, engine), 20, known)
+        assert [found.tobytes() for found in got] == [found.tobytes() for found in want]
+
+
+class Listening(FaissEngine):
+    """Keeps what it was told."""
+
+    heard: float | None = None
+
+    def learn(self, unsettled: float) -> None:
+        self.heard = unsettled
+
+
+@pytest.mark.parametrize("crowded", [0, 2])
+def test_an_engine_does_not_learn_from_queries_that_know_unusually_many_items(crowded: int) -> None:
+    queries, items = unit((30, 16), 20), unit((2000, 16), 21)
+    _, nearest = slow_topk(queries, items, 500)
+    counts = np.where(np.arange(30) < crowded, 500, 1)
+    known = Lists(np.concatenate([[0], np.cumsum(counts)]), np.concatenate(
+        [np.sort(nearest[query, :count]) for query, count in enumerate(counts)]))
+    engine = Listening(items)
+    exact_topk(queries, Shard(items, engine), 10, known)
+    assert engine.heard == 0.0
+
+
+def test_an_engine_learns_which_share_of_the_queries_it_left_open() -> None:
+    items = np.zeros((200, 4), np.float32)
+    items[:100, 0], items[100:, 1] = 1.0, np.linspace(0.1, 1.0, 100)
+    engine = Listening(items)  # a hundred ties for the first query, none for the three others
+    exact_topk(np.eye(4, dtype=np.float32)[[0, 1, 1, 1]], Shard(items, engine), 10)
+    assert engine.heard == 0.25
