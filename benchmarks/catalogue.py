@@ -11,7 +11,7 @@ import pyarrow as pa
 from benchmarks.vectors import Topics
 from cluster.storage import Store
 from cluster.tables import F32, Part, part_name, vectors_to_column, write_part
-from mining.block_actor import SearchTask
+from mining.search.block_actor import SearchTask
 
 PART_ROWS = 16_384
 

@@ -29,14 +29,14 @@ from benchmarks import catalogue
 from benchmarks.catalogue import Catalogue, float_vectors
 from benchmarks.machine import emit, paired
 from cluster.tables import F32
-from mining.block_actor import BlockActor
-from mining.engines import make_engine
-from mining.how import How
 from mining.negatives import MineTask, load_side, mine_block
+from mining.search.block_actor import BlockActor
+from mining.search.engines import make_engine
+from mining.search.how import How
+from mining.search.shard_actor import ShardActor
+from mining.search.shards import plan_blocks, plan_shards
+from mining.search.topk import Shard, exact_topk
 from mining.settings import MiningSettings, Rule
-from mining.shard_actor import ShardActor
-from mining.shards import plan_blocks, plan_shards
-from mining.topk import Shard, exact_topk
 
 Row = dict[str, Any]
 FILTERS: dict[str, Any] = {
@@ -171,19 +171,22 @@ def case_pipeline(runs: int, items: int, queries: int) -> list[Row]:
             settings = MiningSettings(num_hits=num_hits, num_negatives=32, **FILTERS)
             steps: dict[str, dict[str, float]] = {}
 
-            def whole(name: str, how: How, num_hits: int = num_hits, settings: MiningSettings = settings,
+            def whole(name: str, how: How, shards: int, num_hits: int = num_hits, settings: MiningSettings = settings,
                       steps: dict[str, dict[str, float]] = steps) -> Callable[[], None]:
                 def work() -> None:
-                    steps[name] = pipeline(data, num_hits, how, f"out-{name}", shards=2, settings=settings)
+                    took = pipeline(data, num_hits, how, f"out-{name}-{shards}", shards=shards, settings=settings)
+                    steps[f"{name}, {shards} shard{'s' if shards > 1 else ''}"] = took
                 return work
 
             works = {"floor": lambda: product(queries_QD, items_ND),
                      "faiss.knn": lambda k=num_hits: faiss.knn(queries_QD, items_ND, k, metric=faiss.METRIC_INNER_PRODUCT),
-                     **{f"exact ({name})": whole(name, how) for name, how in EXACT_WAYS.items()},
-                     "two-stage": whole("two-stage", TWO_STAGE)}
+                     **{f"exact ({name}), 1 shard": whole(name, how, 1) for name, how in EXACT_WAYS.items()},
+                     "exact (int8), 2 shards": whole("int8", EXACT_WAYS["int8"], 2),
+                     "two-stage, 1 shard": whole("two-stage", TWO_STAGE, 1),
+                     "two-stage, 2 shards": whole("two-stage", TWO_STAGE, 2)}
             took = paired(works, runs)
             for name in [name for name in works if name not in ("floor", "faiss.knn")]:
-                inner = steps[name.removeprefix("exact (").removesuffix(")")]
+                inner = steps[name.removeprefix("exact (").replace(")", "")]
                 for peer in ("floor", "faiss.knn"):
                     rows.append(_row(f"pipeline K={num_hits} {name}", took[name], peer, took[peer], took["floor"])
                                 | {step: round(seconds, 2) for step, seconds in inner.items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,8 +59,8 @@ def case_peer(runs: int, items: int, queries: int) -> list[dict[str, Any]]:
         def ours(how: Any) -> Callable[[], Any]:
             return lambda: mining.pipeline(data, NUM_HITS, how, f"out-{how.mode}-{how.engine}", shards=1, settings=settings)
 
-        items_ND = load_vectors(data.store, data.item_vectors)
-        queries_QD = load_vectors(data.store, data.query_vectors)
+        items_ND = load_vectors(data.store, data.item_vectors).copy()  # torch takes no read-only array
+        queries_QD = load_vectors(data.store, data.query_vectors).copy()
         works = {"floor": lambda: mining.product(queries_QD, items_ND),
                  "sentence-transformers": lambda: peer(use_faiss=False),
                  "sentence-transformers with FAISS": lambda: peer(use_faiss=True),
@@ -72,6 +72,7 @@ def case_peer(runs: int, items: int, queries: int) -> list[dict[str, Any]]:
 
 
 def _peer(data: Any) -> Callable[..., Any]:
+    os.environ["TQDM_DISABLE"] = "1"
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
@@ -93,5 +94,3 @@ def _peer(data: Any) -> Callable[..., Any]:
 
     return work
 
-
-__all__ = ["GivenVectors", "Path", "case_peer"]

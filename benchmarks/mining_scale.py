@@ -47,9 +47,9 @@ def _ray() -> Any:
 
 def _searched(data: Any, mode: str, engine: str, folder: str) -> dict[str, Any]:
     from cluster.resources import PoolSize
-    from mining.search import search
+    from mining.search.driver import search
+    from mining.search.shards import plan_blocks, plan_shards
     from mining.settings import SearchSettings
-    from mining.shards import plan_blocks, plan_shards
 
     shards = plan_shards(data.num_items, shards=None, actors=1, shard_rows=1_000_000)
     blocks = plan_blocks(np.arange(data.num_queries), 4096)

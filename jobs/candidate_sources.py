@@ -10,10 +10,10 @@ from cluster.tables import Part
 from jobs.context import Context
 from jobs.stage_0_ingest import Ingested
 from jobs.stage_2_search import rows_of_split, search_queries
-from mining.bm25 import Bm25Task, search_words
 from mining.candidates import ExtraParts
-from mining.pairs import PairsTask, write_pairs
-from mining.shards import plan_blocks
+from mining.search.shards import plan_blocks
+from mining.sources.bm25 import Bm25Task, search_words
+from mining.sources.pairs import PairsTask, write_pairs
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from cluster.commits import Commit, Outcome
 from jobs.context import Context
 from jobs.mining_markdown import markdown
 from jobs.stage_0_ingest import Ingested
-from mining.describe import DescribeTask, describe
-from mining.report import Counts, percentiles
+from mining.report.counts import Counts, percentiles
+from mining.report.describe import DescribeTask, describe
 from mining.settings import MiningSettings
 
 MANY_SHORT = 0.2

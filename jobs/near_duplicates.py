@@ -13,10 +13,10 @@ from jobs.context import Context
 from jobs.stage_0_ingest import Ingested
 from jobs.stage_1_embed import base_model, embed_model
 from jobs.stage_2_search import rows_of_split
-from mining.block_actor import SearchTask
-from mining.near import NEIGHBOURS, find_near
-from mining.search import search
-from mining.shards import plan_blocks, plan_shards
+from mining.search.block_actor import SearchTask
+from mining.search.driver import search
+from mining.search.shards import plan_blocks, plan_shards
+from mining.sources.near import NEIGHBOURS, find_near
 
 
 def near_duplicates(context: Context, ingested: Ingested, *, split: str) -> Commit | None:

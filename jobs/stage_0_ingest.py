@@ -19,9 +19,9 @@ from jobs.context import Context
 from jobs.ingest.data import Sources, ingest_tables
 from jobs.ingest.models import make_base, tokenise_parts
 from jobs.ingest.sources import fingerprint
-from mining.attributes import check_popularity, check_rules
-from mining.confusion import check_confusion
-from mining.shards import plan_shards
+from mining.choice.attributes import check_popularity, check_rules
+from mining.report.confusion import check_confusion
+from mining.search.shards import plan_shards
 
 
 @dataclass(frozen=True)

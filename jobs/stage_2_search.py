@@ -14,10 +14,10 @@ from cluster.resources import search_pool
 from cluster.tables import I64, Part, read_part
 from jobs.context import Context
 from jobs.stage_0_ingest import Ingested
-from mining.block_actor import SearchTask
-from mining.search import search
+from mining.search.block_actor import SearchTask
+from mining.search.driver import search
+from mining.search.shards import plan_blocks, plan_shards
 from mining.settings import SearchSettings
-from mining.shards import plan_blocks, plan_shards
 
 
 def search_queries(

@@ -18,8 +18,8 @@ from eval.significance import paired_bootstrap
 from eval.verdict import verdict
 from jobs.context import Context
 from jobs.stage_0_ingest import Ingested
-from mining.attributes import Attribute
 from mining.candidates import dense_hits
+from mining.choice.attributes import Attribute
 
 
 def evaluate(context: Context, ingested: Ingested, hits: Commit, *, name: str, folder: str, split: str, number: int,

@@ -16,11 +16,11 @@ from jobs.stage_0_ingest import Ingested, folder_fingerprint, in_worker, tokenis
 from jobs.stage_1_embed import base_model, embed_model
 from jobs.stage_2_search import rows_of_split, search_queries
 from mining.negatives import MineTask
-from mining.read_pairs import ReadTask, read_pairs
+from mining.search.shards import plan_blocks
 from mining.settings import TeacherSettings
-from mining.shards import plan_blocks
-from mining.teacher import depth_of
-from mining.teacher_pairs import cut_as, write_pairs
+from mining.teacher.cut import depth_of
+from mining.teacher.pairs import cut_as, write_pairs
+from mining.teacher.reading import ReadTask, read_pairs
 from training.encoders.cross_encoder import MakeCrossEncoder
 from training.settings import EncoderSettings
 

@@ -17,7 +17,7 @@ from cluster.errors import ArtifactError
 from cluster.labels import Labels, gather_csr
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, lists_to_csr, parts_between, read_part
-from mining.fuse import Fused, fuse, look_up
+from mining.sources.fuse import Fused, fuse, look_up
 
 SOURCES = ("model", "baseline", "bm25", "earlier", "judged")
 """What a source code stands for. "judged" is no source of candidates: a person judged the item irrelevant."""

@@ -14,16 +14,16 @@ import pyarrow as pa
 from cluster.labels import Labels
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, csr_to_lists, part_name, read_parts, write_part
-from mining.attributes import Attribute
-from mining.calibrate import Histogram, block_histogram
 from mining.candidates import SOURCES, Candidates, ExtraParts, judged_of, load_candidates, relevant_scores
-from mining.choose import Chosen, choose, popularity_log_weights
-from mining.earlier import Earlier, first_rounds, load_earlier
-from mining.filters import Cuts, Filtered, apply_filters, filters_before_cuts
-from mining.near import Near, near_of_block, read_near
-from mining.report import Counts, count_block
+from mining.choice.attributes import Attribute
+from mining.choice.calibrate import Histogram, block_histogram
+from mining.choice.choose import Chosen, choose, popularity_log_weights
+from mining.choice.filters import Cuts, Filtered, apply_filters, filters_before_cuts
+from mining.report.counts import Counts, count_block
 from mining.settings import MiningSettings
-from mining.teacher import attach, read_scored
+from mining.sources.earlier import Earlier, first_rounds, load_earlier
+from mining.sources.near import Near, near_of_block, read_near
+from mining.teacher.cut import attach, read_scored
 
 I32 = npt.NDArray[np.int32]
 

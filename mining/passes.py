@@ -12,9 +12,9 @@ import numpy as np
 
 from cluster.session import set_threads
 from cluster.tables import Part
-from mining.calibrate import Histogram, needs_calibration, resolve_cuts
+from mining.choice.calibrate import Histogram, needs_calibration, resolve_cuts
 from mining.negatives import MineTask, calibration_of_block, load_side, mine_block
-from mining.report import Counts
+from mining.report.counts import Counts
 
 
 def with_cuts(task: MineTask, *, retries: int) -> MineTask:

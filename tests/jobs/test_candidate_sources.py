@@ -23,9 +23,9 @@ from jobs.plan import stage_names
 from jobs.stage_0_ingest import Ingested
 from jobs.stage_2_search import search_queries
 from jobs.stage_3_mine import mine_round
-from mining.bm25 import WordIndex
 from mining.candidates import SOURCES, load_candidates
 from mining.negatives import MineTask, load_side
+from mining.sources.bm25 import WordIndex
 
 ITEMS, QUERIES, HITS, NEGATIVES = 80, 30, 12, 6
 SHARES = {"model": 0.4, "baseline": 0.3, "bm25": 0.2, "earlier": 0.1}

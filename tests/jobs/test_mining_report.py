@@ -9,7 +9,7 @@ import pytest
 
 from jobs.mining_markdown import markdown, plain, waterfall
 from jobs.mining_report import summarise, warnings
-from mining.report import Counts
+from mining.report.counts import Counts
 from mining.settings import MiningSettings
 
 SETTINGS = MiningSettings(num_negatives=10)

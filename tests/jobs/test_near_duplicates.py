@@ -10,7 +10,7 @@ import pytest
 from cluster.commits import Commit, Ledger
 from cluster.storage import Store
 from cluster.tables import read_parts
-from mining.near import NEIGHBOURS
+from mining.sources.near import NEIGHBOURS
 
 pytestmark = pytest.mark.cluster
 

@@ -12,7 +12,7 @@ import pytest
 from cluster.commits import Commit, Ledger
 from cluster.storage import StorageSettings, Store
 from cluster.tables import read_parts
-from mining.teacher import Pairs
+from mining.teacher.cut import Pairs
 
 QUERIES, ITEMS = 12, 40
 PairScores = dict[tuple[int, int], float]
@@ -75,8 +75,8 @@ def check_negatives(case: Any, scores: PairScores, margin: float) -> None:
     """No negative scores above the teacher's limit, and no better candidate within it was left out."""
     for row in table_of(case, "mine", "negatives").to_pylist():
         query = row["query_row"]
-        lowest = min(scores[query, item] for item in row["positive_rows"])
-        limit = lowest - abs(lowest) * margin
+        mean = np.mean([scores[query, item] for item in row["positive_rows"]])  # mining.margin_reference
+        limit = mean - abs(mean) * margin
         given = {item: negative["teacher_score"] for item, negative in zip(row["negative_rows"], row["negatives"], strict=True)}
         assert all(scores[query, item] == pytest.approx(score, abs=1e-6) and score <= limit + 1e-6
                    for item, score in given.items())

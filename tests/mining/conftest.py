@@ -14,7 +14,7 @@ import pytest
 
 from cluster.storage import Store
 from cluster.tables import F32, Part, read_part, vectors_to_column, write_part
-from mining.block_actor import SearchTask
+from mining.search.block_actor import SearchTask
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import pytest
 from cluster.labels import Labels
 from cluster.resources import ClusterSize
 from cluster.tables import Part, part_name, read_part, read_parts
-from mining.block_actor import BlockActor, BlockHits
 from mining.candidates import dense_hits
 from mining.negatives import MineTask, load_side, mine_block
 from mining.passes import mine
-from mining.report import Counts
+from mining.report.counts import Counts
+from mining.search.block_actor import BlockActor, BlockHits
+from mining.search.shards import plan_blocks
+from mining.search.topk import Shard, canonical_scores, exact_topk
 from mining.settings import MiningSettings, Rule
-from mining.shards import plan_blocks
-from mining.topk import Shard, canonical_scores, exact_topk
 
 if TYPE_CHECKING:
     from tests.mining.conftest import World
@@ -86,6 +86,7 @@ def slow_negatives(world: World, settings: MiningSettings) -> list[list[dict[str
                 for row in sorted(bad, key=lambda row: (-products[row], row)) if row != self_rows[query]]
         for place, row in enumerate(hits):
             lowest = np.float32(min((products[item] for item in positives), default=np.inf))
+            assert settings.margin_reference == "lowest"
             limit = lowest - abs(lowest) * np.float32(settings.relative_margin or 0) if positives else np.inf
             first = corpus[row]["text_code"] not in [corpus[other]["text_code"] for other in hits[:place]]
             if (row not in positives and row not in bad and corpus[row]["group_code"] not in groups
@@ -96,7 +97,8 @@ def slow_negatives(world: World, settings: MiningSettings) -> list[list[dict[str
     return result
 
 
-SETTINGS = MiningSettings(num_hits=40, num_negatives=6, rules=(Rule(column="genres", keep="disjoint"),))
+SETTINGS = MiningSettings(num_hits=40, num_negatives=6, margin_reference="lowest",
+                          rules=(Rule(column="genres", keep="disjoint"),))
 
 
 def test_mining_equals_the_slow_reference(new_world: Callable[..., World]) -> None:

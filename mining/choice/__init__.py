@@ -1,0 +1,1 @@
+"""Which candidates may be negatives, and which are taken."""

@@ -1,0 +1,1 @@
+"""What mining did, for people and for decisions."""

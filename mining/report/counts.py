@@ -1,0 +1,139 @@
+"""What choosing did, in figures that add up over blocks: no row of a table is kept.
+
+Q queries of a block, K candidates, N' negatives of the longest list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.tables import I64
+from mining.candidates import SOURCES, Candidates
+from mining.choice.choose import Chosen
+from mining.choice.filters import Filtered
+from mining.settings import MiningSettings
+
+I32 = npt.NDArray[np.int32]
+
+HARDNESS_EDGES = np.linspace(-1.0, 1.0, 401)
+"""Bins of negative − positive score."""
+PERCENTILES = (5, 25, 50, 75, 95)
+MOST_USED = 10
+"""Items that are named in the report because they are used most."""
+
+
+def no_hardness() -> I64:
+    """An empty histogram of hardness."""
+    return np.zeros(len(HARDNESS_EDGES) - 1, np.int64)
+
+
+@dataclass
+class Counts:
+    """What choosing did, added up over blocks."""
+
+    queries: int = 0
+    candidates: int = 0
+    survivors: int = 0
+    chosen: int = 0
+    judged: int = 0
+    new: int = 0
+    """Chosen negatives that their query did not have in the round before; all of them in the first."""
+    queries_short: int = 0
+    """Queries with fewer than N negatives."""
+    queries_empty: int = 0
+    suspected: int = 0
+    above_positive: int = 0
+    """Chosen negatives that score above the query's best relevant item."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Filter -> candidates that it, and none before it, dropped."""
+    dropped_short: dict[str, int] = field(default_factory=dict)
+    """The same, of queries with fewer than N negatives only."""
+    from_source: dict[str, int] = field(default_factory=dict)
+    """Source -> chosen negatives that it placed best."""
+    hardness: I64 = field(default_factory=no_hardness)
+    """[400] negatives by negative − best positive score."""
+
+    def add(self, other: Counts) -> None:
+        """Add another block's counts."""
+        for name, value in vars(other).items():
+            own = getattr(self, name)
+            setattr(self, name, add_named(own, value) if isinstance(value, dict) else own + value)
+
+
+def add_named(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
+    """Sums by name, in the order in which names were first seen."""
+    return {name: ours.get(name, 0) + theirs.get(name, 0) for name in {**ours, **theirs}}
+
+
+def count_block(found: Candidates, filtered: Filtered, chosen: Chosen, settings: MiningSettings) -> Counts:
+    """The counts of one block. A query without a relevant item counts in all but `hardness` and `above_positive`."""
+    real = chosen.rows >= 0
+    per_query = real.sum(axis=1)
+    harder = (chosen.scores - found.highest_positive[:, None])[real]
+    known = np.isfinite(harder)
+    short = per_query < settings.num_negatives
+    of_short = {name: int(counts[short].sum()) for name, counts in filtered.dropped_per_query().items()} if short.any() else {}
+    sources = np.bincount(chosen.source[real], minlength=len(SOURCES))
+    return Counts(
+        queries=len(found.query_rows), candidates=filtered.candidates, survivors=int(filtered.alive.sum()),
+        chosen=int(real.sum()), judged=int(chosen.judged[real].sum()),
+        queries_short=int(short.sum()), dropped_short=of_short, queries_empty=int((per_query == 0).sum()),
+        suspected=filtered.suspected, above_positive=int((harder[known] > 0).sum()), dropped=dict(filtered.dropped),
+        from_source={name: int(count) for name, count in zip(SOURCES, sources, strict=True) if count},
+        hardness=np.histogram(np.clip(harder[known], -1, 1), HARDNESS_EDGES)[0],
+    )
+
+
+def percentiles(histogram: Any) -> dict[str, float]:
+    """Percentiles of negative − positive score from its histogram (bins of 0.005); empty where it is."""
+    total = histogram.sum()
+    if not total:
+        return {}
+    reached = np.cumsum(histogram) / total
+    return {f"p{p}": round(float(HARDNESS_EDGES[1:][np.searchsorted(reached, p / 100)]), 4) for p in PERCENTILES}
+
+
+def count_uses(negative_rows: I64, num_items: int) -> I32:
+    """[N] how many queries of a block have each item as a negative; adds up over blocks."""
+    return np.bincount(negative_rows, minlength=num_items).astype(np.int32)
+
+
+def reuse(uses_N: I32) -> dict[str, Any]:
+    """How unevenly the items are used as negatives.
+
+    Returns:
+        "items", "used" (items that are a negative of any query), "top_share" (share of all uses that the most used 1 % of
+        the items have), "gini" (over all items: 0 all alike, near 1 a few have all uses; Gini 1912) and "histogram":
+        uses, as "0", "1", "2", "3-4", "5-8" …, -> items.
+    """
+    total, count = int(uses_N.sum(dtype=np.int64)), len(uses_N)
+    ascending = np.sort(uses_N).astype(np.float64)
+    most = ascending[count - -(-count // 100):].sum()
+    weighted = float((np.arange(1, count + 1) * ascending).sum())
+    return {
+        "items": count, "used": int((uses_N > 0).sum()), "top_share": round(float(most) / max(1, total), 4),
+        "gini": round(2 * weighted / (count * total) - (count + 1) / count, 4) if total else 0.0,
+        "histogram": _uses_histogram(uses_N),
+    }
+
+
+def _uses_histogram(uses_N: I32) -> dict[str, int]:
+    # bin 0: never; bin b: 2^(b-2) < uses <= 2^(b-1)
+    bins = np.where(uses_N > 0, 1 + np.ceil(np.log2(np.maximum(uses_N, 1))).astype(np.int64), 0)
+    names = ["0", "1", "2"] + [f"{2 ** (b - 2) + 1}-{2 ** (b - 1)}" for b in range(3, 33)]
+    return {names[b]: int(items) for b, items in enumerate(np.bincount(bins)) if items}
+
+
+def most_used(uses_N: I32) -> I64:
+    """Rows of the items used most, most first, equal ones by row; fewer than MOST_USED if fewer are used at all."""
+    count = min(MOST_USED, int((uses_N > 0).sum()))
+    if not count:
+        return np.zeros(0, np.int64)
+    least = np.partition(uses_N, len(uses_N) - count)[len(uses_N) - count]
+    rows = np.flatnonzero(uses_N >= least)
+    return rows[np.argsort(-uses_N[rows].astype(np.int64), kind="stable")[:count]]

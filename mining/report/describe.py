@@ -1,0 +1,130 @@
+"""What the negatives look like, read from the finished table: reuse of items, confusion of values, samples.
+
+A second look at a table that is small (N per query), so choosing need not know of it, and it can be taken again when
+only the report's settings changed. Groups of blocks are Ray tasks; the driver gets figures and the shown samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.labels import Labels
+from cluster.storage import Store
+from cluster.tables import I64, Part, lists_to_csr, read_part, read_parts
+from mining.report.confusion import Buckets, Values, as_table, confusion_block, confusion_column
+from mining.report.counts import I32, count_uses, most_used, reuse
+from mining.report.samples import Sample, best_samples, draw_samples, show_samples
+from mining.settings import MiningSettings
+from mining.texts import cut, has_texts, read_rows
+
+TITLE_LENGTH = 80
+
+
+@dataclass(frozen=True)
+class DescribeTask:
+    """What to describe."""
+
+    store: Store
+    negatives: list[Part]
+    corpus: list[Part]
+    queries: list[Part]
+    labels: list[Part]
+    num_items: int
+    num_queries: int
+    settings: MiningSettings
+    seed: int
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What one or several blocks look like; adds up but for the uses, which may be large and travel on their own."""
+
+    samples: list[Sample]
+    confusion: I64
+    """[V+2, V+2]; [0, 0] without a column."""
+
+    def add(self, other: Glance, shown: int) -> Glance:
+        """Both together."""
+        return Glance(best_samples([*self.samples, *other.samples], shown), self.confusion + other.confusion)
+
+
+def load_buckets(task: DescribeTask) -> Buckets | None:
+    """The values of the confusion table; None: there is no such column."""
+    column = confusion_column(task.settings)
+    if column is None:
+        return None
+    corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code", column])
+    labels = Labels.from_tables(read_parts(task.store, task.labels), corpus, task.num_queries)
+    return Buckets.most_frequent(Values.from_column(corpus[column]), labels)
+
+
+def glance_block(table: pa.Table, task: DescribeTask, buckets: Buckets | None) -> tuple[Glance, I32]:
+    """(samples and confusion, uses [N]) of one block of the negatives table."""
+    samples = draw_samples(table, task.seed, task.settings.samples)
+    offsets, rows = lists_to_csr(table["negative_rows"])
+    confusion = np.zeros((0, 0), np.int64)
+    if buckets is not None:
+        relevant_offsets, relevant = lists_to_csr(table["positive_rows"])
+        confusion = confusion_block(buckets, (_owners(relevant_offsets), relevant), (_owners(offsets), rows), table.num_rows)
+    return Glance(samples, confusion), count_uses(rows, task.num_items)
+
+
+def _owners(offsets: I64) -> I64:
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def glance_group(task: DescribeTask, numbers: Sequence[int]) -> tuple[Glance, I32, tuple[str, ...]]:
+    """Some blocks together: (samples and confusion, uses [N], the confusion table's values)."""
+    buckets = load_buckets(task)
+    names = buckets.names if buckets else ()
+    width = len(names) + 2 if buckets else 0
+    total, uses = Glance([], np.zeros((width, width), np.int64)), np.zeros(task.num_items, np.int32)
+    for number in numbers:
+        glance, counted = glance_block(read_part(task.store, task.negatives[number].path), task, buckets)
+        total = total.add(glance, task.settings.samples)
+        uses += counted
+    return total, uses, names
+
+
+def describe(task: DescribeTask, *, retries: int) -> dict[str, Any]:
+    """{"reuse", "confusion" (or None), "samples"} of a negatives table; the same for every block size."""
+    import ray
+
+    groups = np.array_split(np.arange(len(task.negatives)),
+                            min(len(task.negatives), max(1, int(ray.cluster_resources()["CPU"]))))
+    remote = ray.remote(glance_group).options(num_returns=3, max_retries=retries)
+    found = [remote.remote(task, [int(number) for number in group]) for group in groups]
+    glances: list[Glance] = ray.get([glance for glance, _, _ in found])
+    total = glances[0]
+    for glance in glances[1:]:
+        total = total.add(glance, task.settings.samples)
+    reused = ray.remote(_reuse).options(max_retries=retries).remote(task, [uses for _, uses, _ in found])
+    shown = ray.remote(show_samples).options(max_retries=retries).remote(total.samples, task.store, task.corpus, task.queries)
+    column, names = confusion_column(task.settings), ray.get(found[0][2])
+    return {"reuse": ray.get(reused), "confusion": as_table(column, names, total.confusion) if column else None,
+            "samples": ray.get(shown)}
+
+
+def _reuse(task: DescribeTask, references: Sequence[Any]) -> dict[str, Any]:
+    """Add the groups' uses up, one at a time, and say what they come to."""
+    import ray
+
+    total = np.zeros(task.num_items, np.int32)
+    for reference in references:
+        total += ray.get(reference)
+    return reuse(total) | {"most_used": name_most_used(total, task)}
+
+
+def name_most_used(uses_N: I32, task: DescribeTask) -> list[dict[str, Any]]:
+    """The items used most, with their titles (the start of their text where there is no title)."""
+    rows = most_used(uses_N)
+    titled = has_texts(task.store, task.corpus[0], "title")
+    table = read_rows(task.store, task.corpus, rows, ["id", "text", *(["title"] if titled else [])])
+    titles, texts = cut(table["title"], TITLE_LENGTH) if titled else [""] * len(rows), cut(table["text"], TITLE_LENGTH)
+    return [{"item_id": item, "title": title or text, "uses": int(uses)}
+            for item, title, text, uses in zip(table["id"].to_pylist(), titles, texts, uses_N[rows], strict=True)]

@@ -1,0 +1,1 @@
+"""Finding the nearest items of every query, over shards of the corpus."""

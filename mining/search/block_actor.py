@@ -1,0 +1,235 @@
+"""Query blocks: loading them with what is known of them, merging what shards found, writing finished ones.
+
+Q queries of a block, K hits, P pairs whose scores are computed whatever their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import ArtifactError
+from cluster.labels import Labels, gather_csr
+from cluster.session import set_threads
+from cluster.storage import Store
+from cluster.tables import (
+    F32,
+    I64,
+    Part,
+    column_to_vectors,
+    csr_to_lists,
+    lists_to_csr,
+    read_part,
+    read_parts,
+    write_part,
+)
+from mining.search.kernels import sort_hits
+from mining.search.known import KnownItems
+from mining.search.shards import QueryBlock
+from mining.search.topk import Lists
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What to search where."""
+
+    store: Store
+    item_vectors: list[Part]
+    query_vectors: list[Part]
+    labels: list[Part]
+    """Judged pairs, whose scores are computed too: a positive may be far outside the best K. Empty: none."""
+    corpus: list[Part]
+    num_queries: int
+    num_hits: int
+    """0: score the pairs only."""
+    folder: str
+    exclude_known: bool = False
+    """Relevant items and their group mates are no hits; how many would have been is written."""
+    also: tuple[Part, ...] = ()
+    """For each block, in their order: more pairs to score (query_row, also_rows)."""
+
+
+@dataclass(frozen=True)
+class LoadedBlock:
+    """A query block with its vectors, what must not be found, and the pairs to score."""
+
+    query_rows: I64
+    vectors: F32
+    labels: Lists
+    also: Lists
+    excluded: Lists
+
+    @property
+    def pairs(self) -> tuple[I64, I64]:
+        """(query position [P], corpus row [P]) of labels, then also, then excluded."""
+        parts = (self.labels, self.also, self.excluded)
+        return np.concatenate([part.owners for part in parts]), np.concatenate([part.rows for part in parts])
+
+
+@dataclass(frozen=True)
+class BlockHits:
+    """What one or several shards found for a block."""
+
+    scores: F32
+    """[Q, K]"""
+    rows: I64
+    """[Q, K] corpus rows, -1 padding."""
+    pair_scores: F32
+    """[P] scores of the block's pairs; -inf where no shard so far holds the item."""
+    seconds: float
+
+
+READ_AT_ONCE = 4
+"""Parts that are fetched and decoded at the same time."""
+
+
+def read_vectors(store: Store, parts: Sequence[Part], start: int, stop: int) -> F32:
+    """Vectors of rows start … stop - 1, float32.
+
+    Raises:
+        ArtifactError: rows are missing.
+    """
+    return read_rows(store, parts, np.arange(start, stop))
+
+
+def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
+    """Vectors of some ascending rows, float32; only the parts that hold any are read.
+
+    Raises:
+        ArtifactError: rows are missing.
+    """
+    result, filled = np.zeros((len(rows), 0), np.float32), 0
+    edges = [(part, *np.searchsorted(rows, [part.first_row, part.first_row + part.rows])) for part in parts]
+    wanted = [(part, int(low), int(high)) for part, low, high in edges if low < high]
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        for start in range(0, len(wanted), READ_AT_ONCE):  # no more in memory than are read at once
+            group = wanted[start : start + READ_AT_ONCE]
+            tables = pool.map(lambda some: read_part(store, some[0].path, ["vector"]), group)
+            for (part, low, high), table in zip(group, tables, strict=True):
+                vectors = column_to_vectors(table["vector"])
+                if not filled:
+                    result = np.empty((len(rows), vectors.shape[1]), np.float32)
+                whole = high - low == len(vectors)
+                result[low:high] = vectors if whole else vectors[rows[low:high] - part.first_row]
+                filled += high - low
+    if filled != len(rows):
+        raise ArtifactError(f"expected the vectors of {len(rows)} rows from {rows[0]} to {rows[-1]}, found {filled} of them "
+                            f"below {store.root}; delete the commit of this embed stage and run again")
+    return result
+
+
+def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
+    """Merge what disjoint shards found: equals searching one shard that holds all of them."""
+    if len(found) == 1:
+        return found[0]
+    scores, rows = found[0].scores, found[0].rows
+    if num_hits:
+        scores, rows = sort_hits(np.concatenate([hits.scores for hits in found], axis=1),
+                                 np.concatenate([hits.rows for hits in found], axis=1), num_hits)
+    pairs = np.max(np.stack([hits.pair_scores for hits in found]), axis=0)
+    return BlockHits(scores, rows, pairs, max(hits.seconds for hits in found))
+
+
+class BlockActor:
+    """Loads query blocks, merges what the shards found, writes finished blocks."""
+
+    def __init__(self, task: SearchTask) -> None:
+        set_threads(1)  # beside the shard holders, which have the processors
+        self._task = task
+        self._labels: Labels | None = None
+        self._known: KnownItems | None = None
+
+    def load(self, block: QueryBlock) -> LoadedBlock:
+        """The vectors of a block, and the lists of its queries."""
+        rows = block.query_rows
+        vectors = read_rows(self._task.store, self._task.query_vectors, rows)
+        none = Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64))
+        labels, excluded, also = none, none, none
+        if self._task.labels:
+            known = self._known_items()
+            owner, index = gather_csr(known.labels.offsets, rows)
+            counts = np.bincount(owner, minlength=len(rows))
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+            labels = Lists(offsets, known.labels.item_rows[index])
+            excluded = known.of(rows) if self._task.exclude_known else none
+        if self._task.also and block.index >= 0:  # samples have none
+            table = read_part(self._task.store, self._task.also[block.index].path, ["query_row", "also_rows"])
+            if not np.array_equal(table["query_row"].to_numpy(), rows):
+                raise ArtifactError(f"expected the pairs of query block {block.index} in "
+                                    f"{self._task.also[block.index].path}, found other queries; delete the commit of the "
+                                    f"stage that wrote it and run again")
+            also = Lists(*lists_to_csr(table["also_rows"]))
+        return LoadedBlock(rows, np.ascontiguousarray(vectors), labels, also, excluded)
+
+    def _known_items(self) -> KnownItems:
+        if self._known is None:  # not in __init__: Ray brings an error there back as text only
+            corpus = read_parts(self._task.store, self._task.corpus, ["row", "group_code", "text_code"])
+            labels = read_parts(self._task.store, self._task.labels)
+            self._known = KnownItems(Labels.from_tables(labels, corpus, self._task.num_queries))
+        return self._known
+
+    def merge(self, *found: BlockHits) -> BlockHits:
+        """The best K over several shards."""
+        return merge_hits(found, self._task.num_hits)
+
+    def keep(self, path: str, before: str | None, *found: BlockHits) -> float:
+        """Merge with what the waves before left at `before`, and keep the result at `path` for the next one.
+
+        Returns the seconds that the slowest shard took.
+        """
+        merged = self._with_kept(before, found)
+        queries, num_hits = merged.scores.shape
+        offsets = np.arange(queries + 1) * num_hits
+        pairs = np.minimum(np.arange(queries + 1), 1) * len(merged.pair_scores)  # all of them in the first row
+        write_part(self._task.store, path, pa.table({  # one object: either all of it is there or nothing
+            "scores": csr_to_lists(offsets, merged.scores.ravel()), "rows": csr_to_lists(offsets, merged.rows.ravel()),
+            "pair_scores": csr_to_lists(pairs, merged.pair_scores)}))
+        return merged.seconds
+
+    def _with_kept(self, path: str | None, found: Sequence[BlockHits]) -> BlockHits:
+        """`found` merged, with what the waves before kept at `path`."""
+        if path is None:
+            return self.merge(*found)
+        like, table = found[0], read_part(self._task.store, path, ["scores", "rows", "pair_scores"])
+        scores, rows, pairs = (lists_to_csr(table[name])[1] for name in ("scores", "rows", "pair_scores"))
+        if (scores.size, rows.size, pairs.size) != (like.scores.size, like.rows.size, like.pair_scores.size):
+            raise ArtifactError(f"expected {like.scores.size} hits and {like.pair_scores.size} pairs in "
+                                f"{self._task.store.url(path)}, found {rows.size} and {pairs.size}; delete it and run the "
+                                f"same command again to search for them anew")
+        return self.merge(*found, BlockHits(scores.reshape(like.scores.shape), rows.reshape(like.rows.shape), pairs, 0.0))
+
+    def write(self, path: str, loaded: LoadedBlock, before: str | None, *found: BlockHits) -> tuple[Part, float]:
+        """Merge for the last time and write the block; (its part, seconds the slowest shard took)."""
+        hits = self._with_kept(before, found)
+        table = hits_table(loaded, hits, with_also=bool(self._task.also))
+        return write_part(self._task.store, path, table), hits.seconds
+
+
+def hits_table(loaded: LoadedBlock, hits: BlockHits, *, with_also: bool) -> pa.Table:
+    """A block as it is written: see docs/mining.md for the columns."""
+    labels, also = len(loaded.labels.rows), len(loaded.labels.rows) + len(loaded.also.rows)
+    columns = {"query_row": loaded.query_rows}
+    num_hits = hits.rows.shape[1]
+    if with_also or not num_hits:
+        columns |= {"also_rows": csr_to_lists(loaded.also.offsets, loaded.also.rows),
+                    "also_scores": csr_to_lists(loaded.also.offsets, hits.pair_scores[labels:also])}
+    if not num_hits:
+        return pa.table(columns)
+    real = hits.rows >= 0
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])
+    # a known item counts as left out if it comes before the K-th hit, or anywhere where there are fewer hits
+    owners = loaded.excluded.owners
+    last_score, last_row = np.where(real[:, -1], hits.scores[:, -1], -np.inf)[owners], hits.rows[owners, -1]
+    score = hits.pair_scores[also:]
+    near = (score > last_score) | ((score == last_score) & (loaded.excluded.rows < last_row))
+    return pa.table(columns | {
+        "item_rows": csr_to_lists(offsets, hits.rows[real]),
+        "scores": csr_to_lists(offsets, hits.scores[real]),
+        "label_rows": csr_to_lists(loaded.labels.offsets, loaded.labels.rows),
+        "label_scores": csr_to_lists(loaded.labels.offsets, hits.pair_scores[:labels]),
+        "excluded": np.bincount(owners[near], minlength=len(real)).astype(np.int32),
+    })

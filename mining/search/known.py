@@ -1,0 +1,37 @@
+"""The items that a query is known to want, so that a search for negatives need not find them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.labels import Labels, gather_csr
+from cluster.tables import I64
+from mining.search.topk import Lists
+
+
+class KnownItems:
+    """Relevant items of every query and the mates of their groups, but for items judged irrelevant to it."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        grouped = np.flatnonzero(labels.group_codes >= 0)
+        # a group's code is a digest of 63 bits: number the groups anew
+        _, number, counts = np.unique(labels.group_codes[grouped], return_inverse=True, return_counts=True)
+        self._groups = np.full(labels.num_items, -1, np.int64)
+        self._groups[grouped] = number
+        self._members = grouped[np.argsort(number, kind="stable")]
+        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+    def of(self, query_rows: I64) -> Lists:
+        """Known items of each query, ascending, each once."""
+        offsets, rows = self.labels.positives(query_rows)
+        owner = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(offsets))
+        grouped = self._groups[rows] >= 0
+        pair, index = gather_csr(self._starts, self._groups[rows[grouped]])
+        items = np.int64(self.labels.num_items)
+        keys = np.unique(np.concatenate([owner * items + rows, owner[grouped][pair] * items + self._members[index]]))
+        bad_offsets, bad = self.labels.judged_irrelevant(query_rows)
+        spared = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(bad_offsets)) * items + bad
+        keys = keys[~np.isin(keys, spared)] if len(spared) else keys
+        counts = np.bincount(keys // items, minlength=len(query_rows))
+        return Lists(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), keys % items)

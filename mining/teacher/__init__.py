@@ -1,0 +1,1 @@
+"""A second opinion on which candidates are relevant after all."""

@@ -1,0 +1,60 @@
+"""What a teacher is to read: the pairs of every block, by the filters that choosing uses. One Ray task for every few blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cluster.session import set_threads
+from cluster.storage import Store
+from cluster.tables import Part, part_name, write_part
+from mining.candidates import read_span
+from mining.negatives import MineTask, Side, load_side, survivors
+from mining.passes import groups_of, with_cuts
+from mining.search.shards import QueryBlock
+from mining.teacher.cut import depth_of, pairs_to_read
+
+
+def pairs_of_block(task: MineTask, number: int, side: Side) -> tuple[Part, int]:
+    """Write the pairs of hits part `number`; (its part, how many pairs).
+
+    Args:
+        task: what will be chosen from, without a teacher; `folder` is where the parts go.
+    """
+    _, found, filtered = survivors(task, number, side)
+    pairs = pairs_to_read(found, filtered.alive, side.labels, depth_of(task.settings))
+    table = pairs.to_table(found.query_rows, scored=False)
+    return write_part(task.store, f"{task.folder}/{part_name(number)}", table), len(pairs)
+
+
+def write_pairs(task: MineTask, *, retries: int) -> tuple[list[Part], int]:
+    """The pairs of all hits parts, in their order; and how many pairs."""
+    import ray
+
+    task = with_cuts(task, retries=retries)
+    remote = ray.remote(_pairs_of_group).options(max_retries=retries)
+    found = ray.get([remote.remote(task, group) for group in groups_of(task)])
+    written = [entry for group in found for entry in group]
+    return [part for part, _ in written], sum(pairs for _, pairs in written)
+
+
+def _pairs_of_group(task: MineTask, numbers: Sequence[int]) -> list[tuple[Part, int]]:
+    set_threads(1)
+    side = load_side(task)
+    return [pairs_of_block(task, number, side) for number in numbers]
+
+
+def cut_as(store: Store, pairs: Sequence[Part], blocks: Sequence[QueryBlock], folder: str) -> list[Part]:
+    """The same pairs in the blocks of a search, which scores them block by block; they are most often cut so already.
+
+    Args:
+        blocks: of the same queries as `pairs`, in the same order.
+        folder: where they go if they are cut anew.
+    """
+    if [part.rows for part in pairs] == [len(block.query_rows) for block in blocks]:
+        return list(pairs)
+    starts = np.cumsum([0, *(len(block.query_rows) for block in blocks)])
+    return [write_part(store, f"{folder}/{part_name(block.index)}",
+                       read_span(store, pairs, int(start), block.query_rows, ["also_rows"]))
+            for block, start in zip(blocks, starts, strict=False)]

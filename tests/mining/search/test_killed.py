@@ -1,0 +1,181 @@
+"""SIGKILL to the processes of a search: the hits are what they would have been, and what was finished is not done again."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.resources import ClusterSize, PoolSize
+from cluster.tables import read_part, read_parts
+from mining.search.driver import search
+from mining.search.shards import plan_blocks, plan_shards
+from mining.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from tests.mining.conftest import World
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 240.0
+NUM_HITS, BLOCK, QUERIES = 20, 16, 130
+EXACT = SearchSettings(mode="exact", engine="faiss")
+
+
+def watched_actors(diary: Path) -> tuple[Any, Any]:
+    """Shard holder and block actor that write down what they do, and die once each where the diary has no grave of theirs."""
+    from mining.search.block_actor import BlockActor
+    from mining.search.shard_actor import ShardActor
+
+    def die_once(name: str) -> None:
+        grave = diary / name
+        if not grave.exists():
+            grave.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class WatchedShard(ShardActor):
+        def search(self, rows: Any, block: Any, how: Any) -> Any:
+            import faiss
+            import numba
+            import torch
+
+            found = super().search(rows, block, how)
+            if block.query_rows[0] == 3 * BLOCK:
+                die_once("holder")  # the search is done, and lost
+            threads = [torch.get_num_threads(), faiss.omp_get_max_threads(), numba.get_num_threads()]
+            (diary / f"threads-{rows.start}-{block.query_rows[0]}").write_text(repr(threads))
+            return found
+
+    class WatchedBlocks(BlockActor):
+        def keep(self, path: str, *found: Any) -> Any:
+            if path.endswith("2.parquet"):
+                die_once("keeper")
+            return super().keep(path, *found)
+
+        def write(self, path: str, *found: Any) -> Any:
+            result = super().write(path, *found)
+            if path.endswith("5.parquet"):
+                die_once("writer")  # the block is written, but the driver has not heard of it
+            return result
+
+    return WatchedShard, WatchedBlocks
+
+
+def test_killed_actors_start_again_and_the_hits_are_the_same(
+    new_world: Callable[..., World], slow_search: Callable[..., pa.Table], ray_local: ClusterSize, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = new_world(items=300, queries=QUERIES)
+    holder, blocks = watched_actors(tmp_path)
+    monkeypatch.setattr("mining.search.waves.ShardActor", holder)
+    monkeypatch.setattr("mining.search.waves.BlockActor", blocks)
+    task = world.search_task("hits", NUM_HITS, exclude_known=True)
+    found = search(task, plan_shards(300, shards=3, actors=1, shard_rows=1000), plan_blocks(np.arange(QUERIES), BLOCK),
+                   PoolSize(1, 2, 0), EXACT, retries=3)
+    want = slow_search(world, NUM_HITS, exclude_known=True)
+    assert read_parts(world.store, found.parts).cast(want.schema).equals(want)
+    dead = {name: int((tmp_path / name).read_text()) for name in ("holder", "keeper", "writer")}
+    assert len(set(dead.values())) == 3
+    assert not any(Path(f"/proc/{process}").exists() for process in dead.values())
+    threads = {path.read_text() for path in tmp_path.glob("threads-*")}
+    assert threads == {"[2, 2, 2]"}  # of each library as many as the holder has CPUs, after a restart as well
+
+
+DRIVER = """
+import pickle, sys, time
+from pathlib import Path
+from cluster.resources import ClusterSettings, PoolSize
+from cluster.session import ray_session
+from mining.search.shard_actor import ShardActor
+from mining.search import waves
+from mining.search.driver import search
+
+folder = Path(sys.argv[1])
+diary = folder / sys.argv[2]
+
+class Slow(ShardActor):
+    def search(self, rows, block, how):
+        found = super().search(rows, block, how)
+        (diary / f"{rows.start}-{block.query_rows[0] // 16}").write_text("")
+        time.sleep(0.15)
+        return found
+
+waves.ShardActor = Slow
+task, shards, blocks, settings = pickle.loads((folder / "search.pickle").read_bytes())
+with ray_session(ClusterSettings(cpus=4)):
+    found = search(task, shards, blocks, PoolSize(3, 1, 0), settings, retries=1)
+(folder / "found.pickle").write_bytes(pickle.dumps([part.path for part in found.parts]))
+"""
+
+
+def start_driver(folder: Path, diary: str) -> subprocess.Popen[bytes]:
+    (folder / diary).mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    with open(folder / "log", "ab") as log:
+        return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), diary], cwd=ROOT, env=environment, stdout=log,
+                                stderr=log)
+
+
+def kill_when(process: subprocess.Popen[bytes], folder: Path, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not ready():
+        assert process.poll() is None, (folder / "log").read_text()[-3000:]
+        assert time.monotonic() < deadline, "the search never came so far"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def settled(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Objects with their time of change and content, once the killed driver's actors have ended."""
+    before: list[Path] = []
+    while before != (before := sorted(path for path in folder.rglob("*.parquet"))) or not before:
+        time.sleep(2.0)
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before}
+
+
+def test_a_killed_search_goes_on_with_the_blocks_that_are_missing(
+    new_world: Callable[..., World], slow_search: Callable[..., pa.Table], tmp_path: Path,
+) -> None:
+    world = new_world(items=300, queries=QUERIES)
+    shards, blocks = plan_shards(300, shards=5, actors=3, shard_rows=1000), plan_blocks(np.arange(QUERIES), BLOCK)
+    task = world.search_task("hits", NUM_HITS, exclude_known=True)
+    (tmp_path / "search.pickle").write_bytes(pickle.dumps((task, shards, blocks, EXACT)))
+    hits, last_wave = Path(world.store.root) / "hits", {shard.start for shard in shards[3:]}
+
+    kill_when(start_driver(tmp_path, "first"), tmp_path, lambda: len(list(hits.glob("waves/*/*.parquet"))) >= 3)
+    waiting = settled(hits)
+    assert 3 <= len(waiting) < len(blocks)
+    assert all("waves" in path.parts for path in waiting)
+
+    kill_when(start_driver(tmp_path, "second"), tmp_path, lambda: len(list(hits.glob("exact/*.parquet"))) >= 2)
+    half = settled(hits)
+    finished = {path: state for path, state in half.items() if path.parent == hits / "exact"}
+    assert 2 <= len(finished) < len(blocks)
+    assert {path: half[path] for path in waiting} == waiting
+
+    process = start_driver(tmp_path, "third")
+    assert process.wait(DEADLINE_S) == 0, (tmp_path / "log").read_text()[-3000:]
+    want = slow_search(world, NUM_HITS, exclude_known=True)
+    paths = pickle.loads((tmp_path / "found.pickle").read_bytes())
+    assert pa.concat_tables([read_part(world.store, path) for path in paths]).cast(want.schema).equals(want)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished} == finished
+    assert sorted(path.name for path in hits.iterdir()) == ["exact", "how.json"]
+
+    searched = [{tuple(map(int, path.name.split("-"))) for path in (tmp_path / name).iterdir()}
+                for name in ("first", "second", "third")]
+    numbers = {int(path.stem[-5:]) for path in waiting}
+    assert not {(start, block) for start, block in searched[1] if start not in last_wave and block in numbers}
+    assert searched[2] == {(start, block.index) for start in last_wave for block in blocks
+                           if hits / f"exact/part-{block.index:05d}.parquet" not in finished}
