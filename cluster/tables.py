@@ -10,7 +10,8 @@ only where a person reads them.
     labels/part-*       query_row i64, item_row i64, score i64, weight f64, source str (sorted by query_row, item_row)
     embeddings/…        row i64, vector fixed_size_list<float>[D] (L2-normalised)
     hits/part-*         query_row i64, item_rows list<i64>, scores list<float>, label_rows list<i64>,
-                        label_scores list<float> (every judged item of the query)
+                        label_scores list<float> (every judged item of the query), excluded i32 (known positives that
+                        would have been hits); where more pairs were scored: also_rows list<i64>, also_scores list<float>
     near/part-*         item_row i64, near_rows list<i64> (its near-duplicates, nearest first)
     scores/part-*       query_row i64, item_rows list<i64>, teacher_scores list<float>
     negatives/part-*    query_row i64, query_id str, positive_ids list<str>, positive_rows list<i64>,

@@ -78,8 +78,8 @@ class SearchSettings(BaseModel):
 
     mode: Literal["auto", "exact", "two_stage", "ivf"] = "auto"
     """exact: every product, float32; two_stage: a first pass in 8 bits (CPU) or half precision (GPU), survivors scored
-    exactly; ivf: only the lists of the corpus that are near each query; auto: the cheapest by a cost estimate, exact
-    wherever that takes less than a minute."""
+    exactly; ivf: only the lists of the corpus that are near each query; auto: exact wherever that takes less than
+    half a minute or nothing else takes half its time, by measured rates; else the cheapest."""
     engine: Literal["auto", "faiss", "torch"] = "auto"
     """What multiplies in exact mode; auto: torch on a GPU, else what a short probe finds fastest. The hits are the same."""
     min_recall: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95

@@ -14,8 +14,10 @@ from mining.search.engines import EngineName
 from mining.search.ivf import SAMPLE_PER_LIST, TRAINING_ROUNDS, usual_lists
 from mining.settings import SearchSettings
 
-SHORT_S = 60.0
+SHORT_S = 30.0
 """An exact search that takes less is not worth approximating."""
+WORTHWHILE = 0.5
+"""Share of the exact search's seconds below which another one is worth its inexactness."""
 SMALL_PRODUCTS = 2.5e9
 """Query–item pairs below which nothing is probed: the search takes seconds on any engine."""
 LIKELY_SHARE = 1 / 32
@@ -109,8 +111,8 @@ def choose_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool)
     mode: str = settings.mode
     if mode == "auto":
         costs = estimates(settings, rates, work, gpu=gpu)
-        short = costs.get("exact", 0.0) < SHORT_S
-        mode = "exact" if short else min(costs, key=lambda name: costs[name])
+        exact, cheapest = costs.get("exact", 0.0), min(costs, key=lambda name: costs[name], default="exact")
+        mode = cheapest if exact >= SHORT_S and costs[cheapest] <= WORTHWHILE * exact else "exact"
     if mode == "exact":
         return exact_how(settings, rates, work, gpu=gpu)
     if mode == "two_stage":

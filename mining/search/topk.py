@@ -16,14 +16,13 @@ import numpy.typing as npt
 
 from cluster.labels import gather_csr
 from cluster.tables import F32, I64
+from mining.memory import MOST_PROPOSED
 from mining.search.engines import Engine, EngineName, make_engine
 from mining.search.kernels import drop_listed, score_needed, score_pairs, sort_hits
 
 COMMON_SHARE = 0.9
 """A query with more known items than this share of the queries is searched again on its own, so that it does not widen
 the search for all."""
-MOST_PROPOSED = 2**24
-"""Candidates in memory at once, at about 40 bytes each."""
 
 
 @dataclass(frozen=True)

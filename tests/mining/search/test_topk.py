@@ -167,7 +167,7 @@ def test_hits_are_the_same_however_few_candidates_fit_into_memory(engine: Engine
     known = Lists(np.arange(41, dtype=np.int64) * 2, np.tile([7, 60], 40))
     want = exact_topk(queries, Shard(items, engine), 20, known)
     for most in (1, 700):
-        monkeypatch.setattr("mining.topk.MOST_PROPOSED", most)
+        monkeypatch.setattr("mining.search.topk.MOST_PROPOSED", most)
         got = exact_topk(queries, Shard(items, engine), 20, known)
         assert [found.tobytes() for found in got] == [found.tobytes() for found in want]
 
