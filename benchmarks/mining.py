@@ -15,10 +15,12 @@ Cases:
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,7 +126,10 @@ def made(**options: Any) -> Iterator[Catalogue]:
     """A catalogue in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="hardmine-benchmark-"))
     try:
-        yield catalogue.make(folder, **options)
+        # in a process of its own: what generating takes must not count as memory of what is measured
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as maker:
+            data = maker.submit(catalogue.make, folder, **options).result()
+        yield data
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from benchmarks.machine import PeakMemory
 
+MODES = (("exact", "faiss"), ("exact", "auto"), ("auto", "auto"), ("two_stage", "auto"))
+"""mining.search.mode and engine"""
+
 
 def case_scale(runs: int, items: int, queries: int) -> list[dict[str, Any]]:
     """See benchmarks.mining. Every mode runs once: they take minutes."""
@@ -17,7 +20,7 @@ def case_scale(runs: int, items: int, queries: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with mining.made(items=items, queries=queries, dtype="float16") as data, _ray():
         exact = None
-        for mode, engine in (("exact", "faiss"), ("exact", "auto"), ("auto", "auto"), ("two_stage", "auto")):
+        for mode, engine in MODES:
             row = _searched(data, mode, engine, f"out-{mode}-{engine}")
             exact = exact or row["ours_s"]
             rows.append({"case": f"scale {mode} ({engine})", "peer": "exact (faiss)", "peer_s": exact,
