@@ -10,6 +10,8 @@ Cases:
               to both.
     scale     1,000,000 × 384, 20,000 queries over Ray actors: exact and auto, with the peak memory of every process.
     growth    100,000 to 3,000,000 items over Ray actors: seconds per item and query, memory of the driver.
+
+Needs the extra "bench" for the peer: `.venv/bin/pip install -c constraints.txt -e ".[cpu,bench]"`.
 """
 
 from __future__ import annotations
