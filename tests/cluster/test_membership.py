@@ -88,5 +88,5 @@ def test_what_has_no_code_is_not_among_what_has_none() -> None:
 
 
 def test_labels_load_without_the_compiler() -> None:
-    code = "import sys, cluster.labels, mining.attributes; sys.exit('numba' in sys.modules)"
+    code = "import sys, cluster.labels, mining.choice.attributes; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -124,7 +124,8 @@ def _negatives_are_negatives(store: Store, tables: dict[str, pa.Table]) -> None:
     assert figures["survivors"] == figures["candidates"] - sum(figures["dropped"].values())
     assert figures["dropped"]["rule:genres:disjoint"] > 0
     assert negatives.schema.field("negatives").type == pa.list_(pa.struct([
-        ("item_id", pa.string()), ("score", pa.float32()), ("position", pa.int64()), ("source", pa.string())]))
+        ("item_id", pa.string()), ("score", pa.float32()), ("position", pa.int64()), ("source", pa.string()),
+        ("teacher_score", pa.float32()), ("round", pa.int32())]))
     genres = dict(zip(tables["corpus"]["id"].to_pylist(), tables["corpus"]["genres"].to_pylist(), strict=True))
     groups = dict(zip(tables["corpus"]["id"].to_pylist(), tables["corpus"]["group"].to_pylist(), strict=True))
     for row in negatives.to_pylist():

@@ -177,6 +177,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> HereRay:
     """Searches run their actors in this process, on its threads as they are."""
     ray = HereRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
-    for module in ("search", "shard_actor", "block_actor"):
-        monkeypatch.setattr(f"mining.{module}.set_threads", lambda count: None)
+    for module in ("driver", "shard_actor", "block_actor"):
+        monkeypatch.setattr(f"mining.search.{module}.set_threads", lambda count: None)
     return ray

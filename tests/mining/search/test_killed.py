@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.mining.conftest import World
 
 pytestmark = pytest.mark.cluster
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEADLINE_S = 240.0
 NUM_HITS, BLOCK, QUERIES = 20, 16, 130
 EXACT = SearchSettings(mode="exact", engine="faiss")

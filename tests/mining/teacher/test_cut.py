@@ -19,7 +19,8 @@ NAN = float("nan")
 
 
 def settings_of(**options: Any) -> MiningSettings:
-    return MiningSettings(num_hits=100, num_negatives=4, teacher=TeacherSettings(model="m"), **options)
+    return MiningSettings(**({"num_hits": 100, "num_negatives": 4, "margin_reference": "lowest",
+                              "teacher": TeacherSettings(model="m")} | options))
 
 
 def candidates(query_rows: list[int], rows: Any, self_rows: Any = None) -> Candidates:
