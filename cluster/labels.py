@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.tables import I64
+from cluster.tables import I64, offsets_of
 
 Bool = npt.NDArray[np.bool_]
 
@@ -24,7 +24,7 @@ def gather_csr(offsets: I64, rows: I64) -> tuple[I64, I64]:
     """
     starts, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
     owner = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
-    first = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])[:-1]
+    first = offsets_of(lengths)[:-1]
     index = np.arange(len(owner), dtype=np.int64) - first[owner] + starts[owner]
     return owner, index
 
@@ -57,7 +57,7 @@ class Labels:
         counts = np.bincount(query_rows, minlength=num_queries)
         return cls(
             num_queries=num_queries, num_items=items.num_rows,
-            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]).astype(np.int64),
+            offsets=offsets_of(counts),
             item_rows=labels["item_row"].to_numpy().astype(np.int64),
             scores=labels["score"].to_numpy().astype(np.int64),
             group_codes=items["group_code"].to_numpy().astype(np.int64),
@@ -69,14 +69,14 @@ class Labels:
         owner, index = gather_csr(self.offsets, query_rows)
         relevant = self.scores[index] > 0
         lengths = np.bincount(owner[relevant], minlength=len(query_rows))
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), self.item_rows[index[relevant]]
+        return offsets_of(lengths), self.item_rows[index[relevant]]
 
     def judged_irrelevant(self, query_rows: I64) -> tuple[I64, I64]:
         """Items judged irrelevant (score 0) of each query as (offsets [Q+1], item rows)."""
         owner, index = gather_csr(self.offsets, query_rows)
         bad = self.scores[index] <= 0
         lengths = np.bincount(owner[bad], minlength=len(query_rows))
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), self.item_rows[index[bad]]
+        return offsets_of(lengths), self.item_rows[index[bad]]
 
     def positive_mask(self, query_rows: I64, items_QK: I64) -> Bool:
         """True where a candidate is relevant to its query, or shares a group with an item that is."""

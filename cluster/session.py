@@ -102,6 +102,15 @@ def cluster_size() -> ClusterSize:
     )
 
 
+def task_groups(count: int) -> list[list[int]]:
+    """The numbers 0 … count - 1 in as many consecutive groups as the cluster has CPUs: what each task takes, in turn."""
+    import numpy as np
+    import ray
+
+    groups = np.array_split(np.arange(count), min(count, max(1, int(ray.cluster_resources()["CPU"]))))
+    return [[int(number) for number in group] for group in groups]
+
+
 def set_threads(count: int) -> None:
     """Use `count` threads in numpy-like libraries of this worker that are already loaded (Ray sets 1 by default)."""
     os.environ["OMP_NUM_THREADS"] = str(count)

@@ -119,8 +119,13 @@ def lists_to_csr(column: pa.ChunkedArray) -> tuple[I64, npt.NDArray[Any]]:
     if isinstance(combined, pa.ChunkedArray):
         combined = pa.concat_arrays(combined.chunks)
     lengths = np.asarray(combined.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     return offsets, combined.flatten().to_numpy(zero_copy_only=False)
+
+
+def offsets_of(lengths: npt.NDArray[Any]) -> I64:
+    """[N+1] where each of N lists of these lengths starts and the last one ends, laid end to end."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 def csr_to_lists(offsets: I64, values: npt.NDArray[Any] | pa.Array) -> pa.ListArray:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from cluster.tables import I64, csr_to_lists, lists_to_csr
+from cluster.tables import I64, csr_to_lists, lists_to_csr, offsets_of
 
 Columns = Literal["n-tuple", "triplet", "labeled-list"]
 Lookup = Callable[[I64], pa.ChunkedArray]
@@ -51,7 +51,7 @@ class Rows:
         if self._columns == "triplet":
             return np.arange(len(owners) + 1), self._offsets[owners] + self._first[some]
         each = np.minimum(self.lengths[owners], self._num)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(each)])
+        offsets = offsets_of(each)
         return offsets, np.repeat(self._offsets[owners], each) + _within(each)
 
     def texts(self, some: slice, queries: pa.ChunkedArray, items: Lookup) -> pa.Table:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cluster.labels import Labels
 from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, part_name, read_parts, write_part
+from cluster.tables import F32, I64, Part, csr_to_lists, offsets_of, part_name, read_parts, write_part
 from mining.candidates import SOURCES, Candidates, ExtraParts, judged_of, load_candidates, relevant_scores
 from mining.choice.attributes import Attribute
 from mining.choice.calibrate import Histogram, block_histogram
@@ -131,7 +131,7 @@ def _earlier(task: MineTask, number: int, query_rows: I64) -> Earlier | None:
 
 def _table(chosen: Chosen, rounds: I64, query_rows: I64, side: Side, positive_scores: F32) -> pa.Table:
     real = chosen.rows >= 0
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])
+    offsets = offsets_of(real.sum(axis=1))
     flat = chosen.rows[real]
     positive_offsets, positives = side.labels.positives(query_rows)
     sources = pa.array(SOURCES).take(pa.array(chosen.source[real]))

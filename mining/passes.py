@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cluster.session import set_threads
+from cluster.session import set_threads, task_groups
 from cluster.tables import Part
 from mining.choice.calibrate import Histogram, needs_calibration, resolve_cuts
 from mining.negatives import MineTask, calibration_of_block, load_side, mine_block
@@ -25,7 +25,7 @@ def with_cuts(task: MineTask, *, retries: int) -> MineTask:
         return task
     remote = ray.remote(_calibrate_group).options(max_retries=retries)
     total = Histogram()
-    for histogram in ray.get([remote.remote(task, group) for group in groups_of(task)]):
+    for histogram in ray.get([remote.remote(task, group) for group in task_groups(len(task.hits))]):
         total.add(histogram)
     return replace(task, cuts=resolve_cuts(task.settings, total))
 
@@ -39,21 +39,13 @@ def mine(task: MineTask, *, retries: int) -> tuple[list[Part], Counts]:
     import ray
 
     task = with_cuts(task, retries=retries)
-    groups = groups_of(task) if task.settings.max_uses is None else [list(range(len(task.hits)))]
+    groups = task_groups(len(task.hits)) if task.settings.max_uses is None else [list(range(len(task.hits)))]
     remote = ray.remote(_mine_group).options(max_retries=retries)
     total, parts = Counts(), []
     for group_parts, counts in ray.get([remote.remote(task, group) for group in groups]):
         parts.extend(group_parts)
         total.add(counts)
     return sorted(parts, key=lambda part: part.path), total
-
-
-def groups_of(task: MineTask) -> list[list[int]]:
-    """Numbers of the hits parts that one task takes, for as many tasks as the cluster has CPUs."""
-    import ray
-
-    count = min(len(task.hits), max(1, int(ray.cluster_resources()["CPU"])))
-    return [[int(number) for number in group] for group in np.array_split(np.arange(len(task.hits)), count)]
 
 
 def _calibrate_group(task: MineTask, numbers: Sequence[int]) -> Histogram:

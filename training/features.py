@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cluster.labels import gather_csr
 from cluster.storage import Store
-from cluster.tables import F32, I64, Part, column_to_vectors, lists_to_csr, read_part
+from cluster.tables import F32, I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Tokens:
         """The token lists of `rows`, in that order."""
         _, index = gather_csr(self.offsets, rows)
         lengths = self.offsets[rows + 1] - self.offsets[rows]
-        return Tokens(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), self.values[index])
+        return Tokens(offsets_of(lengths), self.values[index])
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def load_features(store: Store, parts: Sequence[Part]) -> Features:
         return Vectors(np.concatenate([block.values for block in blocks]))
     lengths = np.concatenate([block.lengths for block in blocks])
     values = np.concatenate([block.values for block in blocks])
-    return Tokens(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), values)
+    return Tokens(offsets_of(lengths), values)
 
 
 def pack(lengths: I64, budget_tokens: int) -> list[I64]:

@@ -11,7 +11,7 @@ from cluster.errors import DataError
 from cluster.folders import Manifest
 from cluster.labels import Labels
 from cluster.storage import Store
-from cluster.tables import I64, Part, lists_to_csr, read_parts
+from cluster.tables import I64, Part, lists_to_csr, offsets_of, read_parts
 from training.batches import Examples
 from training.features import load_features
 from training.settings import Kind, TrainingSettings
@@ -97,7 +97,7 @@ def _mined(task: TrainTask, train: I64, num_queries: int) -> tuple[I64, I64]:
     # put the lists into the order of `train`
     order = np.concatenate([np.arange(starts[q], starts[q] + counts[q]) for q in train]) if len(rows) else rows
     in_order = rows[order.astype(np.int64)].astype(np.int64)
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[train])]), in_order
+    return offsets_of(counts[train]), in_order
 
 
 def _query_weights(judged: Any, num_queries: int) -> Any:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
 from cluster.labels import Labels, by_owner, gather_csr
-from cluster.tables import I64
+from cluster.tables import I64, offsets_of
 from mining.settings import Rule
 
 Bool = npt.NDArray[np.bool_]
@@ -37,14 +37,14 @@ class Attribute:
         """Encode a column of lists (of any kind) or scalars."""
         if holds_lists(column.type):
             lengths = pc.list_value_length(column).fill_null(0).to_numpy()
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+            offsets = offsets_of(lengths)
             values = pc.list_flatten(column)
         else:
             offsets, values = np.arange(len(column) + 1, dtype=np.int64), column
         # codes are only compared; a null, on its own or in a list, is no value
         codes = values.combine_chunks().dictionary_encode().indices
         valid = codes.is_valid().to_numpy(zero_copy_only=False)
-        counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(valid)])
+        counted = offsets_of(valid)
         offsets, kept = counted[offsets], codes.drop_null().to_numpy().astype(np.int64)
         from cluster.membership import sign_lists  # numba takes a while to load, and the command line reads this module
 

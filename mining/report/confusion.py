@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
 from cluster.labels import Labels, gather_csr
-from cluster.tables import I64
+from cluster.tables import I64, offsets_of
 from mining.settings import MiningSettings
 
 SHOWN = 20
@@ -74,8 +74,8 @@ class Values:
             flat = combined.flatten()
         coded = pc.dictionary_encode(flat.cast(pa.string()))
         valid = coded.indices.is_valid().to_numpy(zero_copy_only=False)
-        counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(valid)])
-        offsets = counted[np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])]
+        counted = offsets_of(valid)
+        offsets = counted[offsets_of(lengths)]
         return cls(offsets, coded.indices.drop_null().to_numpy().astype(np.int64), tuple(coded.dictionary.to_pylist()))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.labels import Labels
+from cluster.session import task_groups
 from cluster.storage import Store
 from cluster.tables import I64, Part, lists_to_csr, read_part, read_parts
 from mining.report.confusion import Buckets, Values, as_table, confusion_block, confusion_column
@@ -95,10 +96,8 @@ def describe(task: DescribeTask, *, retries: int) -> dict[str, Any]:
     """{"reuse", "confusion" (or None), "samples"} of a negatives table; the same for every block size."""
     import ray
 
-    groups = np.array_split(np.arange(len(task.negatives)),
-                            min(len(task.negatives), max(1, int(ray.cluster_resources()["CPU"]))))
     remote = ray.remote(glance_group).options(num_returns=3, max_retries=retries)
-    found = [remote.remote(task, [int(number) for number in group]) for group in groups]
+    found = [remote.remote(task, group) for group in task_groups(len(task.negatives))]
     glances: list[Glance] = ray.get([glance for glance, _, _ in found])
     total = glances[0]
     for glance in glances[1:]:

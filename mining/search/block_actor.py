@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import ArtifactError
-from cluster.labels import Labels, gather_csr
+from cluster.labels import Labels
 from cluster.session import set_threads
 from cluster.storage import Store
 from cluster.tables import (
@@ -23,6 +23,7 @@ from cluster.tables import (
     column_to_vectors,
     csr_to_lists,
     lists_to_csr,
+    offsets_of,
     read_part,
     read_parts,
     write_part,
@@ -150,12 +151,11 @@ class BlockActor:
         none = Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64))
         labels, excluded, also = none, none, none
         if self._task.labels:
-            known = self._known_items()
-            owner, index = gather_csr(known.labels.offsets, rows)
-            counts = np.bincount(owner, minlength=len(rows))
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-            labels = Lists(offsets, known.labels.item_rows[index])
-            excluded = known.of(rows) if self._task.exclude_known else none
+            known = self._all_labels()
+            labels = Lists(known.offsets, known.item_rows).take(rows)
+            if self._task.exclude_known:
+                self._known = self._known or KnownItems(known)
+                excluded = self._known.of(rows)
         if self._task.also and block.index >= 0:  # samples have none
             table = read_part(self._task.store, self._task.also[block.index].path, ["query_row", "also_rows"])
             if not np.array_equal(table["query_row"].to_numpy(), rows):
@@ -165,12 +165,12 @@ class BlockActor:
             also = Lists(*lists_to_csr(table["also_rows"]))
         return LoadedBlock(rows, np.ascontiguousarray(vectors), labels, also, excluded)
 
-    def _known_items(self) -> KnownItems:
-        if self._known is None:  # not in __init__: Ray brings an error there back as text only
+    def _all_labels(self) -> Labels:
+        if self._labels is None:  # not in __init__: Ray brings an error there back as text only
             corpus = read_parts(self._task.store, self._task.corpus, ["row", "group_code", "text_code"])
             labels = read_parts(self._task.store, self._task.labels)
-            self._known = KnownItems(Labels.from_tables(labels, corpus, self._task.num_queries))
-        return self._known
+            self._labels = Labels.from_tables(labels, corpus, self._task.num_queries)
+        return self._labels
 
     def merge(self, *found: BlockHits) -> BlockHits:
         """The best K over several shards."""
@@ -220,7 +220,7 @@ def hits_table(loaded: LoadedBlock, hits: BlockHits, *, with_also: bool) -> pa.T
     if not num_hits:
         return pa.table(columns)
     real = hits.rows >= 0
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(real.sum(axis=1))])
+    offsets = offsets_of(real.sum(axis=1))
     # a known item counts as left out if it comes before the K-th hit, or anywhere where there are fewer hits
     owners = loaded.excluded.owners
     last_score, last_row = np.where(real[:, -1], hits.scores[:, -1], -np.inf)[owners], hits.rows[owners, -1]

@@ -78,6 +78,11 @@ class _Driver:
         self.waves = Waves(task, shards, pool, retries=retries, mailbox=mailbox)
         self._note = f"{task.folder}/how.json"
 
+    @property
+    def _plain(self) -> How:
+        """The exact search that samples are measured against: of float32, so no 8-bit copy is made for a few queries."""
+        return How("exact", "torch" if self._pool.gpus else "faiss")
+
     def search(self) -> Searched:
         decision = self._kept() or self._decide()
         seconds = 0.0
@@ -145,11 +150,12 @@ class _Driver:
     def _tune(self, how: How, rates: Rates, work: Work) -> tuple[How, dict[str, Any]]:
         """Accept a two-stage search or find the number of lists to read, on a sample against the shards of the first wave."""
         tune, _ = sample_blocks(self._blocks, self._settings.recall_queries)
-        exact = exact_how(self._settings, rates, work, gpu=bool(self._pool.gpus))
+        (truth,) = self.waves.hits(tune, [self._plain], first_only=True)
         if how.mode == "two_stage":
-            recall = recall_of(*(hits.rows for hits in self.waves.hits(tune, [how, exact], first_only=True)))
+            (found,) = self.waves.hits(tune, [how], first_only=True)
+            recall = recall_of(found.rows, truth.rows)
+            exact = exact_how(self._settings, rates, work, gpu=bool(self._pool.gpus))
             return (how if recall >= TWO_STAGE_RECALL else exact), {"two_stage_recall": recall}
-        (truth,) = self.waves.hits(tune, [exact], first_only=True)
         centroids, lists = self._centroids(work)
         how = replace(how, centroids=centroids)
         tried: dict[str, float] = {}
@@ -176,10 +182,9 @@ class _Driver:
     def _verify(self, decision: Decision) -> Decision:
         """Measure recall against exact search of all shards, on queries that nothing was tuned on."""
         _, sample = sample_blocks(self._blocks, self._settings.recall_queries)
-        plain = How("exact", "torch" if self._pool.gpus else "faiss")
-        recall = recall_of(*(hits.rows for hits in self.waves.hits(sample, [decision.how, plain])))
+        recall = recall_of(*(hits.rows for hits in self.waves.hits(sample, [decision.how, self._plain])))
         measured = Decision(decision.how, decision.figures | {"recall_queries": len(sample.query_rows)})
-        return after_recall(measured, recall, self._settings, plain)
+        return after_recall(measured, recall, self._settings, self._plain)
 
 
 def _train(task: SearchTask, lists: int, seed: int, threads: int, path: str) -> None:

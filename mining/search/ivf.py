@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.tables import F32, I64
+from cluster.tables import F32, I64, offsets_of
 from mining.search.engines import SLACK, TILE_ITEMS, TILE_QUERIES, EightBitItems, EightBitQueries, Proposal, learnt, proposal_of
 from mining.search.kernels import RunningTop
 
@@ -51,7 +51,7 @@ class ListEngine:
                                 for start in range(0, len(items_ND), self._step)])
         self._positions = np.argsort(lists, kind="stable").astype(np.int64)
         self._counts = np.bincount(lists, minlength=len(centroids_LD)).astype(np.int64)
-        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._counts)])
+        self._starts = offsets_of(self._counts)
         self._items = EightBitItems(items_ND)
         self._items.values = self._items.values[self._positions]  # a list's items lie together
         self.probes = 1

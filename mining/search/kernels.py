@@ -23,7 +23,16 @@ CHUNK = 64
 """Scores of a tile that are looked at together: most chunks hold nothing good, and their maximum says so."""
 
 
-@compiled(parallel=True, reorder_sums=True)
+@compiled(reorder_sums=True)
+def _product(query_D: F32, item_D: F32) -> np.float32:
+    """The one way in which a score is summed up, in float64: every kernel must come to the same bits for a pair."""
+    total = 0.0
+    for dimension in range(len(query_D)):
+        total += np.float64(query_D[dimension]) * np.float64(item_D[dimension])
+    return np.float32(total)
+
+
+@compiled(parallel=True)
 def score_pairs(queries_QD: F32, items_ND: F32, index_QK: I64, out_QK: F32) -> None:
     """Inner products of each query with its indexed items, summed in float64, into `out_QK`; -inf where the index is -1."""
     for query in numba.prange(index_QK.shape[0]):
@@ -32,26 +41,20 @@ def score_pairs(queries_QD: F32, items_ND: F32, index_QK: I64, out_QK: F32) -> N
             if row < 0:
                 out_QK[query, place] = -np.inf
                 continue
-            total = 0.0
-            for dimension in range(queries_QD.shape[1]):
-                total += np.float64(queries_QD[query, dimension]) * np.float64(items_ND[row, dimension])
-            out_QK[query, place] = np.float32(total)
+            out_QK[query, place] = _product(queries_QD[query], items_ND[row])
 
 
-@compiled(parallel=True, reorder_sums=True)
+@compiled(parallel=True)
 def score_list(queries_QD: F32, items_ND: F32, owner_L: I64, rows_L: I64, out_L: F32) -> None:
     """As `score_pairs`, for a flat list of (query, item) pairs; where the row is negative `out_L` keeps what it holds."""
     for pair in numba.prange(len(owner_L)):
         row, query = rows_L[pair], owner_L[pair]
         if row < 0:
             continue
-        total = 0.0
-        for dimension in range(queries_QD.shape[1]):
-            total += np.float64(queries_QD[query, dimension]) * np.float64(items_ND[row, dimension])
-        out_L[pair] = np.float32(total)
+        out_L[pair] = _product(queries_QD[query], items_ND[row])
 
 
-@compiled(parallel=True, reorder_sums=True)
+@compiled(parallel=True)
 def score_needed(queries_QD: F32, items_ND: F32, proposed_QW: F32, error_Q: F32, num_hits: int, index_QW: I64,
                  out_QW: F32) -> None:
     """Exact scores of those proposed items that can be among the best `num_hits`; the others become -1 and -inf.
@@ -68,10 +71,7 @@ def score_needed(queries_QD: F32, items_ND: F32, proposed_QW: F32, error_Q: F32,
             if row < 0:
                 out_QW[query, place] = -np.inf
                 continue
-            total = 0.0
-            for dimension in range(queries_QD.shape[1]):
-                total += np.float64(queries_QD[query, dimension]) * np.float64(items_ND[row, dimension])
-            score = np.float32(total)
+            score = _product(queries_QD[query], items_ND[row])
             out_QW[query, place] = score
             if scored < num_hits:
                 floor = min(floor, score)

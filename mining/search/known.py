@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.labels import Labels, gather_csr
-from cluster.tables import I64
+from cluster.tables import I64, offsets_of
 from mining.search.topk import Lists
 
 
@@ -20,7 +20,7 @@ class KnownItems:
         self._groups = np.full(labels.num_items, -1, np.int64)
         self._groups[grouped] = number
         self._members = grouped[np.argsort(number, kind="stable")]
-        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        self._starts = offsets_of(counts)
 
     def of(self, query_rows: I64) -> Lists:
         """Known items of each query, ascending, each once."""
@@ -34,4 +34,4 @@ class KnownItems:
         spared = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(bad_offsets)) * items + bad
         keys = keys[~np.isin(keys, spared)] if len(spared) else keys
         counts = np.bincount(keys // items, minlength=len(query_rows))
-        return Lists(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), keys % items)
+        return Lists(offsets_of(counts), keys % items)

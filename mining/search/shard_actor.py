@@ -9,10 +9,10 @@ import numpy as np
 
 from cluster.progress import post
 from cluster.session import set_threads
-from cluster.tables import F32, Part, load_vectors
+from cluster.tables import F32, Part, load_vectors, offsets_of
 from mining.search.block_actor import BlockHits, LoadedBlock, SearchTask, read_vectors
 from mining.search.engines import Engine, make_engine
-from mining.search.how import How, Rate
+from mining.search.how import CERTAIN_OVERSAMPLE, How, Rate
 from mining.search.ivf import ListEngine
 from mining.search.kernels import score_list
 from mining.search.shards import ShardRange
@@ -66,7 +66,7 @@ class ShardActor:
         for count in PROBE_ITEMS:
             items = self._vectors[:count]
             made = Shard(items, make_engine(engine, items, certain=not likely,  # type: ignore[arg-type]
-                                            oversample=1.25 if likely else 2.0))
+                                            oversample=1.25 if likely else CERTAIN_OVERSAMPLE))
             num_hits = min(self._task.num_hits, len(items))
             exact_topk(queries_QD, made, num_hits)  # loads, compiles, learns how many to propose
             started = time.perf_counter()
@@ -103,7 +103,7 @@ def _within(lists: Lists, rows: ShardRange) -> Lists:
     owners = lists.owners
     here = (lists.rows >= rows.start) & (lists.rows < rows.stop)
     counts = np.bincount(owners[here], minlength=len(lists.offsets) - 1)
-    return Lists(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), lists.rows[here] - rows.start)
+    return Lists(offsets_of(counts), lists.rows[here] - rows.start)
 
 
 def _eight_bit() -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.labels import gather_csr
-from cluster.tables import F32, I64
+from cluster.tables import F32, I64, offsets_of
 from mining.memory import MOST_PROPOSED
 from mining.search.engines import Engine, EngineName, make_engine
 from mining.search.kernels import drop_listed, score_needed, score_pairs, sort_hits
@@ -38,7 +38,7 @@ class Lists:
         """The lists of some queries."""
         owner, index = gather_csr(self.offsets, queries)
         counts = np.bincount(owner, minlength=len(queries))
-        return Lists(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), self.rows[index])
+        return Lists(offsets_of(counts), self.rows[index])
 
     @property
     def owners(self) -> I64:

@@ -69,6 +69,20 @@ def fuse(lists: Mapping[int, I64], shares: Mapping[int, float]) -> Fused:
     return Fused(fused.rows[:, :width].copy(), fused.source[:, :width].copy(), fused.position[:, :width].copy())
 
 
+@compiled()
+def _by_row(rows_M: I64) -> I64:
+    """Sorted keys (row, entry) of the entries of a list that are no padding."""
+    keys = np.empty(len(rows_M), np.int64)
+    real = 0
+    for entry in range(len(rows_M)):
+        if rows_M[entry] >= 0:
+            keys[real] = (rows_M[entry] << ENTRY_BITS) | entry
+            real += 1
+    keys = keys[:real]
+    keys.sort()
+    return keys
+
+
 @compiled(parallel=True)
 def _fuse(entries_QM: I64, weights_M: I64, sources_M: npt.NDArray[np.uint8], positions_M: I64, out_rows: I64,
           out_source: npt.NDArray[np.uint8], out_position: I64) -> I64:
@@ -76,13 +90,8 @@ def _fuse(entries_QM: I64, weights_M: I64, sources_M: npt.NDArray[np.uint8], pos
     count = np.zeros(len(entries_QM), np.int64)
     entry_mask = np.int64((1 << ENTRY_BITS) - 1)
     for query in numba.prange(len(entries_QM)):
-        keys = np.empty(entries_QM.shape[1], np.int64)
-        real = 0
-        for entry in range(entries_QM.shape[1]):
-            if entries_QM[query, entry] >= 0:
-                keys[real] = (entries_QM[query, entry] << ENTRY_BITS) | entry
-                real += 1
-        keys[:real].sort()  # an item's entries lie together now, those of smaller source codes first
+        keys = _by_row(entries_QM[query])
+        real = len(keys)  # an item's entries lie together now, those of smaller source codes first
         best = np.empty(real, np.int64)
         weight = np.zeros(real, np.int64)
         items, last = 0, np.int64(-1)
@@ -123,15 +132,9 @@ def look_up(wanted_QK: I64, rows_QM: I64, values_QM: npt.NDArray[Number], *, mis
 def _look_up(wanted_QK: I64, rows_QM: I64, values_QM: npt.NDArray[Number], out_QK: npt.NDArray[Number]) -> None:
     entry_mask = np.int64((1 << ENTRY_BITS) - 1)
     for query in numba.prange(len(wanted_QK)):
-        keys = np.empty(rows_QM.shape[1], np.int64)
-        real = 0
-        for entry in range(rows_QM.shape[1]):
-            if rows_QM[query, entry] >= 0:
-                keys[real] = (rows_QM[query, entry] << ENTRY_BITS) | entry
-                real += 1
-        keys[:real].sort()
+        keys = _by_row(rows_QM[query])
         for place in range(wanted_QK.shape[1]):
             row = wanted_QK[query, place]
-            found = np.searchsorted(keys[:real], row << ENTRY_BITS)
-            if row >= 0 and found < real and keys[found] >> ENTRY_BITS == row:
+            found = np.searchsorted(keys, row << ENTRY_BITS)
+            if row >= 0 and found < len(keys) and keys[found] >> ENTRY_BITS == row:
                 out_QK[query, place] = values_QM[query, keys[found] & entry_mask]

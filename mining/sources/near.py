@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cluster.labels import Labels, gather_csr
 from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr, part_name, read_part, read_parts, write_part
+from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr, offsets_of, part_name, read_part, read_parts, write_part
 
 NEIGHBOURS = 32
 """Nearest items of a relevant item that are looked at, itself not counted."""
@@ -39,7 +39,7 @@ class Near:
         order = np.argsort(items, kind="stable")
         lengths = np.diff(offsets)[order]
         _, index = gather_csr(offsets, order)
-        return cls(items[order], np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), rows[index].astype(np.int64))
+        return cls(items[order], offsets_of(lengths), rows[index].astype(np.int64))
 
 
 def near_pairs(hits: pa.Table, threshold: float) -> tuple[pa.Table, int]:
@@ -63,14 +63,14 @@ def near_pairs(hits: pa.Table, threshold: float) -> tuple[pa.Table, int]:
     near &= _count_before(near, offsets, owner) < NEIGHBOURS
     count = np.bincount(owner[near], minlength=len(items))
     has = count > 0
-    kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(count[has])])
+    kept = offsets_of(count[has])
     table = pa.table({"item_row": items[has], "near_rows": csr_to_lists(kept, rows[near].astype(np.int64))})
     return table, int((count == NEIGHBOURS).sum())
 
 
 def _count_before(mask: npt.NDArray[np.bool_], offsets: I64, owner: I64) -> I64:
     """How many elements of the same list are true before each one."""
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(mask)])
+    before = offsets_of(mask)
     result: I64 = before[:-1] - before[offsets[owner]]
     return result
 

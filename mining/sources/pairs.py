@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from cluster.session import task_groups
 from cluster.storage import Store
-from cluster.tables import I64, Part, csr_to_lists, lists_to_csr, part_name, write_part
+from cluster.tables import I64, Part, csr_to_lists, lists_to_csr, offsets_of, part_name, write_part
 from mining.candidates import read_span
 from mining.search.shards import QueryBlock
 
@@ -48,7 +49,7 @@ def new_pairs(num_items: int, found: tuple[I64, I64], lists: Sequence[tuple[I64,
 
     new = np.setdiff1d(np.concatenate([keys(*some) for some in lists]), keys(*found))
     lengths = np.bincount(new // num_items, minlength=count)
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), new % num_items
+    return offsets_of(lengths), new % num_items
 
 
 def write_block(task: PairsTask, block: QueryBlock, start: int) -> tuple[Part, int]:
@@ -81,10 +82,9 @@ def write_pairs(task: PairsTask, blocks: Sequence[QueryBlock], *, retries: int) 
     import ray
 
     starts = np.cumsum([0, *(len(block.query_rows) for block in blocks)])[:-1]
-    groups = np.array_split(np.arange(len(blocks)), min(len(blocks), max(1, int(ray.cluster_resources()["CPU"]))))
     remote = ray.remote(_write_group).options(max_retries=retries)
     results = ray.get([remote.remote(task, [blocks[number] for number in group], [int(starts[number]) for number in group])
-                       for group in groups])
+                       for group in task_groups(len(blocks))])
     written = [entry for group in results for entry in group]
     return [part for part, _ in written], sum(count for _, count in written)
 

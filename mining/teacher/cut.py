@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cluster.labels import Labels
 from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr
+from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr, offsets_of
 from mining.candidates import Candidates, read_span
 from mining.settings import MiningSettings
 
@@ -98,7 +98,7 @@ class Pairs:
         start = np.searchsorted(self.query_rows, query_rows)
         stop = np.searchsorted(self.query_rows, query_rows, side="right")
         assert int((stop - start).sum()) == len(self), "pairs of a query that is not in the table"
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(stop - start)])
+        offsets = offsets_of(stop - start)
         columns = {"query_row": pa.array(query_rows, pa.int64())}
         if not scored:
             return pa.table(columns | {"also_rows": csr_to_lists(offsets, self.item_rows)})

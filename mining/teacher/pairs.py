@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cluster.session import set_threads
+from cluster.session import set_threads, task_groups
 from cluster.storage import Store
 from cluster.tables import Part, part_name, write_part
 from mining.candidates import read_span
 from mining.negatives import MineTask, Side, load_side, survivors
-from mining.passes import groups_of, with_cuts
+from mining.passes import with_cuts
 from mining.search.shards import QueryBlock
 from mining.teacher.cut import depth_of, pairs_to_read
 
@@ -34,7 +34,7 @@ def write_pairs(task: MineTask, *, retries: int) -> tuple[list[Part], int]:
 
     task = with_cuts(task, retries=retries)
     remote = ray.remote(_pairs_of_group).options(max_retries=retries)
-    found = ray.get([remote.remote(task, group) for group in groups_of(task)])
+    found = ray.get([remote.remote(task, group) for group in task_groups(len(task.hits))])
     written = [entry for group in found for entry in group]
     return [part for part, _ in written], sum(pairs for _, pairs in written)
 

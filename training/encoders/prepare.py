@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from cluster.errors import ConfigError, one_paragraph
 from cluster.storage import StorageSettings, Store, is_s3
-from cluster.tables import csr_to_lists
+from cluster.tables import csr_to_lists, offsets_of
 from training.encoders import st_format
 from training.encoders.st_format import read_json, write_json
 from training.settings import EncoderSettings
@@ -282,4 +282,4 @@ class Tokenizer:
                                   return_token_type_ids=False)["input_ids"] if full else []
         lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
         flat = np.fromiter((token for row in ids for token in row), np.int32, int(lengths.sum()))
-        return csr_to_lists(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), flat)
+        return csr_to_lists(offsets_of(lengths), flat)
