@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,14 @@ class TrainTask:
     round: int = 0
     threads: int = 1
     budget_tokens: int | None = None
+    """Tokens encoded at once; None: found by a probe."""
+    guide_items: list[Part] = field(default_factory=list)
+    """Vectors of a guide; empty: there is none."""
+    guide_queries: list[Part] = field(default_factory=list)
+    deepspeed: dict[str, Any] | None = None
+    """A DeepSpeed configuration of the user's own."""
+    name: str = ""
+    """What trackers call the run."""
     mailbox: Any = None
 
 
