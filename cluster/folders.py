@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,20 @@ def sha256(data: bytes) -> str:
 def upload_folder(local: Path, store: Store, prefix: str) -> Manifest:
     """Upload every file below `local` to `prefix`; returns what was written."""
     manifest: Manifest = {}
-    for file in sorted(path for path in local.rglob("*") if path.is_file()):
-        data = file.read_bytes()
-        address = join(prefix, file.relative_to(local).as_posix())
+    for address, data in _files(local, prefix):
         store.write_bytes(address, data)
         manifest[address] = {"bytes": len(data), "sha256": sha256(data)}
     return manifest
+
+
+def describe_folder(local: Path, prefix: str) -> Manifest:
+    """What `upload_folder` will return, before it uploads anything."""
+    return {address: {"bytes": len(data), "sha256": sha256(data)} for address, data in _files(local, prefix)}
+
+
+def _files(local: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for file in sorted(path for path in local.rglob("*") if path.is_file()):
+        yield join(prefix, file.relative_to(local).as_posix()), file.read_bytes()
 
 
 def folder_digest(manifest: Mapping[str, Mapping[str, Any]], prefix: str) -> str:

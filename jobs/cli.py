@@ -91,7 +91,7 @@ def _stage(kind: str, name: str, config: Path, overrides: list[str] | None, *, j
 MAKES = {
     "embed": frozenset({"ingest", "base", "tokens"}),
     "search": frozenset({"ingest", "base", "tokens", "embed", "evaluate"}),
-    "train": frozenset({"ingest", "base", "tokens", "embed", "report"}),
+    "train": frozenset({"ingest", "base", "tokens", "embed", "report", "guide"}),
     "evaluate": frozenset({"ingest", "base", "tokens", "embed", "search", "report"}),
 }
 
@@ -156,6 +156,34 @@ def evaluate(config: ConfigFile, overrides: Overrides = None, *, round_number: R
     """Measure the model of --round (-1: off the shelf)."""
     name = "baseline-evaluate" if round_number < 0 else f"round-{round_number:02d}-evaluate"
     _stage("evaluate", name, config, overrides, json_output=json_output, takeover=takeover)
+
+
+@app.command()
+def probe(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = False, takeover: Takeover = False) -> None:
+    """Are mined negatives worth a real run? A tenth of the training queries, mined against random; exit code 1 says no."""
+    from jobs.probe import probe as drive
+    from jobs.show_probe import show_probe
+
+    result = drive(load_config(config, overrides or []), progress=Progress(), takeover=takeover)
+    _emit(result, json_output, lambda console: show_probe(console, result))
+    raise typer.Exit(0 if result["passed"] else 1)
+
+
+@app.command()
+def sweep(
+    config: ConfigFile, overrides: Overrides = None, *,
+    out: Annotated[Path | None, typer.Option(help="Where the chosen configuration goes (default: CONFIG with the ending "
+                                             ".best.toml).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
+    json_output: Json = False, takeover: Takeover = False,
+) -> None:
+    """Try temperatures, shares of random negatives and losses on round 1, and write the best configuration."""
+    from jobs.show_sweep import show_sweep
+    from jobs.sweep import sweep as drive
+
+    result = drive(load_config(config, overrides or []), out=out or config.with_suffix(".best.toml"), force=force,
+                   progress=Progress(), takeover=takeover)
+    _emit(result, json_output, lambda console: show_sweep(console, result))
 
 
 @app.command()

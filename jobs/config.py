@@ -18,7 +18,10 @@ from cluster.storage import StorageSettings, is_s3
 from eval.settings import EvaluationSettings
 from jobs.config_errors import KEYS_ADVICE, explain
 from jobs.ingest.templates import check_template
+from jobs.probe_settings import ProbeSettings
+from jobs.sweep_settings import SweepSettings
 from mining.settings import MiningSettings
+from training.deepspeed_config import check_deepspeed, read_deepspeed
 from training.settings import EncoderSettings, TrainingSettings
 
 SOURCES = ("corpus", "queries", "qrels", "folder")
@@ -45,6 +48,8 @@ class DataSettings(BaseModel):
     """Template of a query's text over query columns."""
     dev_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the training queries cut off as dev where the data has no dev split."""
+    train_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the training queries that take part, drawn by id; the others are left out, dev and test stay whole."""
     skip_queries_without_positive: bool = False
     """Leave out training queries without a relevant item (they are counted and shown) instead of refusing the data."""
 
@@ -98,11 +103,15 @@ class Config(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     cluster: ClusterSettings = ClusterSettings()
     storage: StorageSettings = StorageSettings()
+    probe: ProbeSettings = ProbeSettings()
+    sweep: SweepSettings = SweepSettings()
 
     @model_validator(mode="after")
     def _addresses_are_usable(self) -> Config:
         teacher = self.mining.teacher.model if self.mining.teacher else None
-        addresses = {"output": self.output, "encoder.model": self.encoder.model, "mining.teacher.model": teacher} | {
+        guide = self.training.guide.model if self.training.guide else None
+        addresses = {"output": self.output, "encoder.model": self.encoder.model, "mining.teacher.model": teacher,
+                     "training.guide.model": guide} | {
             f"data.{name}": getattr(self.data, name) for name in SOURCES}
         for key, address in addresses.items():
             if address is not None and is_s3(address) and "@" in address.split("/")[2]:
@@ -125,6 +134,9 @@ class Config(BaseModel):
         if self.encoder.kind == "vectors":
             raise ValueError("encoder.kind = \"vectors\" has no model that could be trained: `hardmine mine` without --round "
                              "mines with the vectors as they are; to train on them, set encoder.kind = \"adapter\"")
+        if self.training.lora is not None and self.encoder.kind != "transformer":
+            raise ValueError(f"training.lora adds to the layers of a transformer, but encoder.kind = \"{self.encoder.kind}\", "
+                             f"which is small enough to be trained whole; take [training.lora] out")
         if self.rounds.warmup_epochs == 0 and self.rounds.mined == 0:
             raise ValueError("rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them")
         if self.rounds.mined and not self.training.hard_negatives:
@@ -174,7 +186,13 @@ def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = N
         config = Config.model_validate(values, context={"trains": trains})
     except ValidationError as error:
         raise ConfigError(explain(error, Config, source)) from None
-    return _absolute(config, folder) if folder is not None else config
+    if folder is None:
+        return config
+    config = _absolute(config, folder)
+    if trains:  # now, not after hours of mining
+        own = config.training.deepspeed
+        check_deepspeed(config.training, None if own is None else read_deepspeed(own))
+    return config
 
 
 def _override(values: dict[str, Any], override: str) -> str:
@@ -228,4 +246,9 @@ def _absolute(config: Config, folder: Path) -> Config:
         teacher = mining.teacher.model_copy(update={"model": place_model(mining.teacher.model)})
         mining = mining.model_copy(update={"teacher": teacher})
     encoder = config.encoder.model_copy(update={"model": place_model(config.encoder.model)})
-    return config.model_copy(update={"output": place(config.output), "data": data, "encoder": encoder, "mining": mining})
+    training = config.training.model_copy(update={"deepspeed": place(config.training.deepspeed)})
+    if training.guide is not None:
+        guide = training.guide.model_copy(update={"model": place_model(training.guide.model)})
+        training = training.model_copy(update={"guide": guide})
+    return config.model_copy(update={"output": place(config.output), "data": data, "encoder": encoder, "mining": mining,
+                                     "training": training})

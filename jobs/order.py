@@ -55,6 +55,8 @@ def _ledger(config: Config) -> Ledger:
 def _kind(name: str) -> str:
     if "teacher" in name:
         return "teacher"
+    if name.startswith("guide"):
+        return "guide"
     if name.endswith("near-duplicates"):
         return "near"
     last = name.partition(" ")[0].rpartition("-")[2]

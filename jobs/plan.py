@@ -60,7 +60,8 @@ def stage_names(config: Config) -> list[str]:
     first = 0 if config.rounds.warmup_epochs else 1
     for number in range(first, config.rounds.mined + 1):
         names += _mining_names(config, number) if number else []
-        names += [f"round-{number:02d}-{stage}" for stage in ("train", "hits", "evaluate")]
+        guide = _guide_names(config) if number == first else []
+        names += [*guide, *(f"round-{number:02d}-{stage}" for stage in ("train", "hits", "evaluate"))]
     if config.rounds.compare_random and config.rounds.mined:
         names += [f"round-{config.rounds.mined:02d}-random-{stage}" for stage in ("train", "hits", "evaluate")]
     return [*names, "finish"]
@@ -86,6 +87,12 @@ def _second_looks(settings: MiningSettings, number: int) -> list[str]:
     tokens = ["teacher-tokens"] if number == 1 and settings.teacher.kind == "encoder" else []
     once = ["teacher"] if number == 1 else []
     return [*names, *once, f"round-{number:02d}-teacher-pairs", *tokens, f"round-{number:02d}-teacher"]
+
+
+def _guide_names(config: Config) -> list[str]:
+    """What a guide of its own adds to the first training; without one the run's own model guides, which is embedded anyway."""
+    guide = config.training.guide
+    return ["guide", "guide-tokens"] if guide is not None and guide.model is not None else []
 
 
 def _there(url: str, config: Config) -> bool:

@@ -17,8 +17,9 @@ from cluster.tables import Part
 from jobs.config import Config, DataSettings
 from jobs.context import Context
 from jobs.ingest.data import Sources, ingest_tables
-from jobs.ingest.models import make_base, tokenise_parts
+from jobs.ingest.models import ON_VECTORS, make_base, tokenise_parts
 from jobs.ingest.sources import fingerprint
+from jobs.stage_1_embed import start_sequence
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
 from mining.search.shards import plan_shards
@@ -101,7 +102,7 @@ def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
         "ingest", "ingest", folder="tables",
         inputs={"data": {name: value for name, value in prints.items() if name != "model"},
                 "settings": config.data.model_dump(exclude={"corpus", "queries", "qrels", "folder"}),
-                "part_rows": config.cluster.part_rows},
+                "part_rows": config.cluster.part_rows} | ({"histories": True} if config.encoder.kind == "sequence" else {}),
         work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder),
     )
     _check_schema(context, tables)
@@ -111,15 +112,19 @@ def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
         "base", "base", folder="base", inputs=_base_inputs(config, tables, dimension, prints["model"]),
         work=lambda folder: in_worker(make_base, context, config, context.store, folder, tables),
     )
-    if config.encoder.kind == "vectors" or (config.encoder.kind == "adapter" and config.encoder.model is None):
-        return Ingested(tables, base, None, dimension)
+    if config.encoder.kind == "vectors" or (config.encoder.kind in ON_VECTORS and config.encoder.model is None):
+        return _with_histories(context, Ingested(tables, base, None, dimension))
     tokens = context.stage(
         "tokens", "tokens", folder="tokens", inputs={"tables": tables.key, "base": base.figures["digest"],
                                                      "encoder": config.encoder.model_dump(include={
                                                          "kind", "query_prompt", "item_prompt"})},
         work=lambda folder: tokenise(context, config, folder, tables, base),
     )
-    return Ingested(tables, base, tokens, dimension)
+    return _with_histories(context, Ingested(tables, base, tokens, dimension))
+
+
+def _with_histories(context: Context, ingested: Ingested) -> Ingested:
+    return start_sequence(context, ingested) if context.config.encoder.kind == "sequence" else ingested
 
 
 def _ingest_tables(config: Config, store: Store, folder: str) -> Outcome:

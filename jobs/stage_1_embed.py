@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from cluster.commits import Commit, Outcome, digest
 from cluster.folders import Manifest, folder_digest
 from cluster.resources import embed_pool
 from cluster.tables import Part
 from jobs.context import Context
-from jobs.stage_0_ingest import Ingested
+from jobs.ingest.histories import write_sequence
 from mining.embed import EmbedJob, check_counts, embed
 from training.encoders.part_encoder import MakeEncoder, MakeNormaliser
+
+if TYPE_CHECKING:  # stage 0 ends with `start_sequence`
+    from jobs.stage_0_ingest import Ingested
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,30 @@ def feature_parts(context: Context, ingested: Ingested, *, of_base: bool) -> tup
     return vectors.parts("corpus"), vectors.parts("queries"), vectors.key
 
 
-def embed_model(context: Context, ingested: Ingested, model: Model | None) -> Commit:
+def start_sequence(context: Context, ingested: Ingested) -> Ingested:
+    """The run as a sequence encoder reads it: its untrained model is the base, histories and item rows are the tokens.
+
+    Args:
+        ingested: with the frozen base model, if it has one, and its tokens.
+    """
+    config, base = context.config, base_model(ingested)
+    vectors = embed_model(context, ingested, base, items_only=True) if base else ingested.tables
+
+    def work(folder: str) -> Outcome:
+        import ray
+
+        remote = ray.remote(write_sequence).options(num_cpus=1, max_retries=config.cluster.retries)
+        outcome: Outcome = ray.get(remote.remote(config, context.store, folder, ingested.corpus, ingested.queries,
+                                                 vectors.parts("corpus")))
+        return outcome
+
+    inputs = {"tables": ingested.tables.key, "vectors": vectors.key, "seed": config.rounds.seed,
+              "encoder": config.encoder.model_dump(include={"hidden", "max_length"})}
+    commit = context.stage("base", "sequence", folder="sequence", inputs=inputs, work=work)
+    return replace(ingested, base=commit, tokens=commit)
+
+
+def embed_model(context: Context, ingested: Ingested, model: Model | None, *, items_only: bool = False) -> Commit:
     """The vectors of every item and query under `model` (None: the data's own, normalised)."""
     config = context.config
     if model is None:
@@ -79,13 +105,15 @@ def embed_model(context: Context, ingested: Ingested, model: Model | None) -> Co
         "model": model.digest if model else "vectors", "features": source, "dtype": config.mining.embedding_dtype,
         "bfloat16": bfloat16, "budget": config.cluster.micro_batch_tokens,
     }
+    if items_only:
+        inputs["items_only"] = True
     make: Any = MakeNormaliser()
     if model is not None:
         make = MakeEncoder(context.store, model.files, model.prefix, pool.cpus, bool(pool.gpus), bfloat16,
                            config.cluster.micro_batch_tokens)
 
     def work(folder: str) -> Outcome:
-        jobs = [EmbedJob("corpus", items, folder), EmbedJob("queries", queries, folder)]
+        jobs = [EmbedJob("corpus", items, folder), *([] if items_only else [EmbedJob("queries", queries, folder)])]
         made = embed(jobs, make, context.store, pool, dtype=config.mining.embedding_dtype,
                      retries=config.cluster.retries, mailbox=context.progress.mailbox)
         check_counts(made, jobs, context.store)

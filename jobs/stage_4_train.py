@@ -6,10 +6,16 @@ from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError, ConfigError
 from cluster.resources import train_pool
 from jobs.context import Context
+from jobs.guide import guide_vectors
 from jobs.stage_0_ingest import Ingested
 from jobs.stage_1_embed import Model, feature_parts
+from training.deepspeed_config import read_deepspeed
 from training.task import TrainTask
+from training.telemetry import telemetry_files
 from training.trainer import train
+
+BESIDE = {"trackers", "checkpoint_steps", "keep_checkpoints"}
+"""Settings of training that change no weight."""
 
 
 def train_round(context: Context, ingested: Ingested, model: Model, *, name: str, number: int, negatives: Commit | None,
@@ -28,6 +34,8 @@ def train_round(context: Context, ingested: Ingested, model: Model, *, name: str
         raise ConfigError(f"output is the local folder {config.output}, but the cluster has {context.size.nodes} nodes that "
                           f"cannot all write there; use s3://")
     items, queries, source = feature_parts(context, ingested, of_base=model.reads_base)
+    guide = guide_vectors(context, ingested)
+    own = read_deepspeed(config.training.deepspeed) if config.training.deepspeed else None
 
     def work(folder: str) -> Outcome:
         task = TrainTask(
@@ -36,16 +44,17 @@ def train_round(context: Context, ingested: Ingested, model: Model, *, name: str
             labels=ingested.labels, negatives=negatives.parts("negatives") if negatives else [],
             near_misses=near_misses.parts("hits") if near_misses else [], settings=config.training, epochs=epochs,
             cycles=cycles, steps=steps, seed=config.rounds.seed, round=number, threads=pool.cpus,
-            budget_tokens=config.cluster.micro_batch_tokens, mailbox=context.progress.mailbox,
+            budget_tokens=config.cluster.micro_batch_tokens, mailbox=context.progress.mailbox, deepspeed=own,
+            guide_items=guide.parts("corpus") if guide else [], guide_queries=guide.parts("queries") if guide else [],
+            name=f"{config.name} {name}",
         )
         result = train(task, pool, retries=config.cluster.retries)
-        telemetry = f"{folder}/telemetry.jsonl"
-        size = context.store.size(telemetry)
-        if size is None:
-            raise ArtifactError(f"{context.store.url(telemetry)} was not written; run the same command again")
+        telemetry = telemetry_files(context.store, folder)
+        if not telemetry:
+            raise ArtifactError(f"{context.store.url(folder)} holds no telemetry; run the same command again")
         for leftover in ("engine", "ray"):  # the engine's state and Ray Train's notes served resuming only
             context.store.delete(f"{folder}/{leftover}")
-        files = dict(result["best"]["model"]) | {telemetry: {"bytes": size}}
+        files = dict(result["best"]["model"]) | telemetry
         figures = {key: value for key, value in result.items() if key != "best"}
         figures |= {"best_epoch": result["best"]["epoch"], "best_recall": result["best"]["recall"],
                     "prefix": result["best"]["prefix"], "negatives": "mined" if negatives else "random"}
@@ -55,7 +64,9 @@ def train_round(context: Context, ingested: Ingested, model: Model, *, name: str
         "model": model.digest, "features": source, "tables": ingested.tables.key, "epochs": epochs, "cycles": cycles,
         "negatives": negatives.key if negatives else None, "steps": steps,
         "near_misses": near_misses.inputs["vectors"] if near_misses else None,
-        "training": config.training.model_dump(), "seed": config.rounds.seed, "round": number, "ranks": pool.count,
+        # a file of DeepSpeed settings counts by its content
+        "training": config.training.model_dump(exclude=BESIDE) | {"deepspeed": own}, "guide": guide.key if guide else None,
+        "seed": config.rounds.seed, "round": number, "ranks": pool.count,
         "budget": config.cluster.micro_batch_tokens,
     }
     return context.stage("train", name, folder=f"rounds/{number:02d}/{name.rsplit('-', 1)[-1]}", inputs=inputs, work=work)

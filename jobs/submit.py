@@ -35,6 +35,7 @@ SHIPPED = frozenset({".py", ".html", ".css", ".js", ".svg"})
 MAX_BYTES = 100 * 2**20
 """What Ray's dashboard takes in one upload (ray#55877)."""
 CONFIG_NAME = "job.toml"
+DEEPSPEED_NAME = "deepspeed.json"
 COMMAND = f"-m jobs run {CONFIG_NAME}"
 VARIABLES = QUIET | {"COLUMNS": "120"}
 """What the job and its workers find in their environment: never a key. Tables in a log are this wide."""
@@ -94,7 +95,8 @@ def refuse_local_paths(config: Config, why: str) -> None:
     """Raises ConfigError: `config` names local paths, which no node of a remote cluster could read."""
     places = {f"data.{name}": getattr(config.data, name) for name in ("corpus", "queries", "qrels", "folder")}
     places["output"] = config.output
-    models = {"encoder.model": config.encoder.model, "mining.teacher.model": getattr(config.mining.teacher, "model", None)}
+    models = {"encoder.model": config.encoder.model, "mining.teacher.model": getattr(config.mining.teacher, "model", None),
+              "training.guide.model": getattr(config.training.guide, "model", None)}
     # a hub name is neither on S3 nor local
     places |= {key: model for key, model in models.items() if model is not None and model.startswith(("/", ".", "~"))}
     local = [f"{name} = {value}" for name, value in places.items() if value is not None and not is_s3(value)]
@@ -116,6 +118,10 @@ def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
             if source.suffix in SHIPPED and not hidden and not source.is_symlink():
                 (folder / inside).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, folder / inside)
+    if config.training.deepspeed:  # the cluster cannot see this machine's file
+        shutil.copyfile(config.training.deepspeed, folder / DEEPSPEED_NAME)
+        training = config.training.model_copy(update={"deepspeed": DEEPSPEED_NAME})
+        config = config.model_copy(update={"training": training})
     (folder / CONFIG_NAME).write_text(to_toml(config), encoding="utf-8")
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     if sum(sizes.values()) >= MAX_BYTES:

@@ -38,13 +38,23 @@ def check_teacher(context: Context) -> None:
     """
     settings = context.config.mining.teacher
     if settings is not None and (context.only is None or "teacher" in context.only.makes):
-        _model(context, settings)
+        second_model(context, settings)
 
 
-def _model(context: Context, settings: TeacherSettings) -> Commit:
+def second_model(context: Context, settings: TeacherSettings, *, name: str = "teacher",
+                 section: str = "mining.teacher") -> Commit:
+    """A model beside the one that is trained, in the run's storage.
+
+    Args:
+        name: of the stage, and its kind. section: where the configuration names the model.
+
+    Raises:
+        ConfigError: the model is missing, damaged or of another kind.
+    """
     inputs = {"model": folder_fingerprint(settings.model), "kind": settings.kind, "max_length": settings.max_length}
-    return context.stage("teacher", "teacher", folder="teacher", inputs=inputs,
-                         work=lambda folder: in_worker(make_teacher, context, context.config, context.store, folder))
+    return context.stage(name, name, folder=name, inputs=inputs,
+                         work=lambda folder: in_worker(make_teacher, context, context.config, context.store, folder, settings,
+                                                       section))
 
 
 def ask_teacher(context: Context, ingested: Ingested, task: MineTask, inputs: Mapping[str, Any], *, name: str, folder: str,
@@ -66,10 +76,10 @@ def ask_teacher(context: Context, ingested: Ingested, task: MineTask, inputs: Ma
     settings = context.config.mining.teacher
     if settings is None:
         return None
-    model = _model(context, settings)
+    model = second_model(context, settings)
     pairs = _choose_pairs(context, ingested, task, inputs, name=name, folder=folder, split=split)
     if settings.kind == "encoder":
-        vectors = _teacher_vectors(context, ingested, model, settings)
+        vectors = second_vectors(context, ingested, model)
         scored = search_queries(context, ingested, vectors, name=f"{name}{SCORED}", folder=f"{folder}/teacher", split=split,
                                 num_hits=0, also=pairs.parts("pairs"))
         return scored.parts("hits"), scored.key
@@ -91,12 +101,13 @@ def _choose_pairs(context: Context, ingested: Ingested, task: MineTask, inputs: 
                          inputs={**inputs, "depth": depth_of(task.settings), "query_block": query_block})
 
 
-def _teacher_vectors(context: Context, ingested: Ingested, model: Commit, settings: TeacherSettings) -> Commit:
-    """The vectors of all items and queries under a teacher that is an embedding model."""
-    encoder = EncoderSettings(kind=model.figures["encoder"], model=settings.model)
+def second_vectors(context: Context, ingested: Ingested, model: Commit) -> Commit:
+    """The vectors of all items and queries under a second embedding model (of `second_model`)."""
+    encoder = EncoderSettings(kind=model.figures["encoder"], model=model.figures["prefix"])
     config = context.config.model_copy(update={"encoder": encoder})
     tokens = context.stage(
-        "teacher", "teacher-tokens", folder="tokens", inputs={"tables": ingested.tables.key, "base": model.figures["digest"]},
+        model.name, f"{model.name}-tokens", folder="tokens",
+        inputs={"tables": ingested.tables.key, "base": model.figures["digest"]},
         work=lambda folder: tokenise(context, config, folder, ingested.tables, model))
     of_teacher = replace(ingested, base=model, tokens=tokens)
     return embed_model(context, of_teacher, base_model(of_teacher))

@@ -30,11 +30,15 @@ class Tokens:
         """Tokens of each text, [N]."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, rows: I64) -> I64:
+        """Tokens of the texts of `rows`."""
+        lengths: I64 = self.offsets[rows + 1] - self.offsets[rows]
+        return lengths
+
     def take(self, rows: I64) -> Tokens:
         """The token lists of `rows`, in that order."""
         _, index = gather_csr(self.offsets, rows)
-        lengths = self.offsets[rows + 1] - self.offsets[rows]
-        return Tokens(offsets_of(lengths), self.values[index])
+        return Tokens(offsets_of(self.lengths_of(rows)), self.values[index])
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Vectors:
     def lengths(self) -> I64:
         """One unit of work each, [N]."""
         return np.ones(len(self.values), np.int64)
+
+    def lengths_of(self, rows: I64) -> I64:
+        """One unit of work each."""
+        return np.ones(len(rows), np.int64)
 
     def take(self, rows: I64) -> Vectors:
         """The vectors of `rows`, in that order."""

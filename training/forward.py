@@ -1,46 +1,91 @@
-"""Encoding inside a training step: with gradient, in micro-batches of similar length."""
+"""Forward and backward passes of the encoder: packs of texts of similar length, with or without keeping activations.
+
+N texts, D dimensions.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from cluster.tables import I64
-from training.encoders.base import CPU_BUDGET_TOKENS, GPU_BUDGET_TOKENS
 from training.engine import Place
 from training.features import Features, pack
+from training.feed import Pack
 
 
-def encode_rows(
-    engine: Any, features: Features, rows: I64, place: Place, *, budget_tokens: int | None = None,
-) -> Tensor:
-    """Embeddings of `rows` in that order, [N, D] float32, with gradient where gradients are enabled.
+class Pass:
+    """One step's passes over its packs: `forward` gives the embeddings, `backward` takes their gradient.
 
-    With ZeRO 3 every forward pass is a collective, so ranks with fewer micro-batches add empty ones of weight zero.
+    With `cached` (GradCache) nothing is kept between the two: the backward pass encodes each pack once more, with the same
+    random state, and its activations are the only ones in memory. Otherwise the activations of all packs are kept and there
+    is a single backward pass. Both give the same gradient.
     """
-    budget = budget_tokens or (GPU_BUDGET_TOKENS if place.device.type == "cuda" else CPU_BUDGET_TOKENS)
+
+    def __init__(self, engine: Any, packs: list[Pack], place: Place, *, cached: bool) -> None:
+        self._engine, self._packs, self._place, self._cached = engine, packs, place, cached
+        self._outputs: list[Tensor] = []
+
+    def forward(self) -> Tensor:
+        """Embeddings [N, D] float32 of all texts, without gradient, in the order of the packs' places."""
+        with torch.set_grad_enabled(not self._cached):
+            outputs = [self._encode(each) for each in self._packs]
+        self._outputs = [] if self._cached else outputs
+        places = np.concatenate([each.places for each in self._packs])
+        joined = torch.cat([output.detach()[: len(each.places)] for output, each in zip(outputs, self._packs, strict=True)])
+        back = torch.empty(len(places), dtype=torch.int64)
+        back[torch.from_numpy(places)] = torch.arange(len(places))
+        return joined.float()[back.to(joined.device)]
+
+    def backward(self, gradient_ND: Tensor, *, boundary: bool) -> None:
+        """Give the weights the gradient that the embeddings have.
+
+        Args:
+            gradient_ND: float32, of the loss with respect to what `forward` returned.
+            boundary: the optimizer steps after this micro-step. DeepSpeed counts backward passes as micro-steps, of which a
+                cached step makes several: without being told it reduces gradients too often, and ZeRO 1 and 2 silently
+                lose part of them.
+        """
+        if not self._cached:
+            self._engine.set_gradient_accumulation_boundary(boundary)
+            self._engine.backward(sum((self._surrogate(output, each, gradient_ND)
+                                       for output, each in zip(self._outputs, self._packs, strict=True)), start=0.0))
+            self._outputs = []
+            return
+        for number, each in enumerate(self._packs):
+            last = number + 1 == len(self._packs)
+            self._engine.set_gradient_accumulation_boundary(boundary and last)
+            self._engine.backward(self._surrogate(self._encode(each), each, gradient_ND))
+
+    def _encode(self, each: Pack) -> Tensor:
+        torch.manual_seed(each.seed)
+        output: Tensor = self._engine({name: value.to(self._place.device, non_blocking=True)
+                                       for name, value in each.inputs.items()})
+        return output
+
+    def _surrogate(self, output: Tensor, each: Pack, gradient_ND: Tensor) -> Tensor:
+        """A scalar whose gradient is the one wanted: the inner product, in float32, of embeddings and their gradient."""
+        if not len(each.places):  # a pass that only keeps the ranks in step
+            return 0.0 * output.float().sum()
+        wanted = gradient_ND[torch.from_numpy(each.places).to(gradient_ND.device)]
+        return (output.float() * wanted).sum()
+
+
+def encode_rows(engine: Any, features: Features, rows: I64, place: Place, *, budget_tokens: int) -> Tensor:
+    """Embeddings of `rows` in that order, [N, D] float32, without gradient.
+
+    With ZeRO 3 every forward pass is a collective, so ranks with fewer micro-batches add empty ones.
+    """
     chosen = features.take(rows)
-    packs = pack(chosen.lengths, budget)
-    together = place.world > 1 and engine.zero_optimization_stage() == 3
-    # asked before the first forward pass, which already waits for all ranks
-    missing = _most(len(packs), place) - len(packs) if together else 0
-    outputs = [_forward(engine, chosen.take(index), place) for index in packs]
-    joined = torch.cat(outputs)
-    back = torch.empty(len(rows), dtype=torch.int64)
-    back[torch.cat([torch.from_numpy(index) for index in packs])] = torch.arange(len(rows))
-    result = joined[back.to(joined.device)]
-    for _ in range(missing):
-        result = result + 0.0 * _forward(engine, chosen.take(packs[-1][:1]), place).sum()
-    return result
-
-
-def _forward(engine: Any, features: Features, place: Place) -> Tensor:
-    inputs = {name: value.to(place.device) for name, value in engine.module.collate(features).items()}
-    output: Tensor = engine(inputs)
-    return output
+    packs = [Pack(places, engine.module.collate(chosen.take(places)), 0) for places in pack(chosen.lengths, budget_tokens)]
+    if place.world > 1 and engine.zero_optimization_stage() == 3:
+        missing = _most(len(packs), place) - len(packs)
+        packs += [Pack(np.zeros(0, np.int64), packs[-1].inputs, 0)] * missing
+    return Pass(engine, packs, place, cached=True).forward()
 
 
 def _most(count: int, place: Place) -> int:

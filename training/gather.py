@@ -8,6 +8,7 @@ Shape letters: R rows of this rank, M rows of the largest rank, C rows of all ra
 N any number of wanted rows, U distinct items.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def gather_rows(x: Tensor, *, group: dist.ProcessGroup | None = None) -> Tensor:
+def gather_rows(x: Tensor, *, counts: Sequence[int] | None = None, group: dist.ProcessGroup | None = None) -> Tensor:
     """Concatenate the rows of all ranks along dim 0, in rank order.
 
     Ranks may hold different numbers of rows (also none); the other dimensions and the dtype must agree.  It is a
@@ -25,6 +26,7 @@ def gather_rows(x: Tensor, *, group: dist.ProcessGroup | None = None) -> Tensor:
 
     Args:
         x: (R, ...) on the device of the group's backend.
+        counts: rows of every rank, where they are known; None asks the ranks first.
         group: ranks to gather over; None is the default group.
 
     Returns:
@@ -45,7 +47,7 @@ def gather_rows(x: Tensor, *, group: dist.ProcessGroup | None = None) -> Tensor:
         )
     if dist.get_world_size(group) == 1:
         return x
-    counts = _exchange_counts(x, group)
+    counts = _exchange_counts(x, group) if counts is None else list(counts)
     if not x.is_floating_point():
         return _gather_padded(x, counts, group)
     # On its own line: torch leaves Function.apply untyped.

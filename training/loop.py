@@ -5,29 +5,33 @@ The loop knows torch.distributed and DeepSpeed, not Ray: `training.trainer` star
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from cluster.errors import ConfigError, TrainingDiverged
-from cluster.folders import fetch_folder, upload_folder
+from cluster.folders import describe_folder
 from cluster.progress import post
-from training.batches import BatchPlan, hash_rows
-from training.checkpoint import TrainingState, forget_state, load_state, restore_engine, save_state
-from training.encoders.load import load_encoder
+from training.batches import BatchPlan, describe_mixture
+from training.checkpoint import Checkpointer, TrainingState, why_not
 from training.engine import Place, full_state, set_learning_rate, start_engine
-from training.gather import mean_over_ranks
+from training.feed import Feed
+from training.objective import Objective
 from training.schedule import learning_rate, should_stop
-from training.step import Tables, step_loss
+from training.start import find_budget, start_encoder
+from training.step import NotFiniteError, train_step
 from training.task import TrainTask, load_tables
 from training.telemetry import Telemetry
+from training.temperature import Temperature
+from training.trackers import make_trackers
+from training.upload import KeptModel
 from training.validation import ValidationSet, choose_validation, recall
 
 
@@ -36,7 +40,11 @@ class Progress:
     """What changes while a round trains."""
 
     epoch: int = 0
+    """Epochs finished."""
+    index: int = 0
+    """Micro-steps done of the epoch that is under way."""
     step: int = 0
+    """Optimizer steps finished."""
     validation: list[float] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -48,51 +56,64 @@ class Trainer:
 
     def __init__(self, task: TrainTask, place: Place) -> None:
         torch.set_num_threads(task.threads)
-        self.task, self.place = task, place
-        self.tables: Tables
+        self.task, self.place, self.settings = task, place, task.settings
         self.tables, examples, dev, near = load_tables(task)
-        random = task.settings.random_negatives(mined=bool(task.negatives))
-        self.plan = BatchPlan(examples, len(self.tables.items), task.settings.batch_size,
-                              task.settings.hard_negatives if task.negatives else 0, random,
-                              task.seed * 1009 + task.round, place.rank, place.world)
+        self.plan = BatchPlan.of(examples, task.settings, num_items=len(self.tables.items), mined=bool(task.negatives),
+                                 seed=task.seed * 1009 + task.round, rank=place.rank, world=place.world)
         if self.plan.micro_steps < task.settings.accumulation:
             raise ConfigError(f"an epoch has {self.plan.micro_steps} micro-step(s) of {task.settings.batch_size} "
                               f"queries on each of {place.world} rank(s), fewer than training.accumulation = "
                               f"{task.settings.accumulation}; lower training.accumulation or training.batch_size")
+        if mixture := describe_mixture(self.plan):
+            self._say(mixture)
         self.check: ValidationSet | None = choose_validation(dev, near, self.tables.labels, task.settings, task.seed)
-        self.source = fetch_folder(task.store, task.model, task.model_prefix)
-        encoder = load_encoder(self.source).to(place.device)
-        encoder.train()
-        self.engine = start_engine(encoder, task.settings, place)
-        self.encoder = encoder
-        self.progress = Progress()
+        self.checkpoints = Checkpointer(task.store, task.folder, place, keep=task.settings.keep_checkpoints)
+        state = self._usable_state()
+        self.encoder = start_encoder(task, place, self._say)
+        self.budget = task.budget_tokens or (state.budget_tokens if state else None) or find_budget(
+            self.encoder, self.tables.items, place, seed=task.seed)
+        self.engine = start_engine(self.encoder, task.settings, place, own=task.deepspeed)
+        self.temperature, self.progress = Temperature.start(task.settings), Progress()
+        self.trackers = make_trackers(
+            task.settings.trackers if place.rank == 0 else [], run=task.name, round=task.round, store=task.store,
+            folder=task.folder, config=task.settings.model_dump(mode="json") | {"encoder": task.kind},
+            say=lambda text: post(task.mailbox if place.rank == 0 else None, "trackers", text))
+        self.telemetry = Telemetry(task.store, task.folder, active=place.rank == 0, trackers=self.trackers)
+        if state is not None:
+            self._resume(state)
+        self.objective = Objective(task.settings, self.tables, rank=place.rank, device=place.device)
+        self.feed = Feed(self.plan, self.tables, self.encoder, task.settings, budget_tokens=self.budget,
+                         device=place.device.type,
+                         equal_packs=task.settings.grad_cache or self.engine.zero_optimization_stage() == 3)
+        self._temperature_gradient = 0.0
         self._started = time.monotonic()
-        self.telemetry = Telemetry(task.store, task.folder, active=place.rank == 0)
-        self._resume()
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
-        return max(1, self.plan.micro_steps // self.task.settings.accumulation)
+        return max(1, self.plan.micro_steps // self.settings.accumulation)
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole round, if it is not stopped early."""
         planned = self.steps_per_epoch * self.task.epochs
-        return min(planned, self.task.steps or planned, self.task.cycles * (self.task.settings.max_steps or planned))
+        return min(planned, self.task.steps or planned, self.task.cycles * (self.settings.max_steps or planned))
 
-    def _resume(self) -> None:
-        state = load_state(self.task.store, self.task.folder)
-        if state is None:
-            return
-        if state.world != self.place.world:
-            self._say(f"a checkpoint of {state.world} rank(s) cannot go on with {self.place.world}: training starts "
-                      f"anew")
-            forget_state(self.task.store, self.task.folder, self.place)  # the models it names will be replaced
-            return
-        restore_engine(self.engine, self.task.store, state)
-        self.progress = Progress(state.epoch, state.step, list(state.validation), dict(state.best),
+    def _usable_state(self) -> TrainingState | None:
+        state = self.checkpoints.newest()
+        reason = why_not(state, self.place) if state is not None else None
+        if reason is None:
+            return state
+        self._say(f"{reason}: training starts anew")
+        self.checkpoints.forget()  # the models it names will be replaced
+        return None
+
+    def _resume(self, state: TrainingState) -> None:
+        self.checkpoints.restore(self.engine, state)
+        self.progress = Progress(state.epoch, state.index, state.step, list(state.validation), dict(state.best),
                                  state.seconds)
+        if state.temperature:
+            self.temperature = Temperature.of(state.temperature)
         self.telemetry.resume(state.telemetry)
 
     def run(self, on_epoch: Callable[[dict[str, float]], None]) -> dict[str, Any]:
@@ -100,117 +121,152 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss is NaN or infinite; names the step.
+            ConfigError: the GPU's memory is too small for a step.
         """
         self._started = time.monotonic()
-        while self.progress.epoch < self.task.epochs and self.progress.step < self.total_steps:
-            # without dev queries there is no recall that could stop rising; and a cycle that ends low is no reason to
-            # leave out the next one, which starts with a high learning rate again
-            if self.check is not None and self.task.cycles == 1 and should_stop(
-                    self.progress.validation, self.task.settings.patience):
-                break
-            self._epoch()
-            self._after_epoch()
-            on_epoch({"epoch": float(self.progress.epoch), "recall": self.progress.validation[-1]})
-        self.telemetry.flush()
-        return self._result(self._seconds())
+        try:
+            while self.progress.epoch < self.task.epochs and self.progress.step < self.total_steps:
+                # without dev queries there is no recall that could stop rising; and a cycle that ends low is no reason to
+                # leave out the next one, which starts with a high learning rate again
+                if self.check is not None and self.task.cycles == 1 and should_stop(
+                        self.progress.validation, self.settings.patience):
+                    break
+                self._epoch()
+                self._after_epoch()
+                on_epoch({"epoch": float(self.progress.epoch), "recall": self.progress.validation[-1]})
+            self.checkpoints.wait()
+            self.telemetry.write_parquet()
+        except torch.cuda.OutOfMemoryError as error:
+            raise ConfigError(f"a step of {self.settings.batch_size} queries per rank does not fit the GPU's memory "
+                              f"({self.plan.hard} mined and {self.plan.random} random negatives each); set "
+                              f"training.grad_cache = true, which needs the memory of {self.budget} tokens only, or lower "
+                              f"training.batch_size") from error
+        finally:
+            self.feed.close()
+            self.trackers.close(failed=sys.exc_info()[0] is not None)
+        return self._result()
 
     def _epoch(self) -> None:
-        accumulation = self.task.settings.accumulation
-        for index in range(self.steps_per_epoch * accumulation):
-            self._micro_step(index)
-            if (index + 1) % accumulation == 0:
+        accumulation = self.settings.accumulation
+        for index in range(self.progress.index, self.steps_per_epoch * accumulation):
+            boundary = (index + 1) % accumulation == 0
+            self._micro_step(index, boundary=boundary)
+            self.progress.index = index + 1
+            if boundary:
                 self.progress.step += 1
                 if self.progress.step >= self.total_steps:
                     break
+                every = self.settings.checkpoint_steps
+                if every and self.progress.step % every == 0 and index + 1 < self.steps_per_epoch * accumulation:
+                    self._checkpoint()
         self.progress.epoch += 1
+        self.progress.index = 0
 
-    def _micro_step(self, index: int) -> None:
-        task, started = self.task, time.monotonic()
-        batch = self.plan.batch(self.progress.epoch, index)
-        # dropout depends on where we are, not on what ran before: a resumed run repeats it
-        where = np.array([(self.progress.epoch * 1_000_003 + index) * 4096 + self.place.rank])
-        torch.manual_seed(int(hash_rows(task.seed + task.round, where)[0] >> np.uint64(2)))
+    def _after(self, index: int) -> tuple[int, int] | None:
+        """(epoch, micro-step) that comes after one; None after the last."""
+        if index + 1 < self.steps_per_epoch * self.settings.accumulation:
+            return self.progress.epoch, index + 1
+        return (self.progress.epoch + 1, 0) if self.progress.epoch + 1 < self.task.epochs else None
+
+    def _micro_step(self, index: int, *, boundary: bool) -> None:
+        started = time.monotonic()
+        step = self.feed.take(self.progress.epoch, index, then=self._after(index))
+        waited = time.monotonic() - started
         rate = self._rate()
         set_learning_rate(self.engine, rate)
-        loss, figures = step_loss(self.engine, batch, self.tables, task.settings, self.place,
-                                  budget_tokens=task.budget_tokens)
-        figures = self._over_ranks({"loss": float(loss.detach())} | figures)
-        if not np.isfinite(figures["loss"]):
-            raise TrainingDiverged(self._diverged(f"the loss is {figures['loss']},", self.progress.step + 1))
-        self.engine.backward(loss)
+        try:
+            seen = train_step(self.engine, self.objective, step, self.place, temperature=self.temperature.value,
+                              cached=self.settings.grad_cache, boundary=boundary)
+        except NotFiniteError as error:
+            raise TrainingDiverged(self._diverged(f"the loss is {error},", self.progress.step + 1)) from None
         self.engine.step()
-        norm = self.engine.get_global_grad_norm()
+        used = self.temperature.value
+        self._learn_temperature(seen.log_temperature, boundary=boundary)
         seconds = time.monotonic() - started
+        norm = self.engine.get_global_grad_norm()
+        speed = self.plan.batch_size * self.place.world / seconds
         self.telemetry.add({
-            "round": task.round, "epoch": self.progress.epoch, "step": self.progress.step + 1, **figures,
-            "learning_rate": rate, "temperature": task.settings.temperature,
-            "gradient_norm": float(norm) if norm is not None else None,
-            "items": len(batch.item_rows), "queries_per_second": self.plan.batch_size * self.place.world / seconds,
+            "round": self.task.round, "epoch": self.progress.epoch, "step": self.progress.step + 1, **seen.figures,
+            "learning_rate": rate, "temperature": used, "gradient_norm": float(norm) if norm is not None else None,
+            "items": len(step.columns), "tokens": step.tokens, "padding": 1 - step.tokens / max(1, step.padded),
+            "queries_per_second": speed, "tokens_per_second": step.tokens * self.place.world / seconds,
+            "seconds": seconds, "seconds_waiting": waited, "seconds_geometry": seen.geometry_seconds,
         })
-        post(task.mailbox if self.place.rank == 0 else None, "train",
-             f"step {self.progress.step + 1}/{self.total_steps}  loss {figures['loss']:.4f}  "
-             f"effective negatives {figures['effective_negatives']:.1f}  "
-             f"{self.plan.batch_size * self.place.world / seconds:.1f} queries/s")
+        self._say(f"step {self.progress.step + 1}/{self.total_steps}  loss {seen.figures['loss']:.4f}  effective negatives "
+                  f"{seen.figures['effective_negatives']:.1f}  {speed:.1f} queries/s")
+
+    def _learn_temperature(self, gradient: float, *, boundary: bool) -> None:
+        if not self.settings.learn_temperature:
+            return
+        self._temperature_gradient += gradient / self.settings.accumulation
+        if boundary:
+            rate = self._rate() / self.settings.peak_learning_rate(self.task.kind) * self.settings.temperature_learning_rate
+            self.temperature.update(self._temperature_gradient, rate, self.settings)
+            self._temperature_gradient = 0.0
 
     def _diverged(self, what: str, step: int) -> str:
         return (f"{what} no longer finite at step {step} of round {self.task.round}, with learning rate "
-                f"{self._rate():.2e} and temperature {self.task.settings.temperature}; lower training.learning_rate "
+                f"{self._rate():.2e} and temperature {self.temperature.value:.4g}; lower training.learning_rate "
                 f"(try a third), or set training.precision = \"float32\". The rounds before this one are kept")
 
     def _rate(self) -> float:
-        settings = self.task.settings
-        total = max(1, self.total_steps // self.task.cycles)  # each cycle is what one round of its own would be
-        warmup = min(int(total * settings.warmup_fraction), total - 1)
-        # step + 1: the first step of a warm-up is not lost on a learning rate of zero
-        return learning_rate(self.progress.step % total + (warmup > 0), total_steps=total + 1, warmup_steps=warmup,
-                             peak=settings.peak_learning_rate(self.task.kind))
-
-    def _over_ranks(self, figures: dict[str, float]) -> dict[str, float]:
-        # one small all-reduce: the mean over ranks, each of which saw as many queries
-        mean = mean_over_ranks(torch.tensor(list(figures.values()), dtype=torch.float64, device=self.place.device))
-        return dict(zip(figures, mean.tolist(), strict=True))
+        return learning_rate(
+            self.progress.step, total_steps=self.total_steps, warmup_fraction=self.settings.warmup_fraction,
+            peak=self.settings.peak_learning_rate(self.task.kind), cycles=self.task.cycles)
 
     def _after_epoch(self) -> None:
-        figure = (recall(self.engine, self.check, self.tables, self.task.settings.validation_k, self.place,
-                         budget_tokens=self.task.budget_tokens) if self.check is not None else 0.0)
+        figure = (recall(self.engine, self.check, self.tables, self.settings.validation_k, self.place,
+                         budget_tokens=self.budget) if self.check is not None else 0.0)
         self.progress.validation.append(figure)
+        if self.check is not None:
+            self.telemetry.event({"epoch": self.progress.epoch, "recall": figure})
         superseded = self.progress.best.get("prefix")
+        model = None
         if figure >= max(self.progress.validation):  # of equal ones the later: it saw more
-            self._keep(figure)
-        self.telemetry.flush()
-        last = self.progress.epoch >= self.task.epochs or self.progress.step >= self.total_steps
-        if last:
+            model = self._keep(figure)
+        if self.progress.epoch >= self.task.epochs or self.progress.step >= self.total_steps:
+            if model is not None:
+                model.store(self.task.store)
             return
-        save_state(self.engine, self.task.store, self.task.folder, TrainingState(
-            self.progress.epoch, self.progress.step, self.place.world, list(self.progress.validation),
-            dict(self.progress.best), self.telemetry.lines, self._seconds()), self.place)
-        if self.place.rank == 0 and superseded not in {None, self.progress.best["prefix"]}:
-            self.task.store.delete(superseded)  # only now: until here the saved state named it
+        # the model that was best goes only when no saved state names it any more
+        self._checkpoint([superseded] if superseded not in (None, self.progress.best["prefix"]) else [], model)
 
-    def _keep(self, figure: float) -> None:
+    def _checkpoint(self, superseded: Sequence[str] = (), model: KeptModel | None = None) -> None:
+        self.telemetry.flush()
+        self.checkpoints.save(self.engine, TrainingState(
+            epoch=self.progress.epoch, index=self.progress.index, step=self.progress.step, world=self.place.world,
+            validation=list(self.progress.validation), best=dict(self.progress.best), telemetry=self.telemetry.lines,
+            seconds=self._seconds(), temperature=self.temperature.state(), budget_tokens=self.budget,
+        ), superseded=superseded, model=model)
+
+    def _keep(self, figure: float) -> KeptModel | None:
+        """Note the model as it is now as the best; returns it, on rank 0, still to be uploaded."""
         state = full_state(self.engine, self.place)
         prefix = f"{self.task.folder}/model-{self.progress.epoch:03d}"
         manifest: list[Any] = [None]
+        kept = None
         # the last step's loss was computed before its update: what is kept is looked at itself
         if self.place.rank == 0 and all(bool(value.isfinite().all()) for value in state.values()):
-            with tempfile.TemporaryDirectory(prefix="hardmine-model-") as local:
-                self.encoder.save(Path(local), state)
-                manifest = [upload_folder(Path(local), self.task.store, prefix)]
+            kept = KeptModel(tempfile.TemporaryDirectory(prefix="hardmine-model-", ignore_cleanup_errors=True), prefix)
+            self.encoder.save(Path(kept.local.name), state)
+            manifest = [describe_folder(Path(kept.local.name), prefix)]
         if self.place.world > 1:
             dist.broadcast_object_list(manifest, src=0)
         if manifest[0] is None:
             raise TrainingDiverged(self._diverged("the weights are", self.progress.step))
         self.progress.best = {"epoch": self.progress.epoch, "step": self.progress.step, "recall": figure,
                               "model": manifest[0], "prefix": prefix}
+        return kept
 
     def _seconds(self) -> float:
         return self.progress.seconds + time.monotonic() - self._started
 
-    def _result(self, seconds: float) -> dict[str, Any]:
+    def _result(self) -> dict[str, Any]:
         return {
             "steps": self.progress.step, "epochs": self.progress.epoch, "validation": self.progress.validation,
-            "best": self.progress.best, "train_loss": self.telemetry.mean_loss(), "seconds": seconds,
-            "examples": len(self.plan.examples), "ranks": self.place.world,
+            "best": self.progress.best, "train_loss": self.telemetry.mean_loss(), "seconds": self._seconds(),
+            "examples": len(self.plan.examples), "ranks": self.place.world, "temperature": self.temperature.value,
+            "budget_tokens": self.budget, "checkpoint_seconds": dict(self.checkpoints.seconds),
         }
 
     def _say(self, text: str) -> None:

@@ -62,7 +62,7 @@ def info_nce(
         ValueError: the temperature is out of range.
     """
     _check_temperature(temperature)
-    scores_BC = _scores(queries_BD, items_CD) / temperature
+    scores_BC = scores(queries_BD, items_CD) / temperature
     logits_BC = scores_BC.masked_fill(_protect(masked_BC, positive_column_B), -torch.inf)
     losses_B = functional.cross_entropy(logits_BC, positive_column_B, reduction="none")
     return InfoNCE(_weighted_mean(losses_B, weights_B, denominator), logits_BC.detach().float())
@@ -95,12 +95,45 @@ def triplet(
     """
     if not margin >= 0.0:
         raise ValueError(f"margin must be >= 0, found {margin}: below 0 a negative may outscore the positive for free")
-    scores_BC = _scores(queries_BD, items_CD)
+    scores_BC = scores(queries_BD, items_CD)
     positive_B1 = scores_BC.gather(1, positive_column_B[:, None])
     negative_BC = ~masked_BC.scatter(1, positive_column_B[:, None], True)
     hinge_BC = functional.relu(margin + scores_BC - positive_B1).masked_fill(~negative_BC, 0.0)
     losses_B = hinge_BC.sum(1) / negative_BC.sum(1).clamp(min=1)
     return _weighted_mean(losses_B, weights_B, denominator)
+
+
+def likely_positives(scores_BC: Tensor, positive_column_B: Tensor, margin: float, *, relative: bool = False) -> Tensor:
+    """Mark candidates that a model finds about as relevant as the positive: most likely positives without a label.
+
+    With a second model's scores this is GISTEmbed's guide (Solatorio 2024, arXiv 2402.16829, section 3): margin 0, or, as in
+    sentence-transformers, more.  With the trained model's own scores and a negative margin of at most 0 here, i.e. a
+    threshold *above* the positive, it is the guard of Qwen3-Embedding (arXiv 2506.05176, section 2.3): margin -0.1.
+
+    Args:
+        scores_BC: inner products of unit vectors; no gradient flows.
+        positive_column_B: int64 column of each query's positive.
+        margin: a candidate is marked if its score > s - margin, s being the positive's; with `relative`, > s - |s| margin.
+
+    Returns:
+        bool [B, C]; never True at the positive column.
+    """
+    scores_BC = scores_BC.detach()
+    positive_B1 = scores_BC.gather(1, positive_column_B[:, None])
+    limit_B1 = positive_B1 - margin * (positive_B1.abs() if relative else 1.0)
+    return (scores_BC > limit_B1).scatter(1, positive_column_B[:, None], False)
+
+
+def truncated(x_ND: Tensor, length: int) -> Tensor:
+    """The first `length` dimensions, of unit length again (Matryoshka: Kusupati 2022, arXiv 2205.13147).
+
+    Raises:
+        ValueError: there are not so many dimensions.
+    """
+    if not 1 <= length <= x_ND.shape[1]:
+        raise ValueError(f"a vector of {x_ND.shape[1]} dimensions has no first {length}: training.matryoshka takes lengths "
+                         f"from 1 to {x_ND.shape[1]}")
+    return functional.normalize(x_ND[:, :length], dim=-1)
 
 
 def _check_temperature(temperature: float | Tensor) -> None:
@@ -114,8 +147,8 @@ def _check_temperature(temperature: float | Tensor) -> None:
         )
 
 
-def _scores(queries_BD: Tensor, items_CD: Tensor) -> Tensor:
-    """Inner products in float32, or float64 where an input is float64."""
+def scores(queries_BD: Tensor, items_CD: Tensor) -> Tensor:
+    """Inner products [B, C] in float32, or float64 where an input is float64; also under autocast."""
     dtype = torch.promote_types(torch.promote_types(queries_BD.dtype, items_CD.dtype), torch.float32)
     # Autocast would round the products to bfloat16: an error of 0.004 in a cosine is 0.08 in a logit at t = 0.05.
     with torch.autocast(queries_BD.device.type, enabled=False):

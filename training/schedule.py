@@ -7,43 +7,33 @@ import math
 from collections.abc import Sequence
 
 
-def learning_rate(step: int, *, total_steps: int, warmup_steps: int, peak: float, cycles: int = 1) -> float:
-    """Linear warm-up from 0 to `peak`, then half a cosine down to 0; repeated in each of `cycles` equal cycles.
+def learning_rate(step: int, *, total_steps: int, warmup_fraction: float, peak: float, cycles: int = 1) -> float:
+    """Linear warm-up to `peak`, then half a cosine down towards 0; repeated in each of `cycles` equal cycles.
 
     (Cosine with warm restarts: Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, with a warm-up before each cosine.)
 
     Args:
-        step: optimiser step, counted from 0.
-        total_steps: steps of all cycles together, >= 1; need not be a multiple of `cycles`.
-        warmup_steps: steps from 0 to `peak` in *each* cycle, >= 0.
+        step: optimizer step, counted from 0.
+        total_steps: steps of all cycles together, >= 1; what is left over by equal cycles begins another one.
+        warmup_fraction: share of each cycle's steps in which the rate rises, within [0, 1).
         peak: highest rate.
         cycles: number of equal cycles, >= 1.
 
     Returns:
-        The rate of this step: 0 at the start of a cycle that warms up, `peak` `warmup_steps` later, 0 from
-        `total_steps` on.
+        The rate of this step; never 0: the first step of a warm-up and the last of a cosine are not lost.
 
     Raises:
-        ValueError: a count is out of range, or the warm-up does not fit into a cycle.
+        ValueError: a number is out of range.
     """
-    if step < 0 or total_steps < 1 or warmup_steps < 0 or cycles < 1:
-        raise ValueError(
-            "expected step >= 0, total_steps >= 1, warmup_steps >= 0 and cycles >= 1, found "
-            f"step={step}, total_steps={total_steps}, warmup_steps={warmup_steps}, cycles={cycles}"
-        )
-    cycle_steps = total_steps / cycles
-    if warmup_steps >= cycle_steps:
-        raise ValueError(
-            f"warmup_steps={warmup_steps} does not fit into a cycle of {cycle_steps:g} steps ({total_steps} steps in "
-            f"{cycles} cycles): lower warmup_steps or cycles, or train for more steps"
-        )
-    if step >= total_steps:
-        return 0.0
-    position = step - (step * cycles // total_steps) * cycle_steps
-    if position < warmup_steps:
-        # A cycle may begin between two steps, and rounding may put its first step a hair before it.
-        return peak * max(position, 0.0) / warmup_steps
-    return peak * 0.5 * (1.0 + math.cos(math.pi * (position - warmup_steps) / (cycle_steps - warmup_steps)))
+    if step < 0 or total_steps < 1 or cycles < 1 or not 0.0 <= warmup_fraction < 1.0:
+        raise ValueError("expected step >= 0, total_steps >= 1, cycles >= 1 and warmup_fraction within [0, 1), found "
+                         f"{step=}, {total_steps=}, {cycles=}, {warmup_fraction=}")
+    length = max(1, total_steps // cycles)
+    warmup = min(int(length * warmup_fraction), length - 1)
+    place = step % length + (warmup > 0)
+    if place < warmup:
+        return peak * place / warmup
+    return peak * 0.5 * (1.0 + math.cos(math.pi * (place - warmup) / (length + 1 - warmup)))
 
 
 def should_stop(history: Sequence[float], patience: int) -> bool:

@@ -63,7 +63,8 @@ class EncoderSettings(BaseModel):
     embeddings, tiny and fast on CPU; sequence: a GRU over the items of a query's `history`;
     vectors: no model, the data's `vector` columns are the embeddings (only for `hardmine mine`: nothing is trained)."""
     model: str | None = None
-    """Local folder, s3:// folder or hub name. adapter: the frozen base model (None: the data has `vector` columns).
+    """Local folder, s3:// folder or hub name. adapter, sequence: the frozen base model (None: the data has `vector` columns;
+    of a sequence encoder the items only).
     static: a static model to start from (None: a tokenizer is trained on the corpus, weights start random)."""
     pooling: Pooling | None = None
     """How token vectors become one; None: what the model's folder says, else mean."""
@@ -72,13 +73,14 @@ class EncoderSettings(BaseModel):
     item_prompt: str | None = None
     """Put before every item text; None: the model's own "document" prompt."""
     max_length: Annotated[int, Field(ge=4, le=65_536)] | None = None
-    """Tokens per text, special tokens included; None: the model's own limit."""
+    """Tokens per text, special tokens included; None: the model's own limit. sequence: items kept of a history, the newest;
+    None: 200."""
     dimension: Annotated[int, Field(ge=8, le=8192)] = 256
     """Length of a new static model's vectors. Other models bring their own."""
     vocabulary: Annotated[int, Field(ge=256, le=1_000_000)] = 16_000
     """Most tokens of a new static model's tokenizer."""
     hidden: Annotated[int, Field(ge=8, le=65_536)] = 512
-    """Width of the adapter's hidden layer."""
+    """Width of the adapter's hidden layer; sequence: of the items' hidden layer and of the GRU's state."""
 
     @model_validator(mode="after")
     def _model_is_named(self) -> EncoderSettings:

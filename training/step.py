@@ -1,60 +1,59 @@
-"""One training step: encode, gather, mask, lose, and look at the geometry.
+"""One training step: encode, lose, give the weights their gradient, and look at the geometry.
 
-B local queries, U local items, C gathered columns, D dimensions.
+B local queries, U items that this rank encodes, D dimensions.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from cluster.labels import Labels
-from training.batches import Batch, candidate_masks
 from training.engine import Place
-from training.features import Features
-from training.forward import encode_rows
-from training.gather import first_column, first_occurrence, gather_rows, mean_over_ranks
-from training.geometry import alignment_uniformity, loss_geometry
-from training.losses import info_nce
-from training.settings import TrainingSettings
+from training.feed import Prepared
+from training.forward import Pass
+from training.gather import mean_over_ranks
+from training.geometry import alignment_uniformity, geometry_figures
+from training.objective import Objective
 
 
 @dataclass(frozen=True)
-class Tables:
-    """What a step reads, in memory on every rank."""
+class StepFigures:
+    """What one micro-step shows, over all ranks."""
 
-    queries: Features
-    items: Features
-    labels: Labels
+    figures: dict[str, float]
+    log_temperature: float
+    """Gradient with respect to log τ."""
+    geometry_seconds: float
 
 
-def step_loss(
-    engine: Any, batch: Batch, tables: Tables, settings: TrainingSettings, place: Place, *,
-    budget_tokens: int | None = None,
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of this rank's queries against the items of all ranks, with gradient, and its geometry.
+class NotFiniteError(ArithmeticError):
+    """The loss is NaN or infinite; the weights are as they were."""
 
-    The items are gathered with their gradient, the cross-entropy is over local rows only, and its mean over local rows
-    becomes the mean over all rows when DeepSpeed averages gradients over ranks: the cheapest form that is exact.
+
+def train_step(engine: Any, objective: Objective, step: Prepared, place: Place, *, temperature: float, cached: bool,
+               boundary: bool) -> StepFigures:
+    """Add the gradient of one micro-step to the weights' (the optimizer's step is the caller's). Collective.
+
+    Raises:
+        NotFiniteError: the loss is NaN or infinite on some rank; every rank raises, before any gradient is given.
     """
-    queries_BD = encode_rows(engine, tables.queries, batch.query_rows, place, budget_tokens=budget_tokens)
-    items_UD = encode_rows(engine, tables.items, batch.item_rows, place, budget_tokens=budget_tokens)
-    rows_U = torch.from_numpy(batch.item_rows).to(place.device)
-    shared = settings.gather and place.world > 1
-    items_CD, rows_C = (gather_rows(items_UD), gather_rows(rows_U)) if shared else (items_UD, rows_U)
-    keep_C, _ = first_occurrence(rows_C)  # an item that two ranks brought counts once, as it would in one process
-    items_CD, rows_C = items_CD[keep_C], rows_C[keep_C]
-    positive_B = first_column(torch.from_numpy(batch.positive_rows).to(place.device), rows_C)
-    masked, kind = candidate_masks(batch, rows_C.cpu().numpy(), tables.labels)
-    weights_B = torch.from_numpy(batch.weights).to(place.device)
-    outcome = info_nce(
-        queries_BD, items_CD, positive_B, temperature=settings.temperature,
-        masked_BC=torch.from_numpy(masked).to(place.device), weights_B=weights_B,
-        denominator=mean_over_ranks(weights_B.sum()),  # ranks whose weights differ still make one mean
-    )
-    figures = loss_geometry(outcome.logits_BC, positive_B, torch.from_numpy(kind).to(place.device))
-    figures |= alignment_uniformity(queries_BD.detach(), items_CD.detach()[positive_B])
-    return outcome.loss, figures
+    passes = Pass(engine, step.packs, place, cached=cached)
+    embeddings = passes.forward()
+    queries, items = embeddings[: len(step.batch.query_rows)], embeddings[len(step.batch.query_rows):]
+    outcome = objective(queries, items, step, temperature)
+    shape = alignment_uniformity(queries, outcome.positives_BD)
+    # one small all-reduce: means over ranks, each of which saw as many queries; the sums of the geometry keep their ratios
+    own = torch.cat([
+        torch.tensor([float(outcome.loss), outcome.log_temperature, float(outcome.left_out), *shape.values()],
+                     dtype=torch.float64), outcome.sums])
+    loss, log_temperature, left_out, *rest = mean_over_ranks(own.to(place.device)).tolist()
+    figures = {"loss": loss} | geometry_figures(torch.tensor(rest[len(shape):]), temperature)
+    figures |= dict(zip(shape, rest, strict=False))
+    figures["left_out_per_query"] = left_out / len(step.batch.query_rows)
+    if not math.isfinite(loss):
+        raise NotFiniteError(str(loss))
+    passes.backward(torch.cat([outcome.gradient_BD, outcome.gradient_UD]), boundary=boundary)
+    return StepFigures(figures, log_temperature, outcome.geometry_seconds)

@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from cluster.folders import Manifest
-from cluster.labels import Labels
+from cluster.labels import Labels, gather_csr
 from cluster.storage import Store
-from cluster.tables import I64, Part, lists_to_csr, offsets_of, read_parts
+from cluster.tables import I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part, read_parts
 from training.batches import Examples
 from training.features import load_features
 from training.settings import Kind, TrainingSettings
-from training.step import Tables
+from training.tables import Guide, Tables
 
 
 @dataclass(frozen=True)
@@ -70,51 +73,70 @@ def load_tables(task: TrainTask) -> tuple[Tables, Examples, I64, I64]:
     corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
     judged = read_parts(task.store, task.labels)
     labels = Labels.from_tables(judged, corpus, queries.num_rows, queries["item_row"].to_numpy().astype(np.int64))
-    split = np.asarray(queries["split"].to_pylist())
+    split = queries["split"]
     queries_in, items_in = (load_features(task.store, parts) for parts in (task.query_features, task.item_features))
-    tables = Tables(queries_in, items_in, labels)
-    examples = _examples(task, labels, np.flatnonzero(split == "train"), _query_weights(judged, queries.num_rows))
+    tables = Tables(queries_in, items_in, labels, _guide(task))
+    examples = _examples(task, judged, _equal(split, "train"))
     near = np.zeros(0, np.int64)
     if task.near_misses:
         hits = read_parts(task.store, task.near_misses, ["item_rows"])
         offsets, rows = lists_to_csr(hits["item_rows"])
         near = _nearest_first(offsets, rows.astype(np.int64), depth=10)
-    return tables, examples, np.flatnonzero(split == "dev"), near
+    return tables, examples, np.flatnonzero(_equal(split, "dev")), near
 
 
-def _examples(task: TrainTask, labels: Labels, train: I64, weights: Any) -> Examples:
-    offsets, _ = labels.positives(train)
-    train = train[np.diff(offsets) > 0]
-    if not len(train):
+def _guide(task: TrainTask) -> Guide | None:
+    if not task.guide_items:
+        return None
+    sides = [np.concatenate([column_to_vectors(read_part(task.store, part.path)["vector"]).astype(np.float16) for part in parts])
+             for parts in (task.guide_queries, task.guide_items)]
+    return Guide(*sides)
+
+
+def _equal(column: pa.ChunkedArray, text: str) -> npt.NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(pc.equal(column, text), False).to_numpy())
+
+
+def _examples(task: TrainTask, judged: pa.Table, train_Q: npt.NDArray[np.bool_]) -> Examples:
+    """An example for every training query and source of its relevant labels, by query row, then source."""
+    used = (judged["score"].to_numpy() > 0) & train_Q[judged["query_row"].to_numpy()]
+    if not used.any():
         raise DataError("no training query has a relevant item: expected labels with score > 0 for queries whose split "
                         "is \"train\"; check the columns `split` and `score`")
-    offsets, positives = labels.positives(train)
-    negative_offsets, negatives = _mined(task, train, labels.num_queries)
-    return Examples(train, offsets, positives, negative_offsets, negatives, weights[train])
+    codes, names = _source_codes(judged["source"].filter(pa.array(used)))
+    queries, items, weights = (judged[name].to_numpy()[used] for name in ("query_row", "item_row", "weight"))
+    order = np.lexsort((codes, queries))  # stable: the table's ascending item rows stay so
+    queries, codes = queries[order].astype(np.int64), codes[order]
+    starts = np.flatnonzero(np.diff(queries, prepend=-1).astype(bool) | np.diff(codes, prepend=-1).astype(bool))
+    counts = np.diff(starts, append=len(order))
+    factors = np.array([task.settings.source(name).weight for name in names])
+    query_rows, source_codes = queries[starts], codes[starts]
+    means = np.add.reduceat(weights[order].astype(np.float64), starts) / counts
+    negative_offsets, negatives = _mined(task, query_rows, len(train_Q))
+    return Examples(
+        query_rows, offsets_of(counts), items[order].astype(np.int64), negative_offsets, negatives,
+        (means * factors[source_codes]).astype(np.float32), source_codes, names,
+    )
 
 
-def _mined(task: TrainTask, train: I64, num_queries: int) -> tuple[I64, I64]:
+def _source_codes(column: pa.ChunkedArray) -> tuple[I64, tuple[str, ...]]:
+    """(code of each label's source i64, the sources in ascending order); null counts as ""."""
+    texts = pc.fill_null(column.cast(pa.string()), "")
+    names = sorted(pc.unique(texts).to_pylist())
+    return pc.index_in(texts, value_set=pa.array(names, pa.string())).to_numpy().astype(np.int64), tuple(names)
+
+
+def _mined(task: TrainTask, query_rows: I64, num_queries: int) -> tuple[I64, I64]:
+    """Mined negatives of each example's query as (offsets [E+1], item rows), nearest first; none where none were mined."""
     if not task.negatives:
-        return np.zeros(len(train) + 1, np.int64), np.zeros(0, np.int64)
+        return np.zeros(len(query_rows) + 1, np.int64), np.zeros(0, np.int64)
     table = read_parts(task.store, task.negatives, ["query_row", "negative_rows"])
     offsets, rows = lists_to_csr(table["negative_rows"])
-    counts = np.zeros(num_queries, np.int64)
-    counts[table["query_row"].to_numpy()] = np.diff(offsets)
-    starts = np.zeros(num_queries, np.int64)
-    starts[table["query_row"].to_numpy()] = offsets[:-1]
-    # put the lists into the order of `train`
-    order = np.concatenate([np.arange(starts[q], starts[q] + counts[q]) for q in train]) if len(rows) else rows
-    in_order = rows[order.astype(np.int64)].astype(np.int64)
-    return offsets_of(counts[train]), in_order
-
-
-def _query_weights(judged: Any, num_queries: int) -> Any:
-    """Mean weight of each query's relevant labels, float32 [Q]; 1 where nothing is said."""
-    relevant = judged["score"].to_numpy() > 0
-    rows, values = judged["query_row"].to_numpy()[relevant], judged["weight"].to_numpy()[relevant]
-    count = np.bincount(rows, minlength=num_queries)
-    total = np.bincount(rows, weights=values, minlength=num_queries)
-    return np.where(count > 0, total / np.maximum(count, 1), 1.0).astype(np.float32)
+    place_Q = np.full(num_queries, table.num_rows, np.int64)
+    place_Q[table["query_row"].to_numpy()] = np.arange(table.num_rows)
+    # one empty list more, for the queries that the table does not have
+    owner, index = gather_csr(np.append(offsets, offsets[-1]), place_Q[query_rows])
+    return offsets_of(np.bincount(owner, minlength=len(query_rows))), rows[index].astype(np.int64)
 
 
 def _nearest_first(offsets: I64, rows: I64, depth: int) -> I64:

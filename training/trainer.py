@@ -26,8 +26,10 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     wanted = task.settings.precision
-    bfloat16 = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
-    place = Place(context.get_world_rank(), context.get_world_size(), device, bfloat16)
+    # without emulation, which old GPUs have and which is slower than float32
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    bfloat16 = wanted == "bfloat16" or (wanted == "auto" and native)
+    place = Place(context.get_world_rank(), context.get_world_size(), device, bfloat16, wanted == "float16")
     trainer = Trainer(task, place)
     result = trainer.run(ray.train.report)
     if place.rank == 0:

@@ -21,7 +21,7 @@ from training.engine import Place
 from training.forward import encode_rows
 from training.gather import gather_rows
 from training.settings import TrainingSettings
-from training.step import Tables
+from training.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def choose_validation(
 
 
 def recall(engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Place, *,
-           budget_tokens: int | None = None) -> float:
+           budget_tokens: int) -> float:
     """Mean recall@k of the validation queries. Collective: every rank calls it and gets the same figure."""
     engine.eval()
     with torch.no_grad():
@@ -77,7 +77,7 @@ def recall(engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Pl
     return float(per_query.mean())
 
 
-def _encode_all(engine: Any, features: Any, rows: I64, place: Place, budget_tokens: int | None) -> Tensor:
+def _encode_all(engine: Any, features: Any, rows: I64, place: Place, budget_tokens: int) -> Tensor:
     # with ZeRO 3 all ranks must make the same forward passes, so each encodes everything; else each takes its share
     if place.world == 1 or engine.zero_optimization_stage() == 3:
         return encode_rows(engine, features, rows, place, budget_tokens=budget_tokens)

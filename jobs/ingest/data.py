@@ -15,7 +15,8 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import Part, read_part, write_part
 from jobs.config import Config, DataSettings
-from jobs.ingest.labels import SPLITS, LabelRows, assign_splits, read_labels, split_column, write_labels
+from jobs.ingest.histories import history_rows
+from jobs.ingest.labels import SPLITS, LabelRows, assign_splits, leave_out_queries, read_labels, split_column, write_labels
 from jobs.ingest.sources import Chunk, read_chunks
 from jobs.ingest.tables import Written, stable_code, write_texts
 from jobs.ingest.templates import Template
@@ -32,6 +33,7 @@ def ingest_tables(config: Config, sources: Sources, store: Store, folder: str) -
         ConfigError: a template or data.columns names a column that the data has not.
     """
     data, part_rows = config.data, config.cluster.part_rows
+    histories = config.encoder.kind == "sequence"  # what a query is, instead of its text
     reader = _Reader(config, sources)
     corpus = write_texts(reader.chunks("corpus"), store, f"{folder}/corpus", what="items", columns=data.columns,
                          template=Template(data.item_text, "data.item_text"), part_rows=part_rows, extra=_group_codes,
@@ -40,18 +42,20 @@ def ingest_tables(config: Config, sources: Sources, store: Store, folder: str) -
 
     def keep_splits(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
         splits.extend(split_column(table, chunk))
-        return {"item_row": _item_rows(table, chunk, corpus)}
+        own = {"item_row": _item_rows(table, chunk, corpus)}
+        return own | {"history_rows": history_rows(table, chunk, corpus.ids)} if histories else own
 
     queries = write_texts(reader.chunks("queries"), store, f"{folder}/queries-unsplit", what="queries",
                           columns=data.columns, template=Template(data.query_text, "data.query_text"),
-                          part_rows=part_rows, extra=keep_splits, source=reader.places("queries"))
-    if corpus.dimension != queries.dimension:
+                          part_rows=part_rows, extra=keep_splits, source=reader.places("queries"), needs_text=not histories)
+    if corpus.dimension != queries.dimension and not histories:
         raise DataError(f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
                         f"both need a `vector` column of one length, or neither; make the vectors with one model")
     labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns)
     reader.refuse_unknown_columns()
     assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
     notes |= _check_positives(assigned, labels, queries, data)
+    notes |= leave_out_queries(assigned, queries.ids, data.train_fraction)
     query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned)
     label_parts, repeated = write_labels(labels, store, f"{folder}/labels")
     relevant = Counter(assigned[row] for row in set(labels.relevant.tolist()))

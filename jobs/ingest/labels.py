@@ -159,6 +159,22 @@ def _dev_rows(splits: list[str], labels: LabelRows, query_ids: pa.Array, dev_fra
     return cut or ([min(drawn, key=drawn.__getitem__)] if len(drawn) > 1 else [])
 
 
+def leave_out_queries(splits: list[str], query_ids: pa.Array, train_fraction: float) -> dict[str, int]:
+    """Give all but a share of the training queries the split "none", in place: drawn by id, at least one stays.
+
+    The queries of a smaller share are among those of a larger one. Returns notes: how many were left out.
+    """
+    if train_fraction >= 1.0:
+        return {}
+    drawn = {row: stable_code(f"train:{query_ids[row].as_py()}") % 1_000_000 for row, split in enumerate(splits)
+             if split == "train"}
+    first = min(drawn, key=drawn.__getitem__)
+    left = [row for row, number in drawn.items() if number >= train_fraction * 1_000_000 and row != first]
+    for row in left:
+        splits[row] = "none"
+    return {"train_queries_left_out": len(left)}
+
+
 def _splits_of_labels(own: list[str | None], labels: LabelRows, query_ids: pa.Array) -> list[str | None]:
     """`own`, with what the labels say where it says nothing."""
     result = list(own)

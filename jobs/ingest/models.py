@@ -19,6 +19,8 @@ from cluster.tables import Part, read_part, write_part
 from jobs.config import Config
 from training.settings import EncoderSettings
 
+ON_VECTORS = ("adapter", "sequence")
+"""Encoders on frozen base vectors: the data's own, or those of encoder.model."""
 SAMPLE_TEXTS = 200_000
 """Texts that a new tokenizer is trained on at most."""
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -27,6 +29,8 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outcome:
     """The model to start from as a folder of the run, and a new adapter where that is the encoder; nothing for vectors.
+
+    Of a sequence encoder the frozen base model, if it has one: its own folder is made once there are vectors.
 
     Raises:
         ConfigError: the model is missing or of another kind, or there are no vectors for an adapter or to mine with.
@@ -43,7 +47,7 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
             raise ConfigError("encoder.kind = \"vectors\" needs a `vector` column in corpus and queries, which the data has "
                               "not; add the vectors, or name a model in encoder.model with kind = \"transformer\"")
         return Outcome(figures={"digest": None})
-    if encoder.kind != "adapter" or encoder.model is not None:
+    if encoder.kind not in ON_VECTORS or encoder.model is not None:
         with reading_model(encoder.model):
             local = build_base(_text_encoder(encoder), config.storage, _sample(store, tables.parts("corpus"), encoder),
                                config.rounds.seed)
@@ -51,8 +55,9 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
         files |= upload_folder(local, store, f"{folder}/model")
         figures |= {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model")}
     elif dimension is None:
-        raise ConfigError("encoder.kind = \"adapter\" without encoder.model needs a `vector` column in corpus and queries, "
-                          "which the data has not; add the vectors, or name the frozen base model in encoder.model")
+        where = "corpus and queries" if encoder.kind == "adapter" else "the corpus"
+        raise ConfigError(f"encoder.kind = \"{encoder.kind}\" without encoder.model needs a `vector` column in {where}, "
+                          f"which the data has not; add the vectors, or name the frozen base model in encoder.model")
     if encoder.kind == "adapter":
         size = dimension if encoder.model is None else _dimension(local)
         place = Path(tempfile.mkdtemp(prefix="hardmine-adapter-"))
@@ -101,8 +106,11 @@ def check_model(folder: Path, encoder: EncoderSettings) -> None:
 
 
 def _text_encoder(encoder: EncoderSettings) -> EncoderSettings:
-    """The settings of the model that reads texts: an adapter's base is a transformer."""
-    return encoder.model_copy(update={"kind": "transformer"}) if encoder.kind == "adapter" else encoder
+    """The settings of the model that reads texts: a base is a transformer, and a history's length is none of a text's."""
+    if encoder.kind not in ON_VECTORS:
+        return encoder
+    length = None if encoder.kind == "sequence" else encoder.max_length
+    return encoder.model_copy(update={"kind": "transformer", "max_length": length})
 
 
 def _dimension(folder: Any) -> int:

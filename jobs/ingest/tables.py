@@ -24,7 +24,7 @@ from jobs.ingest.sources import Chunk
 from jobs.ingest.templates import Template
 from jobs.ingest.writer import TableWriter
 
-OWN = ("row", "text_code", "group_code", "item_row")
+OWN = ("row", "text_code", "group_code", "item_row", "history_rows")
 USUAL = (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id"))
 """Names of other tools that are understood without data.columns."""
 ASCII_PUNCTUATION = {ord(character): " " for character in string.punctuation
@@ -188,7 +188,7 @@ def _row(chunk: Chunk, ids: pa.Array, row: Any) -> str:
 
 def write_texts(
     chunks: Iterator[Chunk], store: Store, folder: str, *, what: str, columns: dict[str, str], template: Template,
-    part_rows: int, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]], source: str = "[data]",
+    part_rows: int, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]], source: str = "[data]", needs_text: bool = True,
 ) -> Written:
     """Check a table of texts (items or queries) and write it as numbered parts.
 
@@ -196,12 +196,13 @@ def write_texts(
         what: "items" or "queries", for messages.
         extra: own columns computed from a chunk.
         source: where the chunks are from, for messages.
+        needs_text: False: a text may be empty, and the template's columns may be missing altogether.
 
     Raises:
         DataError: an id is missing or repeated, a text is empty, a vector is wrong, or there is no row at all.
     """
     writer = TableWriter(store, folder, part_rows)
-    checked = _Checked(what, columns, template)
+    checked = _Checked(what, columns, template, needs_text)
     for chunk in chunks:
         if chunk.table.num_rows:
             writer.add(checked.take(chunk, extra), chunk.file)
@@ -216,8 +217,8 @@ def write_texts(
 class _Checked:
     """What is known of a table while its chunks pass."""
 
-    def __init__(self, what: str, columns: dict[str, str], template: Template) -> None:
-        self._what, self._columns, self._template = what, columns, template
+    def __init__(self, what: str, columns: dict[str, str], template: Template, needs_text: bool) -> None:
+        self._what, self._columns, self._template, self._needs_text = what, columns, template, needs_text
         self._rows = 0
         self.ids: list[pa.Array] = []
         self.codes: list[I64] = []
@@ -228,10 +229,12 @@ class _Checked:
     def take(self, chunk: Chunk, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]]) -> pa.Table:
         """The chunk as rows of our table."""
         table = rename(chunk, self._columns, ["id"], self._what)
-        self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
+        if self._needs_text:
+            self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
         ids = id_column(table, "id", chunk)
         texts = _texts_of(table, self._template)
-        self._refuse_empty(texts, ids, chunk)
+        if self._needs_text:
+            self._refuse_empty(texts, ids, chunk)
         codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))
         own = {"row": pa.array(np.arange(len(texts), dtype=np.int64) + self._rows), "id": ids,
                "text": pa.array(texts, pa.string()), "text_code": pa.array(codes)} | extra(table, chunk)

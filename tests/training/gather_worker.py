@@ -143,7 +143,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     """Run all cases as one rank."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size, timeout=timedelta(seconds=300)
     )
     pair = dist.new_group([0, 1])
     report: dict[str, object] = {"details": gather_details(rank, world_size)}

@@ -34,6 +34,7 @@ from training.engine import Place, full_state
 from training.loop import Trainer
 from training.settings import EncoderSettings, TrainingSettings
 from training.task import TrainTask
+from training.telemetry import read_lines
 
 NUM_ITEMS, NUM_TRAIN, NUM_DEV, TOPICS, JOINED_BATCH = 90, 96, 12, 15, 8
 WORDS = [start + end for start in ("ba", "de", "ko", "lu", "mi", "zo") for end in ("ra", "ne", "sti", "gor", "pa")]
@@ -80,16 +81,16 @@ def tokens_table(texts: list[str], tokenizer: Tokenizer) -> pa.Table:
     return pa.table({"row": np.arange(len(texts)), "tokens": tokenizer(texts, "")})
 
 
-def write_bert(folder: Path, static: Path) -> None:
-    """A tiny BERT without dropout as a plain Hugging Face folder, on the static model's vocabulary."""
+def write_bert(folder: Path, static: Path, *, dropout: float = 0.0) -> None:
+    """A tiny BERT as a plain Hugging Face folder, on the static model's vocabulary."""
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(static / "tokenizer.json"), unk_token="[UNK]",
                                         pad_token="[UNK]", model_max_length=32)
     torch.manual_seed(3)
     BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                         intermediate_size=48, max_position_embeddings=32, hidden_dropout_prob=0.0,
-                         attention_probs_dropout_prob=0.0)).save_pretrained(folder)
+                         intermediate_size=48, max_position_embeddings=32, hidden_dropout_prob=dropout,
+                         attention_probs_dropout_prob=dropout)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -116,6 +117,8 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
     static = build_base(EncoderSettings(kind="static", dimension=24, vocabulary=256), storage, items + queries, 0)
     write_bert(folder / "bert", static)
     bert = build_base(EncoderSettings(model=str(folder / "bert")), storage, [], 0)
+    write_bert(folder / "dropout", static, dropout=0.2)
+    dropout = build_base(EncoderSettings(model=str(folder / "dropout")), storage, [], 0)
     write_dense_pipeline(folder / "dense", bert)
     dense = build_base(EncoderSettings(model=str(folder / "dense")), storage, [], 0)
     (folder / "adapter").mkdir()
@@ -135,6 +138,7 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
               "negatives": write(store, "negatives", negative_table(rng)), "near_misses": []}
     tasks = {}
     for name, kind, local, source in (("static", "static", static, "tokens"), ("bert", "transformer", bert, "tokens"),
+                                      ("dropout", "transformer", dropout, "tokens"),
                                       ("dense", "transformer", dense, "tokens"),
                                       ("adapter", "adapter", folder / "adapter", "vectors")):
         tasks[name] = TrainTask(
@@ -166,7 +170,7 @@ class Runs:
 
     def train(
         self, label: str, task: TrainTask, *, bfloat16: bool = False, on_epoch: Callable[[Figures], None] | None = None,
-        check_model: bool = False,
+        check_model: bool = False, kill_at_step: int | None = None,
     ) -> None:
         """Train, and note losses, figures, weights and errors under `label`."""
         trainer = None
@@ -174,6 +178,9 @@ class Runs:
         try:
             trainer = Trainer(task, Place(self.rank, self.world, torch.device("cpu"), bfloat16))
             noted["started_at"], noted["clipping"] = trainer.progress.epoch, trainer.engine.gradient_clipping()
+            noted["started_at_step"] = trainer.progress.step
+            if kill_at_step is not None:
+                kill_in_the_middle(trainer, kill_at_step)
             start = flat_weights(trainer)
             noted["result"] = trainer.run(on_epoch or (lambda figures: None))
             end = flat_weights(trainer)
@@ -183,12 +190,13 @@ class Runs:
         except (HardmineError, KilledError) as error:
             noted["error"] = f"{type(error).__name__}: {error}"
         if trainer is not None:
+            trainer.checkpoints.wait()  # kills before an upload has ended are test_checkpoint's
             trainer.engine.destroy()
         path = f"{task.folder}/telemetry.jsonl"
         dist.barrier()
         if self.rank == 0:
             if task.store.exists(path):
-                noted["lines"] = [json.loads(line) for line in task.store.read_bytes(path).splitlines()]
+                noted["lines"] = [line for line in read_lines(task.store, task.folder) if "event" not in line]
             noted["files"] = sorted(task.store.list(task.folder))
         self.report[label] = noted
         dist.barrier()
@@ -222,6 +230,18 @@ def kill_after(epoch: int) -> Callable[[Figures], None]:
     return act
 
 
+def kill_in_the_middle(trainer: Trainer, step: int) -> None:
+    """Let the worker die when it has trained so many steps."""
+    add = trainer.telemetry.add
+
+    def act(figures: Figures) -> None:
+        add(figures)
+        if figures["step"] == step:
+            raise KilledError(f"at step {step}")
+
+    trainer.telemetry.add = act  # type: ignore[method-assign]
+
+
 def two_ranks(runs: Runs) -> None:
     """What needs two ranks."""
     for kind in ("static", "adapter", "dense"):
@@ -233,6 +253,13 @@ def two_ranks(runs: Runs) -> None:
         task = runs.task(f"resumed-{stage}", "bert", zero_stage=stage)
         runs.train(f"killed-{stage}", task, on_epoch=kill_after(1))
         runs.train(f"resumed-{stage}", task)
+    for stage, cached in ((1, False), (1, True), (3, True)):
+        name = f"dropout-{stage}-{'cached' if cached else 'kept'}"
+        runs.train(name, runs.task(name, "dropout", zero_stage=stage, grad_cache=cached))
+    task = runs.task("middle", "dropout", zero_stage=1, grad_cache=True, learn_temperature=True, checkpoint_steps=5)
+    runs.train("middle-killed", task, kill_at_step=8)
+    runs.train("middle-resumed", task)
+    runs.train("middle", replace(task, folder="runs/middle-undisturbed"))
     runs.train("other-world-before", runs.task("other-world", "adapter"), on_epoch=kill_after(1))
     task = runs.task("tampered", "adapter")
     runs.train("tampered-before", task, on_epoch=kill_after(1))
@@ -276,7 +303,7 @@ def main(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ["LOCAL_RANK"] = str(rank)  # as Ray Train sets it; DeepSpeed reads it
     dist.init_process_group("gloo", init_method=f"file://{folder}/init-{world}", rank=rank, world_size=world,
-                            timeout=timedelta(seconds=40))
+                            timeout=timedelta(seconds=300))
     if world == 2 and rank == 0:
         torch.save(prepare(folder), folder / "tasks.pt")
     dist.barrier()

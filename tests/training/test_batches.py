@@ -1,6 +1,6 @@
 """Batches are a pure function of (seed, epoch, step), the same for every number of ranks."""
 
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
-from cluster.labels import Labels
-from training.batches import Batch, BatchPlan, Examples, candidate_masks, hash_rows
-from training.geometry import HARD, IN_BATCH, RANDOM
+from training.batches import Batch, BatchPlan, Examples, describe_mixture, hash_rows
+from training.settings import SourceSettings, TrainingSettings
+from training.sources import cumulative_popularity, epoch_order
 
 NUM_ITEMS = 60
 
@@ -24,13 +24,15 @@ def flat(lists: list[list[int]]) -> Any:
     return np.array([row for values in lists for row in values], np.int64)
 
 
-def examples_of(positives: list[list[int]], negatives: list[list[int]]) -> Examples:
+def examples_of(positives: list[list[int]], negatives: list[list[int]], names: tuple[str, ...] = ("",)) -> Examples:
+    """Query 2i + 1 is example i; sources take turns."""
     count = len(positives)
     return Examples(
         query_rows=np.arange(count, dtype=np.int64) * 2 + 1,
         positive_offsets=offsets_of(positives), positive_rows=flat(positives),
         negative_offsets=offsets_of(negatives), negative_rows=flat(negatives),
         weights=np.linspace(0.5, 2.0, count, dtype=np.float32),
+        source_codes=np.arange(count) % len(names), source_names=names,
     )
 
 
@@ -39,26 +41,50 @@ def plan_of(examples: Examples, **changes: Any) -> BatchPlan:
     return BatchPlan(examples, **{**usual, **changes})
 
 
-def random_examples(seed: int, count: int = 30, longest: int = 8) -> Examples:
+def random_examples(seed: int, count: int = 30, longest: int = 8, names: tuple[str, ...] = ("",)) -> Examples:
     rng = np.random.default_rng(seed)
     positives = [rng.permutation(NUM_ITEMS)[: rng.integers(1, 4)].tolist() for _ in range(count)]
     negatives = [rng.permutation(NUM_ITEMS)[: rng.integers(0, longest + 1)].tolist() for _ in range(count)]
-    return examples_of(positives, negatives)
+    return examples_of(positives, negatives, names)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 99), st.sampled_from([1, 2, 3, 4, 6]), st.integers(0, 5), st.integers(0, 1))
-def test_the_ranks_slices_joined_are_one_ranks_batch(seed: int, world: int, epoch: int, step: int) -> None:
-    examples = random_examples(seed)
-    joined = plan_of(examples, batch_size=12).batch(epoch, step)
-    slices = [plan_of(examples, batch_size=12 // world, rank=rank, world=world).batch(epoch, step)
-              for rank in range(world)]
-    for name in ("query_rows", "positive_rows", "random_BR", "weights"):
-        np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in slices]), getattr(joined, name))
-    hard = np.concatenate([part.hard_BH if part.hard_BH.shape[1] else np.full((len(part.query_rows), 3), -1)
-                           for part in slices])
-    np.testing.assert_array_equal(hard, joined.hard_BH)
-    np.testing.assert_array_equal(np.unique(np.concatenate([part.item_rows for part in slices])), joined.item_rows)
+def assert_equal_batches(got: Batch, want: Batch) -> None:
+    for one in fields(Batch):
+        np.testing.assert_array_equal(getattr(got, one.name), getattr(want, one.name), err_msg=one.name)
+
+
+OPTIONS = st.fixed_dictionaries({
+    "caps": st.sampled_from([(), (1.0, 0.3), (0.5, 0.5)]), "one_source_per_batch": st.booleans(),
+    "cumulative_popularity": st.sampled_from([None, cumulative_popularity(np.arange(NUM_ITEMS), 0.75)]),
+    "hard": st.integers(0, 4), "random": st.integers(0, 3),
+})
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 99), st.sampled_from([1, 2, 3, 4, 6]), st.integers(0, 5), st.integers(0, 1), OPTIONS)
+def test_the_ranks_slices_joined_are_one_ranks_batch(
+    seed: int, world: int, epoch: int, step: int, options: dict[str, Any],
+) -> None:
+    examples = random_examples(seed, count=72, names=("click", "synthetic"))
+    one = plan_of(examples, batch_size=12, **options)
+    whole = one.batch(epoch, step)
+    for rank in range(world):
+        plan = plan_of(examples, batch_size=12 // world, rank=rank, world=world, **options)
+        assert plan.micro_steps == one.micro_steps
+        joined = plan.joined(epoch, step)
+        assert_equal_batches(joined, whole)
+        assert_equal_batches(plan.batch(epoch, step), joined.rows(slice(rank * 12 // world, (rank + 1) * 12 // world)))
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 9), OPTIONS)
+def test_a_resumed_plan_draws_what_it_would_have_drawn(seed: int, options: dict[str, Any]) -> None:
+    examples = random_examples(seed, count=72, names=("click", "synthetic"))
+    running = plan_of(examples, **options)
+    for epoch in range(3):
+        batches = [running.batch(epoch, step) for step in range(running.micro_steps)]
+    assert_equal_batches(plan_of(examples, **options).batch(2, 1), batches[1])
+    assert_equal_batches(running.batch(0, 1), plan_of(examples, **options).batch(0, 1))
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for() -> None:
@@ -148,11 +174,82 @@ def test_items_of_a_batch_are_each_encoded_once() -> None:
     assert batch.item_rows.tolist() == sorted(wanted)
 
 
+def test_the_order_of_an_epoch_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        made.append(options["epoch"])
+        return epoch_order(*args, **options)
+
+    monkeypatch.setattr("training.batches.epoch_order", counted)
+    plan = plan_of(random_examples(1))
+    for epoch, step in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (0, 0)):
+        plan.batch(epoch, step)
+    assert made == [0, 1, 0]
+
+
+def test_a_rare_example_goes_through_all_its_positives_and_negatives() -> None:
+    # a quarter of the capped examples are drawn in an epoch, and each has four positives and two windows of negatives:
+    # counted in epochs, the same ones would come up every time
+    positives = [[0, 1, 2, 3] if i % 2 else [9] for i in range(32)]
+    negatives = [list(range(20, 26)) if i % 2 else [] for i in range(32)]
+    plan = plan_of(examples_of(positives, negatives, ("click", "synthetic")), caps=(1.0, 0.2), batch_size=4)
+    assert plan.mixture.counts_S.tolist() == [16, 4]
+    seen: dict[int, list[tuple[int, frozenset[int]]]] = {}
+    for epoch in range(16):
+        for step in range(plan.micro_steps):
+            batch = plan.batch(epoch, step)
+            for query, item, hard in zip(batch.query_rows, batch.positive_rows, batch.hard_BH, strict=True):
+                seen.setdefault(int(query), []).append((int(item), frozenset(hard.tolist())))
+    for query, drawn in seen.items():
+        if query % 4 == 3:
+            assert {item for item, _ in drawn} == {0, 1, 2, 3}
+            assert frozenset.union(*(hard for _, hard in drawn)) == set(range(20, 26))
+
+
+def test_settings_make_the_plan() -> None:
+    examples = random_examples(2, count=60, names=("", "click", "synthetic"))
+    training = TrainingSettings(batch_size=4, hard_negatives=4, random_fraction=0.5, random_popularity=0.5,
+                                sources={"click": SourceSettings(cap=0.3), "clik": SourceSettings(weight=2.0)})
+    plan = BatchPlan.of(examples, training, num_items=NUM_ITEMS, mined=True, seed=1, rank=1, world=2)
+    assert (plan.batch_size, plan.hard, plan.random, plan.rank, plan.world) == (4, 4, 2, 1, 2)
+    assert plan.caps == (1.0, 0.3, 0.2)
+    counts = np.bincount(examples.positive_rows, minlength=NUM_ITEMS)
+    np.testing.assert_array_equal(plan.cumulative_popularity, cumulative_popularity(counts, 0.5))
+    assert describe_mixture(plan) == (
+        'sources: unnamed 20 (50 %), click 12 of 20 (30 %, capped), synthetic 8 of 20 (20 %, capped); no training label is of '
+        '"clik", which training.sources names')
+    warm_up = BatchPlan.of(examples, training.model_copy(update={"random_popularity": 0.0, "one_source_per_batch": True}),
+                           num_items=NUM_ITEMS, mined=False, seed=1, rank=0, world=1)
+    assert (warm_up.hard, warm_up.random) == (0, 6)
+    assert warm_up.cumulative_popularity is None
+    codes = dict(zip(examples.query_rows.tolist(), examples.source_codes.tolist(), strict=True))
+    for step in range(warm_up.micro_steps):
+        assert len({codes[query] for query in warm_up.batch(0, step).query_rows.tolist()}) == 1
+
+
+def test_one_source_without_a_cap_needs_no_words() -> None:
+    assert describe_mixture(plan_of(random_examples(0))) is None
+
+
 def test_too_few_examples_for_one_step_is_a_config_error() -> None:
     examples = random_examples(0, count=7)
-    with pytest.raises(ConfigError, match=r"4 queries on each of 2 rank\(s\).*only 7 training queries.*to 3 or less"):
+    with pytest.raises(ConfigError, match=r"4 queries on each of 2 rank\(s\), but.*only 7 training queries.*to 3 or less$"):
         plan_of(examples, batch_size=4, world=2)
     assert plan_of(examples, batch_size=3, world=2).micro_steps == 1
+    with pytest.raises(ConfigError, match=r"add labels, or use fewer ranks$"):
+        plan_of(examples, batch_size=4, world=4)
+
+
+def test_caps_that_leave_too_little_for_one_step_are_a_config_error() -> None:
+    examples = random_examples(0, count=20, names=("click", "synthetic"))
+    with pytest.raises(ConfigError, match=r"caps of their sources \(click 10, synthetic 10 with a cap of 20 %\).*"
+                                          r"set training.batch_size to 12 or less, or raise a cap in training.sources$"):
+        plan_of(examples, batch_size=16, caps=(1.0, 0.2))
+    assert plan_of(examples, batch_size=12, caps=(1.0, 0.2)).micro_steps == 1
+    with pytest.raises(ConfigError, match=r"all of one source \(click 10, synthetic 10\).*to 5 or less, or set "
+                                          r"training.one_source_per_batch = false$"):
+        plan_of(examples, batch_size=8, world=2, one_source_per_batch=True)
 
 
 def test_hashes_are_the_same_on_every_machine() -> None:
@@ -165,47 +262,3 @@ def test_hashes_are_the_same_on_every_machine() -> None:
 def test_hashes_are_well_mixed() -> None:
     low_bits = hash_rows(3, np.arange(4000)) % np.uint64(4)
     assert np.bincount(low_bits.astype(int)).min() > 900
-
-
-def slow_masks(batch: Batch, columns: list[int], labels: Labels) -> tuple[list[list[bool]], list[list[int]]]:
-    """Column by column, from the meaning of the words."""
-    masked, kinds = [], []
-    for b, query in enumerate(batch.query_rows.tolist()):
-        judged = {int(labels.item_rows[i]): int(labels.scores[i])
-                  for i in range(labels.offsets[query], labels.offsets[query + 1])}
-        good = [item for item, score in judged.items() if score > 0]
-        groups = {int(labels.group_codes[item]) for item in good} - {-1}
-        texts = {int(labels.text_codes[item]) for item in good}
-        known = [item in good or int(labels.group_codes[item]) in groups or int(labels.text_codes[item]) in texts
-                 for item in columns]
-        masked.append([is_known and judged.get(item, 1) > 0 for item, is_known in zip(columns, known, strict=True)])
-        kinds.append([HARD if item in batch.hard_BH[b] else RANDOM if item in batch.random_BR[b] else IN_BATCH
-                      for item in columns])
-    return masked, kinds
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 9999))
-def test_masks_and_kinds_equal_a_slow_reference(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    num_queries, num_items = 16, 25
-    counts = rng.integers(0, 5, num_queries)
-    rows = [np.sort(rng.permutation(num_items)[:count]) for count in counts]
-    labels = Labels(
-        num_queries, num_items, offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        item_rows=np.concatenate(rows).astype(np.int64), scores=rng.integers(0, 3, counts.sum()),
-        group_codes=np.where(rng.random(num_items) < 0.5, -1, rng.integers(0, 4, num_items)),
-        text_codes=rng.integers(0, 12, num_items),
-    )
-    batch = Batch(
-        query_rows=rng.permutation(num_queries)[:6], positive_rows=rng.integers(0, num_items, 6),
-        hard_BH=rng.integers(-1, num_items, (6, 3)), random_BR=rng.integers(0, num_items, (6, 2)),
-        item_rows=np.zeros(0, np.int64), weights=np.ones(6, np.float32),
-    )
-    columns = rng.permutation(num_items)[:15]
-    masked, kinds = candidate_masks(batch, columns, labels)
-    want_masked, want_kinds = slow_masks(batch, columns.tolist(), labels)
-    assert masked.tolist() == want_masked
-    assert kinds.tolist() == want_kinds
-    empty = replace(batch, hard_BH=np.full((6, 0), -1), random_BR=np.zeros((6, 0), np.int64))
-    assert (candidate_masks(empty, columns, labels)[1] == IN_BATCH).all()

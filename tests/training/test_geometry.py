@@ -8,12 +8,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.geometry import DEAD_BELOW, HARD, IN_BATCH, RANDOM, alignment_uniformity, loss_geometry
+from training.geometry import (
+    DEAD_BELOW,
+    HARD,
+    IN_BATCH,
+    KINDS,
+    RANDOM,
+    _Softmax,
+    _sum_on_device,
+    alignment_uniformity,
+    geometry_figures,
+    geometry_sums,
+)
+
+TAU = 0.05
+
+
+def loss_geometry(logits: Tensor, positive: Tensor, kind: Tensor) -> dict[str, float]:
+    return geometry_figures(geometry_sums(logits, positive, kind), TAU)
 
 
 def slow_geometry(logits: Tensor, positive: Tensor, kind: Tensor) -> dict[str, float]:
     p_positive, hardest, effective, dead, above, counts = [], [], [], [], [], []
-    pull = {IN_BATCH: 0.0, HARD: 0.0, RANDOM: 0.0}
+    of_kind: dict[int, list[tuple[float, float, bool, bool]]] = {code: [] for code in KINDS.values()}
     for row, pos, kinds in zip(logits.tolist(), positive.tolist(), kind.tolist(), strict=True):
         exps = [math.exp(x) for x in row]  # math.exp(-inf) is 0
         negatives = [c for c in range(len(row)) if c != pos and row[c] > -math.inf]
@@ -25,21 +42,24 @@ def slow_geometry(logits: Tensor, positive: Tensor, kind: Tensor) -> dict[str, f
             hardest.append(max(w))
             effective.append(math.exp(-sum(x * math.log(x) for x in w)))
         for c in negatives:
-            pull[kinds[c]] += exps[c] / sum(exps)
-            dead.append(exps[c] / sum(exps) < DEAD_BELOW)
+            p = exps[c] / sum(exps)
+            dead.append(p < DEAD_BELOW)
             above.append(row[c] > row[pos])
-    all_pull = sum(pull.values())
+            of_kind[kinds[c]].append((p, row[c] * TAU, p < DEAD_BELOW, row[c] > row[pos]))
+    all_pull = sum(entry[0] for entries in of_kind.values() for entry in entries)
+    by_kind = {}
+    for name, code in KINDS.items():
+        p, cosine, is_dead, is_above = zip(*of_kind[code], strict=True) if of_kind[code] else ((), (), (), ())
+        by_kind |= {f"gradient_share_{name}": sum(p) / all_pull if all_pull else 0.0, f"cosine_{name}": mean(cosine),
+                    f"dead_{name}": mean(is_dead), f"above_{name}": mean(is_above)}
     return {
         "positive_probability": mean(p_positive),
         "hardest_weight": mean(hardest),
         "effective_negatives": mean(effective),
-        "gradient_share_hard": pull[HARD] / all_pull if all_pull else 0.0,
-        "gradient_share_random": pull[RANDOM] / all_pull if all_pull else 0.0,
-        "gradient_share_in_batch": pull[IN_BATCH] / all_pull if all_pull else 0.0,
         "dead_negatives": mean(dead),
         "above_positive": mean(above),
         "negatives_per_query": mean(counts),
-    }
+    } | by_kind
 
 
 def mean(values: Sequence[float]) -> float:
@@ -51,7 +71,7 @@ def random_case(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     logits = torch.randn(6, 11, generator=generator) * 5
     positive = torch.randint(11, (6,), generator=generator)
     masked = (torch.rand(6, 11, generator=generator) < 0.3).scatter(1, positive[:, None], False)
-    kind = torch.randint(3, (6, 11), generator=generator, dtype=torch.uint8)
+    kind = torch.randint(4, (6, 11), generator=generator, dtype=torch.uint8)
     return logits.masked_fill(masked, -torch.inf), positive, kind
 
 
@@ -59,6 +79,18 @@ def random_case(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_loss_geometry_equals_slow_reference(seed: int) -> None:
     logits, positive, kind = random_case(seed)
     assert loss_geometry(logits, positive, kind) == pytest.approx(slow_geometry(logits, positive, kind), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_sums_of_a_gpu_equal_those_of_a_cpu(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, positive, kind = random_case(seed)
+    want = geometry_sums(logits, positive, kind)
+    seen: list[Tensor] = []
+    monkeypatch.setattr("training.geometry_sums.sum_rows", lambda *parts: seen.extend(map(torch.from_numpy, parts[:6])))
+    geometry_sums(logits, positive, kind)
+    got = _sum_on_device(_Softmax(*seen))
+    torch.testing.assert_close(got[2:], want[2:], rtol=1e-5, atol=1e-5)
+    assert got[0] == want[0]
 
 
 def test_loss_geometry_by_hand() -> None:
@@ -81,8 +113,15 @@ def test_gradient_shares_are_those_of_autograd() -> None:
     assert leaf.grad is not None
     pull = leaf.grad.scatter(1, positive[:, None], 0.0)
     got = loss_geometry(logits, positive, kind)
-    want = [(pull[kind == code].sum() / pull.sum()).item() for code in (HARD, RANDOM, IN_BATCH)]
-    assert [got[f"gradient_share_{name}"] for name in ("hard", "random", "in_batch")] == pytest.approx(want, rel=1e-5)
+    want = [(pull[kind == code].sum() / pull.sum()).item() for code in KINDS.values()]
+    assert [got[f"gradient_share_{name}"] for name in KINDS] == pytest.approx(want, rel=1e-5)
+
+
+def test_sums_of_parts_give_the_figures_of_the_whole() -> None:
+    logits, positive, kind = random_case(4)
+    parts = [geometry_sums(logits[rows], positive[rows], kind[rows]) for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    whole = loss_geometry(logits, positive, kind)
+    assert geometry_figures(torch.stack(parts).sum(0), TAU) == pytest.approx(whole, rel=1e-6)
 
 
 def test_equal_negatives_count_fully() -> None:
@@ -91,21 +130,20 @@ def test_equal_negatives_count_fully() -> None:
     assert got["hardest_weight"] == pytest.approx(1 / 7)
 
 
-def test_rows_without_negatives_or_candidates_give_no_nan_and_leave_the_means() -> None:
+def test_rows_without_negatives_give_no_nan_and_leave_the_means() -> None:
     logits, positive, kind = random_case(3)
     want = loss_geometry(logits, positive, kind)
-    alone = torch.full((1, 11), -torch.inf)
+    only_positive = torch.full((1, 11), -torch.inf)
+    only_positive[0, 4] = 3.0
     got = loss_geometry(
-        torch.cat([logits, alone]), torch.cat([positive, torch.tensor([4])]), torch.cat([kind, kind[:1]])
+        torch.cat([logits, only_positive]), torch.cat([positive, torch.tensor([4])]), torch.cat([kind, kind[:1]])
     )
     assert got.pop("negatives_per_query") == pytest.approx(want.pop("negatives_per_query") * 6 / 7)
+    assert got.pop("positive_probability") == pytest.approx((want.pop("positive_probability") * 6 + 1) / 7)
     assert got == pytest.approx(want)
-    only_positive = alone.clone()
-    only_positive[0, 4] = 3.0
-    for rows in (alone, only_positive, alone[:0]):
+    for rows in (only_positive, only_positive[:0]):
         figures = loss_geometry(rows, torch.tensor([4])[: len(rows)], kind[: len(rows)])
-        expected = 1.0 if rows is only_positive else 0.0
-        assert figures.pop("positive_probability") == expected
+        assert figures.pop("positive_probability") == float(len(rows))
         assert set(figures.values()) == {0.0}
 
 

@@ -36,7 +36,7 @@ def launch(world: int, folder: Path) -> tuple[Report, str]:
         for rank in range(world)
     ]
     try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        outputs = [process.communicate(timeout=900)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -133,6 +133,25 @@ def test_another_world_size_starts_anew(two: Report, one: Report) -> None:
     assert two["other-world-before"]["error"].startswith("KilledError")
     assert one["other-world"]["started_at"] == 0
     assert losses(one["other-world"]) == losses(one["adapter"])
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_as_if_nothing_had_happened(two: Report) -> None:
+    """With dropout, GradCache and a temperature that is learned: all of its state is in the checkpoint of step 5."""
+    assert "at step 8" in two["middle-killed"]["error"]
+    assert two["middle-resumed"]["started_at_step"] == 5
+    assert losses(two["middle-resumed"]) == pytest.approx(losses(two["middle"]), rel=1e-5)
+    assert column(two["middle-resumed"], "temperature") == pytest.approx(column(two["middle"], "temperature"), rel=1e-6)
+    assert len(set(column(two["middle"], "temperature"))) > 10
+    assert two["middle-resumed"]["result"]["validation"] == two["middle"]["result"]["validation"]
+    assert distance(two["middle-resumed"], two["middle"]) < 1e-3
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_grad_cache_with_dropout_trains_as_a_step_that_keeps_its_activations(two: Report, stage: int) -> None:
+    got, want = two[f"dropout-{stage}-cached"], two["dropout-1-kept"]
+    assert losses(got) == pytest.approx(losses(want), rel=1e-3)
+    assert distance(got, want) < 1e-2
+    assert column(got, "gradient_norm") == pytest.approx(column(want, "gradient_norm"), rel=1e-2)
 
 
 def test_a_tampered_engine_file_is_not_loaded(two: Report) -> None:

@@ -8,19 +8,22 @@ N texts, T tokens (padded), D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cluster.tables import F32
+from cluster.tables import F32, I64
 from training.features import Features, pack
 
 CPU_BUDGET_TOKENS = 1024
 """What fits the cache of a CPU core (measured: 512 to 1,024 are best, 2,048 is a tenth slower)."""
 GPU_BUDGET_TOKENS = 32_768
+MOST_WORKERS = 16
+"""Micro-batches encoded at the same time on a CPU; with more, the interpreter's lock costs more than they gain."""
 
 
 class Encoder(nn.Module):
@@ -49,31 +52,57 @@ class Encoder(nn.Module):
     ) -> F32:
         """Embed without gradient, in evaluation mode.
 
-        Micro-batches of similar length under a token budget; on a GPU the budget is halved when memory runs out.
+        Micro-batches of similar length under a token budget. On a CPU each of its threads takes a micro-batch of its own: two
+        products side by side are faster than one that two threads share. On a GPU the budget is halved when memory runs out.
 
         Returns:
-            [N, D] float32, in the order of `features`; the same for the same features and budget.
+            [N, D] float32, in the order of `features`; the same for the same features, budget and number of threads.
         """
         device = next(self.parameters()).device
         budget = budget_tokens or (GPU_BUDGET_TOKENS if device.type == "cuda" else CPU_BUDGET_TOKENS)
         result = np.empty((len(features), self.dimension), np.float32)
         self.eval()
-        pending = pack(features.lengths, budget)[::-1]
+
+        def embed(rows: I64) -> int:
+            # both modes belong to a thread, so each call enters them
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                inputs = {name: value.to(device) for name, value in self.collate(features.take(rows)).items()}
+                result[rows] = self(inputs).float().cpu().numpy()
+            return len(rows)
+
+        packs = pack(features.lengths, budget)
         done = 0
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            while pending:
-                rows = pending.pop()
-                try:
-                    inputs = {name: value.to(device) for name, value in self.collate(features.take(rows)).items()}
-                    result[rows] = self(inputs).float().cpu().numpy()
-                except torch.cuda.OutOfMemoryError:
-                    if len(rows) == 1:
-                        raise
-                    torch.cuda.empty_cache()
-                    half = len(rows) // 2
-                    pending += [rows[half:], rows[:half]]
-                    continue
-                done += len(rows)
-                if on_progress is not None:
-                    on_progress(done)
+        for count in _halving(embed, packs) if device.type == "cuda" else _side_by_side(embed, packs):
+            done += count
+            if on_progress is not None:
+                on_progress(done)
         return result
+
+
+def _halving(embed: Callable[[I64], int], packs: list[I64]) -> Iterator[int]:
+    """One pack after the other; one that does not fit the GPU's memory in halves."""
+    pending = packs[::-1]
+    while pending:
+        rows = pending.pop()
+        try:
+            yield embed(rows)
+        except torch.cuda.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            torch.cuda.empty_cache()
+            half = len(rows) // 2
+            pending += [rows[half:], rows[:half]]
+
+
+def _side_by_side(embed: Callable[[I64], int], packs: list[I64]) -> Iterator[int]:
+    """As many packs at a time as torch has threads, up to 16."""
+    threads = torch.get_num_threads()
+    workers = min(threads, len(packs), MOST_WORKERS)
+    if workers < 2:
+        yield from map(embed, packs)
+        return
+    try:
+        with ThreadPoolExecutor(workers, "encode", torch.set_num_threads, (threads // workers,)) as pool:
+            yield from pool.map(embed, packs)
+    finally:
+        torch.set_num_threads(threads)  # a worker's number became the whole process's

@@ -7,6 +7,8 @@ from pathlib import Path
 from cluster.errors import ArtifactError
 from training.encoders.adapter import AdapterEncoder
 from training.encoders.base import Encoder
+from training.encoders.sequence import CONFIG as SEQUENCE
+from training.encoders.sequence import SequenceEncoder
 from training.encoders.st_format import read_json
 from training.encoders.static import StaticEncoder
 from training.encoders.transformer import GenericEncoder, TransformerEncoder
@@ -21,9 +23,11 @@ def load_encoder(folder: Path) -> Encoder:
     modules = folder / "modules.json"
     if (folder / "adapter.json").exists():
         return AdapterEncoder.load(folder)
+    if (folder / SEQUENCE).exists():
+        return SequenceEncoder.load(folder)
     if not modules.exists():
-        raise ArtifactError(f"{folder} holds neither modules.json nor adapter.json; expected a sentence-transformers "
-                            f"folder or a hardmine adapter")
+        raise ArtifactError(f"{folder} holds neither modules.json nor adapter.json nor {SEQUENCE}; expected a "
+                            f"sentence-transformers folder, or an adapter or sequence encoder of hardmine")
     kinds = [module["type"].rsplit(".", 1)[-1] for module in read_json(modules)]
     if kinds[0] == "StaticEmbedding" and set(kinds[1:]) <= {"Normalize"}:
         return StaticEncoder.load(folder)

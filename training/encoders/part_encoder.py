@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from cluster.folders import Manifest, fetch_folder
 from cluster.storage import Store
 from cluster.tables import F32
@@ -27,14 +27,26 @@ class MakeEncoder:
     budget_tokens: int | None
 
     def __call__(self) -> Callable[[Store, str, Callable[[int], None]], F32]:
-        """The part encoder."""
+        """The part encoder.
+
+        Raises:
+            ConfigError: bfloat16 on a CPU that has no instructions for it.
+        """
         import torch
 
         from training.encoders.load import load_encoder
+        from training.encoders.packed import cpu_has_bfloat16, pack_linears
 
+        if self.bfloat16 and not self.gpu and not cpu_has_bfloat16():
+            raise ConfigError("mining.embedding_precision = \"bfloat16\", but a CPU that embeds has no bfloat16 instructions "
+                              "(AVX512_BF16 or AMX), so it would be slower than float32 and less exact; set it to "
+                              "\"float32\", or embed on other nodes")
         torch.set_num_threads(self.threads)
         encoder = load_encoder(fetch_folder(self.store, self.files, self.prefix))
-        encoder.to("cuda" if self.gpu else "cpu")
+        if self.gpu:
+            encoder.to("cuda")
+        else:
+            pack_linears(encoder, torch.bfloat16 if self.bfloat16 else torch.float32)
 
         def encode(store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
             return encoder.encode(read_features(store, path), budget_tokens=self.budget_tokens,

@@ -5,6 +5,7 @@ N texts, T tokens (padded), D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from cluster.errors import ConfigError, one_paragraph
 from training.encoders import st_format
 from training.encoders.base import Encoder
 from training.features import Features, Tokens
@@ -39,18 +41,73 @@ def pool(hidden_NTD: Tensor, mask_NT: Tensor, mode: str) -> Tensor:
     return (hidden_NTD * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
 
 
-class TransformerEncoder(Encoder):
-    """AutoModel → pooling → normalise."""
+class TextEncoder(Encoder):
+    """Base of the encoders around a Hugging Face model."""
 
     kind = "transformer"
 
-    def __init__(self, model: Any, *, pooling: str, pad_id: int, source: Path) -> None:
+    def __init__(self, model: Any, *, pad_id: int, source: Path) -> None:
         super().__init__()
         self.model = model
+        self.source = source
+        """The folder that it was loaded from."""
+        self.merge: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+        """From the weights of a model with additions (LoRA) to those of a plain one; None: it has none."""
+        self._pad_id = pad_id
+
+    def collate(self, features: Features) -> dict[str, Tensor]:
+        """input_ids and attention_mask."""
+        assert isinstance(features, Tokens)
+        return pad_tokens(features, self._pad_id)
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """As a sentence-transformers folder; additions to the weights are merged into them."""
+        self._save_plain(folder, state if self.merge is None else self.merge(state))
+
+    def _save_plain(self, folder: Path, state: dict[str, Tensor]) -> None:
+        raise NotImplementedError
+
+
+def checkpoint_activations(encoder: Encoder) -> None:
+    """Let `encoder` compute its layers' activations again in the backward pass, instead of keeping them.
+
+    Raises:
+        ConfigError: the encoder is no transformer, or its architecture cannot.
+    """
+    if not isinstance(encoder, TextEncoder):
+        raise ConfigError(f"training.activation_checkpointing = true is for encoder.kind = \"transformer\", found "
+                          f"\"{encoder.kind}\", whose activations are small; set it to false")
+    from transformers import PreTrainedModel
+
+    found: dict[str, Any] = {}
+    for name, module in encoder.named_modules():
+        if isinstance(module, PreTrainedModel) and not any(name.startswith(f"{above}.") for above in found):
+            found[name] = module
+    if not found:
+        raise _cannot_checkpoint(encoder, "none of its modules is a transformer")
+    for model in found.values():
+        # the second is its name in older releases of transformers
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        try:
+            # the reentrant form breaks ZeRO 2 and 3 when a step has several forward passes: DeepSpeed asserts that a
+            # parameter "has already been reduced" (huggingface/sentence-transformers#3173)
+            enable({"use_reentrant": False})
+        except ValueError as error:
+            raise _cannot_checkpoint(encoder, one_paragraph(str(error))) from error
+
+
+def _cannot_checkpoint(encoder: TextEncoder, why: str) -> ConfigError:
+    return ConfigError(f"training.activation_checkpointing = true: the model in {encoder.source} cannot ({why}); set it to "
+                       f"false, and training.grad_cache = true to save memory")
+
+
+class TransformerEncoder(TextEncoder):
+    """AutoModel → pooling → normalise."""
+
+    def __init__(self, model: Any, *, pooling: str, pad_id: int, source: Path) -> None:
+        super().__init__(model, pad_id=pad_id, source=source)
         self.pooling = pooling
         self.dimension = int(model.config.hidden_size)
-        self._pad_id = pad_id
-        self._source = source
         self._types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 0
         for name, parameter in model.named_parameters():
             if name.startswith("pooler."):  # BERT's own pooler is not on the path of the embedding
@@ -72,11 +129,6 @@ class TransformerEncoder(Encoder):
             model = AutoModel.from_pretrained(str(root), dtype=torch.float32)
         return cls(model, pooling=pooling[0], pad_id=_pad_id(root), source=folder)
 
-    def collate(self, features: Features) -> dict[str, Tensor]:
-        """input_ids and attention_mask."""
-        assert isinstance(features, Tokens)
-        return pad_tokens(features, self._pad_id)
-
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """[N, D] float32."""
         arguments = dict(inputs)
@@ -85,25 +137,20 @@ class TransformerEncoder(Encoder):
         hidden = self.model(**arguments).last_hidden_state
         return functional.normalize(pool(hidden, inputs["attention_mask"], self.pooling).float(), dim=-1)
 
-    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """As a sentence-transformers folder: the source's small files, these weights."""
-        st_format.copy_folder(self._source, folder, without_weights=True)
+    def _save_plain(self, folder: Path, state: dict[str, Tensor]) -> None:
+        # the source's small files, these weights
+        st_format.copy_folder(self.source, folder, without_weights=True)
         weights = {name.removeprefix("model."): value for name, value in state.items()}
         root = folder / st_format.module_path(folder, 0)
         _save_tied(weights, root / "model.safetensors")
 
 
-class GenericEncoder(Encoder):
+class GenericEncoder(TextEncoder):
     """Any other sentence-transformers pipeline (a Dense layer, another pooling …), run by sentence-transformers."""
 
-    kind = "transformer"
-
     def __init__(self, model: Any, source: Path) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, pad_id=int(getattr(model.tokenizer, "pad_token_id", 0) or 0), source=source)
         self.dimension = int(model.get_embedding_dimension())
-        self._source = source
-        self._pad_id = int(getattr(model.tokenizer, "pad_token_id", 0) or 0)
 
     @classmethod
     def load(cls, folder: Path) -> GenericEncoder:
@@ -114,22 +161,16 @@ class GenericEncoder(Encoder):
         logging.disable_progress_bar()
         return cls(SentenceTransformer(str(folder), device="cpu"), folder)
 
-    def collate(self, features: Features) -> dict[str, Tensor]:
-        """input_ids and attention_mask."""
-        assert isinstance(features, Tokens)
-        return pad_tokens(features, self._pad_id)
-
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """[N, D] float32."""
         embedding = self.model({**inputs, "modality": "text"})["sentence_embedding"]
         return functional.normalize(embedding.float(), dim=-1)
 
-    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """As a sentence-transformers folder."""
+    def _save_plain(self, folder: Path, state: dict[str, Tensor]) -> None:
         from sentence_transformers import SentenceTransformer
 
         # into a fresh model: with ZeRO 3 this one's weights are spread over ranks, with bfloat16 they are rounded
-        fresh = SentenceTransformer(str(self._source), device="cpu")
+        fresh = SentenceTransformer(str(self.source), device="cpu")
         fresh.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
         fresh.save(str(folder), create_model_card=False)
 

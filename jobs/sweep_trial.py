@@ -1,0 +1,181 @@
+"""One trial of a sweep, in an actor of Ray Tune: the training loop on one rank, a report of recall after every epoch.
+
+    <folder>/work/<trial>/     the loop's own files and record.json, written after every epoch; gone with the trial's end
+    <folder>/trial-<trial>.json  the record of a trial that is over: it is never made again
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.errors import TrainingDiverged
+from cluster.session import set_threads
+from cluster.storage import Store
+from jobs.sweep_plan import Record, trial_id
+from training.settings import TrainingSettings
+from training.task import TrainTask
+from training.telemetry import read_lines
+
+if TYPE_CHECKING:
+    from training.engine import Place
+    from training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the trials of a sweep have in common."""
+
+    store: Store
+    folder: str
+    task: TrainTask
+    settings: Sequence[TrainingSettings]
+    """Of each trial, by its number."""
+    gpu: bool
+
+    def work(self, number: int) -> str:
+        """Where a trial works."""
+        return f"{self.folder}/work/{trial_id(self.settings[number])}"
+
+    def find(self, number: int) -> Record | None:
+        """The record of a trial that is over."""
+        return self._read(f"{self.folder}/trial-{trial_id(self.settings[number])}.json")
+
+    def close(self, number: int) -> Record:
+        """End a trial: its record stays, its models go. One that still runs was stopped by the scheduler."""
+        known = self.find(number)
+        if known is not None:
+            return known
+        record = self._read(f"{self.work(number)}/record.json")
+        assert record is not None, "a trial is stopped after a report, and reports after it wrote its record"
+        if record.state == "running":
+            record = replace(record, state="stopped")
+        self.store.write_json(f"{self.folder}/trial-{trial_id(self.settings[number])}.json", asdict(record))
+        self.store.delete(self.work(number))
+        return record
+
+    def note(self, number: int, record: Record) -> None:
+        """Write down how far a trial is."""
+        self.store.write_json(f"{self.work(number)}/record.json", asdict(record))
+
+    def _read(self, path: str) -> Record | None:
+        return Record(**self.store.read_json(path)) if self.store.exists(path) else None
+
+
+def run_trial(config: dict[str, Any], job: Job) -> None:
+    """What each Tune actor runs.
+
+    Args:
+        config: "number" of the trial.
+
+    Raises:
+        HardmineError: the loop refuses the settings. A divergence is a record, not an error.
+    """
+    number = int(config["number"])
+    known = job.find(number)
+    if known is not None:  # told again, so that the scheduler judges the others by it
+        for epoch, recall in enumerate(known.recalls, start=1):
+            _report(number, epoch, recall)
+        return
+    set_threads(job.task.threads)
+    _Attempt(job, number).run()
+
+
+def _report(number: int, epoch: int, recall: float) -> None:
+    from ray import tune
+
+    # the scheduler leaves a trial alone that tells no epoch: all others are compared with the first one's last
+    tune.report({"recall": recall} | ({"epoch": epoch} if number else {}))
+
+
+class _Attempt:
+    """A trial from its start to its end; one that was interrupted starts anew, which costs a few epochs of one trial."""
+
+    def __init__(self, job: Job, number: int) -> None:
+        self._job, self._number = job, number
+        self._started = time.monotonic()
+        self._record = Record("running", [])
+
+    def run(self) -> None:
+        import torch.distributed as dist
+
+        from training.loop import Trainer
+
+        job = self._job
+        job.store.delete(job.work(self._number))
+        task = replace(job.task, folder=job.work(self._number), settings=job.settings[self._number])
+        place = _place(job)
+        os.environ["LOCAL_RANK"] = "0"  # as Ray Train sets it; DeepSpeed reads it
+        with tempfile.TemporaryDirectory(prefix="hardmine-trial-") as local:
+            dist.init_process_group("nccl" if job.gpu else "gloo", init_method=f"file://{local}/init", rank=0, world_size=1)
+            try:
+                trainer = Trainer(task, place)
+                trainer.run(lambda figures: self._after_epoch(trainer))
+                self._record = replace(self._record, state="finished")
+            except TrainingDiverged as error:
+                self._record = replace(self._record, state="diverged", recall=None, per_query=None, reason=str(error))
+            finally:
+                dist.destroy_process_group()
+        self._note()
+        if self._record.state == "diverged":
+            _report(self._number, len(self._record.recalls) + 1, 0.0)
+
+    def _after_epoch(self, trainer: Trainer) -> None:
+        progress = trainer.progress
+        trainer.telemetry.flush()
+        steps = [line for line in read_lines(trainer.task.store, trainer.task.folder) if "event" not in line]
+        record = replace(self._record, recalls=list(progress.validation), recall=max(progress.validation),
+                         effective_negatives=_late_mean(steps, "effective_negatives"),
+                         hardest_weight=_late_mean(steps, "hardest_weight"))
+        if progress.best["epoch"] == progress.epoch:
+            record = replace(record, per_query=_per_query(trainer).tolist())
+        self._record = record
+        self._note()
+        _report(self._number, progress.epoch, progress.validation[-1])
+
+    def _note(self) -> None:
+        self._record = replace(self._record, seconds=time.monotonic() - self._started)
+        self._job.note(self._number, self._record)
+
+
+def _place(job: Job) -> Place:
+    import torch
+
+    from training.engine import Place
+
+    wanted = job.task.settings.precision
+    bfloat16 = wanted == "bfloat16" or (
+        wanted == "auto" and job.gpu and torch.cuda.is_bf16_supported(including_emulation=False))
+    return Place(0, 1, torch.device("cuda:0" if job.gpu else "cpu"), bfloat16, wanted == "float16")
+
+
+def _late_mean(steps: Sequence[dict[str, Any]], name: str) -> float:
+    """Mean of a figure over the last quarter of the steps so far."""
+    return float(np.mean([step[name] for step in steps[-max(1, len(steps) // 4):]]))
+
+
+def _per_query(trainer: Trainer) -> npt.NDArray[np.float64]:
+    """[V] recall of each validation query with the weights as they are; its mean is the recall that was reported."""
+    from training.forward import encode_rows
+
+    check, tables = trainer.check, trainer.tables
+    assert check is not None, "a sweep needs dev queries, which is looked at before it starts"
+    trainer.engine.eval()
+    queries, items = (encode_rows(trainer.engine, features, rows, trainer.place, budget_tokens=trainer.budget)
+                      for features, rows in ((tables.queries, check.query_rows), (tables.items, check.item_rows)))
+    scores = (queries @ items.T).cpu()
+    trainer.engine.train()
+    if tables.labels.self_rows is not None:
+        scores[tables.labels.self_rows[check.query_rows][:, None] == check.item_rows[None, :]] = -np.inf
+    hits = check.item_rows[scores.topk(min(trainer.settings.validation_k, len(check.item_rows)), dim=1).indices.numpy()]
+    offsets, positives = tables.labels.positives(check.query_rows)
+    owner = np.repeat(np.arange(len(hits)), np.diff(offsets))
+    found = (hits[owner] == positives[:, None]).any(axis=1)
+    return np.bincount(owner, weights=found, minlength=len(hits)) / np.diff(offsets)
