@@ -138,8 +138,8 @@ def _rankings(folder: Path, queries: list[dict[str, Any]], wanted: dict[str, str
         assert commit is not None, f"{stage} is not committed in {store.root}: run `hardmine run` first"
         encoder = load_encoder(fetch_folder(store, commit.files, commit.figures["prefix"]))
         assert isinstance(encoder, SequenceEncoder)
-        items = encoder.encode(item_tokens(0, len(row_of)))
-        found[name] = encoder.encode(encoder.read([query["history"] for query in test])) @ items.T
+        items_ND = encoder.encode(item_tokens(0, len(row_of)))
+        found[name] = encoder.encode(encoder.read([query["history"] for query in test])) @ items_ND.T
     return found
 
 

@@ -49,6 +49,8 @@ def train_round(context: Context, ingested: Ingested, model: Model, *, name: str
             name=f"{config.name} {name}",
         )
         result = train(task, pool, retries=config.cluster.retries)
+        for note in result["notes"]:
+            context.progress.say(f"  {note}")
         telemetry = telemetry_files(context.store, folder)
         if not telemetry:
             raise ArtifactError(f"{context.store.url(folder)} holds no telemetry; run the same command again")

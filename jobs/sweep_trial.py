@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -104,25 +103,21 @@ class _Attempt:
         self._record = Record("running", [])
 
     def run(self) -> None:
-        import torch.distributed as dist
-
         from training.loop import Trainer
 
         job = self._job
         job.store.delete(job.work(self._number))
         task = replace(job.task, folder=job.work(self._number), settings=job.settings[self._number])
         place = _place(job)
-        os.environ["LOCAL_RANK"] = "0"  # as Ray Train sets it; DeepSpeed reads it
-        with tempfile.TemporaryDirectory(prefix="hardmine-trial-") as local:
-            dist.init_process_group("nccl" if job.gpu else "gloo", init_method=f"file://{local}/init", rank=0, world_size=1)
-            try:
-                trainer = Trainer(task, place)
-                trainer.run(lambda figures: self._after_epoch(trainer))
-                self._record = replace(self._record, state="finished")
-            except TrainingDiverged as error:
-                self._record = replace(self._record, state="diverged", recall=None, per_query=None, reason=str(error))
-            finally:
-                dist.destroy_process_group()
+        _start_group(job)
+        trainer = Trainer(task, place)
+        try:
+            trainer.run(lambda figures: self._after_epoch(trainer))
+            self._record = replace(self._record, state="finished")
+        except TrainingDiverged as error:
+            self._record = replace(self._record, state="diverged", recall=None, per_query=None, reason=str(error))
+        finally:  # also where the scheduler stops the trial: its report then raises SystemExit
+            trainer.engine.destroy()
         self._note()
         if self._record.state == "diverged":
             _report(self._number, len(self._record.recalls) + 1, 0.0)
@@ -143,6 +138,16 @@ class _Attempt:
     def _note(self) -> None:
         self._record = replace(self._record, seconds=time.monotonic() - self._started)
         self._job.note(self._number, self._record)
+
+
+def _start_group(job: Job) -> None:
+    """A group of one rank, once per actor: the next trial may come to the same one."""
+    import torch.distributed as dist
+
+    os.environ["LOCAL_RANK"] = "0"  # as Ray Train sets it; DeepSpeed reads it
+    if not dist.is_initialized():
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group("nccl" if job.gpu else "gloo", store=store, rank=0, world_size=1)
 
 
 def _place(job: Job) -> Place:

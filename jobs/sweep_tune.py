@@ -77,6 +77,8 @@ def _fit(job: Job, pool: PoolSize, reduction_factor: float, on_end: Callable[[in
         trainable,
         param_space={"number": tune.grid_search(list(range(len(job.settings))))},
         tune_config=tune.TuneConfig(
+            # a process takes long to start; on a GPU a new one is worth it, as nothing of the last trial's memory is left
+            reuse_actors=not job.gpu,
             # one epoch more than there are: a trial that reaches the last ends by itself
             scheduler=AsyncHyperBandScheduler(time_attr="epoch", metric="recall", mode="max", max_t=epochs + 1,
                                               grace_period=1, reduction_factor=reduction_factor)),

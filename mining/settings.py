@@ -151,8 +151,18 @@ class MiningSettings(BaseModel):
     """Warn when more than this share of the candidates scores above the query's best relevant item."""
     embedding_dtype: Literal["float32", "float16"] = "float32"
     """How embeddings are stored; scores are computed in float32 and settled in float64 either way."""
+    embedding_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """How the model computes when it embeds; auto: float32 on a CPU, on a GPU what it is trained in. bfloat16 on a CPU that
+    has instructions for it (AVX512_BF16, AMX) is about 1.7 times as fast and finds over 99 of the same 100 hits
+    (docs/mining.md); evaluation reads the same vectors."""
     search: SearchSettings = SearchSettings()
     """How the nearest items are found."""
+
+    def embeds_in_bfloat16(self, *, gpu: bool, training: str) -> bool:
+        """Whether a model embeds in bfloat16. Args: gpu: it runs on one; training: training.precision."""
+        if self.embedding_precision == "auto":
+            return gpu and training != "float32"
+        return self.embedding_precision == "bfloat16"
 
     @model_validator(mode="after")
     def _counts_fit(self) -> MiningSettings:

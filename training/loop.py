@@ -64,12 +64,13 @@ class Trainer:
             raise ConfigError(f"an epoch has {self.plan.micro_steps} micro-step(s) of {task.settings.batch_size} "
                               f"queries on each of {place.world} rank(s), fewer than training.accumulation = "
                               f"{task.settings.accumulation}; lower training.accumulation or training.batch_size")
+        self.notes: list[str] = []
         if mixture := describe_mixture(self.plan):
-            self._say(mixture)
+            self._note(mixture)
         self.check: ValidationSet | None = choose_validation(dev, near, self.tables.labels, task.settings, task.seed)
         self.checkpoints = Checkpointer(task.store, task.folder, place, keep=task.settings.keep_checkpoints)
         state = self._usable_state()
-        self.encoder = start_encoder(task, place, self._say)
+        self.encoder = start_encoder(task, place, self._note)
         self.budget = task.budget_tokens or (state.budget_tokens if state else None) or find_budget(
             self.encoder, self.tables.items, place, seed=task.seed)
         self.engine = start_engine(self.encoder, task.settings, place, own=task.deepspeed)
@@ -104,7 +105,7 @@ class Trainer:
         reason = why_not(state, self.place) if state is not None else None
         if reason is None:
             return state
-        self._say(f"{reason}: training starts anew")
+        self._note(f"{reason}: training starts anew")
         self.checkpoints.forget()  # the models it names will be replaced
         return None
 
@@ -266,8 +267,13 @@ class Trainer:
             "steps": self.progress.step, "epochs": self.progress.epoch, "validation": self.progress.validation,
             "best": self.progress.best, "train_loss": self.telemetry.mean_loss(), "seconds": self._seconds(),
             "examples": len(self.plan.examples), "ranks": self.place.world, "temperature": self.temperature.value,
-            "budget_tokens": self.budget, "checkpoint_seconds": dict(self.checkpoints.seconds),
+            "budget_tokens": self.budget, "notes": self.notes, "checkpoint_seconds": dict(self.checkpoints.seconds),
         }
+
+    def _note(self, text: str) -> None:
+        """Say something that a person should still see when training is over."""
+        self.notes.append(text)
+        self._say(text)
 
     def _say(self, text: str) -> None:
         post(self.task.mailbox if self.place.rank == 0 else None, "train", text)

@@ -171,7 +171,7 @@ def fill(case: Any) -> None:
         "encoder": {"kind": "static", "dimension": 16, "vocabulary": 512}, "rounds": {"mined": 1, "warmup_epochs": 0},
         "mining": {"num_hits": 20, "num_negatives": 4},
         "training": {"batch_size": 16, "hard_negatives": 2, "random_fraction": 0.5, "validation_items": 100},
-        "sweep": {"temperature": [0.05, 1.0], "random_fraction": [0.5], "epochs": 3, "reduction_factor": 8.0},
+        "sweep": {"temperature": [0.07, 0.3], "random_fraction": [0.5], "epochs": 3, "reduction_factor": 8.0},
         "evaluation": {"num_hits": 10},
     }
 
@@ -184,9 +184,10 @@ def test_a_sweep_tries_stops_chooses_and_repeats_nothing(ray_case: Any, ray_loca
     assert answer.out.count("\n") == 1, "Tune prints nothing"
     result = json.loads(answer.out)
     rows = {row["trial"]: row for row in result["trials"]}
-    assert [(rows[n]["loss"], rows[n]["temperature"], rows[n]["margin"]) for n in range(3)] == [
-        ("info_nce", 0.05, None), ("info_nce", 1.0, None), ("triplet", None, 0.2)]
+    assert [(rows[n]["loss"], rows[n]["temperature"], rows[n]["margin"]) for n in range(4)] == [
+        ("info_nce", 0.05, None), ("info_nce", 0.07, None), ("info_nce", 0.3, None), ("triplet", None, 0.2)]
     assert (rows[0]["epochs"], rows[0]["state"], rows[0]["as_it_is"]) == (3, "finished", True)
+    assert (rows[2]["epochs"], rows[2]["state"]) == (1, "stopped"), "after one epoch it is far behind trial 1"
     assert all(1 <= row["epochs"] <= 3 and row["stopped_early"] == (row["epochs"] < 3) for row in rows.values())
     assert all(row["effective_negatives"] >= 1 and 0 < row["hardest_weight"] <= 1 for row in rows.values())
     assert result["queries"] == 20
@@ -197,7 +198,7 @@ def test_a_sweep_tries_stops_chooses_and_repeats_nothing(ray_case: Any, ray_loca
 
     root = ray_case.folder / "out/run"
     (folder,) = (root / "sweep").iterdir()
-    assert len(list(folder.glob("trial-*.json"))) == 3
+    assert len(list(folder.glob("trial-*.json"))) == 4
     assert {path.name[:6] for path in folder.iterdir()} == {"trial-"}, "no model is kept, nor anything of Tune's"
     assert not (root / "commits/round-01-train.json").exists(), "the round itself is not trained"
     _check_records(folder, rows)
@@ -225,13 +226,13 @@ def _check_that_only_what_is_new_runs(case: Any, folder: Path, result: dict[str,
     assert again.code == 0, again.err
     assert again.err.count("✓ trial") == 2, again.err
     after = {path.name: path.read_text() for path in folder.glob("trial-*.json")}
-    assert len(after) == 4
+    assert len(after) == 5
     assert {name: text for name, text in after.items() if name in before and name != gone.name} == {
         name: text for name, text in before.items() if name != gone.name}
     both = json.loads(before[gone.name])["recalls"], json.loads(after[gone.name])["recalls"]
     assert all(one == other for one, other in zip(*both, strict=False)), "equal seeds"
     third = case.run("--force", "sweep.margin=[0.2, 0.3]", command="sweep")
-    assert "4 of them kept" in third.err
+    assert "5 of them kept" in third.err
     assert "✓ trial" not in third.err
     assert "finished" in third.out
     assert "triplet m 0.3" in third.out
