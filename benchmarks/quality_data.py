@@ -5,7 +5,6 @@ V evaluated queries, N items, D dimensions.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -38,6 +37,9 @@ from mining.search.topk import Shard, exact_topk
 MEASURED = ("recall@3", "ndcg@10", "hit@10", "bad_top1")
 NEAR_MISSES = 100
 """Hits of every dev query under the model as it comes, as the evaluate stage gives them to a round's validation."""
+LAST = "mine-report"
+"""The last stage of `hardmine mine`."""
+REPORTED = ("hit_rate", "queries", "queries_short", "queries_empty", "suspected_false_negatives", "hardness", "judged", "chosen")
 ROOT = Path(__file__).resolve().parent.parent
 Features = tuple[list[Part], list[Part]]
 """Tables of items and of queries."""
@@ -88,7 +90,7 @@ class Prepared:
 
 
 def prepare(name: str, data: Path, work: Path, model: str, threads: int) -> Prepared:
-    """Ingest, embed, search and mine `name` with the model as it comes through `hardmine mine`; skips what is committed.
+    """Ingest, embed, search and mine `name` with the model as it comes through `hardmine mine`, unless that is done.
 
     Args:
         data: folder with a folder per data set. A `vector` column in its corpus and queries stands for the frozen model.
@@ -97,13 +99,16 @@ def prepare(name: str, data: Path, work: Path, model: str, threads: int) -> Prep
     Raises:
         SystemExit: the command failed; says what it said.
     """
+    store = Store(str(work / "runs" / name))
+    if Ledger(store).find(LAST) is not None:
+        return _read_run(store)
     config = _write_config(name, data / name, work, model)
     command = [sys.executable, "-m", "jobs", "mine", str(config), "--json", f"cluster.cpus={threads}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT,
                           env=os.environ | {"OMP_NUM_THREADS": str(threads)})
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr}")
-    return _read_run(Store(str(work / "runs" / name)), json.loads(done.stdout.strip().splitlines()[-1]))
+    return _read_run(store)
 
 
 def _write_config(name: str, data: Path, work: Path, model: str) -> Path:
@@ -120,7 +125,7 @@ def _write_config(name: str, data: Path, work: Path, model: str) -> Path:
     return path
 
 
-def _read_run(store: Store, said: dict[str, Any]) -> Prepared:
+def _read_run(store: Store) -> Prepared:
     commits = {commit.name: commit for commit in Ledger(store).all()}
     tables = commits["ingest"]
     vectors = next(commit for name, commit in commits.items() if name.startswith("embed-"))
@@ -133,7 +138,7 @@ def _read_run(store: Store, said: dict[str, Any]) -> Prepared:
         (vectors.parts("corpus"), vectors.parts("queries")), commits.get("tokens"), commits["mine"].parts("negatives"),
         [_near_misses(store, item_vectors, query_vectors, rows["dev"])], commits["base"], item_vectors, query_vectors, rows,
         Judgements.from_triples(*(judged[name].to_numpy() for name in ("query_row", "item_row", "score"))),
-        {key: said.get(key) for key in ("hit_rate", "queries", "queries_short", "suspected_false_negatives", "hardness")})
+        {key: commits[LAST].figures[key] for key in REPORTED})
 
 
 def cut_tokens(prepared: Prepared, max_length: int) -> Features:

@@ -54,8 +54,8 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
             if attempt == retries:
                 raise ClusterError(
                     f"training on {pool.count} worker(s) failed after {retries + 1} attempt(s): "
-                    f"{one_paragraph(str(cause))[:600]}; run the same command again: it goes on from the last finished "
-                    f"epoch") from error
+                    f"{one_paragraph(str(cause))[:600]}; run the same command again: it goes on from the last "
+                    f"checkpoint") from error
     result: dict[str, Any] = task.store.read_json(f"{task.folder}/result.json")
     if not result.get("best"):
         raise ArtifactError(f"{task.store.url(task.folder)}/result.json names no model; run the same command again")

@@ -56,13 +56,14 @@ kind = "sequence"
 hidden = 64
 max_length = 6
 [rounds]
-warmup_epochs = 3
+warmup_epochs = 0
 mined = 1
 [mining]
 num_hits = 40
 num_negatives = 8
+relative_margin = "off"
 [training]
-epochs = 3
+epochs = 8
 batch_size = 20
 hard_negatives = 4
 learning_rate = 5e-3
@@ -86,8 +87,8 @@ def test_a_run_on_histories_learns_what_comes_next_and_leaves_an_encoder_that_re
     summary: dict[str, Any] = json.loads(done.stdout)
 
     assert {"hit@1", "hit@5", "hit@10"} <= summary["baseline"].keys()
-    assert [row["negatives"] for row in summary["rounds"]] == ["random", "mined"]
-    best = summary["rounds"][summary["best_round"]]["metrics"]["hit@5"]
+    assert [row["negatives"] for row in summary["rounds"]] == ["mined"]
+    best = summary["rounds"][0]["metrics"]["hit@5"]
     assert best > summary["baseline"]["hit@5"] + 0.3, "the mean of a history does not know what comes next; a GRU can learn it"
 
     encoder = load_encoder(Path(summary["model"]))
@@ -95,7 +96,7 @@ def test_a_run_on_histories_learns_what_comes_next_and_leaves_an_encoder_that_re
     store = Store(summary["output"])
     commits = {commit.name: commit for commit in Ledger(store).all()}
     assert commits["sequence"].figures["histories_cut"] == sum(len(history) > 6 for history in names)
-    trained = commits[f"round-{summary['best_round']:02d}-hits"].inputs["vectors"]
+    trained = commits["round-01-hits"].inputs["vectors"]
     vectors = next(commit for commit in commits.values() if commit.key == trained)
     queries, items = load_vectors(store, vectors.parts("queries")), load_vectors(store, vectors.parts("corpus"))
     assert np.abs(encoder.encode(encoder.read(names[:50])) - queries[:50]).max() < 1e-5, "the run's vectors, by ids"

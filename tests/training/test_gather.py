@@ -40,7 +40,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         for rank in range(3)
     ]
     try:
-        outputs = [process.communicate(timeout=90)[0] for process in processes]
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -49,6 +49,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(3)]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("case", ["info_nce", "info_nce_weighted", "triplet", "triplet_weighted"])
 @pytest.mark.parametrize("num_ranks", [2, 3])
 def test_ranks_equal_one_process_with_the_joined_batch(
@@ -61,12 +62,14 @@ def test_ranks_equal_one_process_with_the_joined_batch(
         assert got["want_loss"] > 0.01, "the case is too easy to tell right from wrong"
 
 
+@pytest.mark.cluster
 def test_rows_of_all_ranks_arrive_in_order_and_gradients_come_back_summed(reports: list[dict[str, Any]]) -> None:
     for report in reports:
         assert len(report["details"]) == 7
         assert all(report["details"].values()), report["details"]
 
 
+@pytest.mark.cluster
 def test_gather_outside_the_group_is_refused(reports: list[dict[str, Any]]) -> None:
     assert "rank 2 is not in the group" in reports[2]["outside_group"]
 

@@ -28,6 +28,8 @@ LENGTHS = np.array([3, 12, 7, 1, 9])
 TOKENS = Tokens(np.concatenate([[0], LENGTHS.cumsum()]), np.random.default_rng(0).integers(5, 40, LENGTHS.sum()).astype(np.int32))
 Load = Callable[[str], TextEncoder]
 
+pytestmark = pytest.mark.slow
+
 
 def write_bert(folder: Path, dropout: float = 0.0) -> None:
     from transformers import BertConfig, BertModel, BertTokenizerFast
