@@ -31,6 +31,8 @@ def _written(section: BaseModel) -> dict[str, Any]:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             values[name] = _written(value)
+        elif isinstance(value, dict):
+            values[name] = {key: _written(item) if isinstance(item, BaseModel) else item for key, item in value.items()}
         elif isinstance(value, tuple):
             values[name] = [_written(item) if isinstance(item, BaseModel) else item for item in value]
         elif value is not None or field.default is not None:

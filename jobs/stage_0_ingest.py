@@ -195,8 +195,10 @@ def _check_counts(context: Context, tables: Commit) -> None:
         if queries < 2 * ranks:
             raise DataError(f"expected at least {2 * ranks} training queries for {ranks} rank(s), found {queries}; label more "
                             f"queries, or lower cluster.train_workers")
+        more = ", or take more of the training queries (data.train_fraction; of a probe probe.fraction)"
         raise ConfigError(f"training.batch_size = {config.training.batch_size} on each of {ranks} rank(s) is more than "
-                          f"the {queries} training queries; set it to {max(2, queries // ranks)} or less")
+                          f"the {queries} training queries; set it to {max(2, queries // ranks)} or less"
+                          f"{more if config.data.train_fraction < 1 else ''}")
     for split in sorted({"dev", config.evaluation.split}):
         if figures["with_positive"][split]:
             continue

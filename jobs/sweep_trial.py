@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cluster.errors import TrainingDiverged
 from cluster.session import set_threads
@@ -24,7 +23,6 @@ from training.task import TrainTask
 from training.telemetry import read_lines
 
 if TYPE_CHECKING:
-    from training.engine import Place
     from training.loop import Trainer
 
 
@@ -103,12 +101,15 @@ class _Attempt:
         self._record = Record("running", [])
 
     def run(self) -> None:
+        import torch
+
+        from training.engine import place_of
         from training.loop import Trainer
 
         job = self._job
         job.store.delete(job.work(self._number))
         task = replace(job.task, folder=job.work(self._number), settings=job.settings[self._number])
-        place = _place(job)
+        place = place_of(job.task.settings, torch.device("cuda:0" if job.gpu else "cpu"), rank=0, world=1)
         _start_group(job)
         trainer = Trainer(task, place)
         try:
@@ -130,7 +131,7 @@ class _Attempt:
                          effective_negatives=_late_mean(steps, "effective_negatives"),
                          hardest_weight=_late_mean(steps, "hardest_weight"))
         if progress.best["epoch"] == progress.epoch:
-            record = replace(record, per_query=_per_query(trainer).tolist())
+            record = replace(record, per_query=trainer.recalls.tolist())
         self._record = record
         self._note()
         _report(self._number, progress.epoch, progress.validation[-1])
@@ -150,37 +151,6 @@ def _start_group(job: Job) -> None:
         dist.init_process_group("nccl" if job.gpu else "gloo", store=store, rank=0, world_size=1)
 
 
-def _place(job: Job) -> Place:
-    import torch
-
-    from training.engine import Place
-
-    wanted = job.task.settings.precision
-    bfloat16 = wanted == "bfloat16" or (
-        wanted == "auto" and job.gpu and torch.cuda.is_bf16_supported(including_emulation=False))
-    return Place(0, 1, torch.device("cuda:0" if job.gpu else "cpu"), bfloat16, wanted == "float16")
-
-
 def _late_mean(steps: Sequence[dict[str, Any]], name: str) -> float:
     """Mean of a figure over the last quarter of the steps so far."""
     return float(np.mean([step[name] for step in steps[-max(1, len(steps) // 4):]]))
-
-
-def _per_query(trainer: Trainer) -> npt.NDArray[np.float64]:
-    """[V] recall of each validation query with the weights as they are; its mean is the recall that was reported."""
-    from training.forward import encode_rows
-
-    check, tables = trainer.check, trainer.tables
-    assert check is not None, "a sweep needs dev queries, which is looked at before it starts"
-    trainer.engine.eval()
-    queries, items = (encode_rows(trainer.engine, features, rows, trainer.place, budget_tokens=trainer.budget)
-                      for features, rows in ((tables.queries, check.query_rows), (tables.items, check.item_rows)))
-    scores = (queries @ items.T).cpu()
-    trainer.engine.train()
-    if tables.labels.self_rows is not None:
-        scores[tables.labels.self_rows[check.query_rows][:, None] == check.item_rows[None, :]] = -np.inf
-    hits = check.item_rows[scores.topk(min(trainer.settings.validation_k, len(check.item_rows)), dim=1).indices.numpy()]
-    offsets, positives = tables.labels.positives(check.query_rows)
-    owner = np.repeat(np.arange(len(hits)), np.diff(offsets))
-    found = (hits[owner] == positives[:, None]).any(axis=1)
-    return np.bincount(owner, weights=found, minlength=len(hits)) / np.diff(offsets)

@@ -15,7 +15,8 @@ import torch
 
 from cluster.tables import I64
 from training.encoders.base import CPU_BUDGET_TOKENS, Encoder
-from training.features import Features, pack
+from training.features import Features
+from training.packing import pack
 
 CPU_CANDIDATES = (512, 1024, 2048)
 GPU_CANDIDATES = tuple(8192 * 2**power for power in range(7))
@@ -33,17 +34,18 @@ class Tried(NamedTuple):
 
     budget: int
     seconds_per_token: float
-    """Of real tokens, padding not counted; the best of all repeats."""
+    """Of real tokens; the best of all repeats."""
 
 
 def probe_budget(
     encoder: Encoder, features: Features, *, train: bool, candidates: Sequence[int] | None = None, repeats: int = 2,
-    seed: int = 0, limit_s: float = 3.0, bfloat16: bool = False,
+    seed: int = 0, limit_s: float = 3.0, together: int | None = None, bfloat16: bool = False,
 ) -> int:
     """The tokens per micro-batch, padding included, that take the least time per token.
 
     A pack of middling length is encoded at each candidate (on a GPU: at ever larger ones, until they gain less than 3 %
-    or memory runs out). Weights, gradients, random state and mode of the encoder are left as they were.
+    or memory runs out), and its time per padded token is multiplied by the padding that the candidate causes. Weights,
+    gradients, random state and mode of the encoder are left as they were.
 
     Args:
         encoder: one that pads; on its device.
@@ -52,6 +54,9 @@ def probe_budget(
         candidates: ascending; None: 512 to 2,048 on a CPU, 8,192 to 524,288 on a GPU.
         repeats: timings of each candidate, in turns; the fastest counts, because nothing but disturbance makes one slower.
         limit_s: after this many seconds no further timing is begun.
+        together: texts that are cut into packs together: those of a training step. The fewer, the more a large budget pads.
+            None: as many as were drawn.
+        bfloat16: under autocast.
 
     Returns:
         A candidate; the smaller of two that are within 3 %. 1,024 on a CPU so slow that `limit_s` is over before each
@@ -67,7 +72,7 @@ def probe_budget(
     encoder.train(train)
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            trial = _Trial(encoder, sample, device, train=train, bfloat16=bfloat16)
+            trial = _Trial(encoder, sample, device, together or len(sample), train=train, bfloat16=bfloat16)
             if device.type == "cuda":
                 return trial.climb(candidates or GPU_CANDIDATES, repeats)
             return trial.compare(candidates or CPU_CANDIDATES, repeats, time.perf_counter() + limit_s)
@@ -83,6 +88,16 @@ def fastest(tried: Sequence[Tried]) -> int:
     return min(each.budget for each in tried if each.seconds_per_token * (1.0 - GAIN) <= best)
 
 
+def padding(lengths: I64, budget_tokens: int, together: int) -> float:
+    """Tokens with padding for each real one, where `together` texts at a time are cut into packs; mean of up to 8 times."""
+    padded = real = 0
+    for start in range(0, min(len(lengths), 8 * together), together):
+        some = lengths[start : start + together]
+        padded += sum(int(some[each].max()) * len(each) for each in pack(some, budget_tokens))
+        real += int(some.sum())
+    return padded / max(1, real)
+
+
 def middle_pack(lengths: I64, budget_tokens: int) -> I64:
     """The pack in which half of all tokens, counted from the longest text, are reached: positions of its texts."""
     packs = pack(lengths, budget_tokens)
@@ -93,8 +108,9 @@ def middle_pack(lengths: I64, budget_tokens: int) -> I64:
 class _Trial:
     """Times packs of one sample."""
 
-    def __init__(self, encoder: Encoder, sample: Features, device: torch.device, *, train: bool, bfloat16: bool) -> None:
-        self._encoder, self._sample, self._device = encoder, sample, device
+    def __init__(self, encoder: Encoder, sample: Features, device: torch.device, together: int, *, train: bool,
+                 bfloat16: bool) -> None:
+        self._encoder, self._sample, self._device, self._together = encoder, sample, device, together
         self._train, self._bfloat16 = train, bfloat16
 
     def compare(self, candidates: Sequence[int], repeats: int, deadline: float) -> int:
@@ -112,7 +128,7 @@ class _Trial:
                     took[budget].append(self._per_token(chosen))
         if not all(took.values()):
             return CPU_BUDGET_TOKENS
-        return fastest([Tried(budget, min(seconds)) for budget, seconds in took.items()])
+        return fastest([Tried(budget, min(seconds) * self._padding(budget)) for budget, seconds in took.items()])
 
     def climb(self, candidates: Sequence[int], repeats: int) -> int:
         """Ever larger ones, until they no longer gain or do not fit."""
@@ -122,8 +138,8 @@ class _Trial:
             seconds = self._if_it_fits(budget, repeats)
             if seconds is None:
                 break
-            tried.append(Tried(budget, seconds))
-            gains = len(tried) < 2 or seconds <= tried[-2].seconds_per_token * (1.0 - GAIN)
+            tried.append(Tried(budget, seconds * self._padding(budget)))
+            gains = len(tried) < 2 or tried[-1].seconds_per_token <= tried[-2].seconds_per_token * (1.0 - GAIN)
             if not gains or budget > total:
                 break
         return fastest(tried) if tried else self._descend(candidates[0] // 2)
@@ -147,6 +163,7 @@ class _Trial:
         return None if self._train and peak > GPU_SHARE * memory.total_memory else seconds
 
     def _per_token(self, chosen: I64) -> float:
+        """Seconds per token, padding counted, of one pass."""
         inputs = {name: value.to(self._device) for name, value in self._encoder.collate(self._sample.take(chosen)).items()}
         self._encoder.zero_grad(set_to_none=True)
         self._wait()
@@ -158,7 +175,10 @@ class _Trial:
             output.sum().backward()
         self._wait()
         seconds = time.perf_counter() - started
-        return seconds / int(self._sample.lengths[chosen].sum())
+        return seconds / (int(self._sample.lengths[chosen].max()) * len(chosen))
+
+    def _padding(self, budget: int) -> float:
+        return padding(self._sample.lengths, budget, self._together)
 
     def _wait(self) -> None:
         if self._device.type == "cuda":

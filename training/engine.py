@@ -38,6 +38,14 @@ class Place:
         return "bfloat16" if self.bfloat16 else "float16" if self.float16 else "float32"
 
 
+def place_of(settings: TrainingSettings, device: torch.device, *, rank: int, world: int) -> Place:
+    """A rank on a device, in the precision that the settings ask for; "auto" is bfloat16 where a GPU has it."""
+    wanted = settings.precision
+    # without emulation, which old GPUs have and which is slower than float32
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Place(rank, world, device, wanted == "bfloat16" or (wanted == "auto" and native), wanted == "float16")
+
+
 def parameter_groups(encoder: Encoder, weight_decay: float) -> list[dict[str, Any]]:
     """Weights with decay; biases and norms (one-dimensional) without, as is usual for AdamW."""
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]

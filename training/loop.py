@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -32,7 +33,7 @@ from training.telemetry import Telemetry
 from training.temperature import Temperature
 from training.trackers import make_trackers
 from training.upload import KeptModel
-from training.validation import ValidationSet, choose_validation, recall
+from training.validation import ValidationSet, choose_validation, recall_per_query
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Trainer:
                               f"queries on each of {place.world} rank(s), fewer than training.accumulation = "
                               f"{task.settings.accumulation}; lower training.accumulation or training.batch_size")
         self.notes: list[str] = []
+        self.recalls = np.zeros(0)
+        """[V] of each validation query, as of the latest epoch."""
         if mixture := describe_mixture(self.plan):
             self._note(mixture)
         self.check: ValidationSet | None = choose_validation(dev, near, self.tables.labels, task.settings, task.seed)
@@ -216,11 +219,13 @@ class Trainer:
             peak=self.settings.peak_learning_rate(self.task.kind), cycles=self.task.cycles)
 
     def _after_epoch(self) -> None:
-        figure = (recall(self.engine, self.check, self.tables, self.settings.validation_k, self.place,
-                         budget_tokens=self.budget) if self.check is not None else 0.0)
-        self.progress.validation.append(figure)
+        figure = 0.0
         if self.check is not None:
+            self.recalls = recall_per_query(self.engine, self.check, self.tables, self.settings.validation_k, self.place,
+                                            budget_tokens=self.budget)
+            figure = float(self.recalls.mean())
             self.telemetry.event({"epoch": self.progress.epoch, "recall": figure})
+        self.progress.validation.append(figure)
         superseded = self.progress.best.get("prefix")
         model = None
         if figure >= max(self.progress.validation):  # of equal ones the later: it saw more

@@ -16,20 +16,15 @@ def train_worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs: the loop, with `report` as a barrier after every epoch."""
     import ray.train
     import ray.train.torch
-    import torch
 
-    from training.engine import Place
+    from training.engine import place_of
     from training.loop import Trainer
 
     task: TrainTask = config["task"]
     set_threads(task.threads)
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
-    wanted = task.settings.precision
-    # without emulation, which old GPUs have and which is slower than float32
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    bfloat16 = wanted == "bfloat16" or (wanted == "auto" and native)
-    place = Place(context.get_world_rank(), context.get_world_size(), device, bfloat16, wanted == "float16")
+    place = place_of(task.settings, device, rank=context.get_world_rank(), world=context.get_world_size())
     trainer = Trainer(task, place)
     result = trainer.run(ray.train.report)
     if place.rank == 0:

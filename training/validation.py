@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -56,9 +57,9 @@ def choose_validation(
     return ValidationSet(queries, np.sort(wanted[np.sort(first)[:size]]))
 
 
-def recall(engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Place, *,
-           budget_tokens: int) -> float:
-    """Mean recall@k of the validation queries. Collective: every rank calls it and gets the same figure."""
+def recall_per_query(engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Place, *,
+                     budget_tokens: int) -> npt.NDArray[np.float64]:
+    """Recall@k of each validation query, [V]. Collective: every rank calls it and gets the same figures."""
     engine.eval()
     with torch.no_grad():
         queries = _encode_all(engine, tables.queries, chosen.query_rows, place, budget_tokens)
@@ -73,8 +74,7 @@ def recall(engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Pl
     offsets, positives = tables.labels.positives(chosen.query_rows)
     owner = np.repeat(np.arange(len(chosen.query_rows)), np.diff(offsets))
     found = (hits[owner] == positives[:, None]).any(axis=1)
-    per_query = np.bincount(owner, weights=found, minlength=len(chosen.query_rows)) / np.diff(offsets)
-    return float(per_query.mean())
+    return np.bincount(owner, weights=found, minlength=len(chosen.query_rows)) / np.diff(offsets)
 
 
 def _encode_all(engine: Any, features: Any, rows: I64, place: Place, budget_tokens: int) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from cluster.tables import I64, offsets_of
-from training.budget import Tried, fastest, middle_pack, probe_budget
+from training.budget import Tried, fastest, middle_pack, padding, probe_budget
 from training.encoders.base import CPU_BUDGET_TOKENS, Encoder
 from training.encoders.transformer import pad_tokens
-from training.features import Features, Tokens, pack
+from training.features import Features, Tokens
+from training.packing import pack
 
 
 class SlowAbove(Encoder):
@@ -49,7 +50,7 @@ def texts(count: int, *, longest: int = 40, seed: int = 0) -> Tokens:
 def test_the_fastest_budget_per_token_is_found(train: bool) -> None:
     # a fixed time per pass favours large packs, 100 us per token beyond 250 makes them lose again
     encoder = SlowAbove(knee=250, fixed_s=0.004, slow_s=1e-4)
-    assert probe_budget(encoder, texts(300), train=train, candidates=(60, 240, 960)) == 240
+    assert probe_budget(encoder, texts(300), train=train, candidates=(60, 240, 960), repeats=4) == 240
     assert {grad for _, _, grad in encoder.seen} == {train}
     assert max(padded for padded, _, _ in encoder.seen) <= 960
 
@@ -86,6 +87,17 @@ def test_of_budgets_that_differ_little_the_smallest_counts() -> None:
     assert fastest([Tried(512, 1.00), Tried(1024, 0.96), Tried(2048, 0.94)]) == 1024
     assert fastest([Tried(512, 1.00), Tried(1024, 0.96), Tried(2048, 0.90)]) == 2048
     assert fastest([Tried(512, 0.9), Tried(1024, 1.2)]) == 512
+
+
+def test_padding_counts_against_a_budget_that_few_texts_share() -> None:
+    lengths = texts(400).lengths
+    few, all_together = padding(lengths, 960, 12), padding(lengths, 960, 400)
+    assert 1.0 < all_together < 1.1 < few
+    want = sum(int(lengths[:12][each].max()) * len(each) for each in pack(lengths[:12], 960)) / int(lengths[:12].sum())
+    assert padding(lengths[:12], 960, 12) == want
+    # equal times per padded token: the smaller budget is the faster one where a step has few texts, not where it has many
+    assert fastest([Tried(budget, 1e-6 * padding(lengths, budget, 12)) for budget in (80, 960)]) == 80
+    assert fastest([Tried(budget, 1e-6 * padding(lengths, budget, 400)) for budget in (640, 960)]) == 640
 
 
 @pytest.mark.parametrize("budget", [1, 37, 160, 10**6])

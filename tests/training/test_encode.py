@@ -83,10 +83,10 @@ def test_few_packs_get_several_threads_each() -> None:
     torch.set_num_threads(6)
     try:
         encoder = Mean()
-        encoder.encode(texts(37), budget_tokens=1100)
+        encoder.encode(Tokens(10 * np.arange(21), np.ones(200, np.int32)), budget_tokens=100)
         assert len(encoder.seen) == 2
         assert {each for _, each, *_ in encoder.seen} == {3}
-        encoder.encode(texts(5), budget_tokens=500)
+        encoder.encode(Tokens(10 * np.arange(6), np.ones(50, np.int32)), budget_tokens=100)
         assert encoder.seen[-1][:2] == (threading.get_ident(), 6)
     finally:
         torch.set_num_threads(before)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from cluster.tables import F32, I64
-from training.features import Features, pack
+from training.features import Features
+from training.packing import pack
 
 CPU_BUDGET_TOKENS = 1024
 """What fits the cache of a CPU core (measured: 512 to 1,024 are best, 2,048 is a tenth slower)."""
@@ -70,7 +71,7 @@ class Encoder(nn.Module):
                 result[rows] = self(inputs).float().cpu().numpy()
             return len(rows)
 
-        packs = pack(features.lengths, budget)
+        packs = pack(features.lengths, budget, pads=self.pads)
         done = 0
         for count in _halving(embed, packs) if device.type == "cuda" else _side_by_side(embed, packs):
             done += count
