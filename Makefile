@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # faiss-gpu and faiss-cpu exclude each other: the machine decides
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(EXTRA)
+# tests that start no Ray share the cores, four at most: each process imports torch and numba
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help env demo test unit check lint types imports format clean
 
@@ -26,10 +28,12 @@ demo: env ## the whole loop on a generated catalogue, with an arm of random nega
 	@$(BIN)/hardmine demo
 
 test: check ## format, lint, types, import directions and all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
+	@# in one process: they share one local Ray, and each starts what keeps all cores busy
+	@$(BIN)/python -m pytest -m cluster
 
 unit: env ## the fast tests only: no Ray, no DeepSpeed, no downloaded model
-	@$(BIN)/python -m pytest -m "not cluster and not slow"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow"
 
 check: lint types imports ## lint, types and import directions
 

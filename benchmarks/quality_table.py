@@ -75,7 +75,7 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], d
     """The rows as a Markdown table, with where and when they were measured."""
     head = ("encoder", "data", "arm", "Recall@3", "− random [95 %]", "NDCG@10", "− random [95 %]", "Hit@10", "bad top-1",
             "NDCG, sd over seeds", "effective negatives", "hardest weight", "dead",
-            "above the positive", "s")
+            "above the positive", "gradient from mined", "s")
     lines = [f"{day}, {machine['processor']}, {machine['cpus']} CPU(s), load {machine['load']}; split: {split}.", "",
              "| " + " | ".join(head) + " |", "|" + "|".join(["---"] * 3 + ["---:"] * (len(head) - 3)) + "|"]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
@@ -84,12 +84,12 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], d
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     figures, geometry, against = row["metrics"], row.get("geometry", {}), row.get("against_random", {})
-    looks = ["–"] * 5
+    looks = ["–"] * 6
     if geometry:  # the share of negatives above the positive as a count per query: the arms have other numbers of them
         above = geometry["above_positive"] * geometry["negatives_per_query"]
         looks = [f"{geometry['effective_negatives']:.1f} of {geometry['negatives_per_query']:.0f}",
                  f"{geometry['hardest_weight']:.2f}", f"{geometry['dead_negatives']:.0%}", f"{above:.2f}",
-                 f"{row['seconds']:.0f}"]
+                 f"{geometry.get('gradient_share_hard', 0.0):.0%}", f"{row['seconds']:.0f}"]
     return [row["encoder"], f"{row['set']} ({row['queries']:,} queries, {row['steps']} steps)",
             row["arm"] + (f" × {row['seeds']}" if geometry else ""),
             f"{figures['recall@3']:.3f}", _difference(against.get("recall@3")),

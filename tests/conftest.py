@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import string
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from cluster.errors import ClusterError
 from cluster.resources import ClusterSettings, ClusterSize
 
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
@@ -27,9 +31,21 @@ def _s3_server() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    _create_one_at_a_time(server._server)
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+def _create_one_at_a_time(server: Any) -> None:
+    """As S3 does: moto looks whether there is an object and writes it later, so of two creators at once both would win."""
+    application, lock = server.app, threading.Lock()
+
+    def serve(environ: dict[str, Any], respond: Any) -> Any:
+        with lock if "HTTP_IF_NONE_MATCH" in environ else nullcontext():
+            return application(environ, respond)
+
+    server.app = serve
 
 
 @pytest.fixture
@@ -57,15 +73,34 @@ def s3_bucket(s3_endpoint: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_local() -> Iterator[ClusterSize]:
-    """One local Ray with 2 CPUs, for every test marked `cluster`; its workers have the dummy S3 keys."""
-    from cluster.session import ray_session
+def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSize]:
+    """One local Ray with 2 CPUs, for every test marked `cluster`; its workers have the dummy S3 keys.
 
-    with pytest.MonkeyPatch.context() as patch:
+    A driver in a process of its own that needs no Ray of its own gets `ray_address`: that costs it a second, not ten.
+    """
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for name, value in KEYS.items():
             patch.setenv(name, value)
-        with ray_session(ClusterSettings(cpus=2)) as size:
-            yield size
+        patch.setenv("HARDMINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield _started_ray(stack)
+
+
+def _started_ray(stack: ExitStack) -> ClusterSize:
+    """Ray gives a new node 30 seconds, whatever else the machine does, and a hundred tests wait for this one."""
+    from cluster.session import ray_session
+
+    for _ in range(2):
+        with suppress(ClusterError):
+            return stack.enter_context(ray_session(ClusterSettings(cpus=2)))
+    return stack.enter_context(ray_session(ClusterSettings(cpus=2)))
+
+
+@pytest.fixture
+def ray_address(ray_local: ClusterSize) -> dict[str, str]:
+    """The variable that lets a driver in another process join the session's Ray as a job of its own."""
+    import ray
+
+    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
 
 
 @pytest.fixture(scope="session")

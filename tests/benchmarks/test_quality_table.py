@@ -9,7 +9,7 @@ from benchmarks.quality_table import as_markdown, compare
 from eval.significance import paired_bootstrap
 
 GEOMETRY = {"effective_negatives": 3.0, "negatives_per_query": 12.0, "hardest_weight": 0.5, "dead_negatives": 0.25,
-            "above_positive": 0.0125}
+            "above_positive": 0.0125, "gradient_share_hard": 0.4}
 
 
 def row(arm, seed, recall, **more):
@@ -70,5 +70,5 @@ def test_the_table_is_bold_only_where_the_interval_leaves_out_zero():
     by_arm = {line.split(" | ")[2]: line for line in lines[4:]}
     assert "**+100.0 [+100.0, +100.0]**" in by_arm["mined 0.05 × 1"]
     assert " +2.0 [+0.0, +6.0] " in by_arm["in-batch × 1"]
-    assert "3.0 of 12 | 0.50 | 25% | 0.15 | 10 |" in by_arm["random × 1"]
+    assert "3.0 of 12 | 0.50 | 25% | 0.15 | 40% | 10 |" in by_arm["random × 1"]
     assert len({line.count("|") for line in lines[2:]}) == 1

@@ -132,7 +132,7 @@ def mined_case(case: Any) -> None:
 
 
 @pytest.mark.cluster
-def test_an_export_is_row_for_row_what_was_mined(ray_case: Any, ray_local: Any) -> None:
+def test_an_export_is_row_for_row_what_was_mined_and_an_empty_one_says_what_to_ask_for(ray_case: Any, ray_local: Any) -> None:
     mined_case(ray_case)
     target = ray_case.folder / "taken"
     answer = ray_case.run("--export", str(target), "--num", "2", "--json", command="mine")
@@ -156,6 +156,13 @@ def test_an_export_is_row_for_row_what_was_mined(ray_case: Any, ray_local: Any) 
     assert f"export:     {target} (triplet" in told.out
     assert pq.read_table(target / "part-00000.parquet").column_names == ["anchor", "positive", "negative"]
 
+    ray_case.set("mining.min_score", 0.999)
+    answer = ray_case.run("--export", str(ray_case.folder / "nothing"), command="mine")
+    assert answer.code == 2
+    assert "expected rows with 3 negatives, found none among 8 pairs" in answer.message
+    assert "--num" in answer.message
+    assert not json.loads((ray_case.folder / "nothing/export.json").read_text())["complete"]
+
 
 @pytest.mark.cluster
 def test_an_export_goes_to_object_storage(ray_case: Any, ray_local: Any, s3_endpoint: str, s3_bucket: str) -> None:
@@ -171,17 +178,6 @@ def test_an_export_goes_to_object_storage(ray_case: Any, ray_local: Any, s3_endp
     assert len(rows) == json.loads(answer.out)["export"]["rows"]
     assert all(len(row["positive"]) == len(row["labels"]) and row["labels"][0] == 1 and not any(row["labels"][1:])
                for row in rows)
-
-
-@pytest.mark.cluster
-def test_an_export_that_would_be_empty_says_what_to_ask_for(ray_case: Any, ray_local: Any) -> None:
-    mined_case(ray_case)
-    ray_case.set("mining.min_score", 0.999)
-    answer = ray_case.run("--export", str(ray_case.folder / "taken"), command="mine")
-    assert answer.code == 2
-    assert "expected rows with 3 negatives, found none among 8 pairs" in answer.message
-    assert "--num" in answer.message
-    assert not json.loads((ray_case.folder / "taken/export.json").read_text())["complete"]
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def commits(root: Path) -> set[str]:
 
 
 @pytest.mark.cluster
-def test_given_vectors_are_mined_without_any_training(ray_case: Any, ray_local: Any) -> None:
+def test_given_vectors_are_mined_without_any_training_once_for_all_reports(ray_case: Any, ray_local: Any) -> None:
     units = give_vectors(ray_case)
     # what a training run would be refused for
     ray_case.settings["training"] = {"hard_negatives": 7, "batch_size": 4096}
@@ -71,12 +71,10 @@ def test_given_vectors_are_mined_without_any_training(ray_case: Any, ray_local: 
     assert report["confusion"]["column"] == "year"
     assert (root / "mine/mining.md").read_text().count("- [ ]") == 12
     assert figures["report"] == str(root / "mine/mining.md")
+    check_that_a_changed_report_mines_nothing_anew(ray_case, figures)
 
 
-@pytest.mark.cluster
-def test_what_is_mined_is_kept_and_a_changed_report_mines_nothing_anew(ray_case: Any, ray_local: Any) -> None:
-    give_vectors(ray_case)
-    first = json.loads(ray_case.run("--json", command="mine").out)
+def check_that_a_changed_report_mines_nothing_anew(ray_case: Any, first: dict[str, Any]) -> None:
     again = ray_case.run("--json", command="mine")
     assert json.loads(again.out) == first
     assert "· " not in again.err.replace("· not", ""), "no stage ran"

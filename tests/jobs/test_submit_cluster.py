@@ -72,7 +72,7 @@ def real_cluster() -> Iterator[tuple[str, dict[str, str]]]:
 def wait_for_node(head: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """The dashboard answers some seconds before the node is there."""
     nodes = urllib.request.Request(f"http://127.0.0.1:{port}/api/v0/nodes", headers={"Authorization": f"Bearer {TOKEN}"})
-    for _ in range(120):
+    for _ in range(600):
         assert head.poll() is None, log.read_text()
         with suppress(OSError), urllib.request.urlopen(nodes, timeout=5) as answer:
             if b"ALIVE" in answer.read():
@@ -103,7 +103,7 @@ def test_submit_brings_back_the_exit_code_and_goes_on(tmp_path: Path) -> None:
         def send(*overrides: str, **variables: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-m", "jobs", "submit", f"{tmp_path}/run.toml", *overrides, "--address", address]
             done = subprocess.run(command, cwd=ROOT, env=environment | variables, capture_output=True, text=True,
-                                  timeout=400)
+                                  timeout=1800)
             sys.stdout.write(f"{done.stdout}\n{done.stderr}\n")  # pytest shows it where the test fails, and with -s
             return done
 

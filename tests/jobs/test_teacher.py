@@ -172,22 +172,26 @@ def test_a_later_round_reads_only_new_pairs(ray_case: Any, cross_encoder: Path) 
     case.labels = [{"query_id": f"q{n}", "item_id": f"i{n}", "score": 1} for n in range(14)]
     case.set("mining", {"num_hits": 10, "num_negatives": 3, "relative_margin": "off",
                         "teacher": {"model": str(cross_encoder), "relative_margin": "off", "max_score": 0.9}})
-    case.set("rounds", {"warmup_epochs": 0, "mined": 2, "patience": 5})
+    case.set("rounds", {"warmup_epochs": 0, "mined": 1})
     case.set("training", {"batch_size": 4, "hard_negatives": 2})
     case.set("evaluation", {"num_hits": 20})
     answer = case.run("--json")
+    assert answer.code == 0, answer.err
+    seconds = json.loads(answer.out)["rounds"][0]["seconds"]
+    assert seconds["mine"] >= commit_of(case, "round-01-teacher").seconds["wall"]
+
+    stages = json.loads(case.run("--dry-run", "--json").out)["stages"]
+    assert [stage["name"] for stage in stages if not stage["committed"]] == ["embed (off the shelf)"], "which has another name"
+    assert case.hardmine("train", str(case.folder / "run.toml"), "--round", "1").code == 0, "all before it is there"
+
+    case.set("rounds.mined", 2)
+    answer = case.run("--round", "2", command="mine")
     assert answer.code == 0, answer.err
     first, second = (asked_of(case, f"round-{number:02d}-teacher-pairs") for number in (1, 2))
     assert second - first, "the second model finds others"
     assert first & second
     assert commit_of(case, "round-02-teacher").figures == {"pairs": len(second), "read": len(second - first)}
     assert set(scores_of(case, "round-02-teacher", "scores")) == first | second
-    seconds = json.loads(answer.out)["rounds"][1]["seconds"]
-    assert seconds["mine"] >= commit_of(case, "round-02-teacher").seconds["wall"]
-
-    stages = json.loads(case.run("--dry-run", "--json").out)["stages"]
-    assert [stage["name"] for stage in stages if not stage["committed"]] == ["embed (off the shelf)"], "which has another name"
-    assert case.hardmine("train", str(case.folder / "run.toml"), "--round", "1").code == 0, "all before it is there"
 
 
 # mistakes

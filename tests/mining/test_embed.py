@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from cluster.errors import ArtifactError, DataError, unwrap
 from cluster.resources import PoolSize
 from cluster.storage import Store
 from cluster.tables import F32, Part, load_vectors, part_name, read_part, write_part
-from mining.embed import Embedded, EmbedJob, PartEncoder, check_counts, embed, vector_dimension
+from mining.embed import Embedded, EmbedJob, EncodeParts, PartEncoder, check_counts, embed, vector_dimension
 
 PART_ROWS = (16, 16, 5)
 TABLES = ("items", "queries")
@@ -102,11 +103,54 @@ def encoded(store: Store) -> list[str]:
 ALL = [f"{table}-{part_name(number)}" for table in TABLES for number in range(3)]
 
 
+def encode_here(store: Store, table: str, texts: list[str], make: Callable[[], PartEncoder] = FakeEncoder,
+                dtype: str = "float32") -> list[Part]:
+    """Every part in one actor in this process; raises what it hands back as a value."""
+    job = EmbedJob(table, write_source(store, table, texts), "embeddings")
+    actor = EncodeParts(make, store, dtype, threads=1, mailbox=None, total_rows=sum(PART_ROWS))
+    parts = []
+    for part in job.sources:
+        row = {"table": table, "source": part.path, "target": job.target(part), "first_row": part.first_row, "rows": part.rows}
+        answer = actor({name: np.array([value]) for name, value in row.items()})
+        if answer["error"][0]:
+            raise pickle.loads(answer["error"][0])
+        parts.append(Part(answer["path"][0], answer["rows"][0], answer["bytes"][0], answer["first_row"][0]))
+    return parts
+
+
+def test_vectors_can_be_stored_in_half_precision(store: Store) -> None:
+    parts = encode_here(store, "items", texts_of("items"), dtype="float16")
+    assert read_part(store, parts[0].path)["vector"].type == pa.list_(pa.float16(), 2)
+    assert np.abs(np.linalg.norm(load_vectors(store, parts), axis=1) - 1).max() < 1e-3
+
+
+def test_a_nan_is_a_data_error_that_names_the_row_and_leaves_no_part(store: Store) -> None:
+    texts = texts_of("items")
+    texts[20] = texts[22] = "nan"
+    with pytest.raises(DataError) as error:
+        encode_here(store, "items", texts)
+    assert type(error.value) is DataError
+    assert str(error.value).startswith("the model gives NaN or infinite vectors for 2 of 16 texts, the first at row 20;")
+    assert "\n" not in str(error.value)
+    assert f"embeddings/items/{part_name(1)}" not in store.list()
+
+
+def test_a_wrong_count_of_vectors_is_an_artifact_error_and_leaves_no_part(store: Store) -> None:
+    with pytest.raises(ArtifactError, match=r"gives 15 vectors, but holds 16 rows"):
+        encode_here(store, "items", texts_of("items"), make=lambda: short_encoder)
+    assert store.list("embeddings") == {}
+
+
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_local", "_by_value")
 def test_vectors_come_in_row_order_and_only_missing_parts_are_embedded_again(store: Store) -> None:
     jobs = jobs_of(store)
-    first = run(jobs, store, actors=2)
+    with pytest.raises(ArtifactError, match="model/weights: there is no such object") as error:
+        run(jobs, store, make=partial(no_encoder, store))
+    assert type(unwrap(error.value)) is ArtifactError
+    assert store.list("embeddings") == {}
+
+    first = run(jobs, store, actors=2)  # as many as there are CPUs: the actor of the failed one is gone
     assert encoded(store) == ALL
     assert first.seconds > 0
     for job in jobs:
@@ -127,56 +171,14 @@ def test_vectors_come_in_row_order_and_only_missing_parts_are_embedded_again(sto
     gone = first.tables["items"][1].path
     bytes_before = store.read_bytes(gone)
     store.delete(gone)
-    assert run(jobs, store).tables == first.tables
+    # an actor that dies over it is started again, as often as allowed
+    assert run(jobs, store, make=CrashingEncoder, retries=1).tables == first.tables
+    assert store.exists("crashed")
     assert encoded(store) == ["items-part-00001.parquet"]
     assert store.read_bytes(gone) == bytes_before
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_local", "_by_value")
-def test_vectors_can_be_stored_in_half_precision(store: Store) -> None:
-    job = EmbedJob("items", write_source(store, "items", texts_of("items")), "embeddings")
-    parts = run([job], store, dtype="float16").tables["items"]
-    assert read_part(store, parts[0].path)["vector"].type == pa.list_(pa.float16(), 2)
-    assert np.abs(np.linalg.norm(load_vectors(store, parts), axis=1) - 1).max() < 1e-3
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_local", "_by_value")
-def test_a_nan_is_a_data_error_that_names_the_row_and_leaves_no_part(store: Store) -> None:
-    texts = texts_of("items")
-    texts[20] = texts[22] = "nan"
-    job = EmbedJob("items", write_source(store, "items", texts), "embeddings")
-    with pytest.raises(DataError) as error:
-        run([job], store)
-    got = unwrap(error.value)
-    assert type(got) is DataError
-    assert str(got).startswith("the model gives NaN or infinite vectors for 2 of 16 texts, the first at row 20;")
-    assert "\n" not in str(got)
-    assert f"embeddings/items/{part_name(1)}" not in store.list()
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_local", "_by_value")
-def test_a_model_that_does_not_load_and_a_wrong_count_come_back_as_what_they_are(store: Store) -> None:
-    job = EmbedJob("items", write_source(store, "items", texts_of("items")), "embeddings")
-    with pytest.raises(ArtifactError, match="model/weights: there is no such object"):
-        run([job], store, make=partial(no_encoder, store))
-    with pytest.raises(ArtifactError, match=r"gives \d+ vectors, but holds \d+ rows"):
-        run([job], store, make=lambda: short_encoder)
-    assert store.list("embeddings") == {}
-    run([job], store)  # and the actors of the failed ones are gone
-    assert len(store.list("embeddings")) == 3
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_local", "_by_value")
-def test_an_actor_that_dies_is_started_again_as_often_as_allowed(store: Store) -> None:
-    job = EmbedJob("items", write_source(store, "items", texts_of("items")), "embeddings")
-    assert len(run([job], store, make=CrashingEncoder, retries=1).tables["items"]) == 3
-    store.delete("embeddings")
+    store.delete(gone)
     with pytest.raises(Exception, match="actor died"):
-        run([job], store, make=partial(CrashingEncoder, once=False), retries=1)
+        run(jobs, store, make=partial(CrashingEncoder, once=False), retries=1)
 
 
 def test_a_table_with_too_few_vectors_is_told(store: Store) -> None:

@@ -103,9 +103,7 @@ def test_a_finished_search_starts_no_actor(new_world: Callable[..., World], monk
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(("items", "queries", "shards", "actors", "block"), [
-    (300, 200, 1, 1, 4096), (300, 200, 3, 2, 64), (300, 200, 8, 2, 128), (300, 200, 5, 1, 64), (9, 1, 4, 2, 64),
-])
+@pytest.mark.parametrize(("items", "queries", "shards", "actors", "block"), [(300, 200, 5, 2, 64), (9, 1, 4, 1, 64)])
 def test_hits_over_ray_do_not_depend_on_shards_actors_and_blocks(
     new_world: Callable[..., World], slow_search: Callable[..., pa.Table], ray_local: ClusterSize,
     items: int, queries: int, shards: int, actors: int, block: int,
@@ -226,11 +224,15 @@ def test_the_rates_of_the_engines_are_measured_where_there_is_a_choice(
     here: HereRay, crowd: World, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mining.search.driver.SMALL_PRODUCTS", 1)
+    monkeypatch.setattr("mining.search.how.SHORT_S", float("inf"))  # however slow this machine is now
     searched = run(crowd, plain_task(crowd, "hits"), how=SearchSettings(), actors=2, shards=3)
-    assert {"faiss", "int8", "int8:likely"} >= set(searched.figures["probe"]) >= {"faiss"}
-    assert all(rate > 0 for rate in searched.figures["probe"].values())
-    assert searched.figures["mode"] == "exact"  # it takes less than a minute
-    assert 0 <= searched.figures["estimated_seconds"]["exact"] < 60
+    rates, seconds = searched.figures["probe"], searched.figures["estimated_seconds"]
+    assert {"faiss", "int8", "int8:likely"} >= set(rates) >= {"faiss"}
+    assert all(rate > 0 for rate in rates.values())
+    assert searched.figures["mode"] == "exact"  # it is short
+    assert searched.figures["engine"] == max((name for name in rates if ":" not in name), key=lambda name: rates[name])
+    billions = 400 * 3000 / 1e9
+    assert seconds["exact"] == pytest.approx(billions / rates[searched.figures["engine"]] / 2, rel=0.01, abs=0.06)  # two actors
     assert json.loads(crowd.store.read_bytes("hits/how.json"))["figures"] == searched.figures
     assert "probe" not in run(crowd, plain_task(crowd, "again"), how=SearchSettings(mode="exact", engine="torch")).figures
     monkeypatch.setattr("mining.search.how.SHORT_S", 0.0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[3]
-DEADLINE_S = 240.0
+DEADLINE_S = 900.0
 NUM_HITS, BLOCK, QUERIES = 20, 16, 130
 EXACT = SearchSettings(mode="exact", engine="faiss")
 
@@ -92,39 +92,49 @@ def test_killed_actors_start_again_and_the_hits_are_the_same(
 
 
 DRIVER = """
-import pickle, sys, time
+import os, pickle, sys, time
 from pathlib import Path
 from cluster.resources import ClusterSettings, PoolSize
 from cluster.session import ray_session
+from mining.search.block_actor import BlockActor
 from mining.search.shard_actor import ShardActor
 from mining.search import waves
 from mining.search.driver import search
 
-folder = Path(sys.argv[1])
-diary = folder / sys.argv[2]
+folder, diary = Path(sys.argv[1]), Path(sys.argv[1]) / sys.argv[2]
+held_shard, held_block = int(sys.argv[3]), int(sys.argv[4])
 
-class Slow(ShardActor):
+class Watched(ShardActor):
     def search(self, rows, block, how):
+        number = block.query_rows[0] // 16
+        if rows.start == held_shard and number >= held_block:
+            time.sleep(900)
         found = super().search(rows, block, how)
-        (diary / f"{rows.start}-{block.query_rows[0] // 16}").write_text("")
-        time.sleep(0.15)
+        (diary / f"{rows.start}-{number}").write_text("")
         return found
 
-waves.ShardActor = Slow
+class Known(BlockActor):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        (folder / "writers" / str(os.getpid())).write_text("")
+
+waves.ShardActor, waves.BlockActor = Watched, Known
 task, shards, blocks, settings = pickle.loads((folder / "search.pickle").read_bytes())
-with ray_session(ClusterSettings(cpus=4)):
-    found = search(task, shards, blocks, PoolSize(3, 1, 0), settings, retries=1)
+with ray_session(ClusterSettings()):
+    found = search(task, shards, blocks, PoolSize(1, 1, 0), settings, retries=1)
 (folder / "found.pickle").write_bytes(pickle.dumps([part.path for part in found.parts]))
 """
 
 
-def start_driver(folder: Path, diary: str) -> subprocess.Popen[bytes]:
+def start_driver(
+    folder: Path, diary: str, ray_address: dict[str, str], held_shard: int = -1, held_block: int = 0,
+) -> subprocess.Popen[bytes]:
+    """A driver that joins a Ray; the shard that starts at `held_shard` is never searched from that block on."""
     (folder / diary).mkdir()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment.pop("RAY_ADDRESS", None)
+    (folder / "writers").mkdir(exist_ok=True)
     with open(folder / "log", "ab") as log:
-        return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), diary], cwd=ROOT, env=environment, stdout=log,
-                                stderr=log)
+        return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), diary, str(held_shard), str(held_block)], cwd=ROOT,
+                                env=os.environ | {"PYTHONPATH": str(ROOT)} | ray_address, stdout=log, stderr=log)
 
 
 def kill_when(process: subprocess.Popen[bytes], folder: Path, ready: Callable[[], bool]) -> None:
@@ -137,35 +147,38 @@ def kill_when(process: subprocess.Popen[bytes], folder: Path, ready: Callable[[]
     process.wait()
 
 
-def settled(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    """Objects with their time of change and content, once the killed driver's actors have ended."""
-    before: list[Path] = []
-    while before != (before := sorted(path for path in folder.rglob("*.parquet"))) or not before:
-        time.sleep(2.0)
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before}
+def settled(folder: Path, hits: Path) -> dict[Path, tuple[int, bytes]]:
+    """Objects with their time of change and content, once the killed driver's writers have ended."""
+    deadline = time.monotonic() + DEADLINE_S
+    while any(Path("/proc", writer.name).exists() for writer in (folder / "writers").iterdir()):
+        assert time.monotonic() < deadline, "the actors outlive their driver"
+        time.sleep(0.1)
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in hits.rglob("*.parquet")}
 
 
 def test_a_killed_search_goes_on_with_the_blocks_that_are_missing(
-    new_world: Callable[..., World], slow_search: Callable[..., pa.Table], tmp_path: Path,
+    new_world: Callable[..., World], slow_search: Callable[..., pa.Table], tmp_path: Path, ray_address: dict[str, str],
 ) -> None:
     world = new_world(items=300, queries=QUERIES)
-    shards, blocks = plan_shards(300, shards=5, actors=3, shard_rows=1000), plan_blocks(np.arange(QUERIES), BLOCK)
+    shards, blocks = plan_shards(300, shards=2, actors=1, shard_rows=1000), plan_blocks(np.arange(QUERIES), BLOCK)
     task = world.search_task("hits", NUM_HITS, exclude_known=True)
     (tmp_path / "search.pickle").write_bytes(pickle.dumps((task, shards, blocks, EXACT)))
-    hits, last_wave = Path(world.store.root) / "hits", {shard.start for shard in shards[3:]}
+    hits, last_wave = Path(world.store.root) / "hits", {shard.start for shard in shards[1:]}
 
-    kill_when(start_driver(tmp_path, "first"), tmp_path, lambda: len(list(hits.glob("waves/*/*.parquet"))) >= 3)
-    waiting = settled(hits)
+    process = start_driver(tmp_path, "first", ray_address, 0, 5)
+    kill_when(process, tmp_path, lambda: len(list(hits.glob("waves/*/*.parquet"))) >= 3)
+    waiting = settled(tmp_path, hits)
     assert 3 <= len(waiting) < len(blocks)
     assert all("waves" in path.parts for path in waiting)
 
-    kill_when(start_driver(tmp_path, "second"), tmp_path, lambda: len(list(hits.glob("exact/*.parquet"))) >= 2)
-    half = settled(hits)
+    process = start_driver(tmp_path, "second", ray_address, 150, 4)
+    kill_when(process, tmp_path, lambda: len(list(hits.glob("exact/*.parquet"))) >= 2)
+    half = settled(tmp_path, hits)
     finished = {path: state for path, state in half.items() if path.parent == hits / "exact"}
     assert 2 <= len(finished) < len(blocks)
     assert {path: half[path] for path in waiting} == waiting
 
-    process = start_driver(tmp_path, "third")
+    process = start_driver(tmp_path, "third", ray_address)
     assert process.wait(DEADLINE_S) == 0, (tmp_path / "log").read_text()[-3000:]
     want = slow_search(world, NUM_HITS, exclude_known=True)
     paths = pickle.loads((tmp_path / "found.pickle").read_bytes())

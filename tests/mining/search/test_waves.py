@@ -73,8 +73,9 @@ def test_hits_do_not_depend_on_shards_actors_blocks_and_engine(
     here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table],
     shards: int, actors: int, block: int, engine: str, exclude: bool,
 ) -> None:
-    world = grouped(new_world(items=180, queries=130))
-    pairs = np.random.default_rng(1).integers(0, 180, (130, 3)).tolist()
+    queries = 130 if block > 1 else 40  # every block is searched, kept and read in every wave
+    world = grouped(new_world(items=180, queries=queries))
+    pairs = np.random.default_rng(1).integers(0, 180, (queries, 3)).tolist()
     pairs[4] = []
     folder = f"hits-{exclude}"
     choose_engine(world, folder, engine)
@@ -86,7 +87,7 @@ def test_hits_do_not_depend_on_shards_actors_blocks_and_engine(
     assert not world.store.list(f"{folder}/waves")
     assert found.seconds > 0
     if exclude:
-        assert want["excluded"].to_numpy().sum() > 50
+        assert want["excluded"].to_numpy().sum() > 0.38 * queries
 
 
 def test_files_are_byte_equal_for_any_number_of_shards(here: HereRay, new_world: Callable[..., World]) -> None:

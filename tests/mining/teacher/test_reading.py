@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -82,13 +83,14 @@ def task_of(store: Store, pairs: list[Part], *earlier: list[Part]) -> ReadTask:
                     write_texts(store, "corpus", "i", ITEMS), "teacher")
 
 
-def run_here(task: ReadTask) -> list[int]:
-    """Every block in one actor in this process; how many pairs each has read."""
-    actor = PairActor(task, partial(FakeReader, task.store), threads=1, mailbox=None, total_rows=QUERIES)
+def run_here(task: ReadTask, make: Callable[[], PairReader] | None = None) -> list[int]:
+    """Every block in one actor in this process: how many pairs each has read; raises what the actor hands back as a value."""
+    actor = PairActor(task, make or partial(FakeReader, task.store), threads=1, mailbox=None, total_rows=QUERIES)
     read = []
     for row in _rows_to_do(task, set()):
         answer = actor({name: np.array([value]) for name, value in row.items()})
-        assert answer["error"] == [b""], answer["error"]
+        if answer["error"][0]:
+            raise pickle.loads(answer["error"][0])
         read += answer["pairs"]
     return read
 
@@ -138,13 +140,32 @@ def test_a_block_without_a_new_pair_is_written_and_nothing_is_read(store: Store)
     assert set(scores_in(store)) == flat(WANTED)
 
 
-def run(task: ReadTask, *, actors: int = 1, make: Callable[[], PairReader] | None = None) -> ReadDone:
-    return read_pairs(task, make or partial(FakeReader, task.store), PoolSize(actors, 1, 0), retries=0)
+def test_errors_are_handed_back_as_what_they_are_and_leave_no_block(store: Store) -> None:
+    task = task_of(store, write_blocks(store, "pairs", {5: [29, 3], 6: [29]}, 4))
+    with pytest.raises(DataError, match="NaN or infinite scores for 2 of 3 pairs, the first for the query at row 5 and the item "
+                                        "at row 29"):
+        run_here(task)
+    assert f"teacher/{part_name(1)}" not in store.list("teacher")
+    with pytest.raises(ArtifactError, match="model/weights: there is no such object"):
+        run_here(replace(task, folder="other"), partial(no_reader, store))
+    with pytest.raises(ArtifactError, match="expected rows up to 9 in the table"):
+        run_here(replace(task, folder="third", pairs=write_blocks(store, "pairs", {3: [9]}, 4), corpus=task.corpus[:2]))
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_local", "_by_value")
-def test_blocks_come_in_order_and_only_missing_ones_are_read_again(store: Store) -> None:
+def test_over_ray_blocks_come_in_order_only_missing_ones_are_read_and_errors_come_back(store: Store) -> None:
+    def run(task: ReadTask, *, actors: int = 1) -> ReadDone:
+        return read_pairs(task, partial(FakeReader, store), PoolSize(actors, 1, 0), retries=0)
+
+    bad = task_of(store, write_blocks(store, "bad", {5: [29, 3], 6: [29]}, 4))
+    with pytest.raises(DataError) as error:
+        run(replace(bad, folder="bad-scores"))
+    assert "NaN or infinite scores for 2 of 3 pairs, the first for the query at row 5 and the item at row 29" in str(
+        unwrap(error.value))
+    assert f"bad-scores/{part_name(1)}" not in store.list("bad-scores")
+    pairs_read(store)
+
     task = task_of(store, write_blocks(store, "pairs", WANTED, 4))
     first = run(task, actors=2)
     assert (first.pairs, pairs_read(store)) == (9, sorted(flat(WANTED)))
@@ -157,20 +178,3 @@ def test_blocks_come_in_order_and_only_missing_ones_are_read_again(store: Store)
     store.delete(first.parts[1].path)
     assert run(task).parts == first.parts
     assert pairs_read(store) == [(7, 3), (7, 12), (7, 13)]
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_local", "_by_value")
-def test_errors_come_back_as_what_they_are(store: Store) -> None:
-    task = task_of(store, write_blocks(store, "pairs", {5: [29, 3], 6: [29]}, 4))
-    with pytest.raises(DataError) as error:
-        run(task)
-    assert "NaN or infinite scores for 2 of 3 pairs, the first for the query at row 5 and the item at row 29" in str(
-        unwrap(error.value))
-    assert f"teacher/{part_name(1)}" not in store.list("teacher")
-    with pytest.raises(ArtifactError, match="model/weights: there is no such object"):
-        run(replace(task, folder="other"), make=partial(no_reader, store))
-    with pytest.raises(ArtifactError, match="expected rows up to 9 in the table"):
-        run(replace(task, folder="third", pairs=write_blocks(store, "pairs", {3: [9]}, 4),
-                    corpus=task.corpus[:2]))
-
