@@ -100,7 +100,8 @@ def embed_model(context: Context, ingested: Ingested, model: Model | None, *, it
     else:
         items, queries, source = feature_parts(context, ingested, of_base=model.reads_base)
     pool = embed_pool(config.cluster, context.size)
-    bfloat16 = bool(pool.gpus) and config.training.precision != "float32"
+    bfloat16 = model is not None and config.mining.embeds_in_bfloat16(gpu=bool(pool.gpus),
+                                                                      training=config.training.precision)
     inputs: dict[str, Any] = {
         "model": model.digest if model else "vectors", "features": source, "dtype": config.mining.embedding_dtype,
         "bfloat16": bfloat16, "budget": config.cluster.micro_batch_tokens,

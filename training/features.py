@@ -84,24 +84,3 @@ def load_features(store: Store, parts: Sequence[Part]) -> Features:
     lengths = np.concatenate([block.lengths for block in blocks])
     values = np.concatenate([block.values for block in blocks])
     return Tokens(offsets_of(lengths), values)
-
-
-def pack(lengths: I64, budget_tokens: int) -> list[I64]:
-    """Cut texts into micro-batches of similar length.
-
-    Args:
-        lengths: [N] tokens of each text.
-        budget_tokens: most tokens of a micro-batch, padding included; a longer text comes alone.
-
-    Returns:
-        Positions of the texts of each micro-batch, longest texts first; every text exactly once. Deterministic.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    packs: list[I64] = []
-    start = 0
-    while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
-        stop = start + max(1, budget_tokens // longest)
-        packs.append(order[start:stop])
-        start = stop
-    return packs

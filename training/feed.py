@@ -20,8 +20,9 @@ from cluster.labels import Labels
 from cluster.tables import I64
 from training.batches import Batch, BatchPlan, candidate_masks, hash_rows
 from training.encoders.base import Encoder
-from training.features import Features, Tokens, Vectors, pack
+from training.features import Features, Tokens, Vectors
 from training.geometry import CROSS_RANK, IN_BATCH
+from training.packing import pack
 from training.settings import TrainingSettings
 from training.tables import Tables
 
@@ -166,7 +167,7 @@ class Feed:
         lengths = texts.lengths
         made: list[Pack] = []
         padded = 0
-        for places in pack(lengths, self._budget):
+        for places in pack(lengths, self._budget, pads=self._encoder.pads):
             seed = seed_of(self._plan.seed, (*where, self._plan.rank, len(made)))
             made.append(Pack(places, self._encoder.collate(texts.take(places)), seed))
             padded += int(lengths[places].max(initial=0)) * len(places) if self._encoder.pads else int(lengths[places].sum())
@@ -182,7 +183,7 @@ class Feed:
             queries = joined.rows(slice(rank * plan.batch_size, (rank + 1) * plan.batch_size))
             items = shares[rank] if len(shares) > 1 else queries.item_rows
             lengths = np.concatenate([tables.queries.lengths_of(queries.query_rows), tables.items.lengths_of(items)])
-            most = max(most, len(pack(lengths, self._budget)))
+            most = max(most, len(pack(lengths, self._budget, pads=self._encoder.pads)))
         empty = np.zeros(0, np.int64)
         return [Pack(empty, packs[-1].inputs, 0)] * (most - len(packs))
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from cluster.tables import I64
 from training.engine import Place
-from training.features import Features, pack
+from training.features import Features
 from training.feed import Pack
+from training.packing import pack
 
 
 class Pass:
@@ -81,7 +82,8 @@ def encode_rows(engine: Any, features: Features, rows: I64, place: Place, *, bud
     With ZeRO 3 every forward pass is a collective, so ranks with fewer micro-batches add empty ones.
     """
     chosen = features.take(rows)
-    packs = [Pack(places, engine.module.collate(chosen.take(places)), 0) for places in pack(chosen.lengths, budget_tokens)]
+    packs = [Pack(places, engine.module.collate(chosen.take(places)), 0)
+             for places in pack(chosen.lengths, budget_tokens, pads=engine.module.pads)]
     if place.world > 1 and engine.zero_optimization_stage() == 3:
         missing = _most(len(packs), place) - len(packs)
         packs += [Pack(np.zeros(0, np.int64), packs[-1].inputs, 0)] * missing

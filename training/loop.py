@@ -75,7 +75,8 @@ class Trainer:
         state = self._usable_state()
         self.encoder = start_encoder(task, place, self._note)
         self.budget = task.budget_tokens or (state.budget_tokens if state else None) or find_budget(
-            self.encoder, self.tables.items, place, seed=task.seed)
+            self.encoder, self.tables.items, place, seed=task.seed,
+            together=task.settings.batch_size * (2 + self.plan.hard + self.plan.random))
         self.engine = start_engine(self.encoder, task.settings, place, own=task.deepspeed)
         self.temperature, self.progress = Temperature.start(task.settings), Progress()
         self.trackers = make_trackers(

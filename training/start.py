@@ -32,13 +32,13 @@ def start_encoder(task: TrainTask, place: Place, say: Callable[[str], None]) -> 
     return encoder
 
 
-def find_budget(encoder: Encoder, features: Features, place: Place, *, seed: int) -> int:
-    """Tokens of a pack, the same on all ranks: rank 0 tries. Collective."""
+def find_budget(encoder: Encoder, features: Features, place: Place, *, together: int, seed: int) -> int:
+    """Tokens of a pack, the same on all ranks: rank 0 tries. Collective. `together`: texts that a step encodes."""
     if not encoder.pads:
         return UNPADDED_BUDGET
     found: list[Any] = [None]
     if place.rank == 0:
-        found = [probe_budget(encoder, features, train=True, seed=seed, bfloat16=place.bfloat16)]
+        found = [probe_budget(encoder, features, train=True, together=together, seed=seed, bfloat16=place.bfloat16)]
     if place.world > 1:
         dist.broadcast_object_list(found, src=0)
     return int(found[0])

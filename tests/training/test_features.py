@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.storage import Store
 from cluster.tables import part_name, vectors_to_column, write_part
-from training.features import Tokens, Vectors, load_features, pack
+from training.features import Tokens, Vectors, load_features
 
 LISTS = st.lists(st.lists(st.integers(0, 99), max_size=6), min_size=1, max_size=20)
 
@@ -37,26 +37,6 @@ def test_taken_rows_are_the_lists_in_the_order_asked_for(lists: list[list[int]],
 def test_taking_no_rows_gives_no_texts() -> None:
     assert len(tokens_of([[1], [2, 3]]).take(np.zeros(0, np.int64))) == 0
     assert len(Vectors(np.ones((3, 2), np.float32)).take(np.zeros(0, np.int64))) == 0
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 400))
-def test_every_text_is_packed_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    packs = pack(np.array(lengths, np.int64), budget)
-    assert sorted(int(place) for rows in packs for place in rows) == list(range(len(lengths)))
-    for rows in packs:
-        padded = len(rows) * max(1, *(lengths[place] for place in rows), 1)
-        assert padded <= budget or len(rows) == 1
-    order = [lengths[place] for rows in packs for place in rows]
-    assert order == sorted(order, reverse=True), "texts of similar length are together"
-    again = pack(np.array(lengths, np.int64), budget)
-    assert [rows.tolist() for rows in packs] == [rows.tolist() for rows in again]
-
-
-def test_packing_by_hand() -> None:
-    # 9 comes alone (over the budget of 8), then 4 + 4, then as many of two tokens as fit padded
-    got = pack(np.array([2, 9, 4, 2, 1, 4, 2]), 8)
-    assert [rows.tolist() for rows in got] == [[1], [2, 5], [0, 3, 6, 4]]
 
 
 def test_tokens_are_loaded_over_parts_in_row_order(tmp_path: Path) -> None:
