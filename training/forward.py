@@ -34,7 +34,7 @@ class Pass:
     def forward(self) -> Tensor:
         """Embeddings [N, D] float32 of all texts, without gradient, in the order of the packs' places."""
         with torch.set_grad_enabled(not self._cached):
-            outputs = [self._encode(each) for each in self._packs]
+            outputs = [self._encode(each, inputs) for each, inputs in zip(self._packs, self._inputs(), strict=True)]
         self._outputs = [] if self._cached else outputs
         places = np.concatenate([each.places for each in self._packs])
         joined = torch.cat([output.detach()[: len(each.places)] for output, each in zip(outputs, self._packs, strict=True)])
@@ -60,12 +60,24 @@ class Pass:
         for number, each in enumerate(self._packs):
             last = number + 1 == len(self._packs)
             self._engine.set_gradient_accumulation_boundary(boundary and last)
-            self._engine.backward(self._surrogate(self._encode(each), each, gradient_ND))
+            self._engine.backward(self._surrogate(self._encode(each, each.inputs), each, gradient_ND))
 
-    def _encode(self, each: Pack) -> Tensor:
+    def _inputs(self) -> list[dict[str, Tensor]]:
+        """What each pack gives the model. Where activations are kept, all tokens are looked up at once: the gradient of a
+        lookup is as large as its table, and there is then one of it instead of one per pack."""
+        table = self._engine.module.token_table
+        if self._cached or table is None or self._engine.zero_optimization_stage() == 3:  # where the table is cut over ranks
+            return [each.inputs for each in self._packs]
+        ids = [each.inputs["input_ids"] for each in self._packs]
+        vectors = table(torch.cat([part.flatten() for part in ids]).to(self._place.device))
+        parts = vectors.split([part.numel() for part in ids])
+        return [{"inputs_embeds": part.view(*own.shape, -1), "attention_mask": each.inputs["attention_mask"]}
+                for part, own, each in zip(parts, ids, self._packs, strict=True)]
+
+    def _encode(self, each: Pack, inputs: dict[str, Tensor]) -> Tensor:
         torch.manual_seed(each.seed)
         output: Tensor = self._engine({name: value.to(self._place.device, non_blocking=True)
-                                       for name, value in each.inputs.items()})
+                                       for name, value in inputs.items()})
         return output
 
     def _surrogate(self, output: Tensor, each: Pack, gradient_ND: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from cluster.folders import fetch_folder
 from training.budget import probe_budget
 from training.encoders.base import Encoder
 from training.encoders.load import load_encoder
+from training.encoders.transformer import TransformerEncoder
 from training.engine import Place
 from training.features import Features
 from training.task import TrainTask
@@ -29,6 +30,8 @@ def start_encoder(task: TrainTask, place: Place, say: Callable[[str], None]) -> 
         trained, whole = trained_parameters(encoder)
         say(f"LoRA of rank {task.settings.lora.rank}: {trained:,} of {whole:,} weights are trained")
     encoder.to(place.device).train()
+    if isinstance(encoder, TransformerEncoder):
+        encoder.find_token_table()
     return encoder
 
 

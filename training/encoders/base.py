@@ -35,6 +35,12 @@ class Encoder(nn.Module):
     pads: bool = True
     """Whether a micro-batch is padded to its longest text."""
 
+    @property
+    def token_table(self) -> nn.Module | None:
+        """Where `forward` looks token ids up, if it takes "inputs_embeds" in place of "input_ids": the micro-batches of a
+        step then share one lookup."""
+        return None
+
     def collate(self, features: Features) -> dict[str, Tensor]:
         """Features as tensors, on the CPU."""
         raise NotImplementedError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from cluster.errors import ConfigError, one_paragraph
@@ -107,6 +107,7 @@ class TransformerEncoder(TextEncoder):
     def __init__(self, model: Any, *, pooling: str, pad_id: int, source: Path) -> None:
         super().__init__(model, pad_id=pad_id, source=source)
         self.pooling = pooling
+        self._looks_up_first = False
         self.dimension = int(model.config.hidden_size)
         self._types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 0
         for name, parameter in model.named_parameters():
@@ -133,9 +134,37 @@ class TransformerEncoder(TextEncoder):
         """[N, D] float32."""
         arguments = dict(inputs)
         if self._types:
-            arguments["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+            arguments["token_type_ids"] = torch.zeros_like(inputs["attention_mask"])
         hidden = self.model(**arguments).last_hidden_state
         return functional.normalize(pool(hidden, inputs["attention_mask"], self.pooling).float(), dim=-1)
+
+    @property
+    def token_table(self) -> nn.Module | None:
+        """The model's own, once `find_token_table` has tried it."""
+        table: nn.Module = self.model.get_input_embeddings()
+        return table if self._looks_up_first else None
+
+    @torch.no_grad()
+    def find_token_table(self) -> None:
+        """Offer a `token_table`, where the model gives the same vectors from what it says as from the tokens themselves.
+
+        The gradient of a lookup is as large as the whole table, so one for each of a step's micro-batches costs more memory
+        traffic than a small model's own layers.
+        """
+        table = self.model.get_input_embeddings()
+        mode = self.training
+        self.eval()
+        # of different lengths: a model may count positions from the tokens
+        ids = torch.arange(12, device=next(self.parameters()).device).view(2, 6) % table.weight.shape[0]
+        mask = torch.ones_like(ids)
+        ids[1, 4:], mask[1, 4:] = self._pad_id, 0
+        try:
+            got = self({"inputs_embeds": table(ids), "attention_mask": mask})
+            self._looks_up_first = torch.allclose(got, self({"input_ids": ids, "attention_mask": mask}), atol=1e-5)
+        except (TypeError, ValueError, RuntimeError, AttributeError):  # an architecture that takes tokens only
+            self._looks_up_first = False
+        finally:
+            self.train(mode)
 
     def _save_plain(self, folder: Path, state: dict[str, Tensor]) -> None:
         # the source's small files, these weights
