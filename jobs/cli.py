@@ -7,9 +7,10 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 from rich.console import Console
@@ -30,9 +31,27 @@ Takeover = Annotated[bool, typer.Option("--takeover", help="Take the run from a 
 RoundNumber = Annotated[int, typer.Option("--round", help="Number of the round; 0 is the warm-up.")]
 
 
+@contextmanager
+def _only_answers_on_stdout(wanted: bool) -> Iterator[None]:
+    """With --json, what Ray prints in passing (a raylet's warnings) goes to standard error."""
+    if not wanted:
+        yield
+        return
+    ANSWERS.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        ANSWERS.pop()
+
+
+ANSWERS: list[TextIO] = []
+"""Standard output, while it is kept for the one JSON object."""
+
+
 def _emit(value: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(value) + "\n")
+        (ANSWERS[-1] if ANSWERS else sys.stdout).write(json.dumps(value) + "\n")
     else:
         show(Console())
 
@@ -210,7 +229,8 @@ def submit(config: ConfigFile, overrides: Overrides = None, *,
 def main() -> None:
     """Entry point: every error is one paragraph and an exit code, never a traceback."""
     try:
-        code = app(standalone_mode=False)  # typer.Exit comes back as its code
+        with _only_answers_on_stdout("--json" in sys.argv):
+            code = app(standalone_mode=False)  # typer.Exit comes back as its code
     except SystemExit:
         raise
     except KeyboardInterrupt:

@@ -138,6 +138,7 @@ def steps(world: World, task: TrainTask, place: Place, stage: int, accumulation:
 def main(rank: int, world: int, folder: Path) -> None:
     """Run all cases as one rank."""
     torch.set_num_threads(1)
+    os.environ["DS_ACCELERATOR"] = "cpu"  # before any model is made: transformers may import accelerate, and that deepspeed
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world,
                             timeout=timedelta(seconds=300))

@@ -301,6 +301,7 @@ def one_rank(runs: Runs) -> None:
 def main(rank: int, world: int, folder: Path) -> None:
     """Run all scenarios of this world size as one rank."""
     torch.set_num_threads(1)
+    os.environ["DS_ACCELERATOR"] = "cpu"  # before any model is made: transformers may import accelerate, and that deepspeed
     os.environ["LOCAL_RANK"] = str(rank)  # as Ray Train sets it; DeepSpeed reads it
     dist.init_process_group("gloo", init_method=f"file://{folder}/init-{world}", rank=rank, world_size=world,
                             timeout=timedelta(seconds=300))

@@ -5,6 +5,7 @@ N texts, T tokens (padded), D dimensions.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,8 @@ class TransformerEncoder(TextEncoder):
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # one bar per worker and model would drown our own lines
+        # where accelerate is installed, loading imports it, and it imports deepspeed, which then looks for a device and says so
+        os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
         pooling = st_format.read_pooling(folder / st_format.module_path(folder, 1))
         if pooling is None:
             return None
