@@ -6,9 +6,9 @@
 
 A query is what a reader liked (rating >= 4) before a book, that book is its one relevant item. Readers are split train / dev /
 test by a hash of their id, so no reader is in two splits. Compared on test: how often a book was liked in train (popularity),
-the mean of the history's projected base vectors (the untrained encoder), and what was trained; each with what the reader has
-read among the candidates (as in the run's own figures), and without (as such a system would serve). Two controls: what is
-nearest to the last book alone, and the trained encoder on shuffled histories, which tells how much of it is order.
+the recent items' base vectors (the untrained encoder), the mean of all of them, the last book alone, and what was trained; each with what the reader has
+read among the candidates (as in the run's own figures), and without (as such a system would serve). One control: the
+trained encoder on shuffled histories, which tells how much of it is order.
 
 Caution: the order within a reader is the file's order, and not known to be that of reading. It is no random one: the first ten
 books are among the most rated 420 (median), the next one is number 1,343, so popularity is a weak rival here.
@@ -48,6 +48,7 @@ qrels = "qrels.parquet"
 item_text = "{{title}} by {{authors}} | {{genres}}"
 [encoder]
 kind = "sequence"
+max_length = 50
 model = "{model}"
 [rounds]
 warmup_epochs = 3
@@ -138,8 +139,7 @@ def _rankings(folder: Path, queries: list[dict[str, Any]], wanted: dict[str, str
     histories = [query["history"] for query in test]
     rng = np.random.default_rng(0)
     shuffled = [[history[place] for place in rng.permutation(len(history))] for history in histories]
-    rivals = {"untrained (mean of the history)": ("sequence", histories),
-              "untrained, the last book alone": ("sequence", [history[-1:] for history in histories]),
+    rivals = {"untrained": ("sequence", histories), "the last book alone": ("sequence", [history[-1:] for history in histories]),
               "trained": ("finish", histories), "trained, histories shuffled": ("finish", shuffled)}
     for name, (stage, read) in rivals.items():
         commit = Ledger(store).find(stage)
@@ -148,6 +148,9 @@ def _rankings(folder: Path, queries: list[dict[str, Any]], wanted: dict[str, str
         assert isinstance(encoder, SequenceEncoder)
         items_ND = encoder.encode(item_tokens(0, len(row_of)))
         found[name] = encoder.encode(encoder.read(read)) @ items_ND.T
+        if name == "untrained":
+            means = [items_ND[[row_of[item] for item in history]].mean(axis=0) for history in histories]
+            found["mean of the history"] = np.stack(means) @ items_ND.T  # its length does not change the order
     return found
 
 

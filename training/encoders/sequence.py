@@ -1,10 +1,10 @@
 """The `sequence` encoder: next-item retrieval. A query is a history, the items that a reader met, oldest first.
 
     e(i) = normalise(LayerNorm(x_i + W₂ relu(W₁ x_i + b₁) + b₂))          an item: its projected base vector (`adapter`)
-    q(h) = normalise(LayerNorm(√D · mean_t e(h_t) + W · GRU(√D · e(h_1), √D · e(h_2), …) + b))        W = 0 at the start
+    q(h) = normalise(LayerNorm(√D · Σ_t w_t e(h_t) + W · GRU(√D · e(h_1), √D · e(h_2), …) + b))       W = 0 at the start
 
-so that an untrained encoder ranks by the mean of the history, and an item that came later needs no training, only a
-base vector. The GRU is that of Cho et al. 2014 (arXiv 1406.1078), for sessions Hidasi et al. 2016 (arXiv 1511.06939).
+with w_t in proportion to γ^(items that came after t), γ learned: an untrained encoder ranks by the recent items of the
+history, and an item that came later needs no training, only a base vector. The GRU is that of Cho et al. 2014 (arXiv 1406.1078), for sessions Hidasi et al. 2016 (arXiv 1511.06939).
 
 Both sides are token lists: token r + 1 stands for item row r, and a query starts with QUERY. The base vectors of all items
 lie in the model's folder as a table that no optimizer ever sees.
@@ -15,6 +15,7 @@ GRU's width, U distinct items.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ QUERY = 0
 """First token of every query, and padding; item row r is token r + 1."""
 DEFAULT_HISTORY = 200
 """Items of a history that are kept, the newest."""
+RECENCY = 0.7
+"""γ at the start: the last item has 30 % of the weight, the last five 83 %."""
 CPU_BUDGET = 16_384
 """Tokens encoded at once on a CPU: each step of the GRU reads all its weights, so many histories share one."""
 CONFIG, WEIGHTS, TABLE, IDS = "sequence.json", "sequence.safetensors", "items.safetensors", "items.json"
@@ -88,7 +91,7 @@ def history_tokens(offsets: I64, item_rows: I64, max_length: int) -> Tokens:
 
 
 class SequenceEncoder(Encoder):
-    """Items: a residual MLP on their base vectors. Queries: a GRU over the items of a history, added to their mean."""
+    """Items: a residual MLP on their base vectors. Queries: a GRU over the items of a history, added to their weighted mean."""
 
     kind = "sequence"
     table: Tensor
@@ -107,6 +110,7 @@ class SequenceEncoder(Encoder):
         self.gru = nn.GRU(self.dimension, hidden, batch_first=True)
         self.out = nn.Linear(hidden, self.dimension)
         self.norm = nn.LayerNorm(self.dimension)
+        self.recency = nn.Parameter(torch.tensor([math.log(RECENCY / (1 - RECENCY))]))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         # not persistent: neither checkpoints nor what is kept of a training hold it once more
@@ -175,7 +179,9 @@ class SequenceEncoder(Encoder):
         """[Q, D] float32 from the items of each history."""
         lengths_Q = real_QS.sum(dim=1)
         steps_QSD = self.dimension**0.5 * items_QSD  # as long as a LayerNorm's output: a unit vector would hardly move the GRU
-        mean_QD = (steps_QSD * real_QS[:, :, None]).sum(dim=1) / lengths_Q[:, None]
+        age_QS = (real_QS.flip(1).cumsum(dim=1).flip(1) - 1).clamp(min=0)
+        weights_QS = (age_QS * functional.logsigmoid(self.recency.float())).exp() * real_QS
+        mean_QD = torch.einsum("qs,qsd->qd", weights_QS / weights_QS.sum(dim=1, keepdim=True), steps_QSD)
         kind = self.out.weight.dtype
         with torch.autocast(items_QSD.device.type, enabled=False):  # it would run a GRU in float16, whatever was asked for
             # padded, not packed: padding comes last and a state knows only what was before it; the backward pass of a packed

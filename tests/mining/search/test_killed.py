@@ -52,7 +52,8 @@ def watched_actors(diary: Path) -> tuple[Any, Any]:
             found = super().search(rows, block, how)
             if block.query_rows[0] == 3 * BLOCK:
                 die_once("holder")  # the search is done, and lost
-            threads = [torch.get_num_threads(), faiss.omp_get_max_threads(), numba.get_num_threads()]
+            own = min(2, numba.config.NUMBA_NUM_THREADS)  # numba has at most as many as this process may use of the machine
+            threads = [torch.get_num_threads(), faiss.omp_get_max_threads(), numba.get_num_threads() - own + 2]
             (diary / f"threads-{rows.start}-{block.query_rows[0]}").write_text(repr(threads))
             return found
 
