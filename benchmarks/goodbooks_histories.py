@@ -6,9 +6,9 @@
 
 A query is what a reader liked (rating >= 4) before a book, that book is its one relevant item. Readers are split train / dev /
 test by a hash of their id, so no reader is in two splits. Compared on test: how often a book was liked in train (popularity),
-the recent items' base vectors (the untrained encoder), the mean of all of them, the last book alone, and what was trained; each with what the reader has
-read among the candidates (as in the run's own figures), and without (as such a system would serve). One control: the
-trained encoder on shuffled histories, which tells how much of it is order.
+the history's base vectors with more weight on recent ones (the untrained encoder), their mean, the last one alone, and what
+was trained; each with what the reader has read among the candidates (as in the run's own figures), and without (as such a
+system would serve). One control: the trained encoder on shuffled histories, which tells how much of it is order.
 
 Caution: the order within a reader is the file's order, and not known to be that of reading. It is no random one: the first ten
 books are among the most rated 420 (median), the next one is number 1,343, so popularity is a weak rival here.

@@ -4,7 +4,8 @@
     q(h) = normalise(LayerNorm(√D · Σ_t w_t e(h_t) + W · GRU(√D · e(h_1), √D · e(h_2), …) + b))       W = 0 at the start
 
 with w_t in proportion to γ^(items that came after t), γ learned: an untrained encoder ranks by the recent items of the
-history, and an item that came later needs no training, only a base vector. The GRU is that of Cho et al. 2014 (arXiv 1406.1078), for sessions Hidasi et al. 2016 (arXiv 1511.06939).
+history, and an item that came later needs no training, only a base vector. The GRU is that of Cho et al. 2014 (arXiv
+1406.1078), for sessions Hidasi et al. 2016 (arXiv 1511.06939).
 
 Both sides are token lists: token r + 1 stands for item row r, and a query starts with QUERY. The base vectors of all items
 lie in the model's folder as a table that no optimizer ever sees.
