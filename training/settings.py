@@ -134,7 +134,7 @@ class TrainingSettings(BaseModel):
     """Further lengths at which the first dimensions alone must serve; the loss is the mean over them and the whole."""
     grad_cache: bool = False
     """Encode each step twice and keep one micro-batch of activations at a time (GradCache): a batch of any size in the
-    memory of one micro-batch, with the same gradient, for about a third more time."""
+    memory of one micro-batch, with the same gradient, for one more forward pass."""
     random_popularity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Random negatives are drawn in proportion to (how often an item is a positive, plus 1) to this power; 0: all alike."""
     sources: dict[str, SourceSettings] = {}
