@@ -75,6 +75,8 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
     Raises:
         HardmineError: the loop refuses the settings. A divergence is a record, not an error.
     """
+    # Tune gives the stopped trial of an actor 2 s to end before the next one; its step and a busy disk may take longer
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "600")
     number = int(config["number"])
     known = job.find(number)
     if known is not None:  # told again, so that the scheduler judges the others by it
