@@ -57,6 +57,8 @@ def _kind(name: str) -> str:
         return "teacher"
     if name.startswith("guide"):
         return "guide"
+    if name == "sequence":  # the untrained encoder, which is the run's base
+        return "base"
     if name.endswith("near-duplicates"):
         return "near"
     last = name.partition(" ")[0].rpartition("-")[2]

@@ -56,7 +56,8 @@ def make_plan(config: Config) -> dict[str, Any]:
 
 def stage_names(config: Config) -> list[str]:
     """Every stage of a run in order, as its commits are called (embeddings are named after their content)."""
-    names = ["ingest", "base", "tokens", "embed (off the shelf)", "baseline-hits", "baseline-evaluate"]
+    sequence = ["sequence"] if config.encoder.kind == "sequence" else []
+    names = ["ingest", "base", "tokens", *sequence, "embed (off the shelf)", "baseline-hits", "baseline-evaluate"]
     first = 0 if config.rounds.warmup_epochs else 1
     for number in range(first, config.rounds.mined + 1):
         names += _mining_names(config, number) if number else []

@@ -33,6 +33,7 @@ def search_queries(
         settings: how to search; None: exactly, as every evaluation does.
     """
     config = context.config
+    once = config.encoder.kind == "sequence" and not config.encoder.repeats
     how = settings or SearchSettings(mode="exact", engine=config.mining.search.engine)
 
     def work(place: str) -> Outcome:
@@ -42,7 +43,7 @@ def search_queries(
             store=context.store, item_vectors=vectors.parts("corpus"), query_vectors=vectors.parts("queries"),
             labels=ingested.labels, corpus=ingested.corpus, num_queries=int(ingested.tables.figures["queries"]),
             num_hits=num_hits, folder=f"{place}/blocks-of-{config.cluster.query_block}",  # blocks of another size: other parts
-            exclude_known=exclude_known, also=tuple(also or ()),
+            exclude_known=exclude_known, also=tuple(also or ()), histories=tuple(ingested.queries) if once else (),
         )
         shards = plan_shards(int(ingested.tables.figures["items"]), shards=config.cluster.shards, actors=pool.count,
                              shard_rows=config.cluster.shard_rows)
@@ -55,6 +56,8 @@ def search_queries(
               "search": _what_matters(how)}
     if exclude_known:
         inputs["exclude_known"] = True
+    if once:
+        inputs["histories"] = "left out"
     if also:
         inputs["also"] = digest([part.path for part in also])  # a part's folder is named after what made it
     return context.stage("search", name, folder=folder, inputs=inputs, work=work)

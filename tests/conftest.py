@@ -20,6 +20,15 @@ from cluster.resources import ClusterSettings, ClusterSize
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
 
+TRAINING = Path(__file__).parent / "training"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts Ray shares one process and its Ray; training's tests start ranks of their own and may run beside it."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ranks" if item.path.is_relative_to(TRAINING) else "ray"))
+
+
 KEYS = {"AWS_ACCESS_KEY_ID": "a-key-for-tests", "AWS_SECRET_ACCESS_KEY": "a-secret-for-tests"}
 
 

@@ -81,6 +81,9 @@ class EncoderSettings(BaseModel):
     """Most tokens of a new static model's tokenizer."""
     hidden: Annotated[int, Field(ge=8, le=65_536)] = 512
     """Width of the adapter's hidden layer; sequence: of the items' hidden layer and of the GRU's state."""
+    repeats: bool = False
+    """sequence: what is in the history may come again (music, groceries); False: it is no hit of its query, neither in mining
+    nor in the figures."""
 
     @model_validator(mode="after")
     def _model_is_named(self) -> EncoderSettings:

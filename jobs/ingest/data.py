@@ -15,7 +15,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import Part, read_part, write_part
 from jobs.config import Config, DataSettings
-from jobs.ingest.histories import history_rows
+from jobs.ingest.histories import history_rows, refuse_repeats
 from jobs.ingest.labels import SPLITS, LabelRows, assign_splits, leave_out_queries, read_labels, split_column, write_labels
 from jobs.ingest.sources import Chunk, read_chunks
 from jobs.ingest.tables import Written, stable_code, write_texts
@@ -53,6 +53,8 @@ def ingest_tables(config: Config, sources: Sources, store: Store, folder: str) -
                         f"both need a `vector` column of one length, or neither; make the vectors with one model")
     labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns)
     reader.refuse_unknown_columns()
+    if histories and not config.encoder.repeats:
+        refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
     assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
     notes |= _check_positives(assigned, labels, queries, data)
     notes |= leave_out_queries(assigned, queries.ids, data.train_fraction)

@@ -16,6 +16,7 @@ from cluster.folders import folder_digest, upload_folder
 from cluster.storage import Store
 from cluster.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offsets_of, read_part, read_parts, write_part
 from jobs.config import Config
+from jobs.ingest.labels import LabelRows
 from jobs.ingest.sources import Chunk
 
 
@@ -46,6 +47,21 @@ def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:
                         f"the corpus; {len(unknown)} of {len(ids)} entries of histories in this chunk do so. Take them out of "
                         f"the histories, or add the items")
     return csr_to_lists(offsets, rows.to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+def refuse_repeats(store: Store, queries: Sequence[Part], labels: LabelRows, query_ids: pa.Array, item_ids: pa.Array) -> None:
+    """Raises DataError: a relevant item is in the query's own history, where it can never be found."""
+    lists = [lists_to_csr(read_part(store, part.path, ["history_rows"])["history_rows"]) for part in queries]
+    owners = np.repeat(np.arange(len(query_ids)), np.concatenate([np.diff(offsets) for offsets, _ in lists]))
+    met = owners * len(item_ids) + np.concatenate([rows for _, rows in lists])
+    relevant = labels.scores > 0
+    again = np.flatnonzero(np.isin(labels.query_rows[relevant] * len(item_ids) + labels.item_rows[relevant], met))
+    if len(again):
+        query, item = (ids[int(rows[relevant][again[0]])].as_py()
+                       for ids, rows in ((query_ids, labels.query_rows), (item_ids, labels.item_rows)))
+        raise DataError(f"expected relevant items that are not in the query's own history, found {len(again)} that are, the "
+                        f"first is {item!r} of query {query!r}; take them out of the labels, or set encoder.repeats = true "
+                        f"where items come again")
 
 
 def _lists(table: pa.Table, chunk: Chunk) -> pa.Array:

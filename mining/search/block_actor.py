@@ -29,7 +29,7 @@ from cluster.tables import (
     write_part,
 )
 from mining.search.kernels import sort_hits
-from mining.search.known import KnownItems
+from mining.search.known import KnownItems, read_lists, united
 from mining.search.shards import QueryBlock
 from mining.search.topk import Lists
 
@@ -52,6 +52,8 @@ class SearchTask:
     """Relevant items and their group mates are no hits; how many would have been is written."""
     also: tuple[Part, ...] = ()
     """For each block, in their order: more pairs to score (query_row, also_rows)."""
+    histories: tuple[Part, ...] = ()
+    """Query table with `history_rows`, what was met before: no hits of the query. Empty: there are no histories."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ class BlockActor:
             if self._task.exclude_known:
                 self._known = self._known or KnownItems(known)
                 excluded = self._known.of(rows)
+        if self._task.histories:
+            excluded = united(excluded, read_lists(self._task.store, self._task.histories, "history_rows", rows))
         if self._task.also and block.index >= 0:  # samples have none
             table = read_part(self._task.store, self._task.also[block.index].path, ["query_row", "also_rows"])
             if not np.array_equal(table["query_row"].to_numpy(), rows):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cluster.labels import Labels, gather_csr
-from cluster.tables import I64, offsets_of
+from cluster.storage import Store
+from cluster.tables import I64, Part, lists_to_csr, offsets_of, parts_between, read_part
 from mining.search.topk import Lists
 
 
@@ -35,3 +38,21 @@ class KnownItems:
         keys = keys[~np.isin(keys, spared)] if len(spared) else keys
         counts = np.bincount(keys // items, minlength=len(query_rows))
         return Lists(offsets_of(counts), keys % items)
+
+
+def read_lists(store: Store, parts: Sequence[Part], column: str, rows: I64) -> Lists:
+    """A list column of some rows (ascending) of a numbered table, each list in its own order."""
+    counts, found = [], []
+    for part, low, high in parts_between(parts, int(rows[0]), int(rows[-1]) + 1) if len(rows) else ():
+        offsets, values = lists_to_csr(read_part(store, part.path, [column])[column])
+        here = rows[(rows >= part.first_row + low) & (rows < part.first_row + high)] - part.first_row
+        counts.append(np.diff(offsets)[here])
+        found.append(values[gather_csr(offsets, here)[1]].astype(np.int64))
+    return Lists(offsets_of(np.concatenate([np.zeros(0, np.int64), *counts])), np.concatenate([np.zeros(0, np.int64), *found]))
+
+
+def united(first: Lists, second: Lists) -> Lists:
+    """The items of both lists of each query, ascending, each once."""
+    items = np.int64(max(first.rows.max(initial=0), second.rows.max(initial=0)) + 1)
+    keys = np.unique(np.concatenate([lists.owners * items + lists.rows for lists in (first, second)]))
+    return Lists(offsets_of(np.bincount(keys // items, minlength=len(first.offsets) - 1)), keys % items)

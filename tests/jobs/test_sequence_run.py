@@ -101,7 +101,10 @@ def test_a_run_on_histories_learns_what_comes_next_and_leaves_an_encoder_that_re
     queries, items = load_vectors(store, vectors.parts("queries")), load_vectors(store, vectors.parts("corpus"))
     assert np.abs(encoder.encode(encoder.read(names[:50])) - queries[:50]).max() < 1e-5, "the run's vectors, by ids"
     assert np.abs(encoder.encode(item_tokens(0, ITEMS)) - items).max() < 1e-5
-    places = np.argsort(-(queries[:80] @ items.T), axis=1)[:, :5]
+    scores = queries[:80] @ items.T
+    for row, history in enumerate(names[:80]):
+        scores[row, [int(name[1:]) for name in history]] = -np.inf
+    places = np.argsort(-scores, axis=1)[:, :5]
     wanted = [(int(names[n][-1][1:]) + STEP) % ITEMS for n in range(80)]
     assert np.mean([want in top for want, top in zip(wanted, places, strict=True)]) == pytest.approx(best)
 
@@ -120,6 +123,10 @@ def all_texts(case: Any) -> None:
         row["history"] = "i1, i2"
 
 
+def met_again(case: Any) -> None:
+    case.labels[2]["item_id"] = "i10"
+
+
 def no_vectors(case: Any) -> None:
     for row in case.items:
         del row["vector"]
@@ -132,8 +139,9 @@ def no_vectors(case: Any) -> None:
     (spoil(4, ["i1", "i99", "i98"]), ("queries.jsonl, row 5 (id 'q4')", "'i99'", "not in the corpus", "2 of 30 entries")),
     (spoil(4, ["i1", None]), ("queries.jsonl, row 5 (id 'q4')", "names item None", "1 of 29 entries")),
     (all_texts, ("'history' should hold lists of item ids", "found string")),
+    (met_again, ("not in the query's own history", "found 1 that are", "'i10' of query 'q2'", "encoder.repeats = true")),
     (no_vectors, ("encoder.kind = \"sequence\"", "`vector` column in the corpus", "encoder.model")),
-], ids=["no column", "empty", "null", "unknown items", "a hole", "no lists", "no vectors"])
+], ids=["no column", "empty", "null", "unknown items", "a hole", "no lists", "met again", "no vectors"])
 def test_histories_that_cannot_be_learned_from_are_refused_by_file_and_row(
     case: Any, refused: Callable[[Any, int, Any], None], change: Callable[[Any], None], words: tuple[str, ...],
 ) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.labels import Labels
-from mining.search.known import KnownItems
+from cluster.storage import Store
+from cluster.tables import csr_to_lists, offsets_of, write_part
+from mining.search.known import KnownItems, read_lists, united
+from mining.search.topk import Lists
 
 
 def make_labels(judged: dict[tuple[int, int], int], groups: list[int], queries: int) -> Labels:
@@ -55,3 +61,25 @@ def test_known_items_equal_a_slow_reference(groups: list[int], queries: int, dat
                             if group >= 0 and any(groups[other] == group for other in relevant)}
         want.append(sorted(item for item in known if judged.get((query, item), 1) > 0))
     assert known_of(make_labels(judged, groups, queries), rows) == want
+
+
+def as_lists(values: list[list[int]]) -> Lists:
+    return Lists(offsets_of(np.array([len(row) for row in values])), np.array([item for row in values for item in row], np.int64))
+
+
+def test_two_lists_of_each_query_become_one_in_order_without_repeats() -> None:
+    both = united(as_lists([[2, 5], [], [1], []]), as_lists([[9, 2, 9], [4], [], []]))
+    assert [both.rows[a:b].tolist() for a, b in zip(both.offsets, both.offsets[1:], strict=False)] == [[2, 5, 9], [4], [1], []]
+
+
+def test_lists_of_some_rows_are_read_from_the_parts_that_hold_them(tmp_path: Path) -> None:
+    rows = [[3, 1], [], [7, 7, 2], [5], [0, 4]]
+    store, parts = Store(str(tmp_path)), []
+    for first, some in ((0, rows[:2]), (2, rows[2:])):
+        lists = as_lists(some)
+        parts.append(write_part(store, f"part-{first}.parquet", pa.table({"met": csr_to_lists(lists.offsets, lists.rows)}),
+                                first_row=first))
+    found = read_lists(store, parts, "met", np.array([0, 2, 4]))
+    assert [found.rows[a:b].tolist() for a, b in zip(found.offsets, found.offsets[1:], strict=False)] == [
+        rows[0], rows[2], rows[4]]
+    assert read_lists(store, parts, "met", np.zeros(0, np.int64)).offsets.tolist() == [0]
