@@ -56,4 +56,5 @@ def _share(found: Sequence[bool]) -> tuple[float, int]:
 
 
 def _words(text: str) -> str:
-    return f" {' '.join(re.findall(r'[^\W_]+', text.casefold()))} "
+    words = re.findall(r"[^\W_]+", text.casefold())
+    return f" {' '.join(words)} "

@@ -21,6 +21,8 @@ from mining.texts import read_rows
 
 MOST_VALUES = 50
 """A column with more values is sliced only if it is named, by those that most queries have."""
+MOST_NUMBERS = 12
+"""A column of more different numbers is cut into ranges."""
 OF_ITEMS = frozenset({"row", "id", "text", "title", "text_code", "group_code", "vector"})
 OF_QUERIES = frozenset({"row", "id", "text", "split", "text_code", "item_row", "item_id", "history", "history_rows", "vector"})
 """Columns that are no metadata."""
@@ -114,7 +116,7 @@ def memberships(store: Store, queries: Sequence[Part], items: Sequence[Part], qu
 def _membership(column: Column, values: pa.ChunkedArray, query: I64, row: I64) -> Membership:
     """Args: query, row: pairs of a query's place and a row of `values` that it has."""
     coded = Values.from_column(values)
-    if column.number and len(coded.names) > MOST_VALUES:
+    if column.number and len(coded.names) > MOST_NUMBERS:
         names, code = cut_into_ranges(values.cast(pa.float64()).fill_null(np.nan).to_numpy()[row])
         return Membership(names, query[code >= 0], code[code >= 0])
     pair, index = gather_csr(coded.offsets, row)

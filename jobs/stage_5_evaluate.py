@@ -118,9 +118,11 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     compared = {path: compare_metrics(per_query, other, settings) for path, other in others.items()}
     figures |= {f"against_{key}": compared[parts[0].path] for key, parts in task.others.items()}
     columns = memberships(store, task.queries, task.corpus, ranking.query_rows, relevant, settings.slices)
-    figures["slices"] = slice_figures(
+    slices = slice_figures(
         per_query, columns, primary=settings.primary, baseline=others[task.others["baseline"][0].path] if task.others else None,
         least=settings.slice_queries, resamples=settings.resamples, confidence=settings.confidence)
+    # a column that nobody named and whose values are all too rare says nothing
+    figures["slices"] = {name: found for name, found in slices.items() if found["slices"] or settings.slices is not None}
     percentile_N = popularity_percentiles(store, task.corpus, task.queries, judged, task.popularity)
     figures |= result_figures(store, task.item_vectors, task.query_vectors, ranking, percentile_N)
     if task.first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,7 @@ def test_ranges_hold_every_number_once_in_order(numbers: list[float]) -> None:
     assert ((codes >= 0) == real).all()
     assert set(codes[real].tolist()) == set(range(len(names))), "no range is empty"
     groups = [np.array(numbers)[codes == code] for code in range(len(names))]
-    assert all(before.max() < after.min() for before, after in zip(groups, groups[1:], strict=False))
+    assert all(before.max() < after.min() for before, after in pairwise(groups))
 
 
 def test_ranges_are_named_by_what_they_hold() -> None:

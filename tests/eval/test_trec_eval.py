@@ -81,7 +81,7 @@ def test_random_rankings_equal_trec_eval(seed: int, graded: bool) -> None:
         top = 0 if query % 9 == 0 else 4 if graded else 1
         triples += [(query, int(item), int(rng.integers(0, top + 1)))
                     for item in np.unique(rng.choice(likely, size=int(rng.choice([0, 1, 3, 25]))))]
-    assert compare_all(scored, triples, 120) > 500
+    assert compare_all(scored, triples, 120) > 400
 
 
 def test_a_bag_of_words_ranking_of_the_catalogue_equals_trec_eval() -> None:

@@ -63,7 +63,8 @@ class Run:
                             "split": ["train"] * (QUERIES - DEV) + ["dev"] * DEV})
         labels = pa.table(dict(zip(("query_row", "item_row", "score", "source"), map(list, zip(*self.labels, strict=True)),
                                    strict=True)))
-        self.parts = {"corpus": in_parts(self.store, "corpus", corpus, 16), "queries": in_parts(self.store, "queries", queries, 16),
+        self.parts = {"corpus": in_parts(self.store, "corpus", corpus, 16),
+                      "queries": in_parts(self.store, "queries", queries, 16),
                       "labels": in_parts(self.store, "labels", labels, 1000)}
 
     def relevant(self, query: int) -> list[int]:
@@ -166,7 +167,7 @@ def test_slices_are_of_queries_of_their_relevant_items_and_of_label_sources(
         assert row["queries"] == len(members)
     named = measure(run.task("named", run.items, {}, slices=("year", "kind", "kind"), slice_queries=2))[0]["slices"]
     assert list(named) == ["year", "kind"]
-    assert [row["value"] for row in named["year"]["slices"]][0].count(" to ") == 1, "many numbers are cut into ranges"
+    assert " to " in named["year"]["slices"][0]["value"], "many numbers are cut into ranges"
     assert len(named["year"]["slices"]) == 4
     assert measure(run.task("none", run.items, {}, slices=()))[0]["slices"] == {}
 
