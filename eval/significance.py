@@ -205,7 +205,8 @@ def _sign_flip_sums(size_Q: F64, resamples: int, rng: np.random.Generator) -> F6
     value_D, count_D = np.unique(size_Q, return_counts=True)
     if len(value_D) * _DRAWS_PER_COUNT <= len(size_Q):
         parts = [rng.binomial(count_D, 0.5, size=(b, len(value_D))) @ value_D for b in _blocks(resamples, len(value_D))]
-        return 2 * np.concatenate(parts) - size_Q.sum()
+        sums: F64 = 2 * np.concatenate(parts) - size_Q.sum()
+        return sums
     parts = []
     for b in _blocks(resamples, len(size_Q)):
         coins = np.frombuffer(rng.bytes(b * ((len(size_Q) + 7) // 8)), dtype=np.uint8).reshape(b, -1)
