@@ -8,7 +8,7 @@ Shape suffixes: Q queries evaluated, K hits kept per query, L labels of those qu
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,37 +176,6 @@ def summarise(per_query: Mapping[str, F64]) -> dict[str, float]:
     """
     present = {name: values_Q[~np.isnan(values_Q)] for name, values_Q in per_query.items()}
     return {name: float(values.mean()) if len(values) else float("nan") for name, values in present.items()}
-
-
-def sliced(per_query: Mapping[str, F64], slice_values: Sequence[Hashable] | Array) -> dict[Hashable, dict[str, float]]:
-    """Mean of each metric for each value of a metadata column, in order of first appearance.
-
-    For a column of lists, repeat the queries (`values_Q[rows]`) once for each of their values.
-
-    Args:
-        per_query: float64 [Q] for each metric; NaN is left out.
-        slice_values: [Q] hashable values; None and NaN form one slice, None.
-
-    Returns:
-        For each value the means of `summarise`, and under "queries" (an int) how many queries they are over; 0 where no
-        query of the slice has a relevant item, then the means are NaN.
-
-    Raises:
-        ValueError: the lengths differ.
-    """
-    values = slice_values.tolist() if isinstance(slice_values, np.ndarray) else slice_values
-    if lengths := {len(values_Q) for values_Q in per_query.values()} - {len(values)}:
-        raise ValueError(f"slice_values must have one value per query, {max(lengths)}, found {len(values)}")
-    keys = [None if isinstance(value, float) and np.isnan(value) else value for value in values]
-    codes: dict[Hashable, int] = {}
-    code_Q = np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.int64)
-    ends = np.cumsum(np.bincount(code_Q, minlength=len(codes)))
-    slices: dict[Hashable, dict[str, float]] = {}
-    for value, members in zip(codes, np.split(np.argsort(code_Q, kind="stable"), ends[:-1]), strict=False):
-        chosen = {name: values_Q[members] for name, values_Q in per_query.items()}
-        counts = [int(np.count_nonzero(~np.isnan(values_Q))) for values_Q in chosen.values()]
-        slices[value] = summarise(chosen) | {"queries": max(counts, default=0)}
-    return slices
 
 
 def _integers(values: Array, name: str, *, ndim: int) -> I64:

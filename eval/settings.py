@@ -28,3 +28,9 @@ class EvaluationSettings(BaseModel):
     bad_top1_column: str | None = None
     """A first result that is not relevant counts as bad only if it shares no value of this column with a relevant item;
     None: the column of the first mining rule, if there is one, else every irrelevant first result is bad."""
+    slices: tuple[str, ...] | None = None
+    """Columns whose values are measured one by one: of the queries, of the items (a query belongs to the values of its
+    relevant items; "item.NAME" where queries have NAME too), or "source", that of the labels. None: every column of texts
+    with 2 to 50 values; []: none."""
+    slice_queries: Annotated[int, Field(ge=2, le=1_000_000)] = 10
+    """Queries that a slice must have; values of fewer are counted, not shown."""

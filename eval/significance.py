@@ -1,22 +1,26 @@
-"""How sure a difference between two runs is: paired bootstrap interval and sign-flip permutation test.
+"""How sure a difference between two runs is: paired bootstrap interval and sign-flip permutation test, of one or of many.
 
     interval = paired_bootstrap(this_round["recall@10"], baseline["recall@10"])
     p = paired_permutation_p(this_round["recall@10"], baseline["recall@10"])
+    found = compare(this_round, baseline, alone=["recall@3"])     # every metric, corrected for their number
 
 Higher is better here; for a metric where lower is better (`bad_top1`) swap the two arguments.
 
-Shape suffixes: Q queries, D distinct differences, B resamples of one block.
+Shape suffixes: Q queries, D distinct differences, B resamples of one block, M differences tested together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+Key = TypeVar("Key", bound=Hashable)
 
 # Random draws held at once: 8 MiB of int64, small enough to stay near the caches.
 _BLOCK_DRAWS = 1 << 20
@@ -32,6 +36,74 @@ class Interval:
     low: float
     high: float
     queries: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference, its interval, and whether it counts."""
+
+    interval: Interval
+    p: float
+    """Of the paired permutation test, two-sided."""
+    p_adjusted: float
+    """After Holm's correction for the number of differences tested together."""
+    significant: bool
+    """`p_adjusted` is at most 1 − confidence, and the interval does not hold 0: nothing else is a basis for a verdict."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As evaluation.json has it."""
+        return asdict(self.interval) | {"p": self.p, "p_adjusted": self.p_adjusted, "significant": self.significant}
+
+
+def compare(
+    values: Mapping[Key, F64], baseline: Mapping[Key, F64], *, alone: Collection[Key] = (), resamples: int = 10_000,
+    confidence: float = 0.95, seed: int = 0,
+) -> dict[Key, Comparison]:
+    """Interval and p of every difference that both sides have, corrected for the number of them.
+
+    Args:
+        values: float64 [Q] for each metric (or slice, or both); Q may differ from key to key. NaN drops a pair.
+        baseline: the same queries in the same order. What only one side has is left out.
+        alone: keys that were named before anything was measured: each is tested by itself, so its adjusted p is its p.
+            The rest is one family.
+        resamples: bootstrap samples and sign flips. A family of more than resamples · (1 − confidence) differences can
+            have no significant one.
+
+    Returns:
+        In the order of `values`; the same for the same values and seed.
+
+    Raises:
+        ValueError: as `paired_bootstrap`.
+    """
+    keys = [key for key in values if key in baseline]
+    p = {key: paired_permutation_p(values[key], baseline[key], resamples=resamples, seed=seed) for key in keys}
+    family = [key for key in keys if key not in alone]
+    adjusted = p | dict(zip(family, holm([p[key] for key in family]), strict=True))
+    found: dict[Key, Comparison] = {}
+    for key in keys:
+        interval = paired_bootstrap(values[key], baseline[key], resamples=resamples, confidence=confidence, seed=seed)
+        significant = adjusted[key] <= 1 - confidence and not interval.low <= 0 <= interval.high
+        found[key] = Comparison(interval, p[key], adjusted[key], significant)
+    return found
+
+
+def holm(ps_M: Sequence[float]) -> list[float]:
+    """Adjusted p of tests made together: whichever are true, one is called false at the level with that chance at most.
+
+    The i-th smallest of M is multiplied by M − i + 1, then made no smaller than those before it (Holm 1979). Valid however
+    the tests depend on each other.
+
+    Args:
+        ps_M: in any order.
+
+    Returns:
+        In the same order, at most 1.
+    """
+    p_M = np.asarray(ps_M, np.float64)
+    order = np.argsort(p_M, kind="stable")
+    adjusted_M = np.empty(len(p_M))
+    adjusted_M[order] = np.minimum(np.maximum.accumulate(p_M[order] * np.arange(len(p_M), 0, -1)), 1)
+    return [float(p) for p in adjusted_M]
 
 
 def paired_bootstrap(
@@ -66,7 +138,8 @@ def paired_bootstrap(
 def paired_permutation_p(values_Q: F64, baseline_Q: F64, *, resamples: int = 10_000, seed: int = 0) -> float:
     """Two-sided p of the mean of `values - baseline` under random sign flips (Fisher's randomisation test).
 
-    p = (1 + flips at least as far from 0 as the observed mean) / (1 + resamples), never 0 (Phipson & Smyth 2010).
+    p = (1 + flips at least as far from 0 as the observed mean) / (1 + resamples), never 0 (Phipson & Smyth 2010). When
+    differences take few distinct sizes, the number of flips of each size is drawn instead, from the same distribution.
 
     Args:
         values_Q: float64, one value per query; NaN drops the pair.
@@ -129,6 +202,11 @@ def _bootstrap_sums(difference_Q: F64, resamples: int, rng: np.random.Generator)
 
 def _sign_flip_sums(size_Q: F64, resamples: int, rng: np.random.Generator) -> F64:
     """[resamples] sums of the sizes, each under a fair random sign."""
+    value_D, count_D = np.unique(size_Q, return_counts=True)
+    if len(value_D) * _DRAWS_PER_COUNT <= len(size_Q):
+        parts = [rng.binomial(count_D, 0.5, size=(b, len(value_D))) @ value_D for b in _blocks(resamples, len(value_D))]
+        sums: F64 = 2 * np.concatenate(parts) - size_Q.sum()
+        return sums
     parts = []
     for b in _blocks(resamples, len(size_Q)):
         coins = np.frombuffer(rng.bytes(b * ((len(size_Q) + 7) // 8)), dtype=np.uint8).reshape(b, -1)

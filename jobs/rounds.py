@@ -80,12 +80,18 @@ def _measure_baseline(context: Context, ingested: Ingested) -> Standing:
 
 def _measure(context: Context, ingested: Ingested, model: Model | None, vectors: Commit, number: int, name: str,
              folder: str, story: Story | None, trained: Commit | None, mined: Commit | None = None,
-             rival: Standing | None = None) -> Standing:
-    """Measure a model on dev, which decides everything; `rival` is what it is compared with, else the best so far."""
+             rival: Standing | None = None, start: Standing | None = None) -> Standing:
+    """Measure a model on dev, which decides everything.
+
+    Args:
+        rival: what it is compared with; None: the best so far.
+        start: what it was trained from.
+    """
     hits = _evaluated_hits(context, ingested, vectors, "dev", name, folder)
     best = rival or (story.best(context.config.evaluation.primary) if story else None)
-    evaluation = evaluate(context, ingested, hits, name=f"{name}-evaluate", folder=folder, split="dev", number=number,
-                          baseline=story.baseline.evaluation if story else None, best=best.evaluation if best else None)
+    evaluation = evaluate(context, ingested, hits, vectors, name=f"{name}-evaluate", folder=folder, split="dev",
+                          number=number, baseline=story.baseline.evaluation if story else None,
+                          best=best.evaluation if best else None, previous=start.evaluation if start else None)
     return Standing(number, model, vectors, hits, evaluation, trained, mined)
 
 
@@ -106,7 +112,7 @@ def _train_and_measure(context: Context, ingested: Ingested, story: Story, start
     after = trained_model(trained, model)
     vectors = embed_model(context, ingested, after)
     return _measure(context, ingested, after, vectors, number, name, f"rounds/{number:02d}{arm}", story, trained, mined,
-                    rival)
+                    rival, start)
 
 
 def _warm_up(context: Context, ingested: Ingested, story: Story) -> Standing:
@@ -159,8 +165,8 @@ def _last_look(context: Context, ingested: Ingested, story: Story) -> dict[str, 
     first: Commit | None = None
     for label, standing in chosen.items():
         hits = _evaluated_hits(context, ingested, standing.vectors, "test", f"test-{label}", f"test/{label}")
-        measured = evaluate(context, ingested, hits, name=f"test-{label}-evaluate", folder=f"test/{label}", split="test",
-                            number=standing.round, baseline=first, best=None)
+        measured = evaluate(context, ingested, hits, standing.vectors, name=f"test-{label}-evaluate", folder=f"test/{label}",
+                            split="test", number=standing.round, baseline=first, best=None, previous=None)
         first = first or measured
         figures[label] = {"round": standing.round, "metrics": measured.figures["metrics"],
                           "against_baseline": measured.figures.get("against_baseline")}

@@ -55,7 +55,9 @@ def uplifts(summary: dict[str, Any]) -> list[str]:
 
 
 def _change(interval: dict[str, float]) -> str:
-    return f"{100 * interval['mean']:+.1f} points [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]"
+    # of a run of an earlier version nobody knows
+    doubt = "" if interval.get("significant", True) else " (not significant)"
+    return f"{100 * interval['mean']:+.1f} points [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]" + doubt
 
 
 def mined_against_random(summary: dict[str, Any]) -> str | None:
@@ -71,7 +73,7 @@ def mined_against_random(summary: dict[str, Any]) -> str | None:
 
 
 def _negated(interval: dict[str, float]) -> dict[str, float]:
-    return {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
+    return interval | {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
 
 
 def last_look_lines(summary: dict[str, Any]) -> list[str]:

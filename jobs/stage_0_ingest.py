@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from cluster.commits import Commit, Outcome, digest
 from cluster.errors import ConfigError, DataError
@@ -19,6 +16,7 @@ from jobs.context import Context
 from jobs.ingest.data import Sources, ingest_tables
 from jobs.ingest.models import ON_VECTORS, make_base, tokenise_parts
 from jobs.ingest.sources import fingerprint
+from jobs.slice_columns import check_slices, schema_of
 from jobs.stage_1_embed import start_sequence
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
@@ -208,10 +206,12 @@ def _check_counts(context: Context, tables: Commit) -> None:
 
 def _check_schema(context: Context, tables: Commit) -> None:
     config = context.config
-    schema = pq.read_schema(io.BytesIO(context.store.read_bytes(tables.parts("corpus")[0].path)))
+    schema = schema_of(context.store, tables.parts("corpus"))
     check_rules(config.mining.rules, schema)
     check_confusion(config.mining, schema)
     check_popularity(config.mining.popularity, schema)
+    if trains(context):
+        check_slices(config.evaluation.slices, schema_of(context.store, tables.parts("queries")), schema)
     column = config.evaluation.bad_top1_column
     if trains(context) and column is not None and column not in schema.names:
         known = [name for name in schema.names if name not in ("row", "text_code", "group_code", "vector")]

@@ -19,6 +19,7 @@ def round_row(evaluation: Commit, trained: Commit | None, mined: Commit | None, 
         "train_loss": trained.figures["train_loss"] if trained else None, "steps": trained.figures["steps"] if trained else 0,
         "metrics": figures["metrics"], "hit_rate": mined.figures["hit_rate"] if mined else None,
         "verdict": figures["against_best"]["verdict"], "against_baseline": figures["against_baseline"],
+        "against_previous": figures.get("against_previous"),  # evaluations of earlier versions have none
         "seconds": seconds(evaluation.name.removesuffix("-evaluate"), commits),
     }
 
@@ -26,8 +27,8 @@ def round_row(evaluation: Commit, trained: Commit | None, mined: Commit | None, 
 def arm_row(evaluation: Commit, trained: Commit | None, commits: Sequence[Commit]) -> dict[str, Any]:
     """The random arm; its verdict and `against_mined` compare it with the last mined round."""
     row = round_row(evaluation, trained, None, commits)
-    return {key: row[key] for key in ("metrics", "train_loss", "steps", "verdict", "against_baseline", "seconds")} | {
-        "against_mined": evaluation.figures["against_best"]}
+    names = ("metrics", "train_loss", "steps", "verdict", "against_baseline", "against_previous", "seconds")
+    return {name: row[name] for name in names} | {"against_mined": evaluation.figures["against_best"]}
 
 
 def seconds(name: str, commits: Sequence[Commit]) -> dict[str, float]:

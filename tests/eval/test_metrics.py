@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import metrics
-from eval.metrics import Judgements, per_query_metrics, sliced, summarise
+from eval.metrics import Judgements, per_query_metrics, summarise
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -109,27 +109,6 @@ def test_small_blocks_equal_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
     got = per_query_metrics(hits_QK, query_rows_Q, judgements_of(triples))
     for name in want:
         np.testing.assert_array_equal(got[name], want[name])
-
-
-def test_random_rankings_equal_trec_eval() -> None:
-    pytrec_eval = pytest.importorskip("pytrec_eval")
-    hits_QK, query_rows_Q, triples, _ = random_case(11)
-    got = per_query_metrics(hits_QK, query_rows_Q, judgements_of(triples))
-    qrels: dict[str, dict[str, int]] = {}
-    for query, item, score in triples:
-        qrels.setdefault(str(query), {})[str(item)] = int(score)
-    run = {
-        str(query): {str(item): float(-n) for n, item in enumerate(hits) if item >= 0}
-        for query, hits in zip(query_rows_Q.tolist(), hits_QK.tolist(), strict=True)
-    }
-    names = {"recall@10": "recall_10", "hit@5": "success_5", "ndcg@10": "ndcg_cut_10", "map@100": "map_cut_100"}
-    measures = {"recall.10", "success.5", "ndcg_cut.10", "map_cut.100"}
-    theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
-    for n, query in enumerate(query_rows_Q.tolist()):
-        # trec_eval leaves out queries without hits and gives 0 to those without a relevant item.
-        if str(query) in theirs and not math.isnan(got["recall@10"][n]):
-            for ours, name in names.items():
-                assert got[ours][n] == pytest.approx(theirs[str(query)][name], abs=1e-6)
 
 
 @st.composite
@@ -271,17 +250,3 @@ def test_summary_leaves_nan_out_and_is_plain() -> None:
     assert math.isnan(got["b"])
     assert math.isnan(got["c"])
     assert {type(value) for value in got.values()} == {float}
-
-
-def test_slices_average_their_own_queries() -> None:
-    per_query: dict[str, F64] = {"m": np.array([1.0, 0.0, np.nan, 0.5, np.nan])}
-    got = sliced(per_query, ["film", None, "film", math.nan, "book"])
-    assert list(got) == ["film", None, "book"]
-    assert got["film"] == {"m": 1.0, "queries": 1}
-    assert got[None] == {"m": 0.25, "queries": 2}
-    assert math.isnan(got["book"]["m"])
-    assert got["book"]["queries"] == 0
-    assert sliced({"m": np.array([])}, []) == {}
-    assert sliced({"m": np.array([1.0, 2.0])}, np.array([3, 3])) == {3: {"m": 1.5, "queries": 2}}
-    with pytest.raises(ValueError, match="one value per query, 5, found 1"):
-        sliced(per_query, ["film"])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from eval import significance
-from eval.significance import Interval, paired_bootstrap, paired_permutation_p
+from eval.significance import Interval, compare, holm, paired_bootstrap, paired_permutation_p
 
 F64 = npt.NDArray[np.float64]
 
@@ -105,6 +105,52 @@ def test_permutation_p_is_uniform_without_a_difference() -> None:
     ps = [paired_permutation_p(*normal_pair(60, shift=0.0, seed=trial), resamples=199) for trial in range(400)]
     assert np.mean(np.array(ps) <= 0.1) == pytest.approx(0.1, abs=0.05)
     assert np.mean(ps) == pytest.approx(0.5, abs=0.05)
+
+def test_counting_distinct_sizes_agrees_with_flipping_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    values, baseline = rng.choice([0.0, 1 / 3, 1.0], p=[0.2, 0.3, 0.5], size=900), rng.choice([0.0, 1.0], p=[0.4, 0.6], size=900)
+    counted = paired_permutation_p(values, baseline, resamples=50_000)
+    monkeypatch.setattr(significance, "_DRAWS_PER_COUNT", 10**9)
+    flipped = paired_permutation_p(values, baseline, resamples=50_000)
+    assert 0.01 < counted < 0.99, "a case that tells something"
+    assert counted == pytest.approx(flipped, abs=0.012)
+
+
+def test_holm_by_hand_and_against_its_definition() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+    ps = np.random.default_rng(0).random(40).tolist()
+    got = holm(ps)
+    ranked = sorted(range(40), key=lambda n: ps[n])
+    for place, n in enumerate(ranked):
+        want = min(1.0, max(ps[earlier] * (40 - before) for before, earlier in enumerate(ranked[: place + 1])))
+        assert got[n] == pytest.approx(want)
+
+
+def test_comparison_is_each_test_alone_then_corrected() -> None:
+    pairs = {name: normal_pair(300, shift, seed) for name, shift, seed in (("a", 0.07, 1), ("b", 0.3, 2), ("c", 0.0, 3))}
+    values, baseline = ({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))
+    got = compare(values | {"only here": values["a"]}, baseline, alone=["a"], resamples=2_000)
+    ps = {name: paired_permutation_p(*pair, resamples=2_000) for name, pair in pairs.items()}
+    assert list(got) == ["a", "b", "c"]
+    for name, pair in pairs.items():
+        assert got[name].interval == paired_bootstrap(*pair, resamples=2_000)
+        assert got[name].p == ps[name]
+    assert got["a"].p_adjusted == ps["a"], "named beforehand: a test of its own"
+    assert [got[name].p_adjusted for name in "bc"] == holm([ps["b"], ps["c"]])
+    assert got["b"].significant
+    assert not got["c"].significant
+    assert got["b"].as_json().keys() == {"mean", "low", "high", "queries", "p", "p_adjusted", "significant"}
+
+
+def test_of_many_differences_that_are_none_hardly_ever_one_is_significant() -> None:
+    false = 0
+    for trial in range(60):
+        pairs = {n: normal_pair(80, shift=0.0, seed=1_000 * trial + n) for n in range(12)}
+        values, baseline = ({n: pair[side] for n, pair in pairs.items()} for side in (0, 1))
+        false += any(found.significant for found in compare(values, baseline, resamples=1_000, confidence=0.9).values())
+    assert false / 60 <= 0.2, "without the correction about 70 of 100 would be"
 
 
 def test_bounded_blocks_hold_every_resample() -> None:

@@ -199,3 +199,25 @@ cpus = 2
     assert summary["test"]["baseline"]["metrics"] != summary["baseline"]
     embedded = list((tmp_path / "adapter/commits").glob("embed-*.json"))
     assert len(embedded) == 3, "the given vectors, the trained adapter's and its arm's, nothing twice"
+    _figures_are_told_and_change_without_training(tmp_path, config, ray_address)
+
+
+def _figures_are_told_and_change_without_training(folder: Path, config: Path, ray_address: dict[str, str]) -> None:
+    figures = {name: json.loads((folder / f"adapter/{name}/evaluation.json").read_text())
+               for name in ("baseline", "rounds/01", "rounds/01-random")}
+    assert figures["baseline"].keys() >= {"slices", "results", "scores", "leakage"}
+    assert not [name for name in figures["baseline"] if name.startswith("against_")]
+    for name in ("rounds/01", "rounds/01-random"):
+        assert figures[name].keys() >= {"slices", "results", "scores", "against_baseline", "against_previous"}
+        assert "editorial" in [row["value"] for row in figures[name]["slices"]["source"]["slices"]]
+        assert figures[name]["against_previous"] == figures[name]["against_baseline"], "no warm-up: both start off the shelf"
+
+    def made() -> dict[str, float]:
+        return {path.stem: json.loads(path.read_text())["created"] for path in (folder / "adapter/commits").glob("*.json")}
+
+    before = made()
+    hardmine("run", str(config), "evaluation.slices=['kind']", cache=folder / "cache", ray_address=ray_address)
+    again = {name for name, when in made().items() if before.get(name) != when}
+    sliced = json.loads((folder / "adapter/rounds/01/evaluation.json").read_text())["slices"]
+    assert sliced.keys() == {"kind"}
+    assert again == {"baseline-evaluate", "round-01-evaluate", "round-01-random-evaluate", "finish"}, "nothing else is made anew"
