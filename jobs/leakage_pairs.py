@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.storage import Store
-from cluster.tables import Part
+from cluster.tables import I64, Part
 from eval.leakage import Tags, agreement, leakage_row, tags_in_texts
 from jobs.slice_columns import columns_of, schema_of
 from mining.texts import read_rows
 
 PAIRS = 2000
-"""Relevant pairs that are looked at, and as many random ones."""
+"""Queries that are looked at, each with one of its relevant items and with a random item."""
+NAMES = {"group"}
+"""Columns that name the thing itself, as a title does: to ask for it by name leaks nothing."""
 TAG_LENGTH = 40
 """Characters that the values of a column of tags have at most, on average."""
 
@@ -29,8 +32,7 @@ def leakage_figures(store: Store, corpus: Sequence[Part], queries: Sequence[Part
         judged: all labels of the run (query_row, item_row, score).
     """
     rng = np.random.default_rng(0)
-    pairs = np.flatnonzero(judged["score"].to_numpy() > 0)
-    pairs = np.sort(rng.permutation(pairs)[:PAIRS])
+    pairs = one_of_each(judged["query_row"].to_numpy(), judged["score"].to_numpy() > 0, rng)
     query_rows, positives = (judged[name].to_numpy()[pairs] for name in ("query_row", "item_row"))
     random = rng.integers(sum(part.rows for part in corpus), size=len(pairs))
     query_schema, item_schema = schema_of(store, queries), schema_of(store, corpus)
@@ -47,12 +49,23 @@ def leakage_figures(store: Store, corpus: Sequence[Part], queries: Sequence[Part
         own = tags_of(asked[name])
         rows[name] = leakage_row(agreement(own, values[name][:half]), agreement(own, values[name][half:]))
     texts = [text or "" for text in asked["text"].to_pylist()]
-    tags = {name: values[name] for name in wanted if of_items[name].plain and are_tags(values[name])}
+    tags = {name: values[name] for name in wanted if of_items[name].plain and name not in NAMES and are_tags(values[name])}
     for key, columns in {"text": list(tags.values()), **{f"text:{name}": [column] for name, column in tags.items()}}.items():
         rows[key] = leakage_row(tags_in_texts(texts, [column[:half] for column in columns]),
                                 tags_in_texts(texts, [column[half:] for column in columns]))
     return {key: {name: None if math.isnan(value) else value for name, value in row.items()}
             for key, row in rows.items() if row["pairs"]}
+
+
+def one_of_each(query_rows: I64, relevant: npt.NDArray[np.bool_], rng: np.random.Generator) -> I64:
+    """Places of at most PAIRS relevant labels, ascending, of different queries: a query with many labels counts once.
+
+    Args:
+        query_rows: [L] of all labels. relevant: [L] which of them say so.
+    """
+    drawn = rng.permutation(np.flatnonzero(relevant))
+    _, first = np.unique(query_rows[drawn], return_index=True)
+    return np.sort(rng.permutation(drawn[first])[:PAIRS])
 
 
 def tags_of(column: pa.ChunkedArray) -> list[Tags]:

@@ -17,7 +17,7 @@ from cluster.storage import Store
 from cluster.tables import Part, csr_to_lists, offsets_of, part_name, vectors_to_column, write_part
 from eval.settings import EvaluationSettings
 from eval.significance import paired_bootstrap
-from jobs.leakage_pairs import are_tags, tags_of
+from jobs.leakage_pairs import are_tags, one_of_each, tags_of
 from jobs.result_figures import draw_sample
 from jobs.slice_columns import check_slices, columns_of
 from jobs.stage_5_evaluate import EvaluateTask, measure, without_self
@@ -223,3 +223,11 @@ def test_identifiers_and_descriptions_are_no_tags() -> None:
     assert not are_tags(tags_of(pa.chunked_array([["a long description " * 5] * 9])))
     assert not are_tags([])
     assert tags_of(pa.chunked_array([[3, None]])) == [["3"], []]
+
+
+def test_a_query_with_many_labels_is_one_pair() -> None:
+    query_rows = np.array([4] * 50 + [5, 6, 6, 9])
+    relevant = np.array([True] * 50 + [True, False, True, False])
+    drawn = {tuple(one_of_each(query_rows, relevant, np.random.default_rng(seed)).tolist()) for seed in range(20)}
+    assert all(query_rows[list(places)].tolist() == [4, 5, 6] and relevant[list(places)].all() for places in drawn)
+    assert len(drawn) > 5, "any of its labels"
