@@ -42,4 +42,3 @@ def test_impossible_schedules_are_refused(bad: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"step": 0, "total_steps": 100, "warmup_fraction": 0.1, "cycles": 1} | bad
     with pytest.raises(ValueError, match="expected step >= 0"):
         learning_rate(settings.pop("step"), peak=1.0, **settings)
-
