@@ -100,9 +100,9 @@ def test_files_are_bounded_in_size_and_number_and_the_oldest_go_first(tmp_path: 
     for stage in ("baseline", "round-01"):
         log = EventLog(store, f"events/{stage}", settings)
         for number in range(8):
-            log.add({"query": "x" * 20, "number": number})  # 42 bytes: two lines a file
+            log.add({"query": "x" * 20, "number": number})  # 47 bytes: two lines a file
         figures = log.close()
-        assert figures == {"lines": 8, "files": 4, "bytes": 8 * 42}
+        assert figures == {"lines": 8, "files": 4, "bytes": 8 * 47}
         want = [f"events/{stage}/retrieval_eval-{number:05d}.jsonl" for number in (1, 2, 3)]
         assert store.read_json(INDEX) == {"files": want}
         assert sorted(store.list("events")) == sorted([INDEX, *want])
