@@ -74,4 +74,5 @@ def general_set(context: Context, ingested: Ingested, prints: dict[str, Any]) ->
 def _without_own_data(config: Config) -> Config:
     """Rules and columns of the run's corpus say nothing about another one."""
     evaluation = config.evaluation.model_copy(update={"bad_top1_column": None, "slices": None, "general": None, "events": None})
-    return config.model_copy(update={"evaluation": evaluation, "mining": config.mining.model_copy(update={"rules": ()})})
+    mining = config.mining.model_copy(update={"rules": (), "popularity": None})
+    return config.model_copy(update={"evaluation": evaluation, "mining": mining})
