@@ -16,7 +16,7 @@ from cluster.errors import ConfigError
 from cluster.resources import ClusterSettings
 from cluster.storage import StorageSettings, is_s3
 from jobs.config_errors import KEYS_ADVICE, explain
-from jobs.data_settings import SOURCES, DataSettings, DatasetSettings
+from jobs.data_settings import SOURCES, DatasetSettings, DataSettings
 from jobs.evaluation_settings import RunEvaluation
 from jobs.probe_settings import ProbeSettings
 from jobs.sweep_settings import SweepSettings

@@ -34,8 +34,9 @@ def general_figures(evaluation: Commit, commits: Sequence[Commit]) -> dict[str, 
     measured = next((commit for commit in commits if commit.name == f"{GENERAL}{evaluation.name}"), None)
     if measured is None or _model(measured, commits) != _model(evaluation, commits):
         return None
-    figures = measured.figures
-    return figures["metrics"] | {key: figures[key] for key in ("against_baseline",) if key in figures}
+    metrics: dict[str, Any] = measured.figures["metrics"]
+    against = measured.figures.get("against_baseline")
+    return metrics | ({"against_baseline": against} if against else {})
 
 
 def _model(evaluation: Commit, commits: Sequence[Commit]) -> str | None:

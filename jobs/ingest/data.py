@@ -15,7 +15,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage import StorageSettings, Store
 from cluster.tables import Part, read_part, write_part
 from jobs.config import Config
-from jobs.data_settings import DataSettings, DatasetSettings
+from jobs.data_settings import DatasetSettings, DataSettings
 from jobs.ingest.histories import history_rows, refuse_repeats
 from jobs.ingest.labels import LabelRows, assign_splits, leave_out_queries, read_labels, split_column, write_labels
 from jobs.ingest.sources import Chunk, read_chunks

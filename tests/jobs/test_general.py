@@ -152,15 +152,16 @@ def interval(mean: float) -> dict[str, float]:
 def commits_of(name: str, model: str, general_model: str, number: int) -> list[Commit]:
     """Vectors, hits and evaluation of a model on both sets."""
     found = []
+    seconds = {"wall": 1.0, "work": 0.8, "overhead": 0.2}
     for prefix, digest in (("", model), ("general-", general_model)):
         key = f"{prefix}{name}"
         against = {"recall@3": interval(-0.02), "ndcg@10": interval(-0.03), "verdict": "worse"}
-        found += [
-            Commit(f"embed-{key}", f"{key}-v", {"model": digest}),
-            Commit(f"{key}-hits", f"{key}-h", {"vectors": f"{key}-v"}),
-            Commit(f"{key}-evaluate", f"{key}-e", {"hits": f"{key}-h", "baseline": None}, figures={
-                "round": number, "metrics": {"recall@3": 0.5, "ndcg@10": 0.6}} | (
-                {} if number < 0 else {"against_baseline": against, "against_best": against}))]
+        figures = {"round": number, "metrics": {"recall@3": 0.5, "ndcg@10": 0.6}}
+        if number >= 0:
+            figures |= {"against_baseline": against, "against_best": against}
+        found += [Commit(f"embed-{key}", f"{key}-v", {"model": digest}, seconds=seconds),
+                  Commit(f"{key}-hits", f"{key}-h", {"vectors": f"{key}-v"}, seconds=seconds),
+                  Commit(f"{key}-evaluate", f"{key}-e", {"hits": f"{key}-h", "baseline": None}, figures=figures, seconds=seconds)]
     return found
 
 
@@ -180,9 +181,9 @@ def test_a_round_s_row_has_the_general_figures_of_the_same_model_only() -> None:
 def test_a_person_reads_one_line() -> None:
     commits = [*commits_of("baseline", "m0", "m0", -1), *commits_of("round-01", "m1", "m1", 1)]
     by_name = {commit.name: commit for commit in commits}
+    row = round_row(by_name["round-01-evaluate"], None, None, commits) | {"negatives": "mined", "train_loss": 1.0}
     summary = {"name": "shop", "output": "/runs/shop", "model": "/runs/shop/model", "best_round": 1, "baseline": {},
-               "rounds": [round_row(by_name["round-01-evaluate"], None, None, commits) | {"negatives": "mined", "train_loss": 1.0}],
-               "general_baseline": general_figures(by_name["baseline-evaluate"], commits), "random_arm": None}
+               "rounds": [row], "general_baseline": general_figures(by_name["baseline-evaluate"], commits), "random_arm": None}
     console = Console(file=io.StringIO(), width=200)
     show_summary(console, summary)
     shown = [line for line in console.file.getvalue().splitlines() if line.startswith("general set")]  # type: ignore[attr-defined]

@@ -146,8 +146,8 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
             store=store, folder="", kind=kind, model=upload_folder(local, store, f"models/{name}"),  # type: ignore[arg-type]
             model_prefix=f"models/{name}", item_features=features[source][0], query_features=features[source][1],
             settings=TrainingSettings(epochs=2, hard_negatives=3, random_fraction=0.67, zero_stage=2, validation_k=3,
-                                      learning_rate=5e-4, validation_items=60), epochs=2, budget_tokens=48, stopping=decide_epochs,
-            **shared,
+                                      learning_rate=5e-4, validation_items=60), epochs=2, budget_tokens=48,
+            stopping=decide_epochs, **shared,
         )
     return tasks
 
