@@ -2,7 +2,7 @@
 
 Rounds and the epochs within one stop by the same `decide`. They differ in one thing only: how a step becomes a verdict.
 
-verdict(paired_bootstrap(this_round, best_earlier_round))     # "improved", "flat" or "worse"
+verdict(compare(this_round, best_earlier_round)["recall@3"])  # "improved", "flat" or "worse"
 decide(["improved", "flat"], patience=2).decision             # Decision.NEXT
 decide_epochs([0.41, 0.44, 0.43], patience=3).stops           # False
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, get_args
 
-from eval.significance import Interval
+from eval.significance import Comparison, Interval
 
 Verdict = Literal["improved", "flat", "worse"]
 
@@ -41,15 +41,18 @@ class Ruling:
         return self.decision is not Decision.NEXT
 
 
-def verdict(interval: Interval) -> Verdict:
-    """Judge a difference by its interval, higher being better: of a round to the best earlier one, of one arm to another.
+def verdict(difference: Interval | Comparison) -> Verdict:
+    """Judge a difference, higher being better: of a round to the best earlier one, of one arm or trial to another.
 
     Returns:
-        "improved" if the whole interval lies above 0, "worse" if the whole of it lies below, else "flat".
+        "improved" if the whole interval lies above 0, "worse" if the whole of it lies below, else "flat"; "flat" as well
+        where the difference was also tested (a `Comparison`) and is not significant.
     """
-    if interval.low > 0:
+    if isinstance(difference, Comparison):
+        return verdict(difference.interval) if difference.significant else "flat"
+    if difference.low > 0:
         return "improved"
-    return "worse" if interval.high < 0 else "flat"
+    return "worse" if difference.high < 0 else "flat"
 
 
 def verdicts_by_best(figures: Sequence[float]) -> list[Verdict]:

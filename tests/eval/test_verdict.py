@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.significance import Interval
+from eval.significance import Comparison, Interval
 from eval.verdict import Decision, Verdict, decide, decide_epochs, verdict, verdicts_by_best
 
 
@@ -27,6 +27,12 @@ from eval.verdict import Decision, Verdict, decide, decide_epochs, verdict, verd
 )
 def test_verdict_needs_the_whole_interval_on_one_side_of_zero(low: float, high: float, want: Verdict) -> None:
     assert verdict(Interval((low + high) / 2, low, high, queries=100)) == want
+
+
+def test_a_difference_that_was_tested_must_be_significant_too() -> None:
+    above = Interval(0.02, 0.01, 0.03, queries=100)
+    assert verdict(Comparison(above, p=0.001, p_adjusted=0.002, significant=True)) == "improved"
+    assert verdict(Comparison(above, p=0.04, p_adjusted=0.2, significant=False)) == "flat"
 
 
 @pytest.mark.parametrize(
