@@ -133,8 +133,8 @@ class Study:
         prepared, chosen = self.prepared, ARMS[arm]
         folder = f"quality/{self.path(arm, seed, '').name}"
         prepared.store.delete(folder)  # of an interrupted attempt
-        # without patience nothing stops early: all arms make the same steps
-        settings = TrainingSettings(**SETTINGS[self.kind] | chosen.settings | {"patience": self.steps + 1})
+        # no stopping policy is handed over: all arms make the same steps
+        settings = TrainingSettings(**SETTINGS[self.kind] | chosen.settings)
         model, prefix = self._start(seed)
         return TrainTask(
             store=prepared.store, folder=folder, kind=self.kind, model=model, model_prefix=prefix,  # type: ignore[arg-type]

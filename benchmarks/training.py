@@ -117,7 +117,7 @@ def case_telemetry(given: argparse.Namespace) -> list[Row]:
         if data is None:
             continue
         with temporary() as folder:
-            settings = settings_of(BATCHES[-1], epochs=2, checkpoint_steps=max(1, given.steps // 2), patience=9)
+            settings = settings_of(BATCHES[-1], epochs=2, checkpoint_steps=max(1, given.steps // 2))
             write_task(folder, read_triples(data, BATCHES[-1] * given.steps), given.model, settings)
             found = alone(run_ours, folder)
         lines, steps = found["lines"], sum(line["seconds"] for line in found["lines"])

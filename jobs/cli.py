@@ -111,7 +111,7 @@ MAKES = {
     "embed": frozenset({"ingest", "base", "tokens"}),
     "search": frozenset({"ingest", "base", "tokens", "embed", "evaluate"}),
     "train": frozenset({"ingest", "base", "tokens", "embed", "report", "guide"}),
-    "evaluate": frozenset({"ingest", "base", "tokens", "embed", "search", "report"}),
+    "evaluate": frozenset({"ingest", "base", "tokens", "embed", "search", "report", "events"}),
 }
 
 

@@ -8,65 +8,23 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from cluster.errors import ConfigError
 from cluster.resources import ClusterSettings
 from cluster.storage import StorageSettings, is_s3
-from eval.settings import EvaluationSettings
 from jobs.config_errors import KEYS_ADVICE, explain
-from jobs.ingest.templates import check_template
+from jobs.data_settings import SOURCES, DatasetSettings, DataSettings
+from jobs.evaluation_settings import RunEvaluation
 from jobs.probe_settings import ProbeSettings
 from jobs.sweep_settings import SweepSettings
 from mining.settings import MiningSettings
 from training.deepspeed_config import check_deepspeed, read_deepspeed
 from training.settings import EncoderSettings, TrainingSettings
 
-SOURCES = ("corpus", "queries", "qrels", "folder")
-
-
-class DataSettings(BaseModel):
-    """Where the queries, items and labels are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
-
-    corpus: str | None = None
-    """Items: Parquet file or folder, or JSONL (.jsonl, .jsonl.gz), local or s3://."""
-    queries: str | None = None
-    """Queries, in the same formats."""
-    qrels: str | None = None
-    """Labels, in the same formats or TSV (query_id, item_id, score)."""
-    folder: str | None = None
-    """Instead of the three: a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv)."""
-    columns: dict[str, str] = {}
-    """Our column name -> the name it has in the data, e.g. { group = "franchise" }."""
-    item_text: str = "{title} {text}"
-    """Template of an item's text over corpus columns; what is missing vanishes with the words before it."""
-    query_text: str = "{text}"
-    """Template of a query's text over query columns."""
-    dev_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
-    """Share of the training queries cut off as dev where the data has no dev split."""
-    train_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the training queries that take part, drawn by id; the others are left out, dev and test stay whole."""
-    skip_queries_without_positive: bool = False
-    """Leave out training queries without a relevant item (they are counted and shown) instead of refusing the data."""
-
-    @model_validator(mode="after")
-    def _source_is_complete(self) -> DataSettings:
-        tables = {"corpus": self.corpus, "queries": self.queries, "qrels": self.qrels}
-        given = [name for name, value in tables.items() if value]
-        if self.folder and given:
-            raise ValueError(f"data.folder and data.{given[0]} are both set; give either a BEIR folder or the three "
-                             f"tables, not both")
-        if not self.folder and len(given) < 3:
-            missing = [f"data.{name}" for name in tables if name not in given]
-            raise ValueError(f"{', '.join(missing)} not set: give corpus, queries and qrels, or data.folder for a "
-                             f"folder in BEIR layout")
-        for name in ("item_text", "query_text"):
-            check_template(getattr(self, name), f"data.{name}")
-        return self
+D = TypeVar("D", bound=DatasetSettings)
 
 
 class RoundsSettings(BaseModel):
@@ -100,7 +58,7 @@ class Config(BaseModel):
     rounds: RoundsSettings = RoundsSettings()
     mining: MiningSettings = MiningSettings()
     training: TrainingSettings = TrainingSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    evaluation: RunEvaluation = RunEvaluation()
     cluster: ClusterSettings = ClusterSettings()
     storage: StorageSettings = StorageSettings()
     probe: ProbeSettings = ProbeSettings()
@@ -112,7 +70,7 @@ class Config(BaseModel):
         guide = self.training.guide.model if self.training.guide else None
         addresses = {"output": self.output, "encoder.model": self.encoder.model, "mining.teacher.model": teacher,
                      "training.guide.model": guide} | {
-            f"data.{name}": getattr(self.data, name) for name in SOURCES}
+            f"{data.section}.{name}": getattr(data, name) for data in self.datasets for name in SOURCES}
         for key, address in addresses.items():
             if address is not None and is_s3(address) and "@" in address.split("/")[2]:
                 raise ValueError(f"{key}: an s3:// address must not hold keys; {KEYS_ADVICE}")
@@ -137,6 +95,9 @@ class Config(BaseModel):
         if self.training.lora is not None and self.encoder.kind != "transformer":
             raise ValueError(f"training.lora adds to the layers of a transformer, but encoder.kind = \"{self.encoder.kind}\", "
                              f"which is small enough to be trained whole; take [training.lora] out")
+        if self.encoder.kind == "sequence" and self.evaluation.general is not None:
+            raise ValueError("evaluation.general: expected an encoder that reads texts or vectors, found encoder.kind = "
+                             "\"sequence\", which knows the items of its own corpus only; take [evaluation.general] out")
         if self.rounds.warmup_epochs == 0 and self.rounds.mined == 0:
             raise ValueError("rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them")
         if self.rounds.mined and not self.training.hard_negatives:
@@ -146,6 +107,11 @@ class Config(BaseModel):
             raise ValueError(f"training.hard_negatives = {self.training.hard_negatives} per step cannot come from "
                              f"mining.num_negatives = {self.mining.num_negatives} per query; raise the latter")
         return self
+
+    @property
+    def datasets(self) -> list[DatasetSettings]:
+        """The run's data and, if there is one, the general set."""
+        return [self.data, *([self.evaluation.general] if self.evaluation.general else [])]
 
     @property
     def root(self) -> str:
@@ -240,7 +206,12 @@ def _absolute(config: Config, folder: Path) -> Config:
             return place(model)
         return model
 
-    data = config.data.model_copy(update={name: place(getattr(config.data, name)) for name in SOURCES})
+    def place_sources(data: D) -> D:
+        return data.model_copy(update={name: place(getattr(data, name)) for name in SOURCES})
+
+    evaluation = config.evaluation
+    if evaluation.general is not None:
+        evaluation = evaluation.model_copy(update={"general": place_sources(evaluation.general)})
     mining = config.mining
     if mining.teacher is not None:
         teacher = mining.teacher.model_copy(update={"model": place_model(mining.teacher.model)})
@@ -250,5 +221,5 @@ def _absolute(config: Config, folder: Path) -> Config:
     if training.guide is not None:
         guide = training.guide.model_copy(update={"model": place_model(training.guide.model)})
         training = training.model_copy(update={"guide": guide})
-    return config.model_copy(update={"output": place(config.output), "data": data, "encoder": encoder, "mining": mining,
-                                     "training": training})
+    return config.model_copy(update={"output": place(config.output), "data": place_sources(config.data), "encoder": encoder,
+                                     "mining": mining, "training": training, "evaluation": evaluation})

@@ -50,7 +50,7 @@ class Context:
         """Run a stage, or take its commit.
 
         Args:
-            kind: ingest, base, tokens, embed, search, mine, near, teacher, guide, report, train, evaluate or finish.
+            kind: ingest, base, tokens, embed, search, mine, near, teacher, guide, report, train, events, evaluate or finish.
 
         Raises:
             ConfigError: another stage was asked for alone, and this one must be there first.

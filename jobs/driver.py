@@ -17,7 +17,7 @@ from cluster.storage import Store, check_writable
 from jobs.config import Config
 from jobs.context import Context, Only, StageDone
 from jobs.rounds import finish_inputs, run_rounds
-from jobs.stage_0_ingest import fingerprints, model_fingerprint
+from jobs.stage_0_ingest import BESIDE, fingerprints, model_fingerprint
 
 IDENTITY = "identity.json"
 
@@ -84,8 +84,10 @@ def _refuse_other_run(config: Config, store: Store, prints: dict[str, Any]) -> N
 
 
 def _identity(config: Config, prints: dict[str, Any]) -> dict[str, Any]:
-    return {"data": {name: value for name, value in prints.items() if name != "model"},
-            "encoder": {"kind": config.encoder.kind, "model": prints["model"]}}
+    identity = {"data": {name: value for name, value in prints.items() if name not in BESIDE},
+                "encoder": {"kind": config.encoder.kind, "model": prints["model"]}}
+    # another general set changes no other figure: it is told here, but refuses nothing
+    return identity | ({"general": prints["general"]} if "general" in prints else {})
 
 
 def _difference(before: Any, now: Any) -> str:

@@ -6,7 +6,7 @@ from cluster.commits import Ledger
 from cluster.errors import ConfigError
 from cluster.storage import Store, check_writable
 from jobs.config import Config
-from jobs.plan import stage_names
+from jobs.plan import is_beside, stage_names
 
 
 def refuse_out_of_order(config: Config, name: str, makes: frozenset[str]) -> None:
@@ -21,7 +21,7 @@ def refuse_out_of_order(config: Config, name: str, makes: frozenset[str]) -> Non
     """
     names, ledger = _names_with(config, name), _ledger(config)
     for before in names[: names.index(name)]:
-        if _kind(before) not in makes and ledger.find(before) is None:
+        if not is_beside(before) and _kind(before) not in makes and ledger.find(before) is None:
             raise ConfigError(f"{name} needs {before}, which is not committed in {config.root}; run the earlier stages "
                               f"first ({before} is the first that is missing), or `hardmine run` for all of them")
 

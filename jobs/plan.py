@@ -11,8 +11,10 @@ from rich.table import Table
 from cluster.commits import Ledger
 from cluster.storage import Store, check_writable
 from jobs.config import Config
+from jobs.data_settings import DatasetSettings
 from jobs.ingest.sources import count_rows
 from jobs.stage_0_ingest import fingerprints, sources
+from jobs.summary import GENERAL
 from mining.memory import mining_task_bytes, shard_actor_bytes
 from mining.settings import MiningSettings
 
@@ -31,20 +33,23 @@ def make_plan(config: Config) -> dict[str, Any]:
     store = Store(config.root, config.storage)
     check_writable(store)
     fingerprints(config)
-    rows = {table: sum(count_rows(url, config.storage) for url, _ in places if _there(url, config))
-            for table, places in sources(config.data).items()}
+    rows = _rows(config.data, config)
+    general = _rows(config.evaluation.general, config) if config.evaluation.general else None
     committed = {commit.name for commit in Ledger(store).all()}
     dimension = _dimension(config)
-    vectors = (rows["corpus"] + rows["queries"]) * dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
+    size = dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
+    vectors = (rows["corpus"] + rows["queries"]) * size
+    beside = (general["corpus"] + general["queries"]) * size if general else 0
+    measured = 1 + config.rounds.mined + bool(config.rounds.warmup_epochs)  # on the general set, too
     models = 2 + (config.rounds.mined + bool(config.rounds.warmup_epochs)) + config.rounds.compare_random
     shards = config.cluster.shards
     shard = -(-rows["corpus"] // shards) if shards else min(rows["corpus"], config.cluster.shard_rows)
     block = min(config.cluster.query_block, rows["queries"])
     return {
-        "config": json.loads(config.model_dump_json()), "rows": rows, "dimension": dimension,
+        "config": json.loads(config.model_dump_json()), "rows": rows, "general_rows": general, "dimension": dimension,
         "stages": [{"name": name, "committed": name in committed} for name in stage_names(config)],
         "estimates": {
-            "vectors_per_model_bytes": vectors, "vectors_all_models_bytes": vectors * models,
+            "vectors_per_model_bytes": vectors, "vectors_all_models_bytes": vectors * models + beside * measured,
             "search_actor_bytes": PROCESS_BYTES + shard_actor_bytes(shard, dimension, block, config.mining.num_hits),
             "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"], rows["labels"], block, config.mining.num_hits),
             "driver_bytes": PROCESS_BYTES + rows["queries"] * 8,
@@ -57,15 +62,29 @@ def make_plan(config: Config) -> dict[str, Any]:
 def stage_names(config: Config) -> list[str]:
     """Every stage of a run in order, as its commits are called (embeddings are named after their content)."""
     sequence = ["sequence"] if config.encoder.kind == "sequence" else []
-    names = ["ingest", "base", "tokens", *sequence, "embed (off the shelf)", "baseline-hits", "baseline-evaluate"]
+    general = [f"{GENERAL}ingest", f"{GENERAL}tokens"] if config.evaluation.general else []
+    names = ["ingest", "base", "tokens", *sequence, *general, "embed (off the shelf)", *_measuring_names(config, "baseline")]
     first = 0 if config.rounds.warmup_epochs else 1
     for number in range(first, config.rounds.mined + 1):
         names += _mining_names(config, number) if number else []
         guide = _guide_names(config) if number == first else []
-        names += [*guide, *(f"round-{number:02d}-{stage}" for stage in ("train", "hits", "evaluate"))]
+        names += [*guide, f"round-{number:02d}-train", *_measuring_names(config, f"round-{number:02d}")]
     if config.rounds.compare_random and config.rounds.mined:
-        names += [f"round-{config.rounds.mined:02d}-random-{stage}" for stage in ("train", "hits", "evaluate")]
+        arm = f"round-{config.rounds.mined:02d}-random"
+        names += [f"{arm}-train", *_measuring_names(config, arm, watched=False)]
     return [*names, "finish"]
+
+
+def is_beside(name: str) -> bool:
+    """Whether a stage is beside the others, which do without it: the general set's, and events."""
+    return name.startswith(GENERAL) or name.endswith("-events")
+
+
+def _measuring_names(config: Config, name: str, *, watched: bool = True) -> list[str]:
+    """What a model is measured by: on the run's data and, if it is watched for forgetting, on the general set."""
+    events = [f"{name}-events"] if config.evaluation.events else []
+    general = [f"{GENERAL}{name}-hits", f"{GENERAL}{name}-evaluate"] if config.evaluation.general and watched else []
+    return [f"{name}-hits", *events, f"{name}-evaluate", *general]
 
 
 def _mining_names(config: Config, number: int) -> list[str]:
@@ -96,9 +115,14 @@ def _guide_names(config: Config) -> list[str]:
     return ["guide", "guide-tokens"] if guide is not None and guide.model is not None else []
 
 
-def _there(url: str, config: Config) -> bool:
-    parent, _, name = url.rstrip("/").rpartition("/")
-    return config.data.folder is None or Store(parent, config.storage).exists(name)
+def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
+    """Rows of each table; of a BEIR folder, splits may be missing."""
+    def there(url: str) -> bool:
+        parent, _, name = url.rstrip("/").rpartition("/")
+        return data.folder is None or Store(parent, config.storage).exists(name)
+
+    return {table: sum(count_rows(url, config.storage) for url, _ in places if there(url))
+            for table, places in sources(data).items()}
 
 
 def _dimension(config: Config) -> int:
@@ -124,5 +148,8 @@ def show_plan(console: Console, plan: dict[str, Any]) -> None:
     console.print(table)
     rows = plan["rows"]
     console.print(f"rows: {rows['corpus']:,} items, {rows['queries']:,} queries, {rows['labels']:,} labels", highlight=False)
+    if general := plan["general_rows"]:
+        console.print(f"general set: {general['corpus']:,} items, {general['queries']:,} queries, {general['labels']:,} labels",
+                      highlight=False)
     for name, value in plan["estimates"].items():
         console.print(f"{name.removesuffix('_bytes').replace('_', ' ')}: about {value / 2**20:,.1f} MiB", highlight=False)

@@ -18,6 +18,7 @@ from cluster.storage import Store
 from cluster.tables import Part, read_parts
 from eval.settings import EvaluationSettings
 from eval.significance import Interval, paired_bootstrap
+from eval.verdict import verdict as judge
 from jobs.config import Config
 from jobs.context import Context
 from jobs.derived_config import with_settings
@@ -49,7 +50,7 @@ class Check:
     @property
     def excludes_zero(self) -> bool:
         """Whether the interval says that there is a difference at all."""
-        return self.interval.low > 0 or self.interval.high < 0
+        return judge(self.interval) != "flat"
 
     @property
     def half_width(self) -> float:
@@ -86,6 +87,7 @@ def probe_config(config: Config) -> Config:
         # neither arm may end before the other, so neither stops early
         "training.patience": max(settings.epochs, config.rounds.warmup_epochs, config.training.patience),
         "evaluation.split": "dev",  # the test split is not looked at to decide what to run
+        "evaluation.general": None, "evaluation.events": None,  # nor what is watched and logged of a real run
         # what the thresholds are is no part of the run: other ones keep everything that is trained
         "probe": ProbeSettings().model_dump(), "sweep": SweepSettings().model_dump(),
     }, source="the probe's configuration")

@@ -12,17 +12,19 @@ from typing import Any
 from cluster.commits import Commit, Outcome
 from cluster.errors import ConfigError
 from cluster.folders import fetch_folder, upload_folder
-from eval.verdict import Decision, decide
+from eval.verdict import decide
 from jobs.candidate_sources import extra_candidates
 from jobs.config import Config
 from jobs.context import Context
+from jobs.general import General, general_set
+from jobs.retrieval_events import write_events
 from jobs.stage_0_ingest import Ingested, ingest
 from jobs.stage_1_embed import Model, base_model, embed_model, start_model, trained_model
 from jobs.stage_2_search import search_queries
 from jobs.stage_3_mine import mine_round
 from jobs.stage_4_train import train_round
 from jobs.stage_5_evaluate import evaluate
-from jobs.summary import arm_row, round_row
+from jobs.summary import arm_row, general_figures, round_row
 from jobs.teacher import check_teacher
 
 BASELINE = -1
@@ -41,6 +43,8 @@ class Standing:
     evaluation: Commit
     trained: Commit | None = None
     mined: Commit | None = None
+    general: Commit | None = None
+    """Its evaluation on the general set."""
 
 
 @dataclass
@@ -48,10 +52,21 @@ class Story:
     """All rounds of a run so far."""
 
     baseline: Standing
+    general: General | None = None
     rounds: list[Standing] = field(default_factory=list)
     random_arm: Standing | None = None
     reason: str = ""
     """Why the loop ended."""
+
+    def add(self, standing: Standing) -> None:
+        """Take up another round."""
+        self.rounds.append(standing)
+        self.watch(standing)
+
+    def watch(self, standing: Standing) -> None:
+        """Measure a standing on the general set, if there is one."""
+        if self.general is not None:
+            standing.general = self.general.measure(standing.model, standing.evaluation, self.baseline.general)
 
     def best(self, primary: str) -> Standing:
         """The standing with the highest primary figure; the earlier one of equals."""
@@ -62,7 +77,9 @@ def run_rounds(context: Context, prints: dict[str, Any]) -> dict[str, Any]:
     """The whole run; returns its summary. Every stage is taken from its commit where there is one."""
     ingested = ingest(context, prints)
     check_teacher(context)
-    story = Story(_measure_baseline(context, ingested))
+    general = general_set(context, ingested, prints)
+    story = Story(_measure_baseline(context, ingested), general)
+    story.watch(story.baseline)
     current = story.baseline
     if context.config.rounds.warmup_epochs:
         current = _warm_up(context, ingested, story)
@@ -87,7 +104,7 @@ def _measure(context: Context, ingested: Ingested, model: Model | None, vectors:
         rival: what it is compared with; None: the best so far.
         start: what it was trained from.
     """
-    hits = _evaluated_hits(context, ingested, vectors, "dev", name, folder)
+    hits = _evaluated_hits(context, ingested, vectors, "dev", name, folder, number)
     best = rival or (story.best(context.config.evaluation.primary) if story else None)
     evaluation = evaluate(context, ingested, hits, vectors, name=f"{name}-evaluate", folder=folder, split="dev",
                           number=number, baseline=story.baseline.evaluation if story else None,
@@ -95,10 +112,13 @@ def _measure(context: Context, ingested: Ingested, model: Model | None, vectors:
     return Standing(number, model, vectors, hits, evaluation, trained, mined)
 
 
-def _evaluated_hits(context: Context, ingested: Ingested, vectors: Commit, split: str, name: str, folder: str) -> Commit:
+def _evaluated_hits(context: Context, ingested: Ingested, vectors: Commit, split: str, name: str, folder: str,
+                    number: int) -> Commit:
     # one more than is measured: a query that is an item finds itself first, and that one is taken out
-    return search_queries(context, ingested, vectors, name=f"{name}-hits", folder=f"{folder}/hits-{split}", split=split,
+    hits = search_queries(context, ingested, vectors, name=f"{name}-hits", folder=f"{folder}/hits-{split}", split=split,
                           num_hits=context.config.evaluation.num_hits + 1)
+    write_events(context, ingested, hits, model=vectors.inputs["model"], name=name, split=split, number=number)
+    return hits
 
 
 def _train_and_measure(context: Context, ingested: Ingested, story: Story, start: Standing, number: int, *,
@@ -118,7 +138,7 @@ def _train_and_measure(context: Context, ingested: Ingested, story: Story, start
 def _warm_up(context: Context, ingested: Ingested, story: Story) -> Standing:
     standing = _train_and_measure(context, ingested, story, story.baseline, 0, mined=None,
                                   epochs=context.config.rounds.warmup_epochs)
-    story.rounds.append(standing)
+    story.add(standing)
     return standing
 
 
@@ -135,11 +155,11 @@ def _mined_rounds(context: Context, ingested: Ingested, story: Story, current: S
         mined = mine_round(context, ingested, hits, number=number, extra=extra)
         current = _train_and_measure(context, ingested, story, current, number, mined=mined,
                                      epochs=context.config.training.epochs)
-        story.rounds.append(current)
+        story.add(current)
         verdicts.append(current.evaluation.figures["against_best"]["verdict"])
         ruling = decide(verdicts, patience=settings.patience)
         story.reason = ruling.reason
-        if ruling.decision is not Decision.NEXT:
+        if ruling.stops:
             context.progress.say(f"! {ruling.reason}")
             if context.only is not None:
                 raise ConfigError(f"{context.only.name} is not reached: the run ended after round {number}. {ruling.reason}")
@@ -164,7 +184,8 @@ def _last_look(context: Context, ingested: Ingested, story: Story) -> dict[str, 
     figures: dict[str, Any] = {}
     first: Commit | None = None
     for label, standing in chosen.items():
-        hits = _evaluated_hits(context, ingested, standing.vectors, "test", f"test-{label}", f"test/{label}")
+        hits = _evaluated_hits(context, ingested, standing.vectors, "test", f"test-{label}", f"test/{label}",
+                               standing.round)
         measured = evaluate(context, ingested, hits, standing.vectors, name=f"test-{label}-evaluate", folder=f"test/{label}",
                             split="test", number=standing.round, baseline=first, best=None, previous=None)
         first = first or measured
@@ -219,6 +240,7 @@ def summarise(context: Context, story: Story, model_prefix: str) -> dict[str, An
         "model": context.store.url(model_prefix) if best.model else None,
         "best_round": best.round, "primary": context.config.evaluation.primary,
         "baseline": story.baseline.evaluation.figures["metrics"],
+        "general_baseline": general_figures(story.baseline.evaluation, context.stages),
         "rounds": [_row(standing, context) for standing in story.rounds],
         "random_arm": arm_row(arm.evaluation, arm.trained, context.stages) if arm else None,
         "reason": story.reason,

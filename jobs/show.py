@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 NAMES = {"recall@3": "Recall@3", "ndcg@10": "NDCG@10", "bad_top1": "bad top-1"}
+GENERAL_NAMES = ("recall@3", "ndcg@10")
+"""Shown of the general set: what counts as a bad first result is about the run's own items."""
 
 
 def _figure(value: float | None) -> str:
@@ -76,6 +78,20 @@ def _negated(interval: dict[str, float]) -> dict[str, float]:
     return interval | {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
 
 
+def general_line(summary: dict[str, Any]) -> str | None:
+    """What the kept model does to the general set, if there is one: no change, or forgetting."""
+    base = summary.get("general_baseline")
+    if not base:
+        return None
+    best = next((row for row in summary["rounds"] if row["round"] == summary["best_round"]), None)
+    off_the_shelf = " · ".join(f"{NAMES[name]} {_figure(base.get(name))}" for name in GENERAL_NAMES)
+    if best is None or "against_baseline" not in best.get("general", {}):
+        return f"general set, off the shelf: {off_the_shelf}"
+    changes = " · ".join(f"{NAMES[name]} {_change(best['general']['against_baseline'][name])}" for name in GENERAL_NAMES
+                         if name in best["general"]["against_baseline"])
+    return f"general set, round {best['round']} against round -1 ({off_the_shelf}): {changes}"
+
+
 def last_look_lines(summary: dict[str, Any]) -> list[str]:
     """The last look at the test split, if there was one."""
     found = summary.get("test") or {}
@@ -88,7 +104,7 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(rounds_table(summary))
     for line in uplifts(summary):
         console.print(line, highlight=False)
-    for line in filter(None, [mined_against_random(summary), *last_look_lines(summary)]):
+    for line in filter(None, [mined_against_random(summary), general_line(summary), *last_look_lines(summary)]):
         console.print(line, highlight=False)
     if summary.get("reason"):
         console.print(f"why it ended: {summary['reason']}", highlight=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,11 @@ from typing import Any
 from cluster.commits import Commit, Outcome, digest
 from cluster.errors import ConfigError, DataError
 from cluster.resources import embed_pool, search_pool, train_pool
-from cluster.storage import Store, is_s3
+from cluster.storage import StorageSettings, Store, is_s3
 from cluster.tables import Part
-from jobs.config import Config, DataSettings
+from jobs.config import Config
 from jobs.context import Context
+from jobs.data_settings import SOURCES, DatasetSettings
 from jobs.ingest.data import Sources, ingest_tables
 from jobs.ingest.models import ON_VECTORS, make_base, tokenise_parts
 from jobs.ingest.sources import fingerprint
@@ -21,6 +25,9 @@ from jobs.stage_1_embed import start_sequence
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
 from mining.search.shards import plan_shards
+
+BESIDE = ("model", "general")
+"""Fingerprints that the run's own tables do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Ingested:
         return self.tables.parts("labels")
 
 
-def sources(data: DataSettings) -> Sources:
+def sources(data: DatasetSettings) -> Sources:
     """Table -> (address, the split its file stands for)."""
     if data.folder is None:
         assert data.corpus is not None
@@ -63,20 +70,43 @@ def sources(data: DataSettings) -> Sources:
 
 
 def fingerprints(config: Config) -> dict[str, Any]:
-    """Source file -> what tells its content apart, for every file of the data.
+    """Source file -> what tells its content apart, for every file of the data; those of a general set under "general".
 
     Raises:
         DataError: a file is missing.
     """
+    found = _fingerprints(config.data, config.storage)
+    general = config.evaluation.general
+    return found if general is None else found | {"general": _fingerprints(general, config.storage)}
+
+
+def _fingerprints(data: DatasetSettings, storage: StorageSettings) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for table, places in sources(config.data).items():
-        for url, split in places:
-            try:
-                found[f"{table}:{split or 'all'}"] = fingerprint(url, config.storage)
-            except DataError:
-                if config.data.folder is None or split in (None, "train"):  # BEIR: dev and test may be missing
-                    raise
+    with _naming(data):
+        for table, places in sources(data).items():
+            for url, split in places:
+                try:
+                    found[f"{table}:{split or 'all'}"] = fingerprint(url, storage)
+                except DataError:
+                    if split is None or split in data.needed_splits:  # of a BEIR folder, other splits may be missing
+                        raise
+        if not any(name.startswith("labels:") for name in found):
+            raise DataError(f"{data.section}.folder: expected train.tsv, dev.tsv or test.tsv in {data.folder}/qrels, found none "
+                            f"of them; check the address")
     return found
+
+
+@contextmanager
+def _naming(data: DatasetSettings) -> Iterator[None]:
+    """Raises what is raised inside, for a general set with its own section where the run's is named."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        if data.section == "data":
+            raise
+        text = str(error).replace("[data]", f"[{data.section}]")
+        text = re.sub(r"\bdata\.(columns|item_text|query_text)\b", rf"{data.section}.\1", text)
+        raise type(error)(f"the general set: {text}") from error
 
 
 def model_fingerprint(config: Config) -> str | None:
@@ -96,13 +126,7 @@ def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
     """Run the three parts of stage 0: tables, base model, tokens."""
     config = context.config
     _check_pools(context)
-    tables = context.stage(
-        "ingest", "ingest", folder="tables",
-        inputs={"data": {name: value for name, value in prints.items() if name != "model"},
-                "settings": config.data.model_dump(exclude={"corpus", "queries", "qrels", "folder"}),
-                "part_rows": config.cluster.part_rows} | ({"histories": True} if config.encoder.kind == "sequence" else {}),
-        work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder),
-    )
+    tables = make_tables(context, config.data, {name: value for name, value in prints.items() if name not in BESIDE})
     _check_schema(context, tables)
     _check_counts(context, tables)
     dimension = tables.figures["dimension"]
@@ -112,21 +136,39 @@ def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
     )
     if config.encoder.kind == "vectors" or (config.encoder.kind in ON_VECTORS and config.encoder.model is None):
         return _with_histories(context, Ingested(tables, base, None, dimension))
-    tokens = context.stage(
-        "tokens", "tokens", folder="tokens", inputs={"tables": tables.key, "base": base.figures["digest"],
-                                                     "encoder": config.encoder.model_dump(include={
-                                                         "kind", "query_prompt", "item_prompt"})},
-        work=lambda folder: tokenise(context, config, folder, tables, base),
-    )
-    return _with_histories(context, Ingested(tables, base, tokens, dimension))
+    return _with_histories(context, Ingested(tables, base, make_tokens(context, tables, base), dimension))
 
 
 def _with_histories(context: Context, ingested: Ingested) -> Ingested:
     return start_sequence(context, ingested) if context.config.encoder.kind == "sequence" else ingested
 
 
-def _ingest_tables(config: Config, store: Store, folder: str) -> Outcome:
-    return ingest_tables(config, sources(config.data), store, folder)
+def make_tables(context: Context, data: DatasetSettings, prints: dict[str, Any], *, prefix: str = "") -> Commit:
+    """The tables of a data set.
+
+    Args:
+        prints: fingerprints of its files. prefix: of the stage's name.
+    """
+    config = context.config
+    inputs = {"data": prints, "settings": data.model_dump(exclude=set(SOURCES)), "part_rows": config.cluster.part_rows}
+    if config.encoder.kind == "sequence":
+        inputs["histories"] = True
+    return context.stage("ingest", f"{prefix}ingest", folder="tables", inputs=inputs,
+                         work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder, data))
+
+
+def make_tokens(context: Context, tables: Commit, base: Commit, *, prefix: str = "") -> Commit:
+    """The tokens of a data set, as the base model reads them."""
+    encoder = context.config.encoder.model_dump(include={"kind", "query_prompt", "item_prompt"})
+    return context.stage("tokens", f"{prefix}tokens", folder="tokens",
+                         inputs={"tables": tables.key, "base": base.figures["digest"], "encoder": encoder},
+                         work=lambda folder: tokenise(context, context.config, folder, tables, base))
+
+
+def _ingest_tables(config: Config, store: Store, folder: str, data: DatasetSettings | None = None) -> Outcome:
+    wanted = data or config.data
+    with _naming(wanted):
+        return ingest_tables(config, wanted, sources(wanted), store, folder)
 
 
 def in_worker(function: Any, context: Context, *arguments: Any) -> Outcome:

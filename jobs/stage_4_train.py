@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError, ConfigError
 from cluster.resources import train_pool
+from eval.verdict import decide_epochs
 from jobs.context import Context
 from jobs.guide import guide_vectors
 from jobs.stage_0_ingest import Ingested
@@ -46,7 +47,7 @@ def train_round(context: Context, ingested: Ingested, model: Model, *, name: str
             cycles=cycles, steps=steps, seed=config.rounds.seed, round=number, threads=pool.cpus,
             budget_tokens=config.cluster.micro_batch_tokens, mailbox=context.progress.mailbox, deepspeed=own,
             guide_items=guide.parts("corpus") if guide else [], guide_queries=guide.parts("queries") if guide else [],
-            name=f"{config.name} {name}",
+            name=f"{config.name} {name}", stopping=decide_epochs,
         )
         result = train(task, pool, retries=config.cluster.retries)
         for note in result["notes"]:

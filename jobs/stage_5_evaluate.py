@@ -192,8 +192,7 @@ def compare_metrics(per_query: Mapping[str, F64], other: Mapping[str, F64], sett
     compared = compare({name: per_query[name] for name in names}, other, alone=[settings.primary],
                        resamples=settings.resamples, confidence=settings.confidence)
     result: dict[str, Any] = {name: comparison.as_json() for name, comparison in compared.items()}
-    primary = compared[settings.primary]
-    result["verdict"] = verdict(primary.interval) if primary.significant else "flat"
+    result["verdict"] = verdict(compared[settings.primary])
     return result
 
 

@@ -13,7 +13,7 @@ from cluster.errors import ArtifactError, ConfigError
 from cluster.lease import PATH, Owner, is_gone
 from cluster.storage import Store
 from jobs.show import seconds_table, show_summary
-from jobs.summary import arm_row, round_row
+from jobs.summary import arm_row, general_figures, round_row
 
 
 def read_status(store: Store) -> dict[str, Any]:
@@ -66,7 +66,8 @@ def _so_far(status: dict[str, Any]) -> dict[str, Any]:
             rounds.append(round_row(evaluation, trained, mined, commits))
     baseline = by_name.get("baseline-evaluate")
     return {"name": status["output"].rsplit("/", 1)[-1], "output": status["output"], "model": None, "best_round": None,
-            "baseline": baseline.figures["metrics"] if baseline else None, "rounds": rounds, "random_arm": arm}
+            "baseline": baseline.figures["metrics"] if baseline else None,
+            "general_baseline": general_figures(baseline, commits) if baseline else None, "rounds": rounds, "random_arm": arm}
 
 
 def show_status(console: Console, status: dict[str, Any]) -> None:

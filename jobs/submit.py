@@ -27,6 +27,7 @@ from cluster.session import QUIET
 from cluster.storage import is_s3
 from jobs.config import Config, load_config
 from jobs.config_toml import to_toml
+from jobs.data_settings import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cluster", "eval", "jobs", "mining", "training")
@@ -93,7 +94,7 @@ def is_loopback(address: str) -> bool:
 
 def refuse_local_paths(config: Config, why: str) -> None:
     """Raises ConfigError: `config` names local paths, which no node of a remote cluster could read."""
-    places = {f"data.{name}": getattr(config.data, name) for name in ("corpus", "queries", "qrels", "folder")}
+    places = {f"{data.section}.{name}": getattr(data, name) for data in config.datasets for name in SOURCES}
     places["output"] = config.output
     models = {"encoder.model": config.encoder.model, "mining.teacher.model": getattr(config.mining.teacher, "model", None),
               "training.guide.model": getattr(config.training.guide, "model", None)}

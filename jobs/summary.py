@@ -9,6 +9,8 @@ from cluster.commits import Commit
 
 MEASURED = ("embed", "search", "train")
 """Stages that say how much of their time was their own work; the rest of it is overhead."""
+GENERAL = "general-"
+"""How the names of the stages begin that read the general set."""
 
 
 def round_row(evaluation: Commit, trained: Commit | None, mined: Commit | None, commits: Sequence[Commit]) -> dict[str, Any]:
@@ -21,7 +23,28 @@ def round_row(evaluation: Commit, trained: Commit | None, mined: Commit | None, 
         "verdict": figures["against_best"]["verdict"], "against_baseline": figures["against_baseline"],
         "against_previous": figures.get("against_previous"),  # evaluations of earlier versions have none
         "seconds": seconds(evaluation.name.removesuffix("-evaluate"), commits),
-    }
+    } | ({"general": general} if (general := general_figures(evaluation, commits)) else {})
+
+
+def general_figures(evaluation: Commit, commits: Sequence[Commit]) -> dict[str, Any] | None:
+    """What the model of `evaluation` makes of the general set: metrics, and "against_baseline" for a trained one.
+
+    None: it is not measured there, or what was is another model under the same name.
+    """
+    measured = next((commit for commit in commits if commit.name == f"{GENERAL}{evaluation.name}"), None)
+    if measured is None or _model(measured, commits) != _model(evaluation, commits):
+        return None
+    metrics: dict[str, Any] = measured.figures["metrics"]
+    against = measured.figures.get("against_baseline")
+    return metrics | ({"against_baseline": against} if against else {})
+
+
+def _model(evaluation: Commit, commits: Sequence[Commit]) -> str | None:
+    """Digest of the model whose hits were measured; None: its vectors are not among the commits."""
+    by_key = {commit.key: commit for commit in commits}
+    hits = by_key.get(evaluation.inputs["hits"])
+    vectors = by_key.get(hits.inputs["vectors"]) if hits is not None else None
+    return vectors.inputs["model"] if vectors is not None else None
 
 
 def arm_row(evaluation: Commit, trained: Commit | None, commits: Sequence[Commit]) -> dict[str, Any]:

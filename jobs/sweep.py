@@ -13,6 +13,7 @@ from cluster.commits import Commit, digest
 from cluster.errors import ArtifactError, ConfigError
 from cluster.progress import Progress
 from cluster.resources import PoolSize, train_pool
+from eval.verdict import decide_epochs
 from jobs.config import Config
 from jobs.context import Context, Only
 from jobs.driver import run_stage
@@ -97,7 +98,7 @@ def make_job(context: Context, ingested: Ingested, settings: list[TrainingSettin
         epochs=config.sweep.epochs, seed=config.rounds.seed, round=1, threads=pool.cpus,
         budget_tokens=config.cluster.micro_batch_tokens, mailbox=context.progress.mailbox, deepspeed=own,
         guide_items=guide.parts("corpus") if guide else [], guide_queries=guide.parts("queries") if guide else [],
-        name=f"{config.name} sweep",
+        name=f"{config.name} sweep", stopping=decide_epochs,
     )
     # all that a trial depends on beside its settings: an earlier sweep's trials on the same are found again
     inputs = {"model": model.digest, "features": source, "negatives": mined.key, "near_misses": hits.inputs["vectors"],

@@ -11,6 +11,7 @@ import numpy as np
 from cluster.commits import digest
 from cluster.errors import TrainingDiverged
 from eval.significance import Interval, paired_bootstrap
+from eval.verdict import verdict
 from jobs.config import Config
 from jobs.config_toml import to_toml
 from jobs.derived_config import with_settings
@@ -129,7 +130,7 @@ def choose(trials: Sequence[Trial], records: Sequence[Record], *, resamples: int
     interval = paired_bootstrap(np.array(ours), np.array(theirs), resamples=resamples, confidence=confidence)
     told = (f"{100 * interval.mean:+.2f} points of recall, {confidence:.0%} interval [{100 * interval.low:+.2f}, "
             f"{100 * interval.high:+.2f}] over {interval.queries:,} dev queries")
-    if interval.low > 0:
+    if verdict(interval) == "improved":
         return Choice(best, f"{trials[best].describe()} leads the configuration as it is by {told}", interval)
     return Choice(0, f"the best trial ({trials[best].describe()}) cannot be told from the configuration as it is, which is "
                      f"kept: {told}", interval)

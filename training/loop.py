@@ -25,7 +25,7 @@ from training.checkpoint import Checkpointer, TrainingState, why_not
 from training.engine import Place, full_state, set_learning_rate, start_engine
 from training.feed import Feed
 from training.objective import Objective
-from training.schedule import learning_rate, should_stop
+from training.schedule import learning_rate
 from training.start import find_budget, start_encoder
 from training.step import NotFiniteError, train_step
 from training.task import TrainTask, load_tables
@@ -130,12 +130,7 @@ class Trainer:
         """
         self._started = time.monotonic()
         try:
-            while self.progress.epoch < self.task.epochs and self.progress.step < self.total_steps:
-                # without dev queries there is no recall that could stop rising; and a cycle that ends low is no reason to
-                # leave out the next one, which starts with a high learning rate again
-                if self.check is not None and self.task.cycles == 1 and should_stop(
-                        self.progress.validation, self.settings.patience):
-                    break
+            while self.progress.epoch < self.task.epochs and self.progress.step < self.total_steps and not self._stops():
                 self._epoch()
                 self._after_epoch()
                 on_epoch({"epoch": float(self.progress.epoch), "recall": self.progress.validation[-1]})
@@ -150,6 +145,17 @@ class Trainer:
             self.feed.close()
             self.trackers.close(failed=sys.exc_info()[0] is not None)
         return self._result()
+
+    def _stops(self) -> bool:
+        """Whether the policy that was handed over ends the round after the epochs so far; then the result says why."""
+        # without dev queries there is no recall that could stop rising; and a cycle that ends low is no reason to leave out
+        # the next one, which starts with a high learning rate again
+        if self.task.stopping is None or self.check is None or self.task.cycles > 1:
+            return False
+        ruling = self.task.stopping(self.progress.validation, patience=self.settings.patience)
+        if ruling.stops:
+            self._note(ruling.reason)
+        return ruling.stops
 
     def _epoch(self) -> None:
         accumulation = self.settings.accumulation

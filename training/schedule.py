@@ -1,10 +1,6 @@
-"""Decisions over time: the learning rate of a step, and when training has stopped getting better.
-
-Pure functions of their arguments, so a resumed run makes the same decisions.
-"""
+"""The learning rate of a step: a pure function of its arguments, so a resumed run has the same one."""
 
 import math
-from collections.abc import Sequence
 
 
 def learning_rate(step: int, *, total_steps: int, warmup_fraction: float, peak: float, cycles: int = 1) -> float:
@@ -34,26 +30,3 @@ def learning_rate(step: int, *, total_steps: int, warmup_fraction: float, peak: 
     if place < warmup:
         return peak * place / warmup
     return peak * 0.5 * (1.0 + math.cos(math.pi * (place - warmup) / (length + 1 - warmup)))
-
-
-def should_stop(history: Sequence[float], patience: int) -> bool:
-    """Say whether the last `patience` evaluations all failed to beat the best one before them.
-
-    Args:
-        history: one figure per evaluation, oldest first, higher is better.  An equal figure is no improvement, nor
-            is NaN.
-        patience: evaluations to wait for an improvement, >= 1.
-
-    Returns:
-        True to stop; False for an empty history.
-
-    Raises:
-        ValueError: `patience` is below 1.
-    """
-    if patience < 1:
-        raise ValueError(f"patience must be >= 1 evaluation, found {patience}; to never stop early, do not ask")
-    best, since_best = -math.inf, 0
-    for figure in history:
-        # A NaN compares False and so counts as no improvement.
-        best, since_best = (figure, 0) if figure > best else (best, since_best + 1)
-    return since_best >= patience

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,25 @@ from training.batches import Examples
 from training.features import load_features
 from training.settings import Kind, TrainingSettings
 from training.tables import Guide, Tables
+
+
+class Ruling(Protocol):
+    """What a stopping policy says."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether training ends."""
+
+    @property
+    def reason(self) -> str:
+        """Why, for a person."""
+
+
+class Stopping(Protocol):
+    """A policy that ends a round early: a pure function of the validation recalls so far, that pickles to every rank."""
+
+    def __call__(self, recalls: Sequence[float], /, *, patience: int) -> Ruling:
+        """Judge the recalls after each epoch, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,8 @@ class TrainTask:
     guide_queries: list[Part] = field(default_factory=list)
     deepspeed: dict[str, Any] | None = None
     """A DeepSpeed configuration of the user's own."""
+    stopping: Stopping | None = None
+    """When no further epoch is worth it, given training.patience; None: every epoch is trained."""
     name: str = ""
     """What trackers call the run."""
     mailbox: Any = None

@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 
 from cluster.commits import Outcome
 from cluster.errors import ConfigError, DataError
-from cluster.storage import Store
+from cluster.storage import StorageSettings, Store
 from cluster.tables import Part, read_part, write_part
-from jobs.config import Config, DataSettings
+from jobs.config import Config
+from jobs.data_settings import DatasetSettings, DataSettings
 from jobs.ingest.histories import history_rows, refuse_repeats
-from jobs.ingest.labels import SPLITS, LabelRows, assign_splits, leave_out_queries, read_labels, split_column, write_labels
+from jobs.ingest.labels import LabelRows, assign_splits, leave_out_queries, read_labels, split_column, write_labels
 from jobs.ingest.sources import Chunk, read_chunks
 from jobs.ingest.tables import Written, stable_code, write_texts
 from jobs.ingest.templates import Template
@@ -25,16 +26,20 @@ Sources = dict[str, list[tuple[str, str | None]]]
 """Table -> (address, the split its file stands for)."""
 
 
-def ingest_tables(config: Config, sources: Sources, store: Store, folder: str) -> Outcome:
-    """Check the data and write it below `folder`: corpus, queries (each with its split) and labels.
+def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store: Store, folder: str) -> Outcome:
+    """Check a data set and write it below `folder`: corpus, queries (each with its split) and labels.
+
+    Args:
+        data: the run's own, or a general set, whose labelled queries all belong to the split "general".
+        sources: its addresses.
 
     Raises:
         DataError: what is wrong with the data; names file, row or id, and the count.
         ConfigError: a template or data.columns names a column that the data has not.
     """
-    data, part_rows = config.data, config.cluster.part_rows
+    part_rows = config.cluster.part_rows
     histories = config.encoder.kind == "sequence"  # what a query is, instead of its text
-    reader = _Reader(config, sources)
+    reader = _Reader(data, config.storage, sources)
     corpus = write_texts(reader.chunks("corpus"), store, f"{folder}/corpus", what="items", columns=data.columns,
                          template=Template(data.item_text, "data.item_text"), part_rows=part_rows, extra=_group_codes,
                          source=reader.places("corpus"))
@@ -55,17 +60,15 @@ def ingest_tables(config: Config, sources: Sources, store: Store, folder: str) -
     reader.refuse_unknown_columns()
     if histories and not config.encoder.repeats:
         refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
-    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
-    notes |= _check_positives(assigned, labels, queries, data)
-    notes |= leave_out_queries(assigned, queries.ids, data.train_fraction)
+    assigned, notes = _assign(data, splits, labels, queries)
     query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned)
     label_parts, repeated = write_labels(labels, store, f"{folder}/labels")
     relevant = Counter(assigned[row] for row in set(labels.relevant.tolist()))
     return Outcome(
         tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
         figures={"items": len(corpus.ids), "queries": len(queries.ids), "labels": len(labels.scores),
-                 "repeated_labels": repeated, "splits": {split: assigned.count(split) for split in (*SPLITS, "none")},
-                 "with_positive": {split: relevant[split] for split in SPLITS}, "dimension": corpus.dimension,
+                 "repeated_labels": repeated, "splits": {split: assigned.count(split) for split in (*data.splits, "none")},
+                 "with_positive": {split: relevant[split] for split in data.splits}, "dimension": corpus.dimension,
                  "judged_irrelevant": int((labels.scores == 0).sum()), **notes},
     )
 
@@ -73,8 +76,8 @@ def ingest_tables(config: Config, sources: Sources, store: Store, folder: str) -
 class _Reader:
     """The data's chunks, and which columns they have."""
 
-    def __init__(self, config: Config, sources: Sources) -> None:
-        self._config, self._sources = config, sources
+    def __init__(self, data: DatasetSettings, storage: StorageSettings, sources: Sources) -> None:
+        self._data, self._storage, self._sources = data, storage, sources
         self._seen: set[str] = set()
 
     def places(self, table: str) -> str:
@@ -83,24 +86,24 @@ class _Reader:
 
     def chunks(self, table: str) -> Iterator[Chunk]:
         for url, _ in self._sources[table]:
-            for chunk in read_chunks(url, self._config.storage):
+            for chunk in read_chunks(url, self._storage):
                 self._seen.update(chunk.table.column_names)
                 yield chunk
 
     def labels(self) -> Iterator[tuple[Chunk, str | None]]:
         for url, split in self._sources["labels"]:
             try:
-                for chunk in read_chunks(url, self._config.storage):
+                for chunk in read_chunks(url, self._storage):
                     self._seen.update(chunk.table.column_names)
                     yield chunk, split
             except DataError:
-                if split in (None, "train"):
+                if split is None or split in self._data.needed_splits:
                     raise
-                if Store(url.rpartition("/")[0], self._config.storage).exists(url.rpartition("/")[2]):
+                if Store(url.rpartition("/")[0], self._storage).exists(url.rpartition("/")[2]):
                     raise
 
     def refuse_unknown_columns(self) -> None:
-        for ours, theirs in self._config.data.columns.items():
+        for ours, theirs in self._data.columns.items():
             if theirs not in self._seen:
                 close = difflib.get_close_matches(theirs, self._seen, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"they have {', '.join(sorted(self._seen))}"
@@ -137,6 +140,25 @@ def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
                         f"{ids[where].as_py()!r}, which is not in the corpus; {int(unknown.sum())} row(s) of this chunk do "
                         f"so. Correct `item_id`, or add the items")
     return pc.fill_null(rows, -1).cast(pa.int64()).combine_chunks()
+
+
+def _assign(data: DatasetSettings, splits: list[str | None], labels: LabelRows,
+            queries: Written) -> tuple[list[str], dict[str, int]]:
+    """The split of every query, and notes: counts of what was decided here."""
+    if not isinstance(data, DataSettings):
+        return _all_labelled(labels, len(splits)), {}
+    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
+    notes |= _check_positives(assigned, labels, queries, data)
+    return assigned, notes | leave_out_queries(assigned, queries.ids, data.train_fraction)
+
+
+def _all_labelled(labels: LabelRows, count: int) -> list[str]:
+    """Every query with a label is measured, whatever its split."""
+    if not len(labels.relevant):
+        raise DataError(f"none of the {len(labels.scores)} labels says that an item is relevant (a score > 0), so there is "
+                        f"nothing to measure; check the scores in the labels")
+    labelled = set(labels.query_rows.tolist())
+    return ["general" if row in labelled else "none" for row in range(count)]
 
 
 def _check_positives(splits: list[str], labels: LabelRows, queries: Written, data: DataSettings) -> dict[str, int]:

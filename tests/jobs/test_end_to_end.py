@@ -162,11 +162,9 @@ def test_an_adapter_on_given_vectors_starts_from_the_first_mined_round_with_an_a
     tmp_path: Path, ray_address: dict[str, str],
 ) -> None:
     tables = write_catalogue(tmp_path)
-    rng = np.random.default_rng(0)
-    for name in ("corpus", "queries"):
-        vectors = rng.normal(size=(tables[name].num_rows, 32)).astype(np.float32)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 32)
-        pq.write_table(tables[name].append_column("vector", column), tmp_path / f"{name}.parquet")
+    (tmp_path / "general").mkdir()
+    for folder, found in ((tmp_path, tables), (tmp_path / "general", write_catalogue(tmp_path / "general", 120, 60))):
+        add_vectors(folder, found)
     config = tmp_path / "adapter.toml"
     config.write_text(f"""
 name = "adapter"
@@ -182,6 +180,12 @@ hidden = 64
 warmup_epochs = 0
 mined = 1
 compare_random = true
+[evaluation]
+events = true
+[evaluation.general]
+corpus = "general/corpus.parquet"
+queries = "general/queries.parquet"
+qrels = "general/qrels.parquet"
 [cluster]
 cpus = 2
 """)
@@ -198,7 +202,9 @@ cpus = 2
     assert summary["test"].keys() == {"baseline", "best", "random_arm"}
     assert summary["test"]["baseline"]["metrics"] != summary["baseline"]
     embedded = list((tmp_path / "adapter/commits").glob("embed-*.json"))
-    assert len(embedded) == 3, "the given vectors, the trained adapter's and its arm's, nothing twice"
+    assert len(embedded) == 5, "the given vectors, the adapter's, its arm's; the general set's but the arm's; none twice"
+    _general_set_is_watched(tmp_path / "adapter", summary)
+    _events_tell_what_was_measured(Store(str(tmp_path / "adapter")), summary)
     _figures_are_told_and_change_without_training(tmp_path, config, ray_address)
 
 
@@ -221,3 +227,40 @@ def _figures_are_told_and_change_without_training(folder: Path, config: Path, ra
     sliced = json.loads((folder / "adapter/rounds/01/evaluation.json").read_text())["slices"]
     assert sliced.keys() == {"kind"}
     assert again == {"baseline-evaluate", "round-01-evaluate", "round-01-random-evaluate", "finish"}, "nothing else is made anew"
+
+
+def add_vectors(folder: Path, tables: dict[str, pa.Table]) -> None:
+    """Random base vectors for the items and queries of a folder."""
+    rng = np.random.default_rng(0)
+    for name in ("corpus", "queries"):
+        vectors = rng.normal(size=(tables[name].num_rows, 32)).astype(np.float32)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 32)
+        pq.write_table(tables[name].append_column("vector", column), folder / f"{name}.parquet")
+
+
+def _general_set_is_watched(root: Path, summary: dict[str, Any]) -> None:
+    ledger = Ledger(Store(str(root)))
+    tables, measured = ledger.find("general-ingest"), ledger.find("general-round-01-evaluate")
+    assert tables is not None
+    assert measured is not None
+    assert tables.figures["splits"] == {"general": 60, "none": 0}, "all labelled queries, whatever their split"
+    assert (measured.figures["queries"], measured.figures["split"], measured.figures["round"]) == (60, "general", 1)
+    general = summary["rounds"][0]["general"]
+    assert general["recall@3"] == measured.figures["metrics"]["recall@3"]
+    assert general["against_baseline"]["recall@3"]["mean"] == pytest.approx(
+        general["recall@3"] - summary["general_baseline"]["recall@3"])
+    assert "general" not in summary["random_arm"]
+
+
+def _events_tell_what_was_measured(store: Store, summary: dict[str, Any]) -> None:
+    files = store.read_json("events/index.json")["files"]
+    events = [json.loads(line) for path in files for line in store.read_bytes(path).decode().split("\n")[:-1]]
+    stages = [event["stage"] for event in events]
+    assert set(stages) == {"baseline", "round-01", "round-01-random", "test-baseline", "test-best", "test-random_arm"}
+    of_round = [event for event in events if event["stage"] == "round-01"]
+    commit = Ledger(store).find("round-01-evaluate")
+    assert commit is not None
+    per_query = read_parts(store, commit.parts("per_query"), ["hit@5"])["hit@5"].to_pylist()
+    assert [float(event["hits"]["hit@5"]) for event in of_round] == per_query
+    assert all(len(event["top"]) == 10 and event["top"][0]["title"] and event["query"] for event in of_round)
+    assert np.mean([event["top"][0]["relevant"] for event in of_round]) == pytest.approx(summary["rounds"][0]["metrics"]["hit@1"])

@@ -27,6 +27,7 @@ from cluster.errors import HardmineError
 from cluster.folders import fetch_folder, upload_folder
 from cluster.storage import StorageSettings, Store
 from cluster.tables import Part, part_name, vectors_to_column, write_part
+from eval.verdict import decide_epochs
 from training.encoders.adapter import new_adapter_folder
 from training.encoders.load import load_encoder
 from training.encoders.prepare import Tokenizer, build_base
@@ -145,7 +146,8 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
             store=store, folder="", kind=kind, model=upload_folder(local, store, f"models/{name}"),  # type: ignore[arg-type]
             model_prefix=f"models/{name}", item_features=features[source][0], query_features=features[source][1],
             settings=TrainingSettings(epochs=2, hard_negatives=3, random_fraction=0.67, zero_stage=2, validation_k=3,
-                                      learning_rate=5e-4, validation_items=60), epochs=2, budget_tokens=48, **shared,
+                                      learning_rate=5e-4, validation_items=60), epochs=2, budget_tokens=48,
+            stopping=decide_epochs, **shared,
         )
     return tasks
 
@@ -295,7 +297,9 @@ def one_rank(runs: Runs) -> None:
                                                       "item_row": np.full(NUM_TRAIN + NUM_DEV, -1),
                                                       "split": ["train"] * (NUM_TRAIN + NUM_DEV)}))
     runs.train("no-dev", runs.task("no-dev", "adapter", queries=no_dev, epochs=4, patience=1))
-    runs.train("patience", runs.task("patience", "adapter", epochs=9, patience=1, learning_rate=1e-9))
+    patience = runs.task("patience", "adapter", epochs=9, patience=1, learning_rate=1e-9)
+    runs.train("patience", patience)
+    runs.train("no-policy", replace(patience, folder="runs/no-policy", epochs=3, stopping=None))
 
 
 def main(rank: int, world: int, folder: Path) -> None:

@@ -253,6 +253,9 @@ def test_without_dev_queries_training_runs_to_its_end_and_keeps_the_last_model(o
 def test_patience_stops_a_round_that_gets_no_better(one: Report) -> None:
     assert one["patience"]["result"]["epochs"] == 2
     assert one["patience"]["result"]["best"]["epoch"] == 2, "of equal ones the later"
+    assert one["patience"]["result"]["notes"][-1] == (
+        "No improvement in 1 epoch in a row (patience 1); the best epoch is kept.")
+    assert one["no-policy"]["result"]["epochs"] == 3, "patience counts only where a policy was handed over"
 
 
 def test_nothing_is_compiled_left_in_shared_memory_or_said(launched: dict[str, Any]) -> None:

@@ -1,12 +1,11 @@
-"""Learning rate and early stopping."""
+"""The learning rate of a step."""
 
-import math
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from training.schedule import learning_rate, should_stop
+from training.schedule import learning_rate
 
 
 def rates(total_steps: int, warmup_fraction: float, cycles: int = 1) -> list[float]:
@@ -43,27 +42,3 @@ def test_impossible_schedules_are_refused(bad: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"step": 0, "total_steps": 100, "warmup_fraction": 0.1, "cycles": 1} | bad
     with pytest.raises(ValueError, match="expected step >= 0"):
         learning_rate(settings.pop("step"), peak=1.0, **settings)
-
-
-@pytest.mark.parametrize(
-    ("history", "want"),
-    [
-        ([], False),
-        ([0.5], False),
-        ([0.5, 0.4], False),
-        ([0.5, 0.4, 0.3], True),
-        ([0.5, 0.5, 0.5], True),  # equal is no improvement
-        ([0.5, 0.4, 0.6], False),
-        ([0.5, 0.4, 0.6, 0.5, 0.55], True),
-        ([0.1, 0.2, 0.3, 0.4], False),
-        ([0.5, math.nan, math.nan], True),
-        ([math.nan, 0.5, 0.4], False),
-    ],
-)
-def test_should_stop_after_two_evaluations_without_a_new_best(history: list[float], want: bool) -> None:
-    assert should_stop(history, patience=2) is want
-
-
-def test_patience_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="patience must be >= 1"):
-        should_stop([0.5], patience=0)
