@@ -7,6 +7,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from eval.diagnosis import curves
 from eval.diagnosis.case import Case
 from eval.diagnosis.evidence import Training
@@ -39,7 +41,8 @@ def loss_gone_or_going(case: Case, training: Training) -> Check | None:
     guess, loss = guessing(case), case.late("loss")
     return first_that_holds([
         at_least("loss fell by", curves.fall(training, "loss", case.limits), case.limits.easy_fall,
-                 f"{training.name}, second quarter against the last", "share of the training loss that went over the second half"),
+                 f"{training.name}, second quarter against the last",
+                 "share of the training loss that went over the second half"),
         at_most("loss", loss / guess if guess > 0 else math.nan, case.limits.easy_floor, case.late_where(),
                 "training loss as a share of what guessing costs, ln(1 + negatives)"),
     ])
@@ -55,7 +58,8 @@ def recall_stands_still(case: Case) -> Check | None:
     rival = case.against_mined()
     if case.arm.name == "random" and rival is not None:
         where, interval = rival
-        ways.append(at_most("high end of the difference", interval.high, BELOW_0, where, _described(case, interval, "its high end")))
+        ways.append(at_most("high end of the difference", interval.high, BELOW_0, where,
+                            _described(case, interval, "its high end")))
     values_V = curves.validations(case.arm)
     ways.append(at_most(
         "late gain", curves.second_half_gain(values_V), case.limits.flat_gain,
@@ -119,7 +123,7 @@ def loss_fall_since(training: Training, step: float) -> float:
     at = len(loss) if steps is None else int((steps <= step).sum())
     size = max(1, min(at, len(loss) - at))
     before, after = loss[at - size:at], loss[-size:]
-    if at >= len(loss) or not len(before) or not before.mean() > 0:
+    if at >= len(loss) or not len(before) or not before.mean() > 0 or not np.isfinite(after).all():
         return math.nan
     return float(1 - after.mean() / before.mean())
 
@@ -135,7 +139,7 @@ def what_mined_ones_carry(case: Case) -> Check | None:
     """Told beside an arm of random negatives: what share of the gradient a handful of mined ones took from its start."""
     arm = case.mined_arm
     if arm is None or case.arm.name != "random":
-        return told("gradient_share_hard", case.late("gradient_share_hard"), case.late_where(), "share of the gradient that mined negatives carry")
+        return case.told("gradient_share_hard", "share of the gradient that mined negatives carry")
     first = arm.trainings[0]
     share = curves.part(first, "gradient_share_hard", 0.0, case.limits.late_share, case.limits)
     count = curves.part(first, "negatives_per_query", 0.0, case.limits.late_share, case.limits)

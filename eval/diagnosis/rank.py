@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 from eval.diagnosis.case import Case
 from eval.diagnosis.evidence import Arm, Evidence
@@ -31,8 +32,8 @@ EXPLAINS: dict[str, frozenset[str]] = {
 
 ORDER = (
     "diverged", "collapse", "temperature_too_soft", "temperature_too_sharp", "negatives_too_hard_or_false", "negatives_too_easy",
-    "overfitting", "capacity_plateau", "metadata_leakage", "synthetic_drift", "forgetting", "popularity_collapse", "narrow_results",
-    "low_hit_rate", "plateau", "loss_spikes", "no_validation", "not_enough_evidence", "healthy",
+    "overfitting", "capacity_plateau", "metadata_leakage", "synthetic_drift", "forgetting", "popularity_collapse",
+    "narrow_results", "low_hit_rate", "plateau", "loss_spikes", "no_validation", "not_enough_evidence", "healthy",
 )
 """Causes before consequences; orders findings of one severity."""
 
@@ -104,9 +105,8 @@ def _missing(case: Case) -> tuple[str, str] | None:
         return (f"{training.name} has {steps} steps with telemetry, and {limits.min_steps} are needed",
                 "train for longer: raise training.epochs, or lower training.batch_size")
     if case.arm.name == "log":
-        if len(training.validation_recall) < 3:
-            return ("the log has fewer than 3 validations", "evaluate on held-out queries several times an epoch")
-        return None
+        return None if len(training.validation_recall) >= 3 else (
+            "the log has fewer than 3 validations", "evaluate on held-out queries several times an epoch")
     if not math.isfinite(case.late("positive_probability")):
         return ("its telemetry has no probability of the positive",
                 "hardmine run " + case.evidence.config_path + " with this version, which logs it")
@@ -138,4 +138,4 @@ def _seen(case: Case) -> tuple[Figure, ...]:
 def _go_on(case: Case) -> str:
     if case.arm.name == "log":
         return "log the probability of the positive and the negatives' weights as well (docs/diagnose.md), or train with hardmine"
-    return "hardmine gate OUTPUT"
+    return shlex.join(["hardmine", "gate", str(case.evidence.settings.get("run", "OUTPUT"))])

@@ -16,8 +16,18 @@ from collections.abc import Callable
 from eval.diagnosis import curves
 from eval.diagnosis.case import Case
 from eval.diagnosis.checks import (
-    contrast_changes_nothing, cosine_gap, guessing, harm_of_mining, loss_fall_since, loss_floor, loss_gone_or_going,
-    recall_stands_still, something_to_learn, suspected, validation_queries, what_mined_ones_carry,
+    contrast_changes_nothing,
+    cosine_gap,
+    guessing,
+    harm_of_mining,
+    loss_fall_since,
+    loss_floor,
+    loss_gone_or_going,
+    recall_stands_still,
+    something_to_learn,
+    suspected,
+    validation_queries,
+    what_mined_ones_carry,
 )
 from eval.diagnosis.experiments import fewer_false_negatives, harder_negatives, more_capacity, run_command, setting
 from eval.diagnosis.findings import Finding, all_hold, at_least, at_most, first_that_holds, told
@@ -86,8 +96,8 @@ def temperature_too_soft(case: Case) -> Finding | None:
     training = case.training
     if training is None or not case.softmax:
         return None
-    tau, count, loss = curves.temperature(training, case.evidence, case.limits), case.late("negatives_per_query"), case.late("loss")
-    where = case.late_where()
+    tau, count = curves.temperature(training, case.evidence, case.limits), case.late("negatives_per_query")
+    loss, where = case.late("loss"), case.late_where()
     figures = all_hold(
         at_least("loss floor", loss_floor(tau, count) / loss if loss > 0 else math.nan, case.limits.soft_floor, where,
                  f"loss that τ = {tau:.3g} leaves to a perfect model, ln(1 + n·exp(-1/τ)), as a share of the loss"),

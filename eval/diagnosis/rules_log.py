@@ -30,13 +30,15 @@ def diverged(case: Case) -> Finding | None:
     start = curves.part(case.training, "loss", 0.0, 0.25, case.limits)
     end = case.late("loss")
     if broken:
-        figures = all_hold(at_least("lines without a number", broken, 1, case.training.name, "lines whose loss is NaN or infinite"))
+        figures = all_hold(at_least("broken lines", broken, 1, case.training.name, "lines whose loss is NaN or infinite"))
     else:
         figures = all_hold(at_least("loss, end over start", end / start if start > 0 else math.nan, case.limits.diverged,
-                                    case.training.name, f"mean loss of the last quarter ({end:.3g}) over that of the first ({start:.3g})"))
+                                    case.training.name,
+                                    f"mean loss of the last quarter ({end:.3g}) over that of the first ({start:.3g})"))
     if figures is None:
         return None
-    return case.finding("diverged", "critical", figures, next="lower the learning rate to a third, and clip gradients at a norm of 1",
+    return case.finding("diverged", "critical", figures,
+                        next="lower the learning rate to a third, and clip gradients at a norm of 1",
                         summary="Training diverged: its loss ends as no number, or above where it began.")
 
 
@@ -56,8 +58,9 @@ def loss_spikes(case: Case) -> Finding | None:
     if figures is None:
         return None
     return case.finding(
-        "loss_spikes", "warning", figures, next="clip gradients at a norm of 1; then look at the batches of these steps, and at τ",
-        summary="The loss jumps: single batches push far more than others, by bad data, too high a rate, or too sharp a temperature.")
+        "loss_spikes", "warning", figures, 
+        next="clip gradients at a norm of 1; then look at the batches of these steps, and at τ",
+        summary="The loss jumps: single batches push far more than others, by bad data, too high a rate, or too sharp a τ.")
 
 
 def falls_from_its_best(case: Case) -> Finding | None:
@@ -90,7 +93,8 @@ def plateau(case: Case) -> Finding | None:
                 f"validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
                 "best held-out figure of the second half minus best of the first"),
         at_most("held-out figure", float(values_V.max()), case.limits.solved, training.name, "there is something left to learn"),
-        told("loss fell by", fall, f"{training.name}, second quarter against the last", "share of the training loss that went meanwhile"),
+        told("loss fell by", fall, f"{training.name}, second quarter against the last",
+             "share of the training loss that went meanwhile"),
     )
     if figures is None:
         return None

@@ -136,7 +136,8 @@ def metadata_leakage(case: Case) -> Finding | None:
     column, row = max(found, key=lambda pair: pair[1]["positives"])
     what = "an item's tags stand in the query's text" if column == "text" else f"query and item share a value of {column!r}"
     figures = all_hold(
-        at_least(f"leakage of {column}", row["positives"], limits.leak_share, "labels", f"share of relevant pairs in which {what}"),
+        at_least(f"leakage of {column}", row["positives"], limits.leak_share, "labels",
+                 f"share of relevant pairs in which {what}"),
         at_least("lift", row["positives"] / max(row["random"], 1e-9), limits.leak_lift, "labels",
                  f"as a multiple of random pairs ({row['random']:.3g})"),
     )
@@ -161,7 +162,8 @@ def low_hit_rate(case: Case) -> Finding | None:
         at_most("hit_rate", last.hit_rate, case.limits.low_hit_rate, last.name, f"candidates left, of {last.candidates:,}"),
         told("dropped", dropped.get(most, 0) / last.candidates, last.name, f"share that the filter {most!r} dropped") if most else
         told("dropped", math.nan, last.name, ""),
-        told("queries_short", last.queries_short / max(1, last.queries), last.name, "queries with fewer negatives than asked for"),
+        told("queries_short", last.queries_short / max(1, last.queries), last.name,
+             "share of the queries with fewer negatives than asked for"),
     )
     if figures is None:
         return None
