@@ -50,11 +50,7 @@ def loss_gone_or_going(case: Case, training: Training) -> Check | None:
 
 def recall_stands_still(case: Case) -> Check | None:
     """No gain that could be told from none: since the arm's start, against the mined arm, or over its second half."""
-    compared = list(case.compared())
-    ways: list[Check | None] = []
-    if compared and not any(interval.low > 0 for _, interval in compared):
-        where, interval = compared[-1]
-        ways.append(at_most("low end of the gain", interval.low, 0.0, where, _described(case, interval, "its low end")))
+    ways: list[Check | None] = [no_round_gained(case)]
     rival = case.against_mined()
     if case.arm.name == "random" and rival is not None:
         where, interval = rival
@@ -66,6 +62,24 @@ def recall_stands_still(case: Case) -> Check | None:
         f"{case.arm.name} arm, validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
         "best validation recall of the second half minus best of the first"))
     return first_that_holds(ways)
+
+
+def no_round_gained(case: Case) -> Check | None:
+    """Not one round is better, beyond doubt, than what it was trained from; None where that was not measured."""
+    compared = list(case.compared())
+    if not compared or any(interval.low > 0 for _, interval in compared):
+        return None
+    where, interval = compared[-1]
+    return at_most("low end of the gain", interval.low, 0.0, where, _described(case, interval, "its low end"))
+
+
+def nothing_changed(case: Case) -> Check | None:
+    """Every round is as good as what it was trained from, and that is known well: each interval is near 0 at both ends."""
+    farthest = [(max(-interval.low, interval.high), where, interval) for where, interval in case.compared()]
+    if no_round_gained(case) is None:
+        return None
+    far, where, interval = max(farthest, key=lambda found: found[0])
+    return at_most("gain at most", far, case.limits.plateau_equal, where, _described(case, interval, "its farther end"))
 
 
 def something_to_learn(case: Case) -> Check | None:
@@ -91,12 +105,12 @@ def harm_of_mining(case: Case) -> Iterator[Check | None]:
 
 
 def contrast_changes_nothing(case: Case) -> Check | None:
-    """The arms are equal: the interval of their difference holds 0 and is narrow. Without a random arm: no round gained."""
+    """The arms are equal: the interval of their difference is near 0 at both ends. Without a random arm mined negatives are
+    the contrast, against the random ones of the warm-up."""
     rival = case.against_mined()
-    intervals = [rival] if rival is not None else list(case.compared())
-    if not intervals or any(interval.low > 0 or interval.high < 0 for _, interval in intervals):
-        return None
-    where, interval = intervals[-1]
+    if rival is None:
+        return nothing_changed(case) if case.arm.name == "mined" else None
+    where, interval = rival
     return at_most("difference at most", max(-interval.low, interval.high), case.limits.plateau_equal, where,
                    _described(case, interval, "its farther end"))
 

@@ -13,8 +13,9 @@ import numpy as np
 from eval.diagnosis.evidence import F64, Arm, Evidence, Training
 from eval.diagnosis.thresholds import DiagnosisSettings
 
-SAME_QUERIES = 0.8
-"""Correlation of two models' recall over the same queries, assumed where only means are known."""
+SAME_QUERIES = 0.65
+"""Correlation of two models' recall over the same queries where only means are known: 0.62 to 0.70 between the rounds and arms
+of the demo."""
 
 
 def late(training: Training, column: str, limits: DiagnosisSettings) -> float:

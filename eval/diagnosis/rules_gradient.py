@@ -23,6 +23,8 @@ from eval.diagnosis.checks import (
     loss_fall_since,
     loss_floor,
     loss_gone_or_going,
+    no_round_gained,
+    nothing_changed,
     recall_stands_still,
     something_to_learn,
     suspected,
@@ -121,32 +123,37 @@ def temperature_too_sharp(case: Case) -> Finding | None:
     if training is None or not case.softmax:
         return None
     limits, where = case.limits, case.late_where()
-    tau = curves.temperature(training, case.evidence, limits)
+    tau, hardest, still = curves.temperature(training, case.evidence, limits), case.late("hardest_weight"), no_round_gained(case)
     figures = all_hold(
-        at_least("hardest_weight", case.late("hardest_weight"), limits.sharp_hardest, where,
-                 "weight of the hardest negative among all"),
-        at_most("effective_negatives", case.late("effective_negatives"), limits.sharp_effective, where,
-                f"effective negatives, of {case.late('negatives_per_query'):.0f}"),
         at_most("temperature", tau, limits.sharp_temperature, where, "τ"),
+        at_least("hardest_weight", hardest, limits.sharp_hardest if still else limits.sharp_alone, where,
+                 "weight of the hardest negative among all"),
+        still or case.told("positive_probability", "probability of the positive"),
         at_least("negatives_per_query", case.late("negatives_per_query"), limits.sharp_negatives, where, "negatives per query"),
+        case.told("effective_negatives", f"effective negatives, of {case.late('negatives_per_query'):.0f}"),
+        case.told("mean_pairwise_cosine", "mean cosine of different items: with a small τ there is no need to part them"),
         case.told("gradient_norm", "norm of the gradient"),
-        case.told("loss", "mean training loss"),
     )
     if figures is None:
         return None
     return case.finding(
         "temperature_too_sharp", "critical", figures, next=run_command(case.evidence, "tau-0.05", training__temperature=0.05),
-        summary="The temperature is too low: each query hears one negative only, so the gradient is noisy and soon gone.")
+        summary="The temperature is too low: each query hears little but its hardest negative, differences far smaller than the "
+                "noise count in full, and the space stays crowded.")
 
 
 def capacity_plateau(case: Case) -> Finding | None:
-    """Random and mined negatives end alike, both still pull, and the loss no longer falls: the model cannot follow."""
+    """Training changed nothing, random or mined negatives change nothing, and yet they pull: the model cannot follow.
+
+    The gradient tells this from memorised pairs: whoever has learned them by heart has none left.
+    """
     training = case.training
     if training is None:
         return None
     limits, where = case.limits, case.late_where()
     figures = all_hold(
         contrast_changes_nothing(case),
+        nothing_changed(case),
         at_least("gradient left", case.gradient_left(), limits.plateau_gradient, where,
                  "1 - probability of the positive: the negatives still pull"),
         at_most("loss fell by", curves.fall(training, "loss", limits), limits.plateau_fall,

@@ -75,11 +75,11 @@ def narrow_results(case: Case) -> Finding | None:
         return None
     now, before = measured.results, baseline.results
     where = f"{measured.name} against {baseline.name}"
-    alike = now.get("similarity", math.nan)
+    alike, then = _similarity(measured), _similarity(baseline)
     narrow = first_that_holds([
         at_least("similarity", alike, limits.narrow_similarity, measured.name,
-                 "mean cosine of a query's first ten hits with each other")
-        if alike - before.get("similarity", math.nan) >= limits.narrow_growth else None,
+                 f"likeness of a query's first ten hits, 0 as of random items and 1 as of one item; off the shelf {then:.3g}")
+        if alike - then >= limits.narrow_growth else None,
         at_most("coverage", _ratio(now, before, "coverage"), limits.narrow_coverage, where,
                 "items in any first ten, as a share of what the off-the-shelf model showed"),
     ])
@@ -134,7 +134,9 @@ def metadata_leakage(case: Case) -> Finding | None:
     if not found:
         return None
     column, row = max(found, key=lambda pair: pair[1]["positives"])
-    what = "an item's tags stand in the query's text" if column == "text" else f"query and item share a value of {column!r}"
+    typed = column == "text" or column.startswith("text:")
+    tags = column.removeprefix("text:") if column != "text" else "tags"
+    what = f"the item's {tags} stand in the query's text" if typed else f"query and item have the same {column}"
     figures = all_hold(
         at_least(f"leakage of {column}", row["positives"], limits.leak_share, "labels",
                  f"share of relevant pairs in which {what}"),
@@ -143,7 +145,7 @@ def metadata_leakage(case: Case) -> Finding | None:
     )
     if figures is None:
         return None
-    advice = ("write queries as people do, without the items' tags" if column == "text"
+    advice = (f"write queries as people do, without the items' {tags}" if typed
               else f"take {{{column}}} out of data.item_text and data.query_text")
     return case.finding(
         "metadata_leakage", "warning", figures, next=f"{advice}, then: {run_command(case.evidence, 'no-tags')}",
@@ -193,6 +195,15 @@ def _slice_text(measured: Measurement, found: Slice) -> str:
 
 def _leaks(row: Mapping[str, float], share: float, lift: float) -> bool:
     return row["positives"] >= share and row["positives"] >= lift * row["random"]
+
+
+def _similarity(measured: Measurement) -> float:
+    """Mean cosine of a query's hits with each other, on a scale from random items (0) to equal ones (1).
+
+    Where all items lie in a narrow cone, as with a very small τ, cosines of anything are high.
+    """
+    random = measured.scores.get("random_p50", 0.0)
+    return (measured.results.get("similarity", math.nan) - random) / (1 - random) if random < 1 else math.nan
 
 
 def _ratio(now: Mapping[str, float], before: Mapping[str, float], name: str) -> float:

@@ -27,7 +27,7 @@ class DiagnosisSettings(BaseModel):
     solved: Share = 0.95
     """Primary figure from which on there is nothing left to learn, so that a vanished gradient is no illness."""
 
-    easy_gradient: Share = 0.15
+    easy_gradient: Share = 0.12
     """too easy: gradient left (1 - probability of the positive), late, at most."""
     easy_fall: Share = 0.10
     """too easy: the loss fell by at least this share from the second quarter of the steps to the last …"""
@@ -37,7 +37,7 @@ class DiagnosisSettings(BaseModel):
     """too easy: best validation recall of the second half at most this much above that of the first half (share: 0.01 is
     one point)."""
 
-    false_above: Share = 0.10
+    false_above: Share = 0.08
     """too hard or false: hard negatives that score above the positive, late, as a share of them, at least."""
     false_suspected: Share = 0.10
     """too hard or false: candidates that score above the query's best relevant item, as a share, at least."""
@@ -49,21 +49,22 @@ class DiagnosisSettings(BaseModel):
     soft_effective: Share = 0.30
     """τ too soft: effective negatives, late, as a share of all, at least: the softmax hardly tells them apart."""
 
-    sharp_hardest: Share = 0.70
-    """τ too sharp: weight of the hardest negative among all, late, at least."""
-    sharp_effective: Annotated[float, Field(ge=1.0)] = 3.0
-    """τ too sharp: effective negatives, late, at most (a count)."""
-    sharp_temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03
+    sharp_temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
     """τ too sharp: τ itself at most; above it, one negative that carries everything is a matter of the negatives, not of τ."""
+    sharp_hardest: Share = 0.40
+    """τ too sharp: weight of the hardest negative among all, late, at least, where no round gained …"""
+    sharp_alone: Share = 0.80
+    """… and whether one gained or not from here on: hardly any other negative is heard."""
     sharp_negatives: Annotated[int, Field(ge=2)] = 8
     """τ too soft, too sharp: negatives per query below which nothing is said: few weights say little."""
 
-    plateau_gradient: Share = 0.30
+    plateau_gradient: Share = 0.25
     """plateau: gradient left, late, at least: the negatives still pull."""
-    plateau_fall: Share = 0.05
-    """plateau: the loss fell by at most this share from the second quarter of the steps to the last."""
+    plateau_fall: Share = 0.50
+    """plateau: the loss fell by at most this share from the second quarter of the steps to the last. Some of it always goes
+    while the learning rate falls to 0."""
     plateau_equal: Points = 0.03
-    """plateau: the interval of the difference that contrast makes lies within ± this of 0, so that the arms are equal."""
+    """plateau: the interval of what contrast changed lies within ± this of 0, and so does that of what training changed."""
 
     overfit_drop: Points = 0.02
     """over-fitting: validation recall at the end below its best by at least this …"""
@@ -85,15 +86,16 @@ class DiagnosisSettings(BaseModel):
     (0.5 is an item like any other) …"""
     popular_growth: Points = 0.05
     """… and above what the off-the-shelf model showed by at least this."""
-    narrow_similarity: Cosine = 0.90
-    """narrow results: mean cosine of the first ten hits of a query with each other, at least …"""
+    narrow_similarity: Share = 0.85
+    """narrow results: mean cosine of the first ten hits of a query with each other, between that of random items (0) and 1, at
+    least …"""
     narrow_growth: Points = 0.05
     """… and above the off-the-shelf model's by at least this."""
     narrow_coverage: Share = 0.60
     """narrow results, another way: items that appear in any first ten, as a share of what the off-the-shelf model showed, at
     most."""
 
-    leak_share: Share = 0.50
+    leak_share: Share = 0.80
     """metadata leakage: share of the relevant pairs whose values agree exactly, at least …"""
     leak_lift: Factor = 5.0
     """… and as a multiple of that of random pairs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -41,9 +42,12 @@ def test_illnesses_are_named_even_where_health_could_not_be(make: Make) -> None:
 
 
 def test_a_cause_leaves_out_what_it_alone_brings_about(make: Make) -> None:
-    soft = {"temperature": 0.5, "loss": (3.85, 3.8), "effective_negatives": 150.0, "hardest_weight": 0.02}
-    assert names(make(**soft, against_mined=(0.0, -0.01, 0.01))) == ["temperature_too_soft"]
-    assert names(make(loss=(3.85, 3.8), against_mined=(0.0, -0.01, 0.01))) == ["capacity_plateau"]
+    still: dict[str, Any] = {"loss": (3.85, 3.8), "previous": (0.0, -0.01, 0.01), "against_mined": (0.0, -0.01, 0.01)}
+    assert names(make(**still)) == ["capacity_plateau"]
+    assert names(make(**still, temperature=0.5, effective_negatives=150.0, hardest_weight=0.02)) == ["temperature_too_soft"]
+    easy = {"positive_probability": 0.97, "previous": (0.0, -0.01, 0.01)}
+    assert names(make(**easy)) == ["negatives_too_easy"]
+    assert names(make(**easy, mining={"hit_rate": 0.01})) == ["low_hit_rate"]
 
 
 def test_several_illnesses_are_ranked_by_severity(make: Make) -> None:
