@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from cluster.storage import StorageSettings, Store
+from jobs.config import load_config
 
 Emit = Callable[[dict[str, Any], bool, Callable[[Console], None]], None]
 """Prints one JSON object, or lets the other function show it."""
@@ -22,11 +24,14 @@ def register(app: typer.Typer, emit: Emit) -> None:
     @app.command()
     def diagnose(
         output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>, or another trainer's log.")],
-        *, config: Annotated[str, typer.Option(help="The run's TOML file, for the commands that are proposed.")] = "run.toml",
+        *, config: Annotated[Path | None, typer.Option(help="The run's TOML file: it holds thresholds, [evaluation.diagnosis], "
+                                                       "and stands in what is proposed.")] = None,
         endpoint: Endpoint = None, json_output: Json = False,
     ) -> None:
         """Say what the gradient is doing, what is wrong, and what to try next."""
         from jobs.diagnose import diagnose_output, show_diagnosis
 
-        found = diagnose_output(Store(output, StorageSettings(endpoint=endpoint, attempts=2)), config_path=config)
+        limits = load_config(config, trains=False).evaluation.diagnosis if config else None
+        store = Store(output, StorageSettings(endpoint=endpoint, attempts=2))
+        found = diagnose_output(store, limits, config_path=str(config or "run.toml"))
         emit(found.as_json(), json_output, lambda console: show_diagnosis(console, found))

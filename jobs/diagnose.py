@@ -40,8 +40,12 @@ class Diagnosis:
         return value
 
 
-def diagnose_output(store: Store, *, config_path: str = "run.toml") -> Diagnosis:
+def diagnose_output(store: Store, limits: DiagnosisSettings | None = None, *, config_path: str = "run.toml") -> Diagnosis:
     """Diagnose the run in a folder, or the log that lies at the address itself.
+
+    Args:
+        limits: thresholds; None: those that the run was told, else the defaults.
+        config_path: stands in the commands that findings propose.
 
     Raises:
         ConfigError: there is neither a run nor a log.
@@ -50,12 +54,12 @@ def diagnose_output(store: Store, *, config_path: str = "run.toml") -> Diagnosis
     """
     folder, _, name = store.root.rpartition("/")
     if name.endswith(LOG_ENDINGS):
-        return _of_log(Store(folder or "/", store.settings), name)
+        return _of_log(Store(folder or "/", store.settings), name, limits)
     if store.exists("identity.json") or store.exists("commits"):
         evidence = read_evidence(store, config_path=config_path)
-        return Diagnosis(store.root, diagnose(evidence, limits_of(evidence)))
+        return Diagnosis(store.root, diagnose(evidence, limits or limits_of(evidence)))
     if store.exists(STATE):
-        return _of_log(store, STATE)
+        return _of_log(store, STATE, limits)
     raise ConfigError(f"{store.root} is neither a run (it has no identity.json) nor a log ({', '.join(LOG_ENDINGS)}); give the "
                       f"run's own folder, <output>/<name>, or a file with the steps, losses and recalls of another trainer")
 
@@ -68,12 +72,12 @@ def limits_of(evidence: Evidence) -> DiagnosisSettings:
     return DiagnosisSettings.model_validate({key: value for key, value in told.items() if key in known})
 
 
-def _of_log(store: Store, name: str) -> Diagnosis:
+def _of_log(store: Store, name: str, limits: DiagnosisSettings | None) -> Diagnosis:
     if not store.exists(name):
         raise ConfigError(f"there is no log at {store.url(name)}; give a file with the steps, losses and recalls of another "
                           f"trainer, or a run's own folder, <output>/<name>")
     log = read_log(name, store.read_bytes(name))
-    return Diagnosis(store.url(name), diagnose(log.evidence), log)
+    return Diagnosis(store.url(name), diagnose(log.evidence, limits), log)
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:

@@ -55,7 +55,7 @@ class DiagnosisSettings(BaseModel):
     """τ too sharp: weight of the hardest negative among all, late, at least, where no round gained …"""
     sharp_alone: Share = 0.80
     """… and whether one gained or not from here on: hardly any other negative is heard."""
-    sharp_negatives: Annotated[int, Field(ge=2)] = 8
+    min_negatives: Annotated[int, Field(ge=2)] = 8
     """τ too soft, too sharp: negatives per query below which nothing is said: few weights say little."""
 
     plateau_gradient: Share = 0.25

@@ -163,12 +163,22 @@ def test_telemetry_of_nothing_is_a_training_without_figures() -> None:
 
 def test_the_command_prints_findings_for_a_person_and_one_object_for_a_program(run: Run, case: Any) -> None:
     run.mined_round(1, mean_pairwise_cosine=0.99)
-    answer = case.hardmine("diagnose", run.store.root, "--config", "my run.toml")
+    answer = case.hardmine("diagnose", run.store.root)
     assert (answer.code, answer.err) == (0, "")
     assert "collapse" in answer.out
-    assert "hardmine run 'my run.toml' name=catalogue-slower" in answer.out
+    assert "hardmine run run.toml name=catalogue-slower" in answer.out
     value = json.loads(case.hardmine("diagnose", run.store.root, "--json").out)
     assert [(finding["name"], finding["severity"]) for finding in value["findings"]] == [("collapse", "critical")]
+
+
+def test_the_runs_own_file_holds_the_thresholds(run: Run, case: Any) -> None:
+    run.mined_round(1)
+    case.set("evaluation.diagnosis.collapse_cosine", 0.05)
+    path = str(case.write())
+    answer = case.hardmine("diagnose", run.store.root, "--config", path)
+    assert f"hardmine run {path} name=catalogue-slower" in answer.out
+    run.store.write_json("run.json", {"config": {"evaluation": {"diagnosis": {"collapse_cosine": 0.05}}}})
+    assert [found.name for found in diagnose_output(run.store).findings] == ["collapse"]
 
 
 def test_the_command_reads_a_log(tmp_path: Path, case: Any) -> None:

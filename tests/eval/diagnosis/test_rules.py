@@ -55,7 +55,7 @@ BESIDE: list[tuple[str, dict[str, Any]]] = [
     ("temperature_too_sharp", {"previous": UP, "hardest_weight": LIMITS.sharp_alone - 0.01}),
     ("temperature_too_sharp", {"previous": None, "hardest_weight": LIMITS.sharp_alone - 0.01}),
     ("temperature_too_sharp", {"temperature": LIMITS.sharp_temperature + 0.001}),
-    ("temperature_too_sharp", {"negatives_per_query": LIMITS.sharp_negatives - 1.0}),
+    ("temperature_too_sharp", {"negatives_per_query": LIMITS.min_negatives - 1.0}),
     ("capacity_plateau", {"loss": (2.0, 0.1)}),
     ("capacity_plateau", {"previous": UP}),
     ("capacity_plateau", {"previous": (0.0, -0.06, 0.06)}),
