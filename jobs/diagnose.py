@@ -36,7 +36,7 @@ class Diagnosis:
         """As `hardmine diagnose --json` prints it."""
         value: dict[str, Any] = {"output": self.output, "findings": [finding.as_json() for finding in self.findings]}
         if self.log is not None:
-            value["log"] = {"lines": self.log.lines, "loss": self.log.loss, "metric": self.log.metric}
+            value["log"] = {"lines": self.log.lines, "loss": self.log.loss, "metric": self.log.metric, "runs": self.log.runs}
         return value
 
 

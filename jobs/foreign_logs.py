@@ -51,6 +51,8 @@ class ForeignLog:
     """Name of the column taken for the training loss."""
     metric: str | None
     """Name of the column taken for the held-out figure."""
+    runs: int = 1
+    """Trainings in the log; the last one is read."""
 
 
 def read_log(name: str, content: bytes) -> ForeignLog:
@@ -70,6 +72,7 @@ def read_log(name: str, content: bytes) -> ForeignLog:
     rows = [_plain_names(row) for row in _rows(name, text)]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     rows, columns = _one_curve(name, rows, columns)
+    rows, runs = _last_run(rows)
     loss = next((key for key in LOSS if key in columns), None)
     metric = _metric(columns, rows)
     if loss is None and metric is None:
@@ -77,7 +80,7 @@ def read_log(name: str, content: bytes) -> ForeignLog:
         raise DataError(f"{name}: expected {EXPECTED}, found {found}; rename the columns, or export the loss and the figure "
                         f"together")
     evidence = Evidence([Arm("log", None, [_training(name, rows, loss, metric)])], primary=metric or "recall")
-    return ForeignLog(evidence, len(rows), loss, metric)
+    return ForeignLog(evidence, len(rows), loss, metric, runs)
 
 
 def _rows(name: str, text: str) -> list[Row]:
@@ -169,9 +172,22 @@ def _metric(columns: Sequence[str], rows: Sequence[Row]) -> str | None:
     return next((column for column in columns if column in VALIDATION_LOSS), None)
 
 
+def _last_run(rows: list[Row]) -> tuple[list[Row], int]:
+    """(the rows of the last training, trainings in the log): one begins where the step is back at the first one's.
+
+    A resumed training goes back as well, but not to the beginning.
+    """
+    places = _places(rows, _step_column(rows))
+    back = np.flatnonzero((np.diff(places) < 0) & (places[1:] <= places[0])) + 1 if len(places) else np.zeros(0, np.int64)
+    return rows[int(back[-1]) if len(back) else 0:], len(back) + 1
+
+
+def _step_column(rows: Sequence[Row]) -> str | None:
+    return next((key for key in STEP if any(key in row for row in rows)), None)
+
+
 def _training(name: str, rows: Sequence[Row], loss: str | None, metric: str | None) -> Training:
-    step_column = next((key for key in STEP if any(key in row for row in rows)), None)
-    places = _places(rows, step_column)
+    places = _places(rows, _step_column(rows))
     steps: dict[str, F64] = {}
     trained = [n for n, row in enumerate(rows) if loss is not None and row.get(loss) is not None]
     if trained:
@@ -220,6 +236,8 @@ def _number(value: Any) -> float:
 def headline(log: ForeignLog) -> Iterable[str]:
     """What was read, for a person."""
     yield f"{log.lines:,} lines; training loss: {log.loss or 'none'}; held-out figure: {log.metric or 'none'}"
+    if log.runs > 1:
+        yield f"the log holds {log.runs} trainings; the last one is read"
     if log.metric in VALIDATION_LOSS:
         yield f"{log.metric} is read as exp(-loss): a held-out recall would say more"
     yield CANNOT

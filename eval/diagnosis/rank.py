@@ -21,10 +21,12 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "collapse": frozenset({"temperature_too_soft", "temperature_too_sharp", "negatives_too_hard_or_false", "capacity_plateau",
                            "overfitting", "plateau", "narrow_results", "popularity_collapse"}),
     "temperature_too_soft": frozenset({"negatives_too_hard_or_false", "capacity_plateau", "plateau"}),
-    "temperature_too_sharp": frozenset({"negatives_too_easy", "overfitting", "plateau", "narrow_results"}),
+    "temperature_too_sharp": frozenset({"negatives_too_easy", "overfitting", "plateau", "narrow_results", "low_hit_rate"}),
     "metadata_leakage": frozenset({"negatives_too_easy"}),  # a label that can be read off is easy to tell from any negative
     "popularity_collapse": frozenset({"negatives_too_easy"}),
     "low_hit_rate": frozenset({"negatives_too_easy"}),
+    "synthetic_drift": frozenset({"negatives_too_easy"}),
+    "narrow_results": frozenset({"negatives_too_easy"}),
     "diverged": frozenset({"loss_spikes", "plateau", "overfitting"}),
     "overfitting": frozenset({"negatives_too_easy", "plateau"}),
     "negatives_too_easy": frozenset({"plateau"}),

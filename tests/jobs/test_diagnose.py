@@ -187,7 +187,7 @@ def test_the_command_reads_a_log(tmp_path: Path, case: Any) -> None:
     answer = case.hardmine("diagnose", str(path), "--json")
     value = json.loads(answer.out)
     assert (answer.code, value["findings"][0]["name"]) == (0, "plateau")
-    assert value["log"] == {"lines": 30, "loss": "loss", "metric": "recall@10"}
+    assert value["log"] == {"lines": 30, "loss": "loss", "metric": "recall@10", "runs": 1}
     assert "do not show why" in case.hardmine("diagnose", str(path)).out
 
 

@@ -123,6 +123,15 @@ def test_lines_of_json_with_a_half_one_at_the_end_and_our_own_telemetry() -> Non
     assert names("telemetry.jsonl", content) == ["negatives_too_easy"]
 
 
+def test_of_several_trainings_in_one_file_the_last_is_read() -> None:
+    first, second = csv_log(STILL, [0.3, 0.3, 0.3, 0.3]), csv_log(FALLING, [0.3, 0.4, 0.5, 0.6])
+    log = read_log("a.csv", first + b"\n" + b"\n".join(second.splitlines()[1:]))
+    assert (log.runs, log.lines) == (2, 40)
+    assert [finding.name for finding in diagnose(log.evidence)] == ["healthy"]
+    resumed = b"\n".join(second.splitlines()[:20] + second.splitlines()[15:])
+    assert read_log("a.csv", resumed).runs == 1
+
+
 def test_per_cent_and_a_validation_loss_become_shares() -> None:
     def held_out(values: list[float], name: str) -> list[float]:
         log = read_log("a.csv", csv_log(FALLING, values, name))
