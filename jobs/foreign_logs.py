@@ -203,10 +203,12 @@ def _training(name: str, rows: Sequence[Row], loss: str | None, metric: str | No
 
 def _places(rows: Sequence[Row], step_column: str | None) -> F64:
     """[rows] where each row stands: its step, else its epoch, else its number."""
+    epochs = np.array([_number(row.get("epoch")) for row in rows])
     for column in (step_column, "epoch"):
         values = np.array([_number(row.get(column)) for row in rows]) if column else np.zeros(0)
-        # sentence-transformers writes -1 for "at the end of the epoch": of such a column the row's number is more use
-        if len(values) and np.isfinite(values).any() and not (values < 0).any() and len(np.unique(values)) > 1:
+        # sentence-transformers' evaluators count the steps of each epoch anew, and write -1 for "at its end"
+        anew = (values < 0).any() or ((np.diff(values) < 0) & (np.diff(epochs) > 0)).any() if len(values) else True
+        if np.isfinite(values).any() and not anew and len(np.unique(values)) > 1:
             return values
     return np.arange(1, len(rows) + 1, dtype=np.float64)
 
