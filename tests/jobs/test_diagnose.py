@@ -35,8 +35,8 @@ def interval(mean: float) -> dict[str, Any]:
 class Run:
     """A run's folder, stage by stage."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = Store(str(folder / "runs" / "catalogue"))
+    def __init__(self, folder: str) -> None:
+        self.store = Store(f"{folder}/runs/catalogue")
         self.ledger = Ledger(self.store)
         self.keys: dict[str, str] = {}
         self.store.write_json("identity.json", {"encoder": {"kind": "static", "model": None}})
@@ -79,7 +79,7 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return Run(tmp_path)
+    return Run(str(tmp_path))
 
 
 def test_a_run_of_two_arms_is_read_from_its_commits(run: Run) -> None:
@@ -169,6 +169,18 @@ def test_the_command_prints_findings_for_a_person_and_one_object_for_a_program(r
     assert "hardmine run run.toml name=catalogue-slower" in answer.out
     value = json.loads(case.hardmine("diagnose", run.store.root, "--json").out)
     assert [(finding["name"], finding["severity"]) for finding in value["findings"]] == [("collapse", "critical")]
+
+
+def test_a_run_and_a_log_on_s3_are_read_from_there(s3_bucket: str, s3_endpoint: str, case: Any) -> None:
+    case.patch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    run = Run(s3_bucket)
+    run.mined_round(1)
+    value = json.loads(case.hardmine("diagnose", run.store.root, "--json").out)
+    assert [finding["name"] for finding in value["findings"]] == ["healthy"]
+    run.store.write_bytes("logs/trainer_state.json", json.dumps({"log_history": lines(20)}).encode())
+    for address in ("logs", "logs/trainer_state.json"):
+        value = json.loads(case.hardmine("diagnose", run.store.url(address), "--json").out)
+        assert (value["log"]["lines"], value["findings"][0]["name"]) == (24, "healthy")
 
 
 def test_the_runs_own_file_holds_the_thresholds(run: Run, case: Any) -> None:

@@ -94,8 +94,8 @@ def test_an_evaluators_csv_of_sentence_transformers() -> None:
     [found] = diagnose(log.evidence)
     assert found.name == "overfitting"
     assert "without a training loss" in found.summary
-    anew = "\n".join([head, *(f"{n // 2},{500 + 500 * (n % 2)},0.2,0.6,0.2,0.4,0.3,0.4" for n in range(6))])  # steps of each epoch
-    assert (read_log("a.csv", anew.encode()).runs, read_log("a.csv", anew.encode()).lines) == (1, 6)
+    steps_anew = "\n".join([head, *(f"{n // 2},{500 + 500 * (n % 2)},0.2,0.6,0.2,0.4,0.3,0.4" for n in range(6))]).encode()
+    assert (read_log("a.csv", steps_anew).runs, read_log("a.csv", steps_anew).lines) == (1, 6)
 
 
 def test_an_export_of_weights_and_biases() -> None:
