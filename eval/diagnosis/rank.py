@@ -94,6 +94,13 @@ def _verdict(case: Case) -> Finding:
         return case.finding(
             "not_enough_evidence", "note", _seen(case), next=missing[1],
             summary=f"Too little to tell whether this arm is healthy: {missing[0]}.")
+    worse = [(where, interval) for where, interval in case.compared() if interval.high < 0]
+    if worse:
+        where, interval = worse[-1]
+        return case.finding(
+            "not_enough_evidence", "warning", _seen(case), next=_go_on(case),
+            summary=f"{case.evidence.primary} fell beyond doubt ({where}: {interval.mean:+.3f} [{interval.low:+.3f}, "
+                    f"{interval.high:+.3f}]), and no figure here says why.")
     return case.finding("healthy", "note", _seen(case), next=_go_on(case),
                         summary="Nothing is wrong by these figures: the negatives still pull, and recall is no worse for it."
                         if case.arm.name != "log" else
@@ -143,4 +150,6 @@ def _seen(case: Case) -> tuple[Figure, ...]:
 def _go_on(case: Case) -> str:
     if case.arm.name == "log":
         return "log the probability of the positive and the negatives' weights as well (docs/diagnose.md), or train with hardmine"
+    if case.arm.name == "random" and case.mined_arm is not None:
+        return "nothing: this arm is there for comparison"
     return shlex.join(["hardmine", "gate", str(case.evidence.settings.get("run", "OUTPUT"))])

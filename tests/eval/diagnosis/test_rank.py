@@ -37,6 +37,12 @@ def test_too_little_evidence_is_said_and_not_called_healthy(change: dict[str, ob
     assert found.next
 
 
+def test_a_fall_that_nothing_explains_is_not_called_healthy(make: Make) -> None:
+    [found] = diagnose(make(previous=DOWN))
+    assert (found.name, found.severity) == ("not_enough_evidence", "warning")
+    assert "fell beyond doubt" in found.summary
+
+
 def test_illnesses_are_named_even_where_health_could_not_be(make: Make) -> None:
     assert names(make(queries=10, mean_pairwise_cosine=0.99)) == ["collapse"]
 
