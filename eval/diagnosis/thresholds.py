@@ -81,7 +81,7 @@ class DiagnosisSettings(BaseModel):
     forget_critical: Points = 0.05
     """… and from here on it is critical."""
 
-    popular_excess: Points = 0.15
+    popular_excess: Points = 0.10
     """popularity collapse: mean popularity percentile of the first ten hits above that of the relevant items by at least this
     (0.5 is an item like any other) …"""
     popular_growth: Points = 0.05

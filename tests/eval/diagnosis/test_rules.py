@@ -72,7 +72,7 @@ BESIDE: list[tuple[str, dict[str, Any]]] = [
     ("forgetting", {"general": FLAT}),
     ("forgetting", {"general": (-0.005, -0.008, -0.002)}),
     ("forgetting", {"queries": LIMITS.min_queries - 1}),
-    ("popularity_collapse", {"results": {"popularity": 0.9, "relevant_popularity": 0.8}}),
+    ("popularity_collapse", {"results": {"popularity": 0.9, "relevant_popularity": 0.81}}),
     ("popularity_collapse", {"before": {"popularity": 0.88}}),
     ("narrow_results", {"results": {"similarity": 0.84, "coverage": 0.1}}),
     ("narrow_results", {"before": {"similarity": 0.93, "coverage": 0.1}}),
