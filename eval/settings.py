@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from eval.diagnosis.thresholds import DiagnosisSettings
+
 
 class EvaluationSettings(BaseModel):
     """How a model is measured."""
@@ -34,3 +36,5 @@ class EvaluationSettings(BaseModel):
     with 2 to 50 values; []: none."""
     slice_queries: Annotated[int, Field(ge=2, le=1_000_000)] = 10
     """Queries that a slice must have; values of fewer are counted, not shown."""
+    diagnosis: DiagnosisSettings = DiagnosisSettings()
+    """From where on `hardmine diagnose` calls a figure ill; nothing is trained or measured by it."""

@@ -18,6 +18,7 @@ from rich.console import Console
 from cluster.errors import EXIT_CLUSTER, ConfigError, HardmineError, one_paragraph, unwrap
 from cluster.progress import Progress
 from cluster.storage import StorageSettings, Store
+from jobs.cli_decisions import register
 from jobs.config import Config, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -224,6 +225,9 @@ def submit(config: ConfigFile, overrides: Overrides = None, *,
     from jobs.submit import submit_run
 
     raise typer.Exit(submit_run(config, overrides or [], address=address))
+
+
+register(app, _emit)
 
 
 def main() -> None:

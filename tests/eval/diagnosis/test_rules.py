@@ -1,0 +1,230 @@
+"""Every rule fires on its illness, is silent just beside each of its thresholds, and silent where a figure is missing."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eval.diagnosis.case import Case
+from eval.diagnosis.evidence import Arm, Evidence, Training
+from eval.diagnosis.findings import Finding
+from eval.diagnosis.rank import diagnose
+from eval.diagnosis.rules_gradient import GRADIENT_RULES
+from eval.diagnosis.rules_results import RESULT_RULES
+from eval.diagnosis.thresholds import DiagnosisSettings
+
+Make = Callable[..., Evidence]
+RULES = {rule.__name__: rule for rule in (*GRADIENT_RULES, *RESULT_RULES)}
+LIMITS = DiagnosisSettings()
+UP, FLAT, DOWN = (0.04, 0.01, 0.07), (0.0, -0.02, 0.02), (-0.04, -0.07, -0.01)
+
+ILL: dict[str, dict[str, Any]] = {
+    "negatives_too_easy": {"arm": "random", "positive_probability": 0.97, "previous": FLAT, "validation": (0.5, 0.6, 0.6, 0.605)},
+    "negatives_too_hard_or_false": {"above_hard": 0.3, "previous": DOWN},
+    "temperature_too_soft": {"temperature": 0.5, "loss": (5.0, 3.8), "effective_negatives": 150.0, "hardest_weight": 0.02},
+    "temperature_too_sharp": {"temperature": 0.005, "hardest_weight": 0.5, "effective_negatives": 8.0, "previous": DOWN},
+    "capacity_plateau": {"loss": (2.0, 1.5), "previous": FLAT, "against_mined": FLAT},
+    "overfitting": {"validation": (0.5, 0.6, 0.5, 0.45)},
+    "collapse": {"mean_pairwise_cosine": 0.97},
+    "forgetting": {"general": DOWN},
+    "popularity_collapse": {"results": {"popularity": 0.9, "relevant_popularity": 0.6}, "before": {"popularity": 0.6}},
+    "narrow_results": {"results": {"similarity": 0.95, "coverage": 0.1}, "before": {"similarity": 0.5, "coverage": 0.1}},
+    "synthetic_drift": {"slices": [("synthetic", (0.1, 0.08, 0.12), 200), ("click", FLAT, 200)]},
+    "metadata_leakage": {"leakage": {"shelf": {"positives": 0.9, "random": 0.05, "pairs": 500}}},
+    "low_hit_rate": {"mining": {"hit_rate": 0.05, "dropped": {"relative_margin": 9000, "positive": 100}}},
+}
+BESIDE: list[tuple[str, dict[str, Any]]] = [
+    ("negatives_too_easy", {"positive_probability": 1 - LIMITS.easy_gradient - 0.01}),
+    ("negatives_too_easy", {"loss": (2.0, 1.95)}),
+    ("negatives_too_easy", {"previous": UP, "validation": (0.5, 0.55, 0.6, 0.65)}),
+    ("negatives_too_easy", {"recall": 0.96}),
+    ("negatives_too_easy", {"steps": LIMITS.min_steps - 1}),
+    ("negatives_too_easy", {"settings": {"training.loss": "triplet"}}),
+    ("negatives_too_hard_or_false", {"above_hard": LIMITS.false_above - 0.01}),
+    ("negatives_too_hard_or_false", {"previous": FLAT, "positive_probability": 1 - LIMITS.false_gradient + 0.01}),
+    ("negatives_too_hard_or_false", {"arm": "random"}),
+    ("temperature_too_soft", {"temperature": 0.1}),
+    ("temperature_too_soft", {"effective_negatives": 200 * LIMITS.soft_effective - 1}),
+    ("temperature_too_soft", {"negatives_per_query": 4.0, "effective_negatives": 3.9, "loss": (1.0, 0.6)}),
+    ("temperature_too_sharp", {"hardest_weight": LIMITS.sharp_hardest - 0.01}),
+    ("temperature_too_sharp", {"previous": UP}),
+    ("temperature_too_sharp", {"previous": UP, "hardest_weight": LIMITS.sharp_alone - 0.01}),
+    ("temperature_too_sharp", {"previous": None, "hardest_weight": LIMITS.sharp_alone - 0.01}),
+    ("temperature_too_sharp", {"temperature": LIMITS.sharp_temperature + 0.001}),
+    ("temperature_too_sharp", {"negatives_per_query": LIMITS.min_negatives - 1.0}),
+    ("capacity_plateau", {"loss": (2.0, 0.1)}),
+    ("capacity_plateau", {"previous": UP}),
+    ("capacity_plateau", {"previous": (0.0, -0.06, 0.06)}),
+    ("capacity_plateau", {"against_mined": DOWN}),
+    ("capacity_plateau", {"against_mined": UP}),
+    ("capacity_plateau", {"against_mined": (0.0, -0.06, 0.06)}),  # equal as far as is known, and little is known
+    ("capacity_plateau", {"positive_probability": 1 - LIMITS.plateau_gradient + 0.01}),
+    ("overfitting", {"validation": (0.5, 0.6, 0.59, 0.59)}),
+    ("overfitting", {"validation": (0.5, 0.6, 0.45, 0.61)}),  # the last is best
+    ("overfitting", {"validation": (0.5, 0.6, 0.45, 0.595)}),  # one bad validation is no fall
+    ("overfitting", {"loss": (2.0, 2.0)}),
+    ("overfitting", {"queries": 50, "validation": (0.5, 0.6, 0.57, 0.55)}),  # so few queries prove nothing
+    ("collapse", {"mean_pairwise_cosine": LIMITS.collapse_cosine - 0.01}),
+    ("forgetting", {"general": FLAT}),
+    ("forgetting", {"general": (-0.005, -0.008, -0.002)}),
+    ("forgetting", {"queries": LIMITS.min_queries - 1}),
+    ("popularity_collapse", {"results": {"popularity": 0.9, "relevant_popularity": 0.81}}),
+    ("popularity_collapse", {"before": {"popularity": 0.88}}),
+    ("narrow_results", {"results": {"similarity": 0.84, "coverage": 0.1}}),
+    ("narrow_results", {"before": {"similarity": 0.93, "coverage": 0.1}}),
+    ("synthetic_drift", {"slices": [("synthetic", (0.1, 0.08, 0.12), 200), ("click", UP, 200)]}),
+    ("synthetic_drift", {"slices": [("synthetic", (0.1, 0.08, 0.12), 200), ("click", (0.05, -0.01, 0.1), 200)]}),
+    ("synthetic_drift", {"slices": [("synthetic", (0.1, 0.08, 0.12), 200), ("click", FLAT, 20)]}),
+    ("metadata_leakage", {"leakage": {"shelf": {"positives": 0.79, "random": 0.05, "pairs": 500}}}),
+    ("metadata_leakage", {"leakage": {"shelf": {"positives": 0.9, "random": 0.5, "pairs": 500}}}),
+    ("metadata_leakage", {"leakage": {"shelf": {"positives": 0.9, "random": 0.05, "pairs": 10}}}),
+    ("low_hit_rate", {"mining": {"hit_rate": 0.11}}),
+]
+MISSING: list[tuple[str, dict[str, Any]]] = [
+    ("negatives_too_easy", {"positive_probability": None}), ("negatives_too_easy", {"loss": None}),
+    ("negatives_too_easy", {"previous": None, "validation": ()}),
+    ("negatives_too_hard_or_false", {"above_hard": None}),
+    ("temperature_too_soft", {"temperature": None}), ("temperature_too_soft", {"loss": None}),
+    ("temperature_too_soft", {"negatives_per_query": None}), ("temperature_too_soft", {"effective_negatives": None}),
+    ("temperature_too_sharp", {"temperature": None}), ("temperature_too_sharp", {"hardest_weight": None}),
+    ("capacity_plateau", {"loss": None}), ("capacity_plateau", {"positive_probability": None}),
+    ("capacity_plateau", {"previous": None}),
+    ("overfitting", {"loss": None}), ("overfitting", {"validation": ()}),
+    ("collapse", {"mean_pairwise_cosine": None}),
+    ("forgetting", {"general": None}),
+    ("popularity_collapse", {"results": None}), ("popularity_collapse", {"before": None}),
+    ("narrow_results", {"results": None}), ("narrow_results", {"before": None}),
+    ("synthetic_drift", {"slices": ()}), ("metadata_leakage", {"leakage": None}), ("low_hit_rate", {"mining": {"candidates": 0}}),
+]
+
+
+def rule_on(name: str, evidence: Evidence) -> Finding | None:
+    return RULES[name](Case(evidence, evidence.arms[0], LIMITS))
+
+
+def test_every_rule_has_an_illness() -> None:
+    assert RULES.keys() == ILL.keys()
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_a_rule_fires_on_its_illness_and_says_why_and_what_next(name: str, make: Make) -> None:
+    found = rule_on(name, make(**ILL[name]))
+    assert found is not None
+    assert found.name == name
+    assert found.severity in ("critical", "warning")
+    assert any(figure.threshold is not None for figure in found.evidence)
+    assert all(figure.where and figure.text and np.isfinite(figure.value) for figure in found.evidence)
+    assert "hardmine run run.toml name=run-" in found.next
+    assert found.summary.endswith(".")
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_a_healthy_run_has_no_illness(name: str, make: Make) -> None:
+    assert rule_on(name, make()) is None
+
+
+@pytest.mark.parametrize(("name", "change"), BESIDE)
+def test_a_rule_is_silent_just_beside_its_threshold(name: str, change: dict[str, Any], make: Make) -> None:
+    assert rule_on(name, make(**ILL[name])) is not None
+    assert rule_on(name, make(**{**ILL[name], **change})) is None
+
+
+@pytest.mark.parametrize(("name", "change"), MISSING)
+def test_a_rule_is_silent_where_its_figures_are_missing(name: str, change: dict[str, Any], make: Make) -> None:
+    assert rule_on(name, make(**{**ILL[name], **change})) is None
+
+
+def test_a_rule_says_nothing_about_an_arm_that_was_not_trained(make: Make) -> None:
+    bare = Evidence([Arm("mined")])
+    assert all(rule(Case(bare, bare.arms[0], LIMITS)) is None for rule in RULES.values())
+    empty = Evidence([Arm("mined", None, [Training("round-01", 1, {})])])
+    assert all(rule(Case(empty, empty.arms[0], LIMITS)) is None for rule in RULES.values())
+
+
+def test_early_steps_do_not_count(make: Make) -> None:
+    evidence = make()
+    training = evidence.arms[0].trainings[0]
+    early = {**training.steps, "mean_pairwise_cosine": np.where(np.arange(200) < 150, 1.0, 0.1)}
+    arm = Arm("mined", None, [Training("round-01", 1, early)], evidence.arms[0].measurements)
+    assert rule_on("collapse", Evidence([arm])) is None
+
+
+def test_easy_negatives_show_behind_the_mined_arm_too(make: Make) -> None:
+    behind = {**ILL["negatives_too_easy"], "previous": UP, "validation": (0.5, 0.6), "against_mined": DOWN}
+    found = rule_on("negatives_too_easy", make(**behind))
+    assert found is not None
+    assert any("last mined round" in figure.where for figure in found.evidence)
+    assert rule_on("negatives_too_easy", make(**{**behind, "against_mined": FLAT})) is None
+
+
+def test_a_loss_at_its_floor_is_as_good_as_one_that_falls(make: Make) -> None:
+    assert rule_on("negatives_too_easy", make(**{**ILL["negatives_too_easy"], "loss": (0.05, 0.05)})) is not None
+
+
+def test_false_negatives_without_harm_are_a_warning_and_with_harm_critical(make: Make) -> None:
+    name = "negatives_too_hard_or_false"
+    severities = [found.severity for previous in (FLAT, DOWN)
+                  if (found := rule_on(name, make(**{**ILL[name], "previous": previous})))]
+    assert severities == ["warning", "critical"]
+    # many suspected candidates are a reason only where mining did harm
+    assert rule_on(name, make(previous=DOWN, mining={"suspected": 2000})) is not None
+    assert rule_on(name, make(previous=FLAT, mining={"suspected": 2000})) is None
+    # random negatives beat the mined ones
+    assert rule_on(name, make(above_hard=0.3, previous=FLAT, against_mined=UP)) is not None
+
+
+def test_one_negative_that_carries_nearly_everything_is_too_sharp_even_where_recall_gained(make: Make) -> None:
+    assert rule_on("temperature_too_sharp", make(temperature=0.01, hardest_weight=0.9, previous=UP)) is not None
+    assert rule_on("temperature_too_sharp", make(temperature=0.05, hardest_weight=0.9, previous=DOWN)) is None
+
+
+def test_without_a_random_arm_the_warm_up_is_the_contrast(make: Make) -> None:
+    plateau = {**ILL["capacity_plateau"], "against_mined": None}
+    assert rule_on("capacity_plateau", make(**plateau)) is not None
+    assert rule_on("capacity_plateau", make(**plateau, arm="random")) is None
+
+
+def test_results_in_a_narrow_cone_are_compared_with_random_items(make: Make) -> None:
+    narrow = ILL["narrow_results"]
+    assert rule_on("narrow_results", make(**narrow, scores={"random_p50": 0.8})) is None
+    assert rule_on("narrow_results", make(**narrow, scores={"random_p50": 0.2})) is not None
+
+
+def test_tags_in_a_querys_text_are_named(make: Make) -> None:
+    found = rule_on("metadata_leakage", make(leakage={"text:author": {"positives": 0.9, "random": 0.01, "pairs": 500}}))
+    assert found is not None
+    assert "the item's author stand in the query's text" in found.evidence[0].text
+    assert found.next.startswith("write queries as people do")
+
+
+def test_narrow_results_show_in_coverage_too(make: Make) -> None:
+    found = rule_on("narrow_results", make(results={"coverage": 0.05}, before={"coverage": 0.1}))
+    assert found is not None
+    assert rule_on("narrow_results", make(results={"coverage": 0.07}, before={"coverage": 0.1})) is None
+
+
+def test_collapse_shows_in_the_scores_of_random_items_too(make: Make) -> None:
+    assert rule_on("collapse", make(mean_pairwise_cosine=None, scores={"random_p50": 0.95})) is not None
+    assert rule_on("collapse", make(mean_pairwise_cosine=None, scores={"random_p50": 0.2})) is None
+
+
+@pytest.mark.parametrize(("kind", "settings", "change"), [
+    ("adapter", {"encoder.hidden": 512}, "encoder.hidden=1024"), ("static", {"encoder.dimension": 128}, "encoder.dimension=256"),
+    ("transformer", {"training.lora.rank": 8}, "training.lora.rank=32"), ("transformer", {"encoder.max_length": 64},
+                                                                         "encoder.max_length=128"),
+])
+def test_the_next_experiment_fits_the_encoder(kind: str, settings: dict[str, Any], change: str, make: Make) -> None:
+    found = rule_on("capacity_plateau", make(**ILL["capacity_plateau"], settings={"encoder.kind": kind, **settings}))
+    assert found is not None
+    assert change in shlex.split(found.next)
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_the_diagnosis_of_an_illness_names_it_first(name: str, make: Make) -> None:
+    findings = diagnose(make(**ILL[name]))
+    assert findings[0].name == name
+    assert "healthy" not in [finding.name for finding in findings if finding.arm == findings[0].arm]
