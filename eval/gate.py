@@ -135,7 +135,7 @@ def _gains(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
 
 def _latency(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     found, why = figures.latency, figures.missing.get("latency", "it was not measured")
-    yield from _bound("added_latency_ms", "encoding one query takes (median, against off the shelf)",
+    yield from _bound("added_latency_ms", "the median time of one query, against off the shelf, changes by",
                       found.added_ms if found else None, most=settings.max_added_ms, form=MS, why=why, verb="")
     yield from _bound("added_latency_p95", "the 95th percentile of that time changes by", found.p95_increase if found else None,
                       most=settings.max_added_p95, form="{:+.1%}", why=figures.missing.get("latency:p95", why), verb="")

@@ -54,9 +54,10 @@ def changed_queries(store: Store, before: Commit, after: Commit, metric: str) ->
     if not tables[0]["query_row"].equals(tables[1]["query_row"]):
         raise ArtifactError(f"expected the same queries in {before.name} and {after.name}, found {tables[0].num_rows:,} and "
                             f"{tables[1].num_rows:,} that differ; compare models that were measured on one split of one run")
-    rows, change = tables[0]["query_row"].to_numpy(), _change(*tables, metric)
+    rows, change = tables[0]["query_row"].to_numpy(), _change(tables[0], tables[1], metric)
     kept = np.flatnonzero(~np.isnan(change))
-    second = _change(*tables, TIE_BREAK) if all(TIE_BREAK in table.column_names for table in tables) else change
+    tied = all(TIE_BREAK in table.column_names for table in tables)
+    second = _change(tables[0], tables[1], TIE_BREAK) if tied else change
     order = kept[np.lexsort((rows[kept], second[kept], change[kept].round(9)))]
     return rows[order], change[order]
 

@@ -132,7 +132,8 @@ def _vectors(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device:
     import torch
 
     column = read_rows(run.store, run.commit("ingest").parts("queries"), rows, ["vector"])["vector"]
-    vectors, model = torch.from_numpy(column_to_vectors(column)).to(device), _open(_text_folder(run, number), device).eval()
+    vectors = torch.from_numpy(column_to_vectors(column).copy()).to(device)
+    model = _open(_text_folder(run, number), device).eval()
 
     def encode(row: int) -> object:
         with torch.inference_mode():
