@@ -45,6 +45,15 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def skipped_lines(result: dict[str, Any]) -> list[str]:
+    """Why checks were skipped, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for check in result["checks"]:
+        if check["skipped"]:
+            names.setdefault(check["text"].partition(" skipped: ")[2], []).append(check["name"])
+    return [f"skipped: {', '.join(some)}: {why}" for why, some in names.items()]
+
+
 def latency_line(latency: dict[str, Any] | None) -> str | None:
     """What was timed, on what."""
     if latency is None:
@@ -80,7 +89,7 @@ def show_gate(console: Console, result: dict[str, Any]) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     console.print(checks_table(result))
-    for text in [check["text"] for check in result["checks"] if state(check) == "skipped"] + result["notes"]:
+    for text in [*skipped_lines(result), *result["notes"]]:
         say(f"! {text}")
     timed = latency_line(result["latency"])
     if timed is not None:

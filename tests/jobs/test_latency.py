@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,30 @@ from cluster.folders import folder_digest, upload_folder
 from cluster.storage import Store
 from cluster.tables import vectors_to_column, write_part
 from jobs.finished_run import FinishedRun
-from jobs.latency import LEAST_PAIRS, WARM_UP, measure_latency, time_in_turns
+from jobs.latency import LEAST_PAIRS, REPEATS, WARM_UP, measure_latency, time_in_turns
 
 
 def test_both_models_encode_the_same_queries_in_changing_order() -> None:
     calls: list[str] = []
     model, base = time_in_turns(lambda n: calls.append(f"model {n}"), lambda n: calls.append(f"base {n}"), 3, 7)
     timed = calls[2 * WARM_UP :]
-    assert timed[:6] == ["model 0", "base 0", "base 1", "model 1", "model 2", "base 2"]
-    assert len(timed) == 14
+    assert timed[:6] == ["model 0", "base 0", "base 0", "model 0", "model 0", "base 0"]
+    assert timed[6:8] == ["base 1", "model 1"]
+    assert len(timed) == 2 * 7 * REPEATS
     assert base is not None
     assert len(model) == len(base) == 7
 
 
-def test_milliseconds_come_from_the_clock() -> None:
-    def clock() -> Iterator[float]:
-        yield 0.0
-        for number in range(LEAST_PAIRS + 10):  # started, ended, and (from the thirtieth on) how long it has taken so far
-            yield from ([] if number < LEAST_PAIRS else [float(number)])
-            yield from (number, number + 0.004)
+def test_of_three_times_the_middle_one_counts() -> None:
+    # seconds; each second time is a moment in which the machine did something else
+    took = itertools.chain([0.0] * WARM_UP, itertools.cycle([0.004, 0.9, 0.001]))
+    now = [0.0]
 
-    ticks = clock()
-    found, base = time_in_turns(lambda n: None, None, 1, LEAST_PAIRS + 5, clock=lambda: next(ticks))
-    assert found == pytest.approx(np.full(LEAST_PAIRS + 5, 4.0))
+    def encode(_: int) -> None:
+        now[0] += next(took)
+
+    found, base = time_in_turns(encode, None, 1, 5, clock=lambda: now[0])
+    assert found == pytest.approx(np.full(5, 4.0))
     assert base is None
 
 
