@@ -45,13 +45,16 @@ class Run:
     best: int = 1
     test: bool = False
     finished: bool = True
+    general: dict[str, Any] | None = None
+    """Each round's comparison on the general set; {}: there is a set, and nothing was measured on it."""
 
     def write(self, positions: dict[str, Callable[[int], int]], figures: dict[str, dict[str, Any]] | None = None) -> Run:
         """All commits. Args: figures: model -> what its evaluation has beside the metrics."""
         self.store.write_json("identity.json", {})
         self._tables()
         scored = {name: self._model(name, place, (figures or {}).get(name, {})) for name, place in positions.items()}
-        rounds = [{"round": int(name[6:8])} for name in positions if name.startswith("round-")]
+        watched = {"general": {"against_baseline": self.general}} if self.general else {}
+        rounds = [{"round": int(name[6:8])} | watched for name in positions if name.startswith("round-")]
         summary = {"best_round": self.best, "primary": "recall@3", "rounds": rounds,
                    "test": {"best": scored["test-best"]} if self.test else None}
         if self.finished:
@@ -59,7 +62,10 @@ class Run:
             config = parse_config({"name": "run", "output": self.store.root, "data": {"folder": "d"},
                                    "encoder": {"kind": "static"}},
                                   source="test")
-            self.store.write_json("run.json", {"config": config.model_dump(mode="json")})
+            settings = config.model_dump(mode="json")
+            if self.general is not None:
+                settings["evaluation"]["general"] = {"folder": "general"}
+            self.store.write_json("run.json", {"config": settings})
         return self
 
     def _stage(self, name: str, outcome: Outcome, **inputs: Any) -> Commit:
@@ -212,6 +218,18 @@ def test_guards_and_slices_are_read_from_the_evaluation_and_skipped_where_it_is_
     assert code == 0
     assert [one["name"] for one in value["checks"] if one["passed"] is None] == [
         "added_latency_ms", "added_latency_p95", "popularity", "coverage", "gini", "slices"]
+
+
+def test_forgetting_on_the_general_set_fails(ray_case: Case, tmp_path: Path) -> None:
+    def judged(name: str, general: dict[str, Any]) -> dict[str, Any]:
+        run = Run(Store(str(tmp_path / name)), general=general).write({"baseline": fourth, "round-01": first})
+        return check(ask(ray_case, run)[0], "general")
+
+    lost = judged("lost", {"recall@3": {"mean": -0.05, "low": -0.07, "high": -0.03, "queries": 300}})
+    assert (lost["passed"], lost["value"], lost["threshold"]) == (False, pytest.approx(-5.0), -2.0)
+    kept = judged("kept", {"recall@3": {"mean": -0.01, "low": -0.03, "high": 0.01, "queries": 300}})
+    assert (kept["passed"], kept["uncertain"]) == (True, True)
+    assert judged("unmeasured", {})["passed"] is None
 
 
 def test_a_person_reads_the_answer_last(ray_case: Case, tmp_path: Path) -> None:
