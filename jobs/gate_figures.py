@@ -130,7 +130,7 @@ def _general(run: FinishedRun, subject: Subject, primary: str) -> tuple[Interval
     """(change of the primary figure on the general set, why it is not known); both None: there is no general set."""
     if not run.setting("evaluation", "general", None) or subject.is_baseline:
         return None, None
-    row = next((row for row in run.summary["rounds"] if row["round"] == subject.round), {})
+    row: Mapping[str, Any] = next((row for row in run.summary["rounds"] if row["round"] == subject.round), {})
     change = ((row.get("general") or {}).get("against_baseline") or {}).get(primary)
     if change is None:
         return None, f"{primary} of round {subject.round} was not measured on the general set; run the same `hardmine run` again"
