@@ -22,7 +22,9 @@ TINY = 1e-9
 """A mean of floats may miss the threshold that it is by this."""
 SHOWN = 3
 """Slices and failures that one sentence names."""
-SHARE, POINTS, MS, PERCENT, TIMES = "{:.3f}", "{:+.1f} points", "{:+.2f} ms", "{:.1%}", "{:.2f}"
+FORMS = {"figure": "{:.3f}", "share": "{:.1%}", "points": "{:+.1f} points", "ms": "{:+.2f} ms", "change": "{:+.1%}",
+         "ratio": "{:.2f}", "count": "{:.0f}"}
+"""Unit of a figure -> how it is written. A figure, a share and a change are fractions of one."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,20 @@ class Check:
     """One sentence for a person."""
     threshold: float
     value: float | None = None
-    """In the unit of the threshold: a share, percentage points, milliseconds. None: it is not known."""
+    """None: it is not known."""
     passed: bool | None = None
     """None: skipped."""
     interval: Interval | None = None
-    """In the same unit; None: the figure has none."""
+    """None: the figure has none."""
     uncertain: bool = False
     """The interval crosses the threshold."""
+    unit: str = "figure"
+    """Of value, threshold and interval; see FORMS."""
 
     def as_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
         return {"name": self.name, "value": self.value, "threshold": self.threshold, "passed": self.passed,
-                "interval": asdict(self.interval) if self.interval else None, "uncertain": self.uncertain,
+                "interval": asdict(self.interval) if self.interval else None, "unit": self.unit, "uncertain": self.uncertain,
                 "skipped": self.value is None, "text": self.text}
 
 
@@ -82,7 +86,7 @@ def make_checks(settings: GateSettings, figures: GateFigures) -> list[Check]:
                   *_slices(settings, figures), *_general(settings, figures)]
     if figures.nothing_new:
         found.append(Check("new_model", "no round was better than the off-the-shelf model: there is nothing new to ship",
-                           threshold=1.0, value=0.0, passed=False))
+                           threshold=1.0, value=0.0, passed=False, unit="count"))
     return [_judged(check, settings) for check in found]
 
 
@@ -117,11 +121,11 @@ def label(metric: str) -> str:
 def _metrics(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     for metric, least in (("recall@3", settings.min_recall_3), ("ndcg@10", settings.min_ndcg_10)):
         yield from _bound(metric, label(metric), figures.metrics.get(metric), least=least)
-    yield from _bound("bad_top1", label("bad_top1"), figures.metrics.get("bad_top1"), most=settings.max_bad_top1, form=PERCENT)
+    yield from _bound("bad_top1", label("bad_top1"), figures.metrics.get("bad_top1"), most=settings.max_bad_top1, unit="share")
     for metric, gate in settings.metrics.items():
-        found, form = figures.metrics.get(metric), PERCENT if metric == "bad_top1" else SHARE
-        yield from _bound(f"{metric}:min", label(metric), found, least=gate.min, form=form)
-        yield from _bound(f"{metric}:max", label(metric), found, most=gate.max, form=form)
+        found, unit = figures.metrics.get(metric), "share" if metric == "bad_top1" else "figure"
+        yield from _bound(f"{metric}:min", label(metric), found, least=gate.min, unit=unit)
+        yield from _bound(f"{metric}:max", label(metric), found, most=gate.max, unit=unit)
 
 
 def _gains(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
@@ -130,23 +134,23 @@ def _gains(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     for metric, least in wanted.items():
         found = figures.gains.get(metric)
         yield from _bound(f"gain:{metric}", f"the gain in {label(metric)} over the off-the-shelf model",
-                          in_points(found) if found else None, least=least, form=POINTS)
+                          in_points(found) if found else None, least=least, unit="points")
 
 
 def _latency(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     found, why = figures.latency, figures.missing.get("latency", "it was not measured")
     yield from _bound("added_latency_ms", "the median time of one query, against off the shelf, changes by",
-                      found.added_ms if found else None, most=settings.max_added_ms, form=MS, why=why, verb="")
+                      found.added_ms if found else None, most=settings.max_added_ms, unit="ms", why=why, verb="")
     yield from _bound("added_latency_p95", "the 95th percentile of that time changes by", found.p95_increase if found else None,
-                      most=settings.max_added_p95, form="{:+.1%}", why=figures.missing.get("latency:p95", why), verb="")
+                      most=settings.max_added_p95, unit="change", why=figures.missing.get("latency:p95", why), verb="")
 
 
 def _results(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     now, was, why = figures.results, figures.baseline_results, figures.missing.get("results")
     if why is not None:
-        for name, threshold in (("popularity", settings.max_popularity_gain), ("coverage", settings.min_coverage),
-                                ("gini", settings.max_gini_gain)):
-            yield from _bound(name, f"the {name} of the results", None, most=threshold, why=why)
+        for name, threshold, unit in (("popularity", settings.max_popularity_gain, "points"),
+                                      ("coverage", settings.min_coverage, "ratio"), ("gini", settings.max_gini_gain, "points")):
+            yield from _bound(name, name, None, most=threshold, unit=unit, why=why)
         return
     if "popularity" in now and "popularity" in was:
         reference = max(was["popularity"], now.get("relevant_popularity", 0.0))
@@ -154,16 +158,16 @@ def _results(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
                           f"the shelf {100 * was['popularity']:.0f}"
                           + (f", relevant items {100 * now['relevant_popularity']:.0f}" if "relevant_popularity" in now else "")
                           + ") lies above the higher of these by", 100 * (now["popularity"] - reference),
-                          most=settings.max_popularity_gain, form=POINTS, verb="")
+                          most=settings.max_popularity_gain, unit="points", verb="")
     if now.get("coverage") is not None and was.get("coverage"):
         yield from _bound("coverage", f"the share of the corpus that is shown to anyone ({now['coverage']:.1%}, off the shelf "
                           f"{was['coverage']:.1%}), as a share of that,", now["coverage"] / was["coverage"],
-                          least=settings.min_coverage, form=TIMES)
+                          least=settings.min_coverage, unit="ratio")
     for name, told, most in (("gini", "the Gini coefficient of how often items are shown", settings.max_gini_gain),
                              ("similarity", "the likeness of one query's results to each other", settings.max_similarity_gain)):
         if name in now and name in was:
             yield from _bound(name, f"{told} ({now[name]:.3f}, off the shelf {was[name]:.3f}) changes by",
-                              100 * (now[name] - was[name]), most=most, form=POINTS, verb="")
+                              100 * (now[name] - was[name]), most=most, unit="points", verb="")
 
 
 def _slices(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
@@ -187,16 +191,16 @@ def _worse_slices(large: Sequence[Slice], settings: GateSettings, why: str | Non
     compared = [(one, one.against_baseline) for one in large if one.against_baseline is not None]
     if not compared:
         return Check("slices", f"slices were skipped: {why or 'none of them is compared with the off-the-shelf model'}",
-                     threshold=0.0)
+                     threshold=0.0, unit="count")
     worse = sorted(((one, change) for one, change in compared if one.significant and change.mean < 0),
                    key=lambda pair: pair[1].mean)
     of = f"{len(compared)} slices with at least {settings.slice_queries} queries"
     if not worse:
-        return Check("slices", f"none of {of} is significantly worse than off the shelf: passed", 0.0, 0.0, True)
+        return Check("slices", f"none of {of} is significantly worse than off the shelf: passed", 0.0, 0.0, True, unit="count")
     named = ", ".join(f"{_name(one)} ({100 * change.mean:+.1f} points over {one.queries:,} queries)"
                       for one, change in worse[:SHOWN])
     return Check("slices", f"{len(worse)} of {of} {'is' if len(worse) == 1 else 'are'} significantly worse than off the shelf, "
-                 f"asked for none: {named}", 0.0, float(len(worse)), False)
+                 f"asked for none: {named}", 0.0, float(len(worse)), False, unit="count")
 
 
 def _general(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
@@ -204,7 +208,7 @@ def _general(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     if (figures.general is None and why is None) or settings.max_forgetting is None:
         return
     yield from _bound("general", f"the change of {label(figures.primary)} on the general set",
-                      in_points(figures.general) if figures.general else None, least=-settings.max_forgetting, form=POINTS,
+                      in_points(figures.general) if figures.general else None, least=-settings.max_forgetting, unit="points",
                       why=why or "it was not measured")
 
 
@@ -218,15 +222,15 @@ def _name(one: Slice) -> str:
 
 
 def _bound(name: str, told: str, found: Interval | float | None, *, least: float | None = None, most: float | None = None,
-           form: str = SHARE, why: str = "the evaluation has no such figure", verb: str = " is") -> Iterator[Check]:
+           unit: str = "figure", why: str = "the evaluation has no such figure", verb: str = " is") -> Iterator[Check]:
     """The check of one figure, none if it has no threshold. A number is a figure without an interval."""
     threshold = least if least is not None else most
     if threshold is None:
         return
     if found is None:
-        yield Check(name, f"{name} was skipped: {why}", threshold)
+        yield Check(name, f"{name} was skipped: {why}", threshold, unit=unit)
         return
-    interval = found if isinstance(found, Interval) else None
+    interval, form = found if isinstance(found, Interval) else None, FORMS[unit]
     value = found.mean if isinstance(found, Interval) else found
     reached = value >= threshold - TINY if least is not None else value <= threshold + TINY
     crosses = interval is not None and interval.low < threshold - TINY and interval.high > threshold + TINY
@@ -235,7 +239,7 @@ def _bound(name: str, told: str, found: Interval | float | None, *, least: float
             f"{form.format(threshold)}: {'passed' if reached else 'not passed'}")
     if crosses:
         text += ", but the interval crosses the threshold, so that may be chance"
-    yield Check(name, text, threshold, value, reached, interval, crosses)
+    yield Check(name, text, threshold, value, reached, interval, crosses, unit)
 
 
 def _plain(form: str, value: float) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.gate import label
+from eval.gate import FORMS, label
 
 SHOWN = 3
 """Queries shown with their results; gate.json has more."""
@@ -31,18 +31,15 @@ def checks_table(result: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name in ("check", "") else "right", no_wrap=True)
     for check in result["checks"]:
         interval, found = check["interval"], state(check)
-        table.add_row(check["name"], _number(check["value"]),
-                      f"[{_number(interval['low'])}, {_number(interval['high'])}]" if interval else "",
-                      _number(check["threshold"]), Text(found, style=STYLES[found]))
+        form = FORMS[check["unit"]]
+        between = f"{form.format(interval['low'])} to {form.format(interval['high'])}" if interval else ""
+        table.add_row(check["name"], "–" if check["value"] is None else form.format(check["value"]), between,
+                      form.format(check["threshold"]), Text(found, style=STYLES[found]))
     return table
 
 
 def _model(result: dict[str, Any]) -> str:
     return "the off-the-shelf model" if result["round"] < 0 else f"round {result['round']}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def skipped_lines(result: dict[str, Any]) -> list[str]:
