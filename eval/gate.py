@@ -234,7 +234,7 @@ def _bound(name: str, told: str, found: Interval | float | None, *, least: float
     value = found.mean if isinstance(found, Interval) else found
     reached = value >= threshold - TINY if least is not None else value <= threshold + TINY
     crosses = interval is not None and interval.low < threshold - TINY and interval.high > threshold + TINY
-    between = f" [{_plain(form, interval.low)}, {_plain(form, interval.high)}]" if interval else ""
+    between = f" [{plain(form, interval.low)}, {plain(form, interval.high)}]" if interval else ""
     text = (f"{told}{verb} {form.format(value)}{between}, asked for at {'least' if least is not None else 'most'} "
             f"{form.format(threshold)}: {'passed' if reached else 'not passed'}")
     if crosses:
@@ -242,7 +242,7 @@ def _bound(name: str, told: str, found: Interval | float | None, *, least: float
     yield Check(name, text, threshold, value, reached, interval, crosses, unit)
 
 
-def _plain(form: str, value: float) -> str:
+def plain(form: str, value: float) -> str:
     """A number without its unit."""
     return form.split(" ", maxsplit=1)[0].format(value)
 

@@ -53,7 +53,7 @@ class GateSettings(BaseModel):
     """Most milliseconds that encoding a query (batch 1, tokenising included, median) may take longer than off the shelf."""
     max_added_p95: Size = 0.20
     """Most that the 95th percentile of that time may grow, as a share of the off-the-shelf model's."""
-    latency_queries: Annotated[int, Field(ge=20, le=10_000)] = 300
+    latency_queries: Annotated[int, Field(ge=20, le=10_000)] = 200
     """Queries that both models encode in turns to measure that; fewer where a minute is not enough."""
     max_popularity_gain: Points = 10.0
     """Most percentage points that the popularity of the first ten results (as a percentile of the corpus) may lie above that of

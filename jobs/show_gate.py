@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.gate import FORMS, label
+from eval.gate import FORMS, label, plain
 
 SHOWN = 3
 """Queries shown with their results; gate.json has more."""
@@ -32,7 +32,7 @@ def checks_table(result: dict[str, Any]) -> Table:
     for check in result["checks"]:
         interval, found = check["interval"], state(check)
         form = FORMS[check["unit"]]
-        between = f"{form.format(interval['low'])} to {form.format(interval['high'])}" if interval else ""
+        between = f"{plain(form, interval['low'])} to {plain(form, interval['high'])}" if interval else ""
         table.add_row(check["name"], "–" if check["value"] is None else form.format(check["value"]), between,
                       form.format(check["threshold"]), Text(found, style=STYLES[found]))
     return table
