@@ -36,7 +36,14 @@ class _Overridden(BaseModel):
 
 
 def gate(store: Store, overrides: Sequence[str] = (), *, number: int | None = None, latency: bool = True) -> dict[str, Any]:
-    """Judge a finished run; returns what gate.json holds.
+    """`judge` a finished run, and leave the answer in gate.json beside it."""
+    result = judge(store, overrides, number=number, latency=latency)
+    store.write_json("gate.json", result)
+    return result
+
+
+def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = None, latency: bool = True) -> dict[str, Any]:
+    """What gate.json holds; writes nothing.
 
     Args:
         overrides: evaluation.gate.key=value, over what the run's run.json says.
@@ -53,12 +60,10 @@ def gate(store: Store, overrides: Sequence[str] = (), *, number: int | None = No
     figures, timed = gather(run, subject, evaluation, latency=latency)
     checks = make_checks(evaluation.gate, replace(figures, nothing_new=subject.is_baseline and number is None))
     result = {"passed": passed(checks), "verdict": verdict(checks), "output": store.root, "round": subject.round,
-              "split": subject.split, "primary": evaluation.primary, "confidence": evaluation.confidence,
+              "split": subject.split, "evaluation": subject.model.evaluation.key, "primary": evaluation.primary, "confidence": evaluation.confidence,
               "queries": subject.model.evaluation.figures["queries"], "checks": [check.as_json() for check in checks],
               "latency": timed, "notes": list(subject.notes)}
-    result |= _worse(run, subject, evaluation) | {"settings": evaluation.gate.model_dump(mode="json")}
-    store.write_json("gate.json", result)
-    return result
+    return result | _worse(run, subject, evaluation) | {"settings": evaluation.gate.model_dump(mode="json")}
 
 
 def read_settings(run: FinishedRun, overrides: Sequence[str]) -> EvaluationSettings:

@@ -20,6 +20,7 @@ from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.significance import paired_bootstrap
 from jobs.config import parse_config
 from jobs.driver import _keep_gate
+from jobs.gate import gate, judge
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import Answer, Case
@@ -154,6 +155,13 @@ def test_a_good_model_passes_and_a_threshold_above_it_fails(ray_case: Case, run:
     assert check(value, "recall@3")["uncertain"], "half of 40 queries is not surely half"
     assert ask(ray_case, run, "--round", "0", *EASY, "evaluation.gate.require_significance=true")[1] == 1
     assert ask(ray_case, run, "evaluation.gate.strict=true")[1] == 1, "the latency was not measured"
+
+
+def test_a_judgement_without_the_command_leaves_nothing(run: Run) -> None:
+    before = run.store.list()
+    value = judge(run.store, latency=False)
+    assert run.store.list() == before
+    assert value == gate(run.store, latency=False) == run.store.read_json("gate.json")
 
 
 def test_intervals_are_those_of_the_evaluation(ray_case: Case, run: Run) -> None:
