@@ -60,9 +60,9 @@ def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = N
     figures, timed = gather(run, subject, evaluation, latency=latency)
     checks = make_checks(evaluation.gate, replace(figures, nothing_new=subject.is_baseline and number is None))
     result = {"passed": passed(checks), "verdict": verdict(checks), "output": store.root, "round": subject.round,
-              "split": subject.split, "evaluation": subject.model.evaluation.key, "primary": evaluation.primary, "confidence": evaluation.confidence,
-              "queries": subject.model.evaluation.figures["queries"], "checks": [check.as_json() for check in checks],
-              "latency": timed, "notes": list(subject.notes)}
+              "split": subject.split, "evaluation": subject.model.evaluation.key, "primary": evaluation.primary,
+              "confidence": evaluation.confidence, "queries": subject.model.evaluation.figures["queries"],
+              "checks": [check.as_json() for check in checks], "latency": timed, "notes": list(subject.notes)}
     return result | _worse(run, subject, evaluation) | {"settings": evaluation.gate.model_dump(mode="json")}
 
 
