@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from eval.diagnosis.thresholds import DiagnosisSettings
+from eval.gate_settings import GateSettings
 
 
 class EvaluationSettings(BaseModel):
@@ -38,3 +39,5 @@ class EvaluationSettings(BaseModel):
     """Queries that a slice must have; values of fewer are counted, not shown."""
     diagnosis: DiagnosisSettings = DiagnosisSettings()
     """From where on `hardmine diagnose` calls a figure ill; nothing is trained or measured by it."""
+    gate: GateSettings = GateSettings()
+    """When a model may be shipped."""

@@ -1,4 +1,4 @@
-"""The commands about a finished run: `diagnose`. They read storage, start nothing, and say what to do next."""
+"""The commands about a finished run: `diagnose`, `gate`. They read storage, start nothing, and say what to do next."""
 
 from __future__ import annotations
 
@@ -35,3 +35,22 @@ def register(app: typer.Typer, emit: Emit) -> None:
         store = Store(output, StorageSettings(endpoint=endpoint, attempts=2))
         found = diagnose_output(store, limits, config_path=str(config or "run.toml"))
         emit(found.as_json(), json_output, lambda console: show_diagnosis(console, found))
+
+    @app.command()
+    def gate(
+        output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>.")],
+        overrides: Annotated[list[str] | None, typer.Argument(
+            help="Thresholds over the run's: evaluation.gate.key=value …")] = None,
+        *, round_number: Annotated[int | None, typer.Option("--round", help="Judge this round; -1: the off-the-shelf model; "
+                                                            "without it, the round that was kept.")] = None,
+        no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure how long a query takes.")] = False,
+        endpoint: Endpoint = None, json_output: Json = False,
+    ) -> None:
+        """May the kept model be shipped? Thresholds, guards and the queries that got worse; exit code 1 says no."""
+        from jobs.gate import gate as judge
+        from jobs.show_gate import show_gate
+
+        result = judge(Store(output, StorageSettings(endpoint=endpoint, attempts=2)), overrides or [], number=round_number,
+                       latency=not no_latency)
+        emit(result, json_output, lambda console: show_gate(console, result))
+        raise typer.Exit(0 if result["passed"] else 1)

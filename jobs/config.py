@@ -141,7 +141,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, trains: bool = Tru
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}; texts need quotes (name = \"catalogue\"), sections "
                           f"brackets ([data])") from error
-    keys = [_override(values, override) for override in overrides]
+    keys = [put_override(values, override) for override in overrides]
     source = f"{path} with {', '.join(keys)} from the command line" if keys else str(path)
     return parse_config(values, source=source, folder=path.parent, trains=trains)
 
@@ -161,7 +161,7 @@ def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = N
     return config
 
 
-def _override(values: dict[str, Any], override: str) -> str:
+def put_override(values: dict[str, Any], override: str) -> str:
     """Put one override over the values; returns its key. Messages show no value: it may be a secret."""
     key, equals, text = override.partition("=")
     parts = [part.strip() for part in key.split(".")]

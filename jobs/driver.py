@@ -27,6 +27,7 @@ def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[s
     store, prints = open_run(config)
     finished = _finished(config, store, prints)
     if finished is not None:
+        _keep_gate(config, store)
         progress.say(f"{store.root} is finished: this is its result")
         return finished
     with run_context(config, store, prints, progress, takeover) as context:
@@ -81,6 +82,15 @@ def _refuse_other_run(config: Config, store: Store, prints: dict[str, Any]) -> N
             raise ConfigError(f"{store.root} holds a run with another {name} ({_difference(before.get(name), now[name])}), "
                               f"and its figures cannot be compared with this one's; choose another `name` or `output`, or "
                               f"delete that folder")
+
+
+def _keep_gate(config: Config, store: Store) -> None:
+    """What a finished run is judged by may still change; `hardmine gate` reads it in run.json."""
+    wanted = config.evaluation.gate.model_dump(mode="json")
+    found = store.read_json("run.json") if store.exists("run.json") else None
+    if found is not None and found["config"]["evaluation"].get("gate") != wanted:
+        found["config"]["evaluation"]["gate"] = wanted
+        store.write_json("run.json", found)
 
 
 def _identity(config: Config, prints: dict[str, Any]) -> dict[str, Any]:

@@ -218,7 +218,8 @@ def _finish(context: Context, ingested: Ingested, story: Story, prints: dict[str
 def finish_inputs(config: Config, prints: dict[str, Any]) -> dict[str, Any]:
     """What tells a finished run from another one."""
     values = json.loads(config.model_dump_json(exclude={
-        "storage": True, "output": True, "encoder": {"model"}, "probe": True, "sweep": True, "evaluation": {"diagnosis"}}))
+        "storage": True, "output": True, "encoder": {"model"}, "probe": True, "sweep": True,
+        "evaluation": {"diagnosis", "gate"}}))
     return {"config": values, "data": prints}
 
 

@@ -107,6 +107,22 @@ endpoint = "{s3_endpoint}"
     status = hardmine("status", store.root, "--endpoint", s3_endpoint, cache=tmp_path / "cache")
     assert status["finished"]
     assert status["rounds"] == summary["rounds"]
+    _the_gate_reads_the_same_figures(store, summary, s3_endpoint, tmp_path / "cache")
+
+
+def _the_gate_reads_the_same_figures(store: Store, summary: dict[str, Any], endpoint: str, cache: Path) -> None:
+    off = ("max_added_p95", "max_popularity_gain", "min_coverage", "max_gini_gain")
+    words = ["min_recall_3=0", "min_ndcg_10=0", "max_bad_top1=1", "min_gain=-100", "max_added_ms=1e6", "latency_queries=40",
+             "slices=false", *(f"{name}=off" for name in off)]
+    judged = hardmine("gate", store.root, *(f"evaluation.gate.{word}" for word in words), "--endpoint", endpoint, cache=cache)
+    checks = {check["name"]: check for check in judged["checks"]}
+    row = next(row for row in summary["rounds"] if row["round"] == summary["best_round"])
+    assert judged["round"] == summary["best_round"]
+    assert checks["recall@3"]["value"] == pytest.approx(row["metrics"]["recall@3"])
+    assert checks["gain:recall@3"]["interval"]["low"] == pytest.approx(100 * row["against_baseline"]["recall@3"]["low"])
+    assert judged["latency"]["pairs"] == 40
+    assert judged["latency"]["base_p50"] > 0
+    assert len(judged["worse"]) == min(20, judged["worse_total"])
 
 
 def _no_secret_in(store: Store) -> None:

@@ -1,0 +1,218 @@
+"""The gate's checks on figures worked by hand: just above, just below, missing, unsure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from eval.diagnosis.evidence import Slice
+from eval.gate import Check, GateFigures, label, make_checks, passed, verdict
+from eval.gate_settings import GateSettings
+from eval.latency import compare_latency
+from eval.significance import Interval
+
+OFF: dict[str, Any] = dict.fromkeys((
+    "min_recall_3", "min_ndcg_10", "max_bad_top1", "min_gain", "max_added_ms", "max_added_p95", "max_popularity_gain",
+    "min_coverage", "max_gini_gain", "max_forgetting"), "off") | {"slices": False}
+"""Every check switched off."""
+
+
+def only(**settings: Any) -> GateSettings:
+    return GateSettings.model_validate(OFF | settings)
+
+
+def near(mean: float, half: float = 0.0) -> Interval:
+    return Interval(mean, mean - half, mean + half, 100)
+
+
+def figures(**values: Any) -> GateFigures:
+    return replace(GateFigures(primary="recall@3", metrics={}), **values)
+
+
+def one(settings: GateSettings, found: GateFigures) -> Check:
+    checks = make_checks(settings, found)
+    assert len(checks) == 1, [check.name for check in checks]
+    return checks[0]
+
+
+@pytest.mark.parametrize(("mean", "want"), [(0.7999, False), (0.8, True), (0.8 - 1e-12, True), (0.8001, True)])
+def test_a_figure_passes_at_its_threshold_and_above(mean: float, want: bool) -> None:
+    check = one(only(min_recall_3=0.8), figures(metrics={"recall@3": near(mean)}))
+    assert check.passed is want
+    assert (check.name, check.value, check.threshold, check.uncertain) == ("recall@3", mean, 0.8, False)
+
+
+@pytest.mark.parametrize(("mean", "want"), [(0.0799, True), (0.08, True), (0.0801, False)])
+def test_bad_first_results_pass_at_their_threshold_and_below(mean: float, want: bool) -> None:
+    check = one(only(max_bad_top1=0.08), figures(metrics={"bad_top1": near(mean)}))
+    assert check.passed is want
+    assert "asked for at most 8.0%" in check.text
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    found = {check.name: check.threshold for check in make_checks(GateSettings(), figures(
+        gains={"recall@3": near(0.1)}, missing={"latency": "off", "results": "old", "slices": "old", "general": "none"}))}
+    assert found == {"recall@3": 0.80, "ndcg@10": 0.78, "bad_top1": 0.08, "gain:recall@3": 0.0, "added_latency_ms": 2.0,
+                     "added_latency_p95": 0.20, "popularity": 10.0, "coverage": 0.7, "gini": 15.0, "slices": 0.0, "general": -2.0}
+
+
+def test_an_interval_across_the_threshold_is_told_and_may_be_made_to_fail() -> None:
+    unsure = figures(metrics={"recall@3": near(0.81, 0.02)})
+    check = one(only(min_recall_3=0.8), unsure)
+    assert check.passed
+    assert check.uncertain
+    assert "may be chance" in check.text
+    assert "by less than the interval" in verdict([check])
+    strictly = one(only(min_recall_3=0.8, require_significance=True), unsure)
+    assert strictly.passed is False
+    assert "require_significance" in strictly.text
+    sure = one(only(min_recall_3=0.8, require_significance=True), figures(metrics={"recall@3": near(0.83, 0.02)}))
+    assert sure.passed
+    assert not sure.uncertain
+    failed = one(only(min_recall_3=0.8), figures(metrics={"recall@3": near(0.79, 0.02)}))
+    assert failed.passed is False
+    assert failed.uncertain, "a failure may be chance as well"
+
+
+def test_a_missing_figure_is_skipped_with_its_reason_and_fails_when_strict() -> None:
+    settings = {"max_added_ms": 2.0, "min_recall_3": 0.5}
+    found = figures(metrics={"recall@3": near(0.6)}, missing={"latency": "--no-latency was given"})
+    recall, latency = make_checks(only(**settings), found)
+    assert recall.passed
+    assert latency.passed is None
+    assert latency.value is None
+    assert "--no-latency was given" in latency.text
+    assert passed([recall, latency])
+    assert "added_latency_ms skipped" in verdict([recall, latency])
+    strictly = make_checks(only(**settings, strict=True), found)
+    assert [check.passed for check in strictly] == [True, False]
+    assert not passed(strictly)
+    assert verdict(strictly).startswith("no: added_latency_ms was skipped")
+
+
+def test_nothing_checked_is_no_pass() -> None:
+    assert not passed([])
+    assert verdict([]).startswith("no: nothing was checked")
+    assert not passed(make_checks(only(max_added_ms=2.0), figures(missing={"latency": "none"})))
+
+
+def test_gains_are_in_points_and_other_metrics_have_thresholds_of_their_own() -> None:
+    settings = only(min_gain=3.0, metrics={"mrr@10": {"min": 0.5, "max": 0.9, "min_gain": 2.0}, "bad_top1": {"min_gain": 1.0}})
+    found = figures(metrics={"mrr@10": near(0.6)},
+                    gains={"recall@3": near(0.029, 0.01), "mrr@10": near(0.05, 0.01), "bad_top1": near(-0.02, 0.001)})
+    checks = {check.name: check for check in make_checks(settings, found)}
+    assert {name: check.passed for name, check in checks.items()} == {
+        "mrr@10:min": True, "mrr@10:max": True, "gain:recall@3": False, "gain:mrr@10": True, "gain:bad_top1": False}
+    assert checks["gain:recall@3"].value == pytest.approx(2.9)
+    assert checks["gain:recall@3"].interval == Interval(pytest.approx(2.9), pytest.approx(1.9), pytest.approx(3.9), 100)
+    assert checks["gain:mrr@10"].text == (
+        "the gain in MRR@10 over the off-the-shelf model is +5.0 points [+4.0, +6.0], asked for at least +2.0 points: passed")
+
+
+def test_popularity_is_held_against_the_higher_of_the_baseline_and_the_relevant_items() -> None:
+    def check(now: float, was: float, relevant: float) -> Check:
+        return one(only(max_popularity_gain=10.0), figures(results={"popularity": now, "relevant_popularity": relevant},
+                                                           baseline_results={"popularity": was, "relevant_popularity": relevant}))
+
+    assert check(0.75, 0.50, 0.70).passed, "relevant items are that popular"
+    worse = check(0.81, 0.50, 0.70)
+    assert worse.passed is False
+    assert worse.value == pytest.approx(11.0)
+    assert check(0.59, 0.50, 0.40).passed
+
+
+def test_coverage_gini_and_similarity_are_held_against_the_baseline() -> None:
+    settings = only(min_coverage=0.7, max_gini_gain=15.0, max_similarity_gain=5.0)
+    now, was = {"coverage": 0.34, "gini": 0.7, "similarity": 0.58}, {"coverage": 0.5, "gini": 0.5, "similarity": 0.5}
+    checks = {check.name: check for check in make_checks(settings, figures(results=now, baseline_results=was))}
+    assert {name: check.passed for name, check in checks.items()} == {"coverage": False, "gini": False, "similarity": False}
+    assert [checks[name].value for name in checks] == pytest.approx([0.68, 20.0, 8.0])
+    same = make_checks(settings, figures(results=was, baseline_results=was))
+    assert all(check.passed for check in same)
+
+
+def test_data_without_popularity_has_no_such_check_but_an_old_evaluation_is_skipped() -> None:
+    settings = only(max_popularity_gain=10.0)
+    assert make_checks(settings, figures(results={"coverage": 0.5}, baseline_results={"coverage": 0.5})) == []
+    assert one(settings, figures(missing={"results": "an old version"})).passed is None
+
+
+def slice_of(value: str, change: float, *, queries: int = 100, significant: bool = True, recall: float = 0.5) -> Slice:
+    change_of = Interval(change, change - 0.01, change + 0.01, queries)
+    return Slice("genre", value, queries, {"recall@3": recall}, change_of, significant)
+
+
+def test_a_slice_that_is_significantly_worse_fails_if_it_is_large_enough() -> None:
+    settings = only(slices=True, slice_queries=50)
+    harmless = [slice_of("drama", 0.1), slice_of("crime", -0.1, significant=False), slice_of("war", -0.3, queries=49)]
+    good = one(settings, figures(slices=harmless))
+    assert good.passed
+    assert "none of 2 slices" in good.text
+    bad = one(settings, figures(slices=[*harmless, slice_of("noir", -0.04), slice_of("farce", -0.2)]))
+    assert bad.passed is False
+    assert bad.value == 2
+    assert "genre = farce (-20.0 points over 100 queries), genre = noir" in bad.text, "the worst one first"
+
+
+def test_slices_that_are_too_small_are_skipped_and_data_without_any_has_no_check() -> None:
+    settings = only(slices=True, slice_queries=50)
+    assert one(settings, figures(slices=[slice_of("war", -0.3, queries=49)])).passed is None
+    assert make_checks(settings, figures()) == []
+    assert one(settings, figures(missing={"slices": "an old version"})).passed is None
+
+
+def test_the_floor_is_of_the_lowest_slice() -> None:
+    found = figures(slices=[slice_of("drama", 0.1, recall=0.6), slice_of("crime", 0.1, recall=0.3),
+                            slice_of("war", 0.1, queries=3, recall=0.0)])
+    check = one(only(min_slice=0.31), found)
+    assert (check.name, check.value, check.passed) == ("slice_floor", 0.3, False)
+    assert "genre = crime" in check.text
+
+
+def test_forgetting_is_a_fall_on_the_general_set() -> None:
+    settings = only(max_forgetting=2.0)
+    assert one(settings, figures(general=near(-0.019, 0.001))).passed
+    assert one(settings, figures(general=near(-0.021, 0.0005))).passed is False
+    assert make_checks(settings, figures()) == [], "there is no general set"
+    assert one(settings, figures(missing={"general": "it was not measured"})).passed is None
+
+
+def test_latency_is_held_against_the_baseline() -> None:
+    times = np.full(50, 10.0)
+    settings = only(max_added_ms=2.0, max_added_p95=0.2)
+    slow = make_checks(settings, figures(latency=compare_latency(times + 2.5, times)))
+    assert [(check.name, check.passed) for check in slow] == [("added_latency_ms", False), ("added_latency_p95", False)]
+    assert [check.value for check in slow] == pytest.approx([2.5, 0.25])
+    assert all(check.passed for check in make_checks(settings, figures(latency=compare_latency(times + 1.9, times))))
+    alone = make_checks(settings, figures(latency=compare_latency(times / 10, None), missing={"latency:p95": "no base"}))
+    assert [check.passed for check in alone] == [True, None]
+
+
+def test_the_baseline_is_judged_by_its_own_figures_only_and_nothing_new_is_no_pass() -> None:
+    found = figures(metrics={"recall@3": near(0.9), "ndcg@10": near(0.9), "bad_top1": near(0.0)}, is_baseline=True)
+    checks = make_checks(GateSettings(), found)
+    assert [check.name for check in checks] == ["recall@3", "ndcg@10", "bad_top1"]
+    assert passed(checks)
+    assert not passed(make_checks(GateSettings(), replace(found, nothing_new=True)))
+
+
+def test_a_check_as_json_has_what_the_design_says() -> None:
+    value = one(only(min_recall_3=0.8), figures(metrics={"recall@3": near(0.9, 0.01)})).as_json()
+    assert value["interval"] == {"mean": 0.9, "low": pytest.approx(0.89), "high": pytest.approx(0.91), "queries": 100}
+    assert value.keys() >= {"name", "value", "threshold", "passed", "interval", "text"}
+    assert one(only(max_added_ms=2.0), figures()).as_json()["passed"] is None
+
+
+def test_settings_refuse_what_is_no_threshold() -> None:
+    for wrong in ({"min_recall_3": 80}, {"metrics": {"mrr@10": {}}}, {"max_added_ms": -1}, {"recall": 0.8}):
+        with pytest.raises(ValidationError):
+            GateSettings.model_validate(wrong)
+
+
+def test_metrics_have_names_for_a_person() -> None:
+    assert [label(name) for name in ("recall@3", "hit@5", "ndcg@10", "mrr@10", "map@100", "bad_top1")] == [
+        "Recall@3", "Hit@5", "NDCG@10", "MRR@10", "MAP@100", "bad top-1"]
