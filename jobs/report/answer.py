@@ -1,0 +1,211 @@
+"""The first screen: did it get better, how sure are we, ship or not, what next. Sentences from figures, nothing else.
+
+A sentence says "better" or "worse" only where the difference is significant: by the corrected p value where the evaluation
+has one, else where the interval leaves 0 out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+Json = dict[str, Any]
+State = Literal["better", "worse", "open"]
+
+NAMES = {
+    "bad_top1": "bad top-1", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "hit": "Hit",
+}
+LOWER_IS_BETTER = ("bad_top1",)
+CARDS = ("recall@3", "ndcg@10", "hit@1", "bad_top1")
+"""Figures of the first screen beside the primary one."""
+MEANINGS = {
+    "recall": "share of a query's relevant items found among the first {k} results",
+    "hit": "share of queries with a relevant item among the first {k} results",
+    "ndcg": "how high relevant items stand in the first {k} results, 1 is the ideal order",
+    "mrr": "1 / place of the first relevant item, 0 past place {k}, on average",
+    "map": "precision at each relevant item in the first {k} results, on average",
+    "bad_top1": "share of queries whose first result is wrong; lower is better",
+}
+
+
+def metric_name(metric: str) -> str:
+    """ndcg@10 → NDCG@10."""
+    base, at, depth = metric.partition("@")
+    return NAMES.get(base, base) + at + depth
+
+
+def meaning(metric: str) -> str:
+    """A metric in plain words."""
+    base, _, depth = metric.partition("@")
+    return MEANINGS.get(base, "").format(k=depth)
+
+
+def state(interval: Mapping[str, Any] | None, metric: str) -> State:
+    """Whether a difference is a gain, a loss, or not proven."""
+    if not interval or interval.get("low") is None:
+        return "open"
+    certain = interval.get("significant")
+    if certain is None:
+        certain = interval["low"] > 0 or interval["high"] < 0
+    if not certain or interval["mean"] == 0:
+        return "open"
+    return "better" if (interval["mean"] > 0) != (metric in LOWER_IS_BETTER) else "worse"
+
+
+def points(value: float) -> str:
+    """A difference of shares in points: +3.4."""
+    text = f"{100 * value:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def interval_text(interval: Mapping[str, Any]) -> str:
+    """+3.4 points [+1.0, +5.7]."""
+    return f"{points(interval['mean'])} points [{points(interval['low'])}, {points(interval['high'])}]"
+
+
+def answer(report: Json) -> Json:
+    """{"state", "headline", "certainty", "ship", "ship_state", "next", "mining", "cards", "notes"} of a run's report."""
+    before, after = ends(report)
+    primary = report["primary"]
+    judged = _judged(report, before, after)
+    found = judged["against_baseline"].get(primary) if judged else None
+    verdict = state(found, primary)
+    result = {"state": verdict, "headline": _headline(report, judged, before, after, verdict),
+              "certainty": certainty(report, found, judged), "mining": mining_sentence(report),
+              "cards": _cards(report, judged, before, after), "notes": _notes(report, judged, verdict)}
+    return result | _ship(report, result["cards"], verdict) | {"next": next_steps(report, verdict)}
+
+
+def ends(report: Json) -> tuple[Json | None, Json | None]:
+    """(the off-the-shelf model, the kept one); None where it is not measured."""
+    by_name = {model["name"]: model for model in report["models"]}
+    return by_name.get("baseline"), by_name.get(report["best"])
+
+
+def _judged(report: Json, before: Json | None, after: Json | None) -> Json | None:
+    """What the answer is taken from: the test split's last look where there was one, else dev; None without a new model."""
+    if before is None or after is None or after["name"] == "baseline":
+        return None
+    test = report.get("test") or {}
+    if "best" in test and test["best"].get("against_baseline"):
+        return {"split": "test", "before": test["baseline"]["metrics"], "after": test["best"]["metrics"],
+                "against_baseline": {name: value for name, value in test["best"]["against_baseline"].items()
+                                     if isinstance(value, dict)}}
+    return {"split": after["split"], "before": before["metrics"], "after": after["metrics"],
+            "against_baseline": after["against_baseline"]}
+
+
+def _headline(report: Json, judged: Json | None, before: Json | None, after: Json | None, verdict: State) -> str:
+    name = metric_name(report["primary"])
+    if before is None:
+        return "Nothing is measured yet."
+    if judged is None:
+        if not [model for model in report["models"] if model["arm"] in ("warm-up", "mined")]:
+            return "No round is measured yet: there is nothing to compare."
+        return f"No: no round had a higher {name} than the model it started from, so that one is kept."
+    old, new = judged["before"].get(report["primary"]), judged["after"].get(report["primary"])
+    if old is None or new is None:
+        return f"{name} is not known for both models."
+    change = f"{name} {old:.3f} → {new:.3f}, {points(new - old)} points"
+    return {"better": f"Yes, it got better: {change}.", "worse": f"No, it got worse: {change}.",
+            "open": f"Not proven: {change}, which chance alone could have made."}[verdict]
+
+
+def certainty(report: Json, interval: Json | None, judged: Json | None) -> str:
+    """How sure the headline is: the interval, the p value, and on what."""
+    if not interval or not judged:
+        return ""
+    text = (f"{report['confidence']:.0%} interval of the difference: {points(interval['low'])} to {points(interval['high'])} "
+            f"points, over {interval['queries']:,} {judged['split']} queries")
+    if interval.get("p_adjusted") is not None:
+        text += f"; p {p_text(interval['p_adjusted'])} (paired permutation test)"
+    return text + "."
+
+
+def p_text(p: float) -> str:
+    """A p value: = 0.032, < 0.001."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+
+
+def mining_sentence(report: Json) -> str:
+    """What mined negatives were worth against random ones, with as many steps; "" without a random arm."""
+    arm = next((model for model in report["models"] if model["arm"] == "random"), None)
+    mined = [model for model in report["models"] if model["arm"] == "mined"]
+    found = (arm or {}).get("against_best", {}).get(report["primary"])
+    if not arm or not mined or not found:
+        return ""
+    turned = {"mean": -found["mean"], "low": -found["high"], "high": -found["low"]}
+    word = {"better": "worse than", "worse": "better than", "open": "not distinguishable from"}[state(found, report["primary"])]
+    return (f"Mined negatives ({mined[-1]['label']}) were {word} random ones over {arm['steps']:,} steps: "
+            f"{metric_name(report['primary'])} {interval_text(turned)}.")
+
+
+def _cards(report: Json, judged: Json | None, before: Json | None, after: Json | None) -> list[Json]:
+    """{"metric", "name", "meaning", "before", "after", "interval", "state"} of the figures that matter most."""
+    shown = judged or {"before": (before or {}).get("metrics", {}), "after": (after or {}).get("metrics", {}),
+                       "against_baseline": {}}
+    cards = []
+    for metric in dict.fromkeys((report["primary"], *CARDS)):
+        old, new = shown["before"].get(metric), shown["after"].get(metric)
+        if old is None or new is None:
+            continue
+        found = shown["against_baseline"].get(metric)
+        cards.append({"metric": metric, "name": metric_name(metric), "meaning": meaning(metric), "before": old, "after": new,
+                      "interval": found, "state": state(found, metric) if found else None})
+    return cards
+
+
+def _ship(report: Json, cards: Sequence[Json], verdict: State) -> Json:
+    """{"ship", "ship_state"}: what the gate says; where there is none, what the figures allow to say."""
+    gate = report.get("gate")
+    if gate:
+        failed = [check for check in gate["checks"] if not check["passed"]]
+        if gate["passed"]:
+            return {"ship": f"Ship it: the gate passed all {len(gate['checks'])} checks.", "ship_state": "better"}
+        names = ", ".join(str(check["name"]) for check in failed[:4]) + (" …" if len(failed) > 4 else "")
+        return {"ship": f"Do not ship yet: {len(failed)} of {len(gate['checks'])} gate checks failed ({names}).",
+                "ship_state": "worse"}
+    lost = [card["name"] for card in cards if card["state"] == "worse"]
+    grave = [finding for finding in (report.get("diagnosis") or {}).get("findings", []) if finding["severity"] == "critical"
+             and finding.get("arm") != "random"]
+    if verdict != "better":
+        return {"ship": "Do not ship: there is no proven gain.", "ship_state": "worse"}
+    if lost or grave:
+        why = f"{', '.join(lost)} got worse" if lost else f"the diagnosis says {grave[0]['name'].replace('_', ' ')}"
+        return {"ship": f"Decide with care: {why}.", "ship_state": "open"}
+    return {"ship": f"These figures do not speak against it; run `hardmine gate {report['output']}` before you ship.",
+            "ship_state": "open"}
+
+
+def _notes(report: Json, judged: Json | None, verdict: State) -> list[str]:
+    """What a careful reader would ask."""
+    notes = []
+    if not report["finished"]:
+        notes.append("The run is not finished: these are the figures so far.")
+    after = ends(report)[1]
+    if judged and judged["split"] == "dev" and verdict == "better" and len(report["models"]) > 2:
+        notes.append("These queries also chose the round that is kept, so expect slightly less on new ones; "
+                     "evaluation.split = \"test\" takes one last look at queries that chose nothing.")
+    if after and after.get("without_positive"):
+        notes.append(f"{after['without_positive']:,} of {after['queries']:,} queries have no relevant item and do not count.")
+    return notes
+
+
+def next_steps(report: Json, verdict: State) -> list[Json]:
+    """{"text", "command"}: what the diagnosis proposes first; without one, what the verdicts of the rounds suggest."""
+    findings = [found for found in (report.get("diagnosis") or {}).get("findings", []) if found.get("arm") != "random"
+                and found["name"] != "healthy"]
+    if findings:
+        return [{"text": found.get("summary") or found["name"].replace("_", " "), "command": found.get("next")}
+                for found in findings[:2]]
+    rounds = [model for model in report["models"] if model["arm"] == "mined"]
+    if not report["finished"]:
+        return [{"text": "Run the same command again: it goes on from what is committed.", "command": None}]
+    if rounds and rounds[-1]["verdict"] == "improved":
+        return [{"text": f"The last round was still better than the one before: another may be worth it "
+                         f"(rounds.mined = {len(rounds) + 1}).", "command": None}]
+    if rounds and verdict == "better":
+        return [{"text": "More rounds of the same stopped paying; what is left is another model, more labels or other "
+                         "negatives.", "command": None}]
+    return [{"text": "See what the gradient looks at, below, before you change anything.",
+             "command": f"hardmine diagnose {report['output']}"}]

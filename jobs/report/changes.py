@@ -1,0 +1,61 @@
+"""Query by query: how many got better or worse, and the first results of the most changed, before and after.
+
+Shape suffixes: Q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.commits import Commit
+from cluster.storage import Store
+from jobs.before_after import before_after, changed_queries
+
+F64 = npt.NDArray[np.float64]
+Json = dict[str, Any]
+
+SHOWN = 20
+"""Winners, and as many losers."""
+BINS = 20
+"""Of the histogram between the smallest and the largest possible change."""
+
+
+def query_changes(store: Store, commits: Mapping[str, Commit], best: Json | None, metric: str) -> Json | None:
+    """Changes of `metric` from the off-the-shelf model to the kept one; None where there are not two models.
+
+    Returns:
+        {"metric", "queries", "better", "worse", "same", "histogram": [{"low", "high", "queries"}], "winners", "losers"}; a
+        winner or loser is what `before_after` says of a query, and its "change" (above 0 is better).
+
+    Raises:
+        ArtifactError: a table is missing or damaged.
+    """
+    found = [commits.get(f"{name}-evaluate") for name in ("baseline", best["name"] if best else "baseline")]
+    before, after = found
+    if before is None or after is None or after.name == before.name:
+        return None
+    rows_Q, change_Q = changed_queries(store, before, after, metric)
+    moved = change_Q.round(9)
+    lost, won = np.flatnonzero(moved < 0)[:SHOWN], np.flatnonzero(moved > 0)[::-1][:SHOWN]
+    shown = np.concatenate([won, lost])
+    hits = [commits[f"{commit.name.removesuffix('-evaluate')}-hits"] for commit in (before, after)]
+    told = before_after(store, commits["ingest"], rows_Q[shown], *hits)
+    told = [query | {"change": float(change_Q[place])} for place, query in zip(shown, told, strict=True)]
+    return {"metric": metric, "queries": len(rows_Q), "better": int((moved > 0).sum()), "worse": int((moved < 0).sum()),
+            "same": int((moved == 0).sum()), "histogram": histogram(moved), "winners": told[:len(won)], "losers": told[len(won):]}
+
+
+def histogram(change_Q: F64) -> list[Json]:
+    """Queries by change, in BINS bins between −1 and 1 and one of exactly 0 in the middle."""
+    edges = np.linspace(-1.0, 1.0, BINS + 1)
+    moved = change_Q[change_Q != 0]
+    # a bin holds its end that is farther from 0, so that none holds 0 itself
+    counts = np.where(edges[:-1] < 0, np.histogram(moved, edges)[0], np.histogram(-moved, edges)[0][::-1])
+    rows = [{"low": round(float(low), 3), "high": round(float(high), 3), "queries": int(count)}
+            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)]
+    none = {"low": 0.0, "high": 0.0, "queries": int((change_Q == 0).sum())}
+    return [*rows[:BINS // 2], none, *rows[BINS // 2:]]

@@ -1,0 +1,89 @@
+"""A chart of the report: a Vega-Lite specification, what to look for, and a table of the same figures. Pure values.
+
+Colours are CSS variables, which SVG takes as they are: the page's style sheet alone knows light, dark and print. A chart
+never says by colour what it does not also say by shape, dash, place or word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+MOST_ROWS = 24
+"""Of the table below a curve."""
+
+CONFIG: Json = {
+    "background": None,
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
+    "view": {"stroke": None},
+    "axis": {"labelColor": "var(--muted)", "titleColor": "var(--muted)", "gridColor": "var(--grid)", "domainColor": "var(--line)",
+             "tickColor": "var(--line)", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+             "titlePadding": 8, "labelPadding": 5},
+    "axisX": {"grid": False},
+    "axisY": {"domain": False, "ticks": False},
+    "legend": {"orient": "top", "direction": "horizontal", "title": None, "labelColor": "var(--ink)", "labelFontSize": 12,
+               "symbolSize": 110, "symbolStrokeWidth": 2.5, "columnPadding": 14, "labelLimit": 220, "offset": 8},
+    "text": {"color": "var(--ink)", "fontSize": 12},
+    "line": {"strokeWidth": 2},
+    "bar": {"cornerRadius": 2},
+}
+"""Of every chart; the page hands it to Vega-Lite once."""
+
+COLOURS = {"mined": "var(--hard)", "warm-up": "var(--warm)", "random": "var(--random)", "baseline": "var(--warm)"}
+DASHES = {"mined": [1, 0], "warm-up": [2, 2], "random": [6, 4], "baseline": [1, 0]}
+SHAPES = {"mined": "circle", "warm-up": "square", "random": "diamond", "baseline": "circle"}
+STATES = {"better": ("▲ better", "var(--better)", "triangle-up"), "worse": ("▼ worse", "var(--worse)", "triangle-down"),
+          "open": ("● not proven", "var(--open)", "circle")}
+"""State of a difference -> (words, colour, shape)."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page."""
+
+    id: str
+    title: str
+    look: str
+    """What to look for, in a sentence or two."""
+    spec: Json
+    columns: Sequence[str]
+    """Heads of the table; the first one names the rows."""
+    rows: Sequence[Sequence[Any]] = field(default_factory=list)
+
+
+def spec(description: str, *, height: Any, **parts: Any) -> Json:
+    """A specification as wide as its place; `description` is what a screen reader says of the whole."""
+    return {"description": description, "width": "container", "height": height,
+            "autosize": {"type": "fit-x", "contains": "padding"}, **parts}
+
+
+def category(name: str, values: dict[str, Any], *, legend: bool = True) -> Json:
+    """An encoding of a text by fixed colours, shapes or dashes: {value: what it looks like}."""
+    found: Json = {"field": name, "type": "nominal", "scale": {"domain": list(values), "range": list(values.values())}}
+    return found if legend else found | {"legend": None}
+
+
+def zero(axis: str) -> Json:
+    """A line at 0."""
+    return {"data": {"values": [{}]}, "mark": {"type": "rule", "color": "var(--line)", "strokeWidth": 1.5, "aria": False},
+            "encoding": {axis: {"datum": 0}}}
+
+
+def thinned(rows: Sequence[Any], most: int = MOST_ROWS) -> list[Any]:
+    """At most `most` of the rows, evenly spaced, the first and the last among them."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure for a table; – where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """A share in percent; – where there is none."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"

@@ -1,0 +1,207 @@
+"""Two runs side by side: `hardmine report A B` asks whether B's model is better than A's.
+
+Where both were measured on the same queries of the same data, query by query; else only their figures are shown, and no
+verdict is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.commits import Commit, Ledger
+from cluster.storage import Store
+from cluster.tables import I64, read_parts
+from eval.significance import compare as compare_values
+from jobs.before_after import before_after
+from jobs.report.answer import LOWER_IS_BETTER, answer, interval_text, metric_name, p_text, points, state
+from jobs.report.changes import SHOWN, histogram
+from jobs.report.chart import STATES, Chart, category, number, spec
+from jobs.report.charts_of_rounds import changes_chart, time_chart, uplift_charts
+from jobs.report.charts_of_training import loss_chart, recall_chart, step_rows
+from jobs.report.gather import FORMAT, gather, plain
+
+Json = dict[str, Any]
+F64 = npt.NDArray[np.float64]
+
+KEPT = ("name", "output", "finished", "written", "reason", "model", "primary", "best", "data", "confidence", "models", "training",
+        "test", "stages", "settings", "minings")
+SECTIONS = (("answer", "Answer"), ("figures", "Figures"), ("training", "Training"), ("queries", "Winners and losers"),
+            ("setup", "Settings"), ("cost", "Time"))
+
+
+def compare(first: Store, second: Store) -> Json:
+    """Everything the comparison shows: {"a", "b": what `gather` says of them, shortened, "metrics", "changes", "why_not", …}.
+
+    Raises:
+        ConfigError: there is no run at one of the addresses. ArtifactError: it is damaged.
+    """
+    found = {name: gather(store) for name, store in (("a", first), ("b", second))}
+    a, b = found["a"], found["b"]
+    primary = a["primary"]
+    result: Json = {
+        "format": FORMAT, "kind": "compare", "primary": primary, "confidence": a["confidence"], "metrics": {}, "changes": None,
+        "answers": {name: answer(run)["headline"] for name, run in found.items()},
+        "different": different_settings(a, b), "why_not": None,
+    } | {name: {key: run[key] for key in KEPT} for name, run in found.items()}
+    stores = {"a": first, "b": second}
+    measured = {name: _measured(stores[name], found[name]) for name in found}
+    result["why_not"] = _why_not(stores, measured, found)
+    if result["why_not"] is None:
+        rows, values = _paired(stores, measured)
+        compared = compare_values(values["b"], values["a"], alone=[primary], confidence=a["confidence"])
+        result["metrics"] = {metric: one.as_json() for metric, one in compared.items()}
+        result["changes"] = _changes(stores, measured, rows, values, primary)
+    shown: Json = plain(result)
+    return shown
+
+
+def different_settings(a: Json, b: Json) -> list[Json]:
+    """{"setting", "a", "b"} of what the two runs were told differently; – where one has no such setting."""
+    told = [{row["setting"]: row["value"] for row in run["settings"]} for run in (a, b)]
+    return [{"setting": name, "a": told[0].get(name, "–"), "b": told[1].get(name, "–")}
+            for name in dict.fromkeys([*told[0], *told[1]]) if told[0].get(name) != told[1].get(name)]
+
+
+def _measured(store: Store, run: Json) -> Commit | None:
+    return Ledger(store).find(f"{run['best']}-evaluate") if run["best"] else None
+
+
+def _why_not(stores: Mapping[str, Store], measured: Mapping[str, Commit | None], found: Mapping[str, Json]) -> str | None:
+    """Why the two cannot be compared query by query; None: they can."""
+    for name, commit in measured.items():
+        if commit is None:
+            return f"run {name.upper()} is not measured yet"
+    data = [store.read_json("identity.json").get("data") for store in stores.values()]
+    if data[0] != data[1]:
+        return "the two runs are on different data"
+    rows = [read_parts(stores[name], commit.parts("per_query"), ["query_row"])["query_row"] for name, commit in measured.items()
+            if commit is not None]
+    if not rows[0].equals(rows[1]):
+        return "the two runs were measured on different queries"
+    return None
+
+
+def _paired(stores: Mapping[str, Store], measured: Mapping[str, Any]) -> tuple[I64, dict[str, dict[str, F64]]]:
+    """(query rows [Q], metric -> values [Q] of each run), of the metrics that both have."""
+    tables = {name: read_parts(stores[name], commit.parts("per_query")) for name, commit in measured.items()}
+    both = [name for name in tables["a"].column_names if name in tables["b"].column_names and name != "query_row"]
+    values = {name: {metric: table[metric].to_numpy(zero_copy_only=False) for metric in both} for name, table in tables.items()}
+    return tables["a"]["query_row"].to_numpy(), values
+
+
+def _changes(stores: Mapping[str, Store], measured: Mapping[str, Any], rows: I64, values: Mapping[str, Mapping[str, F64]],
+             primary: str) -> Json:
+    """As `query_changes`, from run A's model to run B's."""
+    change = values["b"][primary] - values["a"][primary]
+    known = np.flatnonzero(~np.isnan(change))
+    moved = (change[known] * (-1 if primary in LOWER_IS_BETTER else 1)).round(9)
+    order = np.argsort(moved, kind="stable")
+    lost = order[moved[order] < 0][:SHOWN // 2]
+    won = order[::-1][moved[order[::-1]] > 0][:SHOWN // 2]
+    shown = np.concatenate([won, lost])
+    lists = {name: _lists(stores[name], measured[name], rows[known][shown]) for name in stores}
+    told = [{**one, "after": other["after"], "change": float(moved[place]),
+             "relevant": [item | {"after": then["after"]} for item, then in zip(one["relevant"], other["relevant"], strict=True)]}
+            for place, one, other in zip(shown, lists["a"], lists["b"], strict=True)]
+    return {"metric": primary, "queries": len(known), "better": int((moved > 0).sum()), "worse": int((moved < 0).sum()),
+            "same": int((moved == 0).sum()), "histogram": histogram(moved), "winners": told[:len(won)], "losers": told[len(won):]}
+
+
+def _lists(store: Store, measured: Commit, rows: I64) -> list[Json]:
+    ledger = Ledger(store)
+    hits, ingested = ledger.find(f"{measured.name.removesuffix('-evaluate')}-hits"), ledger.find("ingest")
+    assert hits is not None
+    assert ingested is not None
+    return before_after(store, ingested, rows, hits, hits)
+
+
+def render_comparison(report: Json) -> str:
+    """The page of a comparison. Args: report: of `compare`."""
+    from jobs.report.page import render
+    from jobs.report.tables import cost_sentence
+
+    found = {name: report[name] for name in ("a", "b")}
+    curves = {name: [_of_run(chart, name) for chart in (loss_chart(run), recall_chart(run)) if chart] for name, run in found.items()}
+    figures = {
+        "race": race_chart(found), "changes": changes_chart(report), "curves_a": curves["a"], "curves_b": curves["b"],
+        "uplift_a": [_of_run(chart, "a") for chart in uplift_charts(found["a"])[:1]],
+        "uplift_b": [_of_run(chart, "b") for chart in uplift_charts(found["b"])[:1]],
+        "time_a": [_of_run(chart, "a") for chart in [time_chart(found["a"])] if chart],
+        "time_b": [_of_run(chart, "b") for chart in [time_chart(found["b"])] if chart]}
+    absent = {"training": not any(curves.values()), "queries": not report["changes"]}
+    return render("compare.html.j2", report, figures, datasets={f"{name}-steps": step_rows(run) for name, run in found.items()},
+                  sections=[pair for pair in SECTIONS if not absent.get(pair[0])], answer=verdict(report),
+                  metric=metric_name(report["primary"]), rows=metric_rows(report),
+                  costs={name: cost_sentence(run) for name, run in found.items()})
+
+
+def verdict(report: Json) -> Json:
+    """{"state", "headline", "certainty", "ship"}: is run B's model better than run A's?"""
+    primary = report["primary"]
+    old, new = (_kept_figures(report[name]).get(primary) for name in ("a", "b"))
+    name = metric_name(primary)
+    if old is None or new is None:
+        return {"state": "open", "headline": "At least one of the two is not measured yet.", "certainty": ""}
+    change = f"{name} {old:.3f} → {new:.3f}, {points(new - old)} points"
+    if report["why_not"]:
+        return {"state": "open", "headline": f"No verdict: {report['why_not']}.",
+                "certainty": f"What each says of itself: {change}. Figures of different queries cannot be compared."}
+    found = report["metrics"][primary]
+    kind = state(found, primary)
+    headline = {"better": f"B is better: {change}.", "worse": f"B is worse: {change}.",
+                "open": f"Not proven which is better: {change}, which chance alone could have made."}[kind]
+    return {"state": kind, "headline": headline, "certainty": (
+        f"{report['confidence']:.0%} interval of the difference: {points(found['low'])} to {points(found['high'])} points, over "
+        f"{found['queries']:,} queries that both were measured on; p {p_text(found['p_adjusted'])} (paired permutation test).")}
+
+
+def metric_rows(report: Json) -> list[list[Any]]:
+    """A row per metric: both figures, the difference, how sure."""
+    rows = []
+    figures = [_kept_figures(report[name]) for name in ("a", "b")]
+    for metric in figures[0]:
+        if metric in figures[1]:
+            found = report["metrics"].get(metric)
+            rows.append([metric_name(metric), number(figures[0][metric]), number(figures[1][metric]),
+                         interval_text(found) if found else "–", p_text(found["p_adjusted"]).removeprefix("= ") if found else "–",
+                         STATES[state(found, metric)][0] if found else "no test"])
+    return rows
+
+
+def _kept_figures(run: Json) -> Json:
+    return next((model["metrics"] for model in run["models"] if model["name"] == run["best"]), {})
+
+
+def race_chart(runs: Mapping[str, Json]) -> Chart | None:
+    """The primary figure of every round of both runs over the steps."""
+    primary, rows = runs["a"]["primary"], []
+    for name, run in runs.items():
+        ends = {training["name"]: training["start"] + training["steps"] for training in run["training"]}
+        rows += [{"run": f"{name.upper()}: {run['name']}", "model": model["label"], "at": ends.get(model["name"], 0),
+                  "value": model["metrics"].get(primary)} for model in run["models"] if model["arm"] != "random"]
+    if len(rows) < 3:
+        return None
+    names = list(dict.fromkeys(row["run"] for row in rows))
+    looks = {"color": ("var(--random)", "var(--hard)"), "strokeDash": ([6, 4], [1, 0]), "shape": ("diamond", "circle")}
+    encoding: Json = {"x": {"field": "at", "type": "quantitative", "title": "optimizer steps"},
+                      "y": {"field": "value", "type": "quantitative", "title": metric_name(primary), "scale": {"zero": False}},
+                      "tooltip": [{"field": "run"}, {"field": "model"}, {"field": "at", "title": "step"}, {"field": "value", "format": ".3f"}]}
+    styled = {channel: category("run", dict(zip(names, values, strict=False))) for channel, values in looks.items()}
+    chart = spec(f"{metric_name(primary)} of both runs over the steps.", height=240, data={"values": rows}, layer=[
+        {"mark": {"type": "line"}, "encoding": encoding | {key: styled[key] for key in ("color", "strokeDash")}},
+        {"mark": {"type": "point", "filled": True, "size": 90}, "encoding": encoding | {key: styled[key] for key in ("color", "shape")}}])
+    return Chart("race", f"{metric_name(primary)} of both runs", "Each point is a round, measured on dev among all items. A run that is "
+                 "ahead at the same step learns faster; one that is only longer does not.", chart, ("run", "model", "step", metric_name(primary)),
+                 [[row["run"], row["model"], f"{row['at']:,.0f}", number(row["value"])] for row in rows])
+
+
+def _of_run(chart: Chart, name: str) -> Chart:
+    """A chart of one run beside that of the other: its own id and its own curves."""
+    data = chart.spec["data"]
+    named = {"data": {"name": f"{name}-steps"}} if data == {"name": "steps"} else {}
+    return replace(chart, id=f"{name}-{chart.id}", title=f"{name.upper()}: {chart.title}", spec=chart.spec | named)

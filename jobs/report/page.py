@@ -1,0 +1,89 @@
+"""One HTML file of a report: template, style, script, the chart library and the JSON, nothing from anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jobs.report.answer import answer, interval_text, metric_name, points
+from jobs.report.chart import CONFIG, Chart
+from jobs.report.charts_of_mining import heat_rows, waterfall_chart
+from jobs.report.charts_of_rounds import changes_chart, slices_chart, time_chart, uplift_charts
+from jobs.report.charts_of_training import geometry_charts, loss_chart, recall_chart, score_charts, share_charts, step_rows
+from jobs.report.tables import all_tables, cost_sentence
+
+Json = dict[str, Any]
+Figures = Mapping[str, Chart | list[Chart] | None]
+
+TEMPLATES = Path(__file__).parent / "templates"
+SECTIONS = (("answer", "Answer"), ("uplift", "Uplift"), ("decision", "Gate and diagnosis"), ("training", "Loss and recall"),
+            ("geometry", "Gradient"), ("mining", "Mining"), ("slices", "Slices"), ("queries", "Winners and losers"),
+            ("cost", "Time"), ("setup", "Setup"))
+
+
+def render_run(report: Json) -> str:
+    """report.html of one run.
+
+    Args:
+        report: of `gather`.
+    """
+    figures: Figures = {
+        "uplift": uplift_charts(report), "loss": loss_chart(report), "recall": recall_chart(report),
+        "shares": share_charts(report), "geometry": geometry_charts(report), "scores": score_charts(report),
+        "waterfalls": [chart for mining in report["minings"] if (chart := waterfall_chart(mining))],
+        "slices": slices_chart(report), "changes": changes_chart(report), "time": time_chart(report)}
+    found = answer(report)
+    heats = [heat | {"round": mining["round"]} for mining in report["minings"][-1:] if (heat := heat_rows(mining["confusion"]))]
+    tables = all_tables(report)
+    absent = {"decision": not (report["gate"] or report["diagnosis"]), "training": not (figures["loss"] or figures["recall"]),
+              "geometry": not (figures["shares"] or figures["geometry"] or figures["scores"]), "mining": not report["minings"],
+              "slices": not (report["slices"] or tables["results"] or tables["leakage"]), "queries": not report["changes"]}
+    split = next((model["split"] for model in report["models"]), "dev")
+    return render("report.html.j2", report, figures, datasets={"steps": step_rows(report)}, sections=[pair for pair in SECTIONS if not absent.get(pair[0])],
+                  answer=found | {"split": split}, tables=tables, heats=heats, metric=metric_name(report["primary"]),
+                  cost=cost_sentence(report))
+
+
+def render(template: str, report: Json, figures: Figures, *, datasets: Json, **values: Any) -> str:
+    """Fill a template; every text in it is escaped, as titles and queries may hold anything."""
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters |= {"interval": interval_text, "day": _day, "figure": _figure, "change": lambda value: f"{value:+.2f}"}
+    charts = [chart for found in figures.values() for chart in (found if isinstance(found, list) else [found]) if chart]
+    drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in charts}}
+    inline = {name: Markup((TEMPLATES / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}  # noqa: S704
+    return environment.get_template(template).render(
+        report=report, figures=figures, charts=drawn, bundle=Markup(chart_library()), version=_version(),  # noqa: S704
+        points=points, **inline, **values)
+
+
+@cache
+def chart_library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; needs no network. Takes about a second."""
+    import vl_convert
+
+    # what would end the script element early is the same text to JavaScript, with a backslash
+    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("hardmine")
+    except PackageNotFoundError:
+        return "from a checkout"
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else "–" if value is None else str(value)

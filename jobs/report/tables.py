@@ -1,0 +1,143 @@
+"""The plain tables of the page, as heads and rows of texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.report.answer import interval_text, metric_name, state
+from jobs.report.chart import STATES, number, share
+from jobs.report.charts_of_rounds import slice_rows
+
+Json = dict[str, Any]
+Table = dict[str, Any]
+
+METRICS = ("recall@1", "recall@3", "recall@5", "recall@10", "recall@100", "hit@1", "hit@3", "hit@5", "hit@10", "ndcg@10", "mrr@10",
+           "map@100", "bad_top1")
+RESULTS = {
+    "coverage": "share of all items that appear in any first ten results", "gini": "how unevenly items appear: 0 all alike, 1 one item only",
+    "top_share": "share of all places that the 1 % most shown items take", "similarity": "how alike the results of one query are (cosine)",
+    "popularity": "mean popularity of what is shown, as a percentile", "relevant_popularity": "mean popularity of what is relevant"}
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def all_tables(report: Json) -> dict[str, Any]:
+    """Every table by its name in the template; None or [] where there is nothing to show."""
+    last = report["minings"][-1] if report["minings"] else {}
+    return {
+        "models": _models(report), "test": _test(report), "general": _general(report), "minings": _minings(report),
+        "warnings": last.get("warnings") or [], "most_used": _most_used(last),
+        "slices": _table(("column", "value", "queries", metric_name(report["primary"]), "uplift and interval", "p, corrected", "verdict"),
+                         slice_rows(report)),
+        "results": _results(report), "leakage": _leakage(report), "stages": _stages(report),
+        "changed": [[row["setting"], row["value"], "–" if row["default"] is None else row["default"]] for row in report["changed"]],
+        "settings": [[row["setting"], row["value"]] for row in report["settings"]],
+        "fingerprints": [[name, value[:16]] for files in report["fingerprints"].values() for name, value in files.items()],
+    }
+
+
+def _table(columns: tuple[str, ...], rows: list[list[Any]]) -> Table | None:
+    return {"columns": columns, "rows": rows} if rows else None
+
+
+def _models(report: Json) -> Table:
+    names = [metric for metric in METRICS if any(metric in model["metrics"] for model in report["models"])]
+    primary = report["primary"]
+    rows = []
+    for model in report["models"]:
+        found = model["against_baseline"].get(primary)
+        rows.append([("★ " if model["name"] == report["best"] else "") + model["label"], _negatives(model),
+                     interval_text(found) if found else "–", STATES[state(found, primary)][0] if found else "–",
+                     number(model["train_loss"]), *(number(model["metrics"].get(name)) for name in names)])
+    return {"columns": ("model", "negatives", f"{metric_name(primary)}: uplift", "verdict", "loss", *map(metric_name, names)),
+            "rows": rows}
+
+
+def _negatives(model: Json) -> str:
+    return {"baseline": "none", "warm-up": "random", "mined": "mined", "random": "random only"}[model["arm"]]
+
+
+def _test(report: Json) -> Table | None:
+    rows, primary = [], report["primary"]
+    for label, row in (report["test"] or {}).items():
+        found = (row.get("against_baseline") or {}).get(primary)
+        rows.append([label.replace("_", " "), *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10", "bad_top1")),
+                     interval_text(found) if found else "–", STATES[state(found, primary)][0] if found else "–"])
+    return _table(("model", "Recall@3", "Recall@10", "NDCG@10", "bad top-1", f"{metric_name(primary)}: uplift", "verdict"), rows)
+
+
+def _general(report: Json) -> Table | None:
+    primary = report["primary"]
+    rows = []
+    for row in report["general"]:
+        found = row["against_baseline"].get(primary)
+        rows.append([row["label"], *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10")),
+                     interval_text(found) if found else "–", STATES[state(found, primary)][0] if found else "–"])
+    return _table(("model", "Recall@3", "Recall@10", "NDCG@10", f"{metric_name(primary)}: change", "verdict"), rows)
+
+
+def _minings(report: Json) -> Table | None:
+    rows = []
+    for mining in report["minings"]:
+        hardness = mining["hardness"] or {}
+        rows.append([f"round {mining['round']}", share(mining["hit_rate"]), *(
+            f"{mining[name]:,}" if mining[name] is not None else "–"
+            for name in ("candidates", "survivors", "chosen", "queries_short", "suspected_false_negatives", "above_positive")),
+            number(hardness.get("p50"))])
+    return _table(("mining", "hit rate", "candidates", "left", "chosen", "queries with too few", "suspected false negatives",
+                   "chosen above the positive", "hardness, median"), rows)
+
+
+def _most_used(mining: Json) -> Table | None:
+    most = ((mining.get("reuse") or {}).get("most_used") or [])[:10]
+    queries = max(1, mining.get("queries") or 1)
+    return _table(("item", "title", "queries", "share"), [
+        [row["item_id"], row["title"], f"{row['uses']:,}", share(row["uses"] / queries)] for row in most])
+
+
+def _results(report: Json) -> Table | None:
+    before, after = report["results"]["before"] or {}, report["results"]["after"] or {}
+    return _table(("figure", "before", "after", "what it is"), [
+        [name.replace("_", " "), number(before.get(name)), number(after.get(name)), text] for name, text in RESULTS.items()
+        if before.get(name) is not None or after.get(name) is not None])
+
+
+def _leakage(report: Json) -> Table | None:
+    return _table(("column", "with a relevant item", "with a random item", "pairs"), [
+        [column, share(row["positives"]), share(row["random"]), f"{row['pairs']:,}" if row.get("pairs") else "–"]
+        for column, row in report["leakage"].items()])
+
+
+def _stages(report: Json) -> Table | None:
+    return _table(("stage", "kind", "seconds", "of it work", "start-up and commits", "rows", "size"), [
+        [row["name"], row["kind"], *(number(row[name], 1) for name in ("wall", "work", "overhead")), f"{row['rows']:,}", size(row["bytes"])]
+        for row in report["stages"]])
+
+
+def size(count: float) -> str:
+    """Bytes for a person: 6.9 MB."""
+    place = 0
+    while count >= 1000 and place < len(UNITS) - 1:
+        count, place = count / 1000, place + 1
+    return f"{count:.1f} {UNITS[place]}" if place else f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: 3 min 0 s."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def cost_sentence(report: Json) -> str:
+    """What the whole run took."""
+    stages = report["stages"]
+    if not stages:
+        return "Nothing is committed yet."
+    by_kind: dict[str, float] = {}
+    for row in stages:
+        by_kind[row["kind"]] = by_kind.get(row["kind"], 0.0) + row["wall"]
+    most = sorted(by_kind.items(), key=lambda pair: -pair[1])[:3]
+    return (f"{len(stages)} stages took {duration(sum(by_kind.values()))}, most of it "
+            f"{', '.join(f'{kind} ({duration(seconds)})' for kind, seconds in most)}; "
+            f"what they left takes {size(sum(row['bytes'] for row in stages))}.")
