@@ -37,6 +37,8 @@ def metric_name(metric: str) -> str:
 def meaning(metric: str) -> str:
     """A metric in plain words."""
     base, _, depth = metric.partition("@")
+    if metric == "hit@1":
+        return "share of queries whose first result is relevant"
     return MEANINGS.get(base, "").format(k=depth)
 
 
@@ -73,7 +75,7 @@ def answer(report: Json) -> Json:
     result = {"state": verdict, "headline": _headline(report, judged, before, after, verdict),
               "certainty": certainty(report, found, judged), "mining": mining_sentence(report),
               "cards": _cards(report, judged, before, after), "notes": _notes(report, judged, verdict)}
-    return result | _ship(report, result["cards"], verdict) | {"next": next_steps(report, verdict)}
+    return result | _ship(report, judged, verdict) | {"next": next_steps(report, verdict)}
 
 
 def ends(report: Json) -> tuple[Json | None, Json | None]:
@@ -155,17 +157,17 @@ def _cards(report: Json, judged: Json | None, before: Json | None, after: Json |
     return cards
 
 
-def _ship(report: Json, cards: Sequence[Json], verdict: State) -> Json:
+def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
     """{"ship", "ship_state"}: what the gate says; where there is none, what the figures allow to say."""
     gate = report.get("gate")
     if gate:
-        failed = [check for check in gate["checks"] if not check["passed"]]
+        failed = [check for check in gate["checks"] if check["passed"] is False]
         if gate["passed"]:
-            return {"ship": f"Ship it: the gate passed all {len(gate['checks'])} checks.", "ship_state": "better"}
+            return {"ship": f"Ship it: no check of the gate failed ({_counts(gate)}).", "ship_state": "better"}
         names = ", ".join(str(check["name"]) for check in failed[:4]) + (" …" if len(failed) > 4 else "")
         return {"ship": f"Do not ship yet: {len(failed)} of {len(gate['checks'])} gate checks failed ({names}).",
                 "ship_state": "worse"}
-    lost = [card["name"] for card in cards if card["state"] == "worse"]
+    lost = [metric_name(name) for name, found in (judged or {}).get("against_baseline", {}).items() if state(found, name) == "worse"]
     grave = [finding for finding in (report.get("diagnosis") or {}).get("findings", []) if finding["severity"] == "critical"
              and finding.get("arm") != "random"]
     if verdict != "better":
@@ -173,8 +175,14 @@ def _ship(report: Json, cards: Sequence[Json], verdict: State) -> Json:
     if lost or grave:
         why = f"{', '.join(lost)} got worse" if lost else f"the diagnosis says {grave[0]['name'].replace('_', ' ')}"
         return {"ship": f"Decide with care: {why}.", "ship_state": "open"}
-    return {"ship": f"These figures do not speak against it; run `hardmine gate {report['output']}` before you ship.",
-            "ship_state": "open"}
+    return {"ship": "These figures do not speak against it. The gate also checks thresholds, groups and latency:", "ship_state": "open",
+            "ship_command": f"hardmine gate {report['output']}"}
+
+
+def _counts(gate: Json) -> str:
+    counts = [(sum(check["passed"] is value for check in gate["checks"]), word)
+              for value, word in ((True, "passed"), (None, "skipped"))]
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
 
 
 def _notes(report: Json, judged: Json | None, verdict: State) -> list[str]:

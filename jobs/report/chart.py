@@ -34,6 +34,10 @@ CONFIG: Json = {
 
 COLOURS = {"mined": "var(--hard)", "warm-up": "var(--warm)", "random": "var(--random)", "baseline": "var(--warm)"}
 DASHES = {"mined": [1, 0], "warm-up": [2, 2], "random": [6, 4], "baseline": [1, 0]}
+LINES: Json = {"symbolType": "stroke", "offset": 20}
+"""Legend of lines, above the names of the rounds."""
+HALO: Json = {"stroke": "var(--sheet)", "strokeWidth": 4, "color": "var(--sheet)"}
+"""A text drawn first in the colour of the ground, so that lines do not cross the one above it."""
 SHAPES = {"mined": "circle", "warm-up": "square", "random": "diamond", "baseline": "circle"}
 STATES = {"better": ("▲ better", "var(--better)", "triangle-up"), "worse": ("▼ worse", "var(--worse)", "triangle-down"),
           "open": ("● not proven", "var(--open)", "circle")}
@@ -56,14 +60,13 @@ class Chart:
 
 def spec(description: str, *, height: Any, **parts: Any) -> Json:
     """A specification as wide as its place; `description` is what a screen reader says of the whole."""
-    return {"description": description, "width": "container", "height": height,
-            "autosize": {"type": "fit-x", "contains": "padding"}, **parts}
+    return {"description": description, "width": "container", "height": height, **parts}
 
 
-def category(name: str, values: dict[str, Any], *, legend: bool = True) -> Json:
+def category(name: str, values: dict[str, Any], *, legend: bool | Json = True) -> Json:
     """An encoding of a text by fixed colours, shapes or dashes: {value: what it looks like}."""
     found: Json = {"field": name, "type": "nominal", "scale": {"domain": list(values), "range": list(values.values())}}
-    return found if legend else found | {"legend": None}
+    return found if legend is True else found | {"legend": legend or None}
 
 
 def zero(axis: str) -> Json:

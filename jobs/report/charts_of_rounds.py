@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.report.answer import LOWER_IS_BETTER, interval_text, meaning, metric_name, p_text, state
-from jobs.report.chart import COLOURS, SHAPES, STATES, Chart, category, number, spec, zero
+from jobs.report.chart import COLOURS, HALO, SHAPES, STATES, Chart, category, number, spec, zero
 
 Json = dict[str, Any]
 
@@ -43,6 +43,7 @@ def _uplift(report: Json, metric: str) -> Chart | None:
          "axis": {"labelAngle": 0, "labelExpr": "split(datum.label, ' ')"}}
     colour, shape = category("arm", COLOURS, legend=False), category("arm", SHAPES, legend=False)
     y = {"type": "quantitative", "title": "points over off the shelf"}
+    last = f"datum.model == '{rows[-1]['model']}'"
     layers = [
         zero("y"),
         {"transform": [{"filter": "datum.arm != 'random'"}], "mark": {"type": "line", "color": "var(--line)", "aria": False},
@@ -51,10 +52,12 @@ def _uplift(report: Json, metric: str) -> Chart | None:
          "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour}},
         {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
          "encoding": {"x": x, "y": y | {"field": "mean"}, "color": colour, "shape": shape, "tooltip": tooltip}},
-        {"transform": [{"filter": "datum.arm != 'baseline'"}], "mark": {"type": "text", "align": "left", "dx": 9, "aria": False},
-         "encoding": {"x": x, "y": y | {"field": "mean"}, "text": {"field": "mean", "format": "+.1f"}}},
+        *({"transform": [{"filter": "datum.arm != 'baseline'"}],
+           "mark": {"type": "text", "align": {"expr": f"{last} ? 'right' : 'left'"}, "dx": {"expr": f"{last} ? -7 : 7"}, "dy": -9,
+                    "aria": False} | look,
+           "encoding": {"x": x, "y": y | {"field": "mean"}, "text": {"field": "mean", "format": "+.1f"}}} for look in (HALO, {})),
     ]
-    better = "Lower is better here: points below the line are gains." if metric in LOWER_IS_BETTER else ""
+    better = "Points below the line are gains." if metric in LOWER_IS_BETTER else ""
     look = (f"{name}: {meaning(metric)}. {better} The bar is the {report['confidence']:.0%} interval: where it touches the line at "
             f"0, chance alone could have made the difference.")
     said = "; ".join(f"{row['model']} {row['mean']:+.1f}" for row in rows[1:])
@@ -75,10 +78,10 @@ def changes_chart(report: Json) -> Chart | None:
             if row["low"] != row["high"]]
     colours = {STATES[key][0]: STATES[key][1] for key in ("worse", "better")}
     chart = spec(f"Queries by change of {name}: {changes['worse']} worse, {changes['same']} the same, {changes['better']} better.",
-                 height=200, data={"values": rows}, mark={"type": "bar", "binSpacing": 2}, encoding={
-        "x": {"field": "low", "type": "quantitative", "bin": {"binned": True}, "title": f"change of {name}",
-              "axis": {"format": "+.1f", "tickCount": 8}}, "x2": {"field": "high"},
-        "y": {"field": "queries", "type": "quantitative", "title": "queries"},
+                 height=200, data={"values": rows}, mark={"type": "rect", "stroke": "var(--sheet)"}, encoding={
+        "x": {"field": "low", "type": "quantitative", "title": f"change of {name}",
+              "axis": {"format": "+.1f", "tickCount": 8}, "scale": {"domain": [-1, 1]}}, "x2": {"field": "high"},
+        "y": {"field": "queries", "type": "quantitative", "title": "queries"}, "y2": {"datum": 0},
         "color": category("state", colours),
         "tooltip": [{"field": "low", "title": "from", "format": "+.2f"}, {"field": "high", "title": "to", "format": "+.2f"},
                     {"field": "queries", "format": ","}]})

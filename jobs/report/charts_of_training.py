@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.report.answer import metric_name
-from jobs.report.chart import COLOURS, DASHES, Chart, category, number, share, spec, thinned
+from jobs.report.chart import COLOURS, DASHES, LINES, Chart, category, number, share, spec, thinned
 
 Json = dict[str, Any]
 
@@ -14,6 +14,8 @@ ARMS = ("warm-up", "mined", "random")
 KINDS = {"hard": "var(--hard)", "random": "var(--random)", "in-batch": "var(--batch)", "cross-rank": "var(--cross)"}
 """Kind of negative -> colour, from the bottom of the stack."""
 SCORES = {"positive": ("var(--positive)", [1, 0]), "hard": ("var(--hard)", [6, 3]), "random": ("var(--random)", [2, 2])}
+WINDOW = 8
+"""Points to each side in the running mean of a curve; the curve itself stands thin behind it."""
 HOVER = 50
 """Points of one training that answer to the pointer."""
 GEOMETRY = (
@@ -56,7 +58,7 @@ def loss_chart(report: Json) -> Chart | None:
         return None
     look = ("The loss alone says little: with random negatives it falls because they have become easy. Read it with the recall below, "
             "at the same steps: loss down and recall flat means the gradient is gone.")
-    layers = [*_rounds(report), *_lines("loss", "training loss", ".3f")]
+    layers = [*_rounds(report), *_lines("loss", "training loss", ".3f", log=_steep(report, "loss"))]
     return Chart("loss", "Training loss", look, spec(_described(report, "loss", "Training loss"), height=220,
                  data={"name": "steps"}, layer=layers), *_table(report, ("loss",), ("loss",)))
 
@@ -75,14 +77,16 @@ def recall_chart(report: Json) -> Chart | None:
         return None
     x = {"field": "at", "type": "quantitative", "title": "optimizer steps", "scale": {"nice": False}}
     y = {"field": "value", "type": "quantitative", "title": "recall", "scale": {"zero": False}, "axis": {"minExtent": 42}}
-    colour = category("arm", {arm: COLOURS[arm] for arm in (*ARMS, "baseline")}, legend=False)
+    colour = category("arm", {arm: COLOURS[arm] for arm in (*ARMS, "baseline")}, legend=LINES | {"values": list(ARMS)})
     tooltip = [{"field": "model"}, {"field": "what", "title": "measured"}, {"field": "at", "title": "step", "format": ",.0f"},
                {"field": "value", "format": ".3f"}]
-    dash = category("arm", {arm: DASHES[arm] for arm in (*ARMS, "baseline")}, legend=False)
+    dash = category("arm", {arm: DASHES[arm] for arm in (*ARMS, "baseline")}, legend=LINES | {"values": list(ARMS)})
     layers = [
         *_rounds(report),
         {"data": {"values": lines}, "mark": {"type": "line", "point": {"size": 30}}, "encoding": {
             "x": x, "y": y, "color": colour, "strokeDash": dash, "detail": {"field": "model"}, "tooltip": tooltip}},
+        {"data": {"values": [point for point in points if point["arm"] != "random"]},
+         "mark": {"type": "line", "color": "var(--line)", "strokeWidth": 1, "aria": False}, "encoding": {"x": x, "y": y}},
         {"data": {"values": points}, "mark": {"type": "point", "filled": True, "size": 150, "shape": "diamond", "opacity": 1},
          "encoding": {"x": x, "y": y, "color": colour, "tooltip": tooltip}},
     ]
@@ -114,7 +118,7 @@ def share_charts(report: Json) -> list[Chart]:
         ], layer=[{"mark": {"type": "area", "line": False, "opacity": 0.85}, "encoding": {
             "x": _steps(), "y": {"field": "share", "type": "quantitative", "stack": "zero", "title": "share of the gradient",
                                  "axis": {"format": "%", "tickCount": 5}, "scale": {"domain": [0, 1]}},
-            "order": {"field": "order"}, "color": category("kind", colours)}}, *_rounds(report, (arm, "warm-up"))])
+            "order": {"field": "order"}, "color": category("kind", colours, legend={"offset": 20})}}, *_rounds(report, (arm, "warm-up"))])
         look = ("Hard negatives should carry a good part of it. If in-batch and random ones carry nearly all, mining found nothing "
                 "that the batch did not have." if arm == "mined" else
                 "Without mined negatives the other items of the batch carry the gradient, and shrink as they become easy.")
@@ -129,7 +133,7 @@ def geometry_charts(report: Json) -> list[Chart]:
     for column, title, look, form in GEOMETRY:
         if _any(report, column):
             chart = spec(_described(report, column, title), height=180, data={"name": "steps"},
-                         layer=[*_rounds(report, labels=False), *_lines(column, None, form)])
+                         layer=[*_rounds(report, labels=False), *_lines(column, None, form, log=_steep(report, column))])
             charts.append(Chart(column.replace("_", "-"), title, look, chart, *_table(report, (column,), (title.lower(),))))
     return charts
 
@@ -188,18 +192,23 @@ def _steps() -> Json:
     return {"field": "at", "type": "quantitative", "title": "optimizer steps", "scale": {"nice": False}}
 
 
-def _lines(column: str, title: str | None, form: str) -> list[Json]:
+def _lines(column: str, title: str | None, form: str, *, log: bool = False) -> list[Json]:
     """A line per training, and points that answer to the pointer."""
-    y = {"field": column, "type": "quantitative", "title": title, "scale": {"zero": False},
-         "axis": {"minExtent": 42, "format": form.replace(".0%", "%")}}
-    colour = category("arm", {arm: COLOURS[arm] for arm in ARMS})
-    dash = category("arm", {arm: DASHES[arm] for arm in ARMS})
+    scale = {"type": "log", "nice": False} if log else {"zero": False}
+    named = {"title": f"{title or ''} (log scale)".strip() if log else title}
+    y = {"field": column, "type": "quantitative", "scale": scale} | named | {
+        "axis": {"minExtent": 42, "format": "%" if "%" in form else "~g", "tickCount": 6}}
+    colour = category("arm", {arm: COLOURS[arm] for arm in ARMS}, legend=LINES)
+    dash = category("arm", {arm: DASHES[arm] for arm in ARMS}, legend=LINES)
     tooltip = [{"field": "model"}, {"field": "at", "title": "step", "format": ",.0f"},
                {"field": column, "format": form, "title": column.replace("_", " ")}]
     hover = {"name": "hover", "select": {"type": "point", "nearest": True, "on": "pointermove", "clear": "pointerout"}}
+    smooth = {"window": [{"op": "mean", "field": column, "as": "smooth"}], "groupby": ["model"], "frame": [-WINDOW, WINDOW]}
     return [
-        {"mark": {"type": "line"}, "encoding": {"x": _steps(), "y": y, "color": colour, "strokeDash": dash,
-                                                "detail": {"field": "model"}}},
+        {"mark": {"type": "line", "strokeWidth": 1, "opacity": 0.28, "aria": False},
+         "encoding": {"x": _steps(), "y": y, "color": colour, "detail": {"field": "model"}}},
+        {"transform": [smooth], "mark": {"type": "line"}, "encoding": {
+            "x": _steps(), "y": y | {"field": "smooth"}, "color": colour, "strokeDash": dash, "detail": {"field": "model"}}},
         {"transform": [{"filter": "datum.hover"}], "params": [hover], "mark": {"type": "point", "filled": True, "size": 60,
                                                                              "aria": False},
          "encoding": {"x": _steps(), "y": y, "color": colour, "tooltip": tooltip,
@@ -215,6 +224,12 @@ def _rounds(report: Json, arms: Sequence[str] = ("warm-up", "mined"), *, labels:
                                                  "color": "var(--muted)", "fontSize": 11, "aria": False},
             "encoding": {"x": _steps(), "text": {"field": "model"}}}
     return [rule, text] if labels else [rule]
+
+
+def _steep(report: Json, column: str) -> bool:
+    """Whether a curve spans so much that all but its beginning would lie flat on the axis."""
+    values = sorted(value for training in report["training"] for value in training["curves"].get(column, ()) if value is not None)
+    return bool(values) and values[0] > 0 and "share" not in column and values[-1] > 6 * values[len(values) // 2] > 0
 
 
 def _any(report: Json, column: str) -> bool:

@@ -51,7 +51,7 @@ def training_curves(store: Store, models: Sequence[Json], commits: Mapping[str, 
 
 def _read(store: Store, commit: Commit, steps: int) -> Json:
     columns = read_columns(store, commit)
-    curves = {name: values.tolist() for name, values in downsample(columns).items()}
+    curves = {name: [float(f"{value:.5g}") for value in values] for name, values in downsample(columns).items()}
     recalls = columns.get("validation_recall")
     validation: Json = {"step": [], "recall": []}
     if recalls is not None and np.isfinite(recalls).any():

@@ -54,7 +54,7 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"interval": interval_text, "day": _day, "figure": _figure, "change": lambda value: f"{value:+.2f}"}
+    environment.filters |= {"interval": interval_text, "day": _day, "figure": _figure, "change": lambda value: f"{value:+.2f}".replace("-", "−")}
     charts = [chart for found in figures.values() for chart in (found if isinstance(found, list) else [found]) if chart]
     drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in charts}}
     inline = {name: Markup((TEMPLATES / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}  # noqa: S704

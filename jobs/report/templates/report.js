@@ -59,7 +59,7 @@
   const { config, datasets, specs } = read("charts");
   const tables = Object.fromEntries(Object.entries(datasets).map(([name, { columns, rows }]) =>
     [name, rows.map((row) => Object.fromEntries(columns.map((column, place) => [column, row[place]])))]));
-  const options = { renderer: "svg", mode: "vega-lite", actions: false, config,
+  const options = { renderer: "svg", mode: "vega-lite", actions: false, logLevel: 1, config,
     tooltip: { theme: "hm", disableDefaultStyle: true } };
   const draw = async () => {
     for (const place of document.querySelectorAll(".plot")) {
