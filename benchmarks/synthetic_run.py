@@ -45,7 +45,8 @@ class Size:
     """How titles begin."""
 
 
-def write_run(folder: str | Path, size: Size | None = None, *, random_arm: bool = True, full: bool = True, finish: bool = True) -> Store:
+def write_run(folder: str | Path, size: Size | None = None, *, random_arm: bool = True, full: bool = True,
+              finish: bool = True) -> Store:
     """Write a run below `folder` and return its store.
 
     Args:
@@ -55,14 +56,16 @@ def write_run(folder: str | Path, size: Size | None = None, *, random_arm: bool 
     size = size or Size()
     store = Store(str(folder))
     writer = _Writer(store, size, np.random.default_rng(7), full)
-    store.write_json("identity.json", {"data": {"corpus:all": {"corpus.parquet": "c0ffee"}}, "encoder": {"kind": "static", "model": None}})
+    store.write_json("identity.json", {"data": {"corpus:all": {"corpus.parquet": "c0ffee"}},
+                                       "encoder": {"kind": "static", "model": None}})
     writer.ingest()
     baseline = writer.measure("baseline", -1, 0.12, None, None)
     models = [writer.train("round-00", 0, 0.45, baseline, None, "random")]
     for number in range(1, size.rounds + 1):
         writer.mine(number)
         models.append(writer.train(f"round-{number:02d}", number, 0.45 + 0.1 * number, baseline, models[-1], "mined"))
-    arm = writer.train(f"round-{size.rounds:02d}-random", size.rounds, 0.5, baseline, models[-1], "random") if random_arm else None
+    arm = writer.train(f"round-{size.rounds:02d}-random", size.rounds, 0.5, baseline, models[-1],
+                       "random") if random_arm else None
     if finish:
         writer.finish(baseline, models, arm)
     return store
@@ -89,7 +92,8 @@ class _Writer:
             for table, found in (tables or {}).items():
                 first = 0
                 for number, part in enumerate(found):
-                    parts.setdefault(table, []).append(write_part(self.store, f"{place}/{table}/{part_name(number)}", part, first_row=first))
+                    parts.setdefault(table, []).append(write_part(self.store, f"{place}/{table}/{part_name(number)}", part,
+                                                                  first_row=first))
                     first += part.num_rows
             left = {}
             for path, data in (files or {}).items():
@@ -109,7 +113,8 @@ class _Writer:
                             "item_row": np.full(size.queries, -1)})
         labels = pa.table({"query_row": np.repeat(np.arange(size.queries), size.relevant), "item_row": self.relevant.reshape(-1),
                            "score": np.ones(size.queries * size.relevant, np.int64)})
-        self.commit("ingest", "tables", tables={"corpus": _blocks(corpus), "queries": _blocks(queries), "labels": _blocks(labels)}, figures={
+        self.commit("ingest", "tables", tables={"corpus": _blocks(corpus), "queries": _blocks(queries),
+                                                "labels": _blocks(labels)}, figures={
             "items": size.items, "queries": size.queries, "labels": len(labels), "splits": {"dev": size.queries}},
             inputs={"data": {"corpus:all": {"corpus.parquet": "c0ffee"}}})
 
@@ -128,7 +133,8 @@ class _Writer:
             rows_QK[chosen, place[chosen, column]] = wanted
         scores_QK = -np.sort(-rng.beta(2, 4, rows_QK.shape).astype(np.float32), axis=1)
         query_rows = np.arange(size.queries)
-        hits = self.commit(f"{name}-hits", f"{name}/hits", inputs={"vectors": name}, seconds=0.3, tables={"hits": _blocks(pa.table({
+        hits = self.commit(f"{name}-hits", f"{name}/hits", inputs={"vectors": name}, seconds=0.3,
+                           tables={"hits": _blocks(pa.table({
             "query_row": query_rows, "item_rows": _lists(rows_QK), "scores": _lists(scores_QK)}))})
         labels = (np.repeat(query_rows, size.relevant), self.relevant.reshape(-1), np.ones(self.relevant.size, np.int64))
         per_query = per_query_metrics(rows_QK[:, :-1], query_rows, Judgements.from_triples(*labels))
@@ -142,7 +148,8 @@ class _Writer:
             figures |= self.more(per_query, good, baseline is not None)
         table = pa.table({"query_row": query_rows} | {key: pa.array(value) for key, value in per_query.items()})
         return self.commit(f"{name}-evaluate", f"{name}/evaluate", tables={"per_query": [table]}, figures=figures, inputs={
-            "hits": hits.key, "baseline": baseline.key if baseline else None, "settings": {"confidence": 0.95, "primary": "recall@3"}})
+            "hits": hits.key, "baseline": baseline.key if baseline else None,
+            "settings": {"confidence": 0.95, "primary": "recall@3"}})
 
     def compared(self, values: Mapping[str, Any], other: Mapping[str, Any]) -> Json:
         """As a comparison looks; ends by the normal approximation, which is fast at any size."""
@@ -167,13 +174,14 @@ class _Writer:
             row = {"value": genre, "queries": int((kinds == number).sum()), "metrics": {
                 name: None if math.isnan(value) else value for name, value in summarise(chosen).items()}}
             if trained:
-                row["against_baseline"] = {key: value for key, value in self.compared(
-                    chosen, {name: values[kinds == number] for name, values in self.values["baseline"].items()})["recall@3"].items()}
+                other = {name: values[kinds == number] for name, values in self.values["baseline"].items()}
+                row["against_baseline"] = self.compared(chosen, other)["recall@3"]
             slices.append(row)
-        spread = {"positive": rng.normal(0.3 + 0.4 * good, 0.12, 4000), "hard": rng.normal(0.35, 0.1, 4000), "random": rng.normal(0.0, 0.1, 4000)}
+        spread = {"positive": rng.normal(0.3 + 0.4 * good, 0.12, 4000), "hard": rng.normal(0.35, 0.1, 4000),
+                  "random": rng.normal(0.0, 0.1, 4000)}
         result: Json = {"slices": {"genres": {"slices": slices, "left_out": 0}}, "scores": score_figures(spread), "results": {
-            "depth": 10, "coverage": 0.4 + good / 2, "gini": 0.6 - good / 4, "top_share": 0.1, "similarity": 0.3, "popularity": 0.55,
-            "relevant_popularity": 0.5}}
+            "depth": 10, "coverage": 0.4 + good / 2, "gini": 0.6 - good / 4, "top_share": 0.1, "similarity": 0.3,
+            "popularity": 0.55, "relevant_popularity": 0.5}}
         return result if trained else result | {"leakage": {"genres": {"positives": 0.6, "random": 0.2, "pairs": 100}}}
 
     def train(self, name: str, number: int, good: float, baseline: Commit, best: Commit | None, negatives: str) -> Commit:
@@ -183,7 +191,8 @@ class _Writer:
         lines.insert(self.size.steps // 2, half)
         lines.append({"event": "validation", "step": self.size.steps, "recall": 0.55 + 0.05 * number})
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        self.commit(f"{name}-train", f"{name}/train", files={"telemetry.jsonl": text.encode()}, seconds=3.0, inputs={"name": name}, figures={
+        self.commit(f"{name}-train", f"{name}/train", files={"telemetry.jsonl": text.encode()}, seconds=3.0,
+                    inputs={"name": name}, figures={
             "steps": self.size.steps, "epochs": 2, "train_loss": lines[-2]["loss"], "seconds": 3.0, "negatives": negatives,
             "validation": [half["recall"], lines[-1]["recall"]]})
         return self.measure(name, number, good, baseline, best)
@@ -194,7 +203,8 @@ class _Writer:
         hard = 0.6 if negatives == "mined" else 0.0
         shares = dict(zip((f"gradient_share_{kind}" for kind in SHARES), (hard, 0.1, 0.9 - hard), strict=True))
         return {"round": number, "epoch": 0, "step": step, "loss": 0.2 + 2 * gone, "positive_probability": 1 - 0.7 * gone,
-                "hardest_weight": 0.3, "effective_negatives": 4 + 20 * gone, "dead_negatives": 0.9 - 0.4 * gone, "above_positive": 0.01 * gone,
+                "hardest_weight": 0.3, "effective_negatives": 4 + 20 * gone, "dead_negatives": 0.9 - 0.4 * gone,
+                "above_positive": 0.01 * gone,
                 "negatives_per_query": 60.0, "temperature": 0.05, "gradient_norm": gone} | shares
 
     def mine(self, number: int) -> None:
@@ -211,7 +221,8 @@ class _Writer:
                 {"item_id": "i3", "title": f"{self.size.title} 3", "uses": 9}]},
             "confusion": {"column": "genres", "values": list(GENRES), "counts": (10 + np.eye(4, dtype=int) * 30).tolist()}}
         self.commit(f"round-{number:02d}-mine", f"rounds/{number:02d}/mine", figures=figures, inputs={"round": number})
-        self.commit(f"round-{number:02d}-report", f"rounds/{number:02d}/report", figures=figures, inputs={"round": number}, files={
+        self.commit(f"round-{number:02d}-report", f"rounds/{number:02d}/report", figures=figures, inputs={"round": number},
+                    files={
             "mining.md": b"# Negatives\n", "mining.json": json.dumps(figures | {"samples": [sample]}).encode()})
 
     def finish(self, baseline: Commit, models: list[Commit], arm: Commit | None) -> None:
@@ -221,16 +232,20 @@ class _Writer:
         commits = self.ledger.all()
         named = {commit.name: commit for commit in commits}
         primary = [commit.figures["metrics"]["recall@3"] for commit in models]
-        rows = [round_row(commit, named[commit.name.replace("evaluate", "train")], named.get(commit.name.replace("evaluate", "mine")), commits)
+        rows = [round_row(commit, named[commit.name.replace("evaluate", "train")],
+                          named.get(commit.name.replace("evaluate", "mine")), commits)
                 for commit in models]
         summary = {"name": Path(self.store.root).name, "output": self.store.root, "model": self.store.url("model"),
-                   "best_round": int(np.argmax(primary)), "primary": "recall@3", "baseline": baseline.figures["metrics"], "rounds": rows,
+                   "best_round": int(np.argmax(primary)), "primary": "recall@3", "baseline": baseline.figures["metrics"],
+                   "rounds": rows,
                    "random_arm": arm_row(arm, named[arm.name.replace("evaluate", "train")], commits) if arm else None,
                    "reason": "The last round improved on the best round before it."}
-        config = {"name": summary["name"], "training": {"temperature": 0.07, "batch_size": 64}, "evaluation": {"primary": "recall@3"},
+        config = {"name": summary["name"], "training": {"temperature": 0.07, "batch_size": 64},
+                  "evaluation": {"primary": "recall@3"},
                   "data": {"corpus": "corpus.parquet"}}
         self.commit("finish", "model", figures={"prefix": "model", "summary": summary}, inputs={"config": config})
-        self.store.write_json("run.json", {"config": config, "data": {"corpus:all": {"corpus.parquet": "c0ffee"}}, "versions": {"numpy": np.__version__}})
+        self.store.write_json("run.json", {"config": config, "data": {"corpus:all": {"corpus.parquet": "c0ffee"}},
+                                           "versions": {"numpy": np.__version__}})
 
 
 def _blocks(table: pa.Table) -> list[pa.Table]:
@@ -239,4 +254,5 @@ def _blocks(table: pa.Table) -> list[pa.Table]:
 
 def _lists(values_QK: Any) -> pa.ListArray:
     width = values_QK.shape[1]
-    return pa.ListArray.from_arrays(pa.array(np.arange(0, values_QK.size + 1, width), pa.int32()), pa.array(values_QK.reshape(-1)))
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, values_QK.size + 1, width), pa.int32()),
+                                    pa.array(values_QK.reshape(-1)))

@@ -54,3 +54,16 @@ def register(app: typer.Typer, emit: Emit) -> None:
                        latency=not no_latency)
         emit(result, json_output, lambda console: show_gate(console, result))
         raise typer.Exit(0 if result["passed"] else 1)
+
+    @app.command()
+    def report(
+        output: Output,
+        other: Annotated[str | None, typer.Argument(help="A second run: is its model better than the first one's?")] = None,
+        *, out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run's folder).")] = None,
+        endpoint: Endpoint = None, json_output: Json = False,
+    ) -> None:
+        """Write the page that says whether a run got better, how sure that is, and what to do next."""
+        from jobs.report.write import report_command, show_report
+
+        found = report_command(output, other, out, endpoint)
+        emit(found, json_output, lambda console: show_report(console, found))

@@ -16,6 +16,7 @@ from cluster.session import ray_session
 from cluster.storage import Store, check_writable
 from jobs.config import Config
 from jobs.context import Context, Only, StageDone
+from jobs.report.write import write_after_run
 from jobs.rounds import finish_inputs, run_rounds
 from jobs.stage_0_ingest import BESIDE, fingerprints, model_fingerprint
 
@@ -29,9 +30,10 @@ def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[s
     if finished is not None:
         _keep_gate(config, store)
         progress.say(f"{store.root} is finished: this is its result")
-        return finished
+        return finished | {"report": write_after_run(store, progress, anew=False)}
     with run_context(config, store, prints, progress, takeover) as context:
-        return run_rounds(context, prints)
+        summary = run_rounds(context, prints)
+    return summary | {"report": write_after_run(store, progress)}
 
 
 def run_stage(config: Config, only: Only, *, progress: Progress, takeover: bool = False,

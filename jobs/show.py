@@ -114,6 +114,8 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print("        copy it to a disk and open it with SentenceTransformer(folder)"
                       if summary["model"].startswith("s3://") else f"        SentenceTransformer(\"{summary['model']}\")",
                       highlight=False, soft_wrap=True)
+    if summary.get("report"):
+        console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
     console.print(f"next:   hardmine status {summary['output']}", highlight=False, soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ has one, else where the interval leaves 0 out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 Json = dict[str, Any]
@@ -167,7 +167,8 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
         names = ", ".join(str(check["name"]) for check in failed[:4]) + (" …" if len(failed) > 4 else "")
         return {"ship": f"Do not ship yet: {len(failed)} of {len(gate['checks'])} gate checks failed ({names}).",
                 "ship_state": "worse"}
-    lost = [metric_name(name) for name, found in (judged or {}).get("against_baseline", {}).items() if state(found, name) == "worse"]
+    lost = [metric_name(name) for name, found in (judged or {}).get("against_baseline", {}).items()
+            if state(found, name) == "worse"]
     grave = [finding for finding in (report.get("diagnosis") or {}).get("findings", []) if finding["severity"] == "critical"
              and finding.get("arm") != "random"]
     if verdict != "better":
@@ -175,7 +176,8 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
     if lost or grave:
         why = f"{', '.join(lost)} got worse" if lost else f"the diagnosis says {grave[0]['name'].replace('_', ' ')}"
         return {"ship": f"Decide with care: {why}.", "ship_state": "open"}
-    return {"ship": "These figures do not speak against it. The gate also checks thresholds, groups and latency:", "ship_state": "open",
+    return {"ship": "These figures do not speak against it. The gate also checks thresholds, groups and latency:",
+            "ship_state": "open",
             "ship_command": f"hardmine gate {report['output']}"}
 
 

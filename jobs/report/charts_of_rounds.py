@@ -38,7 +38,8 @@ def _uplift(report: Json, metric: str) -> Chart | None:
     name = metric_name(metric)
     tooltip = [{"field": "model", "title": "model"}, {"field": "value", "title": name, "format": ".3f"},
                *({"field": end, "title": title, "format": "+.1f"} for end, title in (
-                   ("mean", "uplift, points"), ("low", "interval from"), ("high", "to"))), {"field": "judged", "title": "verdict"}]
+                   ("mean", "uplift, points"), ("low", "interval from"), ("high", "to"))),
+               {"field": "judged", "title": "verdict"}]
     x = {"field": "model", "type": "nominal", "sort": [row["model"] for row in rows], "title": None,
          "axis": {"labelAngle": 0, "labelExpr": "split(datum.label, ' ')"}}
     colour, shape = category("arm", COLOURS, legend=False), category("arm", SHAPES, legend=False)
@@ -58,8 +59,8 @@ def _uplift(report: Json, metric: str) -> Chart | None:
            "encoding": {"x": x, "y": y | {"field": "mean"}, "text": {"field": "mean", "format": "+.1f"}}} for look in (HALO, {})),
     ]
     better = "Points below the line are gains." if metric in LOWER_IS_BETTER else ""
-    look = (f"{name}: {meaning(metric)}. {better} The bar is the {report['confidence']:.0%} interval: where it touches the line at "
-            f"0, chance alone could have made the difference.")
+    look = (f"{name}: {meaning(metric)}. {better} The bar is the {report['confidence']:.0%} interval: where it touches the "
+            "line at 0, chance alone could have made the difference.")
     said = "; ".join(f"{row['model']} {row['mean']:+.1f}" for row in rows[1:])
     table = [[row["model"], number(row["value"]), interval_text({end: row[end] / 100 for end in ("mean", "low", "high")})
               if row["arm"] != "baseline" else "–", row["judged"]] for row in rows]
@@ -77,7 +78,8 @@ def changes_chart(report: Json) -> Chart | None:
     rows = [row | {"state": STATES["worse" if row["high"] <= 0 else "better"][0]} for row in changes["histogram"]
             if row["low"] != row["high"]]
     colours = {STATES[key][0]: STATES[key][1] for key in ("worse", "better")}
-    chart = spec(f"Queries by change of {name}: {changes['worse']} worse, {changes['same']} the same, {changes['better']} better.",
+    chart = spec(f"Queries by change of {name}: {changes['worse']} worse, {changes['same']} the same, {changes['better']} "
+                 "better.",
                  height=200, data={"values": rows}, mark={"type": "rect", "stroke": "var(--sheet)"}, encoding={
         "x": {"field": "low", "type": "quantitative", "title": f"change of {name}",
               "axis": {"format": "+.1f", "tickCount": 8}, "scale": {"domain": [-1, 1]}}, "x2": {"field": "high"},
@@ -85,8 +87,8 @@ def changes_chart(report: Json) -> Chart | None:
         "color": category("state", colours),
         "tooltip": [{"field": "low", "title": "from", "format": "+.2f"}, {"field": "high", "title": "to", "format": "+.2f"},
                     {"field": "queries", "format": ","}]})
-    look = (f"{changes['better']:,} of {changes['queries']:,} queries got better, {changes['worse']:,} got worse, {changes['same']:,} "
-            f"stayed as they were (not drawn). A mean can hide a group that lost: read the losers below.")
+    look = (f"{changes['better']:,} of {changes['queries']:,} queries got better, {changes['worse']:,} got worse, "
+            f"{changes['same']:,} stayed as they were (not drawn). A mean can hide a group that lost: read the losers below.")
     table = [[f"{row['low']:+.1f} to {row['high']:+.1f}" if row["low"] != row["high"] else "no change", f"{row['queries']:,}"]
              for row in changes["histogram"]]
     return Chart("changes", "How many queries changed, and how much", look, chart, ("change", "queries"), table)
@@ -116,8 +118,8 @@ def slices_chart(report: Json) -> Chart | None:
         {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1}, "encoding": {
             "y": y, "x": {"field": "mean", "type": "quantitative"}, "color": colours, "shape": shapes, "tooltip": tooltip}},
     ]
-    look = ("Each row is a group of queries. A triangle is a difference that stands after the correction for the number of groups; a "
-            "dot is one that chance could have made. Small groups have long bars.")
+    look = ("Each row is a group of queries. A triangle is a difference that stands after the correction for the number of "
+            "groups; a dot is one that chance could have made. Small groups have long bars.")
     counts = {key: sum(row["state"] == STATES[key][0] for row in rows) for key in STATES}
     said = f"Uplift by group of queries: {counts['better']} better, {counts['worse']} worse, {counts['open']} not proven."
     table = [[row["slice"], f"{row['queries']:,}", number(row["value"]), interval_text(
@@ -159,7 +161,7 @@ def time_chart(report: Json) -> Chart | None:
 
 
 def _sum(rows: Sequence[Json], label: str, stage: str) -> float:
-    return sum(row["seconds"] for row in rows if row["model"] == label and row["stage"] == stage)
+    return float(sum(row["seconds"] for row in rows if row["model"] == label and row["stage"] == stage))
 
 
 def _said(rows: Sequence[Json], labels: Sequence[str]) -> str:

@@ -20,13 +20,13 @@ HOVER = 50
 """Points of one training that answer to the pointer."""
 GEOMETRY = (
     ("effective_negatives", "Effective negatives",
-     "How many negatives share the gradient (exp of the entropy of their weights). Towards 1: a single negative drives every step; a "
-     "number near all negatives with a low loss: none of them is hard.", ".1f"),
+     "How many negatives share the gradient (exp of the entropy of their weights). Towards 1: a single negative drives every "
+     "step; a number near all negatives with a low loss: none of them is hard.", ".1f"),
     ("dead_negatives", "Share of dead negatives",
      "Negatives with a weight below 0.0001: they cost time and teach nothing. Random negatives die first.", ".0%"),
     ("hardest_weight", "Weight of the hardest negative",
-     "The share of all negatives' weight that the hardest one has. Near 1: one item per query decides, often a false negative; τ may "
-     "be too low.", ".2f"),
+     "The share of all negatives' weight that the hardest one has. Near 1: one item per query decides, often a false "
+     "negative; τ may be too low.", ".2f"),
     ("positive_probability", "Probability of the positive",
      "What the softmax gives the right item. Near 1 nothing is left to learn from these negatives.", ".2f"),
 )
@@ -56,8 +56,8 @@ def loss_chart(report: Json) -> Chart | None:
     """Training loss of both arms over the steps."""
     if not _any(report, "loss"):
         return None
-    look = ("The loss alone says little: with random negatives it falls because they have become easy. Read it with the recall below, "
-            "at the same steps: loss down and recall flat means the gradient is gone.")
+    look = ("The loss alone says little: with random negatives it falls because they have become easy. Read it with the "
+            "recall below, at the same steps: loss down and recall flat means the gradient is gone.")
     layers = [*_rounds(report), *_lines("loss", "training loss", ".3f", log=_steep(report, "loss"))]
     return Chart("loss", "Training loss", look, spec(_described(report, "loss", "Training loss"), height=220,
                  data={"name": "steps"}, layer=layers), *_table(report, ("loss",), ("loss",)))
@@ -90,8 +90,8 @@ def recall_chart(report: Json) -> Chart | None:
         {"data": {"values": points}, "mark": {"type": "point", "filled": True, "size": 150, "shape": "diamond", "opacity": 1},
          "encoding": {"x": x, "y": y, "color": colour, "tooltip": tooltip}},
     ]
-    look = (f"Small points: recall on a validation sample after each epoch, on fewer items, so it is higher. Large diamonds: {name} on "
-            f"all items, which decides. Both should rise together; the sample rising alone is over-fitting to it.")
+    look = (f"Small points: recall on a validation sample after each epoch, on fewer items, so it is higher. Large diamonds: "
+            f"{name} on all items, which decides. Both should rise together; a gain on the sample alone does not carry over.")
     table = [[row["model"], row["what"], f"{row['at']:,.0f}", number(row["value"])]
              for row in sorted([*lines, *points], key=lambda row: (row["what"], row["at"]))]
     said = ", ".join(f"{row['model']} {row['value']:.3f}" for row in points)
@@ -118,9 +118,10 @@ def share_charts(report: Json) -> list[Chart]:
         ], layer=[{"mark": {"type": "area", "line": False, "opacity": 0.85}, "encoding": {
             "x": _steps(), "y": {"field": "share", "type": "quantitative", "stack": "zero", "title": "share of the gradient",
                                  "axis": {"format": "%", "tickCount": 5}, "scale": {"domain": [0, 1]}},
-            "order": {"field": "order"}, "color": category("kind", colours, legend={"offset": 20})}}, *_rounds(report, (arm, "warm-up"))])
-        look = ("Hard negatives should carry a good part of it. If in-batch and random ones carry nearly all, mining found nothing "
-                "that the batch did not have." if arm == "mined" else
+            "order": {"field": "order"}, "color": category("kind", colours, legend={"offset": 20})}},
+                  *_rounds(report, (arm, "warm-up"))])
+        look = ("Hard negatives should carry a good part of it. If in-batch and random ones carry nearly all, mining found "
+                "nothing that the batch did not have." if arm == "mined" else
                 "Without mined negatives the other items of the batch carry the gradient, and shrink as they become easy.")
         charts.append(Chart(f"share-{arm}", f"Who carries the gradient: {title}", look, chart,
                             *_table(report, tuple(present.values()), tuple(present), arms=(arm, "warm-up"))))
@@ -167,7 +168,8 @@ def _score_spec(scores: Json, title: str, top: float, ends: tuple[float, float])
          "scale": {"domain": [0, top]}}
     colour = category("kind", {kind: look[0] for kind, look in SCORES.items()})
     dash = category("kind", {kind: look[1] for kind, look in SCORES.items()})
-    tooltip = [{"field": "kind"}, {"field": "low", "format": ".2f", "title": "from"}, {"field": "high", "format": ".2f", "title": "to"},
+    tooltip = [{"field": "kind"}, {"field": "low", "format": ".2f", "title": "from"},
+               {"field": "high", "format": ".2f", "title": "to"},
                {"field": "share", "format": ".1%"}]
     medians = {kind: (scores.get("percentiles") or {}).get(kind, {}).get("p50") for kind in SCORES}
     said = ", ".join(f"{kind} {value:.2f}" for kind, value in medians.items() if value is not None)
@@ -181,11 +183,12 @@ def _score_spec(scores: Json, title: str, top: float, ends: tuple[float, float])
 
 def _score_look(when: str, percentiles: Json) -> str:
     if when == "before":
-        return ("Positives: a query with its relevant items. Hard: its ten nearest items that are not relevant. Random: ten items drawn "
-                "anywhere. Where positives and hard ones overlap, the model cannot tell them apart.")
+        return ("Positives: a query with its relevant items. Hard: its ten nearest items that are not relevant. Random: ten "
+                "items drawn anywhere. Where positives and hard ones overlap, the model cannot tell them apart.")
     middle = {kind: percentiles.get(kind, {}).get("p50") for kind in ("positive", "hard")}
     gap = "" if None in middle.values() else f"Half-way marks now lie {middle['positive'] - middle['hard']:+.2f} apart. "
-    return f"{gap}Good training moves positives to the right of the hard ones; random items far to the left were never the problem."
+    return (f"{gap}Good training moves positives to the right of the hard ones; random items far to the left were never the "
+            "problem.")
 
 
 def _steps() -> Json:

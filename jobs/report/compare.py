@@ -126,7 +126,8 @@ def render_comparison(report: Json) -> str:
     from jobs.report.tables import cost_sentence
 
     found = {name: report[name] for name in ("a", "b")}
-    curves = {name: [_of_run(chart, name) for chart in (loss_chart(run), recall_chart(run)) if chart] for name, run in found.items()}
+    curves = {name: [_of_run(chart, name) for chart in (loss_chart(run), recall_chart(run)) if chart] for name,
+              run in found.items()}
     figures = {
         "race": race_chart(found), "changes": changes_chart(report), "curves_a": curves["a"], "curves_b": curves["b"],
         "uplift_a": [_of_run(chart, "a") for chart in uplift_charts(found["a"])[:1]],
@@ -190,13 +191,17 @@ def race_chart(runs: Mapping[str, Json]) -> Chart | None:
     looks = {"color": ("var(--random)", "var(--hard)"), "strokeDash": ([6, 4], [1, 0]), "shape": ("diamond", "circle")}
     encoding: Json = {"x": {"field": "at", "type": "quantitative", "title": "optimizer steps"},
                       "y": {"field": "value", "type": "quantitative", "title": metric_name(primary), "scale": {"zero": False}},
-                      "tooltip": [{"field": "run"}, {"field": "model"}, {"field": "at", "title": "step"}, {"field": "value", "format": ".3f"}]}
+                      "tooltip": [{"field": "run"}, {"field": "model"}, {"field": "at", "title": "step"},
+                                  {"field": "value", "format": ".3f"}]}
     styled = {channel: category("run", dict(zip(names, values, strict=False))) for channel, values in looks.items()}
     chart = spec(f"{metric_name(primary)} of both runs over the steps.", height=240, data={"values": rows}, layer=[
         {"mark": {"type": "line"}, "encoding": encoding | {key: styled[key] for key in ("color", "strokeDash")}},
-        {"mark": {"type": "point", "filled": True, "size": 90}, "encoding": encoding | {key: styled[key] for key in ("color", "shape")}}])
-    return Chart("race", f"{metric_name(primary)} of both runs", "Each point is a round, measured on dev among all items. A run that is "
-                 "ahead at the same step learns faster; one that is only longer does not.", chart, ("run", "model", "step", metric_name(primary)),
+        {"mark": {"type": "point", "filled": True, "size": 90},
+         "encoding": encoding | {key: styled[key] for key in ("color", "shape")}}])
+    return Chart("race", f"{metric_name(primary)} of both runs",
+                 "Each point is a round, measured on dev among all items. A run that is "
+                 "ahead at the same step learns faster; one that is only longer does not.", chart,
+                 ("run", "model", "step", metric_name(primary)),
                  [[row["run"], row["model"], f"{row['at']:,.0f}", number(row["value"])] for row in rows])
 
 

@@ -49,7 +49,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Json:
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and value and not prefix:
             found |= _flat(value, f"{key}.")
-        elif key.split(".")[0] not in QUIET:
+        elif key.split(".", maxsplit=1)[0] not in QUIET:
             found[key] = value
     return found
 

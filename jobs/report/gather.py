@@ -60,7 +60,8 @@ def gather(store: Store) -> Json:
     result["changes"] = _tolerated(missing, "winners and losers", query_changes, store, commits, best, primary)
     result["diagnosis"] = _tolerated(missing, "the diagnosis", read_diagnosis, store)
     result["gate"] = _tolerated(missing, "the gate", read_gate, store)
-    return plain(result)
+    shown: Json = plain(result)
+    return shown
 
 
 def plain(value: Any) -> Any:

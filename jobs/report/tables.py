@@ -11,12 +11,16 @@ from jobs.report.charts_of_rounds import slice_rows
 Json = dict[str, Any]
 Table = dict[str, Any]
 
-METRICS = ("recall@1", "recall@3", "recall@5", "recall@10", "recall@100", "hit@1", "hit@3", "hit@5", "hit@10", "ndcg@10", "mrr@10",
+METRICS = ("recall@1", "recall@3", "recall@5", "recall@10", "recall@100", "hit@1", "hit@3", "hit@5", "hit@10", "ndcg@10",
+           "mrr@10",
            "map@100", "bad_top1")
 RESULTS = {
-    "coverage": "share of all items that appear in any first ten results", "gini": "how unevenly items appear: 0 all alike, 1 one item only",
-    "top_share": "share of all places that the 1 % most shown items take", "similarity": "how alike the results of one query are (cosine)",
-    "popularity": "mean popularity of what is shown, as a percentile", "relevant_popularity": "mean popularity of what is relevant"}
+    "coverage": "share of all items that appear in any first ten results",
+           "gini": "how unevenly items appear: 0 all alike, 1 one item only",
+    "top_share": "share of all places that the 1 % most shown items take",
+           "similarity": "how alike the results of one query are (cosine)",
+    "popularity": "mean popularity of what is shown, as a percentile",
+           "relevant_popularity": "mean popularity of what is relevant"}
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -26,10 +30,12 @@ def all_tables(report: Json) -> dict[str, Any]:
     return {
         "models": _models(report), "test": _test(report), "general": _general(report), "minings": _minings(report),
         "warnings": last.get("warnings") or [], "most_used": _most_used(last),
-        "slices": _table(("column", "value", "queries", metric_name(report["primary"]), "uplift and interval", "p, corrected", "verdict"),
+        "slices": _table(("column", "value", "queries", metric_name(report["primary"]), "uplift and interval", "p, corrected",
+                          "verdict"),
                          slice_rows(report)),
         "results": _results(report), "leakage": _leakage(report), "stages": _stages(report),
-        "changed": [[row["setting"], row["value"], "–" if row["default"] is None else row["default"]] for row in report["changed"]],
+        "changed": [[row["setting"], row["value"], "–" if row["default"] is None else row["default"]]
+                    for row in report["changed"]],
         "settings": [[row["setting"], row["value"]] for row in report["settings"]],
         "fingerprints": [[name, value[:16]] for files in report["fingerprints"].values() for name, value in files.items()],
     }
@@ -60,7 +66,8 @@ def _test(report: Json) -> Table | None:
     rows, primary = [], report["primary"]
     for label, row in (report["test"] or {}).items():
         found = (row.get("against_baseline") or {}).get(primary)
-        rows.append([label.replace("_", " "), *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10", "bad_top1")),
+        rows.append([label.replace("_", " "), *(number(row["metrics"].get(name))
+                                                for name in ("recall@3", "recall@10", "ndcg@10", "bad_top1")),
                      interval_text(found) if found else "–", STATES[state(found, primary)][0] if found else "–"])
     return _table(("model", "Recall@3", "Recall@10", "NDCG@10", "bad top-1", f"{metric_name(primary)}: uplift", "verdict"), rows)
 
@@ -109,7 +116,8 @@ def _leakage(report: Json) -> Table | None:
 
 def _stages(report: Json) -> Table | None:
     return _table(("stage", "kind", "seconds", "of it work", "start-up and commits", "rows", "size"), [
-        [row["name"], row["kind"], *(number(row[name], 1) for name in ("wall", "work", "overhead")), f"{row['rows']:,}", size(row["bytes"])]
+        [row["name"], row["kind"], *(number(row[name], 1) for name in ("wall", "work", "overhead")), f"{row['rows']:,}",
+         size(row["bytes"])]
         for row in report["stages"]])
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from cluster.errors import one_paragraph
 from cluster.progress import Progress
 from cluster.storage import StorageSettings, Store, is_s3
@@ -66,6 +68,17 @@ def write_after_run(store: Store, progress: Progress, *, anew: bool = True) -> s
     return store.url(NAME)
 
 
-def opened(path: str) -> str:
-    """How to look at a report."""
-    return f"copy it to a disk and open it in a browser: {path}" if is_s3(path) else f"open it in a browser: {path}"
+def show_report(console: Console, report: Json) -> None:
+    """Say the answer in a line, and where the page lies."""
+    from jobs.report.answer import answer
+    from jobs.report.compare import verdict
+
+    found = answer(report) if report["kind"] == "run" else verdict(report)
+    console.print(found["headline"], highlight=False)
+    if found["certainty"]:
+        console.print(found["certainty"], highlight=False)
+    if found.get("ship"):
+        console.print(" ".join(filter(None, [found["ship"], found.get("ship_command")])), highlight=False, soft_wrap=True)
+    path = report["path"]
+    how = "copy it to a disk and open it in a browser" if is_s3(path) else "open it in a browser"
+    console.print(f"\nreport: {path}\n        {how}", highlight=False, soft_wrap=True)
