@@ -34,7 +34,7 @@ CONFIG: Json = {
 
 COLOURS = {"mined": "var(--hard)", "warm-up": "var(--warm)", "random": "var(--random)", "baseline": "var(--warm)"}
 DASHES = {"mined": [1, 0], "warm-up": [2, 2], "random": [6, 4], "baseline": [1, 0]}
-LINES: Json = {"symbolType": "stroke", "offset": 20}
+LINES: Json = {"symbolType": "stroke", "symbolOpacity": 1, "offset": 20}
 """Legend of lines, above the names of the rounds."""
 HALO: Json = {"stroke": "var(--sheet)", "strokeWidth": 4, "color": "var(--sheet)"}
 """A text drawn first in the colour of the ground, so that lines do not cross the one above it."""

@@ -35,7 +35,7 @@ def waterfall_chart(mining: Json) -> Chart | None:
     look = ("A candidate counts for the first filter that drops it. A long bar of one filter means it decides alone: read a "
             "few samples before you loosen it." + (f" Dropped nothing: {', '.join(idle)}." if idle else ""))
     chart = spec(f"Of {steps[0]['count']:,} candidates {steps[-1]['count']:,} are left ({steps[-1]['share']:.1%}).",
-                 height={"step": 30}, data={"values": rows}, layer=[
+                 height=30 * len(rows), data={"values": rows}, layer=[
         {"mark": {"type": "bar", "height": {"band": 0.72}}, "encoding": {
             "y": y, "x": x, "x2": {"field": "high"}, "color": category("kind", PARTS, legend=False),
             "tooltip": [{"field": "step"}, {"field": "kind"}, {"field": "count", "format": ","},
@@ -43,7 +43,7 @@ def waterfall_chart(mining: Json) -> Chart | None:
         {"mark": {"type": "text", "align": "left", "dx": 5, "aria": False}, "encoding": {
             "y": y, "x": {"field": "high", "type": "quantitative"}, "text": {"field": "text"}}}])
     # room for the number behind the longest bar
-    chart["layer"][0]["encoding"]["x"]["scale"] = {"domain": [0, 1.15 * steps[0]["count"]], "nice": False}
+    chart["layer"][0]["encoding"]["x"]["scale"] = {"domain": [0, 1.3 * steps[0]["count"]], "nice": False}
     table = [[step["step"], f"{step['count']:,}", share(step["share"])] for step in steps]
     return Chart(f"waterfall-{mining['name']}", f"Where the candidates of round {mining['round']} went", look, chart,
                  ("step", "candidates", "share"), table)

@@ -105,8 +105,9 @@ def slices_chart(report: Json) -> Chart | None:
             | {end: 100 * row["against_baseline"][end] for end in ("mean", "low", "high")}
             for row in sorted(found, key=lambda row: -row["queries"])[:MOST_SLICES]]
     y = {"field": "slice", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 150, "domain": False}}
-    colours = category("state", {words: colour for words, colour, _ in STATES.values()})
-    shapes = category("state", {words: shape for words, _, shape in STATES.values()})
+    legend: Json = {"symbolOpacity": 1, "labelExpr": "slice(datum.label, 2)"}  # the symbol says the rest
+    colours = category("state", {words: colour for words, colour, _ in STATES.values()}, legend=legend)
+    shapes = category("state", {words: shape for words, _, shape in STATES.values()}, legend=legend)
     tooltip = [{"field": "slice"}, {"field": "queries", "format": ","}, {"field": "value", "title": metric_name(metric),
                "format": ".3f"}, *({"field": end, "title": title, "format": "+.1f"} for end, title in (
                    ("mean", "uplift, points"), ("low", "interval from"), ("high", "to"))), {"field": "state", "title": "verdict"}]
@@ -124,7 +125,7 @@ def slices_chart(report: Json) -> Chart | None:
     said = f"Uplift by group of queries: {counts['better']} better, {counts['worse']} worse, {counts['open']} not proven."
     table = [[row["slice"], f"{row['queries']:,}", number(row["value"]), interval_text(
         {end: row[end] / 100 for end in ("mean", "low", "high")}), row["state"]] for row in rows]
-    return Chart("slices", f"Uplift of {metric_name(metric)} by group", look, spec(said, height={"step": 24},
+    return Chart("slices", f"Uplift of {metric_name(metric)} by group", look, spec(said, height=24 * len(rows),
                  data={"values": rows}, layer=layers), ("group", "queries", metric_name(metric), "uplift", "verdict"), table)
 
 
@@ -148,7 +149,7 @@ def time_chart(report: Json) -> Chart | None:
     if not rows:
         return None
     labels = list(dict.fromkeys(row["model"] for row in rows))
-    chart = spec(f"Seconds per round by kind of work: {_said(rows, labels)}.", height={"step": 34}, data={"values": rows},
+    chart = spec(f"Seconds per round by kind of work: {_said(rows, labels)}.", height=34 * len(labels), data={"values": rows},
                  mark={"type": "bar", "height": {"band": 0.7}}, encoding={
         "y": {"field": "model", "type": "nominal", "sort": labels, "title": None, "axis": {"domain": False}},
         "x": {"field": "seconds", "type": "quantitative", "title": "seconds"}, "order": {"field": "order"},

@@ -14,8 +14,8 @@ ARMS = ("warm-up", "mined", "random")
 KINDS = {"hard": "var(--hard)", "random": "var(--random)", "in-batch": "var(--batch)", "cross-rank": "var(--cross)"}
 """Kind of negative -> colour, from the bottom of the stack."""
 SCORES = {"positive": ("var(--positive)", [1, 0]), "hard": ("var(--hard)", [6, 3]), "random": ("var(--random)", [2, 2])}
-WINDOW = 8
-"""Points to each side in the running mean of a curve; the curve itself stands thin behind it."""
+SMOOTHING = 40
+"""A curve is drawn as a running mean over a twentieth of its points; the points themselves stand thin behind it."""
 HOVER = 50
 """Points of one training that answer to the pointer."""
 GEOMETRY = (
@@ -58,7 +58,7 @@ def loss_chart(report: Json) -> Chart | None:
         return None
     look = ("The loss alone says little: with random negatives it falls because they have become easy. Read it with the "
             "recall below, at the same steps: loss down and recall flat means the gradient is gone.")
-    layers = [*_rounds(report), *_lines("loss", "training loss", ".3f", log=_steep(report, "loss"))]
+    layers = [*_rounds(report), *_lines(report, "loss", "training loss", ".3f", log=_steep(report, "loss"))]
     return Chart("loss", "Training loss", look, spec(_described(report, "loss", "Training loss"), height=220,
                  data={"name": "steps"}, layer=layers), *_table(report, ("loss",), ("loss",)))
 
@@ -134,7 +134,7 @@ def geometry_charts(report: Json) -> list[Chart]:
     for column, title, look, form in GEOMETRY:
         if _any(report, column):
             chart = spec(_described(report, column, title), height=180, data={"name": "steps"},
-                         layer=[*_rounds(report, labels=False), *_lines(column, None, form, log=_steep(report, column))])
+                         layer=[*_rounds(report, labels=False), *_lines(report, column, None, form, log=_steep(report, column))])
             charts.append(Chart(column.replace("_", "-"), title, look, chart, *_table(report, (column,), (title.lower(),))))
     return charts
 
@@ -166,8 +166,8 @@ def _score_spec(scores: Json, title: str, top: float, ends: tuple[float, float])
     x = {"field": "score", "type": "quantitative", "title": "cosine of query and item", "scale": {"domain": list(ends)}}
     y = {"field": "share", "type": "quantitative", "title": "share", "axis": {"format": "%", "tickCount": 5}, "stack": None,
          "scale": {"domain": [0, top]}}
-    colour = category("kind", {kind: look[0] for kind, look in SCORES.items()})
-    dash = category("kind", {kind: look[1] for kind, look in SCORES.items()})
+    colour, dash = (category("kind", {kind: look[place] for kind, look in SCORES.items()}, legend=LINES | {"offset": 8})
+                    for place in (0, 1))
     tooltip = [{"field": "kind"}, {"field": "low", "format": ".2f", "title": "from"},
                {"field": "high", "format": ".2f", "title": "to"},
                {"field": "share", "format": ".1%"}]
@@ -195,7 +195,7 @@ def _steps() -> Json:
     return {"field": "at", "type": "quantitative", "title": "optimizer steps", "scale": {"nice": False}}
 
 
-def _lines(column: str, title: str | None, form: str, *, log: bool = False) -> list[Json]:
+def _lines(report: Json, column: str, title: str | None, form: str, *, log: bool = False) -> list[Json]:
     """A line per training, and points that answer to the pointer."""
     scale = {"type": "log", "nice": False} if log else {"zero": False}
     named = {"title": f"{title or ''} (log scale)".strip() if log else title}
@@ -206,7 +206,9 @@ def _lines(column: str, title: str | None, form: str, *, log: bool = False) -> l
     tooltip = [{"field": "model"}, {"field": "at", "title": "step", "format": ",.0f"},
                {"field": column, "format": form, "title": column.replace("_", " ")}]
     hover = {"name": "hover", "select": {"type": "point", "nearest": True, "on": "pointermove", "clear": "pointerout"}}
-    smooth = {"window": [{"op": "mean", "field": column, "as": "smooth"}], "groupby": ["model"], "frame": [-WINDOW, WINDOW]}
+    each = max(len(training["curves"].get("step", ())) for training in report["training"]) // SMOOTHING
+    smooth = {"window": [{"op": "mean", "field": column, "as": "smooth"}], "groupby": ["model"],
+              "frame": [-each, each]}
     return [
         {"mark": {"type": "line", "strokeWidth": 1, "opacity": 0.28, "aria": False},
          "encoding": {"x": _steps(), "y": y, "color": colour, "detail": {"field": "model"}}},

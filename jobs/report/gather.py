@@ -59,7 +59,7 @@ def gather(store: Store) -> Json:
     result |= _before_and_after(models, best, commits)
     result["changes"] = _tolerated(missing, "winners and losers", query_changes, store, commits, best, primary)
     result["diagnosis"] = _tolerated(missing, "the diagnosis", read_diagnosis, store)
-    result["gate"] = _tolerated(missing, "the gate", read_gate, store)
+    result["gate"] = _tolerated(missing, "the gate", read_gate, store, finished=summary["finished"])
     shown: Json = plain(result)
     return shown
 
@@ -75,10 +75,10 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _tolerated(missing: list[str], what: str, read: Any, *given: Any) -> Any:
+def _tolerated(missing: list[str], what: str, read: Any, *given: Any, **named: Any) -> Any:
     """One part of the report, or None: a damaged part must not take the whole page with it."""
     try:
-        return read(*given)
+        return read(*given, **named)
     except HardmineError as error:
         missing.append(f"{what}: {error}")
         return None

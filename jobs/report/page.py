@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ Json = dict[str, Any]
 Figures = Mapping[str, Chart | list[Chart] | None]
 
 TEMPLATES = Path(__file__).parent / "templates"
+NUMBERS = "0123456789+−-<–"
+"""First characters of numbers in tables."""
 SECTIONS = (("answer", "Answer"), ("uplift", "Uplift"), ("decision", "Gate and diagnosis"), ("training", "Loss and recall"),
             ("geometry", "Gradient"), ("mining", "Mining"), ("slices", "Slices"), ("queries", "Winners and losers"),
             ("cost", "Time"), ("setup", "Setup"))
@@ -55,7 +57,7 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"interval": interval_text, "day": _day, "figure": _figure,
+    environment.filters |= {"interval": interval_text, "day": _day, "numeric": _numeric, "figure": _figure,
                             "change": lambda value: f"{value:+.2f}".replace("-", "−")}
     charts = [chart for found in figures.values() for chart in (found if isinstance(found, list) else [found]) if chart]
     drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in charts}}
@@ -82,6 +84,12 @@ def _version() -> str:
         return version("hardmine")
     except PackageNotFoundError:
         return "from a checkout"
+
+
+def _numeric(rows: Sequence[Sequence[Any]]) -> list[bool]:
+    """Which columns hold numbers and stand to the right: any but the first whose every cell begins like one."""
+    columns = enumerate(zip(*rows, strict=True))
+    return [place > 0 and all(str(cell)[:1] in NUMBERS for cell in column) for place, column in columns]
 
 
 def _day(seconds: float) -> str:

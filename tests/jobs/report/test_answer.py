@@ -1,0 +1,96 @@
+"""The first screen says what the figures say, and no more."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from jobs.report.answer import answer, interval_text, metric_name, p_text, state
+
+
+def interval(mean: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    return {"mean": mean, "low": low, "high": high, "queries": 100} | more
+
+
+@pytest.mark.parametrize(("found", "metric", "want"), [
+    (interval(0.1, 0.05, 0.15), "recall@3", "better"), (interval(0.1, -0.01, 0.2), "recall@3", "open"),
+    (interval(-0.1, -0.2, -0.05), "recall@3", "worse"), (interval(-0.1, -0.2, -0.05), "bad_top1", "better"),
+    (interval(0.1, 0.05, 0.15, significant=False, p_adjusted=0.08), "recall@3", "open"),
+    (interval(0.1, 0.05, 0.15, significant=True), "bad_top1", "worse"), (interval(0.0, 0.0, 0.0), "recall@3", "open"),
+    (None, "recall@3", "open")])
+def test_only_a_significant_difference_has_a_verdict(found: Any, metric: str, want: str) -> None:
+    assert state(found, metric) == want
+
+
+def with_primary(report: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    changed = copy.deepcopy(report)
+    model = next(model for model in changed["models"] if model["name"] == changed["best"])
+    model["against_baseline"]["recall@3"] = found
+    return changed
+
+
+def test_a_proven_gain_is_told_with_its_interval(report: dict[str, Any]) -> None:
+    got = answer(with_primary(report, interval(0.1, 0.05, 0.15, significant=True, p_adjusted=0.0004)))
+    assert got["headline"].startswith("Yes, it got better: Recall@3 ")
+    assert got["certainty"] == ("95% interval of the difference: +5.0 to +15.0 points, over 100 dev queries; p < 0.001 (paired "
+                                "permutation test).")
+    assert any("also chose the round" in note for note in got["notes"])
+
+
+def test_no_better_without_significance(report: dict[str, Any]) -> None:
+    got = answer(with_primary(report, interval(0.1, -0.01, 0.2, significant=False)) | {"gate": None})
+    assert got["headline"].startswith("Not proven: ")
+    assert got["ship"] == "Do not ship: there is no proven gain."
+    assert "better" not in got["headline"]
+
+
+def test_the_gate_decides_where_there_is_one(report: dict[str, Any]) -> None:
+    checks = [{"name": "recall@3", "passed": False}, {"name": "latency", "passed": None}, {"name": "gini", "passed": True}]
+    assert answer(report | {"gate": {"passed": False, "checks": checks}})["ship"] == (
+        "Do not ship yet: 1 of 3 gate checks failed (recall@3).")
+    assert answer(report | {"gate": {"passed": True, "checks": checks[1:]}})["ship"] == (
+        "Ship it: no check of the gate failed (1 passed, 1 skipped).")
+
+
+def test_a_metric_that_lost_asks_for_care(report: dict[str, Any]) -> None:
+    lost = with_primary(report, interval(0.1, 0.05, 0.15))
+    next(model for model in lost["models"] if model["name"] == lost["best"])["against_baseline"]["ndcg@10"] = interval(-0.1, -0.2, -0.05)
+    assert answer(lost | {"gate": None, "diagnosis": None})["ship"] == "Decide with care: NDCG@10 got worse."
+
+
+def test_a_run_whose_start_was_best_says_so(report: dict[str, Any]) -> None:
+    got = answer(report | {"best": "baseline"})
+    assert got["headline"] == "No: no round had a higher Recall@3 than the model it started from, so that one is kept."
+
+
+def test_a_run_without_figures_says_so(report: dict[str, Any]) -> None:
+    got = answer(report | {"models": [], "best": None, "finished": False, "gate": None, "diagnosis": None})
+    assert got["headline"] == "Nothing is measured yet."
+    assert got["cards"] == []
+
+
+def test_the_test_split_answers_where_it_was_looked_at(report: dict[str, Any]) -> None:
+    metrics = {"recall@3": 0.5, "ndcg@10": 0.4}
+    test = {"baseline": {"metrics": metrics, "against_baseline": None},
+            "best": {"metrics": {"recall@3": 0.51, "ndcg@10": 0.41}, "against_baseline": {
+                "recall@3": interval(0.01, -0.02, 0.04, significant=False), "verdict": "flat"}}}
+    got = answer(report | {"test": test})
+    assert got["headline"] == "Not proven: Recall@3 0.500 → 0.510, +1.0 points, which chance alone could have made."
+    assert "test queries" in got["certainty"]
+
+
+def test_mining_is_judged_against_the_random_arm_by_significance(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    arm = next(model for model in changed["models"] if model["arm"] == "random")
+    arm["against_best"]["recall@3"] = interval(-0.02, -0.05, 0.01, significant=False)
+    assert "not distinguishable from random ones over 40 steps: Recall@3 +2.0 points [−1.0, +5.0]" in answer(changed)["mining"]
+    arm["against_best"]["recall@3"] = interval(-0.02, -0.03, -0.01, significant=True)
+    assert "were better than random ones" in answer(changed)["mining"]
+
+
+def test_names_and_numbers_read_as_in_the_field() -> None:
+    assert [metric_name(name) for name in ("ndcg@10", "bad_top1", "recall@3", "mrr@10")] == ["NDCG@10", "bad top-1", "Recall@3", "MRR@10"]
+    assert interval_text(interval(0.034, -0.0002, 0.057)) == "+3.4 points [0.0, +5.7]"
+    assert [p_text(p) for p in (0.0001, 0.032, 0.4)] == ["< 0.001", "= 0.032", "= 0.40"]

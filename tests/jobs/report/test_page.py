@@ -1,0 +1,142 @@
+"""The page: its figures are the JSON's, nothing comes from anywhere else, and no text of the data can become markup."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+from cluster.progress import Progress
+from cluster.storage import Store
+from jobs.report.answer import answer
+from jobs.report.charts_of_mining import heat_rows
+from jobs.report.gather import gather
+from jobs.report.page import chart_library, render_run
+from jobs.report.tables import duration, size
+from jobs.report.write import write_after_run
+
+
+class Page(HTMLParser):
+    """Attributes that fetch, elements, and the text of scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetches: list[str] = []
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        found = dict(attrs)
+        self.handlers += [name for name in found if name.startswith("on")]
+        self.ids += [found["id"]] if found.get("id") else []
+        self.fetches += [str(found[name]) for name in ("src", "href", "action", "srcset", "poster", "data") if found.get(name)]
+
+
+def script(page: str, identity: str) -> Any:
+    found = re.search(rf'<script type="application/json" id="{identity}">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_the_page_holds_the_dict_and_shows_its_figures(page: str, report: dict[str, Any]) -> None:
+    assert script(page, "report") == report
+    visible = html.unescape(page)
+    for card in answer(report)["cards"]:
+        assert f"{card['before']:.3f}" in visible
+        assert f"{card['after']:.3f}" in visible
+    for model in report["models"]:
+        assert f"{model['metrics']['recall@10']:.3f}" in visible
+
+
+def test_the_charts_draw_the_figures_of_the_dict(page: str, report: dict[str, Any]) -> None:
+    charts = script(page, "charts")
+    steps = charts["datasets"]["steps"]
+    loss = [row[steps["columns"].index("loss")] for row in steps["rows"]]
+    assert len(loss) == sum(len(training["curves"]["loss"]) for training in report["training"])
+    assert max(abs(got - want) for got, want in zip(loss, (value for training in report["training"] for value in training["curves"]["loss"]),
+                                                    strict=True)) < 1e-3
+    uplift = charts["specs"]["uplift-recall-3"]["data"]["values"]
+    assert [row["mean"] for row in uplift[1:]] == [100 * model["against_baseline"]["recall@3"]["mean"] for model in report["models"][1:]]
+
+
+def test_every_chart_has_a_place_a_description_and_a_table(page: str) -> None:
+    charts = script(page, "charts")["specs"]
+    assert len(charts) >= 15
+    for identity, spec in charts.items():
+        figure = re.search(rf'<figure class="chart" id="{identity}">(.*?)</figure>', page, re.DOTALL)
+        assert figure is not None, identity
+        assert "<table" in figure[1]
+        assert "<figcaption>" in figure[1]
+        assert len(spec["description"]) > 20
+
+
+def test_nothing_is_fetched_from_anywhere(page: str) -> None:
+    found = Page(page)
+    assert [address for address in found.fetches if not address.startswith(("#", "data:,"))] == []
+    own = page.replace(chart_library(), "")
+    assert re.findall(r"https?://|[\"'(]//|@import|url\(", own) == []
+    assert "default-src 'none'" in page, "the browser refuses what a later version might forget"
+
+
+def test_hostile_texts_stay_texts(page: str, made_up: Store) -> None:
+    own = page.replace(chart_library(), "")
+    assert "<img src=x" not in own
+    assert "<script>alert" not in own
+    assert "{{ 7*7 }}" in html.unescape(own), "no text of the data is a template"
+    assert "&lt;/script&gt;&lt;script&gt;" in own, "shown as it is"
+    found = Page(page)
+    assert found.handlers == []
+    assert found.tags.count("script") == 4
+    assert "img" not in found.tags
+
+
+def test_identifiers_are_unique_and_headings_in_order(page: str) -> None:
+    found = Page(page)
+    assert len(set(found.ids)) == len(found.ids)
+    levels = [int(tag[1]) for tag in found.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 2 for before, after in zip(levels, levels[1:], strict=False))
+
+
+def test_a_run_of_the_first_version_is_a_page_with_fewer_sections(first_version: Store) -> None:
+    text = render_run(gather(first_version))
+    assert 'id="slices"' not in text
+    assert 'id="uplift"' in text
+    assert "The run is not finished" in text
+
+
+def test_a_report_that_fails_fails_no_run(tmp_path: Any, capsys: Any) -> None:
+    assert write_after_run(Store(str(tmp_path)), Progress()) is None
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "the report could not be written" in said
+
+
+def test_a_finished_run_has_its_report_beside_it(made_up: Store) -> None:
+    path = write_after_run(made_up, Progress(quiet=True))
+    assert path == made_up.url("report.html")
+    assert made_up.read_bytes("report.html").startswith(b"<!doctype html>")
+    made_up.write_bytes("report.html", b"kept")
+    write_after_run(made_up, Progress(quiet=True), anew=False)
+    assert made_up.read_bytes("report.html") == b"kept"
+
+
+def test_a_heat_map_has_shares_of_rows_and_at_most_14_values() -> None:
+    values = [f"v{n}" for n in range(20)]
+    found = heat_rows({"column": "genres", "values": values, "counts": [[int(n == m) * n + 1 for m in range(20)] for n in range(20)]})
+    assert found is not None
+    assert len(found["rows"]) == len(found["values"]) == 14
+    assert found["left_out"] == 6
+    assert found["rows"][-1]["cells"][-1] == {"share": 20 / 39, "count": 20, "same": True}
+    assert heat_rows(None) is None
+
+
+def test_sizes_and_times_read_easily() -> None:
+    assert [size(count) for count in (12, 6_867_040, 2.5e9)] == ["12 B", "6.9 MB", "2.5 GB"]
+    assert [duration(seconds) for seconds in (12.4, 180, 7300)] == ["12 s", "3 min 0 s", "2 h 1 min"]
