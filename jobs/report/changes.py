@@ -51,7 +51,7 @@ def query_changes(store: Store, commits: Mapping[str, Commit], best: Json | None
 
 def histogram(change_Q: F64) -> list[Json]:
     """Queries by change, in BINS bins between −1 and 1 and one of exactly 0 in the middle."""
-    edges = np.linspace(-1.0, 1.0, BINS + 1)
+    edges = np.linspace(-1.0, 1.0, BINS + 1).round(9)
     moved = change_Q[change_Q != 0]
     # a bin holds its end that is farther from 0, so that none holds 0 itself
     counts = np.where(edges[:-1] < 0, np.histogram(moved, edges)[0], np.histogram(-moved, edges)[0][::-1])

@@ -34,7 +34,8 @@ def stage_rows(commits: Sequence[Commit]) -> list[dict[str, Any]]:
 
 def kind_of(name: str) -> str:
     """The kind of work of a stage's name without its round."""
-    for kind, ends in KINDS:
-        if name in ends or name.startswith(f"{kind}-") or any(name.endswith(f"-{end}") for end in ends):
-            return kind
-    return "prepare"
+    if name.startswith("embed-"):
+        return "embed"
+    # the whole name first: teacher-pairs are not the pairs of a search
+    return next((kind for kind, ends in KINDS if name in ends), None) or next(
+        (kind for kind, ends in KINDS if any(name.endswith(f"-{end}") for end in ends)), "prepare")

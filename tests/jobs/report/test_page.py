@@ -68,7 +68,7 @@ def test_every_chart_has_a_place_a_description_and_a_table(page: str) -> None:
     charts = script(page, "charts")["specs"]
     assert len(charts) >= 15
     for identity, spec in charts.items():
-        figure = re.search(rf'<figure class="chart" id="{identity}">(.*?)</figure>', page, re.DOTALL)
+        figure = re.search(rf'<figure class="chart" id="chart-{identity}">(.*?)</figure>', page, re.DOTALL)
         assert figure is not None, identity
         assert "<table" in figure[1]
         assert "<figcaption>" in figure[1]
