@@ -215,7 +215,7 @@ def next_steps(report: Json, verdict: State) -> list[Json]:
         return [{"text": f"The last round was still better than the one before: another may be worth it "
                          f"(rounds.mined = {len(rounds) + 1}).", "command": None}]
     if rounds and verdict == "better":
-        return [{"text": "More rounds of the same stopped paying; what is left is another model, more labels or other "
-                         "negatives.", "command": None}]
+        return [{"text": "The last round was no proven gain over the best before it: try another model, more labels or other "
+                         "negatives rather than more rounds.", "command": None}]
     return [{"text": "See what the gradient looks at, below, before you change anything.",
              "command": f"hardmine diagnose {report['output']}"}]

@@ -105,7 +105,8 @@ def slices_chart(report: Json) -> Chart | None:
             | {end: 100 * row["against_baseline"][end] for end in ("mean", "low", "high")}
             for row in sorted(found, key=lambda row: -row["queries"])[:MOST_SLICES]]
     y = {"field": "slice", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 150, "domain": False}}
-    legend: Json = {"symbolOpacity": 1, "labelExpr": "slice(datum.label, 2)"}  # the symbol says the rest
+    # the symbol says the rest; three of them stand beside the names of the groups on a phone, too
+    legend: Json = {"symbolOpacity": 1, "labelExpr": "slice(datum.label, 2)", "columnPadding": 6, "symbolSize": 60}
     colours = category("state", {words: colour for words, colour, _ in STATES.values()}, legend=legend)
     shapes = category("state", {words: shape for words, _, shape in STATES.values()}, legend=legend)
     tooltip = [{"field": "slice"}, {"field": "queries", "format": ","}, {"field": "value", "title": metric_name(metric),

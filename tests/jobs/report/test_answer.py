@@ -56,7 +56,8 @@ def test_the_gate_decides_where_there_is_one(report: dict[str, Any]) -> None:
 
 def test_a_metric_that_lost_asks_for_care(report: dict[str, Any]) -> None:
     lost = with_primary(report, interval(0.1, 0.05, 0.15))
-    next(model for model in lost["models"] if model["name"] == lost["best"])["against_baseline"]["ndcg@10"] = interval(-0.1, -0.2, -0.05)
+    next(model for model in lost["models"] if model["name"] == lost["best"])["against_baseline"]["ndcg@10"] = interval(-0.1,
+        -0.2, -0.05)
     assert answer(lost | {"gate": None, "diagnosis": None})["ship"] == "Decide with care: NDCG@10 got worse."
 
 
@@ -91,6 +92,7 @@ def test_mining_is_judged_against_the_random_arm_by_significance(report: dict[st
 
 
 def test_names_and_numbers_read_as_in_the_field() -> None:
-    assert [metric_name(name) for name in ("ndcg@10", "bad_top1", "recall@3", "mrr@10")] == ["NDCG@10", "bad top-1", "Recall@3", "MRR@10"]
+    assert [metric_name(name) for name in ("ndcg@10", "bad_top1", "recall@3", "mrr@10")] == ["NDCG@10", "bad top-1", "Recall@3",
+                                                                                             "MRR@10"]
     assert interval_text(interval(0.034, -0.0002, 0.057)) == "+3.4 points [0.0, +5.7]"
     assert [p_text(p) for p in (0.0001, 0.032, 0.4)] == ["< 0.001", "= 0.032", "= 0.40"]

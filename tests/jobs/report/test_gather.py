@@ -43,7 +43,8 @@ def test_winners_and_losers_are_those_of_the_tables(made_up: Store, report: dict
     assert (found["better"], found["worse"], found["same"]) == ((change > 0).sum(), (change < 0).sum(), (change == 0).sum())
     assert len(found["winners"]) == min(SHOWN, (change > 0).sum())
     assert {query["change"] for query in found["losers"]} <= set(change[change < 0])
-    assert [query["change"] for query in found["winners"]] == sorted((query["change"] for query in found["winners"]), reverse=True)
+    assert [query["change"] for query in found["winners"]] == sorted((query["change"] for query in found["winners"]),
+                                                                     reverse=True)
     assert sum(row["queries"] for row in found["histogram"]) == found["queries"]
 
 

@@ -6,6 +6,7 @@ import html
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 from cluster.progress import Progress
@@ -58,10 +59,12 @@ def test_the_charts_draw_the_figures_of_the_dict(page: str, report: dict[str, An
     steps = charts["datasets"]["steps"]
     loss = [row[steps["columns"].index("loss")] for row in steps["rows"]]
     assert len(loss) == sum(len(training["curves"]["loss"]) for training in report["training"])
-    assert max(abs(got - want) for got, want in zip(loss, (value for training in report["training"] for value in training["curves"]["loss"]),
+    assert max(abs(got - want) for got, want in zip(loss,
+        (value for training in report["training"] for value in training["curves"]["loss"]),
                                                     strict=True)) < 1e-3
     uplift = charts["specs"]["uplift-recall-3"]["data"]["values"]
-    assert [row["mean"] for row in uplift[1:]] == [100 * model["against_baseline"]["recall@3"]["mean"] for model in report["models"][1:]]
+    assert [row["mean"] for row in uplift[1:]] == [100 * model["against_baseline"]["recall@3"]["mean"]
+                                                   for model in report["models"][1:]]
 
 
 def test_every_chart_has_a_place_a_description_and_a_table(page: str) -> None:
@@ -101,7 +104,7 @@ def test_identifiers_are_unique_and_headings_in_order(page: str) -> None:
     levels = [int(tag[1]) for tag in found.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 2 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 2 for before, after in pairwise(levels))
 
 
 def test_a_run_of_the_first_version_is_a_page_with_fewer_sections(first_version: Store) -> None:
@@ -129,7 +132,8 @@ def test_a_finished_run_has_its_report_beside_it(made_up: Store) -> None:
 
 def test_a_heat_map_has_shares_of_rows_and_at_most_14_values() -> None:
     values = [f"v{n}" for n in range(20)]
-    found = heat_rows({"column": "genres", "values": values, "counts": [[int(n == m) * n + 1 for m in range(20)] for n in range(20)]})
+    found = heat_rows({"column": "genres", "values": values,
+                       "counts": [[int(n == m) * n + 1 for m in range(20)] for n in range(20)]})
     assert found is not None
     assert len(found["rows"]) == len(found["values"]) == 14
     assert found["left_out"] == 6
