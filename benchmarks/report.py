@@ -1,6 +1,6 @@
 """How large report.html is at 100,000 evaluated queries, how long it takes to make, and to load in a browser.
 
-    python benchmarks/report.py [--queries 100000] [--json]
+    python -m benchmarks.report [--queries 100000] [--json]
 
 The run is made up (benchmarks/synthetic_run.py), in the format of a real one. Loading is measured where a chromium is
 installed: from navigation to the last chart drawn.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.browser import Window, find_chromium, look
-from benchmarks.machine import machine
+from benchmarks.machine import describe
 from benchmarks.synthetic_run import Size, write_run
 from jobs.report.gather import gather
 from jobs.report.page import chart_library, render_run
@@ -54,7 +54,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = [measure(queries, asked.items, asked.steps) for queries in asked.queries]
     if asked.json:
-        print(json.dumps({"machine": machine(), "rows": rows}))
+        print(json.dumps({"machine": describe(), "rows": rows}))
         return
     for row in rows:
         print(f"{row['case']:>16}: gather {row['gather_s']:.1f} s, library {row['library_s']:.1f} s, page {row['render_s']:.1f} s; "

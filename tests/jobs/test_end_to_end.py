@@ -107,6 +107,8 @@ endpoint = "{s3_endpoint}"
     status = hardmine("status", store.root, "--endpoint", s3_endpoint, cache=tmp_path / "cache")
     assert status["finished"]
     assert status["rounds"] == summary["rounds"]
+    assert summary["report"] == store.url("report.html"), "a run ends with its report"
+    assert b"not finished" not in store.read_bytes("report.html")
     _the_gate_reads_the_same_figures(store, summary, s3_endpoint, tmp_path / "cache")
 
 
