@@ -36,7 +36,8 @@ def measure(queries: int, items: int, steps: int) -> dict[str, Any]:
         page = Path(folder) / "report.html"
         page.write_text(text, encoding="utf-8")
         row = {"case": f"{queries:,} queries", "gather_s": gathered - started, "library_s": bundled - gathered,
-               "render_s": rendered - bundled, "page_bytes": len(text.encode()), "json_bytes": len(json.dumps(report)),
+               "render_s": rendered - bundled,
+               "page_bytes": len(text.encode()), "json_bytes": len(json.dumps(report)),
                "library_bytes": len(chart_library())}
         if find_chromium():
             seen = look(page, [Window(1360), Window(390)])
@@ -57,10 +58,11 @@ def main() -> None:
         print(json.dumps({"machine": describe(), "rows": rows}))
         return
     for row in rows:
+        size = f"{row['page_bytes'] / 1e6:.2f} MB of which the library {row['library_bytes'] / 1e6:.2f} MB"
+        drawn = (f"drawn after {row['load_desktop_s']:.2f} s (1360 px), {row['load_phone_width_s']:.2f} s (390 px)"
+                 if "charts" in row else "no browser to load it in")
         print(f"{row['case']:>16}: gather {row['gather_s']:.1f} s, library {row['library_s']:.1f} s, page {row['render_s']:.1f} s; "
-              f"{row['page_bytes'] / 1e6:.2f} MB of which the library {row['library_bytes'] / 1e6:.2f} MB"
-              + (f"; drawn after {row['load_desktop_s']:.2f} s (1360 px), {row['load_phone_width_s']:.2f} s (390 px)"
-                 if "charts" in row else "; no browser to load it in"))
+              f"{size}; {drawn}")
 
 
 if __name__ == "__main__":

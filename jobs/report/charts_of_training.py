@@ -239,7 +239,8 @@ def _steep(report: Json, column: str) -> bool:
 
 def _any(report: Json, column: str) -> bool:
     """Whether a curve has a figure to show; a kind of negative that never carries anything has none."""
-    return any(value is not None and (value or "share" not in column) for training in report["training"] for value in training["curves"].get(column, ()))
+    values = (value for training in report["training"] for value in training["curves"].get(column, ()))
+    return any(value is not None and (value or "share" not in column) for value in values)
 
 
 def _described(report: Json, column: str, title: str, arm: str | None = None) -> str:

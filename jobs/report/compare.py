@@ -20,7 +20,7 @@ from eval.significance import compare as compare_values
 from jobs.before_after import before_after
 from jobs.report.answer import LOWER_IS_BETTER, answer, interval_text, metric_name, p_text, points, state
 from jobs.report.changes import SHOWN, histogram
-from jobs.report.chart import STATES, Chart, category, number, spec
+from jobs.report.chart import LINES, STATES, Chart, category, number, spec
 from jobs.report.charts_of_rounds import changes_chart, time_chart, uplift_charts
 from jobs.report.charts_of_training import loss_chart, recall_chart, step_rows
 from jobs.report.gather import FORMAT, gather, plain
@@ -30,6 +30,7 @@ F64 = npt.NDArray[np.float64]
 
 KEPT = ("name", "output", "finished", "written", "reason", "model", "primary", "best", "data", "confidence", "models", "training",
         "test", "stages", "settings", "minings")
+ADDRESSES = ("data.corpus", "data.queries", "data.qrels", "data.folder")
 SECTIONS = (("answer", "Answer"), ("figures", "Figures"), ("training", "Training"), ("queries", "Winners and losers"),
             ("setup", "Settings"), ("cost", "Time"))
 
@@ -61,10 +62,14 @@ def compare(first: Store, second: Store) -> Json:
 
 
 def different_settings(a: Json, b: Json) -> list[Json]:
-    """{"setting", "a", "b"} of what the two runs were told differently; – where one has no such setting."""
+    """{"setting", "a", "b"} of what the two runs were told differently; – where one has no such setting.
+
+    What both were told comes first; last what only one version knows, and where the data lay, as that is compared by content.
+    """
     told = [{row["setting"]: row["value"] for row in run["settings"]} for run in (a, b)]
-    return [{"setting": name, "a": told[0].get(name, "–"), "b": told[1].get(name, "–")}
-            for name in dict.fromkeys([*told[0], *told[1]]) if told[0].get(name) != told[1].get(name)]
+    names = [name for name in dict.fromkeys([*told[0], *told[1]]) if told[0].get(name) != told[1].get(name)]
+    names.sort(key=lambda name: name not in told[0] or name not in told[1] or name in ADDRESSES)
+    return [{"setting": name, "a": told[0].get(name, "–"), "b": told[1].get(name, "–")} for name in names]
 
 
 def _measured(store: Store, run: Json) -> Commit | None:
@@ -154,6 +159,8 @@ def verdict(report: Json) -> Json:
                 "certainty": f"What each says of itself: {change}. Figures of different queries cannot be compared."}
     found = report["metrics"][primary]
     kind = state(found, primary)
+    if not report["changes"]["better"] + report["changes"]["worse"]:
+        return {"state": "open", "headline": f"No difference: {name} of every single query is the same.", "certainty": ""}
     headline = {"better": f"B is better: {change}.", "worse": f"B is worse: {change}.",
                 "open": f"Not proven which is better: {change}, which chance alone could have made."}[kind]
     return {"state": kind, "headline": headline, "certainty": (
@@ -193,7 +200,8 @@ def race_chart(runs: Mapping[str, Json]) -> Chart | None:
                       "y": {"field": "value", "type": "quantitative", "title": metric_name(primary), "scale": {"zero": False}},
                       "tooltip": [{"field": "run"}, {"field": "model"}, {"field": "at", "title": "step"},
                                   {"field": "value", "format": ".3f"}]}
-    styled = {channel: category("run", dict(zip(names, values, strict=False))) for channel, values in looks.items()}
+    styled = {channel: category("run", dict(zip(names, values, strict=False)), legend=LINES if channel != "shape" else False)
+              for channel, values in looks.items()}
     chart = spec(f"{metric_name(primary)} of both runs over the steps.", height=240, data={"values": rows}, layer=[
         {"mark": {"type": "line"}, "encoding": encoding | {key: styled[key] for key in ("color", "strokeDash")}},
         {"mark": {"type": "point", "filled": True, "size": 90},

@@ -47,9 +47,9 @@ def gather(store: Store) -> Json:
     best = _best(summary, models, primary)
     missing: list[str] = []
     result: Json = {
-        "format": FORMAT, "kind": "run", "name": summary["name"], "output": summary["output"], "finished": summary["finished"],
+        "format": FORMAT, "kind": "run", "name": summary["name"], "output": store.root, "finished": summary["finished"],
         "written": max((commit.created for commit in commits.values()), default=None), "writer": summary.get("writer"),
-        "reason": summary.get("reason"), "model": summary.get("model"), "primary": primary,
+        "reason": summary.get("reason"), "model": _model_address(store, summary, commits), "primary": primary,
         "best": best["name"] if best else None, "data": _data(commits), "confidence": _confidence(commits), "models": models,
         "test": summary.get("test"), "training": training_curves(store, models, commits),
         "minings": read_minings(store, models, commits), "general": _general(models, commits),
@@ -123,6 +123,11 @@ def comparison(block: Json | None) -> Json:
 
 def _trained(row: Json) -> Json:
     return {key: row.get(key) for key in ("train_loss", "steps", "hit_rate", "seconds", "verdict")}
+
+
+def _model_address(store: Store, summary: Json, commits: Mapping[str, Commit]) -> str | None:
+    """Where the model lies now: a run's folder may have been moved since."""
+    return store.url(commits["finish"].figures["prefix"]) if summary.get("model") and "finish" in commits else None
 
 
 def _primary(summary: Json, config: Json, models: Sequence[Json]) -> str:
