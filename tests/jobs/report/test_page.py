@@ -104,7 +104,7 @@ def test_identifiers_are_unique_and_headings_in_order(page: str) -> None:
     levels = [int(tag[1]) for tag in found.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 2 for before, after in pairwise(levels))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
 def test_a_run_of_the_first_version_is_a_page_with_fewer_sections(first_version: Store) -> None:
