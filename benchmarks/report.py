@@ -61,8 +61,8 @@ def main() -> None:
         size = f"{row['page_bytes'] / 1e6:.2f} MB of which the library {row['library_bytes'] / 1e6:.2f} MB"
         drawn = (f"drawn after {row['load_desktop_s']:.2f} s (1360 px), {row['load_phone_width_s']:.2f} s (390 px)"
                  if "charts" in row else "no browser to load it in")
-        print(f"{row['case']:>16}: gather {row['gather_s']:.1f} s, library {row['library_s']:.1f} s, page {row['render_s']:.1f} s;"
-              f" {size}; {drawn}")
+        spent = f"gather {row['gather_s']:.1f} s, library {row['library_s']:.1f} s, page {row['render_s']:.1f} s"
+        print(f"{row['case']:>16}: {spent}; {size}; {drawn}")
 
 
 if __name__ == "__main__":

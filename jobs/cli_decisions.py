@@ -1,4 +1,4 @@
-"""The commands about a finished run: `diagnose`, `gate`. They read storage, start nothing, and say what to do next."""
+"""The commands about a finished run: `diagnose`, `gate`, `report`. They read storage, start nothing, and say what to do next."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jobs.config import load_config
 
 Emit = Callable[[dict[str, Any], bool, Callable[[Console], None]], None]
 """Prints one JSON object, or lets the other function show it."""
+Output = Annotated[str, typer.Argument(help="The run's folder, <output>/<name>.")]
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, if not in AWS_ENDPOINT_URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 
