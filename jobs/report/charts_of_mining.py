@@ -45,7 +45,7 @@ def waterfall_chart(mining: Json) -> Chart | None:
     # room for the number behind the longest bar
     chart["layer"][0]["encoding"]["x"]["scale"] = {"domain": [0, 1.3 * steps[0]["count"]], "nice": False}
     table = [[step["step"], f"{step['count']:,}", share(step["share"])] for step in steps]
-    return Chart(f"waterfall-{mining['name']}", f"Where the candidates of round {mining['round']} went", look, chart,
+    return Chart(f"waterfall-{mining['name']}", f"Where the candidates went: {mining['label']}", look, chart,
                  ("step", "candidates", "share"), table)
 
 

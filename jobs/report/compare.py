@@ -140,7 +140,7 @@ def render_comparison(report: Json) -> str:
         "time_a": [_of_run(chart, "a") for chart in [time_chart(found["a"])] if chart],
         "time_b": [_of_run(chart, "b") for chart in [time_chart(found["b"])] if chart]}
     absent = {"training": not any(curves.values()), "queries": not report["changes"]}
-    return render("compare.html.j2", report, figures, datasets={f"{name}-steps": step_rows(run) for name, run in found.items()},
+    return render("compare.html", report, figures, datasets={f"{name}-steps": step_rows(run) for name, run in found.items()},
                   sections=[pair for pair in SECTIONS if not absent.get(pair[0])], answer=verdict(report),
                   metric=metric_name(report["primary"]), rows=metric_rows(report),
                   costs={name: cost_sentence(run) for name, run in found.items()})

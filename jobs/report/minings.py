@@ -21,18 +21,14 @@ FIGURES = ("queries", "candidates", "survivors", "chosen", "judged", "new", "que
 
 
 def read_minings(store: Store, models: Sequence[Json], commits: Mapping[str, Commit]) -> list[Json]:
-    """A dict per mined round that was measured, oldest first; the last one with samples."""
-    rounds = [model for model in models if model["arm"] == "mined"]
-    found: list[Json] = []
-    for model in rounds:
-        report = commits.get(f"{model['name']}-report") or commits.get(f"{model['name']}-mine")
-        if report is None:
-            continue
-        figures = report.figures
-        found.append({"name": model["name"], "round": model["round"]} | {name: figures.get(name) for name in FIGURES} | {
-            "waterfall": [{"step": step, "count": count, "share": share} for step, count, share in waterfall(figures)],
-            "samples": read_samples(store, report) if model is rounds[-1] else []})
-    return found
+    """A dict per mined round that was measured, oldest first, or of `hardmine mine` alone; the last one with samples."""
+    named = [(model["name"], model["label"]) for model in models if model["arm"] == "mined"] or [("mine", "mining alone")]
+    ends = ("-report", "-mine", "")  # a mining alone is committed as "mine"
+    reports = [(name, label, commit) for name, label in named
+               if (commit := next((commits[name + end] for end in ends if name + end in commits), None))]
+    return [{"name": name, "label": label} | {figure: commit.figures.get(figure) for figure in FIGURES} | {
+        "waterfall": [{"step": step, "count": count, "share": share} for step, count, share in waterfall(commit.figures)],
+        "samples": read_samples(store, commit) if commit is reports[-1][2] else []} for name, label, commit in reports]
 
 
 def read_samples(store: Store, report: Commit) -> list[Json]:

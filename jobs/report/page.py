@@ -38,13 +38,13 @@ def render_run(report: Json) -> str:
         "waterfalls": [chart for mining in report["minings"] if (chart := waterfall_chart(mining))],
         "slices": slices_chart(report), "changes": changes_chart(report), "time": time_chart(report)}
     found = answer(report)
-    heats = [heat | {"round": mining["round"]} for mining in report["minings"][-1:] if (heat := heat_rows(mining["confusion"]))]
+    heats = [heat | {"label": mining["label"]} for mining in report["minings"][-1:] if (heat := heat_rows(mining["confusion"]))]
     tables = all_tables(report)
     absent = {"decision": not (report["gate"] or report["diagnosis"]), "training": not (figures["loss"] or figures["recall"]),
               "geometry": not (figures["shares"] or figures["geometry"] or figures["scores"]), "mining": not report["minings"],
               "slices": not (report["slices"] or tables["results"] or tables["leakage"]), "queries": not report["changes"]}
     split = next((model["split"] for model in report["models"]), "dev")
-    return render("report.html.j2", report, figures, datasets={"steps": step_rows(report)},
+    return render("report.html", report, figures, datasets={"steps": step_rows(report)},
                   sections=[pair for pair in SECTIONS if not absent.get(pair[0])],
                   answer=found | {"split": split}, tables=tables, heats=heats, metric=metric_name(report["primary"]),
                   cost=cost_sentence(report))

@@ -10,7 +10,7 @@ from cluster.commits import Commit
 
 KINDS = (("embed", ("embed",)), ("search", ("search", "hits", "pairs", "score")),
          ("mine", ("mine", "report", "teacher", "teacher-pairs", "near")), ("train", ("train", "guide")),
-         ("evaluate", ("evaluate",)))
+         ("evaluate", ("evaluate", "events")))
 """Kind of work -> ends of the names of its commits."""
 ROUND = re.compile(r"round-(\d+)(-random)?-(.+)")
 

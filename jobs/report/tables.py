@@ -86,7 +86,7 @@ def _minings(report: Json) -> Table | None:
     rows = []
     for mining in report["minings"]:
         hardness = mining["hardness"] or {}
-        rows.append([f"round {mining['round']}", share(mining["hit_rate"]), *(
+        rows.append([mining["label"], share(mining["hit_rate"]), *(
             f"{mining[name]:,}" if mining[name] is not None else "–"
             for name in ("candidates", "survivors", "chosen", "queries_short", "suspected_false_negatives", "above_positive")),
             number(hardness.get("p50"))])

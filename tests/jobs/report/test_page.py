@@ -144,3 +144,10 @@ def test_a_heat_map_has_shares_of_rows_and_at_most_14_values() -> None:
 def test_sizes_and_times_read_easily() -> None:
     assert [size(count) for count in (12, 6_867_040, 2.5e9)] == ["12 B", "6.9 MB", "2.5 GB"]
     assert [duration(seconds) for seconds in (12.4, 180, 7300)] == ["12 s", "3 min 0 s", "2 h 1 min"]
+
+
+def test_what_the_page_is_made_of_travels_to_a_cluster() -> None:
+    from jobs.report.page import TEMPLATES
+    from jobs.submit import SHIPPED
+
+    assert {path.suffix for path in TEMPLATES.iterdir()} <= SHIPPED
