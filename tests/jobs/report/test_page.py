@@ -151,3 +151,31 @@ def test_what_the_page_is_made_of_travels_to_a_cluster() -> None:
     from jobs.submit import SHIPPED
 
     assert {path.suffix for path in TEMPLATES.iterdir()} <= SHIPPED
+
+
+def test_the_general_set_and_the_test_split_are_shown_where_they_are(report: dict[str, Any]) -> None:
+    worse = {"mean": -0.05, "low": -0.08, "high": -0.02, "queries": 90, "significant": True, "p": 0.001, "p_adjusted": 0.001}
+    metrics = {"recall@3": 0.4321, "recall@10": 0.5, "ndcg@10": 0.45, "bad_top1": 0.5}
+    general = [{"label": "off the shelf", "arm": "baseline", "queries": 90, "metrics": metrics, "against_baseline": {}},
+               {"label": "round 2", "arm": "mined", "queries": 90, "metrics": metrics, "against_baseline": {"recall@3": worse}}]
+    split = {"baseline": {"metrics": metrics, "against_baseline": None},
+             "best": {"metrics": metrics, "against_baseline": {"recall@3": worse, "verdict": "worse"}}}
+    text = html.unescape(render_run(report | {"general": general, "test": split}))
+    assert "what was forgotten" in text
+    assert "−5.0 points [−8.0, −2.0]" in text
+    assert "The last look: the test split" in text
+    assert "No, it got worse: Recall@3 0.432 → 0.432" in text, "the test split answers"
+
+
+def test_a_mining_alone_is_a_page_of_its_mining(tmp_path: Any) -> None:
+    from cluster.commits import Ledger, Outcome
+
+    store = Store(str(tmp_path))
+    store.write_json("identity.json", {"data": {}, "encoder": {}})
+    figures = {"queries": 5, "candidates": 50, "survivors": 40, "chosen": 20, "hit_rate": 0.8, "dropped": {"positive": 10},
+               "queries_short": 0, "suspected_false_negatives": 1, "above_positive": 0, "warnings": ["watch out"]}
+    Ledger(store).stage("mine-report", inputs={}, folder="mine", work=lambda _: Outcome(figures=figures))
+    text = render_run(gather(store))
+    assert "Nothing is measured yet." in text
+    assert "Where the candidates went: mining alone" in text
+    assert "watch out" in text
