@@ -171,6 +171,8 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
             if state(found, name) == "worse"]
     grave = [finding for finding in (report.get("diagnosis") or {}).get("findings", []) if finding["severity"] == "critical"
              and finding.get("arm") != "random"]
+    if not report["finished"]:
+        return {"ship": "Not yet: the run is not finished.", "ship_state": "worse"}
     if verdict != "better":
         return {"ship": "Do not ship: there is no proven gain.", "ship_state": "worse"}
     if lost or grave:

@@ -70,6 +70,7 @@ def test_a_run_without_figures_says_so(report: dict[str, Any]) -> None:
     got = answer(report | {"models": [], "best": None, "finished": False, "gate": None, "diagnosis": None})
     assert got["headline"] == "Nothing is measured yet."
     assert got["cards"] == []
+    assert got["ship"] == "Not yet: the run is not finished."
 
 
 def test_the_test_split_answers_where_it_was_looked_at(report: dict[str, Any]) -> None:
