@@ -130,10 +130,12 @@ def p_text(p: float) -> str:
 
 
 def mining_sentence(report: Json) -> str:
-    """What mined negatives were worth against random ones, with as many steps; "" without a random arm."""
+    """What mined negatives were worth against random ones, with as many steps; "" where there is nothing to say yet."""
     arm = next((model for model in report["models"] if model["arm"] == "random"), None)
     mined = [model for model in report["models"] if model["arm"] == "mined"]
     found = (arm or {}).get("against_best", {}).get(report["primary"])
+    if mined and not arm and report["finished"]:
+        return "Not measured: the run has no arm of random negatives beside it (rounds.compare_random = true)."
     if not arm or not mined or not found:
         return ""
     turned = {"mean": -found["mean"], "low": -found["high"], "high": -found["low"]}

@@ -115,7 +115,8 @@ def slices_chart(report: Json) -> Chart | None:
     layers = [
         zero("x"),
         {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.6, "aria": False}, "encoding": {
-            "y": y, "x": {"field": "low", "type": "quantitative", "title": "uplift, points"}, "x2": {"field": "high"},
+            "y": y, "x": {"field": "low", "type": "quantitative", "title": "uplift, points", "axis": {"tickCount": 8}},
+            "x2": {"field": "high"},
             "color": colours}},
         {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1}, "encoding": {
             "y": y, "x": {"field": "mean", "type": "quantitative"}, "color": colours, "shape": shapes, "tooltip": tooltip}},
@@ -153,7 +154,7 @@ def time_chart(report: Json) -> Chart | None:
     chart = spec(f"Seconds per round by kind of work: {_said(rows, labels)}.", height=34 * len(labels), data={"values": rows},
                  mark={"type": "bar", "height": {"band": 0.7}}, encoding={
         "y": {"field": "model", "type": "nominal", "sort": labels, "title": None, "axis": {"domain": False}},
-        "x": {"field": "seconds", "type": "quantitative", "title": "seconds"}, "order": {"field": "order"},
+        "x": {"field": "seconds", "type": "quantitative", "title": "seconds", "axis": {"tickCount": 8}}, "order": {"field": "order"},
         "color": category("stage", STAGES),
         "tooltip": [{"field": "model"}, {"field": "stage"}, {"field": "seconds", "format": ",.1f"}]})
     table = [[label, *(number(_sum(rows, label, stage), 1) for stage in STAGES)] for label in labels]

@@ -75,12 +75,12 @@ def recall_chart(report: Json) -> Chart | None:
               if model["metrics"].get(report["primary"]) is not None]
     if not lines and len(points) < 2:
         return None
-    x = {"field": "at", "type": "quantitative", "title": "optimizer steps", "scale": {"nice": False}}
+    x = _steps()
     y = {"field": "value", "type": "quantitative", "title": "recall", "scale": {"zero": False}, "axis": {"minExtent": 42}}
-    colour = category("arm", {arm: COLOURS[arm] for arm in (*ARMS, "baseline")}, legend=LINES | {"values": list(ARMS)})
+    colour = category("arm", {arm: COLOURS[arm] for arm in (*ARMS, "baseline")}, legend=LINES | {"values": _arms(report)})
     tooltip = [{"field": "model"}, {"field": "what", "title": "measured"}, {"field": "at", "title": "step", "format": ",.0f"},
                {"field": "value", "format": ".3f"}]
-    dash = category("arm", {arm: DASHES[arm] for arm in (*ARMS, "baseline")}, legend=LINES | {"values": list(ARMS)})
+    dash = category("arm", {arm: DASHES[arm] for arm in (*ARMS, "baseline")}, legend=LINES | {"values": _arms(report)})
     layers = [
         *_rounds(report),
         {"data": {"values": lines}, "mark": {"type": "line", "point": {"size": 30}}, "encoding": {
@@ -186,13 +186,16 @@ def _score_look(when: str, percentiles: Json) -> str:
         return ("Positives: a query with its relevant items. Hard: its ten nearest items that are not relevant. Random: ten "
                 "items drawn anywhere. Where positives and hard ones overlap, the model cannot tell them apart.")
     middle = {kind: percentiles.get(kind, {}).get("p50") for kind in ("positive", "hard")}
-    gap = "" if None in middle.values() else f"Half-way marks now lie {middle['positive'] - middle['hard']:+.2f} apart. "
+    gap = ""
+    if None not in middle.values():
+        apart = middle["positive"] - middle["hard"]
+        gap = f"The middle of the positives now lies {abs(apart):.2f} {'right' if apart >= 0 else 'left'} of that of the hard ones. "
     return (f"{gap}Good training moves positives to the right of the hard ones; random items far to the left were never the "
             "problem.")
 
 
 def _steps() -> Json:
-    return {"field": "at", "type": "quantitative", "title": "optimizer steps", "scale": {"nice": False}}
+    return {"field": "at", "type": "quantitative", "title": "optimizer steps", "scale": {"nice": False}, "axis": {"tickCount": 8}}
 
 
 def _lines(report: Json, column: str, title: str | None, form: str, *, log: bool = False) -> list[Json]:
@@ -200,9 +203,9 @@ def _lines(report: Json, column: str, title: str | None, form: str, *, log: bool
     scale = {"type": "log", "nice": False} if log else {"zero": False}
     named = {"title": f"{title or ''} (log scale)".strip() if log else title}
     y = {"field": column, "type": "quantitative", "scale": scale} | named | {
-        "axis": {"minExtent": 42, "format": "%" if "%" in form else "~g", "tickCount": 6}}
-    colour = category("arm", {arm: COLOURS[arm] for arm in ARMS}, legend=LINES)
-    dash = category("arm", {arm: DASHES[arm] for arm in ARMS}, legend=LINES)
+        "axis": {"minExtent": 42, "format": "%" if "%" in form else ",~r", "tickCount": 6}}
+    colour = category("arm", {arm: COLOURS[arm] for arm in _arms(report)}, legend=LINES)
+    dash = category("arm", {arm: DASHES[arm] for arm in _arms(report)}, legend=LINES)
     tooltip = [{"field": "model"}, {"field": "at", "title": "step", "format": ",.0f"},
                {"field": column, "format": form, "title": column.replace("_", " ")}]
     hover = {"name": "hover", "select": {"type": "point", "nearest": True, "on": "pointermove", "clear": "pointerout"}}
@@ -229,6 +232,11 @@ def _rounds(report: Json, arms: Sequence[str] = ("warm-up", "mined"), *, labels:
                                                  "color": "var(--muted)", "fontSize": 11, "aria": False},
             "encoding": {"x": _steps(), "text": {"field": "model"}}}
     return [rule, text] if labels else [rule]
+
+
+def _arms(report: Json) -> list[str]:
+    """The lines of models that were trained."""
+    return [arm for arm in ARMS if any(training["arm"] == arm for training in report["training"])]
 
 
 def _steep(report: Json, column: str) -> bool:
