@@ -154,7 +154,8 @@ def time_chart(report: Json) -> Chart | None:
     chart = spec(f"Seconds per round by kind of work: {_said(rows, labels)}.", height=34 * len(labels), data={"values": rows},
                  mark={"type": "bar", "height": {"band": 0.7}}, encoding={
         "y": {"field": "model", "type": "nominal", "sort": labels, "title": None, "axis": {"domain": False}},
-        "x": {"field": "seconds", "type": "quantitative", "title": "seconds", "axis": {"tickCount": 8}}, "order": {"field": "order"},
+        "x": {"field": "seconds", "type": "quantitative", "title": "seconds", "axis": {"tickCount": 8}},
+        "order": {"field": "order"},
         "color": category("stage", STAGES),
         "tooltip": [{"field": "model"}, {"field": "stage"}, {"field": "seconds", "format": ",.1f"}]})
     table = [[label, *(number(_sum(rows, label, stage), 1) for stage in STAGES)] for label in labels]
