@@ -75,6 +75,7 @@ def answer(report: Json) -> Json:
     result = {"state": verdict, "headline": _headline(report, judged, before, after, verdict),
               "certainty": certainty(report, found, judged), "mining": mining_sentence(report),
               "cards": _cards(report, judged, before, after), "notes": _notes(report, judged, verdict)}
+    result["corrected"] = any(card["p"] and card["state"] == "open" for card in result["cards"])
     return result | _ship(report, judged, verdict) | {"next": next_steps(report, verdict)}
 
 
@@ -155,7 +156,8 @@ def _cards(report: Json, judged: Json | None, before: Json | None, after: Json |
             continue
         found = shown["against_baseline"].get(metric)
         cards.append({"metric": metric, "name": metric_name(metric), "meaning": meaning(metric), "before": old, "after": new,
-                      "interval": found, "state": state(found, metric) if found else None})
+                      "interval": found, "state": state(found, metric) if found else None,
+                      "p": p_text(found["p_adjusted"]) if found and found.get("p_adjusted") is not None else None})
     return cards
 
 
