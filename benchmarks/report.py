@@ -22,10 +22,10 @@ from jobs.report.gather import gather
 from jobs.report.page import chart_library, render_run
 
 
-def measure(queries: int, items: int, steps: int) -> dict[str, Any]:
+def measure(queries: int, items: int, steps: int, hits: int) -> dict[str, Any]:
     """One row: seconds and bytes of a run of this size."""
     with tempfile.TemporaryDirectory(prefix="hardmine-report-") as folder:
-        store = write_run(Path(folder) / "run", Size(queries=queries, items=items, hits=101, steps=steps))
+        store = write_run(Path(folder) / "run", Size(queries=queries, items=items, hits=hits, steps=steps))
         started = time.perf_counter()
         report = gather(store)
         gathered = time.perf_counter()
@@ -51,9 +51,10 @@ def main() -> None:
     parser.add_argument("--queries", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=5_000, help="of each training")
+    parser.add_argument("--hits", type=int, default=101, help="of each query and model")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    rows = [measure(queries, asked.items, asked.steps) for queries in asked.queries]
+    rows = [measure(queries, asked.items, asked.steps, asked.hits) for queries in asked.queries]
     if asked.json:
         print(json.dumps({"machine": describe(), "rows": rows}))
         return
