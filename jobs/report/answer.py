@@ -66,15 +66,15 @@ def interval_text(interval: Mapping[str, Any]) -> str:
 
 
 def answer(report: Json) -> Json:
-    """{"state", "headline", "certainty", "ship", "ship_state", "next", "mining", "cards", "notes", "corrected"} of a run's report."""
+    """The first screen: state, headline, certainty, ship, ship_state, next, mining, cards, notes and whether p was corrected."""
     before, after = ends(report)
     primary = report["primary"]
     judged = _judged(report, before, after)
     found = judged["against_baseline"].get(primary) if judged else None
     verdict = state(found, primary)
     result: Json = {"state": verdict, "headline": _headline(report, judged, before, after, verdict),
-              "certainty": certainty(report, found, judged), "mining": mining_sentence(report),
-              "cards": _cards(report, judged, before, after), "notes": _notes(report, judged, verdict)}
+                    "certainty": certainty(report, found, judged), "mining": mining_sentence(report),
+                    "cards": _cards(report, judged, before, after), "notes": _notes(report, judged, verdict)}
     result["corrected"] = any(card["p"] and card["state"] == "open" for card in result["cards"])
     return result | _ship(report, judged, verdict) | {"next": next_steps(report, verdict)}
 
