@@ -84,7 +84,7 @@ class DiagnosisSettings(BaseModel):
     popular_excess: Points = 0.10
     """popularity collapse: mean popularity percentile of the first ten hits above that of the relevant items by at least this
     (0.5 is an item like any other) …"""
-    popular_growth: Points = 0.05
+    popular_growth: Points = 0.10
     """… and above what the off-the-shelf model showed by at least this."""
     narrow_similarity: Share = 0.85
     """narrow results: mean cosine of the first ten hits of a query with each other, between that of random items (0) and 1, at
