@@ -154,10 +154,11 @@ def _results(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
         return
     if "popularity" in now and "popularity" in was:
         reference = max(was["popularity"], now.get("relevant_popularity", 0.0))
-        yield from _bound("popularity", f"the popularity of the first ten results (percentile {100 * now['popularity']:.0f}, off "
-                          f"the shelf {100 * was['popularity']:.0f}"
-                          + (f", relevant items {100 * now['relevant_popularity']:.0f}" if "relevant_popularity" in now else "")
-                          + ") lies above the higher of these by", 100 * (now["popularity"] - reference),
+        relevant = now.get("relevant_popularity")
+        yield from _bound("popularity", f"popularity of the first ten results: mean percentile {100 * now['popularity']:.0f}, "
+                          f"off the shelf {100 * was['popularity']:.0f}"
+                          + ("" if relevant is None else f", of the relevant items {100 * relevant:.0f}")
+                          + "; against the higher of the others,", 100 * (now["popularity"] - reference),
                           most=settings.max_popularity_gain, unit="points", verb="")
     if now.get("coverage") is not None and was.get("coverage"):
         yield from _bound("coverage", f"the share of the corpus that is shown to anyone ({now['coverage']:.1%}, off the shelf "

@@ -86,8 +86,10 @@ def negatives_too_hard_or_false(case: Case) -> Finding | None:
     )
     if figures is None:
         return None
+    starved = any(mining.candidates and mining.hit_rate <= case.limits.low_hit_rate for mining in case.arm.minings[-1:])
     return case.finding(
-        "negatives_too_hard_or_false", "critical" if harm else "warning", figures, next=fewer_false_negatives(case.evidence),
+        "negatives_too_hard_or_false", "critical" if harm else "warning", figures,
+        next=fewer_false_negatives(case.evidence, starved=starved),
         summary="Mined negatives stay above the positive whatever training does"
                 + (" and the model got worse after mining" if harm else "")
                 + ": many of them are probably relevant items without a label.")
