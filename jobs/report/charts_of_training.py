@@ -189,8 +189,8 @@ def _score_look(when: str, percentiles: Json) -> str:
     gap = ""
     if None not in middle.values():
         apart = middle["positive"] - middle["hard"]
-        side = "right" if apart >= 0 else "left"
-        gap = f"The middle of the positives now lies {abs(apart):.2f} {side} of that of the hard ones. "
+        place = f"{abs(apart):.2f} {'right' if apart > 0 else 'left'} of" if abs(apart) >= 0.005 else "just at"
+        gap = f"The middle of the positives now lies {place} that of the hard ones. "
     return (f"{gap}Good training moves positives to the right of the hard ones; random items far to the left were never the "
             "problem.")
 
