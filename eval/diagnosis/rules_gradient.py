@@ -75,6 +75,8 @@ def negatives_too_hard_or_false(case: Case) -> Finding | None:
         return None
     limits = case.limits
     harm = first_that_holds(harm_of_mining(case))
+    if not harm and any(interval.low > 0 for _, interval in list(case.compared())[-1:]):
+        return None  # the last round gained beyond doubt: early in training hard negatives stand above the positive, too
     above = at_least("above_hard", case.late("above_hard"), limits.false_above, case.late_where(),
                      "share of the mined negatives that still score above the positive after training on them")
     figures = all_hold(

@@ -49,7 +49,7 @@ class DiagnosisSettings(BaseModel):
     soft_effective: Share = 0.30
     """τ too soft: effective negatives, late, as a share of all, at least: the softmax hardly tells them apart."""
 
-    sharp_temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    sharp_temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.015
     """τ too sharp: τ itself at most; above it, one negative that carries everything is a matter of the negatives, not of τ."""
     sharp_hardest: Share = 0.40
     """τ too sharp: weight of the hardest negative among all, late, at least, where no round gained …"""
