@@ -23,6 +23,7 @@ settings.load_profile("tests")
 TRAINING = Path(__file__).parent / "training"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts Ray shares one process and its Ray; training's tests start ranks of their own and may run beside it."""
     for item in items:
