@@ -30,7 +30,7 @@ demo: env ## the whole loop on a generated catalogue, with an arm of random nega
 test: check ## format, lint, types, import directions and all tests
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
 	@# two processes: one shares a local Ray, beside it the other starts ranks of training (tests/conftest.py)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m cluster
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m cluster
 
 unit: env ## the fast tests only: no Ray, no DeepSpeed, no downloaded model
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow"

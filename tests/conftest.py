@@ -20,14 +20,18 @@ from cluster.resources import ClusterSettings, ClusterSize
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
 
-TRAINING = Path(__file__).parent / "training"
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With --dist loadscope: what starts Ray shares one process and its Ray, training's ranks run beside it in another."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
 
+    class TwoGroups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "ranks" if nodeid.startswith("tests/training/") else "ray"
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts Ray shares one process and its Ray; training's tests start ranks of their own and may run beside it."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ranks" if item.path.is_relative_to(TRAINING) else "ray"))
+    return TwoGroups(config, log)
 
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a-key-for-tests", "AWS_SECRET_ACCESS_KEY": "a-secret-for-tests"}
