@@ -17,9 +17,12 @@ from benchmarks.why_training import F64, Plan, embed, new_adapter, train
 from benchmarks.why_world import Recipe, World, make_world
 
 TEMPERATURES = (0.02, 0.05, 0.07, 0.1, 0.2, 0.5)
-RANDOM_PLAN = Plan()
+RANDOM_PLAN = Plan(random=8)
+"""Eight negatives of a query's own and nothing else in the denominator."""
 MINED_PLAN = Plan(hard=6, random=2)
-"""random_fraction = 0.25 of eight negatives."""
+"""A quarter of the eight random, as in the product (random_fraction)."""
+BATCH_PLAN = Plan(random=8, in_batch=True)
+"""The items of the batch's other queries as well."""
 
 
 @dataclass
@@ -28,6 +31,11 @@ class Bench:
 
     seed: int
     out: Path
+    ending: str = "svg"
+
+    def picture(self, name: str) -> Path:
+        """Where a picture goes."""
+        return self.out / f"{name}.{self.ending}"
 
     @cached_property
     def world(self) -> World:
@@ -36,7 +44,7 @@ class Bench:
     @cached_property
     def _warm(self) -> tuple[nn.Module, list[dict[str, Any]]]:
         model = new_adapter(self.seed)
-        return model, train(model, self.world, replace(RANDOM_PLAN, steps=300), self.seed, validate_every=25)
+        return model, train(model, self.world, replace(RANDOM_PLAN, steps=300), self.seed, validate_every=50)
 
     @property
     def warmup(self) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from benchmarks.machine import describe
-from benchmarks.why_bench import MINED_PLAN, RANDOM_PLAN, TEMPERATURES, Bench, table
+from benchmarks.why_bench import BATCH_PLAN, MINED_PLAN, RANDOM_PLAN, TEMPERATURES, Bench, table
 from benchmarks.why_figures import (
     chance_of_hard,
     draws_for_chance,
@@ -67,20 +67,20 @@ def gradient(bench: Bench) -> None:
 
 def circle(bench: Bench) -> None:
     """Two-dimensional embeddings: what a general model knows, then as many steps with random or with mined negatives."""
-    recipe = Recipe(works=40, genre_size=5, families=8, train=800, dev=120, title=0.7)
+    recipe = Recipe(works=40, genre_size=4, families=10, train=800, dev=400, title=0.7, noise=0.5)
     general = make_world(recipe, bench.seed, group="genre")
     world = make_world(recipe, bench.seed)
     torch.manual_seed(bench.seed)
     model = Head(2)
     # siblings are masked as group mates, so nothing tells them apart: a model that knows genres
-    train(model, general, Plan(steps=400, random=0, temperature=0.1, learning_rate=3e-3), bench.seed)
+    train(model, general, Plan(steps=300, random=0, in_batch=True, temperature=0.1, learning_rate=3e-3), bench.seed)
     panels = [_panel("Off the shelf", model, world)]
-    for title, hard, random in (("+ 400 steps, random negatives", 0, 2), ("+ 400 steps, mined negatives", 2, 0)):
+    for title, hard, random in (("+ 40 steps, random negatives", 0, 1), ("+ 40 steps, mined negatives", 1, 0)):
         arm = copy.deepcopy(model)
-        train(arm, world, Plan(steps=400, hard=hard, random=random, in_batch=False, temperature=0.02, mine_every=50, kept=4,
-                               learning_rate=1e-3), bench.seed)
+        plan = Plan(steps=40, hard=hard, random=random, temperature=0.02, mine_every=10, kept=3)
+        train(arm, world, plan, bench.seed)
         panels.append(_panel(title, arm, world))
-    draw_circles(panels, bench.out / "why-1-circle.svg")
+    draw_circles(panels, bench.picture("why-1-circle"))
     table("two dimensions", ["model", "right item first", "right genre first"],
           [[panel.title, f"{panel.hit:.3f}", f"{panel.genre_hit:.3f}"] for panel in panels])
 
@@ -89,7 +89,8 @@ def _panel(title: str, model: nn.Module, world: World) -> Circle:
     rows = world.dev_rows
     found = search(model, world, rows, 1)[1][:, 0]
     wanted = world.positive_Q[rows]
-    return Circle(title, embed(model, world.items_ND).numpy(), embed(model, world.queries_QD[rows]).numpy(), wanted, world.genre_N,
+    items, queries = (embed(model, base).numpy() for base in (world.items_ND, world.queries_QD[rows[:120]]))
+    return Circle(title, items, queries, wanted[:120], world.genre_N,
                   float((found == wanted).mean()), float((world.genre_N[found] == world.genre_N[wanted]).mean()))
 
 
@@ -97,7 +98,7 @@ def temperature(bench: Bench) -> None:
     """Who is pushed at which temperature, by the warm model's scores over the whole catalogue."""
     positives_Q, negatives_QR = bench.negatives
     weights = {value: weights_by_position(negatives_QR, value) for value in TEMPERATURES}
-    draw_temperatures(weights, RANDOM_PLAN.temperature, bench.out / "why-2-temperature.svg")
+    draw_temperatures(weights, RANDOM_PLAN.temperature, bench.picture("why-2-temperature"))
     rows = []
     for value, weight_R in weights.items():
         total = np.cumsum(weight_R)
@@ -111,21 +112,23 @@ def temperature(bench: Bench) -> None:
 
 def arms(bench: Bench) -> None:
     """Random against mined from the same start with equal steps."""
-    lines: dict[str, list[dict[str, Any]]] = {"warm-up": bench.warmup}
+    lines: dict[str, list[dict[str, Any]]] = {}
     measured = {"off the shelf": measure(new_adapter(bench.seed), bench.world), "warm-up": measure(bench.start(), bench.world)}
-    for name, plan in (("random", RANDOM_PLAN), ("mined", MINED_PLAN)):
+    for name, plan in (("random", RANDOM_PLAN), ("random + batch", BATCH_PLAN), ("mined", MINED_PLAN)):
         model = bench.start()
-        lines[name] = train(model, bench.world, replace(plan, steps=600), bench.seed + 1, validate_every=25)
+        lines[name] = train(model, bench.world, replace(plan, steps=600), bench.seed + 1, validate_every=100)
         measured[name] = measure(model, bench.world)
-    draw_arms(lines["warm-up"], lines["random"], lines["mined"], bench.out / "why-3-random-or-mined.svg")
-    table("random or mined", ["", *lines], [[figure, *(f"{last(own, figure):.3g}" for own in lines.values())] for figure in FIGURES])
+    draw_arms(bench.warmup, lines, bench.picture("why-3-random-or-mined"))
+    lines = {"warm-up": bench.warmup} | lines
+    table("random or mined", ["", *lines],
+          [[figure, *(f"{last(own, figure):.3g}" for own in lines.values())] for figure in FIGURES])
     table("gradient by kind", ["", "hard", "random", "in-batch", "dead hard", "dead random", "dead in-batch"],
           [[name, *(f"{last(own, f'{what}_{kind}'):.1%}" for what in ("gradient_share", "dead") for kind in
                     ("hard", "random", "in_batch"))] for name, own in lines.items()])
     table("held-out", ["", "Recall@1", "Recall@3", "Recall@10", "NDCG@10", "bad top-1"],
           [[name, *(f"{means(own)[key]:.3f}" for key in ("recall@1", "recall@3", "recall@10", "ndcg@10", "bad_top1"))]
            for name, own in measured.items()])
-    for ours, theirs in (("random", "warm-up"), ("mined", "random")):
+    for ours, theirs in (("random", "warm-up"), ("random + batch", "random"), ("mined", "random"), ("mined", "random + batch")):
         found = paired_bootstrap(measured[ours]["recall@3"], measured[theirs]["recall@3"])
         print(f"Recall@3, {ours} − {theirs}: {100 * found.mean:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]")
 
@@ -150,7 +153,7 @@ def false_negatives(bench: Bench) -> None:
         drawn.append(FalseArm(name, colour, recall, last(lines, "gradient_share_false", 400), among))
         rows.append([name, f"{among:.1%}", f"{drawn[-1].share_false:.1%}", f"{recall[-1][1]:.3f}",
                      *(f"{last(lines, key):.3g}" for key in ("loss", "positive_probability", "above_positive", "above_hard"))])
-    draw_false_negatives(drawn, bench.out / "why-4-false-negatives.svg")
+    draw_false_negatives(drawn, bench.picture("why-4-false-negatives"))
     table(f"false negatives; before: {before:.3f}", ["", "false among mined", "share of push", "Recall@10 of all", "loss", "p⁺",
                                                       "above", "above, hard"], rows)
 
@@ -168,13 +171,14 @@ def batch_size(bench: Bench) -> None:
     rng = np.random.default_rng(bench.seed)
     rows = []
     for number in (8, 32, 128, 512, 2048, 8192, 32_768):
-        picked = np.stack([rng.choice(num_items, number, replace=False) for _ in range(count)])
-        best = picked.min(axis=1) + 1
+        best = np.array([rng.choice(num_items, number, replace=False, shuffle=False).min() + 1
+                         for _ in range(count * max(1, 1024 // number))])
+        picked = np.stack([rng.choice(num_items, number, replace=False, shuffle=False) for _ in range(count)])
         mass = _mass(positives_Q, np.take_along_axis(negatives_QR, picked, 1))
         rows.append(Draws(number, expected_best_position(num_items, number), float(best.mean()), mass))
     hard = np.stack([rng.choice(32, 7, replace=False) for _ in range(count)])
     mined = _mass(positives_Q, np.take_along_axis(negatives_QR, hard, 1))
-    draw_batch_sizes(rows, mined, 7, num_items, bench.out / "why-5-batch-size.svg")
+    draw_batch_sizes(rows, mined, 7, num_items, bench.picture("why-5-batch-size"))
     table(f"n random of {num_items:,}; 7 of the 32 hardest: 1 − p⁺ = {mined:.3f}",
           ["n", "(N+1)/(n+1)", "measured", "chance of one of the 32 hardest", "1 − p⁺"],
           [[f"{row.number:,}", f"{row.formula:,.1f}", f"{row.measured:,.1f}", f"{chance_of_hard(num_items, 32, row.number):.1%}",
@@ -190,8 +194,9 @@ def _mass(positives_Q: F64, negatives_QC: F64) -> float:
 
 
 EXPERIMENTS: dict[str, Callable[[Bench], None]] = {
-    "gradient": gradient, "circle": circle, "temperature": temperature, "trained_temperatures": trained_temperatures, "arms": arms,
-    "false_negatives": false_negatives, "batch_size": batch_size, "mixture": mixture, "collapse": collapse, "capacity": capacity}
+    "gradient": gradient, "circle": circle, "temperature": temperature, "trained_temperatures": trained_temperatures,
+    "arms": arms, "false_negatives": false_negatives, "batch_size": batch_size,
+    "mixture": mixture, "collapse": collapse, "capacity": capacity}
 
 
 def main() -> None:
@@ -199,13 +204,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder of the pictures")
+    parser.add_argument("--format", default="svg", choices=["svg", "png"])
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     machine = describe()
-    print(f"{datetime.date.today()}, seed {given.seed}, one thread of {machine['processor']}, torch {machine['versions']['torch']}")
-    bench = Bench(given.seed, given.out)
+    print(f"{datetime.date.today()}, seed {given.seed}, one thread of {machine['processor']}, "
+          f"torch {machine['versions']['torch']}")
+    bench = Bench(given.seed, given.out, given.format)
     for name in given.only:
         started = time.perf_counter()
         EXPERIMENTS[name](bench)

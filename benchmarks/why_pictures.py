@@ -15,8 +15,8 @@ F64 = npt.NDArray[np.float64]
 Line = dict[str, Any]
 
 RANDOM, MINED, THIRD, FOURTH, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A8A8A", "#222222"
-GENRES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#B8A800"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+GENRES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#B8A800", "#8A8A8A", "#5D3A9B"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]
 POINTS = 120
 """Of a drawn line: more would only make the file larger."""
 
@@ -62,16 +62,16 @@ def save(drawn: Any, path: Path) -> None:
 
 def draw_circles(panels: Sequence[Circle], path: Path) -> None:
     """Items on the circle, held-out queries outside it, each tied to the item that answers it."""
-    drawn, axes = figure(1, len(panels), (4.1 * len(panels), 4.9))
+    drawn, axes = figure(1, len(panels), (4.1 * len(panels), 4.4))
     for place, panel in zip(axes[0], panels, strict=True):
-        place.set(aspect="equal", xlim=(-1.42, 1.42), ylim=(-1.42, 1.42))
+        place.set(aspect="equal", xlim=(-1.36, 1.36), ylim=(-1.36, 1.36))
         place.axis("off")
         turn = np.linspace(0, 2 * np.pi, 200)
         place.plot(np.cos(turn), np.sin(turn), color="#DDDDDD", linewidth=1, zorder=0)
         for genre in np.unique(panel.genre):
             colour, marker = GENRES[genre % len(GENRES)], MARKERS[genre % len(MARKERS)]
             own = panel.items[panel.genre == genre]
-            place.scatter(own[:, 0], own[:, 1], s=42, color=colour, marker=marker, edgecolors="white", linewidths=0.7, zorder=3)
+            place.scatter(own[:, 0], own[:, 1], s=42, color=colour, marker=marker, linewidths=0, zorder=3)
             asked = np.flatnonzero(panel.genre[panel.item_of_query] == genre)
             outer, inner = 1.3 * panel.queries[asked], 1.04 * panel.items[panel.item_of_query[asked]]
             ties = np.full((3 * len(asked), 2), np.nan)
@@ -79,8 +79,8 @@ def draw_circles(panels: Sequence[Circle], path: Path) -> None:
             place.plot(ties[:, 0], ties[:, 1], color=colour, linewidth=0.6, alpha=0.55, zorder=1)
             place.scatter(outer[:, 0], outer[:, 1], s=6, color=colour, linewidths=0, zorder=2)
         place.set_title(panel.title, loc="center", pad=4)
-        place.text(0, 0, f"right item first\n{panel.hit:.0%}\n\nright genre first\n{panel.genre_hit:.0%}", ha="center", va="center",
-                   fontsize=11, linespacing=1.35)
+        said = f"right item first\n{panel.hit:.0%}\n\nright genre first\n{panel.genre_hit:.0%}"
+        place.text(0, 0, said, ha="center", va="center", fontsize=11, linespacing=1.35)
     save(drawn, path)
 
 
@@ -99,7 +99,7 @@ def draw_temperatures(weights: Mapping[float, F64], trained_at: float, path: Pat
         total = np.cumsum(weight_R)[position - 1]
         right.plot(position, 100 * total, color=shade, linewidth=wide)
         half = int(np.searchsorted(np.cumsum(weight_R), 0.5)) + 1
-        right.plot([half], [50], "o", color=shade, markersize=6, zorder=4)
+        right.plot([half], [100 * weight_R[:half].sum()], "o", color=shade, markersize=6, zorder=4)
         ends.append((1.0, float(weight_R[0]), f"τ = {temperature:g} ", shade))
     left.set(xscale="log", yscale="log", ylim=(1e-8, 1), xlabel="position of the negative, 1 = hardest",
              title="Share of the push on one negative")
@@ -110,27 +110,28 @@ def draw_temperatures(weights: Mapping[float, F64], trained_at: float, path: Pat
                   fontsize=9)
     right.set(xscale="log", ylim=(0, 102), xlabel="this many of the hardest", title="Share of the push they carry together (%)")
     right.axhline(50, color=GREY, linestyle=":", linewidth=1.2)
-    right.annotate("half of the push", (1, 50), (2, 3), textcoords="offset points", color="#666666", fontsize=9)
+    right.annotate("half", (1, 50), (2, 3), textcoords="offset points", color="#666666", fontsize=9)
     save(drawn, path)
 
 
 PANELS = {
     "loss": "Training loss (nats)", "recall@3": "Recall@3, held-out queries (%)",
-    "effective_negatives": "Effective number of negatives", "dead_negatives": "Dead negatives of the query's own (%)",
+    "effective_negatives": "Effective number of negatives", "dead_negatives": "Dead among the query's own (%)",
     "positive_probability": "Probability of the positive", "gradient_norm": "Norm of the gradient",
 }
 
 
-def draw_arms(warmup: Sequence[Line], random: Sequence[Line], mined: Sequence[Line], path: Path) -> None:
-    """Two trainings from the same start, side by side, with the warm-up that both share before them."""
+def draw_arms(warmup: Sequence[Line], trained: Mapping[str, Sequence[Line]], path: Path) -> None:
+    """Trainings from the same start, side by side, with the warm-up that they share before them."""
     drawn, axes = figure(2, 3, (11.5, 6.2), sharex=True)
     begin = max(line["step"] for line in warmup)
-    arms = [("warm-up", "#6E6E6E", warmup, 0), ("random", RANDOM, random, begin), ("mined", MINED, mined, begin)]
+    arms = [("warm-up", "#6E6E6E", warmup, 0)]
+    arms += [(name, colour, lines, begin) for (name, lines), colour in zip(trained.items(), (RANDOM, THIRD, MINED), strict=True)]
     for place, (name, title) in zip(axes.flat, PANELS.items(), strict=True):
         place.set_title(title)
         ends = []
         for label, colour, lines, offset in arms:
-            steps, values = series(lines, name, own="dead_hard" if label == "mined" else "dead_random")
+            steps, values = series(lines, name, own="dead_hard" if "mined" in label else "dead_random")
             place.plot(steps + offset, values, color=colour, linewidth=2.2, linestyle="--" if label == "warm-up" else "-")
             if label != "warm-up":
                 ends.append((float(steps[-1] + offset), float(values[-1]), f" {label}", colour))
@@ -138,9 +139,6 @@ def draw_arms(warmup: Sequence[Line], random: Sequence[Line], mined: Sequence[Li
         place.set_xlim(0, None)
         if name in ("recall@3", "dead_negatives"):
             place.set_ylim(0, 100 if name == "dead_negatives" else None)
-        elif name == "effective_negatives":
-            place.set_yscale("log")
-            place.yaxis.set_major_formatter("{x:g}")
         else:
             place.set_ylim(0, None)
         label_ends(place, ends, side="right")
@@ -236,12 +234,12 @@ def label_ends(place: Any, ends: Sequence[tuple[float, float, str, Any]], *, sid
     figure_of = place.get_figure()
     figure_of.canvas.draw()
     gap = 13.0 * figure_of.dpi / 72
-    at = [place.transData.transform((x, y))[1] for x, y, _, _ in ends]
+    at = [max(place.transData.transform((x, y))[1], place.get_window_extent().y0 + gap / 2) for x, y, _, _ in ends]
     order = np.argsort(at)
     heights = spread([at[i] for i in order], gap)
     for index, height in zip(order, heights, strict=True):
         x, y, text, colour = ends[index]
-        shift = (height - at[index]) * 72 / figure_of.dpi
+        shift = (height - place.transData.transform((x, y))[1]) * 72 / figure_of.dpi
         place.annotate(text, (x, y), (0, shift), textcoords="offset points", color=colour, fontsize=10, fontweight="bold",
                        va="center", ha="right" if side == "left" else "left", annotation_clip=False)
 

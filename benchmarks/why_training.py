@@ -1,5 +1,5 @@
-"""Small models that are really trained on the catalogue of `benchmarks.why_world`, with the project's own batches, masks, loss and
-geometry, in one process; what they show comes out as lines like those of telemetry.jsonl.
+"""Small models that are really trained on the catalogue of `benchmarks.why_world`, with the project's own batches, masks, loss
+and geometry, in one process; what they show comes out as lines like those of telemetry.jsonl.
 
 B queries of a step, C candidate columns, N items, T training queries.
 """
@@ -38,7 +38,8 @@ class Plan:
     hard: int = 0
     random: int = 8
     temperature: float = 0.05
-    in_batch: bool = True
+    in_batch: bool = False
+    """Other queries' items are negatives too."""
     relative_margin: float | None = None
     """Of mining: drop candidates that score above (1 - margin) × the positive."""
     false_negative_margin: float | None = None
@@ -92,7 +93,7 @@ def measure(model: nn.Module, world: World, query_rows: I64 | None = None) -> di
 
 
 def mine(model: nn.Module, world: World, plan: Plan) -> I64:
-    """[T, plan.kept] the nearest items of each training query that no label knows and that pass the cut; -1 where there are fewer."""
+    """[T, plan.kept] the nearest items of each training query that no label knows and that pass the cut; -1: there are fewer."""
     rows = world.train_rows
     hits_TK, items_TK = search(model, world, rows, min(2 * plan.kept, len(world.items_ND)))
     drop_TK = world.labels.positive_mask(rows, items_TK)
@@ -134,7 +135,7 @@ def train(model: nn.Module, world: World, plan: Plan, seed: int, *, validate_eve
         loss.backward()
         figures["gradient_norm"] = float(nn.utils.clip_grad_norm_(model.parameters(), 1.0))
         optimizer.step()
-        lines.append({"step": step, "loss": float(loss), **figures})
+        lines.append({"step": step, "loss": float(loss.detach()), **figures})
         if validate_every and step % validate_every == 0:
             lines.append({"event": "validation", "step": step} | means(measure(model, world)))
     return lines

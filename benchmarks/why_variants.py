@@ -1,5 +1,5 @@
-"""The experiments of docs/why-hard-negatives.md that only print: training at several temperatures, what random negatives add to mined
-ones, collapse, and a model that is too small.
+"""The experiments of docs/why-hard-negatives.md that only print: training at several temperatures, what random negatives add
+to mined ones, collapse, and a model that is too small.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.why_bench import MINED_PLAN, RANDOM_PLAN, TEMPERATURES, Bench, table
+from benchmarks.why_bench import BATCH_PLAN, MINED_PLAN, TEMPERATURES, Bench, table
 from benchmarks.why_training import Head, Plan, last, means, measure, new_adapter, search, train
 
 
@@ -19,13 +19,13 @@ def trained_temperatures(bench: Bench) -> None:
     rows = []
     for value in (0.005, *TEMPERATURES):
         model = bench.start()
-        lines = train(model, bench.world, replace(MINED_PLAN, temperature=value), bench.seed)
+        lines = train(model, bench.world, replace(MINED_PLAN, temperature=value, in_batch=True), bench.seed)
         got = means(measure(model, bench.world))
         rows.append([f"{value:g}", f"{got['recall@3']:.3f}", f"{got['recall@10']:.3f}",
                      *(f"{last(lines, name):.3g}" for name in ("loss", "effective_negatives", "hardest_weight", "dead_negatives",
                                                                "above_positive", "positive_probability"))])
-    table("training at τ, 300 mined steps", ["τ", "Recall@3", "Recall@10", "loss", "effective", "hardest", "dead", "above", "p⁺"],
-          rows)
+    table("training at τ, 300 mined steps with in-batch negatives",
+          ["τ", "Recall@3", "Recall@10", "loss", "effective", "hardest", "dead", "above", "p⁺"], rows)
 
 
 def mixture(bench: Bench) -> None:
@@ -33,7 +33,7 @@ def mixture(bench: Bench) -> None:
     rows = []
     for hard, random in ((0, 8), (4, 4), (6, 2), (8, 0)):
         model = bench.start()
-        lines = train(model, bench.world, Plan(steps=600, hard=hard, random=random, in_batch=False), bench.seed + 1)
+        lines = train(model, bench.world, Plan(steps=300, hard=hard, random=random), bench.seed + 1)
         got = means(measure(model, bench.world))
         top = search(model, bench.world, bench.world.dev_rows, 1)[1][:, 0]
         strange = bench.world.genre_N[top] != bench.world.genre_N[bench.world.positive_Q[bench.world.dev_rows]]
@@ -46,7 +46,7 @@ def mixture(bench: Bench) -> None:
 def collapse(bench: Bench) -> None:
     """What happens without negatives, in the figures that show it."""
     rows = []
-    plans = {"off the shelf": replace(RANDOM_PLAN, steps=1, learning_rate=1e-12), "random negatives": RANDOM_PLAN,
+    plans = {"off the shelf": replace(BATCH_PLAN, steps=1, learning_rate=1e-12), "random negatives": BATCH_PLAN,
              "no negatives": Plan(attraction_only=True)}
     for name, plan in plans.items():
         model = new_adapter(bench.seed)
@@ -54,23 +54,25 @@ def collapse(bench: Bench) -> None:
         got = means(measure(model, bench.world))
         rows.append([name, *(f"{last(lines, key):.3f}" for key in ("loss", "alignment", "uniformity", "mean_pairwise_cosine")),
                      f"{got['recall@3']:.3f}"])
-    table("collapse, 300 steps from off the shelf", ["", "loss", "alignment", "uniformity", "mean pairwise cosine", "Recall@3"], rows)
+    table("collapse, 300 steps from off the shelf",
+          ["", "loss", "alignment", "uniformity", "mean pairwise cosine", "Recall@3"], rows)
 
 
 def capacity(bench: Bench) -> None:
     """A model that is too small: contrast changes nothing; a wider one does."""
-    rows = []
+    rows, mined = [], replace(MINED_PLAN, in_batch=True)
     for size in (4, 32):
         torch.manual_seed(bench.seed)
         warm = Head(size)
-        train(warm, bench.world, replace(RANDOM_PLAN, steps=400), bench.seed)
+        train(warm, bench.world, replace(BATCH_PLAN, steps=400), bench.seed)
         got = [means(measure(warm, bench.world))["recall@10"]]
         lines: list[dict[str, Any]] = []
-        for plan in (RANDOM_PLAN, MINED_PLAN, replace(MINED_PLAN, temperature=0.02), replace(MINED_PLAN, temperature=0.1)):
+        for plan in (BATCH_PLAN, mined, replace(mined, temperature=0.02), replace(mined, temperature=0.1)):
             model = copy.deepcopy(warm)
             lines = train(model, bench.world, plan, bench.seed + 1)
             got.append(means(measure(model, bench.world))["recall@10"])
         rows.append([str(size), *(f"{value:.3f}" for value in got), f"{last(lines, 'above_positive'):.3f}"])
-    table("capacity: Recall@10", ["dimensions", "warm-up", "random", "mined", "mined, τ 0.02", "mined, τ 0.1", "above positive"], rows)
+    table("capacity: Recall@10",
+          ["dimensions", "warm-up", "random", "mined", "mined, τ 0.02", "mined, τ 0.1", "above positive"], rows)
 
 

@@ -4,10 +4,11 @@ Every work has a family (crime), a genre in it (Nordic crime), and a title of it
 a style, mixed by one rotation:
 
     item  = R [ genre | title × (that of the work)         | style × (its own) ]
-    query = R [ genre | title × (that of the work + noise) | style × (its own) ]
+    query = R [ genre | title × (that of the work + 1.5 × noise) | style × (its own) ]
 
-Style agrees for no pair: it is what an off-the-shelf model sees and your task does not care about. The title part is small: items of
-one genre are near-misses, and only training makes it count. An item is one edition of a work; all editions answer a query.
+Style agrees for no pair: it is what an off-the-shelf model sees and your task does not care about. The title part is small:
+items of one genre are near-misses, and only training makes it count. An item is one edition of a work; all editions answer a
+query.
 
 N items, Q queries, D dimensions, E editions of a work.
 """
@@ -42,11 +43,11 @@ class Recipe:
     """Items of a work. Training labels name one of them; the others are relevant too, and nobody says so."""
     train: int = 8_000
     """Training queries. They and the dev queries are about different works while there are enough."""
-    dev: int = 1_000
+    dev: int = 4_000
     title: float = 0.35
     """Length of the title part beside a genre part of length 1."""
     style: float = 0.8
-    noise: float = 0.5
+    noise: float = 1.5
     """Length of a query's noise, as a share of its title part."""
     edition: float = 0.15
     """By how much editions of a work differ, as a share of the title part."""
