@@ -31,11 +31,11 @@ class Bench:
 
     seed: int
     out: Path
-    ending: str = "svg"
+    formats: Sequence[str] = ("svg",)
 
-    def picture(self, name: str) -> Path:
+    def picture(self, name: str) -> list[Path]:
         """Where a picture goes."""
-        return self.out / f"{name}.{self.ending}"
+        return [self.out / f"{name}.{ending}" for ending in self.formats]
 
     @cached_property
     def world(self) -> World:

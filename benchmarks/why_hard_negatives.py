@@ -204,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder of the pictures")
-    parser.add_argument("--format", default="svg", choices=["svg", "png"])
+    parser.add_argument("--format", nargs="+", default=[], choices=["svg", "png"], help="beside SVG")
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ def main() -> None:
     machine = describe()
     print(f"{datetime.date.today()}, seed {given.seed}, one thread of {machine['processor']}, "
           f"torch {machine['versions']['torch']}")
-    bench = Bench(given.seed, given.out, given.format)
+    bench = Bench(given.seed, given.out, sorted({"svg", *given.format}))
     for name in given.only:
         started = time.perf_counter()
         EXPERIMENTS[name](bench)

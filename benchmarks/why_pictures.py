@@ -52,15 +52,16 @@ def figure(rows: int, columns: int, size: tuple[float, float], **more: Any) -> t
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **more)
 
 
-def save(drawn: Any, path: Path) -> None:
-    """As the ending says; an SVG has no date, so the same figures give the same bytes."""
+def save(drawn: Any, paths: Sequence[Path]) -> None:
+    """In each format; an SVG has no date, so the same figures give the same bytes."""
     import matplotlib.pyplot as plt
 
-    drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
+    for path in paths:
+        drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
     plt.close(drawn)
 
 
-def draw_circles(panels: Sequence[Circle], path: Path) -> None:
+def draw_circles(panels: Sequence[Circle], paths: Sequence[Path]) -> None:
     """Items on the circle, held-out queries outside it, each tied to the item that answers it."""
     drawn, axes = figure(1, len(panels), (4.1 * len(panels), 4.4))
     for place, panel in zip(axes[0], panels, strict=True):
@@ -81,10 +82,10 @@ def draw_circles(panels: Sequence[Circle], path: Path) -> None:
         place.set_title(panel.title, loc="center", pad=4)
         said = f"right item first\n{panel.hit:.0%}\n\nright genre first\n{panel.genre_hit:.0%}"
         place.text(0, 0, said, ha="center", va="center", fontsize=11, linespacing=1.35)
-    save(drawn, path)
+    save(drawn, paths)
 
 
-def draw_temperatures(weights: Mapping[float, F64], trained_at: float, path: Path) -> None:
+def draw_temperatures(weights: Mapping[float, F64], trained_at: float, paths: Sequence[Path]) -> None:
     """Weight of the negative at each position, and of all up to it, for several temperatures."""
     import matplotlib
 
@@ -111,7 +112,7 @@ def draw_temperatures(weights: Mapping[float, F64], trained_at: float, path: Pat
     right.set(xscale="log", ylim=(0, 102), xlabel="this many of the hardest", title="Share of the push they carry together (%)")
     right.axhline(50, color=GREY, linestyle=":", linewidth=1.2)
     right.annotate("half", (1, 50), (2, 3), textcoords="offset points", color="#666666", fontsize=9)
-    save(drawn, path)
+    save(drawn, paths)
 
 
 PANELS = {
@@ -121,7 +122,7 @@ PANELS = {
 }
 
 
-def draw_arms(warmup: Sequence[Line], trained: Mapping[str, Sequence[Line]], path: Path) -> None:
+def draw_arms(warmup: Sequence[Line], trained: Mapping[str, Sequence[Line]], paths: Sequence[Path]) -> None:
     """Trainings from the same start, side by side, with the warm-up that they share before them."""
     drawn, axes = figure(2, 3, (11.5, 6.2), sharex=True)
     begin = max(line["step"] for line in warmup)
@@ -146,7 +147,7 @@ def draw_arms(warmup: Sequence[Line], trained: Mapping[str, Sequence[Line]], pat
                         fontsize=9, color="#555555", va="top")
     for place in axes[1]:
         place.set_xlabel("optimizer step")
-    save(drawn, path)
+    save(drawn, paths)
 
 
 def series(lines: Sequence[Line], name: str, *, own: str = "dead_negatives") -> tuple[F64, F64]:
@@ -177,7 +178,7 @@ class FalseArm(NamedTuple):
     """Share of the mined negatives that are right answers."""
 
 
-def draw_false_negatives(arms: Sequence[FalseArm], path: Path) -> None:
+def draw_false_negatives(arms: Sequence[FalseArm], paths: Sequence[Path]) -> None:
     """Recall by all that is relevant in truth, and what share of the push went to right answers."""
     drawn, axes = figure(1, 2, (11, 4.4), width_ratios=[1.25, 1])
     left, right = axes[0]
@@ -194,7 +195,7 @@ def draw_false_negatives(arms: Sequence[FalseArm], path: Path) -> None:
     right.set_yticks(places, [arm.name for arm in arms])
     right.set(xlim=(0, 112), xlabel="%", title="Share of the push that hits right answers")
     right.grid(axis="y", visible=False)
-    save(drawn, path)
+    save(drawn, paths)
 
 
 class Draws(NamedTuple):
@@ -208,7 +209,7 @@ class Draws(NamedTuple):
     """1 - p of the positive: what is left to learn from them."""
 
 
-def draw_batch_sizes(draws: Sequence[Draws], mined_mass: float, mined: int, num_items: int, path: Path) -> None:
+def draw_batch_sizes(draws: Sequence[Draws], mined_mass: float, mined: int, num_items: int, paths: Sequence[Path]) -> None:
     """How hard the hardest of n random negatives is, and what n random negatives leave to learn."""
     drawn, axes = figure(1, 2, (11, 4.4))
     left, right = axes[0]
@@ -226,7 +227,7 @@ def draw_batch_sizes(draws: Sequence[Draws], mined_mass: float, mined: int, num_
     right.annotate(f"{mined} mined ones", (number[0], 100 * mined_mass), (0, -15), textcoords="offset points", color="#A04400")
     right.annotate("n random ones", (number[-4], mass[-4]), (-8, 10), textcoords="offset points", color=RANDOM, ha="right")
     right.set(xscale="log", ylim=(0, None), xlabel="random negatives per query, n", title="What is left to learn: 1 − p⁺ (%)")
-    save(drawn, path)
+    save(drawn, paths)
 
 
 def label_ends(place: Any, ends: Sequence[tuple[float, float, str, Any]], *, side: str) -> None:
