@@ -69,7 +69,7 @@ def capacity(bench: Bench) -> None:
         lines: list[dict[str, Any]] = []
         for plan in (BATCH_PLAN, mined, replace(mined, temperature=0.02), replace(mined, temperature=0.1)):
             model = copy.deepcopy(warm)
-            lines = train(model, bench.world, plan, bench.seed + 1)
+            lines = train(model, bench.world, replace(plan, steps=200), bench.seed + 1)
             got.append(means(measure(model, bench.world))["recall@10"])
         rows.append([str(size), *(f"{value:.3f}" for value in got), f"{last(lines, 'above_positive'):.3f}"])
     table("capacity: Recall@10",
