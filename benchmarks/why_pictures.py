@@ -17,7 +17,7 @@ Line = dict[str, Any]
 RANDOM, MINED, THIRD, FOURTH, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A8A8A", "#222222"
 GENRES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#B8A800", "#8A8A8A", "#5D3A9B"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]
-POINTS = 120
+POINTS = 70
 """Of a drawn line: more would only make the file larger."""
 
 
@@ -133,14 +133,18 @@ def draw_arms(warmup: Sequence[Line], trained: Mapping[str, Sequence[Line]], pat
         ends = []
         for label, colour, lines, offset in arms:
             steps, values = series(lines, name, own="dead_hard" if "mined" in label else "dead_random")
+            if name == "recall@3" and offset:  # a line begins where the warm-up ended
+                steps, values = np.insert(steps, 0, 0.0), np.insert(values, 0, series(warmup, name)[1][-1])
             place.plot(steps + offset, values, color=colour, linewidth=2.2, linestyle="--" if label == "warm-up" else "-")
             if label != "warm-up":
                 ends.append((float(steps[-1] + offset), float(values[-1]), f" {label}", colour))
         place.axvline(begin, color=GREY, linewidth=0.9, linestyle=":")
         place.set_xlim(0, None)
-        if name in ("recall@3", "dead_negatives"):
-            place.set_ylim(0, 100 if name == "dead_negatives" else None)
-        else:
+        if name == "loss":
+            place.set_yscale("log")
+        elif name == "dead_negatives":
+            place.set_ylim(0, 100)
+        elif name != "recall@3":
             place.set_ylim(0, None)
         label_ends(place, ends, side="right")
     axes[0, 0].annotate("same start", (begin, 0.97), (4, -4), xycoords=("data", "axes fraction"), textcoords="offset points",
@@ -170,8 +174,8 @@ class FalseArm(NamedTuple):
 
     name: str
     colour: str
-    recall: Sequence[tuple[int, float]]
-    """(step, share)."""
+    quality: Sequence[tuple[int, float]]
+    """(step, NDCG@10)."""
     share_false: float
     """Share of the gradient that falls on unlabelled right answers."""
     among_mined: float
@@ -179,14 +183,14 @@ class FalseArm(NamedTuple):
 
 
 def draw_false_negatives(arms: Sequence[FalseArm], paths: Sequence[Path]) -> None:
-    """Recall by all that is relevant in truth, and what share of the push went to right answers."""
+    """NDCG by all that is relevant in truth, and what share of the push went to right answers."""
     drawn, axes = figure(1, 2, (11, 4.4), width_ratios=[1.25, 1])
     left, right = axes[0]
     for arm in arms:
-        steps, values = zip(*arm.recall, strict=True)
+        steps, values = zip(*arm.quality, strict=True)
         left.plot(steps, 100 * np.array(values), color=arm.colour, linewidth=2.4)
-    left.set(xlabel="optimizer step after the warm-up", title="Recall@10 of all right answers, held-out queries (%)")
-    label_ends(left, [(float(arm.recall[-1][0]), 100 * arm.recall[-1][1], f" {arm.name}", arm.colour) for arm in arms],
+    left.set(xlabel="optimizer step after the warm-up", title="NDCG@10 by all right answers, held-out queries (%)")
+    label_ends(left, [(float(arm.quality[-1][0]), 100 * arm.quality[-1][1], f" {arm.name}", arm.colour) for arm in arms],
                side="right")
     places = np.arange(len(arms))[::-1]
     right.barh(places, [100 * arm.share_false for arm in arms], color=[arm.colour for arm in arms], height=0.6)
@@ -235,7 +239,8 @@ def label_ends(place: Any, ends: Sequence[tuple[float, float, str, Any]], *, sid
     figure_of = place.get_figure()
     figure_of.canvas.draw()
     gap = 13.0 * figure_of.dpi / 72
-    at = [max(place.transData.transform((x, y))[1], place.get_window_extent().y0 + gap / 2) for x, y, _, _ in ends]
+    box = place.get_window_extent()
+    at = [float(np.clip(place.transData.transform((x, y))[1], box.y0 + gap / 2, box.y1 - gap)) for x, y, _, _ in ends]
     order = np.argsort(at)
     heights = spread([at[i] for i in order], gap)
     for index, height in zip(order, heights, strict=True):

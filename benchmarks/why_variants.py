@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.why_bench import BATCH_PLAN, MINED_PLAN, TEMPERATURES, Bench, table
+from benchmarks.why_bench import BATCH_PLAN, MINED_PLAN, RANDOM_PLAN, TEMPERATURES, Bench, table
 from benchmarks.why_training import Head, Plan, last, means, measure, new_adapter, search, train
 
 
@@ -26,6 +26,18 @@ def trained_temperatures(bench: Bench) -> None:
                                                                "above_positive", "positive_probability"))])
     table("training at τ, 300 mined steps with in-batch negatives",
           ["τ", "Recall@3", "Recall@10", "loss", "effective", "hardest", "dead", "above", "p⁺"], rows)
+
+
+def unlearning(bench: Bench) -> None:
+    """A good model goes on with eight random negatives alone: the loss falls, and so does recall."""
+    model, rows = bench.start(), []
+    lines = train(model, bench.world, replace(BATCH_PLAN, steps=600), bench.seed + 1)
+    for name, plan in (("with the batch's items", None), ("then 300 steps, random alone", RANDOM_PLAN), ("300 more", RANDOM_PLAN)):
+        if plan is not None:
+            lines = train(model, bench.world, plan, bench.seed + 2)
+        got = means(measure(model, bench.world))
+        rows.append([name, f"{last(lines, 'loss'):.2g}", f"{last(lines, 'positive_probability'):.4f}", f"{got['recall@3']:.3f}"])
+    table("unlearning", ["", "loss", "p⁺", "Recall@3"], rows)
 
 
 def mixture(bench: Bench) -> None:
