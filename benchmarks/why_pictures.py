@@ -104,7 +104,7 @@ def draw_temperatures(weights: Mapping[float, F64], trained_at: float, paths: Se
         ends.append((1.0, float(weight_R[0]), f"τ = {temperature:g} ", shade))
     left.set(xscale="log", yscale="log", ylim=(1e-8, 1), xlabel="position of the negative, 1 = hardest",
              title="Share of the push on one negative")
-    left.set_xlim(0.22, None)
+    left.set_xlim(0.17, None)
     label_ends(left, ends, side="left")
     left.axhline(1 / len(next(iter(weights.values()))), color=GREY, linestyle=":", linewidth=1.2)
     left.annotate("all alike", (30, 1 / len(next(iter(weights.values())))), (0, 3), textcoords="offset points", color="#666666",
@@ -112,6 +112,8 @@ def draw_temperatures(weights: Mapping[float, F64], trained_at: float, paths: Se
     right.set(xscale="log", ylim=(0, 102), xlabel="this many of the hardest", title="Share of the push they carry together (%)")
     right.axhline(50, color=GREY, linestyle=":", linewidth=1.2)
     right.annotate("half", (1, 50), (2, 3), textcoords="offset points", color="#666666", fontsize=9)
+    for axis in (left.xaxis, right.xaxis):
+        axis.set_major_formatter("{x:,g}")
     save(drawn, paths)
 
 
@@ -189,7 +191,7 @@ def draw_false_negatives(arms: Sequence[FalseArm], paths: Sequence[Path]) -> Non
     for arm in arms:
         steps, values = zip(*arm.quality, strict=True)
         left.plot(steps, 100 * np.array(values), color=arm.colour, linewidth=2.4)
-    left.set(xlabel="optimizer step after the warm-up", title="NDCG@10 by all right answers, held-out queries (%)")
+    left.set(xlabel="optimizer step after the warm-up", title="NDCG@10 by all right answers (%)")
     label_ends(left, [(float(arm.quality[-1][0]), 100 * arm.quality[-1][1], f" {arm.name}", arm.colour) for arm in arms],
                side="right")
     places = np.arange(len(arms))[::-1]
@@ -197,7 +199,7 @@ def draw_false_negatives(arms: Sequence[FalseArm], paths: Sequence[Path]) -> Non
     for place, arm in zip(places, arms, strict=True):
         right.annotate(f"{arm.share_false:.0%}", (100 * arm.share_false, place), (4, 0), textcoords="offset points", va="center")
     right.set_yticks(places, [arm.name for arm in arms])
-    right.set(xlim=(0, 112), xlabel="%", title="Share of the push that hits right answers")
+    right.set(xlim=(0, 120 * max(arm.share_false for arm in arms)), title="Push that hits right answers (%)")
     right.grid(axis="y", visible=False)
     save(drawn, paths)
 
@@ -231,6 +233,8 @@ def draw_batch_sizes(draws: Sequence[Draws], mined_mass: float, mined: int, num_
     right.annotate(f"{mined} mined ones", (number[0], 100 * mined_mass), (0, -15), textcoords="offset points", color="#A04400")
     right.annotate("n random ones", (number[-4], mass[-4]), (-8, 10), textcoords="offset points", color=RANDOM, ha="right")
     right.set(xscale="log", ylim=(0, None), xlabel="random negatives per query, n", title="What is left to learn: 1 − p⁺ (%)")
+    for axis in (left.xaxis, left.yaxis, right.xaxis):
+        axis.set_major_formatter("{x:,g}")
     save(drawn, paths)
 
 

@@ -78,18 +78,23 @@ def embed(model: nn.Module, base: F32) -> Tensor:
     return vectors
 
 
-def search(model: nn.Module, world: World, query_rows: I64, num_hits: int) -> tuple[F32, I64]:
-    """(scores, item rows) of the nearest items, best first, by an exact search of the whole catalogue."""
+def search(model: nn.Module, world: World, query_rows: I64, num_hits: int, *, eight_bits: bool = False) -> tuple[F32, I64]:
+    """(scores, item rows) of the nearest items, best first, by an exact search of the whole catalogue.
+
+    Args:
+        eight_bits: the items are stored in 255 steps from -1 to 1, as a small index would.
+    """
     items = embed(model, world.items_ND)
+    items = torch.round(items * 127) / 127 if eight_bits else items
     found = [torch.topk(embed(model, world.queries_QD[query_rows[start:start + DEV_BLOCK]]) @ items.T, num_hits)
              for start in range(0, len(query_rows), DEV_BLOCK)]
     return (torch.cat([top.values for top in found]).numpy(), torch.cat([top.indices for top in found]).numpy())
 
 
-def measure(model: nn.Module, world: World, query_rows: I64 | None = None) -> dict[str, F64]:
+def measure(model: nn.Module, world: World, *, eight_bits: bool = False) -> dict[str, F64]:
     """Metrics of every dev query, by all that is relevant to it in truth."""
-    rows = world.dev_rows if query_rows is None else query_rows
-    return per_query_metrics(search(model, world, rows, 10)[1], rows, world.truth, ks=(1, 3, 10))
+    rows = world.dev_rows
+    return per_query_metrics(search(model, world, rows, 10, eight_bits=eight_bits)[1], rows, world.truth, ks=(1, 3, 10))
 
 
 def mine(model: nn.Module, world: World, plan: Plan) -> I64:

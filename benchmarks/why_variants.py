@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -32,7 +31,7 @@ def unlearning(bench: Bench) -> None:
     """A good model goes on with eight random negatives alone: the loss falls, and so does recall."""
     model, rows = bench.start(), []
     lines = train(model, bench.world, replace(BATCH_PLAN, steps=600), bench.seed + 1)
-    for name, plan in (("with the batch's items", None), ("then 300 steps, random alone", RANDOM_PLAN), ("300 more", RANDOM_PLAN)):
+    for name, plan in (("with the batch's items", None), ("300 steps of random alone", RANDOM_PLAN), ("300 more", RANDOM_PLAN)):
         if plan is not None:
             lines = train(model, bench.world, plan, bench.seed + 2)
         got = means(measure(model, bench.world))
@@ -63,11 +62,11 @@ def collapse(bench: Bench) -> None:
     for name, plan in plans.items():
         model = new_adapter(bench.seed)
         lines = train(model, bench.world, plan, bench.seed)
-        got = means(measure(model, bench.world))
+        got = [means(measure(model, bench.world, eight_bits=small))["recall@3"] for small in (False, True)]
         rows.append([name, *(f"{last(lines, key):.3f}" for key in ("loss", "alignment", "uniformity", "mean_pairwise_cosine")),
-                     f"{got['recall@3']:.3f}"])
+                     *(f"{value:.3f}" for value in got)])
     table("collapse, 300 steps from off the shelf",
-          ["", "loss", "alignment", "uniformity", "mean pairwise cosine", "Recall@3"], rows)
+          ["", "loss", "alignment", "uniformity", "mean pairwise cosine", "Recall@3", "in 8 bits"], rows)
 
 
 def capacity(bench: Bench) -> None:
@@ -78,13 +77,15 @@ def capacity(bench: Bench) -> None:
         warm = Head(size)
         train(warm, bench.world, replace(BATCH_PLAN, steps=400), bench.seed)
         got = [means(measure(warm, bench.world))["recall@10"]]
-        lines: list[dict[str, Any]] = []
+        left: list[str] = []
         for plan in (BATCH_PLAN, mined, replace(mined, temperature=0.02), replace(mined, temperature=0.1)):
             model = copy.deepcopy(warm)
             lines = train(model, bench.world, replace(plan, steps=200), bench.seed + 1)
             got.append(means(measure(model, bench.world))["recall@10"])
-        rows.append([str(size), *(f"{value:.3f}" for value in got), f"{last(lines, 'above_positive'):.3f}"])
+            left += [f"{1 - last(lines, 'positive_probability'):.3f}"] if len(left) < 2 else []
+        rows.append([str(size), *(f"{value:.3f}" for value in got), *left])
     table("capacity: Recall@10",
-          ["dimensions", "warm-up", "random", "mined", "mined, τ 0.02", "mined, τ 0.1", "above positive"], rows)
+          ["dimensions", "warm-up", "random", "mined", "mined, τ 0.02", "mined, τ 0.1",
+           "1 − p⁺ random", "1 − p⁺ mined"], rows)
 
 
