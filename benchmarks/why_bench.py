@@ -20,7 +20,7 @@ TEMPERATURES = (0.02, 0.05, 0.07, 0.1, 0.2, 0.5)
 RANDOM_PLAN = Plan(random=8)
 """Eight negatives of a query's own and nothing else in the denominator."""
 MINED_PLAN = Plan(hard=6, random=2)
-"""A quarter of the eight random, as in the product (random_fraction)."""
+"""Eight too, a quarter of them random (the product: 7 and 2)."""
 BATCH_PLAN = Plan(random=8, in_batch=True)
 """The items of the batch's other queries as well."""
 

@@ -162,8 +162,8 @@ def false_negatives(bench: Bench) -> None:
     draw_false_negatives(drawn, bench.picture("why-4-false-negatives"))
     table(f"false negatives; before: {before:.3f}",
           ["", "false among mined", "share of push", "NDCG@10 by all", "loss", "p⁺", "above", "above, hard"], rows)
-    for name in measured:
-        compare(f"NDCG@10, {name} − no cut", measured[name], measured["mined, no cut"])
+    for name, values in measured.items():
+        compare(f"NDCG@10, {name} − no cut", values, measured["mined, no cut"])
 
 
 def _false_among_mined(model: nn.Module, world: World, mined_TN: np.ndarray[Any, Any]) -> float:

@@ -18,6 +18,7 @@ from benchmarks.why_figures import (
 from benchmarks.why_pictures import spread
 from benchmarks.why_world import Recipe, make_world
 from eval.diagnosis.evidence import STEP_FIGURES
+from jobs.config import Config
 from training.geometry import geometry_figures, geometry_sums
 from training.losses import info_nce
 
@@ -114,3 +115,14 @@ def test_the_page_explains_figures_by_the_names_that_telemetry_gives_them():
     known = {*STEP_FIGURES, *geometry_figures(torch.zeros(25), 1.0), "positive_quantile"}
     assert named
     assert named <= known, named - known
+
+
+def test_every_setting_that_the_page_names_exists():
+    named = re.findall(r"`((?:training|mining|encoder|rounds|data)\.[a-z_]+)(?==|`)", PAGE.read_text())
+    assert len(named) > 10
+    for name in named:
+        if name.endswith(".md"):
+            continue
+        section, _, key = name.partition(".")
+        fields = Config.model_fields[section].annotation.model_fields
+        assert key in fields, name
