@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from benchmarks.why_training import F64, Plan, embed, new_adapter, train
@@ -59,8 +58,8 @@ class Bench:
     def negatives(self) -> tuple[F64, F64]:
         """(cosine of the positive [Q], cosines of all other items, highest first [Q, N - 1]) of 300 dev queries, warm model."""
         rows = self.world.dev_rows[:300]
-        with torch.no_grad():
-            scores_QN = (embed(self.start(), self.world.queries_QD[rows]) @ embed(self.start(), self.world.items_ND).T).numpy()
+        model = self.start()
+        scores_QN = (embed(model, self.world.queries_QD[rows]) @ embed(model, self.world.items_ND).T).numpy()
         positive = self.world.positive_Q[rows][:, None]
         positives_Q = np.take_along_axis(scores_QN, positive, 1)[:, 0].astype(np.float64)
         np.put_along_axis(scores_QN, positive, -np.inf, 1)
