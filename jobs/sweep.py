@@ -119,7 +119,7 @@ def _run(context: Context, job: Job, trials: list[Trial], pool: PoolSize) -> lis
     from jobs.sweep_tune import run_trials
 
     say = context.progress.say
-    open_ones = [number for number in range(len(trials)) if job.find(number) is None]
+    open_ones = {number for number in range(len(trials)) if job.find(number) is None}
     say(f"· sweep: {len(trials)} trials of at most {context.config.sweep.epochs} epochs, "
         f"{len(trials) - len(open_ones)} of them kept")
     if pool.count > 1:
@@ -127,7 +127,8 @@ def _run(context: Context, job: Job, trials: list[Trial], pool: PoolSize) -> lis
             f"see {pool.count} times as many in-batch negatives, so its best temperature may be another")
 
     def on_end(number: int, record: Record) -> None:
-        if number in open_ones:
+        if number in open_ones:  # once, though another attempt of Tune's tells its scheduler all of them again
+            open_ones.discard(number)
             recall = "–" if record.recall is None else f"{record.recall:.4f}"
             say(f"✓ trial {number:<3} {trials[number].describe():44} recall {recall}  {record.state} after "
                 f"{len(record.recalls)} epoch(s), {record.seconds:.1f} s")
