@@ -43,10 +43,10 @@ def demo_config(output: Path, *, compare_random: bool, encoder: str, titles: int
         "data": {name: str(folder / f"{name}.parquet") for name in ("corpus", "queries", "qrels")}
         | {"item_text": "{title} by {author} | {genres} | {text}"},
         "encoder": {"kind": encoder} | ({"model": model} if model else {"dimension": 256}),
-        # a warm-up as long as random negatives teach anything, and batches that hold a fiftieth of the catalogue: where
-        # mining starts in earnest (batches of 64 with nine items each meet an eighth of these titles, hard ones among them)
+        # a warm-up until random negatives teach little, and batches that hold a thirtieth of the catalogue: where mining
+        # starts in earnest (batches of 64 meet an eighth of these titles, hard ones for every query among them)
         "rounds": {"warmup_epochs": 6, "mined": 2, "compare_random": compare_random},
         "mining": {"num_hits": 100, "num_negatives": 32},
         # a transformer that knows nothing needs another rate than one that is fine-tuned
-        "training": {"epochs": 3, "batch_size": 16, "hard_negatives": 4} | ({"learning_rate": 1e-3} if model else {}),
+        "training": {"epochs": 3, "batch_size": 16, "hard_negatives": 8} | ({"learning_rate": 1e-3} if model else {}),
     }, source="demo")
