@@ -84,6 +84,12 @@ def read_part(store: Store, path: str, columns: Sequence[str] | None = None) -> 
                             f"delete it and run the same command again to make it anew") from error
 
 
+def read_schema(store: Store, part: Part) -> pa.Schema:
+    """The columns of a part, and so of its table; reads the end of the file only."""
+    with store.open(part.path) as stream:
+        return pq.read_schema(stream)
+
+
 def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None) -> pa.Table:
     """The parts one after another as one table. Raises ArtifactError as `read_part`; ValueError: no parts."""
     if not parts:

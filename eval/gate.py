@@ -16,6 +16,7 @@ from typing import Any
 from eval.diagnosis.evidence import Slice
 from eval.gate_settings import GateSettings
 from eval.latency import Latency
+from eval.metrics import metric_name
 from eval.significance import Interval
 
 TINY = 1e-9
@@ -111,21 +112,15 @@ def verdict(checks: Sequence[Check]) -> str:
             + (f"; {', '.join(skipped)} skipped" if skipped else ""))
 
 
-def label(metric: str) -> str:
-    """A metric's name for a person."""
-    if metric == "bad_top1":
-        return "bad top-1"
-    return metric.upper() if metric.startswith(("ndcg", "mrr", "map")) else metric.capitalize()
-
-
 def _metrics(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     for metric, least in (("recall@3", settings.min_recall_3), ("ndcg@10", settings.min_ndcg_10)):
-        yield from _bound(metric, label(metric), figures.metrics.get(metric), least=least)
-    yield from _bound("bad_top1", label("bad_top1"), figures.metrics.get("bad_top1"), most=settings.max_bad_top1, unit="share")
+        yield from _bound(metric, metric_name(metric), figures.metrics.get(metric), least=least)
+    yield from _bound("bad_top1", metric_name("bad_top1"), figures.metrics.get("bad_top1"), most=settings.max_bad_top1,
+                      unit="share")
     for metric, gate in settings.metrics.items():
         found, unit = figures.metrics.get(metric), "share" if metric == "bad_top1" else "figure"
-        yield from _bound(f"{metric}:min", label(metric), found, least=gate.min, unit=unit)
-        yield from _bound(f"{metric}:max", label(metric), found, most=gate.max, unit=unit)
+        yield from _bound(f"{metric}:min", metric_name(metric), found, least=gate.min, unit=unit)
+        yield from _bound(f"{metric}:max", metric_name(metric), found, most=gate.max, unit=unit)
 
 
 def _gains(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
@@ -133,7 +128,7 @@ def _gains(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
         metric: gate.min_gain for metric, gate in settings.metrics.items() if gate.min_gain is not None}
     for metric, least in wanted.items():
         found = figures.gains.get(metric)
-        yield from _bound(f"gain:{metric}", f"the gain in {label(metric)} over the off-the-shelf model",
+        yield from _bound(f"gain:{metric}", f"the gain in {metric_name(metric)} over the off-the-shelf model",
                           in_points(found) if found else None, least=least, unit="points")
 
 
@@ -183,7 +178,7 @@ def _slices(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     if settings.min_slice is not None:
         known = [one for one in large if one.metrics.get(figures.primary) is not None]
         lowest = min(known, key=lambda one: one.metrics[figures.primary], default=None)
-        told = f"the lowest {label(figures.primary)} of a slice" + (f" ({_name(lowest)})" if lowest else "")
+        told = f"the lowest {metric_name(figures.primary)} of a slice" + (f" ({_name(lowest)})" if lowest else "")
         yield from _bound("slice_floor", told, lowest.metrics[figures.primary] if lowest else None, least=settings.min_slice,
                           why=why or "no slice has that figure")
 
@@ -208,7 +203,7 @@ def _general(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     why = figures.missing.get("general")
     if (figures.general is None and why is None) or settings.max_forgetting is None:
         return
-    yield from _bound("general", f"the change of {label(figures.primary)} on the general set",
+    yield from _bound("general", f"the change of {metric_name(figures.primary)} on the general set",
                       in_points(figures.general) if figures.general else None, least=-settings.max_forgetting, unit="points",
                       why=why or "it was not measured")
 

@@ -23,6 +23,9 @@ Array = npt.NDArray[Any]
 DEFAULT_KS = (1, 3, 5, 10, 100)
 NDCG_CUT, MRR_CUT, MAP_CUT = 10, 10, 100
 
+LOWER_IS_BETTER = frozenset({"bad_top1"})
+_NAMES = {"bad_top1": "bad top-1", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "hit": "Hit"}
+
 _BLOCK_CELLS = 1 << 22  # labels x hits compared at once: 32 MiB of int64
 
 
@@ -176,6 +179,12 @@ def summarise(per_query: Mapping[str, F64]) -> dict[str, float]:
     """
     present = {name: values_Q[~np.isnan(values_Q)] for name, values_Q in per_query.items()}
     return {name: float(values.mean()) if len(values) else float("nan") for name, values in present.items()}
+
+
+def metric_name(metric: str) -> str:
+    """A metric as a person reads it: ndcg@10 is NDCG@10."""
+    base, at, depth = metric.partition("@")
+    return _NAMES.get(base, base) + at + depth
 
 
 def _integers(values: Array, name: str, *, ndim: int) -> I64:

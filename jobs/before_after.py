@@ -16,6 +16,7 @@ from cluster.commits import Commit
 from cluster.errors import ArtifactError
 from cluster.storage import Store
 from cluster.tables import I64, Part, read_part, read_parts
+from eval.metrics import LOWER_IS_BETTER
 from mining.texts import cut, has_texts, read_rows
 
 F64 = npt.NDArray[np.float64]
@@ -28,7 +29,6 @@ TEXT_LENGTH = 160
 """Characters shown of a text."""
 RELEVANT_SHOWN = 8
 """Relevant items shown of a query that has more."""
-LOWER_IS_BETTER = {"bad_top1"}
 TIE_BREAK = "ndcg@10"
 
 

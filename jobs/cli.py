@@ -18,7 +18,7 @@ from rich.console import Console
 from cluster.errors import EXIT_CLUSTER, ConfigError, HardmineError, one_paragraph, unwrap
 from cluster.progress import Progress
 from cluster.storage import StorageSettings, Store
-from jobs.cli_decisions import register
+from jobs.cli_decisions import Endpoint, Json, Output, register
 from jobs.config import Config, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -27,7 +27,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 ConfigFile = Annotated[Path, typer.Argument(help="TOML file of the run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value …")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 Takeover = Annotated[bool, typer.Option("--takeover", help="Take the run from a writer that is dead.")]
 RoundNumber = Annotated[int, typer.Option("--round", help="Number of the round; 0 is the warm-up.")]
 
@@ -207,9 +206,7 @@ def sweep(
 
 
 @app.command()
-def status(output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>.")], *,
-           endpoint: Annotated[str | None, typer.Option(help="S3 endpoint, if not in AWS_ENDPOINT_URL.")] = None,
-           json_output: Json = False) -> None:
+def status(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
     """Show what is committed, who is writing, and the figures so far."""
     from jobs.status import as_json, read_status, show_status
 

@@ -39,7 +39,7 @@ def register(app: typer.Typer, emit: Emit) -> None:
 
     @app.command()
     def gate(
-        output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>.")],
+        output: Output,
         overrides: Annotated[list[str] | None, typer.Argument(
             help="Thresholds over the run's: evaluation.gate.key=value …")] = None,
         *, round_number: Annotated[int | None, typer.Option("--round", help="Judge this round; -1: the off-the-shelf model; "

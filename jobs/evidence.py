@@ -18,8 +18,9 @@ from cluster.commits import Commit, Ledger
 from cluster.errors import ArtifactError
 from cluster.storage import Store
 from cluster.tables import read_parts
-from eval.diagnosis.evidence import STEP_FIGURES, Arm, Evidence, Measurement, Mining, Slice, Training
-from eval.significance import Interval, paired_bootstrap
+from eval.diagnosis.evidence import STEP_FIGURES, Arm, Evidence, Measurement, Mining, Training
+from eval.significance import paired_bootstrap
+from jobs.evaluation_figures import numbers, read_intervals, read_slices
 from training.telemetry import read_lines
 
 Lines = Iterable[Mapping[str, Any]]
@@ -71,24 +72,18 @@ def measurement_from_figures(name: str, figures: Mapping[str, Any], *, random: b
     spread = figures.get("scores", {}).get("percentiles", {})
     return Measurement(
         name=name, round=int(figures.get("round", -1)), queries=int(figures.get("queries", 0)),
-        metrics=_numbers(figures.get("metrics", {})), slices=_slices(figures.get("slices", {})),
-        results=_numbers(figures.get("results", {})),
+        metrics=numbers(figures.get("metrics", {})), slices=read_slices(figures.get("slices", {})),
+        results=numbers(figures.get("results", {})),
         scores={f"{kind}_{name}": float(value) for kind, values in spread.items() for name, value in values.items()},
-        against_baseline=intervals(figures.get("against_baseline", {})),
-        against_previous=intervals(figures.get("against_previous", {})),
-        against_mined=intervals(figures.get("against_best", {})) if random else {})
+        against_baseline=read_intervals(figures.get("against_baseline", {})),
+        against_previous=read_intervals(figures.get("against_previous", {})),
+        against_mined=read_intervals(figures.get("against_best", {})) if random else {})
 
 
 def mining_from_figures(name: str, number: int, figures: Mapping[str, Any]) -> Mining:
     """A mining from the figures of mining.json."""
     counts = {ours: int(figures.get(theirs, 0)) for ours, theirs in COUNTS.items()}
     return Mining(name, number, hit_rate=float(figures.get("hit_rate", 1.0)), dropped=dict(figures.get("dropped", {})), **counts)
-
-
-def intervals(block: Mapping[str, Any]) -> dict[str, Interval]:
-    """Metric -> interval, of one "against_…" of evaluation.json."""
-    return {metric: Interval(float(found["mean"]), float(found["low"]), float(found["high"]), int(found["queries"]))
-            for metric, found in block.items() if isinstance(found, Mapping) and "low" in found}
 
 
 @dataclass(frozen=True)
@@ -228,24 +223,9 @@ def _with_validation(training: Training, commit: Commit) -> Training:
     return Training(training.name, training.round, training.steps, at, np.array(known))
 
 
-def _slices(columns: Mapping[str, Any]) -> list[Slice]:
-    found = []
-    for column, block in columns.items():
-        for row in block.get("slices", []):
-            against = row.get("against_baseline") or {}
-            interval = intervals({"": {"queries": row["queries"], **against}}).get("") if against else None
-            found.append(Slice(column, str(row["value"]), int(row["queries"]), _numbers(row.get("metrics", {})), interval,
-                               bool(against.get("significant", False))))
-    return found
-
-
 def _folder(commit: Commit) -> str | None:
     telemetry = [path for path in commit.files if path.endswith("/telemetry.jsonl")]
     return telemetry[0].rsplit("/", 1)[0] if telemetry else None
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _column(values: Iterable[Any]) -> Any:

@@ -11,8 +11,6 @@ from cluster.errors import ArtifactError, ConfigError
 from cluster.storage import Store
 from jobs.status import read_status
 
-BASELINE = -1
-
 
 @dataclass(frozen=True)
 class FinishedRun:

@@ -9,13 +9,13 @@ import numpy as np
 
 from cluster.errors import ConfigError
 from cluster.tables import read_parts
-from eval.diagnosis.evidence import Slice
 from eval.gate import GateFigures
 from eval.gate_settings import GateSettings
 from eval.latency import Latency
+from eval.metrics import LOWER_IS_BETTER
 from eval.settings import EvaluationSettings
 from eval.significance import Interval, paired_bootstrap
-from jobs.before_after import LOWER_IS_BETTER
+from jobs.evaluation_figures import numbers, read_interval, read_slices
 from jobs.finished_run import FinishedRun
 from jobs.gate_subject import Subject
 from jobs.latency import measure_latency
@@ -45,8 +45,9 @@ def gather(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings, *
     missing |= {"general": why} if why else {}
     return GateFigures(
         primary=evaluation.primary, metrics=_metrics(run, subject, evaluation), gains=_gains(run, subject, evaluation),
-        results=known(results[0]), baseline_results=known(results[1]), slices=read_slices(evaluated[0].get("slices", {})),
-        general=general, latency=found, missing=missing, is_baseline=subject.is_baseline), told
+        results=numbers(results[0] or {}), baseline_results=numbers(results[1] or {}),
+        slices=read_slices(evaluated[0].get("slices", {})), general=general, latency=found,
+        missing=missing, is_baseline=subject.is_baseline), told
 
 
 def _metrics(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -> dict[str, Interval]:
@@ -103,27 +104,6 @@ def _latency(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings,
     rows = read_parts(run.store, subject.model.evaluation.parts("per_query"), ["query_row"])["query_row"].to_numpy()
     found, told = measure_latency(run, subject.round, rows, pairs=gate.latency_queries, confidence=evaluation.confidence)
     return found, told, {} if found.p95_increase else {"latency:p95": NO_BASE}
-
-
-def known(figures: Mapping[str, Any] | None) -> dict[str, float]:
-    """The numbers among some figures."""
-    return {name: float(value) for name, value in (figures or {}).items() if isinstance(value, int | float)}
-
-
-def read_interval(change: Mapping[str, Any], queries: int = 0) -> Interval:
-    """A comparison of evaluation.json. Args: queries: where it does not say so itself."""
-    return Interval(change["mean"], change["low"], change["high"], change.get("queries", queries))
-
-
-def read_slices(columns: Mapping[str, Any]) -> list[Slice]:
-    """The slices of an evaluation's figures; of those without a comparison too."""
-    found = []
-    for column, block in columns.items():
-        for one in block["slices"]:
-            change, queries = one.get("against_baseline"), int(one["queries"])
-            found.append(Slice(column, str(one["value"]), queries, known(one["metrics"]),
-                               read_interval(change, queries) if change else None, bool(change and change.get("significant"))))
-    return found
 
 
 def _general(run: FinishedRun, subject: Subject, primary: str) -> tuple[Interval | None, str | None]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from cluster.commits import Commit
 from cluster.errors import ArtifactError, ConfigError
-from jobs.finished_run import BASELINE, FinishedRun
+from jobs.finished_run import FinishedRun
+from jobs.summary import BASELINE
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.storage import Store
-from cluster.tables import I64, Part
+from cluster.tables import I64, Part, read_schema
 from eval.leakage import Tags, agreement, leakage_row, tags_in_texts
-from jobs.slice_columns import columns_of, schema_of
+from jobs.slice_columns import columns_of
 from mining.texts import read_rows
 
 PAIRS = 2000
@@ -35,7 +35,7 @@ def leakage_figures(store: Store, corpus: Sequence[Part], queries: Sequence[Part
     pairs = one_of_each(judged["query_row"].to_numpy(), judged["score"].to_numpy() > 0, rng)
     query_rows, positives = (judged[name].to_numpy()[pairs] for name in ("query_row", "item_row"))
     random = rng.integers(sum(part.rows for part in corpus), size=len(pairs))
-    query_schema, item_schema = schema_of(store, queries), schema_of(store, corpus)
+    query_schema, item_schema = read_schema(store, queries[0]), read_schema(store, corpus[0])
     of_queries = {column.name for column in columns_of(query_schema, pa.schema([])).values() if column.table == "queries"}
     of_items = {column.name: column for column in columns_of(pa.schema([]), item_schema).values() if column.table == "items"}
     shared = [name for name in of_items if name in of_queries]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from cluster.labels import contains
 from cluster.storage import Store
-from cluster.tables import F32, I64, Part, read_parts
+from cluster.tables import F32, I64, Part, read_parts, read_schema
 from eval.diversity import (
     coverage,
     exposure,
@@ -28,7 +28,6 @@ from eval.diversity import (
     top_share,
 )
 from eval.score_histogram import score_figures
-from jobs.slice_columns import schema_of
 from mining.search.block_actor import read_rows
 
 DEPTH = 10
@@ -62,7 +61,7 @@ class Ranking:
 def popularity_percentiles(store: Store, corpus: Sequence[Part], queries: Sequence[Part], judged: pa.Table,
                            column: str | None) -> Any:
     """float64 [N] in 0 … 1: by a number column of the corpus, else by the relevant labels of training queries."""
-    schema = schema_of(store, corpus)
+    schema = read_schema(store, corpus[0])
     name = column or POPULARITY
     if name in schema.names and (pa.types.is_integer(schema.field(name).type) or pa.types.is_floating(schema.field(name).type)):
         return percentiles(read_parts(store, corpus, [name])[name].cast(pa.float64()).fill_null(np.nan).to_numpy())

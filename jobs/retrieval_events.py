@@ -27,7 +27,7 @@ from jobs.context import Context
 from jobs.evaluation_settings import EventSettings
 from jobs.export_negatives import group_blocks, rows_at_once
 from jobs.stage_0_ingest import Ingested, in_worker
-from mining.candidates import dense_hits
+from mining.candidates import dense_hits, without_self
 from mining.texts import cut, has_texts, read_rows
 
 INDEX = "events/index.json"
@@ -140,7 +140,8 @@ def _records(task: EventTask) -> Iterator[dict[str, Any]]:
                                   for number in group])
         query_rows = found["query_row"].to_numpy()
         queries = read_rows(task.store, task.queries, query_rows, query_columns)
-        rows_QK, scores_QK = nearest(*dense_hits(found), queries["item_row"].to_numpy(), depth)
+        rows_QK, scores_QK = without_self(*dense_hits(found), queries["item_row"].to_numpy())
+        rows_QK, scores_QK = rows_QK[:, :depth], scores_QK[:, :depth]
         relevant_QK, known_Q = find_relevant(rows_QK, query_rows, *pairs)
         shown_QK = rows_QK[:, : task.settings.k]
         items = _items(task, np.unique(shown_QK[shown_QK >= 0]))
@@ -153,20 +154,6 @@ def _items(task: EventTask, rows: I64) -> dict[int, tuple[str, str]]:
     table = read_rows(task.store, task.corpus, rows, ["id", column])
     titles = cut(table[column], TITLE_LENGTH)
     return dict(zip(rows.tolist(), zip(table["id"].to_pylist(), titles, strict=True), strict=True))
-
-
-def nearest(rows_QK: I64, scores_QK: F32, own_Q: I64, depth: int) -> tuple[I64, F32]:
-    """The first `depth` hits of each query without the item that the query itself is.
-
-    Args:
-        rows_QK: best first, -1 padding. own_Q: the query's own item; -1: it is none.
-
-    Returns:
-        (rows, scores), [Q, min(depth, K - 1)].
-    """
-    own_last = np.argsort(rows_QK == np.where(own_Q < 0, -2, own_Q)[:, None], axis=1, kind="stable")
-    order = own_last[:, : min(depth, rows_QK.shape[1] - 1)]
-    return np.take_along_axis(rows_QK, order, axis=1), np.take_along_axis(scores_QK, order, axis=1)
 
 
 def find_relevant(rows_QK: I64, query_rows: I64, owner: I64, items: I64) -> tuple[Bool, Bool]:

@@ -24,10 +24,8 @@ from jobs.stage_2_search import search_queries
 from jobs.stage_3_mine import mine_round
 from jobs.stage_4_train import train_round
 from jobs.stage_5_evaluate import evaluate
-from jobs.summary import arm_row, general_figures, round_row
+from jobs.summary import BASELINE, arm_row, general_figures, round_row
 from jobs.teacher import check_teacher
-
-BASELINE = -1
 
 
 @dataclass

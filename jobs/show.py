@@ -8,7 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-NAMES = {"recall@3": "Recall@3", "ndcg@10": "NDCG@10", "bad_top1": "bad top-1"}
+from eval.metrics import metric_name
+
+NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
 """Shown of the general set: what counts as a bad first result is about the run's own items."""
 

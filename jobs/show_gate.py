@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.gate import FORMS, label, plain
+from eval.gate import FORMS, plain
+from eval.metrics import metric_name
 
 SHOWN = 3
 """Queries shown with their results; gate.json has more."""
@@ -92,7 +93,7 @@ def show_gate(console: Console, result: dict[str, Any]) -> None:
     if timed is not None:
         say(timed)
     if result["worse"]:
-        say(f"\n{result['worse_total']:,} of {result['queries']:,} queries got worse in {label(result['primary'])}, "
+        say(f"\n{result['worse_total']:,} of {result['queries']:,} queries got worse in {metric_name(result['primary'])}, "
             f"{result['better_total']:,} better; those that lost most:")
     for query in result["worse"][:SHOWN]:
         moves = ", ".join(f"{item['title'][:40]} {item['before'] or '–'} → {item['after'] or '–'}"

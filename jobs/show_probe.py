@@ -8,7 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-NAMES = {"hit@5": "Hit@5", "hit@10": "Hit@10", "recall@3": "Recall@3", "ndcg@10": "NDCG@10"}
+from eval.metrics import metric_name
+
+NAMES = {metric: metric_name(metric) for metric in ("hit@5", "hit@10", "recall@3", "ndcg@10")}
 
 
 def arms_table(result: dict[str, Any]) -> Table:

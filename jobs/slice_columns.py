@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.errors import ConfigError
 from cluster.labels import gather_csr
 from cluster.storage import Store
-from cluster.tables import I64, Part
+from cluster.tables import I64, Part, read_schema
 from eval.slices import Membership, cut_into_ranges
 from mining.choice.attributes import holds_lists
 from mining.report.confusion import Values
@@ -50,11 +48,6 @@ class Relevant:
     """[L] item row."""
     source: pa.ChunkedArray
     """[L] text, or null."""
-
-
-def schema_of(store: Store, parts: Sequence[Part]) -> pa.Schema:
-    """The columns of a table; all its parts have the same."""
-    return pq.read_schema(io.BytesIO(store.read_bytes(parts[0].path)))
 
 
 def columns_of(queries: pa.Schema, items: pa.Schema) -> dict[str, Column]:
@@ -96,7 +89,7 @@ def memberships(store: Store, queries: Sequence[Part], items: Sequence[Part], qu
     Returns:
         Memory: the wanted columns of the queries and of their relevant items.
     """
-    known = columns_of(schema_of(store, queries), schema_of(store, items))
+    known = columns_of(read_schema(store, queries[0]), read_schema(store, items[0]))
     names = [name for name, column in known.items() if column.plain] if wanted is None else list(dict.fromkeys(wanted))
     rows, place = np.unique(relevant.item, return_inverse=True)
     everyone, tables = np.arange(len(query_rows)), {"labels": pa.table({"source": relevant.source})}

@@ -13,14 +13,14 @@ from cluster.commits import Commit, Outcome, digest
 from cluster.errors import ConfigError, DataError
 from cluster.resources import embed_pool, search_pool, train_pool
 from cluster.storage import StorageSettings, Store, is_s3
-from cluster.tables import Part
+from cluster.tables import Part, read_schema
 from jobs.config import Config
 from jobs.context import Context
 from jobs.data_settings import SOURCES, DatasetSettings
 from jobs.ingest.data import Sources, ingest_tables
 from jobs.ingest.models import ON_VECTORS, make_base, tokenise_parts
 from jobs.ingest.sources import fingerprint
-from jobs.slice_columns import check_slices, schema_of
+from jobs.slice_columns import check_slices
 from jobs.stage_1_embed import start_sequence
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
@@ -248,12 +248,12 @@ def _check_counts(context: Context, tables: Commit) -> None:
 
 def _check_schema(context: Context, tables: Commit) -> None:
     config = context.config
-    schema = schema_of(context.store, tables.parts("corpus"))
+    schema = read_schema(context.store, tables.parts("corpus")[0])
     check_rules(config.mining.rules, schema)
     check_confusion(config.mining, schema)
     check_popularity(config.mining.popularity, schema)
     if trains(context):
-        check_slices(config.evaluation.slices, schema_of(context.store, tables.parts("queries")), schema)
+        check_slices(config.evaluation.slices, read_schema(context.store, tables.parts("queries")[0]), schema)
     column = config.evaluation.bad_top1_column
     if trains(context) and column is not None and column not in schema.names:
         known = [name for name in schema.names if name not in ("row", "text_code", "group_code", "vector")]

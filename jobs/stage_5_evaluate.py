@@ -23,7 +23,7 @@ from jobs.leakage_pairs import leakage_figures
 from jobs.result_figures import Ranking, popularity_percentiles, result_figures
 from jobs.slice_columns import Relevant, memberships
 from jobs.stage_0_ingest import Ingested
-from mining.candidates import dense_hits
+from mining.candidates import dense_hits, without_self
 from mining.choice.attributes import Attribute
 
 FORMAT = 2
@@ -139,28 +139,14 @@ def load_ranking(task: EvaluateTask, judged: pa.Table) -> tuple[Ranking, Relevan
     found = read_parts(task.store, task.hits, ["query_row", "item_rows", "scores", "label_rows", "label_scores"])
     query_rows = found["query_row"].to_numpy()
     own = read_parts(task.store, task.queries, ["item_row"])["item_row"].to_numpy()[query_rows]
-    rows_QK, scores_QK = dense_hits(found)
-    kept = _kept(rows_QK, own)
+    rows_QK, scores_QK = without_self(*dense_hits(found), own)
     place = np.searchsorted(query_rows, judged["query_row"].to_numpy())
     known = np.append(query_rows, -1)[place] == judged["query_row"].to_numpy()
     chosen = np.flatnonzero(known & (judged["score"].to_numpy() > 0))
     relevant = Relevant(place[chosen].astype(np.int64), judged["item_row"].to_numpy()[chosen].astype(np.int64),
                         judged["source"].take(pa.array(chosen)))
-    ranking = Ranking(query_rows, own, rows_QK[kept].reshape(len(rows_QK), -1), scores_QK[kept].reshape(len(rows_QK), -1),
-                      relevant.query, relevant.item, _label_scores(found, relevant))
+    ranking = Ranking(query_rows, own, rows_QK, scores_QK, relevant.query, relevant.item, _label_scores(found, relevant))
     return ranking, relevant
-
-
-def without_self(rows_QK: I64, own_Q: I64) -> I64:
-    """[Q, K-1]: the hits without the item that the query itself is (-1: it is none), else without the last one."""
-    left: I64 = rows_QK[_kept(rows_QK, own_Q)].reshape(len(rows_QK), -1)
-    return left
-
-
-def _kept(rows_QK: I64, own_Q: I64) -> Bool:
-    keep: Bool = rows_QK != np.where(own_Q < 0, -2, own_Q)[:, None]
-    keep[keep.all(axis=1), -1] = False
-    return keep
 
 
 def _label_scores(found: pa.Table, relevant: Relevant) -> F32:

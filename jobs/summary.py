@@ -9,6 +9,8 @@ from cluster.commits import Commit
 
 MEASURED = ("embed", "search", "train")
 """Stages that say how much of their time was their own work; the rest of it is overhead."""
+BASELINE = -1
+"""Round of the off-the-shelf model."""
 GENERAL = "general-"
 """How the names of the stages begin that read the general set."""
 

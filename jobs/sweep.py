@@ -137,6 +137,6 @@ def _run(context: Context, job: Job, trials: list[Trial], pool: PoolSize) -> lis
         with context.progress.watch("sweep"):
             run_trials(job, pool, reduction_factor=context.config.sweep.reduction_factor,
                        retries=context.config.cluster.retries, on_end=on_end)
-        for leftover in ("work", "tune"):  # what trials and Tune wrote to be able to go on
+        for leftover in ("running", "tune"):  # what trials and Tune wrote to be able to go on
             context.store.delete(f"{job.folder}/{leftover}")
     return [job.close(number) for number in range(len(trials))]

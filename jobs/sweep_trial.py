@@ -1,6 +1,6 @@
 """One trial of a sweep, in an actor of Ray Tune: the training loop on one rank, a report of recall after every epoch.
 
-    <folder>/work/<trial>/     the loop's own files and record.json, written after every epoch; gone with the trial's end
+    <folder>/running/<trial>/  the loop's own files and record.json, written after every epoch; gone with the trial's end
     <folder>/trial-<trial>.json  the record of a trial that is over: it is never made again
 """
 
@@ -39,7 +39,7 @@ class Job:
 
     def work(self, number: int) -> str:
         """Where a trial works."""
-        return f"{self.folder}/work/{trial_id(self.settings[number])}"
+        return f"{self.folder}/running/{trial_id(self.settings[number])}"
 
     def find(self, number: int) -> Record | None:
         """The record of a trial that is over."""

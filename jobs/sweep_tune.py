@@ -59,7 +59,7 @@ def run_trials(job: Job, pool: PoolSize, *, reduction_factor: float, retries: in
         if error is None:
             return
         cause = unwrap(error)
-        if isinstance(cause, HardmineError) and cause is not error:  # another attempt would end the same way
+        if isinstance(cause, HardmineError):  # another attempt would end the same way
             raise cause from None
         if attempt == retries:
             raise ClusterError(
@@ -87,4 +87,4 @@ def _fit(job: Job, pool: PoolSize, reduction_factor: float, on_end: Callable[[in
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=True), callbacks=[_Closing(job, on_end)]),
     ).fit()
     error = next(iter(results.errors), None)  # a text where Tune itself gave a trial up
-    return ClusterError(one_paragraph(error)) if isinstance(error, str) else error
+    return tune.TuneError(error) if isinstance(error, str) else error

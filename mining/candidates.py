@@ -151,6 +151,22 @@ def dense(column: pa.ChunkedArray, padding: float) -> npt.NDArray[Any]:
     return result
 
 
+def without_self(rows_QK: I64, scores_QK: F32, own_Q: I64) -> tuple[I64, F32]:
+    """The hits of queries that may be items themselves, without the item that a query is.
+
+    Args:
+        rows_QK: best first, -1 padding, one more than is wanted. scores_QK: of the same hits.
+        own_Q: the item that the query is; -1: it is none, then its last hit goes.
+
+    Returns:
+        (rows, scores), [Q, K - 1].
+    """
+    keep = rows_QK != np.where(own_Q < 0, -2, own_Q)[:, None]
+    keep[keep.all(axis=1), -1] = False
+    shape = (len(rows_QK), rows_QK.shape[1] - 1)
+    return rows_QK[keep].reshape(shape), scores_QK[keep].reshape(shape)
+
+
 def dense_hits(table: pa.Table) -> tuple[I64, F32]:
     """(item rows [Q, K] with -1, scores [Q, K] with -inf) of a hits table."""
     return dense(table["item_rows"], -1), dense(table["scores"], -np.inf)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cluster.errors import ArtifactError
 from cluster.storage import Store
-from cluster.tables import I64, Part, read_part
+from cluster.tables import I64, Part, read_part, read_schema
 
 
 def has_texts(store: Store, part: Part, column: str) -> bool:
     """Whether a part has a column of that name that holds texts."""
-    schema = pq.read_schema(io.BytesIO(store.read_bytes(part.path)))
+    schema = read_schema(store, part)
     return column in schema.names and (pa.types.is_string(schema.field(column).type)
                                        or pa.types.is_large_string(schema.field(column).type))
 

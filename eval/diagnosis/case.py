@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eval.diagnosis import curves
-from eval.diagnosis.evidence import Arm, Evidence, Measurement, Training
+from eval.diagnosis.evidence import Arm, Evidence, Measurement, Mining, Training
 from eval.diagnosis.findings import Check, Figure, Finding, Severity, told
 from eval.diagnosis.thresholds import DiagnosisSettings
 from eval.significance import Interval
@@ -31,6 +31,11 @@ class Case:
         """The arm's last measurement with enough queries."""
         measured = [m for m in self.arm.measurements if m.queries >= self.limits.min_queries]
         return measured[-1] if measured else None
+
+    @property
+    def mining(self) -> Mining | None:
+        """The arm's last mining that had candidates."""
+        return next((mining for mining in reversed(self.arm.minings) if mining.candidates), None)
 
     @property
     def mined_arm(self) -> Arm | None:

@@ -117,10 +117,10 @@ def contrast_changes_nothing(case: Case) -> Check | None:
 
 def suspected(case: Case) -> Check | None:
     """Candidates of the last mining that score above the best relevant item of their query."""
-    minings = [mining for mining in case.arm.minings if mining.candidates]
-    if not minings:
+    last = case.mining
+    if last is None:
         return None
-    return at_least("suspected", minings[-1].suspected / minings[-1].candidates, case.limits.false_suspected, minings[-1].name,
+    return at_least("suspected", last.suspected / last.candidates, case.limits.false_suspected, last.name,
                     "candidates above the query's best relevant item, as a share of all")
 
 

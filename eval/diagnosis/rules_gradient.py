@@ -88,7 +88,7 @@ def negatives_too_hard_or_false(case: Case) -> Finding | None:
     )
     if figures is None:
         return None
-    starved = any(mining.candidates and mining.hit_rate <= case.limits.low_hit_rate for mining in case.arm.minings[-1:])
+    starved = case.mining is not None and case.mining.hit_rate <= case.limits.low_hit_rate
     return case.finding(
         "negatives_too_hard_or_false", "critical" if harm else "warning", figures,
         next=fewer_false_negatives(case.evidence, starved=starved),

@@ -154,10 +154,9 @@ def metadata_leakage(case: Case) -> Finding | None:
 
 def low_hit_rate(case: Case) -> Finding | None:
     """Filters leave hardly any candidate."""
-    minings = [mining for mining in case.arm.minings if mining.candidates]
-    if not minings:
+    last = case.mining
+    if last is None:
         return None
-    last = minings[-1]
     dropped = {name: count for name, count in last.dropped.items() if count}
     most = max(dropped, key=lambda name: dropped[name], default="")
     figures = all_hold(

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from eval.metrics import LOWER_IS_BETTER, metric_name
+
 Json = dict[str, Any]
 State = Literal["better", "worse", "open"]
 
-NAMES = {
-    "bad_top1": "bad top-1", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "hit": "Hit",
-}
-LOWER_IS_BETTER = ("bad_top1",)
 CARDS = ("recall@3", "ndcg@10", "hit@1", "bad_top1")
 """Figures of the first screen beside the primary one."""
 MEANINGS = {
@@ -26,12 +24,6 @@ MEANINGS = {
     "map": "precision at each relevant item in the first {k} results, on average",
     "bad_top1": "share of queries whose first result is wrong; lower is better",
 }
-
-
-def metric_name(metric: str) -> str:
-    """ndcg@10 → NDCG@10."""
-    base, at, depth = metric.partition("@")
-    return NAMES.get(base, base) + at + depth
 
 
 def meaning(metric: str) -> str:

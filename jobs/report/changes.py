@@ -45,8 +45,13 @@ def query_changes(store: Store, commits: Mapping[str, Commit], best: Json | None
     hits = [commits[f"{commit.name.removesuffix('-evaluate')}-hits"] for commit in (before, after)]
     told = before_after(store, commits["ingest"], rows_Q[shown], *hits)
     told = [query | {"change": float(change_Q[place])} for place, query in zip(shown, told, strict=True)]
-    return {"metric": metric, "queries": len(rows_Q), "better": int((moved > 0).sum()), "worse": int((moved < 0).sum()),
-            "same": int((moved == 0).sum()), "histogram": histogram(moved), "winners": told[:len(won)], "losers": told[len(won):]}
+    return change_figures(metric, moved, winners=told[:len(won)], losers=told[len(won):])
+
+
+def change_figures(metric: str, change_Q: F64, *, winners: list[Json], losers: list[Json]) -> Json:
+    """What `query_changes` returns. Args: change_Q: above 0 is better."""
+    return {"metric": metric, "queries": len(change_Q), "better": int((change_Q > 0).sum()), "worse": int((change_Q < 0).sum()),
+            "same": int((change_Q == 0).sum()), "histogram": histogram(change_Q), "winners": winners, "losers": losers}
 
 
 def histogram(change_Q: F64) -> list[Json]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.report.answer import LOWER_IS_BETTER, interval_text, meaning, metric_name, p_text, state
+from eval.metrics import LOWER_IS_BETTER, metric_name
+from jobs.report.answer import interval_text, meaning, p_text, state
 from jobs.report.chart import COLOURS, HALO, SHAPES, STATES, Chart, category, number, spec, zero
 
 Json = dict[str, Any]

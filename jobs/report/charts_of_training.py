@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.report.answer import metric_name
+from eval.metrics import metric_name
 from jobs.report.chart import COLOURS, DASHES, LINES, Chart, category, number, share, spec, thinned
 
 Json = dict[str, Any]

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from cluster.commits import Commit, Ledger
 from cluster.storage import Store
 from cluster.tables import I64, read_parts
+from eval.metrics import LOWER_IS_BETTER, metric_name
 from eval.significance import compare as compare_values
 from jobs.before_after import before_after
-from jobs.report.answer import LOWER_IS_BETTER, answer, interval_text, metric_name, p_text, points, state
-from jobs.report.changes import SHOWN, histogram
+from jobs.report.answer import answer, interval_text, p_text, points, state
+from jobs.report.changes import SHOWN, change_figures
 from jobs.report.chart import LINES, STATES, Chart, category, number, spec
 from jobs.report.charts_of_rounds import changes_chart, time_chart, uplift_charts
 from jobs.report.charts_of_training import loss_chart, recall_chart, step_rows
@@ -113,8 +114,7 @@ def _changes(stores: Mapping[str, Store], measured: Mapping[str, Any], rows: I64
     told = [{**one, "after": other["after"], "change": float(moved[place]),
              "relevant": [item | {"after": then["after"]} for item, then in zip(one["relevant"], other["relevant"], strict=True)]}
             for place, one, other in zip(shown, lists["a"], lists["b"], strict=True)]
-    return {"metric": primary, "queries": len(known), "better": int((moved > 0).sum()), "worse": int((moved < 0).sum()),
-            "same": int((moved == 0).sum()), "histogram": histogram(moved), "winners": told[:len(won)], "losers": told[len(won):]}
+    return change_figures(primary, moved, winners=told[:len(won)], losers=told[len(won):])
 
 
 def _lists(store: Store, measured: Commit, rows: I64) -> list[Json]:

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jobs.report.answer import answer, interval_text, metric_name, points
+from eval.metrics import metric_name
+from jobs.report.answer import answer, interval_text, points
 from jobs.report.chart import CONFIG, Chart
 from jobs.report.charts_of_mining import heat_rows, waterfall_chart
 from jobs.report.charts_of_rounds import changes_chart, slices_chart, time_chart, uplift_charts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.report.answer import interval_text, metric_name, state
+from eval.metrics import metric_name
+from jobs.report.answer import interval_text, state
 from jobs.report.chart import STATES, number, share
 from jobs.report.charts_of_rounds import slice_rows
 

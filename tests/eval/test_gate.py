@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from eval.diagnosis.evidence import Slice
-from eval.gate import Check, GateFigures, label, make_checks, passed, verdict
+from eval.gate import Check, GateFigures, make_checks, passed, verdict
 from eval.gate_settings import GateSettings
 from eval.latency import compare_latency
 from eval.significance import Interval
@@ -211,8 +211,3 @@ def test_settings_refuse_what_is_no_threshold() -> None:
     for wrong in ({"min_recall_3": 80}, {"metrics": {"mrr@10": {}}}, {"max_added_ms": -1}, {"recall": 0.8}):
         with pytest.raises(ValidationError):
             GateSettings.model_validate(wrong)
-
-
-def test_metrics_have_names_for_a_person() -> None:
-    assert [label(name) for name in ("recall@3", "hit@5", "ndcg@10", "mrr@10", "map@100", "bad_top1")] == [
-        "Recall@3", "Hit@5", "NDCG@10", "MRR@10", "MAP@100", "bad top-1"]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import metrics
-from eval.metrics import Judgements, per_query_metrics, summarise
+from eval.metrics import Judgements, metric_name, per_query_metrics, summarise
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -250,3 +250,8 @@ def test_summary_leaves_nan_out_and_is_plain() -> None:
     assert math.isnan(got["b"])
     assert math.isnan(got["c"])
     assert {type(value) for value in got.values()} == {float}
+
+
+def test_metrics_have_names_for_a_person() -> None:
+    assert [metric_name(name) for name in ("recall@3", "hit@5", "ndcg@10", "mrr@10", "map@100", "bad_top1")] == [
+        "Recall@3", "Hit@5", "NDCG@10", "MRR@10", "MAP@100", "bad top-1"]

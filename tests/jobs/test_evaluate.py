@@ -20,20 +20,10 @@ from eval.significance import paired_bootstrap
 from jobs.leakage_pairs import are_tags, one_of_each, tags_of
 from jobs.result_figures import draw_sample
 from jobs.slice_columns import check_slices, columns_of
-from jobs.stage_5_evaluate import EvaluateTask, measure, without_self
+from jobs.stage_5_evaluate import EvaluateTask, measure
 
 ITEMS, QUERIES, DEV, K = 60, 50, 20, 13
 GENRES = ("crime", "poetry", "war")
-
-
-def test_a_query_that_is_an_item_does_not_find_itself() -> None:
-    hits = np.array([[7, 3, 5], [3, 7, 5], [4, 6, 8]])
-    got = without_self(hits, np.array([7, 7, -1]))
-    assert got.tolist() == [[3, 5], [3, 5], [4, 6]], "the own item goes, and of others only what is one too many"
-
-
-def test_padding_is_kept_where_a_query_is_no_item() -> None:
-    assert without_self(np.array([[2, -1, -1]]), np.array([-1])).tolist() == [[2, -1]]
 
 
 def in_parts(store: Store, folder: str, table: pa.Table, rows: int) -> list[Part]:

@@ -18,19 +18,10 @@ from cluster.tables import Part, part_name, write_part
 from jobs.config import parse_config
 from jobs.config_toml import to_toml
 from jobs.evaluation_settings import EventSettings
-from jobs.retrieval_events import INDEX, EventLog, EventTask, _write, find_relevant, nearest
+from jobs.retrieval_events import INDEX, EventLog, EventTask, _write, find_relevant
 
 HEAD = {"event": "retrieval_eval", "time": "2026-11-21T12:00:00+00:00", "run": "shop", "stage": "round-01", "round": 1,
         "split": "dev", "model": "abc"}
-
-
-def test_a_query_that_is_an_item_does_not_find_itself() -> None:
-    rows = np.array([[7, 3, 5], [3, 7, 5], [4, 6, -1]])
-    scores = np.array([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.6, 0.5, -np.inf]], np.float32)
-    got, kept = nearest(rows, scores, np.array([7, 7, -1]), 10)
-    assert got.tolist() == [[3, 5], [3, 5], [4, 6]]
-    assert kept.round(1).tolist() == np.array([[0.8, 0.7], [0.9, 0.7], [0.6, 0.5]], np.float32).round(1).tolist()
-    assert nearest(rows, scores, np.array([7, 7, -1]), 1)[0].tolist() == [[3], [3], [4]]
 
 
 def test_relevance_is_of_the_pair_and_padding_never_is() -> None:

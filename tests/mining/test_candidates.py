@@ -14,7 +14,17 @@ from cluster.errors import ArtifactError
 from cluster.labels import Labels
 from cluster.storage import Store
 from cluster.tables import Part, part_name, read_part, write_part
-from mining.candidates import SOURCES, Candidates, ExtraParts, dense, dense_hits, judged_of, load_candidates, relevant_scores
+from mining.candidates import (
+    SOURCES,
+    Candidates,
+    ExtraParts,
+    dense,
+    dense_hits,
+    judged_of,
+    load_candidates,
+    relevant_scores,
+    without_self,
+)
 
 F32 = np.float32
 ROWS, SCORES = pa.list_(pa.int64()), pa.list_(pa.float32())
@@ -161,3 +171,17 @@ def test_a_pair_without_a_score_is_refused(store: Store) -> None:
     with pytest.raises(ArtifactError, match=r"expected a score of every pair in fewer, found none of query row \d+ with item"):
         load_candidates(store, hits, 0, world.labels, world.self_rows, extra)
     assert read_part(store, extra.scored[0].path).num_rows == 23
+
+
+def test_a_query_that_is_an_item_does_not_find_itself() -> None:
+    rows = np.array([[7, 3, 5], [3, 7, 5], [4, 6, 8]])
+    scores = np.array([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.6, 0.5, 0.4]], F32)
+    got, kept = without_self(rows, scores, np.array([7, 7, -1]))
+    assert got.tolist() == [[3, 5], [3, 5], [4, 6]], "the own item goes, and of others only what is one too many"
+    assert kept.tolist() == np.array([[0.8, 0.7], [0.9, 0.7], [0.6, 0.5]], F32).tolist()
+
+
+def test_padding_is_kept_where_a_query_is_no_item() -> None:
+    rows, scores = without_self(np.array([[2, -1, -1]]), np.array([[0.5, -np.inf, -np.inf]], F32), np.array([-1]))
+    assert rows.tolist() == [[2, -1]]
+    assert scores.tolist() == [[0.5, -np.inf]]
