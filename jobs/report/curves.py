@@ -65,7 +65,7 @@ def _read(store: Store, commit: Commit, steps: int) -> Json:
 def read_columns(store: Store, commit: Commit) -> dict[str, F64]:
     """Columns of a training's telemetry, float64 [S], NaN where a line has no such figure; {} without telemetry.
 
-    The table written at the end of a training is read where there is one, only the columns shown; else the lines.
+    The table written at the end of a training is read where there is one; else the lines.
     """
     from training.telemetry import read_lines, steps_table
 
