@@ -12,6 +12,7 @@ from cluster.errors import ConfigError
 from cluster.labels import gather_csr
 from cluster.storage import Store
 from cluster.tables import I64, Part, read_schema
+from eval.metrics import Bool
 from eval.slices import Membership, cut_into_ranges
 from mining.choice.attributes import holds_lists
 from mining.report.confusion import Values
@@ -24,6 +25,9 @@ MOST_NUMBERS = 12
 OF_ITEMS = frozenset({"row", "id", "text", "title", "text_code", "group_code", "vector"})
 OF_QUERIES = frozenset({"row", "id", "text", "split", "text_code", "item_row", "item_id", "history", "history_rows", "vector"})
 """Columns that are no metadata."""
+TRAINED = "relevant_trained"
+"""The slices of queries with a relevant item that is one of a training query, too, and with one that is not: a gain on the former
+alone is memory of items."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class Column:
     """A column that queries can be sliced by."""
 
     table: str
-    """queries, items (a query has the values of its relevant items) or labels (the sources of its relevant labels)."""
+    """queries, items (a query has the values of its relevant items) or labels (the values of its relevant labels)."""
     name: str
     plain: bool
     """It holds texts or yes/no, or lists of them: sliced without being asked for."""
@@ -48,6 +52,8 @@ class Relevant:
     """[L] item row."""
     source: pa.ChunkedArray
     """[L] text, or null."""
+    trained: Bool
+    """[L] whether the item is relevant to a training query, too."""
 
 
 def columns_of(queries: pa.Schema, items: pa.Schema) -> dict[str, Column]:
@@ -56,7 +62,8 @@ def columns_of(queries: pa.Schema, items: pa.Schema) -> dict[str, Column]:
     for field in items:
         if field.name not in OF_ITEMS:
             found[f"item.{field.name}" if field.name in found else field.name] = _column("items", field)
-    found["label.source" if "source" in found else "source"] = Column("labels", "source", plain=True, number=False)
+    for name in ("source", TRAINED):
+        found[f"label.{name}" if name in found else name] = Column("labels", name, plain=True, number=False)
     return {name: column for name, column in found.items() if column is not None}
 
 
@@ -84,7 +91,7 @@ def memberships(store: Store, queries: Sequence[Part], items: Sequence[Part], qu
 
     Args:
         query_rows: [Q] ascending.
-        wanted: names of `columns_of`; None: those of texts with 2 to 50 values.
+        wanted: names of `columns_of`; None: those of texts or yes/no with 2 to 50 values.
 
     Returns:
         Memory: the wanted columns of the queries and of their relevant items.
@@ -92,7 +99,8 @@ def memberships(store: Store, queries: Sequence[Part], items: Sequence[Part], qu
     known = columns_of(read_schema(store, queries[0]), read_schema(store, items[0]))
     names = [name for name, column in known.items() if column.plain] if wanted is None else list(dict.fromkeys(wanted))
     rows, place = np.unique(relevant.item, return_inverse=True)
-    everyone, tables = np.arange(len(query_rows)), {"labels": pa.table({"source": relevant.source})}
+    everyone, tables = np.arange(len(query_rows)), {
+        "labels": pa.table({"source": relevant.source, TRAINED: relevant.trained})}
     for table, parts, chosen in (("queries", queries, query_rows), ("items", items, rows)):
         columns = [known[name].name for name in names if known[name].table == table]
         if columns:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome
 from cluster.storage import Store
@@ -26,7 +27,7 @@ from jobs.stage_0_ingest import Ingested
 from mining.candidates import dense_hits, without_self
 from mining.choice.attributes import Attribute
 
-FORMAT = 2
+FORMAT = 3
 """Part of an evaluation's key: another number makes the figures of earlier versions anew, from the same hits."""
 MEASURED_BY = {"num_hits", "primary", "confidence", "resamples", "bad_top1_column", "slices", "slice_queries"}
 """Settings that the figures depend on. Nothing is trained, embedded or searched again when one changes."""
@@ -138,13 +139,16 @@ def load_ranking(task: EvaluateTask, judged: pa.Table) -> tuple[Ranking, Relevan
     """
     found = read_parts(task.store, task.hits, ["query_row", "item_rows", "scores", "label_rows", "label_scores"])
     query_rows = found["query_row"].to_numpy()
-    own = read_parts(task.store, task.queries, ["item_row"])["item_row"].to_numpy()[query_rows]
+    queries = read_parts(task.store, task.queries, ["item_row", "split"])
+    own = queries["item_row"].to_numpy()[query_rows]
     rows_QK, scores_QK = without_self(*dense_hits(found), own)
     place = np.searchsorted(query_rows, judged["query_row"].to_numpy())
     known = np.append(query_rows, -1)[place] == judged["query_row"].to_numpy()
-    chosen = np.flatnonzero(known & (judged["score"].to_numpy() > 0))
-    relevant = Relevant(place[chosen].astype(np.int64), judged["item_row"].to_numpy()[chosen].astype(np.int64),
-                        judged["source"].take(pa.array(chosen)))
+    positive, items = judged["score"].to_numpy() > 0, judged["item_row"].to_numpy()
+    of_training = pc.equal(queries["split"], "train").to_numpy()[judged["query_row"].to_numpy()]
+    chosen = np.flatnonzero(known & positive)
+    relevant = Relevant(place[chosen].astype(np.int64), items[chosen].astype(np.int64), judged["source"].take(pa.array(chosen)),
+                        np.isin(items[chosen], items[positive & of_training]))
     ranking = Ranking(query_rows, own, rows_QK, scores_QK, relevant.query, relevant.item, _label_scores(found, relevant))
     return ranking, relevant
 

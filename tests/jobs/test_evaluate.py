@@ -149,12 +149,17 @@ def test_slices_are_of_queries_of_their_relevant_items_and_of_label_sources(
     run: Run, baseline: tuple[dict[str, Any], Part],
 ) -> None:
     slices = baseline[0]["slices"]
-    assert slices.keys() == {"kind", "genres", "item.language", "source"}, "one language of queries is no slice"
+    assert slices.keys() == {"kind", "genres", "item.language", "source", "relevant_trained"}, "one language is no slice"
     assert {row["value"]: row["queries"] for row in slices["kind"]["slices"]} == {"mood": 10, "plot": 9}
     dev = [query for query in range(QUERIES - DEV, QUERIES) if run.relevant(query)]
     for row in slices["genres"]["slices"]:
         members = [query for query in dev if any(row["value"] in run.genres[item] for item in run.relevant(query))]
         assert row["queries"] == len(members)
+    trained = {item for query in range(QUERIES - DEV) for item in run.relevant(query)}
+    rows = {row["value"]: row["queries"] for row in slices["relevant_trained"]["slices"]}
+    assert rows == {"true": sum(any(item in trained for item in run.relevant(query)) for query in dev),
+                    "false": sum(any(item not in trained for item in run.relevant(query)) for query in dev)}
+    assert min(rows.values()) > 3
     named = measure(run.task("named", run.items, {}, slices=("year", "kind", "kind"), slice_queries=2))[0]["slices"]
     assert list(named) == ["year", "kind"]
     assert " to " in named["year"]["slices"][0]["value"], "many numbers are cut into ranges"
@@ -166,7 +171,8 @@ def test_columns_that_are_no_slices_are_refused_with_those_that_are(run: Run) ->
     queries = pa.schema([("id", pa.string()), ("kind", pa.string()), ("source", pa.string())])
     items = pa.schema([("id", pa.string()), ("kind", pa.string()), ("genres", pa.list_(pa.string())), ("year", pa.int64()),
                        ("extra", pa.struct([("a", pa.string())])), ("vector", pa.list_(pa.float32(), 2))])
-    assert list(columns_of(queries, items)) == ["kind", "source", "item.kind", "genres", "year", "label.source"]
+    assert list(columns_of(queries, items)) == [
+        "kind", "source", "item.kind", "genres", "year", "label.source", "relevant_trained"]
     check_slices(["item.kind", "year"], queries, items)
     check_slices(None, queries, items)
     with pytest.raises(ConfigError, match=r"found 'extra'; there are kind, source, item.kind, genres"):
