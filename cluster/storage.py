@@ -7,6 +7,7 @@ An object appears whole or not at all: one PUT on S3, write-then-rename on a loc
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
 NO_BUCKET = "cannot {what} {url}: the bucket does not exist; create it first, or fix `output` or the data address"
 PARTIAL = ".partial"
 """Ending of a local file that is still being written; never listed."""
+BUSY_FOLDER_S = 2.0
+"""How long a folder on a disk is emptied again and again while files still come into it."""
 EXISTS_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
 """What S3 answers to a PUT with If-None-Match where an object is, or is being written by another."""
 
@@ -181,10 +184,18 @@ class Store:
         return self._call("list", path, action)
 
     def delete(self, path: str) -> None:
-        """Delete an object or everything below a folder; nothing to delete is no error."""
+        """Delete an object or everything below a folder; nothing to delete is no error. What another process still writes into a
+        folder on a disk is waited for, two seconds at most."""
         def action(fs: Any, key: str) -> None:
-            if fs.exists(key):
-                fs.rm(key, recursive=True)
+            deadline = time.monotonic() + BUSY_FOLDER_S
+            while fs.exists(key):
+                try:
+                    fs.rm(key, recursive=True)
+                except OSError as error:
+                    # a file came or went while its folder was emptied
+                    if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or self.remote or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
 
         self._call("delete", path, action)
 

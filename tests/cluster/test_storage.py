@@ -80,6 +80,26 @@ def test_delete_removes_objects_and_folders_and_forgives_what_is_gone(store: Sto
     assert store.list() == {}
 
 
+def test_a_folder_into_which_somebody_still_writes_is_deleted_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, late, rmdir = Store(str(tmp_path)), ["busy/late", "busy/later"], os.rmdir
+    store.write_bytes("busy/x", b"1")
+
+    def while_it_is_emptied(*arguments: Any, **options: Any) -> None:
+        if late:
+            (tmp_path / late.pop(0)).write_bytes(b"1")
+        rmdir(*arguments, **options)
+
+    monkeypatch.setattr(os, "rmdir", while_it_is_emptied)
+    store.delete("busy")
+    assert not late
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("cluster.storage.BUSY_FOLDER_S", 0.0)
+    store.write_bytes("busy/x", b"1")
+    late.append("busy/late")
+    with pytest.raises(ClusterError, match=r"cannot delete .*busy"):
+        store.delete("busy")
+
+
 def test_create_is_exclusive(store: Store) -> None:
     assert store.create("lease", b"first")
     assert not store.create("lease", b"second")
