@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.errors import ClusterError, TrainingDiverged
+from cluster.errors import TrainingDiverged
 from cluster.session import set_threads
 from cluster.storage import Store
 from jobs.sweep_plan import Record, trial_id
@@ -56,8 +55,7 @@ class Job:
         if record.state == "running":
             record = replace(record, state="stopped")
         self.store.write_json(f"{self.folder}/trial-{trial_id(self.settings[number])}.json", asdict(record))
-        with suppress(ClusterError):  # a stopped trial may still write its checkpoint; what is left goes with the sweep's end
-            self.store.delete(self.work(number))
+        self.store.delete(self.work(number))
         return record
 
     def note(self, number: int, record: Record) -> None:
@@ -122,14 +120,14 @@ class _Attempt:
         except TrainingDiverged as error:
             self._record = replace(self._record, state="diverged", recall=None, per_query=None, reason=str(error))
         finally:  # also where the scheduler stops the trial: its report then raises SystemExit
-            with suppress(ClusterError):  # nothing goes on from a checkpoint here; but once over, a trial writes no more
-                trainer.checkpoints.wait()
             trainer.engine.destroy()
         self._note()
         if self._record.state == "diverged":
             _report(self._number, len(self._record.recalls) + 1, 0.0)
 
     def _after_epoch(self, trainer: Trainer) -> None:
+        # the scheduler may stop the trial at its report, and Tune does not wait for its thread: nothing may be written after that
+        trainer.checkpoints.wait()
         progress = trainer.progress
         trainer.telemetry.flush()
         steps = [line for line in read_lines(trainer.task.store, trainer.task.folder) if "event" not in line]
