@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.labels import contains
 from cluster.storage import Store
@@ -58,16 +57,17 @@ class Ranking:
     """[L] cosine."""
 
 
-def popularity_percentiles(store: Store, corpus: Sequence[Part], queries: Sequence[Part], judged: pa.Table,
-                           column: str | None) -> Any:
-    """float64 [N] in 0 … 1: by a number column of the corpus, else by the relevant labels of training queries."""
+def popularity_percentiles(store: Store, corpus: Sequence[Part], learned: I64, column: str | None) -> Any:
+    """float64 [N] in 0 … 1: by a number column of the corpus, else by the relevant labels of training queries.
+
+    Args:
+        learned: the item of each of these labels.
+    """
     schema = read_schema(store, corpus[0])
     name = column or POPULARITY
     if name in schema.names and (pa.types.is_integer(schema.field(name).type) or pa.types.is_floating(schema.field(name).type)):
         return percentiles(read_parts(store, corpus, [name])[name].cast(pa.float64()).fill_null(np.nan).to_numpy())
-    train = pc.equal(read_parts(store, queries, ["split"])["split"], "train").to_numpy()
-    counts = train[judged["query_row"].to_numpy()] & (judged["score"].to_numpy() > 0)
-    return percentiles(np.bincount(judged["item_row"].to_numpy()[counts], minlength=sum(part.rows for part in corpus)))
+    return percentiles(np.bincount(learned, minlength=sum(part.rows for part in corpus)))
 
 
 def result_figures(store: Store, vectors: Sequence[Part], query_vectors: Sequence[Part], ranking: Ranking,

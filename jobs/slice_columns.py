@@ -99,8 +99,8 @@ def memberships(store: Store, queries: Sequence[Part], items: Sequence[Part], qu
     known = columns_of(read_schema(store, queries[0]), read_schema(store, items[0]))
     names = [name for name, column in known.items() if column.plain] if wanted is None else list(dict.fromkeys(wanted))
     rows, place = np.unique(relevant.item, return_inverse=True)
-    everyone, tables = np.arange(len(query_rows)), {
-        "labels": pa.table({"source": relevant.source, TRAINED: relevant.trained})}
+    everyone = np.arange(len(query_rows))
+    tables = {"labels": pa.table({"source": relevant.source, TRAINED: relevant.trained})}
     for table, parts, chosen in (("queries", queries, query_rows), ("items", items, rows)):
         columns = [known[name].name for name in names if known[name].table == table]
         if columns:

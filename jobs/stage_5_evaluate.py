@@ -103,7 +103,10 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     """
     store, settings = task.store, task.settings
     judged = read_parts(store, task.labels, ["query_row", "item_row", "score", "source"])
-    ranking, relevant = load_ranking(task, judged)
+    queries = read_parts(store, task.queries, ["item_row", "split"])
+    of_training = pc.equal(queries["split"], "train").to_numpy()[judged["query_row"].to_numpy()]
+    learned = judged["item_row"].to_numpy()[of_training & (judged["score"].to_numpy() > 0)]
+    ranking, relevant = load_ranking(task, judged, queries["item_row"].to_numpy(), learned)
     compatible = None
     if task.compatible:
         values = read_parts(store, task.corpus, [task.compatible])[task.compatible]
@@ -124,31 +127,31 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
         least=settings.slice_queries, resamples=settings.resamples, confidence=settings.confidence)
     # a column that nobody named and whose values are all too rare says nothing
     figures["slices"] = {name: found for name, found in slices.items() if found["slices"] or settings.slices is not None}
-    percentile_N = popularity_percentiles(store, task.corpus, task.queries, judged, task.popularity)
+    percentile_N = popularity_percentiles(store, task.corpus, learned, task.popularity)
     figures |= result_figures(store, task.item_vectors, task.query_vectors, ranking, percentile_N)
     if task.first:
         figures["leakage"] = leakage_figures(store, task.corpus, task.queries, judged)
     return figures, part
 
 
-def load_ranking(task: EvaluateTask, judged: pa.Table) -> tuple[Ranking, Relevant]:
+def load_ranking(task: EvaluateTask, judged: pa.Table, item_of_query: I64, learned: I64) -> tuple[Ranking, Relevant]:
     """The hits and relevant labels of the evaluated queries.
 
     Args:
         judged: all labels of the run, sorted by query and item.
+        item_of_query: the item that each query of the run is itself; -1: none.
+        learned: the items of all relevant labels of training queries.
     """
     found = read_parts(task.store, task.hits, ["query_row", "item_rows", "scores", "label_rows", "label_scores"])
     query_rows = found["query_row"].to_numpy()
-    queries = read_parts(task.store, task.queries, ["item_row", "split"])
-    own = queries["item_row"].to_numpy()[query_rows]
+    own = item_of_query[query_rows]
     rows_QK, scores_QK = without_self(*dense_hits(found), own)
     place = np.searchsorted(query_rows, judged["query_row"].to_numpy())
     known = np.append(query_rows, -1)[place] == judged["query_row"].to_numpy()
-    positive, items = judged["score"].to_numpy() > 0, judged["item_row"].to_numpy()
-    of_training = pc.equal(queries["split"], "train").to_numpy()[judged["query_row"].to_numpy()]
-    chosen = np.flatnonzero(known & positive)
-    relevant = Relevant(place[chosen].astype(np.int64), items[chosen].astype(np.int64), judged["source"].take(pa.array(chosen)),
-                        np.isin(items[chosen], items[positive & of_training]))
+    chosen = np.flatnonzero(known & (judged["score"].to_numpy() > 0))
+    relevant_items = judged["item_row"].to_numpy()[chosen].astype(np.int64)
+    relevant = Relevant(place[chosen].astype(np.int64), relevant_items, judged["source"].take(pa.array(chosen)),
+                        np.isin(relevant_items, learned))
     ranking = Ranking(query_rows, own, rows_QK, scores_QK, relevant.query, relevant.item, _label_scores(found, relevant))
     return ranking, relevant
 

@@ -174,11 +174,11 @@ def test_a_pair_without_a_score_is_refused(store: Store) -> None:
 
 
 def test_a_query_that_is_an_item_does_not_find_itself() -> None:
-    rows = np.array([[7, 3, 5], [3, 7, 5], [4, 6, 8]])
-    scores = np.array([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.6, 0.5, 0.4]], F32)
-    got, kept = without_self(rows, scores, np.array([7, 7, -1]))
-    assert got.tolist() == [[3, 5], [3, 5], [4, 6]], "the own item goes, and of others only what is one too many"
-    assert kept.tolist() == np.array([[0.8, 0.7], [0.9, 0.7], [0.6, 0.5]], F32).tolist()
+    rows = np.array([[7, 3, 5], [3, 7, 5], [4, 6, 8], [4, 6, -1]])
+    scores = np.array([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.6, 0.5, 0.4], [0.6, 0.5, -np.inf]], F32)
+    got, kept = without_self(rows, scores, np.array([7, 7, -1, -1]))
+    assert got.tolist() == [[3, 5], [3, 5], [4, 6], [4, 6]], "the own item goes, and of others only what is one too many"
+    assert kept.tolist() == np.array([[0.8, 0.7], [0.9, 0.7], [0.6, 0.5], [0.6, 0.5]], F32).tolist()
 
 
 def test_padding_is_kept_where_a_query_is_no_item() -> None:
