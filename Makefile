@@ -38,6 +38,7 @@ unit: env ## the fast tests only: no Ray, no DeepSpeed, no downloaded model
 check: lint types imports ## lint, types and import directions
 
 lint: env
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
 	@$(BIN)/ruff check .
 
 types: env
@@ -46,8 +47,9 @@ types: env
 imports: env
 	@$(BIN)/lint-imports
 
-format: env ## sort imports and mend what ruff can mend
+format: env ## format the code, sort imports and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 clean: ## remove the environment and caches, not the runs
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

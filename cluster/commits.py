@@ -89,8 +89,10 @@ class Ledger:
         try:
             commit = Commit(**value)
         except TypeError as error:
-            raise ArtifactError(f"{self.store.url(self.path(name))} is not a commit this version can read ({error}); "
-                                f"it was written by another version of hardmine: use another output or name") from error
+            raise ArtifactError(
+                f"{self.store.url(self.path(name))} is not a commit this version can read ({error}); "
+                f"it was written by another version of hardmine: use another output or name"
+            ) from error
         return commit if key is None or commit.key == key else None
 
     def all(self) -> list[Commit]:
@@ -100,7 +102,12 @@ class Ledger:
         return sorted(found, key=lambda commit: commit.created)
 
     def stage(
-        self, name: str, *, inputs: Mapping[str, Any], work: Callable[[str], Outcome], folder: str,
+        self,
+        name: str,
+        *,
+        inputs: Mapping[str, Any],
+        work: Callable[[str], Outcome],
+        folder: str,
         on_skip: Callable[[Commit], None] | None = None,
     ) -> Commit:
         """The commit of stage `name`: what is there, or what `work` makes now.
@@ -125,11 +132,17 @@ class Ledger:
         outcome = work(f"{folder}/{key}")
         wall = time.monotonic() - started
         commit = Commit(
-            name=name, key=key, inputs=json.loads(json.dumps(dict(inputs), default=str)),
+            name=name,
+            key=key,
+            inputs=json.loads(json.dumps(dict(inputs), default=str)),
             tables={table: [part.to_json() for part in parts] for table, parts in outcome.tables.items()},
-            files=dict(outcome.files), figures=dict(outcome.figures),
-            seconds={"wall": round(wall, 3), "work": round(outcome.work_seconds, 3),
-                     "overhead": round(max(0.0, wall - outcome.work_seconds), 3)},
+            files=dict(outcome.files),
+            figures=dict(outcome.figures),
+            seconds={
+                "wall": round(wall, 3),
+                "work": round(outcome.work_seconds, 3),
+                "overhead": round(max(0.0, wall - outcome.work_seconds), 3),
+            },
             created=time.time(),
         )
         self._check_owner()

@@ -45,8 +45,13 @@ def _files(local: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
 
 def folder_digest(manifest: Mapping[str, Mapping[str, Any]], prefix: str) -> str:
     """Digest of a folder's content: its relative names and their SHA-256; where it lies does not matter."""
-    return digest({path.removeprefix(prefix).strip("/"): info["sha256"] for path, info in manifest.items()
-                   if path.startswith(prefix.rstrip("/") + "/")})
+    return digest(
+        {
+            path.removeprefix(prefix).strip("/"): info["sha256"]
+            for path, info in manifest.items()
+            if path.startswith(prefix.rstrip("/") + "/")
+        }
+    )
 
 
 def fetch_folder(store: Store, manifest: Mapping[str, Mapping[str, Any]], prefix: str) -> Path:
@@ -58,8 +63,9 @@ def fetch_folder(store: Store, manifest: Mapping[str, Mapping[str, Any]], prefix
     """
     wanted = {path: info for path, info in manifest.items() if path.startswith(prefix.rstrip("/") + "/")}
     if not wanted:
-        raise ArtifactError(f"expected files below {store.url(prefix)}, but its commit lists none; delete that commit "
-                            f"and run again")
+        raise ArtifactError(
+            f"expected files below {store.url(prefix)}, but its commit lists none; delete that commit and run again"
+        )
     cache = _cache()
     target = cache / folder_digest(manifest, prefix)
     if target.is_dir():
@@ -70,9 +76,11 @@ def fetch_folder(store: Store, manifest: Mapping[str, Mapping[str, Any]], prefix
         data = store.read_bytes(path)
         if sha256(data) != info["sha256"]:
             shutil.rmtree(partial, ignore_errors=True)
-            raise ArtifactError(f"{store.url(path)} does not have the SHA-256 that was committed; it was changed or "
-                                f"damaged outside hardmine and is not loaded. Restore it, or delete its commit and run "
-                                f"again")
+            raise ArtifactError(
+                f"{store.url(path)} does not have the SHA-256 that was committed; it was changed or "
+                f"damaged outside hardmine and is not loaded. Restore it, or delete its commit and run "
+                f"again"
+            )
         file = partial / relative
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)

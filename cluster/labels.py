@@ -56,12 +56,14 @@ class Labels:
         query_rows = labels["query_row"].to_numpy()
         counts = np.bincount(query_rows, minlength=num_queries)
         return cls(
-            num_queries=num_queries, num_items=items.num_rows,
+            num_queries=num_queries,
+            num_items=items.num_rows,
             offsets=offsets_of(counts),
             item_rows=labels["item_row"].to_numpy().astype(np.int64),
             scores=labels["score"].to_numpy().astype(np.int64),
             group_codes=items["group_code"].to_numpy().astype(np.int64),
-            text_codes=items["text_code"].to_numpy().astype(np.int64), self_rows=self_rows,
+            text_codes=items["text_code"].to_numpy().astype(np.int64),
+            self_rows=self_rows,
         )
 
     def positives(self, query_rows: I64) -> tuple[I64, I64]:

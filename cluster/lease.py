@@ -73,8 +73,9 @@ def _is_zombie(pid: int) -> bool:
 class Lease:
     """The right to write a run; use as a context manager."""
 
-    def __init__(self, store: Store, *, takeover: bool = False, watch_s: float = WATCH_S,
-                 on_lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, store: Store, *, takeover: bool = False, watch_s: float = WATCH_S, on_lost: Callable[[], None] = lambda: None
+    ) -> None:
         """A lease that is not held yet.
 
         Args:
@@ -121,8 +122,10 @@ class Lease:
         if other is None or other.token != self.owner.token:
             name = other.describe() if other else "someone who has finished"
             self.lost = name
-            raise ClusterError(f"this driver lost {self.store.root} to {name}; nothing more is written by this one. "
-                               f"What it had committed is kept; follow the other one with `hardmine status`")
+            raise ClusterError(
+                f"this driver lost {self.store.root} to {name}; nothing more is written by this one. "
+                f"What it had committed is kept; follow the other one with `hardmine status`"
+            )
 
     def _moves(self, other: Owner) -> bool:
         deadline = time.monotonic() + self._watch_s

@@ -110,7 +110,7 @@ def sign_lists(list_offsets: I64, codes_V: I64, out_N: U64) -> None:
 
 @compiled()
 def mark_lists(
-    offsets: I64, values: I64, list_offsets: I64, codes_V: I64, signs_N: U64, exact: bool, items_QK: I64, out_QK: Bool,
+    offsets: I64, values: I64, list_offsets: I64, codes_V: I64, signs_N: U64, exact: bool, items_QK: I64, out_QK: Bool
 ) -> None:
     """As `mark_values`: whether any of an item's codes is among the query's; padding never has one.
 

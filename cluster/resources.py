@@ -72,8 +72,10 @@ class PoolSize:
 def uses_gpu(settings: ClusterSettings, size: ClusterSize) -> bool:
     """Whether models run on GPUs. Raises ConfigError: device = "gpu" on a cluster without one."""
     if settings.device == "gpu" and size.gpus < 1:
-        raise ConfigError(f"cluster.device is \"gpu\", but the cluster offers {size.nodes} node(s) with {size.cpus} "
-                          f"CPUs and no GPU; add a GPU node, or set cluster.device = \"auto\"")
+        raise ConfigError(
+            f'cluster.device is "gpu", but the cluster offers {size.nodes} node(s) with {size.cpus} '
+            f'CPUs and no GPU; add a GPU node, or set cluster.device = "auto"'
+        )
     return settings.device != "cpu" and size.gpus > 0
 
 

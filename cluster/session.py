@@ -47,8 +47,9 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
         return
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if settings.address is not None and settings.address != "auto" and ":" not in settings.address:
-        raise ConfigError(f"cluster.address: expected \"auto\" or host:port, found {settings.address!r}; leave it out "
-                          f"to use a local Ray")
+        raise ConfigError(
+            f'cluster.address: expected "auto" or host:port, found {settings.address!r}; leave it out to use a local Ray'
+        )
     _connect(ray, address, settings)
     try:
         yield cluster_size()
@@ -68,8 +69,10 @@ def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
             ray.init(**options)
     except Exception as error:  # Ray raises OSError, RuntimeError, ConnectionError and its own kinds here
         where = "a local Ray did not start" if address == "local" else f"no Ray answers at {address}"
-        raise ClusterError(f"{where} ({type(error).__name__}: {one_paragraph(str(error))}); check the address and that "
-                           f"`ray status` works on this machine, then run the same command again") from error
+        raise ClusterError(
+            f"{where} ({type(error).__name__}: {one_paragraph(str(error))}); check the address and that "
+            f"`ray status` works on this machine, then run the same command again"
+        ) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -96,8 +99,10 @@ def cluster_size() -> ClusterSize:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     with_gpu = [resources for resources in alive if resources.get("GPU", 0) >= 1]
     return ClusterSize(
-        nodes=max(1, len(alive)), cpus=max(1, int(sum(node["CPU"] for node in alive))),
-        gpus=int(sum(node.get("GPU", 0) for node in alive)), gpu_nodes=len(with_gpu),
+        nodes=max(1, len(alive)),
+        cpus=max(1, int(sum(node["CPU"] for node in alive))),
+        gpus=int(sum(node.get("GPU", 0) for node in alive)),
+        gpu_nodes=len(with_gpu),
         node_cpus=int(min((node["CPU"] for node in with_gpu or alive), default=1)),
     )
 

@@ -119,8 +119,10 @@ class Store:
                 raise ConfigError(NO_BUCKET.format(what=what, url=url)) from error
             raise ArtifactError(f"cannot {what} {url}: there is no such object") from error
         except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-            raise ConfigError(f"cannot {what} {url}: a folder lies where a file should be, or a file where a folder "
-                              f"should be ({one_paragraph(str(error))}); fix the address") from error
+            raise ConfigError(
+                f"cannot {what} {url}: a folder lies where a file should be, or a file where a folder "
+                f"should be ({one_paragraph(str(error))}); fix the address"
+            ) from error
         except PermissionError as error:
             where = f"{KEYS}, and what they may do here" if self.remote else "the permissions of the folder"
             raise ClusterError(f"cannot {what} {url}: access denied ({error}); check {where}") from error
@@ -140,6 +142,7 @@ class Store:
 
     def create(self, path: str, data: bytes) -> bool:
         """Write the object only where there is none yet; False if another writer was first."""
+
         def action(fs: Any, key: str) -> bool:
             try:
                 if self.remote:
@@ -162,6 +165,7 @@ class Store:
 
     def size(self, path: str) -> int | None:
         """Size of the object in bytes; None where there is none."""
+
         def action(fs: Any, key: str) -> int | None:
             try:
                 info = fs.info(key)
@@ -173,12 +177,19 @@ class Store:
 
     def list(self, path: str = "") -> dict[str, int]:
         """All objects below `path`, sorted: address relative to the root -> size in bytes; perhaps none."""
+
         def action(fs: Any, key: str) -> dict[str, int]:
             found = fs.find(key, detail=True)
             root = self.root.removeprefix("s3://")
             # pyarrow leaves empty objects that stand for folders: they are no one's data
-            kept = {name: info for name, info in sorted(found.items()) if name != root and info["type"] == "file"
-                    and not info.get("Key", "").endswith("/") and not name.endswith(PARTIAL)}
+            kept = {
+                name: info
+                for name, info in sorted(found.items())
+                if name != root
+                and info["type"] == "file"
+                and not info.get("Key", "").endswith("/")
+                and not name.endswith(PARTIAL)
+            }
             return {str(PurePosixPath(name).relative_to(root)): int(info["size"]) for name, info in kept.items()}
 
         return self._call("list", path, action)
@@ -186,6 +197,7 @@ class Store:
     def delete(self, path: str) -> None:
         """Delete an object or everything below a folder; nothing to delete is no error. What another process still writes into a
         folder on a disk is waited for, two seconds at most."""
+
         def action(fs: Any, key: str) -> None:
             deadline = time.monotonic() + BUSY_FOLDER_S
             while fs.exists(key):
@@ -217,8 +229,9 @@ class Store:
         try:
             return json.loads(data)
         except ValueError as error:
-            raise ArtifactError(f"{self.url(path)} is not valid JSON ({error}); it was damaged outside hardmine: "
-                                f"delete it and run again") from error
+            raise ArtifactError(
+                f"{self.url(path)} is not valid JSON ({error}); it was damaged outside hardmine: delete it and run again"
+            ) from error
 
     def write_json(self, path: str, value: Any) -> None:
         """Write `value` as indented JSON."""
@@ -250,8 +263,11 @@ def _open_s3(settings: StorageSettings) -> Any:
         endpoint_url=settings.resolved_endpoint(),
         profile=settings.profile,
         client_kwargs={"region_name": settings.resolved_region()},
-        config_kwargs={"connect_timeout": 5, "read_timeout": 60,
-                       "retries": {"max_attempts": settings.attempts, "mode": "standard"}},
+        config_kwargs={
+            "connect_timeout": 5,
+            "read_timeout": 60,
+            "retries": {"max_attempts": settings.attempts, "mode": "standard"},
+        },
         use_listings_cache=False,  # another process's new object must be seen (fsspec/s3fs#424)
         skip_instance_cache=True,
     )
@@ -286,12 +302,13 @@ def _explain(what: str, url: str, settings: StorageSettings, error: Exception) -
     text = one_paragraph(str(error))
     kind = type(error).__name__
     if kind in {"NoCredentialsError", "ProfileNotFound", "PartialCredentialsError"}:
-        return (f"cannot {what} {url}: no usable credentials ({text}); set {KEYS}, or run where an instance role "
-                f"gives them")
+        return f"cannot {what} {url}: no usable credentials ({text}); set {KEYS}, or run where an instance role gives them"
     if is_s3(url):
         endpoint = settings.resolved_endpoint() or "AWS S3"
-        return (f"cannot {what} {url} at {endpoint} after {settings.attempts} attempts ({kind}: {text}); check "
-                f"storage.endpoint, the network and the keys, then run the same command again: it resumes")
+        return (
+            f"cannot {what} {url} at {endpoint} after {settings.attempts} attempts ({kind}: {text}); check "
+            f"storage.endpoint, the network and the keys, then run the same command again: it resumes"
+        )
     return f"cannot {what} {url} ({kind}: {text}); check the disk and the permissions, then run again: it resumes"
 
 

@@ -80,8 +80,10 @@ def read_part(store: Store, path: str, columns: Sequence[str] | None = None) -> 
     try:
         return pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
     except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
-        raise ArtifactError(f"{store.url(path)} cannot be read as the Parquet table it was written as ({error}); "
-                            f"delete it and run the same command again to make it anew") from error
+        raise ArtifactError(
+            f"{store.url(path)} cannot be read as the Parquet table it was written as ({error}); "
+            f"delete it and run the same command again to make it anew"
+        ) from error
 
 
 def read_schema(store: Store, part: Part) -> pa.Schema:

@@ -29,8 +29,10 @@ class MetricGate(BaseModel):
     @model_validator(mode="after")
     def _has_a_threshold(self) -> MetricGate:
         if self.min is None and self.max is None and self.min_gain is None:
-            raise ValueError("evaluation.gate.metrics: expected a threshold for each metric that is named, found one with none; "
-                             "set its min, max or min_gain")
+            raise ValueError(
+                "evaluation.gate.metrics: expected a threshold for each metric that is named, found one with none; "
+                "set its min, max or min_gain"
+            )
         return self
 
 

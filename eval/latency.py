@@ -33,8 +33,9 @@ class Latency:
     """95th percentile of the model over that of the off-the-shelf model, minus 1; None: there is none."""
 
 
-def compare_latency(model_ms: F64, base_ms: F64 | None, *, resamples: int = 2_000, confidence: float = 0.95,
-                    seed: int = 0) -> Latency:
+def compare_latency(
+    model_ms: F64, base_ms: F64 | None, *, resamples: int = 2_000, confidence: float = 0.95, seed: int = 0
+) -> Latency:
     """Percentiles of both, and percentile bootstrap intervals (Efron 1979) over whole pairs of what was added.
 
     Args:
@@ -62,9 +63,14 @@ def compare_latency(model_ms: F64, base_ms: F64 | None, *, resamples: int = 2_00
     low, high = np.quantile(added, ends)
     mean = float(p50_M[0] - (p50_M[1] if base_ms is not None else 0.0))
     return Latency(
-        pairs=len(times[0]), model_p50=float(p50_M[0]), model_p95=float(p95_M[0]),
-        base_p50=None if base_ms is None else float(p50_M[1]), base_p95=None if base_ms is None else float(p95_M[1]),
-        added_ms=Interval(mean, float(low), float(high), len(times[0])), p95_increase=increase)
+        pairs=len(times[0]),
+        model_p50=float(p50_M[0]),
+        model_p95=float(p95_M[0]),
+        base_p50=None if base_ms is None else float(p50_M[1]),
+        base_p95=None if base_ms is None else float(p95_M[1]),
+        added_ms=Interval(mean, float(low), float(high), len(times[0])),
+        p95_increase=increase,
+    )
 
 
 def _resampled(times: list[F64], resamples: int, rng: np.random.Generator) -> F64:

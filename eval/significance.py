@@ -56,8 +56,13 @@ class Comparison:
 
 
 def compare(
-    values: Mapping[Key, F64], baseline: Mapping[Key, F64], *, alone: Collection[Key] = (), resamples: int = 10_000,
-    confidence: float = 0.95, seed: int = 0,
+    values: Mapping[Key, F64],
+    baseline: Mapping[Key, F64],
+    *,
+    alone: Collection[Key] = (),
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> dict[Key, Comparison]:
     """Interval and p of every difference that both sides have, corrected for the number of them.
 
@@ -194,8 +199,7 @@ def _bootstrap_sums(difference_Q: F64, resamples: int, rng: np.random.Generator)
         parts = [rng.multinomial(num_queries, share_D, size=b) @ value_D for b in _blocks(resamples, len(value_D))]
     else:
         parts = [
-            difference_Q[rng.integers(num_queries, size=(b, num_queries))].sum(axis=1)
-            for b in _blocks(resamples, num_queries)
+            difference_Q[rng.integers(num_queries, size=(b, num_queries))].sum(axis=1) for b in _blocks(resamples, num_queries)
         ]
     return np.concatenate(parts)
 

@@ -47,8 +47,14 @@ class Membership:
 
 
 def slice_figures(
-    per_query: Mapping[str, F64], columns: Mapping[str, Membership], *, primary: str,
-    baseline: Mapping[str, F64] | None = None, least: int = 10, most: int = 50, resamples: int = 10_000,
+    per_query: Mapping[str, F64],
+    columns: Mapping[str, Membership],
+    *,
+    primary: str,
+    baseline: Mapping[str, F64] | None = None,
+    least: int = 10,
+    most: int = 50,
+    resamples: int = 10_000,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
     """Means of every metric for each value of each column, and how sure the change of the primary one is.
@@ -76,9 +82,16 @@ def slice_figures(
                        key=lambda value: (-len(members[value]), value))[:most]  # fmt: skip
         chosen |= {(column, value): members[value] for value in order}
         left_out[column] = len(members) - len(order)
-    compared = {} if baseline is None else compare(
-        {key: per_query[primary][places] for key, places in chosen.items()},
-        {key: baseline[primary][places] for key, places in chosen.items()}, resamples=resamples, confidence=confidence)
+    compared = (
+        {}
+        if baseline is None
+        else compare(
+            {key: per_query[primary][places] for key, places in chosen.items()},
+            {key: baseline[primary][places] for key, places in chosen.items()},
+            resamples=resamples,
+            confidence=confidence,
+        )
+    )
     result: dict[str, Any] = {column: {"slices": [], "left_out": count} for column, count in left_out.items()}
     for (column, value), places in chosen.items():
         means = summarise({name: values_Q[places] for name, values_Q in per_query.items()})

@@ -103,8 +103,7 @@ def decide(verdicts: Sequence[Verdict], *, patience: int, step: Literal["round",
     steps = step if without == 1 else f"{step}s"
     if without >= patience:
         return Ruling(
-            Decision.STOP_FLAT,
-            f"No improvement in {without} {steps} in a row (patience {patience}); the best {step} is kept.",
+            Decision.STOP_FLAT, f"No improvement in {without} {steps} in a row (patience {patience}); the best {step} is kept."
         )
     if without:
         return Ruling(Decision.NEXT, f"No improvement in {without} {steps} in a row, fewer than patience {patience}.")

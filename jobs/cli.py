@@ -19,11 +19,15 @@ from cluster.errors import EXIT_CLUSTER, ConfigError, HardmineError, one_paragra
 from cluster.progress import Progress
 from cluster.storage import StorageSettings, Store
 from jobs.cli_decisions import Endpoint, Json, Output, register
-from jobs.config import Config, load_config
+from jobs.config.config import Config, load_config
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  context_settings={"help_option_names": ["-h", "--help"]},
-                  help="Fine-tune embedding models by mining hard negatives, training on them, and doing it again.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune embedding models by mining hard negatives, training on them, and doing it again.",
+)
 
 ConfigFile = Annotated[Path, typer.Argument(help="TOML file of the run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value …")]
@@ -57,12 +61,18 @@ def _emit(value: dict[str, Any], as_json: bool, show: Callable[[Console], None])
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = False, takeover: Takeover = False,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop.")] = False) -> None:
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    json_output: Json = False,
+    takeover: Takeover = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop.")] = False,
+) -> None:
     """Run all rounds of CONFIG; goes on from what is committed."""
     settings = load_config(config, overrides or [])
     if dry_run:
-        from jobs.plan import make_plan, show_plan
+        from jobs.run.plan import make_plan, show_plan
 
         plan = make_plan(settings)
         _emit(plan, json_output, lambda console: show_plan(console, plan))
@@ -71,8 +81,8 @@ def run(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = 
 
 
 def _run(settings: Config, json_output: bool, takeover: bool) -> None:
-    from jobs.driver import run as drive
-    from jobs.show import show_summary
+    from jobs.finished.show import show_summary
+    from jobs.run.driver import run as drive
 
     summary = drive(settings, progress=Progress(), takeover=takeover)
     _emit(summary, json_output, lambda console: show_summary(console, summary))
@@ -80,11 +90,13 @@ def _run(settings: Config, json_output: bool, takeover: bool) -> None:
 
 @app.command()
 def demo(
-    *, output: Annotated[Path, typer.Option(help="Where the run lies.")] = Path("runs"),
+    *,
+    output: Annotated[Path, typer.Option(help="Where the run lies.")] = Path("runs"),
     compare_random: Annotated[bool, typer.Option(help="Also train an arm with random negatives only.")] = True,
     encoder: Annotated[str, typer.Option(help="static or transformer (a small one, trained from nothing).")] = "static",
     titles: Annotated[int, typer.Option(min=200, max=100_000, help="Size of the generated catalogue.")] = 5000,
-    json_output: Json = False, takeover: Takeover = False,
+    json_output: Json = False,
+    takeover: Takeover = False,
 ) -> None:
     """Generate a catalogue and run the whole loop on it: no download, no account, a few minutes on two cores."""
     from jobs.demo.settings import demo_config
@@ -93,17 +105,21 @@ def demo(
     _run(settings, json_output, takeover)
 
 
-def _stage(kind: str, name: str, config: Path, overrides: list[str] | None, *, json_output: bool,
-           takeover: bool) -> None:
-    from jobs.context import Only
-    from jobs.driver import run_stage
-    from jobs.order import refuse_out_of_order
+def _stage(kind: str, name: str, config: Path, overrides: list[str] | None, *, json_output: bool, takeover: bool) -> None:
+    from jobs.run.driver import run_stage
+    from jobs.run.order import refuse_out_of_order
+    from jobs.stages.context import Only
 
     settings = load_config(config, overrides or [])
     refuse_out_of_order(settings, name, MAKES[kind])
     commit = run_stage(settings, Only(name, MAKES[kind]), progress=Progress(), takeover=takeover)
-    value = {"stage": kind, "name": commit.name, "key": commit.key, "seconds": commit.seconds,
-             "rows": {table: commit.rows(table) for table in commit.tables}} | commit.figures
+    value = {
+        "stage": kind,
+        "name": commit.name,
+        "key": commit.key,
+        "seconds": commit.seconds,
+        "rows": {table: commit.rows(table) for table in commit.tables},
+    } | commit.figures
     _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
 
 
@@ -116,62 +132,109 @@ MAKES = {
 
 
 @app.command()
-def embed(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = -1, json_output: Json = False,
-          takeover: Takeover = False) -> None:
+def embed(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    round_number: RoundNumber = -1,
+    json_output: Json = False,
+    takeover: Takeover = False,
+) -> None:
     """Embed corpus and queries with the model of --round (-1: off the shelf)."""
-    from jobs.order import refuse_untrained
-    from jobs.stages_alone import embed_round
+    from jobs.run.embed_alone import embed_round
+    from jobs.run.order import refuse_untrained
 
     settings = load_config(config, overrides or [])
     if round_number >= 0:
         refuse_untrained(settings, round_number)
     commit = embed_round(settings, round_number, progress=Progress(), takeover=takeover)
-    value = {"stage": "embed", "name": commit.name, "key": commit.key, "seconds": commit.seconds,
-             "rows": {table: commit.rows(table) for table in commit.tables}}
+    value = {
+        "stage": "embed",
+        "name": commit.name,
+        "key": commit.key,
+        "seconds": commit.seconds,
+        "rows": {table: commit.rows(table) for table in commit.tables},
+    }
     _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
 
 
 @app.command()
-def search(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 1, json_output: Json = False,
-           takeover: Takeover = False) -> None:
+def search(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    round_number: RoundNumber = 1,
+    json_output: Json = False,
+    takeover: Takeover = False,
+) -> None:
     """Find the nearest items of every training query for mining in --round."""
     _stage("search", f"round-{round_number:02d}-search", config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
 def mine(
-    config: ConfigFile, overrides: Overrides = None, *,
-    round_number: Annotated[int | None, typer.Option("--round", help="Mine for this round of a run; without it, with the model "
-                                                     "as it comes, on any data: nothing is trained.")] = None,
-    export: Annotated[str | None, typer.Option(help="Also write the negatives as texts below this folder or s3:// prefix: "
-                                               "Parquet for sentence-transformers' trainers.")] = None,
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    round_number: Annotated[
+        int | None,
+        typer.Option(
+            "--round",
+            help="Mine for this round of a run; without it, with the model as it comes, on any data: nothing is trained.",
+        ),
+    ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write the negatives as texts below this folder or s3:// prefix: "
+            "Parquet for sentence-transformers' trainers."
+        ),
+    ] = None,
     columns: Annotated[Literal["n-tuple", "triplet", "labeled-list"], typer.Option(help="Columns of --export.")] = "n-tuple",
     num: Annotated[int | None, typer.Option(min=1, help="Negatives in each row of --export (default: all).")] = None,
-    json_output: Json = False, takeover: Takeover = False,
+    json_output: Json = False,
+    takeover: Takeover = False,
 ) -> None:
     """Find hard negatives, say how good they are, and take them elsewhere; embeds and searches first where that is missing."""
-    from jobs.export_negatives import Export
-    from jobs.mine_alone import mine_command
-    from jobs.show_mining import show_mining
+    from jobs.export.negatives import Export
+    from jobs.run.mine_alone import mine_command
+    from jobs.run.show_mining import show_mining
 
     if export is None and (num is not None or columns != "n-tuple"):
         raise ConfigError("--columns and --num say what --export writes, but there is no --export; name its folder")
     figures, settings = mine_command(
-        config, overrides or [], number=round_number, export=Export(export, columns, num) if export else None,
-        progress=Progress(), takeover=takeover)
+        config,
+        overrides or [],
+        number=round_number,
+        export=Export(export, columns, num) if export else None,
+        progress=Progress(),
+        takeover=takeover,
+    )
     _emit(figures, json_output, lambda console: show_mining(console, figures, settings))
 
 
 @app.command()
-def train(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 0, json_output: Json = False,
-          takeover: Takeover = False) -> None:
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    round_number: RoundNumber = 0,
+    json_output: Json = False,
+    takeover: Takeover = False,
+) -> None:
     """Train --round on its negatives."""
     _stage("train", f"round-{round_number:02d}-train", config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
-def evaluate(config: ConfigFile, overrides: Overrides = None, *, round_number: RoundNumber = 0,
-             json_output: Json = False, takeover: Takeover = False) -> None:
+def evaluate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    round_number: RoundNumber = 0,
+    json_output: Json = False,
+    takeover: Takeover = False,
+) -> None:
     """Measure the model of --round (-1: off the shelf)."""
     name = "baseline-evaluate" if round_number < 0 else f"round-{round_number:02d}-evaluate"
     _stage("evaluate", name, config, overrides, json_output=json_output, takeover=takeover)
@@ -180,8 +243,8 @@ def evaluate(config: ConfigFile, overrides: Overrides = None, *, round_number: R
 @app.command()
 def probe(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = False, takeover: Takeover = False) -> None:
     """Are mined negatives worth a real run? A tenth of the training queries, mined against random; exit code 1 says no."""
-    from jobs.probe import probe as drive
-    from jobs.show_probe import show_probe
+    from jobs.trials.probe import probe as drive
+    from jobs.trials.show_probe import show_probe
 
     result = drive(load_config(config, overrides or []), progress=Progress(), takeover=takeover)
     _emit(result, json_output, lambda console: show_probe(console, result))
@@ -190,36 +253,48 @@ def probe(config: ConfigFile, overrides: Overrides = None, *, json_output: Json 
 
 @app.command()
 def sweep(
-    config: ConfigFile, overrides: Overrides = None, *,
-    out: Annotated[Path | None, typer.Option(help="Where the chosen configuration goes (default: CONFIG with the ending "
-                                             ".best.toml).")] = None,
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the chosen configuration goes (default: CONFIG with the ending .best.toml).")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
-    json_output: Json = False, takeover: Takeover = False,
+    json_output: Json = False,
+    takeover: Takeover = False,
 ) -> None:
     """Try temperatures, shares of random negatives and losses on round 1, and write the best configuration."""
-    from jobs.show_sweep import show_sweep
-    from jobs.sweep import sweep as drive
+    from jobs.trials.show_sweep import show_sweep
+    from jobs.trials.sweep import sweep as drive
 
-    result = drive(load_config(config, overrides or []), out=out or config.with_suffix(".best.toml"), force=force,
-                   progress=Progress(), takeover=takeover)
+    result = drive(
+        load_config(config, overrides or []),
+        out=out or config.with_suffix(".best.toml"),
+        force=force,
+        progress=Progress(),
+        takeover=takeover,
+    )
     _emit(result, json_output, lambda console: show_sweep(console, result))
 
 
 @app.command()
 def status(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
     """Show what is committed, who is writing, and the figures so far."""
-    from jobs.status import as_json, read_status, show_status
+    from jobs.finished.status import as_json, read_status, show_status
 
     found = read_status(Store(output, StorageSettings(endpoint=endpoint, attempts=2)))
     _emit(as_json(found), json_output, lambda console: show_status(console, found))
 
 
 @app.command()
-def submit(config: ConfigFile, overrides: Overrides = None, *,
-           address: Annotated[str, typer.Option(help="Ray dashboard, http://HEAD:8265.")] = "http://127.0.0.1:8265",
-           ) -> None:
+def submit(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    address: Annotated[str, typer.Option(help="Ray dashboard, http://HEAD:8265.")] = "http://127.0.0.1:8265",
+) -> None:
     """Run CONFIG as a job on a Ray cluster, follow its log, and return its exit code."""
-    from jobs.submit import submit_run
+    from jobs.run.submit import submit_run
 
     raise typer.Exit(submit_run(config, overrides or [], address=address))
 
@@ -252,9 +327,11 @@ def _handle(error: BaseException) -> None:
         raise SystemExit(getattr(error, "exit_code", 1))
     with tempfile.NamedTemporaryFile("w", prefix="hardmine-", suffix=".log", delete=False) as log:
         traceback.print_exception(error, file=log)
-    _fail(f"something failed that hardmine did not expect ({type(error).__name__}: {one_paragraph(str(error))[:400]}); "
-          f"what is committed is kept, and the same command goes on from there. The details are in {log.name}",
-          EXIT_CLUSTER)
+    _fail(
+        f"something failed that hardmine did not expect ({type(error).__name__}: {one_paragraph(str(error))[:400]}); "
+        f"what is committed is kept, and the same command goes on from there. The details are in {log.name}",
+        EXIT_CLUSTER,
+    )
 
 
 def _fail(message: str, code: int) -> None:

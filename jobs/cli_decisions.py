@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from cluster.storage import StorageSettings, Store
-from jobs.config import load_config
+from jobs.config.config import load_config
 
 Emit = Callable[[dict[str, Any], bool, Callable[[Console], None]], None]
 """Prints one JSON object, or lets the other function show it."""
@@ -25,12 +25,18 @@ def register(app: typer.Typer, emit: Emit) -> None:
     @app.command()
     def diagnose(
         output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>, or another trainer's log.")],
-        *, config: Annotated[Path | None, typer.Option(help="The run's TOML file: it holds thresholds, [evaluation.diagnosis], "
-                                                       "and stands in what is proposed.")] = None,
-        endpoint: Endpoint = None, json_output: Json = False,
+        *,
+        config: Annotated[
+            Path | None,
+            typer.Option(
+                help="The run's TOML file: it holds thresholds, [evaluation.diagnosis], and stands in what is proposed."
+            ),
+        ] = None,
+        endpoint: Endpoint = None,
+        json_output: Json = False,
     ) -> None:
         """Say what the gradient is doing, what is wrong, and what to try next."""
-        from jobs.diagnose import diagnose_output, show_diagnosis
+        from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
         limits = load_config(config, trains=False).evaluation.diagnosis if config else None
         store = Store(output, StorageSettings(endpoint=endpoint, attempts=2))
@@ -40,19 +46,28 @@ def register(app: typer.Typer, emit: Emit) -> None:
     @app.command()
     def gate(
         output: Output,
-        overrides: Annotated[list[str] | None, typer.Argument(
-            help="Thresholds over the run's: evaluation.gate.key=value …")] = None,
-        *, round_number: Annotated[int | None, typer.Option("--round", help="Judge this round; -1: the off-the-shelf model; "
-                                                            "without it, the round that was kept.")] = None,
+        overrides: Annotated[
+            list[str] | None, typer.Argument(help="Thresholds over the run's: evaluation.gate.key=value …")
+        ] = None,
+        *,
+        round_number: Annotated[
+            int | None,
+            typer.Option("--round", help="Judge this round; -1: the off-the-shelf model; without it, the round that was kept."),
+        ] = None,
         no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure how long a query takes.")] = False,
-        endpoint: Endpoint = None, json_output: Json = False,
+        endpoint: Endpoint = None,
+        json_output: Json = False,
     ) -> None:
         """May the kept model be shipped? Thresholds, guards and the queries that got worse; exit code 1 says no."""
-        from jobs.gate import gate as judge
-        from jobs.show_gate import show_gate
+        from jobs.finished.gate.gate import gate as judge
+        from jobs.finished.gate.show import show_gate
 
-        result = judge(Store(output, StorageSettings(endpoint=endpoint, attempts=2)), overrides or [], number=round_number,
-                       latency=not no_latency)
+        result = judge(
+            Store(output, StorageSettings(endpoint=endpoint, attempts=2)),
+            overrides or [],
+            number=round_number,
+            latency=not no_latency,
+        )
         emit(result, json_output, lambda console: show_gate(console, result))
         raise typer.Exit(0 if result["passed"] else 1)
 
@@ -60,8 +75,10 @@ def register(app: typer.Typer, emit: Emit) -> None:
     def report(
         output: Output,
         other: Annotated[str | None, typer.Argument(help="A second run: is its model better than the first one's?")] = None,
-        *, out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run's folder).")] = None,
-        endpoint: Endpoint = None, json_output: Json = False,
+        *,
+        out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run's folder).")] = None,
+        endpoint: Endpoint = None,
+        json_output: Json = False,
     ) -> None:
         """Write the page that says whether a run got better, how sure that is, and what to do next."""
         from jobs.report.write import report_command, show_report

@@ -71,7 +71,7 @@ class ExtraParts:
 
 
 def load_candidates(
-    store: Store, hits: Sequence[Part], number: int, labels: Labels, self_rows: I64, extra: ExtraParts | None = None,
+    store: Store, hits: Sequence[Part], number: int, labels: Labels, self_rows: I64, extra: ExtraParts | None = None
 ) -> tuple[pa.Table, Candidates]:
     """The candidates of the queries of hits part `number`.
 
@@ -114,9 +114,11 @@ def _fuse_extra(store: Store, extra: ExtraParts, query_rows: I64, start: int, ro
     missing = np.argwhere(np.isnan(found) & (fused.rows >= 0))
     if len(missing):
         query, place = missing[0]
-        raise ArtifactError(f"expected a score of every pair in {extra.scored[0].path.rsplit('/', 1)[0]}, found none of query "
-                            f"row {query_rows[query]} with item row {fused.rows[query, place]}, and {len(missing)} like it; "
-                            f"delete the commit of the stage that wrote it and run again")
+        raise ArtifactError(
+            f"expected a score of every pair in {extra.scored[0].path.rsplit('/', 1)[0]}, found none of query "
+            f"row {query_rows[query]} with item row {fused.rows[query, place]}, and {len(missing)} like it; "
+            f"delete the commit of the stage that wrote it and run again"
+        )
     return fused, np.where(fused.rows >= 0, found, np.float32(-np.inf))
 
 
@@ -131,13 +133,17 @@ def read_span(store: Store, parts: Sequence[Part], start: int, query_rows: I64, 
     """
     firsts = np.cumsum([0, *(part.rows for part in parts)])
     placed = [replace(part, first_row=int(first)) for part, first in zip(parts, firsts, strict=False)]
-    tables = [read_part(store, part.path, ["query_row", *columns]).slice(low, high - low)
-              for part, low, high in parts_between(placed, start, start + len(query_rows))]
+    tables = [
+        read_part(store, part.path, ["query_row", *columns]).slice(low, high - low)
+        for part, low, high in parts_between(placed, start, start + len(query_rows))
+    ]
     table = pa.concat_tables(tables) if tables else None
     if table is None or not np.array_equal(table["query_row"].to_numpy(), query_rows):
-        raise ArtifactError(f"expected query rows {query_rows[0]} to {query_rows[-1]} from place {start} on in "
-                            f"{parts[0].path.rsplit('/', 1)[0]}, found others; delete the commit of the stage that wrote it "
-                            f"and run again")
+        raise ArtifactError(
+            f"expected query rows {query_rows[0]} to {query_rows[-1]} from place {start} on in "
+            f"{parts[0].path.rsplit('/', 1)[0]}, found others; delete the commit of the stage that wrote it "
+            f"and run again"
+        )
     return table
 
 

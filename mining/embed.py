@@ -50,8 +50,9 @@ class EmbedJob:
 class EncodeParts:
     """The actor: loads the model once, encodes one part per call."""
 
-    def __init__(self, make_encoder: Callable[[], PartEncoder], store: Store, dtype: str, *, threads: int,
-                 mailbox: Any, total_rows: int) -> None:
+    def __init__(
+        self, make_encoder: Callable[[], PartEncoder], store: Store, dtype: str, *, threads: int, mailbox: Any, total_rows: int
+    ) -> None:
         self._make_encoder, self._threads = make_encoder, threads
         self._encoder: PartEncoder | None = None
         self._store, self._dtype = store, np.dtype(dtype)
@@ -80,13 +81,17 @@ class EncodeParts:
         vectors = self._encoder(self._store, source, self._report)
         self._done += len(vectors)
         if len(vectors) != rows_wanted:
-            raise ArtifactError(f"{self._store.url(source)} gives {len(vectors)} vectors, but holds {rows_wanted} rows "
-                                f"according to its commit; delete that commit and run again")
+            raise ArtifactError(
+                f"{self._store.url(source)} gives {len(vectors)} vectors, but holds {rows_wanted} rows "
+                f"according to its commit; delete that commit and run again"
+            )
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
-            raise DataError(f"the model gives NaN or infinite vectors for {int(bad.sum())} of {len(vectors)} texts, "
-                            f"the first at row {first_row + int(np.flatnonzero(bad)[0])}; the model diverged or its "
-                            f"input is damaged: lower training.learning_rate, or check that row's text or vector")
+            raise DataError(
+                f"the model gives NaN or infinite vectors for {int(bad.sum())} of {len(vectors)} texts, "
+                f"the first at row {first_row + int(np.flatnonzero(bad)[0])}; the model diverged or its "
+                f"input is damaged: lower training.learning_rate, or check that row's text or vector"
+            )
         rows = np.arange(first_row, first_row + len(vectors), dtype=np.int64)
         table = pa.table({"row": rows, "vector": vectors_to_column(vectors.astype(self._dtype))})
         return write_part(self._store, target, table, first_row=first_row)
@@ -98,8 +103,16 @@ class EncodeParts:
 
 
 def _row(table: str, part: Part, actor: str, *, seconds: float = 0.0, error: bytes = b"") -> dict[str, list[Any]]:
-    return {"table": [table], "path": [part.path], "rows": [part.rows], "bytes": [part.bytes],
-            "first_row": [part.first_row], "actor": [actor], "seconds": [seconds], "error": [error]}
+    return {
+        "table": [table],
+        "path": [part.path],
+        "rows": [part.rows],
+        "bytes": [part.bytes],
+        "first_row": [part.first_row],
+        "actor": [actor],
+        "seconds": [seconds],
+        "error": [error],
+    }
 
 
 @dataclass(frozen=True)
@@ -112,8 +125,14 @@ class Embedded:
 
 
 def embed(
-    jobs: Sequence[EmbedJob], make_encoder: Callable[[], PartEncoder], store: Store, pool: PoolSize, *,
-    dtype: str, retries: int, mailbox: Any = None,
+    jobs: Sequence[EmbedJob],
+    make_encoder: Callable[[], PartEncoder],
+    store: Store,
+    pool: PoolSize,
+    *,
+    dtype: str,
+    retries: int,
+    mailbox: Any = None,
 ) -> Embedded:
     """Embed every part of `jobs` that is not there yet. Parts come out in row order.
 
@@ -140,14 +159,21 @@ def _split(jobs: Sequence[EmbedJob], store: Store) -> tuple[dict[str, list[Part]
             if target in there:
                 finished[job.table].append(Part(target, part.rows, there[target], part.first_row))
             else:
-                rows.append({"table": job.table, "source": part.path, "target": target, "first_row": part.first_row,
-                             "rows": part.rows})
+                rows.append(
+                    {"table": job.table, "source": part.path, "target": target, "first_row": part.first_row, "rows": part.rows}
+                )
     return finished, rows
 
 
 def _run(
-    rows: list[dict[str, Any]], make_encoder: Callable[[], PartEncoder], store: Store, pool: PoolSize, *,
-    dtype: str, retries: int, mailbox: Any,
+    rows: list[dict[str, Any]],
+    make_encoder: Callable[[], PartEncoder],
+    store: Store,
+    pool: PoolSize,
+    *,
+    dtype: str,
+    retries: int,
+    mailbox: Any,
 ) -> tuple[list[tuple[str, Part]], float]:
     keywords = {"threads": pool.cpus, "mailbox": mailbox, "total_rows": load_share(rows, pool)}
     written: list[tuple[str, Part]] = []
@@ -163,8 +189,10 @@ def check_counts(embedded: Embedded, jobs: Sequence[EmbedJob], store: Store) -> 
     for job in jobs:
         wanted, found = sum(part.rows for part in job.sources), sum(part.rows for part in embedded.tables[job.table])
         if wanted != found:
-            raise DataError(f"expected {wanted} vectors of {job.table}, found {found} below {store.url(job.folder)}; "
-                            f"delete that folder and run again")
+            raise DataError(
+                f"expected {wanted} vectors of {job.table}, found {found} below {store.url(job.folder)}; "
+                f"delete that folder and run again"
+            )
 
 
 def vector_dimension(store: Store, parts: Sequence[Part]) -> int:

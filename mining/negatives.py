@@ -80,8 +80,9 @@ def load_side(task: MineTask) -> Side:
     if popularity is not None:
         column = corpus[popularity].cast(pa.float64()).fill_null(np.nan).to_numpy()
         weights = popularity_log_weights(column, task.settings.popularity_power)
-    return Side(labels, attributes, corpus["id"], queries["id"], queries["item_row"].to_numpy(),
-                read_near(task.store, task.near), weights)
+    return Side(
+        labels, attributes, corpus["id"], queries["id"], queries["item_row"].to_numpy(), read_near(task.store, task.near), weights
+    )
 
 
 def survivors(task: MineTask, number: int, side: Side) -> tuple[pa.Table, Candidates, Filtered]:
@@ -113,8 +114,9 @@ def mine_block(task: MineTask, number: int, side: Side | None = None, uses: I32 
     """
     side = side or load_side(task)
     table, found, filtered = survivors(task, number, side)
-    chosen = choose(found, filtered.alive, judged_of(table, side.labels), task.settings, task.seed,
-                    log_weights=side.log_weights, uses=uses)
+    chosen = choose(
+        found, filtered.alive, judged_of(table, side.labels), task.settings, task.seed, log_weights=side.log_weights, uses=uses
+    )
     rounds = first_rounds(chosen.rows, _earlier(task, number, found.query_rows), task.round)
     negatives = _table(chosen, rounds, found.query_rows, side, relevant_scores(table, side.labels))
     part = write_part(task.store, f"{task.folder}/{part_name(number)}", negatives)
@@ -137,16 +139,24 @@ def _table(chosen: Chosen, rounds: I64, query_rows: I64, side: Side, positive_sc
     sources = pa.array(SOURCES).take(pa.array(chosen.source[real]))
     teacher = pa.array(chosen.teacher[real], pa.float32(), from_pandas=True)  # NaN: null
     items = pa.StructArray.from_arrays(
-        [side.item_ids.take(pa.array(flat)).combine_chunks(), pa.array(chosen.scores[real], pa.float32()),
-         pa.array(chosen.positions[real], pa.int64()), sources, teacher, pa.array(rounds[real], pa.int32())],
+        [
+            side.item_ids.take(pa.array(flat)).combine_chunks(),
+            pa.array(chosen.scores[real], pa.float32()),
+            pa.array(chosen.positions[real], pa.int64()),
+            sources,
+            teacher,
+            pa.array(rounds[real], pa.int32()),
+        ],
         names=["item_id", "score", "position", "source", "teacher_score", "round"],
     )
-    return pa.table({
-        "query_row": query_rows,
-        "query_id": side.query_ids.take(pa.array(query_rows)),
-        "positive_ids": csr_to_lists(positive_offsets, side.item_ids.take(pa.array(positives)).combine_chunks()),
-        "positive_rows": csr_to_lists(positive_offsets, positives),
-        "positive_scores": csr_to_lists(positive_offsets, positive_scores),
-        "negative_rows": csr_to_lists(offsets, flat),
-        "negatives": csr_to_lists(offsets, items),
-    })
+    return pa.table(
+        {
+            "query_row": query_rows,
+            "query_id": side.query_ids.take(pa.array(query_rows)),
+            "positive_ids": csr_to_lists(positive_offsets, side.item_ids.take(pa.array(positives)).combine_chunks()),
+            "positive_rows": csr_to_lists(positive_offsets, positives),
+            "positive_scores": csr_to_lists(positive_offsets, positive_scores),
+            "negative_rows": csr_to_lists(offsets, flat),
+            "negatives": csr_to_lists(offsets, items),
+        }
+    )

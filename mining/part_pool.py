@@ -14,8 +14,13 @@ from cluster.resources import PoolSize
 
 
 def over_parts(
-    rows: Sequence[Mapping[str, Any]], actor: type, arguments: Sequence[Any], keywords: Mapping[str, Any],
-    pool: PoolSize, *, retries: int,
+    rows: Sequence[Mapping[str, Any]],
+    actor: type,
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+    pool: PoolSize,
+    *,
+    retries: int,
 ) -> Iterator[dict[str, Any]]:
     """Call actors once per row, as many at a time as `pool` has; yields what they answer, in any order.
 
@@ -32,9 +37,15 @@ def over_parts(
         # the default is to restart a crashing actor for ever, and Ray 2.60 offers no other way to say how often
         warnings.simplefilter("ignore", DeprecationWarning)
         dataset = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows)).map_batches(
-            actor, batch_size=1, compute=ray.data.ActorPoolStrategy(size=min(pool.count, len(rows))),
-            fn_constructor_args=tuple(arguments), fn_constructor_kwargs=dict(keywords),
-            num_cpus=pool.cpus, num_gpus=pool.gpus or None, max_restarts=retries, max_task_retries=retries,
+            actor,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(pool.count, len(rows))),
+            fn_constructor_args=tuple(arguments),
+            fn_constructor_kwargs=dict(keywords),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            max_restarts=retries,
+            max_task_retries=retries,
         )
     for row in dataset.iter_rows():
         if row["error"]:

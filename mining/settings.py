@@ -66,8 +66,10 @@ class TeacherSettings(BaseModel):
     @model_validator(mode="after")
     def _cuts_something(self) -> TeacherSettings:
         if self.max_score is None and self.relative_margin is None:
-            raise ValueError("mining.teacher has neither max_score nor relative_margin, so it would score pairs and drop "
-                             "none; set one of them, or remove [mining.teacher]")
+            raise ValueError(
+                "mining.teacher has neither max_score nor relative_margin, so it would score pairs and drop "
+                "none; set one of them, or remove [mining.teacher]"
+            )
         return self
 
 
@@ -166,22 +168,26 @@ class MiningSettings(BaseModel):
     @model_validator(mode="after")
     def _counts_fit(self) -> MiningSettings:
         if self.num_negatives > self.num_hits:
-            raise ValueError(f"mining.num_negatives = {self.num_negatives} cannot come from mining.num_hits = "
-                             f"{self.num_hits} candidates; raise num_hits to at least {4 * self.num_negatives}")
+            raise ValueError(
+                f"mining.num_negatives = {self.num_negatives} cannot come from mining.num_hits = "
+                f"{self.num_hits} candidates; raise num_hits to at least {4 * self.num_negatives}"
+            )
         if self.skip_first >= self.num_hits:
             raise ValueError(f"mining.skip_first = {self.skip_first} skips all of mining.num_hits = {self.num_hits}")
         if self.min_score is not None and self.max_score is not None and self.min_score >= self.max_score:
-            raise ValueError(f"mining.min_score = {self.min_score} leaves nothing below mining.max_score = "
-                             f"{self.max_score}")
+            raise ValueError(f"mining.min_score = {self.min_score} leaves nothing below mining.max_score = {self.max_score}")
         return self
 
     @model_validator(mode="after")
     def _cuts_agree(self) -> MiningSettings:
         kinds = [source.kind for source in self.sources]
         if "model" not in kinds or len(kinds) != len(set(kinds)):
-            raise ValueError(f"mining.sources: expected \"model\" once, and each of the others at most once, found "
-                             f"{', '.join(kinds) or 'none'}")
+            raise ValueError(
+                f'mining.sources: expected "model" once, and each of the others at most once, found {", ".join(kinds) or "none"}'
+            )
         if self.popularity is not None and self.choose == "top":
-            raise ValueError("mining.popularity weighs a random choice, but mining.choose = \"top\" takes the nearest; set "
-                             "choose = \"softmax\" or \"uniform\", or limit use with mining.max_uses")
+            raise ValueError(
+                'mining.popularity weighs a random choice, but mining.choose = "top" takes the nearest; set '
+                'choose = "softmax" or "uniform", or limit use with mining.max_uses'
+            )
         return self

@@ -20,6 +20,7 @@ from cluster.resources import ClusterSettings, ClusterSize
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
 
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With --dist loadscope: what starts Ray shares one process and its Ray, training's ranks run beside it in another."""
@@ -130,8 +131,17 @@ def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model = BertForSequenceClassification(BertConfig(
-            vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-            max_position_embeddings=64, num_labels=1, initializer_range=0.5))  # small weights score all pairs alike
+        model = BertForSequenceClassification(
+            BertConfig(
+                vocab_size=len(words),
+                hidden_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=64,
+                max_position_embeddings=64,
+                num_labels=1,
+                initializer_range=0.5,
+            )
+        )  # small weights score all pairs alike
     model.save_pretrained(folder)
     return folder

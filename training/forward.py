@@ -13,10 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cluster.tables import I64
-from training.engine import Place
-from training.features import Features
-from training.feed import Pack
-from training.packing import pack
+from training.encoders.features import Features
+from training.encoders.packing import pack
+from training.engine.engine import Place
+from training.feed.feed import Pack
 
 
 class Pass:
@@ -53,8 +53,12 @@ class Pass:
         """
         if not self._cached:
             self._engine.set_gradient_accumulation_boundary(boundary)
-            self._engine.backward(sum((self._surrogate(output, each, gradient_ND)
-                                       for output, each in zip(self._outputs, self._packs, strict=True)), start=0.0))
+            self._engine.backward(
+                sum(
+                    (self._surrogate(output, each, gradient_ND) for output, each in zip(self._outputs, self._packs, strict=True)),
+                    start=0.0,
+                )
+            )
             self._outputs = []
             return
         for number, each in enumerate(self._packs):
@@ -71,13 +75,14 @@ class Pass:
         ids = [each.inputs["input_ids"] for each in self._packs]
         vectors = table(torch.cat([part.flatten() for part in ids]).to(self._place.device))
         parts = vectors.split([part.numel() for part in ids])
-        return [{"inputs_embeds": part.view(*own.shape, -1), "attention_mask": each.inputs["attention_mask"]}
-                for part, own, each in zip(parts, ids, self._packs, strict=True)]
+        return [
+            {"inputs_embeds": part.view(*own.shape, -1), "attention_mask": each.inputs["attention_mask"]}
+            for part, own, each in zip(parts, ids, self._packs, strict=True)
+        ]
 
     def _encode(self, each: Pack, inputs: dict[str, Tensor]) -> Tensor:
         torch.manual_seed(each.seed)
-        output: Tensor = self._engine({name: value.to(self._place.device, non_blocking=True)
-                                       for name, value in inputs.items()})
+        output: Tensor = self._engine({name: value.to(self._place.device, non_blocking=True) for name, value in inputs.items()})
         return output
 
     def _surrogate(self, output: Tensor, each: Pack, gradient_ND: Tensor) -> Tensor:
@@ -94,8 +99,10 @@ def encode_rows(engine: Any, features: Features, rows: I64, place: Place, *, bud
     With ZeRO 3 every forward pass is a collective, so ranks with fewer micro-batches add empty ones.
     """
     chosen = features.take(rows)
-    packs = [Pack(places, engine.module.collate(chosen.take(places)), 0)
-             for places in pack(chosen.lengths, budget_tokens, pads=engine.module.pads)]
+    packs = [
+        Pack(places, engine.module.collate(chosen.take(places)), 0)
+        for places in pack(chosen.lengths, budget_tokens, pads=engine.module.pads)
+    ]
     if place.world > 1 and engine.zero_optimization_stage() == 3:
         missing = _most(len(packs), place) - len(packs)
         packs += [Pack(np.zeros(0, np.int64), packs[-1].inputs, 0)] * missing

@@ -20,19 +20,19 @@ import torch.distributed as dist
 from cluster.errors import ConfigError, TrainingDiverged
 from cluster.folders import describe_folder
 from cluster.progress import post
-from training.batches import BatchPlan, describe_mixture
-from training.checkpoint import Checkpointer, TrainingState, why_not
-from training.engine import Place, full_state, set_learning_rate, start_engine
-from training.feed import Feed
-from training.objective import Objective
-from training.schedule import learning_rate
+from training.engine.checkpoint import Checkpointer, TrainingState, why_not
+from training.engine.engine import Place, full_state, set_learning_rate, start_engine
+from training.engine.schedule import learning_rate
+from training.engine.upload import KeptModel
+from training.feed.batches import BatchPlan, describe_mixture
+from training.feed.feed import Feed
+from training.objective.objective import Objective
+from training.objective.temperature import Temperature
 from training.start import find_budget, start_encoder
 from training.step import NotFiniteError, train_step
 from training.task import TrainTask, load_tables
-from training.telemetry import Telemetry
-from training.temperature import Temperature
-from training.trackers import make_trackers
-from training.upload import KeptModel
+from training.telemetry.telemetry import Telemetry
+from training.telemetry.trackers import make_trackers
 from training.validation import ValidationSet, choose_validation, recall_per_query
 
 
@@ -59,12 +59,21 @@ class Trainer:
         torch.set_num_threads(task.threads)
         self.task, self.place, self.settings = task, place, task.settings
         self.tables, examples, dev, near = load_tables(task)
-        self.plan = BatchPlan.of(examples, task.settings, num_items=len(self.tables.items), mined=bool(task.negatives),
-                                 seed=task.seed * 1009 + task.round, rank=place.rank, world=place.world)
+        self.plan = BatchPlan.of(
+            examples,
+            task.settings,
+            num_items=len(self.tables.items),
+            mined=bool(task.negatives),
+            seed=task.seed * 1009 + task.round,
+            rank=place.rank,
+            world=place.world,
+        )
         if self.plan.micro_steps < task.settings.accumulation:
-            raise ConfigError(f"an epoch has {self.plan.micro_steps} micro-step(s) of {task.settings.batch_size} "
-                              f"queries on each of {place.world} rank(s), fewer than training.accumulation = "
-                              f"{task.settings.accumulation}; lower training.accumulation or training.batch_size")
+            raise ConfigError(
+                f"an epoch has {self.plan.micro_steps} micro-step(s) of {task.settings.batch_size} "
+                f"queries on each of {place.world} rank(s), fewer than training.accumulation = "
+                f"{task.settings.accumulation}; lower training.accumulation or training.batch_size"
+            )
         self.notes: list[str] = []
         self.recalls = np.zeros(0)
         """[V] of each validation query, as of the latest epoch."""
@@ -74,22 +83,41 @@ class Trainer:
         self.checkpoints = Checkpointer(task.store, task.folder, place, keep=task.settings.keep_checkpoints)
         state = self._usable_state()
         self.encoder = start_encoder(task, place, self._note)
-        self.budget = task.budget_tokens or (state.budget_tokens if state else None) or find_budget(
-            self.encoder, self.tables.items, place, seed=task.seed,
-            together=task.settings.batch_size * (2 + self.plan.hard + self.plan.random))
+        self.budget = (
+            task.budget_tokens
+            or (state.budget_tokens if state else None)
+            or find_budget(
+                self.encoder,
+                self.tables.items,
+                place,
+                seed=task.seed,
+                together=task.settings.batch_size * (2 + self.plan.hard + self.plan.random),
+            )
+        )
         self.engine = start_engine(self.encoder, task.settings, place, own=task.deepspeed)
         self.temperature, self.progress = Temperature.start(task.settings), Progress()
         self.trackers = make_trackers(
-            task.settings.trackers if place.rank == 0 else [], run=task.name, round=task.round, store=task.store,
-            folder=task.folder, config=task.settings.model_dump(mode="json") | {"encoder": task.kind},
-            say=lambda text: post(task.mailbox if place.rank == 0 else None, "trackers", text))
+            task.settings.trackers if place.rank == 0 else [],
+            run=task.name,
+            number=task.round,
+            store=task.store,
+            folder=task.folder,
+            config=task.settings.model_dump(mode="json") | {"encoder": task.kind},
+            say=lambda text: post(task.mailbox if place.rank == 0 else None, "trackers", text),
+        )
         self.telemetry = Telemetry(task.store, task.folder, active=place.rank == 0, trackers=self.trackers)
         if state is not None:
             self._resume(state)
         self.objective = Objective(task.settings, self.tables, rank=place.rank, device=place.device)
-        self.feed = Feed(self.plan, self.tables, self.encoder, task.settings, budget_tokens=self.budget,
-                         device=place.device.type,
-                         equal_packs=task.settings.grad_cache or self.engine.zero_optimization_stage() == 3)
+        self.feed = Feed(
+            self.plan,
+            self.tables,
+            self.encoder,
+            task.settings,
+            budget_tokens=self.budget,
+            device=place.device.type,
+            equal_packs=task.settings.grad_cache or self.engine.zero_optimization_stage() == 3,
+        )
         self._temperature_gradient = 0.0
         self._started = time.monotonic()
 
@@ -115,8 +143,7 @@ class Trainer:
 
     def _resume(self, state: TrainingState) -> None:
         self.checkpoints.restore(self.engine, state)
-        self.progress = Progress(state.epoch, state.index, state.step, list(state.validation), dict(state.best),
-                                 state.seconds)
+        self.progress = Progress(state.epoch, state.index, state.step, list(state.validation), dict(state.best), state.seconds)
         if state.temperature:
             self.temperature = Temperature.of(state.temperature)
         self.telemetry.resume(state.telemetry)
@@ -137,10 +164,12 @@ class Trainer:
             self.checkpoints.wait()
             self.telemetry.write_parquet()
         except torch.cuda.OutOfMemoryError as error:
-            raise ConfigError(f"a step of {self.settings.batch_size} queries per rank does not fit the GPU's memory "
-                              f"({self.plan.hard} mined and {self.plan.random} random negatives each); set "
-                              f"training.grad_cache = true, which needs the memory of {self.budget} tokens only, or lower "
-                              f"training.batch_size") from error
+            raise ConfigError(
+                f"a step of {self.settings.batch_size} queries per rank does not fit the GPU's memory "
+                f"({self.plan.hard} mined and {self.plan.random} random negatives each); set "
+                f"training.grad_cache = true, which needs the memory of {self.budget} tokens only, or lower "
+                f"training.batch_size"
+            ) from error
         finally:
             self.feed.close()
             self.trackers.close(failed=sys.exc_info()[0] is not None)
@@ -186,8 +215,15 @@ class Trainer:
         rate = self._rate()
         set_learning_rate(self.engine, rate)
         try:
-            seen = train_step(self.engine, self.objective, step, self.place, temperature=self.temperature.value,
-                              cached=self.settings.grad_cache, boundary=boundary)
+            seen = train_step(
+                self.engine,
+                self.objective,
+                step,
+                self.place,
+                temperature=self.temperature.value,
+                cached=self.settings.grad_cache,
+                boundary=boundary,
+            )
         except NotFiniteError as error:
             raise TrainingDiverged(self._diverged(f"the loss is {error},", self.progress.step + 1)) from None
         self.engine.step()
@@ -196,15 +232,29 @@ class Trainer:
         seconds = time.monotonic() - started
         norm = self.engine.get_global_grad_norm()
         speed = self.plan.batch_size * self.place.world / seconds
-        self.telemetry.add({
-            "round": self.task.round, "epoch": self.progress.epoch, "step": self.progress.step + 1, **seen.figures,
-            "learning_rate": rate, "temperature": used, "gradient_norm": float(norm) if norm is not None else None,
-            "items": len(step.columns), "tokens": step.tokens, "padding": 1 - step.tokens / max(1, step.padded),
-            "queries_per_second": speed, "tokens_per_second": step.tokens * self.place.world / seconds,
-            "seconds": seconds, "seconds_waiting": waited, "seconds_geometry": seen.geometry_seconds,
-        })
-        self._say(f"step {self.progress.step + 1}/{self.total_steps}  loss {seen.figures['loss']:.4f}  effective negatives "
-                  f"{seen.figures['effective_negatives']:.1f}  {speed:.1f} queries/s")
+        self.telemetry.add(
+            {
+                "round": self.task.round,
+                "epoch": self.progress.epoch,
+                "step": self.progress.step + 1,
+                **seen.figures,
+                "learning_rate": rate,
+                "temperature": used,
+                "gradient_norm": float(norm) if norm is not None else None,
+                "items": len(step.columns),
+                "tokens": step.tokens,
+                "padding": 1 - step.tokens / max(1, step.padded),
+                "queries_per_second": speed,
+                "tokens_per_second": step.tokens * self.place.world / seconds,
+                "seconds": seconds,
+                "seconds_waiting": waited,
+                "seconds_geometry": seen.geometry_seconds,
+            }
+        )
+        self._say(
+            f"step {self.progress.step + 1}/{self.total_steps}  loss {seen.figures['loss']:.4f}  effective negatives "
+            f"{seen.figures['effective_negatives']:.1f}  {speed:.1f} queries/s"
+        )
 
     def _learn_temperature(self, gradient: float, *, boundary: bool) -> None:
         if not self.settings.learn_temperature:
@@ -216,20 +266,27 @@ class Trainer:
             self._temperature_gradient = 0.0
 
     def _diverged(self, what: str, step: int) -> str:
-        return (f"{what} no longer finite at step {step} of round {self.task.round}, with learning rate "
-                f"{self._rate():.2e} and temperature {self.temperature.value:.4g}; lower training.learning_rate "
-                f"(try a third), or set training.precision = \"float32\". The rounds before this one are kept")
+        return (
+            f"{what} no longer finite at step {step} of round {self.task.round}, with learning rate "
+            f"{self._rate():.2e} and temperature {self.temperature.value:.4g}; lower training.learning_rate "
+            f'(try a third), or set training.precision = "float32". The rounds before this one are kept'
+        )
 
     def _rate(self) -> float:
         return learning_rate(
-            self.progress.step, total_steps=self.total_steps, warmup_fraction=self.settings.warmup_fraction,
-            peak=self.settings.peak_learning_rate(self.task.kind), cycles=self.task.cycles)
+            self.progress.step,
+            total_steps=self.total_steps,
+            warmup_fraction=self.settings.warmup_fraction,
+            peak=self.settings.peak_learning_rate(self.task.kind),
+            cycles=self.task.cycles,
+        )
 
     def _after_epoch(self) -> None:
         figure = 0.0
         if self.check is not None:
-            self.recalls = recall_per_query(self.engine, self.check, self.tables, self.settings.validation_k, self.place,
-                                            budget_tokens=self.budget)
+            self.recalls = recall_per_query(
+                self.engine, self.check, self.tables, self.settings.validation_k, self.place, budget_tokens=self.budget
+            )
             figure = float(self.recalls.mean())
             self.telemetry.event({"epoch": self.progress.epoch, "recall": figure})
         self.progress.validation.append(figure)
@@ -246,11 +303,23 @@ class Trainer:
 
     def _checkpoint(self, superseded: Sequence[str] = (), model: KeptModel | None = None) -> None:
         self.telemetry.flush()
-        self.checkpoints.save(self.engine, TrainingState(
-            epoch=self.progress.epoch, index=self.progress.index, step=self.progress.step, world=self.place.world,
-            validation=list(self.progress.validation), best=dict(self.progress.best), telemetry=self.telemetry.lines,
-            seconds=self._seconds(), temperature=self.temperature.state(), budget_tokens=self.budget,
-        ), superseded=superseded, model=model)
+        self.checkpoints.save(
+            self.engine,
+            TrainingState(
+                epoch=self.progress.epoch,
+                index=self.progress.index,
+                step=self.progress.step,
+                world=self.place.world,
+                validation=list(self.progress.validation),
+                best=dict(self.progress.best),
+                telemetry=self.telemetry.lines,
+                seconds=self._seconds(),
+                temperature=self.temperature.state(),
+                budget_tokens=self.budget,
+            ),
+            superseded=superseded,
+            model=model,
+        )
 
     def _keep(self, figure: float) -> KeptModel | None:
         """Note the model as it is now as the best; returns it, on rank 0, still to be uploaded."""
@@ -267,8 +336,13 @@ class Trainer:
             dist.broadcast_object_list(manifest, src=0)
         if manifest[0] is None:
             raise TrainingDiverged(self._diverged("the weights are", self.progress.step))
-        self.progress.best = {"epoch": self.progress.epoch, "step": self.progress.step, "recall": figure,
-                              "model": manifest[0], "prefix": prefix}
+        self.progress.best = {
+            "epoch": self.progress.epoch,
+            "step": self.progress.step,
+            "recall": figure,
+            "model": manifest[0],
+            "prefix": prefix,
+        }
         return kept
 
     def _seconds(self) -> float:
@@ -276,10 +350,18 @@ class Trainer:
 
     def _result(self) -> dict[str, Any]:
         return {
-            "steps": self.progress.step, "epochs": self.progress.epoch, "validation": self.progress.validation,
-            "best": self.progress.best, "train_loss": self.telemetry.mean_loss(), "seconds": self._seconds(),
-            "examples": len(self.plan.examples), "ranks": self.place.world, "temperature": self.temperature.value,
-            "budget_tokens": self.budget, "notes": self.notes, "checkpoint_seconds": dict(self.checkpoints.seconds),
+            "steps": self.progress.step,
+            "epochs": self.progress.epoch,
+            "validation": self.progress.validation,
+            "best": self.progress.best,
+            "train_loss": self.telemetry.mean_loss(),
+            "seconds": self._seconds(),
+            "examples": len(self.plan.examples),
+            "ranks": self.place.world,
+            "temperature": self.temperature.value,
+            "budget_tokens": self.budget,
+            "notes": self.notes,
+            "checkpoint_seconds": dict(self.checkpoints.seconds),
         }
 
     def _note(self, text: str) -> None:

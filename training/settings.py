@@ -88,11 +88,15 @@ class EncoderSettings(BaseModel):
     @model_validator(mode="after")
     def _model_is_named(self) -> EncoderSettings:
         if self.kind == "transformer" and not self.model:
-            raise ValueError("encoder.kind = \"transformer\" needs encoder.model: a local folder, an s3:// folder, or "
-                             "a hub name such as \"sentence-transformers/all-MiniLM-L6-v2\"")
+            raise ValueError(
+                'encoder.kind = "transformer" needs encoder.model: a local folder, an s3:// folder, or '
+                'a hub name such as "sentence-transformers/all-MiniLM-L6-v2"'
+            )
         if self.kind == "vectors" and self.model:
-            raise ValueError("encoder.kind = \"vectors\" takes the data's own vectors as they are, so encoder.model has no "
-                             "place beside it; take one of them out")
+            raise ValueError(
+                'encoder.kind = "vectors" takes the data\'s own vectors as they are, so encoder.model has no '
+                "place beside it; take one of them out"
+            )
         return self
 
 
@@ -184,17 +188,25 @@ class TrainingSettings(BaseModel):
     def _loss_is_consistent(self) -> TrainingSettings:
         low, high = self.temperature_range
         if not 0.001 <= low < high <= 1.0:
-            raise ValueError(f"training.temperature_range: expected two numbers with 0.001 <= low < high <= 1, found "
-                             f"[{low}, {high}]; [0.01, 0.2] is usual")
+            raise ValueError(
+                f"training.temperature_range: expected two numbers with 0.001 <= low < high <= 1, found "
+                f"[{low}, {high}]; [0.01, 0.2] is usual"
+            )
         if self.learn_temperature and not low <= self.temperature <= high:
-            raise ValueError(f"training.temperature = {self.temperature} is where a learned temperature starts, but "
-                             f"training.temperature_range is [{low}, {high}]; move one of them")
+            raise ValueError(
+                f"training.temperature = {self.temperature} is where a learned temperature starts, but "
+                f"training.temperature_range is [{low}, {high}]; move one of them"
+            )
         if self.learn_temperature and self.loss == "triplet":
-            raise ValueError("training.learn_temperature = true: the triplet loss has no temperature; set it to false, or "
-                             "training.loss = \"info_nce\"")
+            raise ValueError(
+                "training.learn_temperature = true: the triplet loss has no temperature; set it to false, or "
+                'training.loss = "info_nce"'
+            )
         if self.symmetric and not self.in_batch:
-            raise ValueError("training.symmetric = true compares a positive with the other queries of the batch, which "
-                             "training.in_batch = false leaves out; set one of them otherwise")
+            raise ValueError(
+                "training.symmetric = true compares a positive with the other queries of the batch, which "
+                "training.in_batch = false leaves out; set one of them otherwise"
+            )
         if self.offload_optimizer and not self.zero_stage:
             raise ValueError("training.offload_optimizer = true needs training.zero_stage = 1, 2 or 3, found 0")
         return self

@@ -8,12 +8,12 @@ from typing import Any
 import torch.distributed as dist
 
 from cluster.folders import fetch_folder
-from training.budget import probe_budget
 from training.encoders.base import Encoder
+from training.encoders.features import Features
 from training.encoders.load import load_encoder
 from training.encoders.transformer import TransformerEncoder
-from training.engine import Place
-from training.features import Features
+from training.engine.budget import probe_budget
+from training.engine.engine import Place
 from training.task import TrainTask
 
 UNPADDED_BUDGET = 16_384

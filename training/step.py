@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from training.engine import Place
-from training.feed import Prepared
+from training.engine.engine import Place
+from training.feed.feed import Prepared
 from training.forward import Pass
-from training.gather import mean_over_ranks
-from training.geometry import alignment_uniformity, geometry_figures
-from training.objective import Objective
+from training.objective.gather import mean_over_ranks
+from training.objective.objective import Objective
+from training.telemetry.geometry import alignment_uniformity, geometry_figures
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class NotFiniteError(ArithmeticError):
     """The loss is NaN or infinite; the weights are as they were."""
 
 
-def train_step(engine: Any, objective: Objective, step: Prepared, place: Place, *, temperature: float, cached: bool,
-               boundary: bool) -> StepFigures:
+def train_step(
+    engine: Any, objective: Objective, step: Prepared, place: Place, *, temperature: float, cached: bool, boundary: bool
+) -> StepFigures:
     """Add the gradient of one micro-step to the weights' (the optimizer's step is the caller's). Collective.
 
     Raises:
@@ -42,15 +43,20 @@ def train_step(engine: Any, objective: Objective, step: Prepared, place: Place, 
     """
     passes = Pass(engine, step.packs, place, cached=cached)
     embeddings = passes.forward()
-    queries, items = embeddings[: len(step.batch.query_rows)], embeddings[len(step.batch.query_rows):]
+    queries, items = embeddings[: len(step.batch.query_rows)], embeddings[len(step.batch.query_rows) :]
     outcome = objective(queries, items, step, temperature)
     shape = alignment_uniformity(queries, outcome.positives_BD)
     # one small all-reduce: means over ranks, each of which saw as many queries; the sums of the geometry keep their ratios
-    own = torch.cat([
-        torch.tensor([float(outcome.loss), outcome.log_temperature, float(outcome.left_out), *shape.values()],
-                     dtype=torch.float64), outcome.sums])
+    own = torch.cat(
+        [
+            torch.tensor(
+                [float(outcome.loss), outcome.log_temperature, float(outcome.left_out), *shape.values()], dtype=torch.float64
+            ),
+            outcome.sums,
+        ]
+    )
     loss, log_temperature, left_out, *rest = mean_over_ranks(own.to(place.device)).tolist()
-    figures = {"loss": loss} | geometry_figures(torch.tensor(rest[len(shape):]), temperature)
+    figures = {"loss": loss} | geometry_figures(torch.tensor(rest[len(shape) :]), temperature)
     figures |= dict(zip(shape, rest, strict=False))
     figures["left_out_per_query"] = left_out / len(step.batch.query_rows)
     if not math.isfinite(loss):

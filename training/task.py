@@ -16,10 +16,10 @@ from cluster.folders import Manifest
 from cluster.labels import Labels, gather_csr
 from cluster.storage import Store
 from cluster.tables import I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part, read_parts
-from training.batches import Examples
-from training.features import load_features
+from training.encoders.features import load_features
+from training.feed.batches import Examples
+from training.feed.tables import Guide, Tables
 from training.settings import Kind, TrainingSettings
-from training.tables import Guide, Tables
 
 
 class Ruling(Protocol):
@@ -110,8 +110,10 @@ def load_tables(task: TrainTask) -> tuple[Tables, Examples, I64, I64]:
 def _guide(task: TrainTask) -> Guide | None:
     if not task.guide_items:
         return None
-    sides = [np.concatenate([column_to_vectors(read_part(task.store, part.path)["vector"]).astype(np.float16) for part in parts])
-             for parts in (task.guide_queries, task.guide_items)]
+    sides = [
+        np.concatenate([column_to_vectors(read_part(task.store, part.path)["vector"]).astype(np.float16) for part in parts])
+        for parts in (task.guide_queries, task.guide_items)
+    ]
     return Guide(*sides)
 
 
@@ -123,8 +125,10 @@ def _examples(task: TrainTask, judged: pa.Table, train_Q: npt.NDArray[np.bool_])
     """An example for every training query and source of its relevant labels, by query row, then source."""
     used = (judged["score"].to_numpy() > 0) & train_Q[judged["query_row"].to_numpy()]
     if not used.any():
-        raise DataError("no training query has a relevant item: expected labels with score > 0 for queries whose split "
-                        "is \"train\"; check the columns `split` and `score`")
+        raise DataError(
+            "no training query has a relevant item: expected labels with score > 0 for queries whose split "
+            'is "train"; check the columns `split` and `score`'
+        )
     codes, names = _source_codes(judged["source"].filter(pa.array(used)))
     queries, items, weights = (judged[name].to_numpy()[used] for name in ("query_row", "item_row", "weight"))
     order = np.lexsort((codes, queries))  # stable: the table's ascending item rows stay so
@@ -136,8 +140,14 @@ def _examples(task: TrainTask, judged: pa.Table, train_Q: npt.NDArray[np.bool_])
     means = np.add.reduceat(weights[order].astype(np.float64), starts) / counts
     negative_offsets, negatives = _mined(task, query_rows, len(train_Q))
     return Examples(
-        query_rows, offsets_of(counts), items[order].astype(np.int64), negative_offsets, negatives,
-        (means * factors[source_codes]).astype(np.float32), source_codes, names,
+        query_rows,
+        offsets_of(counts),
+        items[order].astype(np.int64),
+        negative_offsets,
+        negatives,
+        (means * factors[source_codes]).astype(np.float32),
+        source_codes,
+        names,
     )
 
 

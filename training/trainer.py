@@ -17,7 +17,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    from training.engine import place_of
+    from training.engine.engine import place_of
     from training.loop import Trainer
 
     task: TrainTask = config["task"]
@@ -50,7 +50,8 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
                 raise ClusterError(
                     f"training on {pool.count} worker(s) failed after {retries + 1} attempt(s): "
                     f"{one_paragraph(str(cause))[:600]}; run the same command again: it goes on from the last "
-                    f"checkpoint") from error
+                    f"checkpoint"
+                ) from error
     result: dict[str, Any] = task.store.read_json(f"{task.folder}/result.json")
     if not result.get("best"):
         raise ArtifactError(f"{task.store.url(task.folder)}/result.json names no model; run the same command again")
@@ -65,8 +66,11 @@ def _fit(task: TrainTask, pool: PoolSize) -> None:
     TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        scaling_config=ScalingConfig(num_workers=pool.count, use_gpu=pool.gpus > 0,
-                                     resources_per_worker={"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {})),
+        scaling_config=ScalingConfig(
+            num_workers=pool.count,
+            use_gpu=pool.gpus > 0,
+            resources_per_worker={"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {}),
+        ),
         run_config=RunConfig(
             # a name of its own for every attempt: Ray Train resumes whatever ran under the same one, and it is our
             # own state.json that says where to go on

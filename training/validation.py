@@ -18,11 +18,11 @@ from torch import Tensor
 
 from cluster.labels import Labels
 from cluster.tables import I64
-from training.engine import Place
+from training.engine.engine import Place
+from training.feed.tables import Tables
 from training.forward import encode_rows
-from training.gather import gather_rows
+from training.objective.gather import gather_rows
 from training.settings import TrainingSettings
-from training.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ValidationSet:
 
 
 def choose_validation(
-    dev_rows: I64, near_misses: I64, labels: Labels, settings: TrainingSettings, seed: int,
+    dev_rows: I64, near_misses: I64, labels: Labels, settings: TrainingSettings, seed: int
 ) -> ValidationSet | None:
     """A fixed validation set; None where no dev query has a relevant item.
 
@@ -57,8 +57,9 @@ def choose_validation(
     return ValidationSet(queries, np.sort(wanted[np.sort(first)[:size]]))
 
 
-def recall_per_query(engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Place, *,
-                     budget_tokens: int) -> npt.NDArray[np.float64]:
+def recall_per_query(
+    engine: Any, chosen: ValidationSet, tables: Tables, k: int, place: Place, *, budget_tokens: int
+) -> npt.NDArray[np.float64]:
     """Recall@k of each validation query, [V]. Collective: every rank calls it and gets the same figures."""
     engine.eval()
     with torch.no_grad():

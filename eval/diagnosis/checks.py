@@ -39,13 +39,24 @@ def loss_floor(temperature: float, negatives: float) -> float:
 def loss_gone_or_going(case: Case, training: Training) -> Check | None:
     """The training loss still falls, or is so low that nothing is left to fall."""
     guess, loss = guessing(case), case.late("loss")
-    return first_that_holds([
-        at_least("loss fell by", curves.fall(training, "loss", case.limits), case.limits.easy_fall,
-                 f"{training.name}, second quarter against the last",
-                 "share of the training loss that went over the second half"),
-        at_most("loss", loss / guess if guess > 0 else math.nan, case.limits.easy_floor, case.late_where(),
-                "training loss as a share of what guessing costs, ln(1 + negatives)"),
-    ])
+    return first_that_holds(
+        [
+            at_least(
+                "loss fell by",
+                curves.fall(training, "loss", case.limits),
+                case.limits.easy_fall,
+                f"{training.name}, second quarter against the last",
+                "share of the training loss that went over the second half",
+            ),
+            at_most(
+                "loss",
+                loss / guess if guess > 0 else math.nan,
+                case.limits.easy_floor,
+                case.late_where(),
+                "training loss as a share of what guessing costs, ln(1 + negatives)",
+            ),
+        ]
+    )
 
 
 def recall_stands_still(case: Case) -> Check | None:
@@ -54,13 +65,19 @@ def recall_stands_still(case: Case) -> Check | None:
     rival = case.against_mined()
     if case.arm.name == "random" and rival is not None:
         where, interval = rival
-        ways.append(at_most("high end of the difference", interval.high, BELOW_0, where,
-                            _described(case, interval, "its high end")))
+        ways.append(
+            at_most("high end of the difference", interval.high, BELOW_0, where, _described(case, interval, "its high end"))
+        )
     values_V = curves.validations(case.arm)
-    ways.append(at_most(
-        "late gain", curves.second_half_gain(values_V), case.limits.flat_gain,
-        f"{case.arm.name} arm, validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
-        "best validation recall of the second half minus best of the first"))
+    ways.append(
+        at_most(
+            "late gain",
+            curves.second_half_gain(values_V),
+            case.limits.flat_gain,
+            f"{case.arm.name} arm, validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
+            "best validation recall of the second half minus best of the first",
+        )
+    )
     return first_that_holds(ways)
 
 
@@ -86,12 +103,22 @@ def something_to_learn(case: Case) -> Check | None:
     """Where nearly every query is answered already, a gradient that is gone is no illness."""
     measured, values_V = case.measurement, curves.validations(case.arm)
     if measured is not None and case.evidence.primary in measured.metrics:
-        return at_most(case.evidence.primary, measured.metrics[case.evidence.primary], case.limits.solved, measured.name,
-                       "dev figure: there is something left to learn")
+        return at_most(
+            case.evidence.primary,
+            measured.metrics[case.evidence.primary],
+            case.limits.solved,
+            measured.name,
+            "dev figure: there is something left to learn",
+        )
     if not len(values_V):
         return None
-    return at_most("validation recall", float(values_V.max()), case.limits.solved, f"{case.arm.name} arm, at its best",
-                   "there is something left to learn")
+    return at_most(
+        "validation recall",
+        float(values_V.max()),
+        case.limits.solved,
+        f"{case.arm.name} arm, at its best",
+        "there is something left to learn",
+    )
 
 
 def harm_of_mining(case: Case) -> Iterator[Check | None]:
@@ -111,8 +138,13 @@ def contrast_changes_nothing(case: Case) -> Check | None:
     if rival is None:
         return nothing_changed(case) if case.arm.name == "mined" else None
     where, interval = rival
-    return at_most("difference at most", max(-interval.low, interval.high), case.limits.plateau_equal, where,
-                   _described(case, interval, "its farther end"))
+    return at_most(
+        "difference at most",
+        max(-interval.low, interval.high),
+        case.limits.plateau_equal,
+        where,
+        _described(case, interval, "its farther end"),
+    )
 
 
 def suspected(case: Case) -> Check | None:
@@ -120,8 +152,13 @@ def suspected(case: Case) -> Check | None:
     last = case.mining
     if last is None:
         return None
-    return at_least("suspected", last.suspected / last.candidates, case.limits.false_suspected, last.name,
-                    "candidates above the query's best relevant item, as a share of all")
+    return at_least(
+        "suspected",
+        last.suspected / last.candidates,
+        case.limits.false_suspected,
+        last.name,
+        "candidates above the query's best relevant item, as a share of all",
+    )
 
 
 def cosine_gap(case: Case) -> float:
@@ -136,7 +173,7 @@ def loss_fall_since(training: Training, step: float) -> float:
         return math.nan
     at = len(loss) if steps is None else int((steps <= step).sum())
     size = max(1, min(at, len(loss) - at))
-    before, after = loss[at - size:at], loss[-size:]
+    before, after = loss[at - size : at], loss[-size:]
     if at >= len(loss) or not len(before) or not before.mean() > 0 or not np.isfinite(after).all():
         return math.nan
     return float(1 - after.mean() / before.mean())
@@ -144,8 +181,10 @@ def loss_fall_since(training: Training, step: float) -> float:
 
 def validation_queries(case: Case) -> float:
     """Queries behind each validation: what the run was told, no more than were measured; 0: not known."""
-    known = [setting(case.evidence, "training.validation_queries", math.inf),
-             float(case.measurement.queries) if case.measurement else math.inf]
+    known = [
+        setting(case.evidence, "training.validation_queries", math.inf),
+        float(case.measurement.queries) if case.measurement else math.inf,
+    ]
     return min(known) if min(known) < math.inf else 0.0
 
 
@@ -159,8 +198,12 @@ def what_mined_ones_carry(case: Case) -> Check | None:
     count = curves.part(first, "negatives_per_query", 0.0, case.limits.late_share, case.limits)
     hard = setting(case.evidence, "training.hard_negatives", math.nan)
     of = f", {hard:.0f} of {count:.0f} negatives" if math.isfinite(hard) and math.isfinite(count) else ""
-    return told("gradient_share_hard", share, curves.steps_text(first, 0.0, case.limits.late_share),
-                f"for comparison, share of the gradient that mined negatives carry{of}")
+    return told(
+        "gradient_share_hard",
+        share,
+        curves.steps_text(first, 0.0, case.limits.late_share),
+        f"for comparison, share of the gradient that mined negatives carry{of}",
+    )
 
 
 def _described(case: Case, interval: Interval, end: str) -> str:

@@ -28,7 +28,7 @@ def part(training: Training, column: str, start: float, stop: float, limits: Dia
     values = training.steps.get(column)
     if values is None or len(values) < limits.min_steps:
         return math.nan
-    chosen = values[round(start * len(values)):round(stop * len(values))]
+    chosen = values[round(start * len(values)) : round(stop * len(values))]
     chosen = chosen[np.isfinite(chosen)]
     return float(chosen.mean()) if len(chosen) else math.nan
 
@@ -43,7 +43,7 @@ def steps_text(training: Training, start: float = 0.75, stop: float = 1.0) -> st
     """Where a part of a training lies, for a person: "round-02-random, steps 226–300"."""
     size = max((len(values) for values in training.steps.values()), default=0)
     steps = training.steps.get("step", np.arange(1, size + 1, dtype=np.float64))
-    chosen = steps[round(start * len(steps)):round(stop * len(steps))]
+    chosen = steps[round(start * len(steps)) : round(stop * len(steps))]
     chosen = chosen[np.isfinite(chosen)]
     return f"{training.name}, steps {chosen[0]:.0f}–{chosen[-1]:.0f}" if len(chosen) else training.name
 

@@ -21,13 +21,34 @@ F64 = npt.NDArray[np.float64]
 ArmName = Literal["mined", "random", "log"]
 
 STEP_FIGURES = (
-    "step", "epoch", "loss", "positive_probability", "hardest_weight", "effective_negatives", "negatives_per_query",
-    "dead_negatives", "above_positive", "gradient_share_hard", "gradient_share_random", "gradient_share_in_batch",
-    "gradient_share_cross_rank", "above_hard", "above_random", "dead_hard", "dead_random", "cosine_hard", "cosine_random",
-    "cosine_in_batch", "alignment", "uniformity",
-    "mean_pairwise_cosine", "temperature", "gradient_norm", "learning_rate",
+    "step",
+    "epoch",
+    "loss",
+    "positive_probability",
+    "hardest_weight",
+    "effective_negatives",
+    "negatives_per_query",
+    "dead_negatives",
+    "above_positive",
+    "gradient_share_hard",
+    "gradient_share_random",
+    "gradient_share_in_batch",
+    "gradient_share_cross_rank",
+    "above_hard",
+    "above_random",
+    "dead_hard",
+    "dead_random",
+    "cosine_hard",
+    "cosine_random",
+    "cosine_in_batch",
+    "alignment",
+    "uniformity",
+    "mean_pairwise_cosine",
+    "temperature",
+    "gradient_norm",
+    "learning_rate",
 )
-"""Columns of telemetry that rules may read; training/geometry.py defines them."""
+"""Columns of telemetry that rules may read; training/telemetry/geometry.py defines them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,11 +59,17 @@ def fewer_false_negatives(evidence: Evidence, *, starved: bool) -> str:
         starved: the margin leaves hardly a candidate already; then a ceiling from all positives' scores, not from each query's.
     """
     if starved:
-        return run_command(evidence, "ceiling", mining__relative_margin="off", mining__positive_quantile=0.5,
-                           training__false_negative_margin=0.0)
+        return run_command(
+            evidence, "ceiling", mining__relative_margin="off", mining__positive_quantile=0.5, training__false_negative_margin=0.0
+        )
     margin = setting(evidence, "mining.relative_margin", 0.0)  # absent where the cut is off
-    return run_command(evidence, "fewer-false", mining__relative_margin=round(min(0.5, max(0.05, 2 * margin)), 3),
-                       mining__margin_reference="lowest", training__false_negative_margin=0.0)
+    return run_command(
+        evidence,
+        "fewer-false",
+        mining__relative_margin=round(min(0.5, max(0.05, 2 * margin)), 3),
+        mining__margin_reference="lowest",
+        training__false_negative_margin=0.0,
+    )
 
 
 def more_capacity(evidence: Evidence) -> str:

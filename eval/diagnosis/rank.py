@@ -1,7 +1,7 @@
 """All rules over all arms, and what holds in order.
 
-    for finding in diagnose(evidence):
-        finding.name, finding.summary, finding.next
+for finding in diagnose(evidence):
+    finding.name, finding.summary, finding.next
 """
 
 from __future__ import annotations
@@ -18,8 +18,18 @@ from eval.diagnosis.rules_results import RESULT_RULES
 from eval.diagnosis.thresholds import DiagnosisSettings
 
 EXPLAINS: dict[str, frozenset[str]] = {
-    "collapse": frozenset({"temperature_too_soft", "temperature_too_sharp", "negatives_too_hard_or_false", "capacity_plateau",
-                           "overfitting", "plateau", "narrow_results", "popularity_collapse"}),
+    "collapse": frozenset(
+        {
+            "temperature_too_soft",
+            "temperature_too_sharp",
+            "negatives_too_hard_or_false",
+            "capacity_plateau",
+            "overfitting",
+            "plateau",
+            "narrow_results",
+            "popularity_collapse",
+        }
+    ),
     "temperature_too_soft": frozenset({"negatives_too_hard_or_false", "capacity_plateau", "plateau"}),
     "temperature_too_sharp": frozenset({"negatives_too_easy", "overfitting", "plateau", "narrow_results", "low_hit_rate"}),
     "metadata_leakage": frozenset({"negatives_too_easy"}),  # a label that can be read off is easy to tell from any negative
@@ -37,9 +47,25 @@ EXPLAINS: dict[str, frozenset[str]] = {
 """Cause -> what it alone brings about: named beside the cause, the consequence would send its reader the wrong way."""
 
 ORDER = (
-    "diverged", "collapse", "temperature_too_soft", "temperature_too_sharp", "negatives_too_hard_or_false", "negatives_too_easy",
-    "overfitting", "capacity_plateau", "metadata_leakage", "synthetic_drift", "forgetting", "popularity_collapse",
-    "narrow_results", "low_hit_rate", "plateau", "loss_spikes", "no_validation", "not_enough_evidence", "healthy",
+    "diverged",
+    "collapse",
+    "temperature_too_soft",
+    "temperature_too_sharp",
+    "negatives_too_hard_or_false",
+    "negatives_too_easy",
+    "overfitting",
+    "capacity_plateau",
+    "metadata_leakage",
+    "synthetic_drift",
+    "forgetting",
+    "popularity_collapse",
+    "narrow_results",
+    "low_hit_rate",
+    "plateau",
+    "loss_spikes",
+    "no_validation",
+    "not_enough_evidence",
+    "healthy",
 )
 """Causes before consequences; orders findings of one severity."""
 
@@ -93,19 +119,32 @@ def _verdict(case: Case) -> Finding:
     missing = _missing(case)
     if missing:
         return case.finding(
-            "not_enough_evidence", "note", _seen(case), next=missing[1],
-            summary=f"Too little to tell whether this arm is healthy: {missing[0]}.")
+            "not_enough_evidence",
+            "note",
+            _seen(case),
+            next=missing[1],
+            summary=f"Too little to tell whether this arm is healthy: {missing[0]}.",
+        )
     worse = [(where, interval) for where, interval in case.compared() if interval.high < 0]
     if worse:
         where, interval = worse[-1]
         return case.finding(
-            "not_enough_evidence", "warning", _seen(case), next=_go_on(case),
+            "not_enough_evidence",
+            "warning",
+            _seen(case),
+            next=_go_on(case),
             summary=f"{case.evidence.primary} fell beyond doubt ({where}: {interval.mean:+.3f} [{interval.low:+.3f}, "
-                    f"{interval.high:+.3f}]), and no figure here says why.")
-    return case.finding("healthy", "note", _seen(case), next=_go_on(case),
-                        summary="Nothing is wrong by these figures: the negatives still pull, and recall is no worse for it."
-                        if case.arm.name != "log" else
-                        "Nothing is wrong that a loss and a recall could show; what the gradient does, they cannot.")
+            f"{interval.high:+.3f}]), and no figure here says why.",
+        )
+    return case.finding(
+        "healthy",
+        "note",
+        _seen(case),
+        next=_go_on(case),
+        summary="Nothing is wrong by these figures: the negatives still pull, and recall is no worse for it."
+        if case.arm.name != "log"
+        else "Nothing is wrong that a loss and a recall could show; what the gradient does, they cannot.",
+    )
 
 
 def _missing(case: Case) -> tuple[str, str] | None:
@@ -115,17 +154,26 @@ def _missing(case: Case) -> tuple[str, str] | None:
         return "it has no training with telemetry", "hardmine run " + case.evidence.config_path
     steps = max((len(values) for values in training.steps.values()), default=0)
     if steps < limits.min_steps:
-        return (f"{training.name} has {steps} steps with telemetry, and {limits.min_steps} are needed",
-                "train for longer: raise training.epochs, or lower training.batch_size")
+        return (
+            f"{training.name} has {steps} steps with telemetry, and {limits.min_steps} are needed",
+            "train for longer: raise training.epochs, or lower training.batch_size",
+        )
     if case.arm.name == "log":
-        return None if len(training.validation_recall) >= 3 else (
-            "the log has fewer than 3 validations", "evaluate on held-out queries several times an epoch")
+        return (
+            None
+            if len(training.validation_recall) >= 3
+            else ("the log has fewer than 3 validations", "evaluate on held-out queries several times an epoch")
+        )
     if not math.isfinite(case.late("positive_probability")):
-        return ("its telemetry has no probability of the positive",
-                "hardmine run " + case.evidence.config_path + " with this version, which logs it")
+        return (
+            "its telemetry has no probability of the positive",
+            "hardmine run " + case.evidence.config_path + " with this version, which logs it",
+        )
     if case.measurement is None:
-        return (f"its model was not measured on at least {limits.min_queries} queries",
-                "let the run go on to its evaluation, or raise data.dev_fraction")
+        return (
+            f"its model was not measured on at least {limits.min_queries} queries",
+            "let the run go on to its evaluation, or raise data.dev_fraction",
+        )
     return None
 
 

@@ -32,14 +32,24 @@ def diverged(case: Case) -> Finding | None:
     if broken:
         figures = all_hold(at_least("broken lines", broken, 1, case.training.name, "lines whose loss is NaN or infinite"))
     else:
-        figures = all_hold(at_least("loss, end over start", end / start if start > 0 else math.nan, case.limits.diverged,
-                                    case.training.name,
-                                    f"mean loss of the last quarter ({end:.3g}) over that of the first ({start:.3g})"))
+        figures = all_hold(
+            at_least(
+                "loss, end over start",
+                end / start if start > 0 else math.nan,
+                case.limits.diverged,
+                case.training.name,
+                f"mean loss of the last quarter ({end:.3g}) over that of the first ({start:.3g})",
+            )
+        )
     if figures is None:
         return None
-    return case.finding("diverged", "critical", figures,
-                        next="lower the learning rate to a third, and clip gradients at a norm of 1",
-                        summary="Training diverged: its loss ends as no number, or above where it began.")
+    return case.finding(
+        "diverged",
+        "critical",
+        figures,
+        next="lower the learning rate to a third, and clip gradients at a norm of 1",
+        summary="Training diverged: its loss ends as no number, or above where it began.",
+    )
 
 
 def loss_spikes(case: Case) -> Finding | None:
@@ -50,17 +60,26 @@ def loss_spikes(case: Case) -> Finding | None:
     ratio = _over_neighbours(loss)
     at = np.flatnonzero(ratio >= case.limits.spike)
     figures = all_hold(
-        at_least("spikes", len(at), case.limits.spikes, case.training.name,
-                 f"lines with a loss of at least {case.limits.spike:g} times the median around them"),
-        told("largest", float(np.nanmax(ratio)) if np.isfinite(ratio).any() else math.nan, case.training.name,
-             "largest multiple"),
+        at_least(
+            "spikes",
+            len(at),
+            case.limits.spikes,
+            case.training.name,
+            f"lines with a loss of at least {case.limits.spike:g} times the median around them",
+        ),
+        told(
+            "largest", float(np.nanmax(ratio)) if np.isfinite(ratio).any() else math.nan, case.training.name, "largest multiple"
+        ),
     )
     if figures is None:
         return None
     return case.finding(
-        "loss_spikes", "warning", figures, 
+        "loss_spikes",
+        "warning",
+        figures,
         next="clip gradients at a norm of 1; then look at the batches of these steps, and at τ",
-        summary="The loss jumps: single batches push far more than others, by bad data, too high a rate, or too sharp a τ.")
+        summary="The loss jumps: single batches push far more than others, by bad data, too high a rate, or too sharp a τ.",
+    )
 
 
 def falls_from_its_best(case: Case) -> Finding | None:
@@ -72,14 +91,24 @@ def falls_from_its_best(case: Case) -> Finding | None:
     best = int(np.nanargmax(values_V)) if np.isfinite(values_V).any() else len(values_V) - 1
     if best == len(values_V) - 1:
         return None
-    figures = all_hold(at_least(
-        "figure lost", float(values_V[best] - values_V[best + 1:][-2:].max()), case.limits.overfit_drop,
-        f"{training.name}, step {steps_V[best]:.0f} against the end", f"held-out figure below its best of {values_V[best]:.3f}"))
+    figures = all_hold(
+        at_least(
+            "figure lost",
+            float(values_V[best] - values_V[best + 1 :][-2:].max()),
+            case.limits.overfit_drop,
+            f"{training.name}, step {steps_V[best]:.0f} against the end",
+            f"held-out figure below its best of {values_V[best]:.3f}",
+        )
+    )
     if figures is None:
         return None
     return case.finding(
-        "overfitting", "warning", figures, next=f"stop at step {steps_V[best]:.0f}, and log the training loss beside it",
-        summary="The held-out figure falls from its best; without a training loss it cannot be told from divergence.")
+        "overfitting",
+        "warning",
+        figures,
+        next=f"stop at step {steps_V[best]:.0f}, and log the training loss beside it",
+        summary="The held-out figure falls from its best; without a training loss it cannot be told from divergence.",
+    )
 
 
 def plateau(case: Case) -> Finding | None:
@@ -89,24 +118,40 @@ def plateau(case: Case) -> Finding | None:
         return None
     fall = curves.fall(training, "loss", case.limits)
     figures = all_hold(
-        at_most("late gain", curves.second_half_gain(values_V), case.limits.flat_gain,
-                f"validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
-                "best held-out figure of the second half minus best of the first"),
+        at_most(
+            "late gain",
+            curves.second_half_gain(values_V),
+            case.limits.flat_gain,
+            f"validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
+            "best held-out figure of the second half minus best of the first",
+        ),
         at_most("held-out figure", float(values_V.max()), case.limits.solved, training.name, "there is something left to learn"),
-        told("loss fell by", fall, f"{training.name}, second quarter against the last",
-             "share of the training loss that went meanwhile"),
+        told(
+            "loss fell by",
+            fall,
+            f"{training.name}, second quarter against the last",
+            "share of the training loss that went meanwhile",
+        ),
     )
     if figures is None:
         return None
     falling = fall >= case.limits.easy_fall
     return case.finding(
-        "plateau", "warning", figures,
+        "plateau",
+        "warning",
+        figures,
         next="hardmine probe run.toml  # mined against random negatives on a tenth of the queries tells which it is",
         summary="The held-out figure stands still "
-                + ("while the loss falls: the negatives have become too easy, or the training pairs are learned by heart; a loss "
-                   "alone cannot tell which." if falling else
-                   "and so does the loss: too small a model, too soft a temperature, false negatives or too low a rate; a loss "
-                   "alone cannot tell which." if math.isfinite(fall) else "; why, a log without a training loss cannot tell."))
+        + (
+            "while the loss falls: the negatives have become too easy, or the training pairs are learned by heart; a loss "
+            "alone cannot tell which."
+            if falling
+            else "and so does the loss: too small a model, too soft a temperature, false negatives or too low a rate; a loss "
+            "alone cannot tell which."
+            if math.isfinite(fall)
+            else "; why, a log without a training loss cannot tell."
+        ),
+    )
 
 
 def no_validation(case: Case) -> Finding | None:
@@ -117,12 +162,21 @@ def no_validation(case: Case) -> Finding | None:
     if figures is None:
         return None
     return case.finding(
-        "no_validation", "warning", figures, next="measure recall on held-out queries every epoch, and log it beside the loss",
-        summary="Nothing held out was measured: a falling loss may mean learning, too easy negatives or learning by heart.")
+        "no_validation",
+        "warning",
+        figures,
+        next="measure recall on held-out queries every epoch, and log it beside the loss",
+        summary="Nothing held out was measured: a falling loss may mean learning, too easy negatives or learning by heart.",
+    )
 
 
 LOG_RULES: tuple[Callable[[Case], Finding | None], ...] = (
-    diverged, *GRADIENT_RULES, falls_from_its_best, plateau, loss_spikes, no_validation,
+    diverged,
+    *GRADIENT_RULES,
+    falls_from_its_best,
+    plateau,
+    loss_spikes,
+    no_validation,
 )
 """Rules of the gradient are among them: a log that has its figures under our names is read like our own."""
 

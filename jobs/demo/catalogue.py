@@ -223,17 +223,19 @@ def _headline(rng: np.random.Generator, title: _Title) -> str:
 
 def _corpus_table(rng: np.random.Generator, titles: list[_Title]) -> pa.Table:
     taken: set[str] = set()
-    return pa.table({
-        "id": [f"t{i:05d}" for i in range(len(titles))],
-        "title": [_fresh(taken, partial(_headline, rng, title)) for title in titles],
-        "text": [_synopsis(rng, title) for title in titles],
-        "genres": [[words.GENRE_NAMES[genre] for genre in title.genres] for title in titles],
-        "demographic": [words.AUDIENCES[title.audience].tag for title in titles],
-        "author": [title.author for title in titles],
-        "group": pa.array([title.group for title in titles], pa.string()),
-        "popularity": (rng.permutation(len(titles)) + 1.0) ** -0.8,
-        "year": rng.integers(1960, 2026, size=len(titles)),
-    })
+    return pa.table(
+        {
+            "id": [f"t{i:05d}" for i in range(len(titles))],
+            "title": [_fresh(taken, partial(_headline, rng, title)) for title in titles],
+            "text": [_synopsis(rng, title) for title in titles],
+            "genres": [[words.GENRE_NAMES[genre] for genre in title.genres] for title in titles],
+            "demographic": [words.AUDIENCES[title.audience].tag for title in titles],
+            "author": [title.author for title in titles],
+            "group": pa.array([title.group for title in titles], pa.string()),
+            "popularity": (rng.permutation(len(titles)) + 1.0) ** -0.8,
+            "year": rng.integers(1960, 2026, size=len(titles)),
+        }
+    )
 
 
 def _draw_queries(rng: np.random.Generator, titles: list[_Title], count: int) -> list[_Query]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from cluster.errors import ConfigError
-from jobs.config import Config, parse_config
+from jobs.config.config import Config, parse_config
 from jobs.demo.catalogue import generate_catalogue
 
 
@@ -38,15 +38,19 @@ def demo_config(output: Path, *, compare_random: bool, encoder: str, titles: int
         from jobs.demo.transformer import write_small_transformer
 
         model = str(write_small_transformer(folder))
-    return parse_config({
-        "name": f"demo-{encoder}-{titles}", "output": str(output.absolute()),
-        "data": {name: str(folder / f"{name}.parquet") for name in ("corpus", "queries", "qrels")}
-        | {"item_text": "{title} by {author} | {genres} | {text}"},
-        "encoder": {"kind": encoder} | ({"model": model} if model else {"dimension": 256}),
-        # a warm-up until random negatives teach little, and batches that hold a thirtieth of the catalogue: where mining
-        # starts in earnest (batches of 64 meet an eighth of these titles, hard ones for every query among them)
-        "rounds": {"warmup_epochs": 6, "mined": 2, "compare_random": compare_random},
-        "mining": {"num_hits": 100, "num_negatives": 32},
-        # a transformer that knows nothing needs another rate than one that is fine-tuned
-        "training": {"epochs": 3, "batch_size": 16, "hard_negatives": 8} | ({"learning_rate": 1e-3} if model else {}),
-    }, source="demo")
+    return parse_config(
+        {
+            "name": f"demo-{encoder}-{titles}",
+            "output": str(output.absolute()),
+            "data": {name: str(folder / f"{name}.parquet") for name in ("corpus", "queries", "qrels")}
+            | {"item_text": "{title} by {author} | {genres} | {text}"},
+            "encoder": {"kind": encoder} | ({"model": model} if model else {"dimension": 256}),
+            # a warm-up until random negatives teach little, and batches that hold a thirtieth of the catalogue: where mining
+            # starts in earnest (batches of 64 meet an eighth of these titles, hard ones for every query among them)
+            "rounds": {"warmup_epochs": 6, "mined": 2, "compare_random": compare_random},
+            "mining": {"num_hits": 100, "num_negatives": 32},
+            # a transformer that knows nothing needs another rate than one that is fine-tuned
+            "training": {"epochs": 3, "batch_size": 16, "hard_negatives": 8} | ({"learning_rate": 1e-3} if model else {}),
+        },
+        source="demo",
+    )

@@ -27,9 +27,18 @@ def write_small_transformer(catalogue: Path) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     BertTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), model_max_length=LENGTH).save_pretrained(str(folder))
     torch.manual_seed(7)
-    model = BertModel(BertConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=384, max_position_embeddings=LENGTH, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    ), add_pooling_layer=False)
+    model = BertModel(
+        BertConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=384,
+            max_position_embeddings=LENGTH,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        ),
+        add_pooling_layer=False,
+    )
     model.save_pretrained(str(folder))
     return folder

@@ -64,9 +64,14 @@ def answer(report: Json) -> Json:
     judged = _judged(report, before, after)
     found = judged["against_baseline"].get(primary) if judged else None
     verdict = state(found, primary)
-    result: Json = {"state": verdict, "headline": _headline(report, judged, before, after, verdict),
-                    "certainty": certainty(report, found, judged), "mining": mining_sentence(report),
-                    "cards": _cards(report, judged, before, after), "notes": _notes(report, judged, verdict)}
+    result: Json = {
+        "state": verdict,
+        "headline": _headline(report, judged, before, after, verdict),
+        "certainty": certainty(report, found, judged),
+        "mining": mining_sentence(report),
+        "cards": _cards(report, judged, before, after),
+        "notes": _notes(report, judged, verdict),
+    }
     result["corrected"] = any(card["p"] and card["state"] == "open" for card in result["cards"])
     return result | _ship(report, judged, verdict) | {"next": next_steps(report, verdict)}
 
@@ -83,11 +88,20 @@ def _judged(report: Json, before: Json | None, after: Json | None) -> Json | Non
         return None
     test = report.get("test") or {}
     if "best" in test and test["best"].get("against_baseline"):
-        return {"split": "test", "before": test["baseline"]["metrics"], "after": test["best"]["metrics"],
-                "against_baseline": {name: value for name, value in test["best"]["against_baseline"].items()
-                                     if isinstance(value, dict)}}
-    return {"split": after["split"], "before": before["metrics"], "after": after["metrics"],
-            "against_baseline": after["against_baseline"]}
+        return {
+            "split": "test",
+            "before": test["baseline"]["metrics"],
+            "after": test["best"]["metrics"],
+            "against_baseline": {
+                name: value for name, value in test["best"]["against_baseline"].items() if isinstance(value, dict)
+            },
+        }
+    return {
+        "split": after["split"],
+        "before": before["metrics"],
+        "after": after["metrics"],
+        "against_baseline": after["against_baseline"],
+    }
 
 
 def _headline(report: Json, judged: Json | None, before: Json | None, after: Json | None, verdict: State) -> str:
@@ -102,16 +116,21 @@ def _headline(report: Json, judged: Json | None, before: Json | None, after: Jso
     if old is None or new is None:
         return f"{name} is not known for both models."
     change = f"{name} {old:.3f} → {new:.3f}, {points(new - old)} points"
-    return {"better": f"Yes, it got better: {change}.", "worse": f"No, it got worse: {change}.",
-            "open": f"Not proven: {change}, which chance alone could have made."}[verdict]
+    return {
+        "better": f"Yes, it got better: {change}.",
+        "worse": f"No, it got worse: {change}.",
+        "open": f"Not proven: {change}, which chance alone could have made.",
+    }[verdict]
 
 
 def certainty(report: Json, interval: Json | None, judged: Json | None) -> str:
     """How sure the headline is: the interval, the p value, and on what."""
     if not interval or not judged:
         return ""
-    text = (f"{report['confidence']:.0%} interval of the difference: {points(interval['low'])} to {points(interval['high'])} "
-            f"points, over {interval['queries']:,} {judged['split']} queries")
+    text = (
+        f"{report['confidence']:.0%} interval of the difference: {points(interval['low'])} to {points(interval['high'])} "
+        f"points, over {interval['queries']:,} {judged['split']} queries"
+    )
     if interval.get("p_adjusted") is not None:
         text += f"; p {p_text(interval['p_adjusted'])} (paired permutation test)"
     return text + "."
@@ -133,23 +152,37 @@ def mining_sentence(report: Json) -> str:
         return ""
     turned = {"mean": -found["mean"], "low": -found["high"], "high": -found["low"]}
     word = {"better": "worse than", "worse": "better than", "open": "not distinguishable from"}[state(found, report["primary"])]
-    return (f"Mined negatives ({mined[-1]['label']}) were {word} random ones over {arm['steps']:,} steps: "
-            f"{metric_name(report['primary'])} {interval_text(turned)}.")
+    return (
+        f"Mined negatives ({mined[-1]['label']}) were {word} random ones over {arm['steps']:,} steps: "
+        f"{metric_name(report['primary'])} {interval_text(turned)}."
+    )
 
 
 def _cards(report: Json, judged: Json | None, before: Json | None, after: Json | None) -> list[Json]:
     """{"metric", "name", "meaning", "before", "after", "interval", "state"} of the figures that matter most."""
-    shown = judged or {"before": (before or {}).get("metrics", {}), "after": (after or {}).get("metrics", {}),
-                       "against_baseline": {}}
+    shown = judged or {
+        "before": (before or {}).get("metrics", {}),
+        "after": (after or {}).get("metrics", {}),
+        "against_baseline": {},
+    }
     cards = []
     for metric in dict.fromkeys((report["primary"], *CARDS)):
         old, new = shown["before"].get(metric), shown["after"].get(metric)
         if old is None or new is None:
             continue
         found = shown["against_baseline"].get(metric)
-        cards.append({"metric": metric, "name": metric_name(metric), "meaning": meaning(metric), "before": old, "after": new,
-                      "interval": found, "state": state(found, metric) if found else None,
-                      "p": p_text(found["p_adjusted"]) if found and found.get("p_adjusted") is not None else None})
+        cards.append(
+            {
+                "metric": metric,
+                "name": metric_name(metric),
+                "meaning": meaning(metric),
+                "before": old,
+                "after": new,
+                "interval": found,
+                "state": state(found, metric) if found else None,
+                "p": p_text(found["p_adjusted"]) if found and found.get("p_adjusted") is not None else None,
+            }
+        )
     return cards
 
 
@@ -161,12 +194,18 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
         if gate["passed"]:
             return {"ship": f"Ship it: no check of the gate failed ({_counts(gate)}).", "ship_state": "better"}
         names = ", ".join(str(check["name"]) for check in failed[:4]) + (" …" if len(failed) > 4 else "")
-        return {"ship": f"Do not ship yet: {len(failed)} of {len(gate['checks'])} gate checks failed ({names}).",
-                "ship_state": "worse"}
-    lost = [metric_name(name) for name, found in (judged or {}).get("against_baseline", {}).items()
-            if state(found, name) == "worse"]
-    grave = [finding for finding in (report.get("diagnosis") or {}).get("findings", []) if finding["severity"] == "critical"
-             and finding.get("arm") != "random"]
+        return {
+            "ship": f"Do not ship yet: {len(failed)} of {len(gate['checks'])} gate checks failed ({names}).",
+            "ship_state": "worse",
+        }
+    lost = [
+        metric_name(name) for name, found in (judged or {}).get("against_baseline", {}).items() if state(found, name) == "worse"
+    ]
+    grave = [
+        finding
+        for finding in (report.get("diagnosis") or {}).get("findings", [])
+        if finding["severity"] == "critical" and finding.get("arm") != "random"
+    ]
     if not report["finished"]:
         return {"ship": "Not yet: the run is not finished.", "ship_state": "worse"}
     if verdict != "better":
@@ -174,14 +213,17 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
     if lost or grave:
         why = f"{', '.join(lost)} got worse" if lost else f"the diagnosis says {grave[0]['name'].replace('_', ' ')}"
         return {"ship": f"Decide with care: {why}.", "ship_state": "open"}
-    return {"ship": "These figures do not speak against it. The gate also checks thresholds, groups and latency:",
-            "ship_state": "open",
-            "ship_command": f"hardmine gate {report['output']}"}
+    return {
+        "ship": "These figures do not speak against it. The gate also checks thresholds, groups and latency:",
+        "ship_state": "open",
+        "ship_command": f"hardmine gate {report['output']}",
+    }
 
 
 def _counts(gate: Json) -> str:
-    counts = [(sum(check["passed"] is value for check in gate["checks"]), word)
-              for value, word in ((True, "passed"), (None, "skipped"))]
+    counts = [
+        (sum(check["passed"] is value for check in gate["checks"]), word) for value, word in ((True, "passed"), (None, "skipped"))
+    ]
     return ", ".join(f"{count} {word}" for count, word in counts if count)
 
 
@@ -192,8 +234,10 @@ def _notes(report: Json, judged: Json | None, verdict: State) -> list[str]:
         notes.append("The run is not finished: these are the figures so far.")
     after = ends(report)[1]
     if judged and judged["split"] == "dev" and verdict == "better" and len(report["models"]) > 2:
-        notes.append("These queries also chose the round that is kept, so expect slightly less on new ones; "
-                     "evaluation.split = \"test\" takes one last look at queries that chose nothing.")
+        notes.append(
+            "These queries also chose the round that is kept, so expect slightly less on new ones; "
+            'evaluation.split = "test" takes one last look at queries that chose nothing.'
+        )
     if after and after.get("without_positive"):
         notes.append(f"{after['without_positive']:,} of {after['queries']:,} queries have no relevant item and do not count.")
     return notes
@@ -201,19 +245,38 @@ def _notes(report: Json, judged: Json | None, verdict: State) -> list[str]:
 
 def next_steps(report: Json, verdict: State) -> list[Json]:
     """{"text", "command"}: what the diagnosis proposes first; without one, what the verdicts of the rounds suggest."""
-    findings = [found for found in (report.get("diagnosis") or {}).get("findings", []) if found.get("arm") != "random"
-                and found["name"] != "healthy"]
+    findings = [
+        found
+        for found in (report.get("diagnosis") or {}).get("findings", [])
+        if found.get("arm") != "random" and found["name"] != "healthy"
+    ]
     if findings:
-        return [{"text": found.get("summary") or found["name"].replace("_", " "), "command": found.get("next")}
-                for found in findings[:2]]
+        return [
+            {"text": found.get("summary") or found["name"].replace("_", " "), "command": found.get("next")}
+            for found in findings[:2]
+        ]
     rounds = [model for model in report["models"] if model["arm"] == "mined"]
     if not report["finished"]:
         return [{"text": "Run the same command again: it goes on from what is committed.", "command": None}]
     if rounds and rounds[-1]["verdict"] == "improved":
-        return [{"text": f"The last round was still better than the one before: another may be worth it "
-                         f"(rounds.mined = {len(rounds) + 1}).", "command": None}]
+        return [
+            {
+                "text": f"The last round was still better than the one before: another may be worth it "
+                f"(rounds.mined = {len(rounds) + 1}).",
+                "command": None,
+            }
+        ]
     if rounds and verdict == "better":
-        return [{"text": "The last round was no proven gain over the best before it: try another model, more labels or other "
-                         "negatives rather than more rounds.", "command": None}]
-    return [{"text": "See what the gradient looks at, below, before you change anything.",
-             "command": f"hardmine diagnose {report['output']}"}]
+        return [
+            {
+                "text": "The last round was no proven gain over the best before it: try another model, more labels or other "
+                "negatives rather than more rounds.",
+                "command": None,
+            }
+        ]
+    return [
+        {
+            "text": "See what the gradient looks at, below, before you change anything.",
+            "command": f"hardmine diagnose {report['output']}",
+        }
+    ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cluster.commits import Commit
 from cluster.storage import Store
-from jobs.before_after import before_after, changed_queries
+from jobs.finished.before_after import before_after, changed_queries
 
 F64 = npt.NDArray[np.float64]
 Json = dict[str, Any]
@@ -45,13 +45,21 @@ def query_changes(store: Store, commits: Mapping[str, Commit], best: Json | None
     hits = [commits[f"{commit.name.removesuffix('-evaluate')}-hits"] for commit in (before, after)]
     told = before_after(store, commits["ingest"], rows_Q[shown], *hits)
     told = [query | {"change": float(change_Q[place])} for place, query in zip(shown, told, strict=True)]
-    return change_figures(metric, moved, winners=told[:len(won)], losers=told[len(won):])
+    return change_figures(metric, moved, winners=told[: len(won)], losers=told[len(won) :])
 
 
 def change_figures(metric: str, change_Q: F64, *, winners: list[Json], losers: list[Json]) -> Json:
     """What `query_changes` returns. Args: change_Q: above 0 is better."""
-    return {"metric": metric, "queries": len(change_Q), "better": int((change_Q > 0).sum()), "worse": int((change_Q < 0).sum()),
-            "same": int((change_Q == 0).sum()), "histogram": histogram(change_Q), "winners": winners, "losers": losers}
+    return {
+        "metric": metric,
+        "queries": len(change_Q),
+        "better": int((change_Q > 0).sum()),
+        "worse": int((change_Q < 0).sum()),
+        "same": int((change_Q == 0).sum()),
+        "histogram": histogram(change_Q),
+        "winners": winners,
+        "losers": losers,
+    }
 
 
 def histogram(change_Q: F64) -> list[Json]:
@@ -60,7 +68,9 @@ def histogram(change_Q: F64) -> list[Json]:
     moved = change_Q[change_Q != 0]
     # a bin holds its end that is farther from 0, so that none holds 0 itself
     counts = np.where(edges[:-1] < 0, np.histogram(moved, edges)[0], np.histogram(-moved, edges)[0][::-1])
-    rows = [{"low": round(float(low), 3), "high": round(float(high), 3), "queries": int(count)}
-            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)]
+    rows = [
+        {"low": round(float(low), 3), "high": round(float(high), 3), "queries": int(count)}
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
     none = {"low": 0.0, "high": 0.0, "queries": int((change_Q == 0).sum())}
-    return [*rows[:BINS // 2], none, *rows[BINS // 2:]]
+    return [*rows[: BINS // 2], none, *rows[BINS // 2 :]]

@@ -19,13 +19,32 @@ CONFIG: Json = {
     "background": None,
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
     "view": {"stroke": None},
-    "axis": {"labelColor": "var(--muted)", "titleColor": "var(--muted)", "gridColor": "var(--grid)", "domainColor": "var(--line)",
-             "tickColor": "var(--line)", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
-             "titlePadding": 8, "labelPadding": 5},
+    "axis": {
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "gridColor": "var(--grid)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "labelPadding": 5,
+    },
     "axisX": {"grid": False},
     "axisY": {"domain": False, "ticks": False},
-    "legend": {"orient": "top", "direction": "horizontal", "title": None, "labelColor": "var(--ink)", "labelFontSize": 12,
-               "symbolSize": 110, "symbolStrokeWidth": 2.5, "columnPadding": 14, "labelLimit": 220, "offset": 8},
+    "legend": {
+        "orient": "top",
+        "direction": "horizontal",
+        "title": None,
+        "labelColor": "var(--ink)",
+        "labelFontSize": 12,
+        "symbolSize": 110,
+        "symbolStrokeWidth": 2.5,
+        "columnPadding": 14,
+        "labelLimit": 220,
+        "offset": 8,
+    },
     "text": {"color": "var(--ink)", "fontSize": 12},
     "line": {"strokeWidth": 2},
     "bar": {"cornerRadius": 2},
@@ -39,8 +58,11 @@ LINES: Json = {"symbolType": "stroke", "symbolOpacity": 1, "offset": 20}
 HALO: Json = {"stroke": "var(--sheet)", "strokeWidth": 4, "color": "var(--sheet)"}
 """A text drawn first in the colour of the ground, so that lines do not cross the one above it."""
 SHAPES = {"mined": "circle", "warm-up": "square", "random": "diamond", "baseline": "circle"}
-STATES = {"better": ("▲ better", "var(--better)", "triangle-up"), "worse": ("▼ worse", "var(--worse)", "triangle-down"),
-          "open": ("● not proven", "var(--open)", "circle")}
+STATES = {
+    "better": ("▲ better", "var(--better)", "triangle-up"),
+    "worse": ("▼ worse", "var(--worse)", "triangle-down"),
+    "open": ("● not proven", "var(--open)", "circle"),
+}
 """State of a difference -> (words, colour, shape)."""
 
 
@@ -71,8 +93,11 @@ def category(name: str, values: dict[str, Any], *, legend: bool | Json = True) -
 
 def zero(axis: str) -> Json:
     """A line at 0."""
-    return {"data": {"values": [{}]}, "mark": {"type": "rule", "color": "var(--line)", "strokeWidth": 1.5, "aria": False},
-            "encoding": {axis: {"datum": 0}}}
+    return {
+        "data": {"values": [{}]},
+        "mark": {"type": "rule", "color": "var(--line)", "strokeWidth": 1.5, "aria": False},
+        "encoding": {axis: {"datum": 0}},
+    }
 
 
 def thinned(rows: Sequence[Any], most: int = MOST_ROWS) -> list[Any]:

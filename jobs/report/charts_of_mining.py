@@ -24,29 +24,69 @@ def waterfall_chart(mining: Json) -> Chart | None:
         if kind == "dropped" and not step["count"]:
             continue
         low = at - step["count"] if kind == "dropped" else 0
-        rows.append({"step": step["step"].removeprefix("− "), "kind": kind, "low": low,
-                     "high": at if kind == "dropped" else step["count"],
-                     "count": step["count"], "share": step["share"], "order": place, "text": f"{step['count']:,}"})
+        rows.append(
+            {
+                "step": step["step"].removeprefix("− "),
+                "kind": kind,
+                "low": low,
+                "high": at if kind == "dropped" else step["count"],
+                "count": step["count"],
+                "share": step["share"],
+                "order": place,
+                "text": f"{step['count']:,}",
+            }
+        )
         at = low if kind == "dropped" else at
-    y = {"field": "step", "type": "nominal", "sort": [row["step"] for row in rows], "title": None,
-         "axis": {"labelLimit": 130, "domain": False}}
+    y = {
+        "field": "step",
+        "type": "nominal",
+        "sort": [row["step"] for row in rows],
+        "title": None,
+        "axis": {"labelLimit": 130, "domain": False},
+    }
     x = {"field": "low", "type": "quantitative", "title": "candidates", "axis": {"format": "~s", "tickCount": 5}}
     idle = [step["step"].removeprefix("− ") for step in steps[1:-1] if not step["count"]]
-    look = ("A candidate counts for the first filter that drops it. A long bar of one filter means it decides alone: read a "
-            "few samples before you loosen it." + (f" Dropped nothing: {', '.join(idle)}." if idle else ""))
-    chart = spec(f"Of {steps[0]['count']:,} candidates {steps[-1]['count']:,} are left ({steps[-1]['share']:.1%}).",
-                 height=30 * len(rows), data={"values": rows}, layer=[
-        {"mark": {"type": "bar", "height": {"band": 0.72}}, "encoding": {
-            "y": y, "x": x, "x2": {"field": "high"}, "color": category("kind", PARTS, legend=False),
-            "tooltip": [{"field": "step"}, {"field": "kind"}, {"field": "count", "format": ","},
-                        {"field": "share", "format": ".1%"}]}},
-        {"mark": {"type": "text", "align": "left", "dx": 5, "aria": False}, "encoding": {
-            "y": y, "x": {"field": "high", "type": "quantitative"}, "text": {"field": "text"}}}])
+    look = (
+        "A candidate counts for the first filter that drops it. A long bar of one filter means it decides alone: read a "
+        "few samples before you loosen it." + (f" Dropped nothing: {', '.join(idle)}." if idle else "")
+    )
+    chart = spec(
+        f"Of {steps[0]['count']:,} candidates {steps[-1]['count']:,} are left ({steps[-1]['share']:.1%}).",
+        height=30 * len(rows),
+        data={"values": rows},
+        layer=[
+            {
+                "mark": {"type": "bar", "height": {"band": 0.72}},
+                "encoding": {
+                    "y": y,
+                    "x": x,
+                    "x2": {"field": "high"},
+                    "color": category("kind", PARTS, legend=False),
+                    "tooltip": [
+                        {"field": "step"},
+                        {"field": "kind"},
+                        {"field": "count", "format": ","},
+                        {"field": "share", "format": ".1%"},
+                    ],
+                },
+            },
+            {
+                "mark": {"type": "text", "align": "left", "dx": 5, "aria": False},
+                "encoding": {"y": y, "x": {"field": "high", "type": "quantitative"}, "text": {"field": "text"}},
+            },
+        ],
+    )
     # room for the number behind the longest bar
     chart["layer"][0]["encoding"]["x"]["scale"] = {"domain": [0, 1.3 * steps[0]["count"]], "nice": False}
     table = [[step["step"], f"{step['count']:,}", share(step["share"])] for step in steps]
-    return Chart(f"waterfall-{mining['name']}", f"Where the candidates went: {mining['label']}", look, chart,
-                 ("step", "candidates", "share"), table)
+    return Chart(
+        f"waterfall-{mining['name']}",
+        f"Where the candidates went: {mining['label']}",
+        look,
+        chart,
+        ("step", "candidates", "share"),
+        table,
+    )
 
 
 def heat_rows(confusion: Json | None) -> Json | None:
@@ -60,8 +100,16 @@ def heat_rows(confusion: Json | None) -> Json | None:
         counts = confusion["counts"][place]
         total = sum(counts)
         if total:
-            rows.append({"value": confusion["values"][place], "total": total,
-                         "cells": [{"share": counts[other] / total, "count": counts[other], "same": other == place}
-                                   for other in kept]})
-    return {"column": confusion["column"], "values": [confusion["values"][place] for place in kept], "rows": rows,
-            "left_out": len(confusion["values"]) - len(kept)}
+            rows.append(
+                {
+                    "value": confusion["values"][place],
+                    "total": total,
+                    "cells": [{"share": counts[other] / total, "count": counts[other], "same": other == place} for other in kept],
+                }
+            )
+    return {
+        "column": confusion["column"],
+        "values": [confusion["values"][place] for place in kept],
+        "rows": rows,
+        "left_out": len(confusion["values"]) - len(kept),
+    }

@@ -18,7 +18,7 @@ from cluster.storage import Store
 from cluster.tables import I64, read_parts
 from eval.metrics import LOWER_IS_BETTER, metric_name
 from eval.significance import compare as compare_values
-from jobs.before_after import before_after
+from jobs.finished.before_after import before_after
 from jobs.report.answer import answer, interval_text, p_text, points, state
 from jobs.report.changes import SHOWN, change_figures
 from jobs.report.chart import LINES, STATES, Chart, category, number, spec
@@ -29,11 +29,33 @@ from jobs.report.gather import FORMAT, gather, plain
 Json = dict[str, Any]
 F64 = npt.NDArray[np.float64]
 
-KEPT = ("name", "output", "finished", "written", "reason", "model", "primary", "best", "data", "confidence", "models", "training",
-        "test", "stages", "settings", "minings")
+KEPT = (
+    "name",
+    "output",
+    "finished",
+    "written",
+    "reason",
+    "model",
+    "primary",
+    "best",
+    "data",
+    "confidence",
+    "models",
+    "training",
+    "test",
+    "stages",
+    "settings",
+    "minings",
+)
 ADDRESSES = ("data.corpus", "data.queries", "data.qrels", "data.folder")
-SECTIONS = (("answer", "Answer"), ("figures", "Figures"), ("training", "Training"), ("queries", "Winners and losers"),
-            ("setup", "Settings"), ("cost", "Time"))
+SECTIONS = (
+    ("answer", "Answer"),
+    ("figures", "Figures"),
+    ("training", "Training"),
+    ("queries", "Winners and losers"),
+    ("setup", "Settings"),
+    ("cost", "Time"),
+)
 
 
 def compare(first: Store, second: Store) -> Json:
@@ -46,9 +68,15 @@ def compare(first: Store, second: Store) -> Json:
     a, b = found["a"], found["b"]
     primary = a["primary"]
     result: Json = {
-        "format": FORMAT, "kind": "compare", "primary": primary, "confidence": a["confidence"], "metrics": {}, "changes": None,
+        "format": FORMAT,
+        "kind": "compare",
+        "primary": primary,
+        "confidence": a["confidence"],
+        "metrics": {},
+        "changes": None,
         "answers": {name: answer(run)["headline"] for name, run in found.items()},
-        "different": different_settings(a, b), "why_not": None,
+        "different": different_settings(a, b),
+        "why_not": None,
     } | {name: {key: run[key] for key in KEPT} for name, run in found.items()}
     stores = {"a": first, "b": second}
     measured = {name: _measured(stores[name], found[name]) for name in found}
@@ -85,8 +113,11 @@ def _why_not(stores: Mapping[str, Store], measured: Mapping[str, Commit | None],
     data = [store.read_json("identity.json").get("data") for store in stores.values()]
     if data[0] != data[1]:
         return "the two runs are on different data"
-    rows = [read_parts(stores[name], commit.parts("per_query"), ["query_row"])["query_row"] for name, commit in measured.items()
-            if commit is not None]
+    rows = [
+        read_parts(stores[name], commit.parts("per_query"), ["query_row"])["query_row"]
+        for name, commit in measured.items()
+        if commit is not None
+    ]
     if not rows[0].equals(rows[1]):
         return "the two runs were measured on different queries"
     return None
@@ -100,21 +131,28 @@ def _paired(stores: Mapping[str, Store], measured: Mapping[str, Any]) -> tuple[I
     return tables["a"]["query_row"].to_numpy(), values
 
 
-def _changes(stores: Mapping[str, Store], measured: Mapping[str, Any], rows: I64, values: Mapping[str, Mapping[str, F64]],
-             primary: str) -> Json:
+def _changes(
+    stores: Mapping[str, Store], measured: Mapping[str, Any], rows: I64, values: Mapping[str, Mapping[str, F64]], primary: str
+) -> Json:
     """As `query_changes`, from run A's model to run B's."""
     change = values["b"][primary] - values["a"][primary]
     known = np.flatnonzero(~np.isnan(change))
     moved = (change[known] * (-1 if primary in LOWER_IS_BETTER else 1)).round(9)
     order = np.argsort(moved, kind="stable")
-    lost = order[moved[order] < 0][:SHOWN // 2]
-    won = order[::-1][moved[order[::-1]] > 0][:SHOWN // 2]
+    lost = order[moved[order] < 0][: SHOWN // 2]
+    won = order[::-1][moved[order[::-1]] > 0][: SHOWN // 2]
     shown = np.concatenate([won, lost])
     lists = {name: _lists(stores[name], measured[name], rows[known][shown]) for name in stores}
-    told = [{**one, "after": other["after"], "change": float(moved[place]),
-             "relevant": [item | {"after": then["after"]} for item, then in zip(one["relevant"], other["relevant"], strict=True)]}
-            for place, one, other in zip(shown, lists["a"], lists["b"], strict=True)]
-    return change_figures(primary, moved, winners=told[:len(won)], losers=told[len(won):])
+    told = [
+        {
+            **one,
+            "after": other["after"],
+            "change": float(moved[place]),
+            "relevant": [item | {"after": then["after"]} for item, then in zip(one["relevant"], other["relevant"], strict=True)],
+        }
+        for place, one, other in zip(shown, lists["a"], lists["b"], strict=True)
+    ]
+    return change_figures(primary, moved, winners=told[: len(won)], losers=told[len(won) :])
 
 
 def _lists(store: Store, measured: Commit, rows: I64) -> list[Json]:
@@ -131,19 +169,31 @@ def render_comparison(report: Json) -> str:
     from jobs.report.tables import cost_sentence
 
     found = {name: report[name] for name in ("a", "b")}
-    curves = {name: [_of_run(chart, name) for chart in (loss_chart(run), recall_chart(run)) if chart] for name,
-              run in found.items()}
+    curves = {
+        name: [_of_run(chart, name) for chart in (loss_chart(run), recall_chart(run)) if chart] for name, run in found.items()
+    }
     figures = {
-        "race": race_chart(found), "changes": changes_chart(report), "curves_a": curves["a"], "curves_b": curves["b"],
+        "race": race_chart(found),
+        "changes": changes_chart(report),
+        "curves_a": curves["a"],
+        "curves_b": curves["b"],
         "uplift_a": [_of_run(chart, "a") for chart in uplift_charts(found["a"])[:1]],
         "uplift_b": [_of_run(chart, "b") for chart in uplift_charts(found["b"])[:1]],
         "time_a": [_of_run(chart, "a") for chart in [time_chart(found["a"])] if chart],
-        "time_b": [_of_run(chart, "b") for chart in [time_chart(found["b"])] if chart]}
+        "time_b": [_of_run(chart, "b") for chart in [time_chart(found["b"])] if chart],
+    }
     absent = {"training": not any(curves.values()), "queries": not report["changes"]}
-    return render("compare.html", report, figures, datasets={f"{name}-steps": step_rows(run) for name, run in found.items()},
-                  sections=[pair for pair in SECTIONS if not absent.get(pair[0])], answer=verdict(report),
-                  metric=metric_name(report["primary"]), rows=metric_rows(report),
-                  costs={name: cost_sentence(run) for name, run in found.items()})
+    return render(
+        "compare.html",
+        report,
+        figures,
+        datasets={f"{name}-steps": step_rows(run) for name, run in found.items()},
+        sections=[pair for pair in SECTIONS if not absent.get(pair[0])],
+        answer=verdict(report),
+        metric=metric_name(report["primary"]),
+        rows=metric_rows(report),
+        costs={name: cost_sentence(run) for name, run in found.items()},
+    )
 
 
 def verdict(report: Json) -> Json:
@@ -155,17 +205,29 @@ def verdict(report: Json) -> Json:
         return {"state": "open", "headline": "At least one of the two is not measured yet.", "certainty": ""}
     change = f"{name} {old:.3f} → {new:.3f}, {points(new - old)} points"
     if report["why_not"]:
-        return {"state": "open", "headline": f"No verdict: {report['why_not']}.",
-                "certainty": f"What each says of itself: {change}. Figures of different queries cannot be compared."}
+        return {
+            "state": "open",
+            "headline": f"No verdict: {report['why_not']}.",
+            "certainty": f"What each says of itself: {change}. Figures of different queries cannot be compared.",
+        }
     found = report["metrics"][primary]
     kind = state(found, primary)
     if not report["changes"]["better"] + report["changes"]["worse"]:
         return {"state": "open", "headline": f"No difference: {name} of every single query is the same.", "certainty": ""}
-    headline = {"better": f"B is better: {change}.", "worse": f"B is worse: {change}.",
-                "open": f"Not proven which is better: {change}, which chance alone could have made."}[kind]
-    return {"state": kind, "headline": headline, "certainty": (
-        f"{report['confidence']:.0%} interval of the difference: {points(found['low'])} to {points(found['high'])} points, over "
-        f"{found['queries']:,} queries that both were measured on; p {p_text(found['p_adjusted'])} (paired permutation test).")}
+    headline = {
+        "better": f"B is better: {change}.",
+        "worse": f"B is worse: {change}.",
+        "open": f"Not proven which is better: {change}, which chance alone could have made.",
+    }[kind]
+    return {
+        "state": kind,
+        "headline": headline,
+        "certainty": (
+            f"{report['confidence']:.0%} interval of the difference: {points(found['low'])} to {points(found['high'])} points, "
+            "over "
+            f"{found['queries']:,} queries that both were measured on; p {p_text(found['p_adjusted'])} (paired permutation test)."
+        ),
+    }
 
 
 def metric_rows(report: Json) -> list[list[Any]]:
@@ -175,9 +237,16 @@ def metric_rows(report: Json) -> list[list[Any]]:
     for metric in figures[0]:
         if metric in figures[1]:
             found = report["metrics"].get(metric)
-            rows.append([metric_name(metric), number(figures[0][metric]), number(figures[1][metric]),
-                         interval_text(found) if found else "–", p_text(found["p_adjusted"]).removeprefix("= ") if found else "–",
-                         STATES[state(found, metric)][0] if found else "no test"])
+            rows.append(
+                [
+                    metric_name(metric),
+                    number(figures[0][metric]),
+                    number(figures[1][metric]),
+                    interval_text(found) if found else "–",
+                    p_text(found["p_adjusted"]).removeprefix("= ") if found else "–",
+                    STATES[state(found, metric)][0] if found else "no test",
+                ]
+            )
     return rows
 
 
@@ -190,27 +259,50 @@ def race_chart(runs: Mapping[str, Json]) -> Chart | None:
     primary, rows = runs["a"]["primary"], []
     for name, run in runs.items():
         ends = {training["name"]: training["start"] + training["steps"] for training in run["training"]}
-        rows += [{"run": f"{name.upper()}: {run['name']}", "model": model["label"], "at": ends.get(model["name"], 0),
-                  "value": model["metrics"].get(primary)} for model in run["models"] if model["arm"] != "random"]
+        rows += [
+            {
+                "run": f"{name.upper()}: {run['name']}",
+                "model": model["label"],
+                "at": ends.get(model["name"], 0),
+                "value": model["metrics"].get(primary),
+            }
+            for model in run["models"]
+            if model["arm"] != "random"
+        ]
     if len(rows) < 3:
         return None
     names = list(dict.fromkeys(row["run"] for row in rows))
     looks = {"color": ("var(--random)", "var(--hard)"), "strokeDash": ([6, 4], [1, 0]), "shape": ("diamond", "circle")}
-    encoding: Json = {"x": {"field": "at", "type": "quantitative", "title": "optimizer steps"},
-                      "y": {"field": "value", "type": "quantitative", "title": metric_name(primary), "scale": {"zero": False}},
-                      "tooltip": [{"field": "run"}, {"field": "model"}, {"field": "at", "title": "step"},
-                                  {"field": "value", "format": ".3f"}]}
-    styled = {channel: category("run", dict(zip(names, values, strict=False)), legend=LINES if channel != "shape" else False)
-              for channel, values in looks.items()}
-    chart = spec(f"{metric_name(primary)} of both runs over the steps.", height=240, data={"values": rows}, layer=[
-        {"mark": {"type": "line"}, "encoding": encoding | {key: styled[key] for key in ("color", "strokeDash")}},
-        {"mark": {"type": "point", "filled": True, "size": 90},
-         "encoding": encoding | {key: styled[key] for key in ("color", "shape")}}])
-    return Chart("race", f"{metric_name(primary)} of both runs",
-                 "Each point is a round, measured on dev among all items. A run that is "
-                 "ahead at the same step learns faster; one that is only longer does not.", chart,
-                 ("run", "model", "step", metric_name(primary)),
-                 [[row["run"], row["model"], f"{row['at']:,.0f}", number(row["value"])] for row in rows])
+    encoding: Json = {
+        "x": {"field": "at", "type": "quantitative", "title": "optimizer steps"},
+        "y": {"field": "value", "type": "quantitative", "title": metric_name(primary), "scale": {"zero": False}},
+        "tooltip": [{"field": "run"}, {"field": "model"}, {"field": "at", "title": "step"}, {"field": "value", "format": ".3f"}],
+    }
+    styled = {
+        channel: category("run", dict(zip(names, values, strict=False)), legend=LINES if channel != "shape" else False)
+        for channel, values in looks.items()
+    }
+    chart = spec(
+        f"{metric_name(primary)} of both runs over the steps.",
+        height=240,
+        data={"values": rows},
+        layer=[
+            {"mark": {"type": "line"}, "encoding": encoding | {key: styled[key] for key in ("color", "strokeDash")}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 90},
+                "encoding": encoding | {key: styled[key] for key in ("color", "shape")},
+            },
+        ],
+    )
+    return Chart(
+        "race",
+        f"{metric_name(primary)} of both runs",
+        "Each point is a round, measured on dev among all items. A run that is "
+        "ahead at the same step learns faster; one that is only longer does not.",
+        chart,
+        ("run", "model", "step", metric_name(primary)),
+        [[row["run"], row["model"], f"{row['at']:,.0f}", number(row["value"])] for row in rows],
+    )
 
 
 def _of_run(chart: Chart, name: str) -> Chart:

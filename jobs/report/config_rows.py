@@ -21,7 +21,7 @@ def setting_rows(config: Json) -> list[Json]:
 
 def changed_settings(config: Json) -> list[Json]:
     """{"setting", "value", "default"} of what was set otherwise than by default; default None: it has none."""
-    from jobs.config import Config
+    from jobs.config.config import Config
 
     rows: list[Json] = []
     for section, field in Config.model_fields.items():
@@ -31,8 +31,13 @@ def changed_settings(config: Json) -> list[Json]:
         for name, value in values.items():
             default = _default(model, name)
             if section not in QUIET and value != default:
-                rows.append({"setting": f"{section}.{name}", "value": _text(value),
-                             "default": None if default is PydanticUndefined else _text(default)})
+                rows.append(
+                    {
+                        "setting": f"{section}.{name}",
+                        "value": _text(value),
+                        "default": None if default is PydanticUndefined else _text(default),
+                    }
+                )
     return rows
 
 

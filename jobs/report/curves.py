@@ -21,11 +21,25 @@ Json = dict[str, Any]
 MOST_POINTS = 300
 """Of one training's curves."""
 SHOWN = (
-    "loss", "positive_probability", "hardest_weight", "effective_negatives", "negatives_per_query", "dead_negatives",
-    "above_positive", "gradient_share_hard", "gradient_share_random", "gradient_share_in_batch", "gradient_share_cross_rank",
-    "alignment", "uniformity", "mean_pairwise_cosine", "temperature", "gradient_norm", "learning_rate",
+    "loss",
+    "positive_probability",
+    "hardest_weight",
+    "effective_negatives",
+    "negatives_per_query",
+    "dead_negatives",
+    "above_positive",
+    "gradient_share_hard",
+    "gradient_share_random",
+    "gradient_share_in_batch",
+    "gradient_share_cross_rank",
+    "alignment",
+    "uniformity",
+    "mean_pairwise_cosine",
+    "temperature",
+    "gradient_norm",
+    "learning_rate",
 )
-"""Telemetry that is kept; training/geometry.py defines it."""
+"""Telemetry that is kept; training/telemetry/geometry.py defines it."""
 
 
 def training_curves(store: Store, models: Sequence[Json], commits: Mapping[str, Commit]) -> list[Json]:
@@ -41,9 +55,18 @@ def training_curves(store: Store, models: Sequence[Json], commits: Mapping[str, 
         lines = ("mined", "random") if model["arm"] == "warm-up" else (model["arm"],)
         steps = int(commit.figures.get("steps") or 0)
         start = before[lines[0]]
-        found.append({"name": model["name"], "label": model["label"], "arm": model["arm"], "start": start, "steps": steps,
-                      "epochs": commit.figures.get("epochs"), "seconds": commit.figures.get("seconds")}
-                     | _read(store, commit, steps))
+        found.append(
+            {
+                "name": model["name"],
+                "label": model["label"],
+                "arm": model["arm"],
+                "start": start,
+                "steps": steps,
+                "epochs": commit.figures.get("epochs"),
+                "seconds": commit.figures.get("seconds"),
+            }
+            | _read(store, commit, steps)
+        )
         for line in lines:
             before[line] = start + steps
     return found
@@ -67,7 +90,7 @@ def read_columns(store: Store, commit: Commit) -> dict[str, F64]:
 
     The table written at the end of a training is read where there is one; else the lines.
     """
-    from training.telemetry import read_lines, steps_table
+    from training.telemetry.telemetry import read_lines, steps_table
 
     tables = [path for path in commit.files if path.endswith("/telemetry.parquet")]
     lines = [path for path in commit.files if path.endswith("/telemetry.jsonl")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.storage import Store
-from jobs.diagnose import diagnose_output
-from jobs.gate import judge
+from jobs.finished.diagnose import diagnose_output
+from jobs.finished.gate.gate import judge
 
 Json = dict[str, Any]
 LEFT = "gate.json"

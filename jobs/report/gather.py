@@ -12,13 +12,13 @@ from typing import Any
 from cluster.commits import Commit
 from cluster.errors import HardmineError
 from cluster.storage import Store
+from jobs.finished.status import as_json, read_status
 from jobs.report.changes import query_changes
 from jobs.report.config_rows import changed_settings, setting_rows
 from jobs.report.curves import training_curves
 from jobs.report.decisions import read_diagnosis, read_gate
 from jobs.report.minings import read_minings
 from jobs.report.stages import stage_rows
-from jobs.status import as_json, read_status
 
 FORMAT = 1
 """Of the dict; another number says that names have changed meaning."""
@@ -47,14 +47,30 @@ def gather(store: Store) -> Json:
     best = _best(summary, models, primary)
     missing: list[str] = []
     result: Json = {
-        "format": FORMAT, "kind": "run", "name": summary["name"], "output": store.root, "finished": summary["finished"],
-        "written": max((commit.created for commit in commits.values()), default=None), "writer": summary.get("writer"),
-        "reason": summary.get("reason"), "model": _model_address(store, summary, commits), "primary": primary,
-        "best": best["name"] if best else None, "data": _data(commits), "confidence": _confidence(commits), "models": models,
-        "test": summary.get("test"), "training": training_curves(store, models, commits),
-        "minings": read_minings(store, models, commits), "general": _general(models, commits),
-        "stages": stage_rows(status["commits"]), "settings": setting_rows(config), "changed": changed_settings(config),
-        "versions": run.get("versions", {}), "fingerprints": _fingerprints(run, commits), "missing": missing,
+        "format": FORMAT,
+        "kind": "run",
+        "name": summary["name"],
+        "output": store.root,
+        "finished": summary["finished"],
+        "written": max((commit.created for commit in commits.values()), default=None),
+        "writer": summary.get("writer"),
+        "reason": summary.get("reason"),
+        "model": _model_address(store, summary, commits),
+        "primary": primary,
+        "best": best["name"] if best else None,
+        "data": _data(commits),
+        "confidence": _confidence(commits),
+        "models": models,
+        "test": summary.get("test"),
+        "training": training_curves(store, models, commits),
+        "minings": read_minings(store, models, commits),
+        "general": _general(models, commits),
+        "stages": stage_rows(status["commits"]),
+        "settings": setting_rows(config),
+        "changed": changed_settings(config),
+        "versions": run.get("versions", {}),
+        "fingerprints": _fingerprints(run, commits),
+        "missing": missing,
     }
     result |= _before_and_after(models, best, commits)
     result["changes"] = _tolerated(missing, "winners and losers", query_changes, store, commits, best, primary)
@@ -97,10 +113,23 @@ def _models(summary: Json, commits: Mapping[str, Commit]) -> list[Json]:
     rounds = summary["rounds"]
     for row in rounds:
         warm = row["round"] == 0
-        found.append(_model(f"round-{row['round']:02d}", "warm-up" if warm else f"round {row['round']}",
-                            "warm-up" if warm else "mined", commits) | _trained(row))
-    arm = next((name for name in (f"round-{len([r for r in rounds if r['negatives'] == 'mined']):02d}-random",)
-                if f"{name}-evaluate" in commits), None)
+        found.append(
+            _model(
+                f"round-{row['round']:02d}",
+                "warm-up" if warm else f"round {row['round']}",
+                "warm-up" if warm else "mined",
+                commits,
+            )
+            | _trained(row)
+        )
+    arm = next(
+        (
+            name
+            for name in (f"round-{len([r for r in rounds if r['negatives'] == 'mined']):02d}-random",)
+            if f"{name}-evaluate" in commits
+        ),
+        None,
+    )
     if summary.get("random_arm") and arm:
         found.append(_model(arm, "random arm", "random", commits) | _trained(summary["random_arm"]))
     return [model for model in found if model["metrics"]]
@@ -109,11 +138,21 @@ def _models(summary: Json, commits: Mapping[str, Commit]) -> list[Json]:
 def _model(name: str, label: str, arm: str, commits: Mapping[str, Commit]) -> Json:
     evaluation = commits.get(f"{name}-evaluate")
     figures = evaluation.figures if evaluation else {}
-    return {"name": name, "label": label, "arm": arm, "round": figures.get("round"), "queries": figures.get("queries"),
-            "without_positive": figures.get("queries_without_positive", 0), "split": figures.get("split", "dev"),
-            "metrics": figures.get("metrics", {}), "verdict": (figures.get("against_best") or {}).get("verdict"),
-            "train_loss": None, "steps": 0, "hit_rate": None, "seconds": {},
-            } | {key: comparison(figures.get(key)) for key in COMPARISONS}
+    return {
+        "name": name,
+        "label": label,
+        "arm": arm,
+        "round": figures.get("round"),
+        "queries": figures.get("queries"),
+        "without_positive": figures.get("queries_without_positive", 0),
+        "split": figures.get("split", "dev"),
+        "metrics": figures.get("metrics", {}),
+        "verdict": (figures.get("against_best") or {}).get("verdict"),
+        "train_loss": None,
+        "steps": 0,
+        "hit_rate": None,
+        "seconds": {},
+    } | {key: comparison(figures.get(key)) for key in COMPARISONS}
 
 
 def comparison(block: Json | None) -> Json:
@@ -157,8 +196,11 @@ def _data(commits: Mapping[str, Commit]) -> Json:
 
 def _fingerprints(run: Json, commits: Mapping[str, Commit]) -> Json:
     ingest = commits.get("ingest")
-    return {name: value for name, value in (run.get("data") or (ingest.inputs.get("data") if ingest else None) or {}).items()
-            if isinstance(value, dict)}
+    return {
+        name: value
+        for name, value in (run.get("data") or (ingest.inputs.get("data") if ingest else None) or {}).items()
+        if isinstance(value, dict)
+    }
 
 
 def _general(models: Sequence[Json], commits: Mapping[str, Commit]) -> list[Json]:
@@ -168,19 +210,29 @@ def _general(models: Sequence[Json], commits: Mapping[str, Commit]) -> list[Json
         commit = commits.get(f"general-{model['name']}-evaluate")
         if commit is not None:
             figures = commit.figures
-            found.append({"name": model["name"], "label": model["label"], "arm": model["arm"], "queries": figures.get("queries"),
-                          "metrics": figures["metrics"], "against_baseline": comparison(figures.get("against_baseline"))})
+            found.append(
+                {
+                    "name": model["name"],
+                    "label": model["label"],
+                    "arm": model["arm"],
+                    "queries": figures.get("queries"),
+                    "metrics": figures["metrics"],
+                    "against_baseline": comparison(figures.get("against_baseline")),
+                }
+            )
     return found
 
 
 def _before_and_after(models: Sequence[Json], best: Json | None, commits: Mapping[str, Commit]) -> Json:
     """What an evaluation says beyond metrics, of the off-the-shelf model and of the kept one."""
     names = {"before": "baseline", "after": best["name"] if best else "baseline"}
-    figures = {when: commits[f"{name}-evaluate"].figures if f"{name}-evaluate" in commits else {}
-               for when, name in names.items()}
-    return {"scores": {when: value.get("scores") for when, value in figures.items()},
-            "results": {when: value.get("results") for when, value in figures.items()},
-            "slices": _slices(figures["after"].get("slices") or {}), "leakage": figures["before"].get("leakage") or {}}
+    figures = {when: commits[f"{name}-evaluate"].figures if f"{name}-evaluate" in commits else {} for when, name in names.items()}
+    return {
+        "scores": {when: value.get("scores") for when, value in figures.items()},
+        "results": {when: value.get("results") for when, value in figures.items()},
+        "slices": _slices(figures["after"].get("slices") or {}),
+        "leakage": figures["before"].get("leakage") or {},
+    }
 
 
 def _slices(columns: Json) -> list[Json]:
@@ -188,6 +240,14 @@ def _slices(columns: Json) -> list[Json]:
     rows: list[Json] = []
     for column, found in columns.items():
         slices = sorted(found["slices"], key=lambda row: -row["queries"])
-        rows += [{"column": column, "value": str(row["value"]), "queries": row["queries"], "metrics": row["metrics"],
-                  "against_baseline": row.get("against_baseline")} for row in slices]
+        rows += [
+            {
+                "column": column,
+                "value": str(row["value"]),
+                "queries": row["queries"],
+                "metrics": row["metrics"],
+                "against_baseline": row.get("against_baseline"),
+            }
+            for row in slices
+        ]
     return rows[:MOST_SLICES]

@@ -8,27 +8,52 @@ from typing import Any
 from cluster.commits import Commit
 from cluster.errors import ArtifactError
 from cluster.storage import Store
-from jobs.mining_markdown import waterfall
+from mining.report.markdown import waterfall
 
 Json = dict[str, Any]
 
 MOST_SAMPLES = 8
 MOST_ITEMS = 6
 """Relevant items and negatives shown of one sample."""
-FIGURES = ("queries", "candidates", "survivors", "chosen", "judged", "new", "queries_short", "queries_empty",
-           "suspected_false_negatives", "above_positive", "hit_rate", "hardness", "sources", "reuse", "confusion", "cuts",
-           "warnings")
+FIGURES = (
+    "queries",
+    "candidates",
+    "survivors",
+    "chosen",
+    "judged",
+    "new",
+    "queries_short",
+    "queries_empty",
+    "suspected_false_negatives",
+    "above_positive",
+    "hit_rate",
+    "hardness",
+    "sources",
+    "reuse",
+    "confusion",
+    "cuts",
+    "warnings",
+)
 
 
 def read_minings(store: Store, models: Sequence[Json], commits: Mapping[str, Commit]) -> list[Json]:
     """A dict per mined round that was measured, oldest first, or of `hardmine mine` alone; the last one with samples."""
     named = [(model["name"], model["label"]) for model in models if model["arm"] == "mined"] or [("mine", "mining alone")]
     ends = ("-report", "-mine", "")  # a mining alone is committed as "mine"
-    reports = [(name, label, commit) for name, label in named
-               if (commit := next((commits[name + end] for end in ends if name + end in commits), None))]
-    return [{"name": name, "label": label} | {figure: commit.figures.get(figure) for figure in FIGURES} | {
-        "waterfall": [{"step": step, "count": count, "share": share} for step, count, share in waterfall(commit.figures)],
-        "samples": read_samples(store, commit) if commit is reports[-1][2] else []} for name, label, commit in reports]
+    reports = [
+        (name, label, commit)
+        for name, label in named
+        if (commit := next((commits[name + end] for end in ends if name + end in commits), None))
+    ]
+    return [
+        {"name": name, "label": label}
+        | {figure: commit.figures.get(figure) for figure in FIGURES}
+        | {
+            "waterfall": [{"step": step, "count": count, "share": share} for step, count, share in waterfall(commit.figures)],
+            "samples": read_samples(store, commit) if commit is reports[-1][2] else [],
+        }
+        for name, label, commit in reports
+    ]
 
 
 def read_samples(store: Store, report: Commit) -> list[Json]:
@@ -40,5 +65,12 @@ def read_samples(store: Store, report: Commit) -> list[Json]:
         samples = store.read_json(f"{folder}/mining.json").get("samples") or []
     except ArtifactError:  # the commit vouches for mining.md only
         return []
-    return [sample | {"relevant": sample["relevant"][:MOST_ITEMS], "negatives": sample["negatives"][:MOST_ITEMS],
-                      "negatives_total": len(sample["negatives"])} for sample in samples[:MOST_SAMPLES]]
+    return [
+        sample
+        | {
+            "relevant": sample["relevant"][:MOST_ITEMS],
+            "negatives": sample["negatives"][:MOST_ITEMS],
+            "negatives_total": len(sample["negatives"]),
+        }
+        for sample in samples[:MOST_SAMPLES]
+    ]

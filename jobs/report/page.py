@@ -22,9 +22,18 @@ Figures = Mapping[str, Chart | list[Chart] | None]
 TEMPLATES = Path(__file__).parent / "templates"
 NUMBERS = "0123456789+−-<–"
 """First characters of numbers in tables."""
-SECTIONS = (("answer", "Answer"), ("uplift", "Uplift"), ("decision", "Gate and diagnosis"), ("training", "Loss and recall"),
-            ("geometry", "Gradient"), ("mining", "Mining"), ("slices", "Slices"), ("queries", "Winners and losers"),
-            ("cost", "Time"), ("setup", "Setup"))
+SECTIONS = (
+    ("answer", "Answer"),
+    ("uplift", "Uplift"),
+    ("decision", "Gate and diagnosis"),
+    ("training", "Loss and recall"),
+    ("geometry", "Gradient"),
+    ("mining", "Mining"),
+    ("slices", "Slices"),
+    ("queries", "Winners and losers"),
+    ("cost", "Time"),
+    ("setup", "Setup"),
+)
 
 
 def render_run(report: Json) -> str:
@@ -34,21 +43,41 @@ def render_run(report: Json) -> str:
         report: of `gather`.
     """
     figures: Figures = {
-        "uplift": uplift_charts(report), "loss": loss_chart(report), "recall": recall_chart(report),
-        "shares": share_charts(report), "geometry": geometry_charts(report), "scores": score_charts(report),
+        "uplift": uplift_charts(report),
+        "loss": loss_chart(report),
+        "recall": recall_chart(report),
+        "shares": share_charts(report),
+        "geometry": geometry_charts(report),
+        "scores": score_charts(report),
         "waterfalls": [chart for mining in report["minings"] if (chart := waterfall_chart(mining))],
-        "slices": slices_chart(report), "changes": changes_chart(report), "time": time_chart(report)}
+        "slices": slices_chart(report),
+        "changes": changes_chart(report),
+        "time": time_chart(report),
+    }
     found = answer(report)
     heats = [heat | {"label": mining["label"]} for mining in report["minings"][-1:] if (heat := heat_rows(mining["confusion"]))]
     tables = all_tables(report)
-    absent = {"decision": not (report["gate"] or report["diagnosis"]), "training": not (figures["loss"] or figures["recall"]),
-              "geometry": not (figures["shares"] or figures["geometry"] or figures["scores"]), "mining": not report["minings"],
-              "slices": not (report["slices"] or tables["results"] or tables["leakage"]), "queries": not report["changes"]}
+    absent = {
+        "decision": not (report["gate"] or report["diagnosis"]),
+        "training": not (figures["loss"] or figures["recall"]),
+        "geometry": not (figures["shares"] or figures["geometry"] or figures["scores"]),
+        "mining": not report["minings"],
+        "slices": not (report["slices"] or tables["results"] or tables["leakage"]),
+        "queries": not report["changes"],
+    }
     split = next((model["split"] for model in report["models"]), "dev")
-    return render("report.html", report, figures, datasets={"steps": step_rows(report)},
-                  sections=[pair for pair in SECTIONS if not absent.get(pair[0])],
-                  answer=found | {"split": split}, tables=tables, heats=heats, metric=metric_name(report["primary"]),
-                  cost=cost_sentence(report))
+    return render(
+        "report.html",
+        report,
+        figures,
+        datasets={"steps": step_rows(report)},
+        sections=[pair for pair in SECTIONS if not absent.get(pair[0])],
+        answer=found | {"split": split},
+        tables=tables,
+        heats=heats,
+        metric=metric_name(report["primary"]),
+        cost=cost_sentence(report),
+    )
 
 
 def render(template: str, report: Json, figures: Figures, *, datasets: Json, **values: Any) -> str:
@@ -58,14 +87,26 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"interval": interval_text, "day": _day, "numeric": _numeric, "figure": _figure,
-                            "change": lambda value: f"{value:+.2f}".replace("-", "−")}
+    environment.filters |= {
+        "interval": interval_text,
+        "day": _day,
+        "numeric": _numeric,
+        "figure": _figure,
+        "change": lambda value: f"{value:+.2f}".replace("-", "−"),
+    }
     charts = [chart for found in figures.values() for chart in (found if isinstance(found, list) else [found]) if chart]
     drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in charts}}
     inline = {name: Markup((TEMPLATES / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     return environment.get_template(template).render(
-        report=report, figures=figures, charts=drawn, bundle=Markup(chart_library()), version=_version(),
-        points=points, **inline, **values)
+        report=report,
+        figures=figures,
+        charts=drawn,
+        bundle=Markup(chart_library()),
+        version=_version(),
+        points=points,
+        **inline,
+        **values,
+    )
 
 
 @cache

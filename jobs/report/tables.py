@@ -12,16 +12,29 @@ from jobs.report.charts_of_rounds import slice_rows
 Json = dict[str, Any]
 Table = dict[str, Any]
 
-METRICS = ("recall@1", "recall@3", "recall@5", "recall@10", "recall@100", "hit@1", "hit@3", "hit@5", "hit@10", "ndcg@10",
-           "mrr@10",
-           "map@100", "bad_top1")
+METRICS = (
+    "recall@1",
+    "recall@3",
+    "recall@5",
+    "recall@10",
+    "recall@100",
+    "hit@1",
+    "hit@3",
+    "hit@5",
+    "hit@10",
+    "ndcg@10",
+    "mrr@10",
+    "map@100",
+    "bad_top1",
+)
 RESULTS = {
     "coverage": "share of all items that appear in any first ten results",
-           "gini": "how unevenly items appear: 0 all alike, 1 one item only",
+    "gini": "how unevenly items appear: 0 all alike, 1 one item only",
     "top_share": "share of all places that the 1 % most shown items take",
-           "similarity": "how alike the results of one query are (cosine)",
+    "similarity": "how alike the results of one query are (cosine)",
     "popularity": "mean popularity of what is shown, as a percentile",
-           "relevant_popularity": "mean popularity of what is relevant"}
+    "relevant_popularity": "mean popularity of what is relevant",
+}
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -29,14 +42,22 @@ def all_tables(report: Json) -> dict[str, Any]:
     """Every table by its name in the template; None or [] where there is nothing to show."""
     last = report["minings"][-1] if report["minings"] else {}
     return {
-        "models": _models(report), "test": _test(report), "general": _general(report), "minings": _minings(report),
-        "warnings": last.get("warnings") or [], "most_used": _most_used(last),
-        "slices": _table(("column", "value", "queries", metric_name(report["primary"]), "uplift and interval", "p, corrected",
-                          "verdict"),
-                         slice_rows(report)),
-        "results": _results(report), "leakage": _leakage(report), "stages": _stages(report),
-        "changed": [[row["setting"], row["value"], "–" if row["default"] is None else row["default"]]
-                    for row in report["changed"]],
+        "models": _models(report),
+        "test": _test(report),
+        "general": _general(report),
+        "minings": _minings(report),
+        "warnings": last.get("warnings") or [],
+        "most_used": _most_used(last),
+        "slices": _table(
+            ("column", "value", "queries", metric_name(report["primary"]), "uplift and interval", "p, corrected", "verdict"),
+            slice_rows(report),
+        ),
+        "results": _results(report),
+        "leakage": _leakage(report),
+        "stages": _stages(report),
+        "changed": [
+            [row["setting"], row["value"], "–" if row["default"] is None else row["default"]] for row in report["changed"]
+        ],
         "settings": [[row["setting"], row["value"]] for row in report["settings"]],
         "fingerprints": [[name, value[:16]] for files in report["fingerprints"].values() for name, value in files.items()],
     }
@@ -52,11 +73,20 @@ def _models(report: Json) -> Table:
     rows = []
     for model in report["models"]:
         found = model["against_baseline"].get(primary)
-        rows.append([("★ " if model["name"] == report["best"] else "") + model["label"], _negatives(model),
-                     interval_text(found) if found else "–", STATES[state(found, primary)][0] if found else "–",
-                     number(model["train_loss"]), *(number(model["metrics"].get(name)) for name in names)])
-    return {"columns": ("model", "negatives", f"{metric_name(primary)}: uplift", "verdict", "loss", *map(metric_name, names)),
-            "rows": rows}
+        rows.append(
+            [
+                ("★ " if model["name"] == report["best"] else "") + model["label"],
+                _negatives(model),
+                interval_text(found) if found else "–",
+                STATES[state(found, primary)][0] if found else "–",
+                number(model["train_loss"]),
+                *(number(model["metrics"].get(name)) for name in names),
+            ]
+        )
+    return {
+        "columns": ("model", "negatives", f"{metric_name(primary)}: uplift", "verdict", "loss", *map(metric_name, names)),
+        "rows": rows,
+    }
 
 
 def _negatives(model: Json) -> str:
@@ -67,9 +97,14 @@ def _test(report: Json) -> Table | None:
     rows, primary = [], report["primary"]
     for label, row in (report["test"] or {}).items():
         found = (row.get("against_baseline") or {}).get(primary)
-        rows.append([label.replace("_", " "), *(number(row["metrics"].get(name))
-                                                for name in ("recall@3", "recall@10", "ndcg@10", "bad_top1")),
-                     interval_text(found) if found else "–", STATES[state(found, primary)][0] if found else "–"])
+        rows.append(
+            [
+                label.replace("_", " "),
+                *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10", "bad_top1")),
+                interval_text(found) if found else "–",
+                STATES[state(found, primary)][0] if found else "–",
+            ]
+        )
     return _table(("model", "Recall@3", "Recall@10", "NDCG@10", "bad top-1", f"{metric_name(primary)}: uplift", "verdict"), rows)
 
 
@@ -78,8 +113,14 @@ def _general(report: Json) -> Table | None:
     rows = []
     for row in report["general"]:
         found = row["against_baseline"].get(primary)
-        rows.append([row["label"], *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10")),
-                     interval_text(found) if found else "–", STATES[state(found, primary)][0] if found else "–"])
+        rows.append(
+            [
+                row["label"],
+                *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10")),
+                interval_text(found) if found else "–",
+                STATES[state(found, primary)][0] if found else "–",
+            ]
+        )
     return _table(("model", "Recall@3", "Recall@10", "NDCG@10", f"{metric_name(primary)}: change", "verdict"), rows)
 
 
@@ -87,39 +128,85 @@ def _minings(report: Json) -> Table | None:
     rows = []
     for mining in report["minings"]:
         hardness = mining["hardness"] or {}
-        rows.append([mining["label"], share(mining["hit_rate"]), *(
-            f"{mining[name]:,}" if mining[name] is not None else "–"
-            for name in ("candidates", "survivors", "chosen", "queries_short", "suspected_false_negatives", "above_positive")),
-            number(hardness.get("p50"))])
-    return _table(("mining", "hit rate", "candidates", "left", "chosen", "queries with too few", "suspected false negatives",
-                   "chosen above the positive", "hardness, median"), rows)
+        rows.append(
+            [
+                mining["label"],
+                share(mining["hit_rate"]),
+                *(
+                    f"{mining[name]:,}" if mining[name] is not None else "–"
+                    for name in (
+                        "candidates",
+                        "survivors",
+                        "chosen",
+                        "queries_short",
+                        "suspected_false_negatives",
+                        "above_positive",
+                    )
+                ),
+                number(hardness.get("p50")),
+            ]
+        )
+    return _table(
+        (
+            "mining",
+            "hit rate",
+            "candidates",
+            "left",
+            "chosen",
+            "queries with too few",
+            "suspected false negatives",
+            "chosen above the positive",
+            "hardness, median",
+        ),
+        rows,
+    )
 
 
 def _most_used(mining: Json) -> Table | None:
     most = ((mining.get("reuse") or {}).get("most_used") or [])[:10]
     queries = max(1, mining.get("queries") or 1)
-    return _table(("item", "title", "queries", "share"), [
-        [row["item_id"], row["title"], f"{row['uses']:,}", share(row["uses"] / queries)] for row in most])
+    return _table(
+        ("item", "title", "queries", "share"),
+        [[row["item_id"], row["title"], f"{row['uses']:,}", share(row["uses"] / queries)] for row in most],
+    )
 
 
 def _results(report: Json) -> Table | None:
     before, after = report["results"]["before"] or {}, report["results"]["after"] or {}
-    return _table(("figure", "before", "after", "what it is"), [
-        [name.replace("_", " "), number(before.get(name)), number(after.get(name)), text] for name, text in RESULTS.items()
-        if before.get(name) is not None or after.get(name) is not None])
+    return _table(
+        ("figure", "before", "after", "what it is"),
+        [
+            [name.replace("_", " "), number(before.get(name)), number(after.get(name)), text]
+            for name, text in RESULTS.items()
+            if before.get(name) is not None or after.get(name) is not None
+        ],
+    )
 
 
 def _leakage(report: Json) -> Table | None:
-    return _table(("column", "with a relevant item", "with a random item", "pairs"), [
-        [column, share(row["positives"]), share(row["random"]), f"{row['pairs']:,}" if row.get("pairs") else "–"]
-        for column, row in report["leakage"].items()])
+    return _table(
+        ("column", "with a relevant item", "with a random item", "pairs"),
+        [
+            [column, share(row["positives"]), share(row["random"]), f"{row['pairs']:,}" if row.get("pairs") else "–"]
+            for column, row in report["leakage"].items()
+        ],
+    )
 
 
 def _stages(report: Json) -> Table | None:
-    return _table(("stage", "kind", "seconds", "of it work", "start-up and commits", "rows", "size"), [
-        [row["name"], row["kind"], *(number(row[name], 1) for name in ("wall", "work", "overhead")), f"{row['rows']:,}",
-         size(row["bytes"])]
-        for row in report["stages"]])
+    return _table(
+        ("stage", "kind", "seconds", "of it work", "start-up and commits", "rows", "size"),
+        [
+            [
+                row["name"],
+                row["kind"],
+                *(number(row[name], 1) for name in ("wall", "work", "overhead")),
+                f"{row['rows']:,}",
+                size(row["bytes"]),
+            ]
+            for row in report["stages"]
+        ],
+    )
 
 
 def size(count: float) -> str:
@@ -147,6 +234,8 @@ def cost_sentence(report: Json) -> str:
     for row in stages:
         by_kind[row["kind"]] = by_kind.get(row["kind"], 0.0) + row["wall"]
     most = sorted(by_kind.items(), key=lambda pair: -pair[1])[:3]
-    return (f"{len(stages)} stages took {duration(sum(by_kind.values()))}, most of it "
-            f"{', '.join(f'{kind} ({duration(seconds)})' for kind, seconds in most)}; "
-            f"what they left takes {size(sum(row['bytes'] for row in stages))}.")
+    return (
+        f"{len(stages)} stages took {duration(sum(by_kind.values()))}, most of it "
+        f"{', '.join(f'{kind} ({duration(seconds)})' for kind, seconds in most)}; "
+        f"what they left takes {size(sum(row['bytes'] for row in stages))}."
+    )

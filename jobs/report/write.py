@@ -62,8 +62,10 @@ def write_after_run(store: Store, progress: Progress, *, anew: bool = True) -> s
 
         store.write_bytes(NAME, render_run(gather(store)).encode())
     except Exception as error:  # whatever it is, the model is there and the figures are committed
-        progress.say(f"! the report could not be written ({type(error).__name__}: {one_paragraph(str(error))[:300]}); "
-                     f"`hardmine report {store.root}` tries again")
+        progress.say(
+            f"! the report could not be written ({type(error).__name__}: {one_paragraph(str(error))[:300]}); "
+            f"`hardmine report {store.root}` tries again"
+        )
         return None
     return store.url(NAME)
 

@@ -82,8 +82,16 @@ def rule_mask(rule: Rule, attribute: Attribute, labels: Labels, query_rows: I64,
 
 def holds_lists(kind: pa.DataType) -> bool:
     """Whether a column of this type has several values per item, however Arrow lays them out."""
-    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
-                                       pa.types.is_list_view, pa.types.is_large_list_view))
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_list,
+            pa.types.is_large_list,
+            pa.types.is_fixed_size_list,
+            pa.types.is_list_view,
+            pa.types.is_large_list_view,
+        )
+    )
 
 
 def _comparable(kind: pa.DataType) -> bool:
@@ -103,15 +111,20 @@ def check_rules(rules: Sequence[Rule], schema: pa.Schema) -> None:
     for number, rule in enumerate(rules):
         if rule.column not in schema.names:
             known = [name for name in schema.names if name not in {"row", "text_code", "group_code", "vector"}]
-            raise ConfigError(f"mining.rules[{number}].column: the corpus has no column {rule.column!r}; it has "
-                              f"{', '.join(known)}")
+            raise ConfigError(
+                f"mining.rules[{number}].column: the corpus has no column {rule.column!r}; it has {', '.join(known)}"
+            )
         kind = schema.field(rule.column).type
         if not _comparable(kind.value_type if holds_lists(kind) else kind):
-            raise ConfigError(f"mining.rules[{number}]: column {rule.column!r} holds {kind}, whose values cannot be compared; "
-                              f"expected text, numbers, dates or yes/no, or lists of them")
+            raise ConfigError(
+                f"mining.rules[{number}]: column {rule.column!r} holds {kind}, whose values cannot be compared; "
+                f"expected text, numbers, dates or yes/no, or lists of them"
+            )
         if holds_lists(kind) and rule.keep in ("equal", "different"):
-            raise ConfigError(f"mining.rules[{number}]: column {rule.column!r} holds lists, which are compared with "
-                              f"keep = \"disjoint\" or \"overlap\", not {rule.keep!r}")
+            raise ConfigError(
+                f"mining.rules[{number}]: column {rule.column!r} holds lists, which are compared with "
+                f'keep = "disjoint" or "overlap", not {rule.keep!r}'
+            )
 
 
 def check_popularity(column: str | None, schema: pa.Schema) -> None:
@@ -122,6 +135,8 @@ def check_popularity(column: str | None, schema: pa.Schema) -> None:
     if found is None or not (pa.types.is_integer(found) or pa.types.is_floating(found)):
         numbers = [field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)]
         numbers = [name for name in numbers if name not in {"row", "text_code", "group_code"}]
-        raise ConfigError(f"mining.popularity: expected a number column of the corpus, found {column!r} "
-                          f"{f'of type {found}' if found is not None else 'which is none of its columns'}; its number columns "
-                          f"are {', '.join(numbers) or 'none'}")
+        raise ConfigError(
+            f"mining.popularity: expected a number column of the corpus, found {column!r} "
+            f"{f'of type {found}' if found is not None else 'which is none of its columns'}; its number columns "
+            f"are {', '.join(numbers) or 'none'}"
+        )

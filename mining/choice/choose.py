@@ -45,8 +45,14 @@ class Chosen:
 
 
 def choose(
-    found: Candidates, alive: Bool, judged: tuple[I64, I64, F32], settings: MiningSettings, seed: int, *,
-    log_weights: F64 | None = None, uses: I32 | None = None,
+    found: Candidates,
+    alive: Bool,
+    judged: tuple[I64, I64, F32],
+    settings: MiningSettings,
+    seed: int,
+    *,
+    log_weights: F64 | None = None,
+    uses: I32 | None = None,
 ) -> Chosen:
     """The N negatives of each query: items judged irrelevant first, then surviving candidates by the strategy.
 
@@ -74,8 +80,19 @@ def choose(
         keys = np.where(eligible, _random_keys(found, settings, seed, log_weights), np.inf)
         within = overall = np.argsort(keys, axis=1, kind="stable")
     places = np.empty((len(found.rows), settings.num_negatives), np.int64)
-    take(np.argsort(found.query_rows, kind="stable"), eligible, np.ascontiguousarray(found.rows), slots, quotas, within,
-         overall, marked, np.zeros(0, np.int32) if uses is None else uses, settings.max_uses or np.iinfo(np.int32).max, places)
+    take(
+        np.argsort(found.query_rows, kind="stable"),
+        eligible,
+        np.ascontiguousarray(found.rows),
+        slots,
+        quotas,
+        within,
+        overall,
+        marked,
+        np.zeros(0, np.int32) if uses is None else uses,
+        settings.max_uses or np.iinfo(np.int32).max,
+        places,
+    )
     return _chosen(found, marked, marked_scores, places)
 
 
@@ -110,9 +127,7 @@ def _shares(source: npt.NDArray[np.uint8], sources: Sequence[Source], num_negati
     return slot_of[source], quotas_of([setting.share for setting in sources], num_negatives)
 
 
-def _judged_first(
-    found: Candidates, alive: Bool, judged: tuple[I64, I64, F32], num_negatives: int,
-) -> tuple[I64, F32, Bool]:
+def _judged_first(found: Candidates, alive: Bool, judged: tuple[I64, I64, F32], num_negatives: int) -> tuple[I64, F32, Bool]:
     """(rows [Q, N], scores [Q, N] of the judged items that are listed, best first; candidates [Q, K] that may follow)."""
     owner, rows, scores = judged
     other = rows != found.self_rows[owner]  # a query is no negative of itself, whatever was judged

@@ -123,8 +123,13 @@ def cut_below(positive_Q: F32, margin: float) -> F32:
 
 
 def apply_filters(
-    found: Candidates, labels: Labels, attributes: Mapping[str, Attribute], settings: MiningSettings, *,
-    near: Near | None = None, cuts: Cuts | None = None,
+    found: Candidates,
+    labels: Labels,
+    attributes: Mapping[str, Attribute],
+    settings: MiningSettings,
+    *,
+    near: Near | None = None,
+    cuts: Cuts | None = None,
 ) -> Filtered:
     """Run every filter over a block. Items judged irrelevant are dropped by none but `self`: a person has spoken.
 
@@ -154,15 +159,15 @@ def apply_filters(
 
 
 def filters_before_cuts(
-    found: Candidates, labels: Labels, attributes: Mapping[str, Attribute], settings: MiningSettings, *,
-    near: Near | None = None,
+    found: Candidates, labels: Labels, attributes: Mapping[str, Attribute], settings: MiningSettings, *, near: Near | None = None
 ) -> Filtered:
     """The first filters of `apply_filters`, up to `max_score`: what cuts are calibrated on."""
     return _before_cuts(found, labels, attributes, settings, near).result(found.excluded)
 
 
-def _before_cuts(found: Candidates, labels: Labels, attributes: Mapping[str, Attribute], settings: MiningSettings,
-                 near: Near | None) -> _Sieve:
+def _before_cuts(
+    found: Candidates, labels: Labels, attributes: Mapping[str, Attribute], settings: MiningSettings, near: Near | None
+) -> _Sieve:
     sieve = _Sieve(found, labels.judged_mask(found.query_rows, found.rows))
     sieve.drop("positive", labels.positive_mask(found.query_rows, found.rows))
     repeated = np.empty(found.rows.shape, bool)

@@ -18,8 +18,18 @@ I32 = npt.NDArray[np.int32]
 
 
 @compiled()
-def _take_some(query: int, order: I64, eligible_K: Bool, slot_K: I32, rows_K: I64, left_S: I64, room: int, uses: I32,
-               max_uses: int, taken_K: Bool) -> int:
+def _take_some(
+    query: int,
+    order: I64,
+    eligible_K: Bool,
+    slot_K: I32,
+    rows_K: I64,
+    left_S: I64,
+    room: int,
+    uses: I32,
+    max_uses: int,
+    taken_K: Bool,
+) -> int:
     """Take candidates in `order` until there is no room; returns the room that is left.
 
     Args:
@@ -46,8 +56,17 @@ def _take_some(query: int, order: I64, eligible_K: Bool, slot_K: I32, rows_K: I6
 
 @compiled()
 def take(
-    queries: I64, eligible_QK: Bool, rows_QK: I64, slots_QK: I32, quotas: I64, within: I64, overall: I64,
-    judged_QN: I64, uses: I32, max_uses: int, out_QN: I64,
+    queries: I64,
+    eligible_QK: Bool,
+    rows_QK: I64,
+    slots_QK: I32,
+    quotas: I64,
+    within: I64,
+    overall: I64,
+    judged_QN: I64,
+    uses: I32,
+    max_uses: int,
+    out_QN: I64,
 ) -> None:
     """The places of the candidates that each query takes, ascending, into out_QN (-1 padding).
 
@@ -72,8 +91,18 @@ def take(
         taken = np.zeros(eligible_QK.shape[1], np.bool_)
         if quotas.shape[1]:
             order = within[min(query, len(within) - 1)]
-            room = _take_some(query, order, eligible_QK[query], slots_QK[query], rows_QK[query], quotas[room].copy(), room,
-                              uses, max_uses, taken)
+            room = _take_some(
+                query,
+                order,
+                eligible_QK[query],
+                slots_QK[query],
+                rows_QK[query],
+                quotas[room].copy(),
+                room,
+                uses,
+                max_uses,
+                taken,
+            )
         order = overall[min(query, len(overall) - 1)]
         _take_some(query, order, eligible_QK[query], slots_QK[query], rows_QK[query], nothing, room, uses, max_uses, taken)
         count = 0

@@ -42,8 +42,10 @@ def check_confusion(settings: MiningSettings, schema: pa.Schema) -> None:
     kind = schema.field(column).type
     values = kind.value_type if _is_list(kind) else kind
     if pa.types.is_nested(values) or pa.types.is_binary(values):
-        raise ConfigError(f"mining.confusion: expected a column of texts, numbers or lists of them, found {column!r} of type "
-                          f"{kind}; name another one")
+        raise ConfigError(
+            f"mining.confusion: expected a column of texts, numbers or lists of them, found {column!r} of type "
+            f"{kind}; name another one"
+        )
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -96,8 +98,9 @@ class Buckets:
         _, index = gather_csr(values.offsets, items)
         judged = np.bincount(values.codes[index], minlength=len(values.names)).tolist()
         owned = np.bincount(values.codes, minlength=len(values.names)).tolist()
-        order = heapq.nsmallest(shown, range(len(values.names)),
-                                key=lambda code: (-judged[code], -owned[code], values.names[code]))
+        order = heapq.nsmallest(
+            shown, range(len(values.names)), key=lambda code: (-judged[code], -owned[code], values.names[code])
+        )
         bucket_of = np.full(len(values.names), len(order), np.int64)
         bucket_of[order] = np.arange(len(order))
         return cls(values, tuple(values.names[code] for code in order), bucket_of)

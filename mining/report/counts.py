@@ -80,10 +80,17 @@ def count_block(found: Candidates, filtered: Filtered, chosen: Chosen, settings:
     of_short = {name: int(counts[short].sum()) for name, counts in filtered.dropped_per_query().items()} if short.any() else {}
     sources = np.bincount(chosen.source[real], minlength=len(SOURCES))
     return Counts(
-        queries=len(found.query_rows), candidates=filtered.candidates, survivors=int(filtered.alive.sum()),
-        chosen=int(real.sum()), judged=int(chosen.judged[real].sum()),
-        queries_short=int(short.sum()), dropped_short=of_short, queries_empty=int((per_query == 0).sum()),
-        suspected=filtered.suspected, above_positive=int((harder[known] > 0).sum()), dropped=dict(filtered.dropped),
+        queries=len(found.query_rows),
+        candidates=filtered.candidates,
+        survivors=int(filtered.alive.sum()),
+        chosen=int(real.sum()),
+        judged=int(chosen.judged[real].sum()),
+        queries_short=int(short.sum()),
+        dropped_short=of_short,
+        queries_empty=int((per_query == 0).sum()),
+        suspected=filtered.suspected,
+        above_positive=int((harder[known] > 0).sum()),
+        dropped=dict(filtered.dropped),
         from_source={name: int(count) for name, count in zip(SOURCES, sources, strict=True) if count},
         hardness=np.histogram(np.clip(harder[known], -1, 1), HARDNESS_EDGES)[0],
     )
@@ -113,10 +120,12 @@ def reuse(uses_N: I32) -> dict[str, Any]:
     """
     total, count = int(uses_N.sum(dtype=np.int64)), len(uses_N)
     ascending = np.sort(uses_N).astype(np.float64)
-    most = ascending[count - -(-count // 100):].sum()
+    most = ascending[count - -(-count // 100) :].sum()
     weighted = float((np.arange(1, count + 1) * ascending).sum())
     return {
-        "items": count, "used": int((uses_N > 0).sum()), "top_share": round(float(most) / max(1, total), 4),
+        "items": count,
+        "used": int((uses_N > 0).sum()),
+        "top_share": round(float(most) / max(1, total), 4),
         "gini": round(2 * weighted / (count * total) - (count + 1) / count, 4) if total else 0.0,
         "histogram": _uses_histogram(uses_N),
     }

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.labels import Labels
+from cluster.rows import cut, has_texts, read_rows
 from cluster.session import task_groups
 from cluster.storage import Store
 from cluster.tables import I64, Part, lists_to_csr, read_part, read_parts
@@ -21,7 +22,6 @@ from mining.report.confusion import Buckets, Values, as_table, confusion_block, 
 from mining.report.counts import I32, count_uses, most_used, reuse
 from mining.report.samples import Sample, best_samples, draw_samples, show_samples
 from mining.settings import MiningSettings
-from mining.texts import cut, has_texts, read_rows
 
 TITLE_LENGTH = 80
 
@@ -105,8 +105,11 @@ def describe(task: DescribeTask, *, retries: int) -> dict[str, Any]:
     reused = ray.remote(_reuse).options(max_retries=retries).remote(task, [uses for _, uses, _ in found])
     shown = ray.remote(show_samples).options(max_retries=retries).remote(total.samples, task.store, task.corpus, task.queries)
     column, names = confusion_column(task.settings), ray.get(found[0][2])
-    return {"reuse": ray.get(reused), "confusion": as_table(column, names, total.confusion) if column else None,
-            "samples": ray.get(shown)}
+    return {
+        "reuse": ray.get(reused),
+        "confusion": as_table(column, names, total.confusion) if column else None,
+        "samples": ray.get(shown),
+    }
 
 
 def _reuse(task: DescribeTask, references: Sequence[Any]) -> dict[str, Any]:
@@ -125,5 +128,7 @@ def name_most_used(uses_N: I32, task: DescribeTask) -> list[dict[str, Any]]:
     titled = has_texts(task.store, task.corpus[0], "title")
     table = read_rows(task.store, task.corpus, rows, ["id", "text", *(["title"] if titled else [])])
     titles, texts = cut(table["title"], TITLE_LENGTH) if titled else [""] * len(rows), cut(table["text"], TITLE_LENGTH)
-    return [{"item_id": item, "title": title or text, "uses": int(uses)}
-            for item, title, text, uses in zip(table["id"].to_pylist(), titles, texts, uses_N[rows], strict=True)]
+    return [
+        {"item_id": item, "title": title or text, "uses": int(uses)}
+        for item, title, text, uses in zip(table["id"].to_pylist(), titles, texts, uses_N[rows], strict=True)
+    ]

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cluster.rows import cut, read_rows
 from cluster.storage import Store
 from cluster.tables import I64, Part
-from mining.texts import cut, read_rows
 
 TEXT_LENGTH = 200
 """Characters shown of a text."""
@@ -61,8 +61,10 @@ def draw_samples(table: pa.Table, seed: int, count: int) -> list[Sample]:
 
 def _sample(ticket: int, row: dict[str, Any]) -> Sample:
     relevant = sorted(zip(row["positive_rows"], row["positive_scores"], strict=True), key=lambda pair: (-pair[1], pair[0]))
-    negatives = tuple((item, value["score"], value["position"], value["source"])
-                      for item, value in zip(row["negative_rows"], row["negatives"], strict=True))
+    negatives = tuple(
+        (item, value["score"], value["position"], value["source"])
+        for item, value in zip(row["negative_rows"], row["negatives"], strict=True)
+    )
     return Sample(ticket, row["query_row"], tuple(relevant[:RELEVANT_SHOWN]), len(relevant), negatives)
 
 
@@ -71,16 +73,19 @@ def best_samples(samples: Iterable[Sample], count: int) -> list[Sample]:
     return sorted(heapq.nsmallest(count, samples), key=lambda sample: sample.query_row)
 
 
-def show_samples(samples: Sequence[Sample], store: Store, corpus: Sequence[Part],
-                 queries: Sequence[Part]) -> list[dict[str, Any]]:
+def show_samples(
+    samples: Sequence[Sample], store: Store, corpus: Sequence[Part], queries: Sequence[Part]
+) -> list[dict[str, Any]]:
     """The samples with ids and texts, as mining.json has them.
 
     `suspected`: no one has judged the negative, and it scores above the query's best relevant item.
     """
     if not samples:
         return []
-    items = sorted({row for sample in samples for row, _ in sample.relevant}
-                   | {row for sample in samples for row, _, _, _ in sample.negatives})
+    items = sorted(
+        {row for sample in samples for row, _ in sample.relevant}
+        | {row for sample in samples for row, _, _, _ in sample.negatives}
+    )
     known = _texts(store, corpus, items)
     asked = _texts(store, queries, [sample.query_row for sample in samples])
     return [_shown(sample, asked[sample.query_row], known) for sample in samples]
@@ -94,8 +99,21 @@ def _texts(store: Store, parts: Sequence[Part], rows: Sequence[int]) -> dict[int
 def _shown(sample: Sample, query: tuple[str, str], items: dict[int, tuple[str, str]]) -> dict[str, Any]:
     best = max((score for _, score in sample.relevant), default=float("inf"))
     relevant = [{"item_id": items[row][0], "text": items[row][1], "score": round(score, 4)} for row, score in sample.relevant]
-    negatives = [{"item_id": items[row][0], "text": items[row][1], "score": round(score, 4), "position": position,
-                  "source": source, "suspected": source != "judged" and score > best}
-                 for row, score, position, source in sample.negatives]
-    return {"query_id": query[0], "query": query[1], "relevant": relevant, "relevant_total": sample.relevant_total,
-            "negatives": negatives}
+    negatives = [
+        {
+            "item_id": items[row][0],
+            "text": items[row][1],
+            "score": round(score, 4),
+            "position": position,
+            "source": source,
+            "suspected": source != "judged" and score > best,
+        }
+        for row, score, position, source in sample.negatives
+    ]
+    return {
+        "query_id": query[0],
+        "query": query[1],
+        "relevant": relevant,
+        "relevant_total": sample.relevant_total,
+        "negatives": negatives,
+    }

@@ -120,8 +120,10 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
                 result[low:high] = vectors if whole else vectors[rows[low:high] - part.first_row]
                 filled += high - low
     if filled != len(rows):
-        raise ArtifactError(f"expected the vectors of {len(rows)} rows from {rows[0]} to {rows[-1]}, found {filled} of them "
-                            f"below {store.root}; delete the commit of this embed stage and run again")
+        raise ArtifactError(
+            f"expected the vectors of {len(rows)} rows from {rows[0]} to {rows[-1]}, found {filled} of them "
+            f"below {store.root}; delete the commit of this embed stage and run again"
+        )
     return result
 
 
@@ -131,8 +133,11 @@ def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
         return found[0]
     scores, rows = found[0].scores, found[0].rows
     if num_hits:
-        scores, rows = sort_hits(np.concatenate([hits.scores for hits in found], axis=1),
-                                 np.concatenate([hits.rows for hits in found], axis=1), num_hits)
+        scores, rows = sort_hits(
+            np.concatenate([hits.scores for hits in found], axis=1),
+            np.concatenate([hits.rows for hits in found], axis=1),
+            num_hits,
+        )
     pairs = np.max(np.stack([hits.pair_scores for hits in found]), axis=0)
     return BlockHits(scores, rows, pairs, max(hits.seconds for hits in found))
 
@@ -163,9 +168,11 @@ class BlockActor:
         if self._task.also and block.index >= 0:  # samples have none
             table = read_part(self._task.store, self._task.also[block.index].path, ["query_row", "also_rows"])
             if not np.array_equal(table["query_row"].to_numpy(), rows):
-                raise ArtifactError(f"expected the pairs of query block {block.index} in "
-                                    f"{self._task.also[block.index].path}, found other queries; delete the commit of the "
-                                    f"stage that wrote it and run again")
+                raise ArtifactError(
+                    f"expected the pairs of query block {block.index} in "
+                    f"{self._task.also[block.index].path}, found other queries; delete the commit of the "
+                    f"stage that wrote it and run again"
+                )
             also = Lists(*lists_to_csr(table["also_rows"]))
         return LoadedBlock(rows, np.ascontiguousarray(vectors), labels, also, excluded)
 
@@ -189,9 +196,17 @@ class BlockActor:
         queries, num_hits = merged.scores.shape
         offsets = np.arange(queries + 1) * num_hits
         pairs = np.minimum(np.arange(queries + 1), 1) * len(merged.pair_scores)  # all of them in the first row
-        write_part(self._task.store, path, pa.table({  # one object: either all of it is there or nothing
-            "scores": csr_to_lists(offsets, merged.scores.ravel()), "rows": csr_to_lists(offsets, merged.rows.ravel()),
-            "pair_scores": csr_to_lists(pairs, merged.pair_scores)}))
+        write_part(
+            self._task.store,
+            path,
+            pa.table(
+                {  # one object: either all of it is there or nothing
+                    "scores": csr_to_lists(offsets, merged.scores.ravel()),
+                    "rows": csr_to_lists(offsets, merged.rows.ravel()),
+                    "pair_scores": csr_to_lists(pairs, merged.pair_scores),
+                }
+            ),
+        )
         return merged.seconds
 
     def _with_kept(self, path: str | None, found: Sequence[BlockHits]) -> BlockHits:
@@ -201,9 +216,11 @@ class BlockActor:
         like, table = found[0], read_part(self._task.store, path, ["scores", "rows", "pair_scores"])
         scores, rows, pairs = (lists_to_csr(table[name])[1] for name in ("scores", "rows", "pair_scores"))
         if (scores.size, rows.size, pairs.size) != (like.scores.size, like.rows.size, like.pair_scores.size):
-            raise ArtifactError(f"expected {like.scores.size} hits and {like.pair_scores.size} pairs in "
-                                f"{self._task.store.url(path)}, found {rows.size} and {pairs.size}; delete it and run the "
-                                f"same command again to search for them anew")
+            raise ArtifactError(
+                f"expected {like.scores.size} hits and {like.pair_scores.size} pairs in "
+                f"{self._task.store.url(path)}, found {rows.size} and {pairs.size}; delete it and run the "
+                f"same command again to search for them anew"
+            )
         return self.merge(*found, BlockHits(scores.reshape(like.scores.shape), rows.reshape(like.rows.shape), pairs, 0.0))
 
     def write(self, path: str, loaded: LoadedBlock, before: str | None, *found: BlockHits) -> tuple[Part, float]:
@@ -219,8 +236,10 @@ def hits_table(loaded: LoadedBlock, hits: BlockHits, *, with_also: bool) -> pa.T
     columns = {"query_row": loaded.query_rows}
     num_hits = hits.rows.shape[1]
     if with_also or not num_hits:
-        columns |= {"also_rows": csr_to_lists(loaded.also.offsets, loaded.also.rows),
-                    "also_scores": csr_to_lists(loaded.also.offsets, hits.pair_scores[labels:also])}
+        columns |= {
+            "also_rows": csr_to_lists(loaded.also.offsets, loaded.also.rows),
+            "also_scores": csr_to_lists(loaded.also.offsets, hits.pair_scores[labels:also]),
+        }
     if not num_hits:
         return pa.table(columns)
     real = hits.rows >= 0
@@ -230,10 +249,13 @@ def hits_table(loaded: LoadedBlock, hits: BlockHits, *, with_also: bool) -> pa.T
     last_score, last_row = np.where(real[:, -1], hits.scores[:, -1], -np.inf)[owners], hits.rows[owners, -1]
     score = hits.pair_scores[also:]
     near = (score > last_score) | ((score == last_score) & (loaded.excluded.rows < last_row))
-    return pa.table(columns | {
-        "item_rows": csr_to_lists(offsets, hits.rows[real]),
-        "scores": csr_to_lists(offsets, hits.scores[real]),
-        "label_rows": csr_to_lists(loaded.labels.offsets, loaded.labels.rows),
-        "label_scores": csr_to_lists(loaded.labels.offsets, hits.pair_scores[:labels]),
-        "excluded": np.bincount(owners[near], minlength=len(real)).astype(np.int32),
-    })
+    return pa.table(
+        columns
+        | {
+            "item_rows": csr_to_lists(offsets, hits.rows[real]),
+            "scores": csr_to_lists(offsets, hits.scores[real]),
+            "label_rows": csr_to_lists(loaded.labels.offsets, loaded.labels.rows),
+            "label_scores": csr_to_lists(loaded.labels.offsets, hits.pair_scores[:labels]),
+            "excluded": np.bincount(owners[near], minlength=len(real)).astype(np.int32),
+        }
+    )

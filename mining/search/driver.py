@@ -52,8 +52,15 @@ class Searched:
 
 
 def search(
-    task: SearchTask, shards: Sequence[ShardRange], blocks: Sequence[QueryBlock], pool: PoolSize,
-    settings: SearchSettings, *, retries: int, seed: int = 0, mailbox: Any = None,
+    task: SearchTask,
+    shards: Sequence[ShardRange],
+    blocks: Sequence[QueryBlock],
+    pool: PoolSize,
+    settings: SearchSettings,
+    *,
+    retries: int,
+    seed: int = 0,
+    mailbox: Any = None,
 ) -> Searched:
     """Search every block that is not there yet in all shards.
 
@@ -71,8 +78,17 @@ def search(
 
 
 class _Driver:
-    def __init__(self, task: SearchTask, shards: Sequence[ShardRange], blocks: Sequence[QueryBlock], pool: PoolSize,
-                 settings: SearchSettings, retries: int, seed: int, mailbox: Any) -> None:
+    def __init__(
+        self,
+        task: SearchTask,
+        shards: Sequence[ShardRange],
+        blocks: Sequence[QueryBlock],
+        pool: PoolSize,
+        settings: SearchSettings,
+        retries: int,
+        seed: int,
+        mailbox: Any,
+    ) -> None:
         self._task, self._shards, self._blocks, self._pool = task, shards, blocks, pool
         self._settings, self._retries, self._seed = settings, retries, seed
         self.waves = Waves(task, shards, pool, retries=retries, mailbox=mailbox)
@@ -110,8 +126,11 @@ class _Driver:
         folder = f"{self._task.folder}/probes-{how.probes}" if how.mode == "ivf" else f"{self._task.folder}/{how.mode}"
         there = self._task.store.list(folder)
         targets = {block.index: f"{folder}/{part_name(block.index)}" for block in self._blocks}
-        parts = {targets[block.index]: Part(targets[block.index], len(block.query_rows), there[targets[block.index]])
-                 for block in self._blocks if targets[block.index] in there}
+        parts = {
+            targets[block.index]: Part(targets[block.index], len(block.query_rows), there[targets[block.index]])
+            for block in self._blocks
+            if targets[block.index] in there
+        }
         jobs = [Job(block, how, targets[block.index]) for block in self._blocks if targets[block.index] not in there]
         written, seconds = self.waves.write(jobs)
         parts |= {part.path: part for part in written}
@@ -128,10 +147,12 @@ class _Driver:
         figures: dict[str, Any] = {}
         if rates:
             pairs = work.queries * work.items
-            figures["probe"] = {name: float(f"{pairs / rate.seconds(work.queries, work.items) / 1e9:.3g}")
-                                for name, rate in rates.items()}
-            figures["estimated_seconds"] = {mode: round(seconds, 1) for mode, seconds in
-                                            estimates(self._settings, rates, work, gpu=gpu).items()}
+            figures["probe"] = {
+                name: float(f"{pairs / rate.seconds(work.queries, work.items) / 1e9:.3g}") for name, rate in rates.items()
+            }
+            figures["estimated_seconds"] = {
+                mode: round(seconds, 1) for mode, seconds in estimates(self._settings, rates, work, gpu=gpu).items()
+            }
         if how.mode != "exact":
             how, tuned = self._tune(how, rates, work)
             figures |= tuned

@@ -193,10 +193,17 @@ class EightBitEngine:
 
     def propose(self, queries_QD: F32, width: int) -> Proposal:
         """See `Engine`."""
-        made = [self._some(queries_QD[start : start + TILE_QUERIES], width)
-                for start in range(0, len(queries_QD), TILE_QUERIES)]
-        return made[0] if len(made) == 1 else Proposal(*(np.concatenate(values) for values in zip(
-            *((some.scores, some.index, some.error) for some in made), strict=True)))
+        made = [self._some(queries_QD[start : start + TILE_QUERIES], width) for start in range(0, len(queries_QD), TILE_QUERIES)]
+        return (
+            made[0]
+            if len(made) == 1
+            else Proposal(
+                *(
+                    np.concatenate(values)
+                    for values in zip(*((some.scores, some.index, some.error) for some in made), strict=True)
+                )
+            )
+        )
 
     def learn(self, unsettled: float) -> None:
         """Propose more to the next queries if many were left open."""

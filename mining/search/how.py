@@ -154,8 +154,10 @@ def after_recall(decision: Decision, recall: float, settings: SearchSettings, pl
         return Decision(plain, figures | {"mode": "exact", "engine": plain.engine, "two_stage_recall": recall})
     lists = int(figures["lists"])
     if how.probes >= lists:
-        raise ConfigError(f"expected a recall of mining.search.min_recall = {settings.min_recall} of the approximate search, "
-                          f"found {recall:.4f} though all {lists} lists were read; set mining.search.mode = \"exact\", or a "
-                          f"higher mining.search.oversample (now {settings.oversample})")
+        raise ConfigError(
+            f"expected a recall of mining.search.min_recall = {settings.min_recall} of the approximate search, "
+            f'found {recall:.4f} though all {lists} lists were read; set mining.search.mode = "exact", or a '
+            f"higher mining.search.oversample (now {settings.oversample})"
+        )
     probes = more_probes(how.probes, lists)
     return Decision(replace(how, probes=probes), figures | {"probes": probes, "widened_at_recall": round(recall, 4)})

@@ -35,8 +35,15 @@ def train_centroids(sample_SD: F32, lists: int, seed: int) -> F32:
     import faiss
 
     lists = min(lists, len(sample_SD))
-    kmeans = faiss.Kmeans(sample_SD.shape[1], lists, niter=TRAINING_ROUNDS, seed=seed, spherical=True,
-                          min_points_per_centroid=1, max_points_per_centroid=SAMPLE_PER_LIST)
+    kmeans = faiss.Kmeans(
+        sample_SD.shape[1],
+        lists,
+        niter=TRAINING_ROUNDS,
+        seed=seed,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=SAMPLE_PER_LIST,
+    )
     kmeans.train(np.ascontiguousarray(sample_SD))
     return np.ascontiguousarray(kmeans.centroids, dtype=np.float32)
 
@@ -47,8 +54,12 @@ class ListEngine:
     def __init__(self, items_ND: F32, centroids_LD: F32, *, oversample: float) -> None:
         self._centroids, self._oversample = np.array(centroids_LD), oversample  # torch takes no read-only one
         self._step = max(1, CENTROID_SCORES // len(centroids_LD))
-        lists = np.concatenate([_products(items_ND[start : start + self._step], self._centroids).argmax(axis=1)
-                                for start in range(0, len(items_ND), self._step)])
+        lists = np.concatenate(
+            [
+                _products(items_ND[start : start + self._step], self._centroids).argmax(axis=1)
+                for start in range(0, len(items_ND), self._step)
+            ]
+        )
         self._positions = np.argsort(lists, kind="stable").astype(np.int64)
         self._counts = np.bincount(lists, minlength=len(centroids_LD)).astype(np.int64)
         self._starts = offsets_of(self._counts)

@@ -55,8 +55,9 @@ def score_list(queries_QD: F32, items_ND: F32, owner_L: I64, rows_L: I64, out_L:
 
 
 @compiled(parallel=True)
-def score_needed(queries_QD: F32, items_ND: F32, proposed_QW: F32, error_Q: F32, num_hits: int, index_QW: I64,
-                 out_QW: F32) -> None:
+def score_needed(
+    queries_QD: F32, items_ND: F32, proposed_QW: F32, error_Q: F32, num_hits: int, index_QW: I64, out_QW: F32
+) -> None:
     """Exact scores of those proposed items that can be among the best `num_hits`; the others become -1 and -inf.
 
     The worst exact score of the first K proposed bounds the K-th best from below; whatever cannot reach it, by its
@@ -166,8 +167,17 @@ def _smallest_first(keys: U64, count: int, last: int) -> None:
 
 
 @compiled(parallel=True)
-def _offer(tile_QT: npt.NDArray[np.generic], bits_QT: I32, of_float: bool, owners_Q: I64, rows_T: I64,
-           keys: U64, counts: I64, limits: npt.NDArray[np.generic], keep: int) -> None:
+def _offer(
+    tile_QT: npt.NDArray[np.generic],
+    bits_QT: I32,
+    of_float: bool,
+    owners_Q: I64,
+    rows_T: I64,
+    keys: U64,
+    counts: I64,
+    limits: npt.NDArray[np.generic],
+    keep: int,
+) -> None:
     width, room = tile_QT.shape[1], keys.shape[1]
     for line in numba.prange(tile_QT.shape[0]):
         worst = np.empty(1, np.int32)
@@ -207,8 +217,17 @@ class RunningTop:
 
     def offer(self, tile_QT: npt.NDArray[np.generic], owners_Q: I64, rows_T: I64) -> None:
         """Scores [Q, T] of the queries `owners_Q` (each once) with the items `rows_T`; the dtype's lowest value is no score."""
-        _offer(tile_QT, tile_QT.view(np.int32), self._dtype is np.float32, owners_Q, rows_T, self._keys, self._counts,
-               self._limits, self._keep)
+        _offer(
+            tile_QT,
+            tile_QT.view(np.int32),
+            self._dtype is np.float32,
+            owners_Q,
+            rows_T,
+            self._keys,
+            self._counts,
+            self._limits,
+            self._keep,
+        )
 
     def best(self) -> tuple[npt.NDArray[np.generic], I64]:
         """(scores [Q, keep] best first, of the dtype offered; rows [Q, keep], -1 where fewer were offered)."""

@@ -65,8 +65,15 @@ class ShardActor:
         took = []
         for count in PROBE_ITEMS:
             items = self._vectors[:count]
-            made = Shard(items, make_engine(engine, items, certain=not likely,  # type: ignore[arg-type]
-                                            oversample=1.25 if likely else CERTAIN_OVERSAMPLE))
+            made = Shard(
+                items,
+                make_engine(
+                    engine,  # type: ignore[arg-type]
+                    items,
+                    certain=not likely,
+                    oversample=1.25 if likely else CERTAIN_OVERSAMPLE,
+                ),
+            )
             num_hits = min(self._task.num_hits, len(items))
             exact_topk(queries_QD, made, num_hits)  # loads, compiles, learns how many to propose
             started = time.perf_counter()
@@ -90,8 +97,9 @@ class ShardActor:
                 centroids = load_vectors(self._task.store, [Part(how.centroids, 0, 0)])
                 self._engines[key] = ListEngine(self._vectors, centroids, oversample=how.oversample)
             else:
-                self._engines[key] = make_engine(how.engine, self._vectors, certain=how.mode == "exact",
-                                                 oversample=how.oversample)
+                self._engines[key] = make_engine(
+                    how.engine, self._vectors, certain=how.mode == "exact", oversample=how.oversample
+                )
         engine = self._engines[key]
         if isinstance(engine, ListEngine):
             engine.probes = how.probes

@@ -37,16 +37,17 @@ def plan_shards(num_items: int, *, shards: int | None, actors: int, shard_rows: 
     """
     count = shards or max(min(actors, num_items), -(-num_items // shard_rows))
     if count > num_items:
-        raise ConfigError(f"cluster.shards = {count} cannot cut a corpus of {num_items} items; set it to {num_items} "
-                          f"or less")
+        raise ConfigError(f"cluster.shards = {count} cannot cut a corpus of {num_items} items; set it to {num_items} or less")
     edges = [num_items * index // count for index in range(count + 1)]
     return [ShardRange(start, stop) for start, stop in pairwise(edges)]
 
 
 def plan_blocks(query_rows: I64, block_size: int) -> list[QueryBlock]:
     """Cut ascending query rows into blocks of at most `block_size`."""
-    return [QueryBlock(number, query_rows[start : start + block_size])
-            for number, start in enumerate(range(0, len(query_rows), block_size))]
+    return [
+        QueryBlock(number, query_rows[start : start + block_size])
+        for number, start in enumerate(range(0, len(query_rows), block_size))
+    ]
 
 
 def waves(shards: Sequence[ShardRange], actors: int) -> list[list[ShardRange]]:

@@ -96,8 +96,9 @@ def exact_topk(queries_QD: F32, shard: Shard, num_hits: int, excluded: Lists | N
     return scores, rows
 
 
-def _best_of(queries_QD: F32, shard: Shard, width: int, num_hits: int,
-             excluded: Lists | None) -> tuple[F32, I64, npt.NDArray[np.bool_]]:
+def _best_of(
+    queries_QD: F32, shard: Shard, width: int, num_hits: int, excluded: Lists | None
+) -> tuple[F32, I64, npt.NDArray[np.bool_]]:
     """(scores [Q, K'], positions [Q, K'], whether the engine has to propose more [Q]) from `width` proposals."""
     queries_QD = np.ascontiguousarray(queries_QD)
     proposal = shard.engine.propose(queries_QD, width)

@@ -29,8 +29,7 @@ class Job:
 class Waves:
     """Shard holders, and actors that load and write blocks; they start with the first job and live until `end`."""
 
-    def __init__(self, task: SearchTask, shards: Sequence[ShardRange], pool: PoolSize, *, retries: int,
-                 mailbox: Any) -> None:
+    def __init__(self, task: SearchTask, shards: Sequence[ShardRange], pool: PoolSize, *, retries: int, mailbox: Any) -> None:
         self._task, self._pool, self._retries, self._mailbox = task, pool, retries, mailbox
         self._waves = waves(shards, pool.count)
         self.first = self._waves[0]
@@ -46,8 +45,9 @@ class Waves:
         options = {"max_restarts": self._retries, "max_task_retries": self._retries}
         holder = ray.remote(ShardActor).options(num_cpus=self._pool.cpus, num_gpus=self._pool.gpus, **options)
         count = len(self.first)
-        self._holders = [holder.remote(self._task, self._pool.cpus, self._mailbox, f"shard {i + 1}/{count}")
-                         for i in range(count)]
+        self._holders = [
+            holder.remote(self._task, self._pool.cpus, self._mailbox, f"shard {i + 1}/{count}") for i in range(count)
+        ]
         # An actor's tasks run in the order they were asked for: a writer that waits for hits could load no other block.
         beside = ray.remote(BlockActor).options(num_cpus=0, **options)
         self._loaders = [beside.remote(self._task) for _ in range(min(LOADERS, count))]
@@ -89,8 +89,10 @@ class Waves:
         if not jobs:
             return [], 0.0
         self._start()
-        seconds = sum(sum(self._wave(self._waves[number], self._waves[number - 1] if number else None, jobs))
-                      for number in range(len(self._waves) - 1))
+        seconds = sum(
+            sum(self._wave(self._waves[number], self._waves[number - 1] if number else None, jobs))
+            for number in range(len(self._waves) - 1)
+        )
         before = self._waves[-2] if len(self._waves) > 1 else None
         written: list[tuple[Part, float]] = self._wave(self._waves[-1], before, jobs, last=True)
         return [part for part, _ in written], seconds + sum(took for _, took in written)
@@ -102,8 +104,9 @@ class Waves:
     def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How) -> list[Any]:
         return [holder.search.remote(rows, loaded, how) for holder, rows in zip(self._holders, wave, strict=False)]
 
-    def _wave(self, wave: Sequence[ShardRange], before: Sequence[ShardRange] | None, jobs: Sequence[Job], *,
-              last: bool = False) -> list[Any]:
+    def _wave(
+        self, wave: Sequence[ShardRange], before: Sequence[ShardRange] | None, jobs: Sequence[Job], *, last: bool = False
+    ) -> list[Any]:
         """One wave over all jobs; a bounded number of blocks is in flight. Returns what `keep` or `write` did."""
         import ray
 
@@ -119,8 +122,9 @@ class Waves:
             loaded = self._loaders[place % len(self._loaders)].load.remote(job.block)
             found = self._search(wave, loaded, job.how)
             kept = self._place(before, job) if before else None
-            running.append(writer.write.remote(job.path, loaded, kept, *found) if last
-                           else writer.keep.remote(target, kept, *found))
+            running.append(
+                writer.write.remote(job.path, loaded, kept, *found) if last else writer.keep.remote(target, kept, *found)
+            )
         return list(ray.get(running))
 
     def _between(self, wave: Sequence[ShardRange]) -> str:

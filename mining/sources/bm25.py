@@ -89,8 +89,19 @@ class WordIndex:
 
 
 @compiled(parallel=True)
-def _best(word_offsets: I64, words_W: I64, starts: I64, items_P: npt.NDArray[np.int32], weights_P: F32, known_offsets: I64,
-          known: I64, num_items: int, threads: int, out_rows: I64, out_scores: F32) -> None:
+def _best(
+    word_offsets: I64,
+    words_W: I64,
+    starts: I64,
+    items_P: npt.NDArray[np.int32],
+    weights_P: F32,
+    known_offsets: I64,
+    known: I64,
+    num_items: int,
+    threads: int,
+    out_rows: I64,
+    out_scores: F32,
+) -> None:
     keep = out_rows.shape[1]
     for thread in numba.prange(threads):
         scores = np.zeros(num_items, np.float32)  # all zero again after each query
@@ -124,8 +135,9 @@ def _best(word_offsets: I64, words_W: I64, starts: I64, items_P: npt.NDArray[np.
                 scores[touched[place]] = 0.0
 
 
-def search_words(task: Bm25Task, blocks: Sequence[QueryBlock], *, threads: int, retries: int,
-                 mailbox: Any = None) -> tuple[list[Part], float]:
+def search_words(
+    task: Bm25Task, blocks: Sequence[QueryBlock], *, threads: int, retries: int, mailbox: Any = None
+) -> tuple[list[Part], float]:
     """Search every block that is not there yet, in one task with `threads` CPUs.
 
     Returns:
@@ -136,8 +148,11 @@ def search_words(task: Bm25Task, blocks: Sequence[QueryBlock], *, threads: int, 
 
     there = task.store.list(task.folder)
     targets = {block.index: f"{task.folder}/{part_name(block.index)}" for block in blocks}
-    parts = [Part(targets[block.index], len(block.query_rows), there[targets[block.index]]) for block in blocks
-             if targets[block.index] in there]
+    parts = [
+        Part(targets[block.index], len(block.query_rows), there[targets[block.index]])
+        for block in blocks
+        if targets[block.index] in there
+    ]
     todo = [block for block in blocks if targets[block.index] not in there]
     seconds = 0.0
     if todo:
@@ -163,8 +178,9 @@ def search_blocks(task: Bm25Task, blocks: Sequence[QueryBlock], threads: int, ma
             continue
         excluded = known.of(block.query_rows)
         offsets, scores, rows = index.best(_query_texts(task, block), task.num_hits, (excluded.offsets, excluded.rows), threads)
-        table = pa.table({"query_row": block.query_rows, "item_rows": csr_to_lists(offsets, rows),
-                          "scores": csr_to_lists(offsets, scores)})
+        table = pa.table(
+            {"query_row": block.query_rows, "item_rows": csr_to_lists(offsets, rows), "scores": csr_to_lists(offsets, scores)}
+        )
         parts.append(write_part(task.store, path, table))
         post(mailbox, "bm25", f"{done:,} queries × {index.num_items:,} texts")
     return parts, time.monotonic() - started
@@ -180,8 +196,10 @@ def _texts(task: Bm25Task, mailbox: Any) -> Iterator[str]:
 
 def _query_texts(task: Bm25Task, block: QueryBlock) -> list[str]:
     rows = block.query_rows
-    tables = [(part.first_row + low, read_part(task.store, part.path, ["text"]).slice(low, high - low))
-              for part, low, high in parts_between(task.queries, int(rows[0]), int(rows[-1]) + 1)]
+    tables = [
+        (part.first_row + low, read_part(task.store, part.path, ["text"]).slice(low, high - low))
+        for part, low, high in parts_between(task.queries, int(rows[0]), int(rows[-1]) + 1)
+    ]
     first = tables[0][0]
     texts: list[str] = pa.concat_tables([table for _, table in tables])["text"].take(pa.array(rows - first)).to_pylist()
     return texts

@@ -57,14 +57,19 @@ def fuse(lists: Mapping[int, I64], shares: Mapping[int, float]) -> Fused:
     codes = sorted(lists)
     widths = [lists[code].shape[1] for code in codes]
     assert sum(widths) < 1 << ENTRY_BITS, "an entry's number must fit its bits"
-    weights = np.concatenate([max(1, round(SHARE_UNITS * shares[code]))
-                              * np.rint(PLACE_UNITS / (RANK_CONSTANT + 1 + np.arange(width))).astype(np.int64)
-                              for code, width in zip(codes, widths, strict=True)])
+    weights = np.concatenate(
+        [
+            max(1, round(SHARE_UNITS * shares[code]))
+            * np.rint(PLACE_UNITS / (RANK_CONSTANT + 1 + np.arange(width))).astype(np.int64)
+            for code, width in zip(codes, widths, strict=True)
+        ]
+    )
     sources = np.repeat(np.array(codes, np.uint8), widths)
     positions = np.concatenate([np.arange(width, dtype=np.int64) for width in widths])
     entries_QM = np.concatenate([lists[code] for code in codes], axis=1)
-    fused = Fused(np.full(entries_QM.shape, -1, np.int64), np.zeros(entries_QM.shape, np.uint8),
-                  np.zeros(entries_QM.shape, np.int64))
+    fused = Fused(
+        np.full(entries_QM.shape, -1, np.int64), np.zeros(entries_QM.shape, np.uint8), np.zeros(entries_QM.shape, np.int64)
+    )
     width = int(_fuse(entries_QM, weights, sources, positions, fused.rows, fused.source, fused.position).max(initial=1))
     return Fused(fused.rows[:, :width].copy(), fused.source[:, :width].copy(), fused.position[:, :width].copy())
 
@@ -84,8 +89,15 @@ def _by_row(rows_M: I64) -> I64:
 
 
 @compiled(parallel=True)
-def _fuse(entries_QM: I64, weights_M: I64, sources_M: npt.NDArray[np.uint8], positions_M: I64, out_rows: I64,
-          out_source: npt.NDArray[np.uint8], out_position: I64) -> I64:
+def _fuse(
+    entries_QM: I64,
+    weights_M: I64,
+    sources_M: npt.NDArray[np.uint8],
+    positions_M: I64,
+    out_rows: I64,
+    out_source: npt.NDArray[np.uint8],
+    out_position: I64,
+) -> I64:
     """Returns how many different items each query has."""
     count = np.zeros(len(entries_QM), np.int64)
     entry_mask = np.int64((1 << ENTRY_BITS) - 1)

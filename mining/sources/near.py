@@ -111,10 +111,13 @@ def find_near(store: Store, hits: Sequence[Part], folder: str, threshold: float,
     import ray
 
     remote = ray.remote(_find_in_part).options(max_retries=retries)
-    found = ray.get([remote.remote(store, part, f"{folder}/{part_name(number)}", threshold)
-                     for number, part in enumerate(hits)])
-    return Found([part for part, _, _ in found], sum(part.rows for part, _, _ in found),
-                 sum(pairs for _, pairs, _ in found), sum(full for _, _, full in found))
+    found = ray.get([remote.remote(store, part, f"{folder}/{part_name(number)}", threshold) for number, part in enumerate(hits)])
+    return Found(
+        [part for part, _, _ in found],
+        sum(part.rows for part, _, _ in found),
+        sum(pairs for _, pairs, _ in found),
+        sum(full for _, _, full in found),
+    )
 
 
 def _find_in_part(store: Store, hits: Part, target: str, threshold: float) -> tuple[Part, int, int]:

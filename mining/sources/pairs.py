@@ -64,6 +64,7 @@ def write_block(task: PairsTask, block: QueryBlock, start: int) -> tuple[Part, i
     Raises:
         ArtifactError: a table is of other queries.
     """
+
     def lists(parts: Sequence[Part], column: str) -> tuple[I64, I64]:
         offsets, rows = lists_to_csr(read_span(task.store, parts, start, block.query_rows, [column])[column])
         return offsets, rows.astype(np.int64)
@@ -72,8 +73,10 @@ def write_block(task: PairsTask, block: QueryBlock, start: int) -> tuple[Part, i
     sources = {kind: lists(parts, COLUMN[kind]) for kind, parts in task.sources.items()}
     largest = max(int(rows.max(initial=0)) for _, rows in (found, *sources.values()))
     offsets, rows = new_pairs(largest + 1, found, list(sources.values()))
-    table = pa.table({"query_row": block.query_rows, "also_rows": csr_to_lists(offsets, rows)}
-                     | {f"{kind}_rows": csr_to_lists(*some) for kind, some in sources.items()})
+    table = pa.table(
+        {"query_row": block.query_rows, "also_rows": csr_to_lists(offsets, rows)}
+        | {f"{kind}_rows": csr_to_lists(*some) for kind, some in sources.items()}
+    )
     return write_part(task.store, f"{task.folder}/{part_name(block.index)}", table), len(rows)
 
 
@@ -83,8 +86,12 @@ def write_pairs(task: PairsTask, blocks: Sequence[QueryBlock], *, retries: int) 
 
     starts = np.cumsum([0, *(len(block.query_rows) for block in blocks)])[:-1]
     remote = ray.remote(_write_group).options(max_retries=retries)
-    results = ray.get([remote.remote(task, [blocks[number] for number in group], [int(starts[number]) for number in group])
-                       for group in task_groups(len(blocks))])
+    results = ray.get(
+        [
+            remote.remote(task, [blocks[number] for number in group], [int(starts[number]) for number in group])
+            for group in task_groups(len(blocks))
+        ]
+    )
     written = [entry for group in results for entry in group]
     return [part for part, _ in written], sum(count for _, count in written)
 

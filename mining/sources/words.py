@@ -6,13 +6,15 @@ import functools
 import re
 import unicodedata
 
-UNSPACED = "".join((
-    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af",  # Han
-    "\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff",  # kana
-    "\uac00-\ud7a3",  # Hangul: it has spaces, but its particles cling to the words
-    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece",  # Thai, Lao
-    "\u1000-\u103f\u1050-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd",  # Burmese, Khmer
-))
+UNSPACED = "".join(
+    (
+        "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af",  # Han
+        "\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff",  # kana
+        "\uac00-\ud7a3",  # Hangul: it has spaces, but its particles cling to the words
+        "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece",  # Thai, Lao
+        "\u1000-\u103f\u1050-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd",  # Burmese, Khmer
+    )
+)
 """Scripts in which spaces do not tell the words."""
 ASCII = re.compile(r"\w+")
 
@@ -40,8 +42,11 @@ def words(text: str) -> list[str]:
 
 @functools.cache
 def _pattern() -> re.Pattern[str]:
-    marks = "".join(chr(code) for code in range(0x300, 0x11800)  # what lies above are the marks of unwritten scripts
-                    if unicodedata.category(chr(code)).startswith("M") and not re.match(f"[{UNSPACED}]", chr(code)))
+    marks = "".join(
+        chr(code)
+        for code in range(0x300, 0x11800)  # what lies above are the marks of unwritten scripts
+        if unicodedata.category(chr(code)).startswith("M") and not re.match(f"[{UNSPACED}]", chr(code))
+    )
     letter = f"[^\\W{UNSPACED}]"
     # whole runs of letters first: a word without a mark, nearly all of them, is one step
     return re.compile(f"(?P<spaced>{letter}+(?:[{marks}]+{letter}*)*)|(?P<unspaced>[{UNSPACED}]+)")

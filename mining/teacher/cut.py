@@ -89,9 +89,11 @@ class Pairs:
 
     def joined(self, other: Pairs) -> Pairs:
         """All pairs of both; of a pair in both, this one's score."""
-        return Pairs.ordered(np.concatenate([self.query_rows, other.query_rows]),
-                             np.concatenate([self.item_rows, other.item_rows]),
-                             np.concatenate([self.scores, other.scores]))
+        return Pairs.ordered(
+            np.concatenate([self.query_rows, other.query_rows]),
+            np.concatenate([self.item_rows, other.item_rows]),
+            np.concatenate([self.scores, other.scores]),
+        )
 
     def to_table(self, query_rows: I64, *, scored: bool) -> pa.Table:
         """As a table of one row per query of `query_rows` (ascending): of pairs, or of scored pairs."""
@@ -102,8 +104,9 @@ class Pairs:
         columns = {"query_row": pa.array(query_rows, pa.int64())}
         if not scored:
             return pa.table(columns | {"also_rows": csr_to_lists(offsets, self.item_rows)})
-        return pa.table(columns | {"item_rows": csr_to_lists(offsets, self.item_rows),
-                                   "teacher_scores": csr_to_lists(offsets, self.scores)})
+        return pa.table(
+            columns | {"item_rows": csr_to_lists(offsets, self.item_rows), "teacher_scores": csr_to_lists(offsets, self.scores)}
+        )
 
 
 def depth_of(settings: MiningSettings) -> int:
@@ -153,8 +156,11 @@ def attach(found: Candidates, scored: Pairs, labels: Labels, settings: MiningSet
     owner = np.repeat(np.arange(len(found.query_rows)), np.diff(offsets))
     scores = known[scored.find(found.query_rows[owner], positives)]
     read = ~np.isnan(scores) & (positives != found.self_rows[owner])
-    return replace(found, teacher=known[place],
-                   teacher_positive=_reference(owner[read], scores[read], len(found.query_rows), settings.margin_reference))
+    return replace(
+        found,
+        teacher=known[place],
+        teacher_positive=_reference(owner[read], scores[read], len(found.query_rows), settings.margin_reference),
+    )
 
 
 def read_scored(store: Store, teacher: Sequence[Part], kind: str, hits: Sequence[Part], number: int, query_rows: I64) -> Pairs:

@@ -55,6 +55,9 @@ def cut_as(store: Store, pairs: Sequence[Part], blocks: Sequence[QueryBlock], fo
     if [part.rows for part in pairs] == [len(block.query_rows) for block in blocks]:
         return list(pairs)
     starts = np.cumsum([0, *(len(block.query_rows) for block in blocks)])
-    return [write_part(store, f"{folder}/{part_name(block.index)}",
-                       read_span(store, pairs, int(start), block.query_rows, ["also_rows"]))
-            for block, start in zip(blocks, starts, strict=False)]
+    return [
+        write_part(
+            store, f"{folder}/{part_name(block.index)}", read_span(store, pairs, int(start), block.query_rows, ["also_rows"])
+        )
+        for block, start in zip(blocks, starts, strict=False)
+    ]

@@ -20,12 +20,12 @@ import numpy.typing as npt
 from cluster.errors import DataError, HardmineError
 from cluster.progress import post
 from cluster.resources import PoolSize
+from cluster.rows import read_rows
 from cluster.session import set_threads
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, part_name, read_part, write_part
 from mining.part_pool import load_share, over_parts
 from mining.teacher.cut import Pairs
-from mining.texts import read_rows
 
 PairReader = Callable[[Sequence[str], Sequence[str], Callable[[int], None]], F32]
 """(queries, items, on_progress) of equal length -> scores [P] float32."""
@@ -60,16 +60,20 @@ class ReadDone:
     """Time of the busiest actor, without start-up."""
 
 
-def read_pairs(task: ReadTask, make_reader: Callable[[], PairReader], pool: PoolSize, *, retries: int,
-               mailbox: Any = None) -> ReadDone:
+def read_pairs(
+    task: ReadTask, make_reader: Callable[[], PairReader], pool: PoolSize, *, retries: int, mailbox: Any = None
+) -> ReadDone:
     """Score every block of pairs that is not there yet.
 
     Raises:
         DataError: the model gives NaN. ArtifactError: a text or a table is missing.
     """
     there = task.store.list(task.folder)
-    parts = {number: Part(task.target(number), part.rows, there[task.target(number)])
-             for number, part in enumerate(task.pairs) if task.target(number) in there}
+    parts = {
+        number: Part(task.target(number), part.rows, there[task.target(number)])
+        for number, part in enumerate(task.pairs)
+        if task.target(number) in there
+    }
     rows = _rows_to_do(task, set(parts))
     read, seconds = 0, {"": 0.0}
     if rows:
@@ -82,24 +86,32 @@ def read_pairs(task: ReadTask, make_reader: Callable[[], PairReader], pool: Pool
 
 
 def _rows_to_do(task: ReadTask, done: set[int]) -> list[dict[str, Any]]:
-    return [{"number": number, "source": part.path, "target": task.target(number), "rows": part.rows,
-             "earlier": json.dumps([known.path for known in _like(task, number)])}
-            for number, part in enumerate(task.pairs) if number not in done]
+    return [
+        {
+            "number": number,
+            "source": part.path,
+            "target": task.target(number),
+            "rows": part.rows,
+            "earlier": json.dumps([known.path for known in _like(task, number)]),
+        }
+        for number, part in enumerate(task.pairs)
+        if number not in done
+    ]
 
 
 def _like(task: ReadTask, number: int) -> list[Part]:
     """The earlier parts that may hold pairs of this block."""
     sizes = [part.rows for part in task.pairs]
     # every round cuts the training queries into the same blocks, unless cluster.query_block was changed on the way
-    return [part for table in task.earlier
-            for part in ([table[number]] if [known.rows for known in table] == sizes else table)]
+    return [part for table in task.earlier for part in ([table[number]] if [known.rows for known in table] == sizes else table)]
 
 
 class PairActor:
     """Loads the model once, scores one block of pairs per call."""
 
-    def __init__(self, task: ReadTask, make_reader: Callable[[], PairReader], *, threads: int, mailbox: Any,
-                 total_rows: int) -> None:
+    def __init__(
+        self, task: ReadTask, make_reader: Callable[[], PairReader], *, threads: int, mailbox: Any, total_rows: int
+    ) -> None:
         self._task, self._make_reader, self._threads = task, make_reader, threads
         self._reader: PairReader | None = None
         self._mailbox, self._blocks, self._total, self._read = mailbox, 0, total_rows, 0
@@ -147,9 +159,11 @@ class PairActor:
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
             first = bad[0]
-            raise DataError(f"the teacher gives NaN or infinite scores for {len(bad)} of {len(pairs)} pairs, the first for the "
-                            f"query at row {int(pairs.query_rows[first])} and the item at row {int(pairs.item_rows[first])}; "
-                            f"check those texts, or give another mining.teacher.model")
+            raise DataError(
+                f"the teacher gives NaN or infinite scores for {len(bad)} of {len(pairs)} pairs, the first for the "
+                f"query at row {int(pairs.query_rows[first])} and the item at row {int(pairs.item_rows[first])}; "
+                f"check those texts, or give another mining.teacher.model"
+            )
         return scores
 
     def _texts(self, parts: list[Part], rows: I64) -> list[str]:
@@ -159,11 +173,23 @@ class PairActor:
 
     def _report(self, pairs: int) -> None:
         rate = (self._read + pairs) / max(1e-6, time.monotonic() - self._started)
-        post(self._mailbox, self._name, f"{self._read + pairs:,} pairs, {self._blocks:,} of {self._total:,} queries done, "
-                                        f"{rate:,.0f} pairs/s")
+        post(
+            self._mailbox,
+            self._name,
+            f"{self._read + pairs:,} pairs, {self._blocks:,} of {self._total:,} queries done, {rate:,.0f} pairs/s",
+        )
 
 
-def _answer(number: int, part: Part, actor: str, *, pairs: int = 0, seconds: float = 0.0,
-            error: bytes = b"") -> dict[str, list[Any]]:
-    return {"number": [number], "path": [part.path], "rows": [part.rows], "bytes": [part.bytes], "pairs": [pairs],
-            "actor": [actor], "seconds": [seconds], "error": [error]}
+def _answer(
+    number: int, part: Part, actor: str, *, pairs: int = 0, seconds: float = 0.0, error: bytes = b""
+) -> dict[str, list[Any]]:
+    return {
+        "number": [number],
+        "path": [part.path],
+        "rows": [part.rows],
+        "bytes": [part.bytes],
+        "pairs": [pairs],
+        "actor": [actor],
+        "seconds": [seconds],
+        "error": [error],
+    }

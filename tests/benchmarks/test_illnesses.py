@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.illnesses import place_of
-from benchmarks.illnesses_cases import BY_NAME, CASES
-from benchmarks.illnesses_data import Data, Editions, ExactTags, FewItems, Label, NarrowDomain, OneLabelEach, SyntheticQueries
-from benchmarks.illnesses_kept import read_evidence, write_evidence
-from benchmarks.illnesses_table import ORDER, Named, as_markdown
+from benchmarks.illnesses.__main__ import place_of
+from benchmarks.illnesses.cases import BY_NAME, CASES
+from benchmarks.illnesses.data import Data, Editions, ExactTags, FewItems, Label, NarrowDomain, OneLabelEach, SyntheticQueries
+from benchmarks.illnesses.kept import read_evidence, write_evidence
+from benchmarks.illnesses.table import ORDER, Named, as_markdown
 from eval.diagnosis.evidence import Arm, Evidence, Measurement, Mining, Slice, Training
 from eval.significance import Interval
 
@@ -24,10 +24,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def small() -> Data:
     """Four items; two training queries, of which one has two relevant items, and two dev queries."""
-    items = [{"text": f"title {row} of the book by somebody", "group": "saga" if row < 2 else None,
-              "popularity": 1.0 / (row + 1), "author": f"author {row}", "genre": "g"} for row in range(4)]
-    queries = [{"text": f"query {row}", "kind": "plot" if row % 2 else "mood", "split": "train" if row < 2 else "dev"}
-               for row in range(4)]
+    items = [
+        {
+            "text": f"title {row} of the book by somebody",
+            "group": "saga" if row < 2 else None,
+            "popularity": 1.0 / (row + 1),
+            "author": f"author {row}",
+            "genre": "g",
+        }
+        for row in range(4)
+    ]
+    queries = [
+        {"text": f"query {row}", "kind": "plot" if row % 2 else "mood", "split": "train" if row < 2 else "dev"}
+        for row in range(4)
+    ]
     clicks = [Label(0, 2, 1, "click"), Label(0, 3, 1, "click"), Label(1, 1, 2, "click"), Label(1, 0, 0, "click")]
     return Data(items, queries, [*clicks, Label(2, 2, 1, "editorial"), Label(3, 3, 1, "editorial")])
 
@@ -85,8 +95,14 @@ def test_queries_of_other_kinds_become_the_general_set():
 
 
 def test_evidence_comes_back_as_it_was(tmp_path):
-    measured = Measurement("round-01", 1, 9, {"recall@3": 0.5}, against_previous={"recall@3": Interval(0.1, 0.0, 0.2, 9)},
-                           slices=[Slice("kind", "plot", 4, {"recall@3": 0.25}, Interval(0.1, -0.1, 0.3, 4))])
+    measured = Measurement(
+        "round-01",
+        1,
+        9,
+        {"recall@3": 0.5},
+        against_previous={"recall@3": Interval(0.1, 0.0, 0.2, 9)},
+        slices=[Slice("kind", "plot", 4, {"recall@3": 0.25}, Interval(0.1, -0.1, 0.3, 4))],
+    )
     training = Training("round-01", 1, {"loss": np.array([1.0, np.nan])}, np.array([2.0]), np.array([0.5]))
     mining = Mining("round-01", 1, 9, 90, 0.5, 0, 0, 3, {"position": 45})
     evidence = Evidence([Arm("mined", measured, [training], [measured], [mining])], baseline=measured)
@@ -113,8 +129,11 @@ def test_every_expectation_is_a_finding_that_the_table_has_a_column_for():
 
 def test_the_table_tells_first_from_found_beside_another():
     soft, well = Named("temperature_too_soft", "critical"), Named("healthy", "note")
-    found = {("τ = 0.5", 0): {"mined": [soft]}, ("τ = 0.5", 1): {"mined": [Named("collapse", "critical"), soft]},
-             ("healthy", 0): {"mined": [well]}}
+    found = {
+        ("τ = 0.5", 0): {"mined": [soft]},
+        ("τ = 0.5", 1): {"mined": [Named("collapse", "critical"), soft]},
+        ("healthy", 0): {"mined": [well]},
+    }
     text = as_markdown(found, {"processor": "P", "cpus": 2, "load": 0.5}, datetime.date(2026, 11, 21))
     head, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     by_case = {row[0]: dict(zip(head, row, strict=False)) for row in rows[1:3]}
@@ -128,8 +147,24 @@ def test_the_table_tells_first_from_found_beside_another():
 def test_ill_trainings_are_named_and_a_healthy_one_is_not(tmp_path):
     cases = ["healthy", "τ = 0.5", "strict margin"]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.illnesses", "--work", str(tmp_path), "--seeds", "0", "--json", str(tmp_path / "found"),
-         "--cases", *cases], capture_output=True, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.illnesses",
+            "--work",
+            str(tmp_path),
+            "--seeds",
+            "0",
+            "--json",
+            str(tmp_path / "found"),
+            "--cases",
+            *cases,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     found = {row["case"]: row["found"]["mined"] for row in json.loads((tmp_path / "found").read_text())}
     assert [found[case][0]["name"] for case in cases] == [BY_NAME[case].expected["mined"] for case in cases]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.why_figures import (
+from benchmarks.why.figures import (
     chance_of_hard,
     draws_for_chance,
     effective_number,
@@ -15,12 +15,12 @@ from benchmarks.why_figures import (
     softmax_gradient,
     weights_by_position,
 )
-from benchmarks.why_pictures import spread
-from benchmarks.why_world import Recipe, make_world
+from benchmarks.why.pictures import spread
+from benchmarks.why.world import Recipe, make_world
 from eval.diagnosis.evidence import STEP_FIGURES
-from jobs.config import Config
-from training.geometry import geometry_figures, geometry_sums
-from training.losses import info_nce
+from jobs.config.config import Config
+from training.objective.losses import info_nce
+from training.telemetry.geometry import geometry_figures, geometry_sums
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "why-hard-negatives.md"
@@ -31,8 +31,13 @@ COSINES = np.array([0.70, 0.66, 0.55, 0.30, 0.05])
 def test_the_gradient_of_the_page_is_that_of_the_loss(temperature):
     # a query along the first axis: the cosines are the items' first coordinates
     items = torch.tensor(np.stack([COSINES, np.sqrt(1 - COSINES**2)], axis=1), requires_grad=True)
-    info_nce(torch.tensor([[1.0, 0.0]], dtype=torch.float64), items, torch.tensor([0]), temperature=temperature,
-             masked_BC=torch.zeros(1, 5, dtype=torch.bool)).loss.backward()
+    info_nce(
+        torch.tensor([[1.0, 0.0]], dtype=torch.float64),
+        items,
+        torch.tensor([0]),
+        temperature=temperature,
+        masked_BC=torch.zeros(1, 5, dtype=torch.bool),
+    ).loss.backward()
     p, gradient = softmax_gradient(COSINES, temperature)
     np.testing.assert_allclose(gradient, items.grad[:, 0], rtol=1e-9)
     assert gradient.sum() == pytest.approx(0, abs=1e-9)

@@ -22,6 +22,7 @@ def store(tmp_path: Path) -> Store:
 
 def stage_work(store: Store, folders: list[str], rows: int = 3) -> Callable[[str], Outcome]:
     """Work that writes a table and a file and notes the folder it was given."""
+
     def work(folder: str) -> Outcome:
         folders.append(folder)
         part = write_part(store, f"{folder}/items/part-00000.parquet", pa.table({"row": list(range(rows))}))
@@ -87,9 +88,7 @@ def test_a_driver_that_lost_the_run_commits_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["note", "items/part-00000.parquet"])
-def test_an_object_that_is_gone_or_has_another_size_is_found_before_the_stage_is_skipped(
-    store: Store, name: str,
-) -> None:
+def test_an_object_that_is_gone_or_has_another_size_is_found_before_the_stage_is_skipped(store: Store, name: str) -> None:
     ledger = Ledger(store)
     run: dict[str, Any] = {"inputs": {}, "work": stage_work(store, []), "folder": "f"}
     path = f"f/{ledger.stage('embed', **run).key}/{name}"

@@ -58,10 +58,18 @@ def test_every_error_survives_pickling_and_has_an_exit_code(kind: type[HardmineE
 def test_unwrap_finds_our_error_at_any_depth() -> None:
     want = DataError(MESSAGE)
     wrapped = WrapperError(want)
-    for error in (want, wrapped, WrapperError(wrapped), WrapperError(failures={1: OSError(), 2: wrapped}),
-                  chained(want, explicit=True), chained(want, explicit=False),
-                  WrapperError(chained(want, explicit=True)), DualError(want), DualError(DualError(want)),
-                  WrapperError(DualError(want))):
+    for error in (
+        want,
+        wrapped,
+        WrapperError(wrapped),
+        WrapperError(failures={1: OSError(), 2: wrapped}),
+        chained(want, explicit=True),
+        chained(want, explicit=False),
+        WrapperError(chained(want, explicit=True)),
+        DualError(want),
+        DualError(DualError(want)),
+        WrapperError(DualError(want)),
+    ):
         assert unwrap(error) is want
 
 

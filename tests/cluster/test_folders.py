@@ -65,9 +65,7 @@ def test_several_processes_that_fetch_at_once_get_the_same_folder(store: Store, 
     assert [path.name for path in got[0].parent.iterdir()] == [got[0].name]  # no litter
 
 
-def test_a_tampered_file_is_refused_and_nothing_of_it_stays(
-    store: Store, manifest: Manifest, tmp_path: Path,
-) -> None:
+def test_a_tampered_file_is_refused_and_nothing_of_it_stays(store: Store, manifest: Manifest, tmp_path: Path) -> None:
     store.write_bytes("models/m1/weights/model.bin", b"v" * 1000)  # the same size
     for _ in range(2):
         with pytest.raises(ArtifactError, match=r"models/m1/weights/model\.bin does not have the SHA-256"):
@@ -86,9 +84,7 @@ def test_a_folder_that_the_manifest_does_not_hold_is_refused(store: Store, manif
         fetch_folder(store, manifest, "models/m")
 
 
-def test_the_digest_follows_names_and_content_but_not_the_place(
-    tmp_path: Path, store: Store, manifest: Manifest,
-) -> None:
+def test_the_digest_follows_names_and_content_but_not_the_place(tmp_path: Path, store: Store, manifest: Manifest) -> None:
     elsewhere = upload_folder(tmp_path / "model", store, "other/place")
     want = folder_digest(manifest, "models/m1")
     assert folder_digest(elsewhere, "other/place/") == want
@@ -97,9 +93,7 @@ def test_the_digest_follows_names_and_content_but_not_the_place(
     assert folder_digest(upload_folder(tmp_path / "model", store, "models/m2"), "models/m2") != want
 
 
-def test_a_cache_of_another_user_is_refused(
-    store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_cache_of_another_user_is_refused(store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders.os, "getuid", lambda: 4_000_000_000)
     with pytest.raises(ConfigError, match="set HARDMINE_CACHE"):
         fetch_folder(store, manifest, "models/m1")

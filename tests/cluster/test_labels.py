@@ -25,11 +25,13 @@ class Case:
 
     def labels(self) -> Labels:
         pairs = sorted(self.judged)
-        table = pa.table({
-            "query_row": pa.array([query for query, _ in pairs], pa.int64()),
-            "item_row": pa.array([item for _, item in pairs], pa.int64()),
-            "score": pa.array([self.judged[pair] for pair in pairs], pa.int64()),
-        })
+        table = pa.table(
+            {
+                "query_row": pa.array([query for query, _ in pairs], pa.int64()),
+                "item_row": pa.array([item for _, item in pairs], pa.int64()),
+                "score": pa.array([self.judged[pair] for pair in pairs], pa.int64()),
+            }
+        )
         items = pa.table({"row": range(ITEMS), "group_code": self.groups, "text_code": self.texts})
         return Labels.from_tables(table, items, QUERIES)
 
@@ -62,30 +64,45 @@ def cases(draw: st.DrawFn) -> Case:
 
 def test_masks_worked_by_hand() -> None:
     # query 0: item 1 relevant (group 5, text 11), item 4 judged irrelevant though it is in the group of item 1
-    case = Case({(0, 1): 2, (0, 4): 0, (1, 0): 1}, [-1, 5, 5, -1, 5, -1, -1], [10, 11, 12, 11, 14, 15, 10],
-                np.array([0, 1]), np.array([[1, 2, 3, 4, 5, -1], [0, 1, 2, 5, 6, -1]]))
+    case = Case(
+        {(0, 1): 2, (0, 4): 0, (1, 0): 1},
+        [-1, 5, 5, -1, 5, -1, -1],
+        [10, 11, 12, 11, 14, 15, 10],
+        np.array([0, 1]),
+        np.array([[1, 2, 3, 4, 5, -1], [0, 1, 2, 5, 6, -1]]),
+    )
     labels = case.labels()
     assert labels.positives(case.query_rows)[1].tolist() == [1, 0]
     assert labels.positive_mask(case.query_rows, case.items).astype(int).tolist() == [[1, 1, 0, 1, 0, 0], [1] + 5 * [0]]
-    assert labels.duplicate_mask(case.query_rows, case.items).astype(int).tolist() == [[1, 0, 1, 0, 0, 0],
-                                                                                      [1, 0, 0, 0, 1, 0]]
+    assert labels.duplicate_mask(case.query_rows, case.items).astype(int).tolist() == [[1, 0, 1, 0, 0, 0], [1, 0, 0, 0, 1, 0]]
     assert labels.judged_mask(case.query_rows, case.items).astype(int).tolist() == [[0, 0, 0, 1, 0, 0], 6 * [0]]
-    assert labels.known_mask(case.query_rows, np.array([1, 2, 3, 4, 6])).astype(int).tolist() == [[1, 1, 1, 0, 0],
-                                                                                                  [0, 0, 0, 0, 1]]
+    assert labels.known_mask(case.query_rows, np.array([1, 2, 3, 4, 6])).astype(int).tolist() == [
+        [1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 1],
+    ]
 
 
 @given(cases())
 def test_masks_equal_the_slow_reference(case: Case) -> None:
     labels = case.labels()
-    for mask, rule in ((labels.positive_mask, case.is_positive), (labels.duplicate_mask, case.is_duplicate),
-                       (labels.judged_mask, case.is_judged)):
+    for mask, rule in (
+        (labels.positive_mask, case.is_positive),
+        (labels.duplicate_mask, case.is_duplicate),
+        (labels.judged_mask, case.is_judged),
+    ):
         got = mask(case.query_rows, case.items)
-        want = [[item >= 0 and rule(query, item) for item in items]
-                for query, items in zip(case.query_rows, case.items, strict=True)]
+        want = [
+            [item >= 0 and rule(query, item) for item in items] for query, items in zip(case.query_rows, case.items, strict=True)
+        ]
         assert got.tolist() == want
     columns = np.arange(ITEMS)
-    want = [[(case.is_positive(query, item) or case.is_duplicate(query, item)) and not case.is_judged(query, item)
-             for item in columns] for query in case.query_rows]
+    want = [
+        [
+            (case.is_positive(query, item) or case.is_duplicate(query, item)) and not case.is_judged(query, item)
+            for item in columns
+        ]
+        for query in case.query_rows
+    ]
     assert labels.known_mask(case.query_rows, columns).tolist() == want
 
 
@@ -120,7 +137,15 @@ def test_gather_and_contains_equal_plain_lists(lists: list[list[int]], data: st.
 
 
 def test_a_query_that_is_an_item_is_never_trained_away_from_itself() -> None:
-    labels = Labels(num_queries=2, num_items=3, offsets=np.array([0, 1, 2]), item_rows=np.array([1, 2]),
-                    scores=np.array([1, 0]), group_codes=np.full(3, -1), text_codes=np.arange(3), self_rows=np.array([0, -1]))
+    labels = Labels(
+        num_queries=2,
+        num_items=3,
+        offsets=np.array([0, 1, 2]),
+        item_rows=np.array([1, 2]),
+        scores=np.array([1, 0]),
+        group_codes=np.full(3, -1),
+        text_codes=np.arange(3),
+        self_rows=np.array([0, -1]),
+    )
     got = labels.known_mask(np.array([0, 1]), np.array([0, 1, 2]))
     assert got.tolist() == [[True, True, False], [False, False, False]]

@@ -112,9 +112,7 @@ def test_takeover_does_not_watch_and_the_first_driver_notices(store: Store) -> N
         assert first.lost
 
 
-def test_a_driver_that_lost_without_noticing_leaves_the_other_ones_lease(
-    store: Store, monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_driver_that_lost_without_noticing_leaves_the_other_ones_lease(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT_S", 60)
     with Lease(store):
         leave(store, token="theirs")

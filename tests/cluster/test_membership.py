@@ -34,8 +34,10 @@ def test_values_are_found_however_many_a_query_knows(count: int) -> None:
     assert out.tolist() == want
 
 
-@given(st.lists(st.lists(st.integers(-1, 5), min_size=5, max_size=5), min_size=1, max_size=4),
-       st.lists(st.sampled_from([0, 1, 2, 2**62, 2**62 + 1, -7]), min_size=6, max_size=6))
+@given(
+    st.lists(st.lists(st.integers(-1, 5), min_size=5, max_size=5), min_size=1, max_size=4),
+    st.lists(st.sampled_from([0, 1, 2, 2**62, 2**62 + 1, -7]), min_size=6, max_size=6),
+)
 def test_only_the_first_item_of_a_code_is_no_repeat(rows: list[list[int]], codes: list[int]) -> None:
     out = np.empty((len(rows), 5), bool)
     mark_repeats(np.array(codes), np.array(rows), out)
@@ -65,8 +67,7 @@ def test_lists_overlap_as_sets_do_for_few_and_for_many_values(values: int) -> No
     offsets, codes = csr(lists)
     signs, out = np.empty(50, np.uint64), np.empty(items.shape, bool)
     sign_lists(offsets, codes, signs)
-    want = [[bool(item >= 0 and set(lists[item]) & set(mine)) for item in line]
-            for line, mine in zip(items, known, strict=True)]
+    want = [[bool(item >= 0 and set(lists[item]) & set(mine)) for item in line] for line, mine in zip(items, known, strict=True)]
     for exact in {False, values <= 64}:
         mark_lists(*csr(known), offsets, codes, signs, exact, items, out)
         assert out.tolist() == want

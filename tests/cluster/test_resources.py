@@ -15,12 +15,15 @@ TWO_GPU_NODES = ClusterSize(nodes=2, cpus=64, gpus=8)
 FOUR_CPU_NODES = ClusterSize(nodes=4, cpus=16, gpus=0)
 
 
-@pytest.mark.parametrize(("size", "embed", "train"), [
-    (LAPTOP, PoolSize(1, 8, 0), PoolSize(1, 8, 0)),
-    (FOUR_CPU_NODES, PoolSize(4, 4, 0), PoolSize(1, 4, 0)),
-    (TWO_GPU_NODES, PoolSize(8, 8, 1), PoolSize(8, 8, 1)),
-    (ClusterSize(1, 1, 0), PoolSize(1, 1, 0), PoolSize(1, 1, 0)),
-])
+@pytest.mark.parametrize(
+    ("size", "embed", "train"),
+    [
+        (LAPTOP, PoolSize(1, 8, 0), PoolSize(1, 8, 0)),
+        (FOUR_CPU_NODES, PoolSize(4, 4, 0), PoolSize(1, 4, 0)),
+        (TWO_GPU_NODES, PoolSize(8, 8, 1), PoolSize(8, 8, 1)),
+        (ClusterSize(1, 1, 0), PoolSize(1, 1, 0), PoolSize(1, 1, 0)),
+    ],
+)
 def test_pools_fill_the_cluster_by_default(size: ClusterSize, embed: PoolSize, train: PoolSize) -> None:
     assert embed_pool(ClusterSettings(), size) == search_pool(ClusterSettings(), size) == embed
     assert train_pool(ClusterSettings(), size) == train
@@ -42,12 +45,15 @@ def test_the_device_is_chosen_or_refused() -> None:
         uses_gpu(ClusterSettings(device="gpu"), LAPTOP)
 
 
-@pytest.mark.parametrize(("settings", "size"), [
-    (ClusterSettings(embed_actors=9), LAPTOP),
-    (ClusterSettings(embed_actors=2, cpus_per_worker=5), LAPTOP),
-    (ClusterSettings(embed_actors=9), TWO_GPU_NODES),
-    (ClusterSettings(), ClusterSize(1, 2, 4)),
-])
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        (ClusterSettings(embed_actors=9), LAPTOP),
+        (ClusterSettings(embed_actors=2, cpus_per_worker=5), LAPTOP),
+        (ClusterSettings(embed_actors=9), TWO_GPU_NODES),
+        (ClusterSettings(), ClusterSize(1, 2, 4)),
+    ],
+)
 def test_more_than_the_cluster_has_is_refused_with_both_figures(settings: ClusterSettings, size: ClusterSize) -> None:
     with pytest.raises(ConfigError, match=rf"embed_actors needs \d+ × \d+ CPU.*offers {size.cpus} CPU.*lower cluster"):
         embed_pool(settings, size)

@@ -131,12 +131,15 @@ def test_json_comes_back_and_damage_is_told(store: Store) -> None:
         store.read_json("a.json")
 
 
-@pytest.mark.parametrize("use", [
-    lambda store: store.read_bytes("a/x"),
-    lambda store: store.read_json("a/x"),
-    lambda store: store.open("a/x"),
-    lambda store: store.fingerprint("a/x"),
-])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: store.read_bytes("a/x"),
+        lambda store: store.read_json("a/x"),
+        lambda store: store.open("a/x"),
+        lambda store: store.fingerprint("a/x"),
+    ],
+)
 def test_a_missing_object_is_an_artifact_error_with_its_address(store: Store, use: Callable[[Store], Any]) -> None:
     store.write_bytes("other", b"1")
     with pytest.raises(ArtifactError) as error:
@@ -186,9 +189,7 @@ def test_local_readers_never_see_half_an_object(tmp_path: Path) -> None:
         writer.join()
 
 
-def test_a_local_write_that_fails_leaves_the_old_object_and_no_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_local_write_that_fails_leaves_the_old_object_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path))
     store.write_bytes("x", b"old")
 
@@ -238,8 +239,10 @@ def test_addresses_are_joined_with_single_slashes() -> None:
     assert not is_s3("/s3")
 
 
-@pytest.mark.parametrize("use", [check_writable, lambda store: store.read_bytes("x"), lambda store: store.list("x"),
-                                 lambda store: store.create("x", b"")])
+@pytest.mark.parametrize(
+    "use",
+    [check_writable, lambda store: store.read_bytes("x"), lambda store: store.list("x"), lambda store: store.create("x", b"")],
+)
 def test_a_missing_bucket_is_a_config_error(s3_endpoint: str, use: Callable[[Store], Any]) -> None:
     with pytest.raises(ConfigError, match="the bucket does not exist; create it first") as error:
         use(Store("s3://no-such-bucket/run", StorageSettings(endpoint=s3_endpoint)))
@@ -265,7 +268,7 @@ def test_missing_credentials_are_told(s3_bucket: str, s3_endpoint: str, monkeypa
 
 
 def test_no_key_travels_with_a_store_or_its_arrow_file_system(
-    s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch,
+    s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "MARKER-of-a-secret")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "MARKER-of-a-key")
@@ -288,7 +291,7 @@ def test_the_arrow_file_system_reads_and_writes_what_the_store_does(s3_store: St
 
 
 def test_a_named_profile_serves_the_store_and_its_arrow_file_system(
-    s3_bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    s3_bucket: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = MARKER\naws_secret_access_key = MARKER\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))

@@ -53,8 +53,10 @@ def test_equal_tables_give_equal_bytes(store: Store) -> None:
 
 
 def test_parts_are_read_in_order_also_where_one_has_only_nulls(store: Store) -> None:
-    parts = [write_part(store, part_name(0), pa.table({"text": pa.nulls(2)})),
-             write_part(store, part_name(1), pa.table({"text": ["x"]}))]
+    parts = [
+        write_part(store, part_name(0), pa.table({"text": pa.nulls(2)})),
+        write_part(store, part_name(1), pa.table({"text": ["x"]})),
+    ]
     assert read_parts(store, parts)["text"].to_pylist() == [None, None, "x"]
     with pytest.raises(ValueError, match="at least one part"):
         read_parts(store, [])
@@ -102,9 +104,7 @@ def test_lists_of_different_lengths_are_no_vectors_even_if_their_sum_divides() -
 
 
 @given(st.lists(st.none() | st.lists(st.integers(0, 9), max_size=4), max_size=8), st.integers(0, 8), st.integers(0, 3))
-def test_lists_and_offsets_are_inverse_also_over_chunks_and_slices(
-    lists: list[list[int] | None], at: int, skip: int,
-) -> None:
+def test_lists_and_offsets_are_inverse_also_over_chunks_and_slices(lists: list[list[int] | None], at: int, skip: int) -> None:
     column = chunked(pa.array(lists, pa.list_(pa.int64())), at).slice(skip)
     offsets, values = lists_to_csr(column)
     want = [item or [] for item in lists[skip:]]

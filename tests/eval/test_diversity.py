@@ -11,16 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from eval.diversity import (
-    coverage,
-    exposure,
-    gini,
-    intra_list_similarity,
-    mean_by_owner,
-    percentiles,
-    popularity,
-    top_share,
-)
+from eval.diversity import coverage, exposure, gini, intra_list_similarity, mean_by_owner, percentiles, popularity, top_share
 
 COUNTS = arrays.arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 50))
 
@@ -58,8 +49,9 @@ def test_equal_exposure_is_the_low_end_and_one_item_the_high_end() -> None:
 @given(st.lists(st.one_of(st.integers(0, 5).map(float), st.just(math.nan)), min_size=1, max_size=40))
 def test_percentile_is_the_share_below_and_half_of_the_equal_ones(values: list[float]) -> None:
     filled = [-math.inf if math.isnan(value) else value for value in values]
-    want = [(sum(other < value for other in filled) + sum(other == value for other in filled) / 2) / len(filled)
-            for value in filled]
+    want = [
+        (sum(other < value for other in filled) + sum(other == value for other in filled) / 2) / len(filled) for value in filled
+    ]
     got = percentiles(np.array(values))
     assert got == pytest.approx(want)
     assert got.mean() == pytest.approx(0.5)

@@ -15,9 +15,21 @@ from eval.gate_settings import GateSettings
 from eval.latency import compare_latency
 from eval.significance import Interval
 
-OFF: dict[str, Any] = dict.fromkeys((
-    "min_recall_3", "min_ndcg_10", "max_bad_top1", "min_gain", "max_added_ms", "max_added_p95", "max_popularity_gain",
-    "min_coverage", "max_gini_gain", "max_forgetting"), "off") | {"slices": False}
+OFF: dict[str, Any] = dict.fromkeys(
+    (
+        "min_recall_3",
+        "min_ndcg_10",
+        "max_bad_top1",
+        "min_gain",
+        "max_added_ms",
+        "max_added_p95",
+        "max_popularity_gain",
+        "min_coverage",
+        "max_gini_gain",
+        "max_forgetting",
+    ),
+    "off",
+) | {"slices": False}
 """Every check switched off."""
 
 
@@ -54,10 +66,28 @@ def test_bad_first_results_pass_at_their_threshold_and_below(mean: float, want: 
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
-    found = {check.name: check.threshold for check in make_checks(GateSettings(), figures(
-        gains={"recall@3": near(0.1)}, missing={"latency": "off", "results": "old", "slices": "old", "general": "none"}))}
-    assert found == {"recall@3": 0.80, "ndcg@10": 0.78, "bad_top1": 0.08, "gain:recall@3": 0.0, "added_latency_ms": 2.0,
-                     "added_latency_p95": 0.20, "popularity": 10.0, "coverage": 0.7, "gini": 15.0, "slices": 0.0, "general": -2.0}
+    found = {
+        check.name: check.threshold
+        for check in make_checks(
+            GateSettings(),
+            figures(
+                gains={"recall@3": near(0.1)}, missing={"latency": "off", "results": "old", "slices": "old", "general": "none"}
+            ),
+        )
+    }
+    assert found == {
+        "recall@3": 0.80,
+        "ndcg@10": 0.78,
+        "bad_top1": 0.08,
+        "gain:recall@3": 0.0,
+        "added_latency_ms": 2.0,
+        "added_latency_p95": 0.20,
+        "popularity": 10.0,
+        "coverage": 0.7,
+        "gini": 15.0,
+        "slices": 0.0,
+        "general": -2.0,
+    }
 
 
 def test_an_interval_across_the_threshold_is_told_and_may_be_made_to_fail() -> None:
@@ -102,21 +132,34 @@ def test_nothing_checked_is_no_pass() -> None:
 
 def test_gains_are_in_points_and_other_metrics_have_thresholds_of_their_own() -> None:
     settings = only(min_gain=3.0, metrics={"mrr@10": {"min": 0.5, "max": 0.9, "min_gain": 2.0}, "bad_top1": {"min_gain": 1.0}})
-    found = figures(metrics={"mrr@10": near(0.6)},
-                    gains={"recall@3": near(0.029, 0.01), "mrr@10": near(0.05, 0.01), "bad_top1": near(-0.02, 0.001)})
+    found = figures(
+        metrics={"mrr@10": near(0.6)},
+        gains={"recall@3": near(0.029, 0.01), "mrr@10": near(0.05, 0.01), "bad_top1": near(-0.02, 0.001)},
+    )
     checks = {check.name: check for check in make_checks(settings, found)}
     assert {name: check.passed for name, check in checks.items()} == {
-        "mrr@10:min": True, "mrr@10:max": True, "gain:recall@3": False, "gain:mrr@10": True, "gain:bad_top1": False}
+        "mrr@10:min": True,
+        "mrr@10:max": True,
+        "gain:recall@3": False,
+        "gain:mrr@10": True,
+        "gain:bad_top1": False,
+    }
     assert checks["gain:recall@3"].value == pytest.approx(2.9)
     assert checks["gain:recall@3"].interval == Interval(pytest.approx(2.9), pytest.approx(1.9), pytest.approx(3.9), 100)
     assert checks["gain:mrr@10"].text == (
-        "the gain in MRR@10 over the off-the-shelf model is +5.0 points [+4.0, +6.0], asked for at least +2.0 points: passed")
+        "the gain in MRR@10 over the off-the-shelf model is +5.0 points [+4.0, +6.0], asked for at least +2.0 points: passed"
+    )
 
 
 def test_popularity_is_held_against_the_higher_of_the_baseline_and_the_relevant_items() -> None:
     def check(now: float, was: float, relevant: float) -> Check:
-        return one(only(max_popularity_gain=10.0), figures(results={"popularity": now, "relevant_popularity": relevant},
-                                                           baseline_results={"popularity": was, "relevant_popularity": relevant}))
+        return one(
+            only(max_popularity_gain=10.0),
+            figures(
+                results={"popularity": now, "relevant_popularity": relevant},
+                baseline_results={"popularity": was, "relevant_popularity": relevant},
+            ),
+        )
 
     assert check(0.75, 0.50, 0.70).passed, "relevant items are that popular"
     worse = check(0.81, 0.50, 0.70)
@@ -166,8 +209,13 @@ def test_slices_that_are_too_small_are_skipped_and_data_without_any_has_no_check
 
 
 def test_the_floor_is_of_the_lowest_slice() -> None:
-    found = figures(slices=[slice_of("drama", 0.1, recall=0.6), slice_of("crime", 0.1, recall=0.3),
-                            slice_of("war", 0.1, queries=3, recall=0.0)])
+    found = figures(
+        slices=[
+            slice_of("drama", 0.1, recall=0.6),
+            slice_of("crime", 0.1, recall=0.3),
+            slice_of("war", 0.1, queries=3, recall=0.0),
+        ]
+    )
     check = one(only(min_slice=0.31), found)
     assert (check.name, check.value, check.passed) == ("slice_floor", 0.3, False)
     assert "genre = crime" in check.text

@@ -254,4 +254,10 @@ def test_summary_leaves_nan_out_and_is_plain() -> None:
 
 def test_metrics_have_names_for_a_person() -> None:
     assert [metric_name(name) for name in ("recall@3", "hit@5", "ndcg@10", "mrr@10", "map@100", "bad_top1")] == [
-        "Recall@3", "Hit@5", "NDCG@10", "MRR@10", "MAP@100", "bad top-1"]
+        "Recall@3",
+        "Hit@5",
+        "NDCG@10",
+        "MRR@10",
+        "MAP@100",
+        "bad top-1",
+    ]

@@ -8,8 +8,13 @@ from eval.score_histogram import score_figures
 
 
 def test_every_finite_score_is_counted_once_in_its_bin() -> None:
-    got = score_figures({"positive": np.array([-1.0, -0.951, 0.0, 0.049, 0.05, 1.0, 1.0000001, np.nan], np.float32),
-                         "hard": np.array([0.3, -np.inf]), "random": np.zeros(0)})
+    got = score_figures(
+        {
+            "positive": np.array([-1.0, -0.951, 0.0, 0.049, 0.05, 1.0, 1.0000001, np.nan], np.float32),
+            "hard": np.array([0.3, -np.inf]),
+            "random": np.zeros(0),
+        }
+    )
     assert got["edges"][0] == -1
     assert got["edges"][20:22] == [0, 0.05]
     assert len(got["edges"]) == 41

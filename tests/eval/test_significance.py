@@ -106,6 +106,7 @@ def test_permutation_p_is_uniform_without_a_difference() -> None:
     assert np.mean(np.array(ps) <= 0.1) == pytest.approx(0.1, abs=0.05)
     assert np.mean(ps) == pytest.approx(0.5, abs=0.05)
 
+
 def test_counting_distinct_sizes_agrees_with_flipping_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     values, baseline = rng.choice([0.0, 1 / 3, 1.0], p=[0.2, 0.3, 0.5], size=900), rng.choice([0.0, 1.0], p=[0.4, 0.6], size=900)
@@ -172,8 +173,6 @@ def test_bounded_blocks_hold_every_resample() -> None:
         ([1.0], [0.0], {"confidence": 1.0}, "between 0 and 1, found 1.0"),
     ],
 )
-def test_bad_input_is_named(
-    values: list[float], baseline: list[float], options: dict[str, float], message: str
-) -> None:
+def test_bad_input_is_named(values: list[float], baseline: list[float], options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         paired_bootstrap(np.array(values), np.array(baseline), **options)  # type: ignore[arg-type]

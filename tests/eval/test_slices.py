@@ -28,7 +28,8 @@ def test_slices_average_their_own_queries_and_count_them() -> None:
     column = membership_of([["film"], [], ["film"], [], ["book"], ["film", "book", "film"]])
     got = slice_figures(per_query, {"kind": column}, primary="m", least=1)["kind"]
     assert got["slices"] == [
-        {"value": NONE, "queries": 2, "metrics": {"m": 0.25}}, {"value": "film", "queries": 2, "metrics": {"m": 1.0}},
+        {"value": NONE, "queries": 2, "metrics": {"m": 0.25}},
+        {"value": "film", "queries": 2, "metrics": {"m": 1.0}},
         {"value": "book", "queries": 1, "metrics": {"m": 1.0}},
     ], "a query without a relevant item counts nowhere, a repeated value once"
     assert got["left_out"] == 0
@@ -49,12 +50,16 @@ def test_every_slice_is_corrected_for_all_slices_of_all_columns() -> None:
     rng = np.random.default_rng(3)
     values, baseline = {"m": rng.random(400), "n": rng.random(400)}, {"m": rng.random(400), "n": rng.random(400)}
     values["m"][:100] += 0.1
-    columns = {"quarter": membership_of([[str(n // 100)] for n in range(400)]),
-               "parity": membership_of([["odd" if n % 2 else "even"] for n in range(400)])}
+    columns = {
+        "quarter": membership_of([[str(n // 100)] for n in range(400)]),
+        "parity": membership_of([["odd" if n % 2 else "even"] for n in range(400)]),
+    }
     got = slice_figures(values, columns, primary="m", baseline=baseline, resamples=2_000)
     rows = [(column, row) for column in got for row in got[column]["slices"]]
-    places = {"quarter": lambda value: np.arange(400) // 100 == int(value),
-              "parity": lambda value: np.arange(400) % 2 == (value == "odd")}
+    places = {
+        "quarter": lambda value: np.arange(400) // 100 == int(value),
+        "parity": lambda value: np.arange(400) % 2 == (value == "odd"),
+    }
     ps = []
     for column, row in rows:
         inside = places[column](row["value"])
@@ -63,7 +68,11 @@ def test_every_slice_is_corrected_for_all_slices_of_all_columns() -> None:
         ps.append(paired_permutation_p(*pair, resamples=2_000))
         assert row["against_baseline"].keys() == {"mean", "low", "high", "p", "p_adjusted", "significant"}
         assert [row["against_baseline"][name] for name in ("mean", "low", "high", "p")] == [
-            interval.mean, interval.low, interval.high, ps[-1]]
+            interval.mean,
+            interval.low,
+            interval.high,
+            ps[-1],
+        ]
     assert [row["against_baseline"]["p_adjusted"] for _, row in rows] == holm(ps)
 
 

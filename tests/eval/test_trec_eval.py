@@ -79,8 +79,10 @@ def test_random_rankings_equal_trec_eval(seed: int, graded: bool) -> None:
         scored.append({int(item): float(value) for item, value in zip(items, values, strict=True)})
         likely = np.concatenate([items[:12], rng.permutation(400)[:20]])
         top = 0 if query % 9 == 0 else 4 if graded else 1
-        triples += [(query, int(item), int(rng.integers(0, top + 1)))
-                    for item in np.unique(rng.choice(likely, size=int(rng.choice([0, 1, 3, 25]))))]
+        triples += [
+            (query, int(item), int(rng.integers(0, top + 1)))
+            for item in np.unique(rng.choice(likely, size=int(rng.choice([0, 1, 3, 25]))))
+        ]
     assert compare_all(scored, triples, 120) > 400
 
 

@@ -86,6 +86,7 @@ class Case:
 
 def as_toml(settings: dict[str, Any]) -> str:
     """Sections of plain values as TOML; values are written as JSON, which TOML reads as well, but for tables."""
+
     def value(item: Any) -> str:
         if isinstance(item, dict):
             return "{ " + ", ".join(f"{key} = {value(inner)}" for key, inner in item.items()) + " }"
@@ -106,14 +107,20 @@ def ray_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setenv("HARDMINE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     case = Case(tmp_path, monkeypatch, capsys)
-    case.items = [{"id": f"i{n}", "title": f"Title {n}", "text": f"a text about thing {n}", "genres": ["crime"],
-                   "year": 1990 + n} for n in range(12)]
+    case.items = [
+        {"id": f"i{n}", "title": f"Title {n}", "text": f"a text about thing {n}", "genres": ["crime"], "year": 1990 + n}
+        for n in range(12)
+    ]
     case.queries = [{"id": f"q{n}", "text": f"thing {n}", "split": "dev" if n > 7 else "train"} for n in range(10)]
     case.labels = [{"query_id": f"q{n}", "item_id": f"i{n}", "score": 1} for n in range(10)]
     case.settings = {
-        "name": "run", "output": "out", "data": {name: f"{name}.jsonl" for name in ("corpus", "queries", "qrels")},
-        "encoder": {"kind": "static", "dimension": 8, "vocabulary": 256}, "rounds": {"mined": 1},
-        "training": {"batch_size": 4}, "cluster": {"cpus": 2},
+        "name": "run",
+        "output": "out",
+        "data": {name: f"{name}.jsonl" for name in ("corpus", "queries", "qrels")},
+        "encoder": {"kind": "static", "dimension": 8, "vocabulary": 256},
+        "rounds": {"mined": 1},
+        "training": {"batch_size": 4},
+        "cluster": {"cpus": 2},
     }
     return case
 
@@ -121,13 +128,14 @@ def ray_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 @pytest.fixture
 def case(ray_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
     """A good run whose workers are this process: there is no Ray, so it ends where tokens would be made."""
+
     @contextmanager
     def no_ray(_: ClusterSettings) -> Iterator[ClusterSize]:
         yield ClusterSize(nodes=1, cpus=2, gpus=0)
 
-    monkeypatch.setattr("jobs.driver.ray_session", no_ray)
+    monkeypatch.setattr("jobs.run.driver.ray_session", no_ray)
     monkeypatch.setattr("cluster.progress.Progress.open_mailbox", lambda self: None)
-    for place in ("jobs.stage_0_ingest", "jobs.teacher"):
+    for place in ("jobs.stages.stage_0_ingest", "jobs.stages.mine.teacher"):
         monkeypatch.setattr(f"{place}.in_worker", lambda function, context, *arguments: function(*arguments))
     return ray_case
 
@@ -135,6 +143,7 @@ def case(ray_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
 @pytest.fixture
 def refused() -> Callable[[Answer, int, Sequence[str]], None]:
     """The rule for every mistake: one paragraph on standard error, the right exit code, nothing else."""
+
     def check(answer: Answer, code: int, words: Sequence[str]) -> None:
         assert "Traceback" not in answer.err
         assert answer.out == ""

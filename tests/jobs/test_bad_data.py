@@ -29,6 +29,7 @@ def row(table: str, number: int, **values: Any) -> Spoil:
 
 def every(table: str, **values: Any) -> Spoil:
     """Other values in every row; None takes the column out."""
+
     def spoil(case: Any) -> None:
         for entry in getattr(case, table):
             for name, value in values.items():
@@ -64,10 +65,12 @@ def beir(case: Any, *splits: str) -> None:
     case.settings["data"] = {"folder": "beir"}
     case.files["beir/corpus.jsonl"] = b"".join(json.dumps(entry).encode() + b"\n" for entry in case.items)
     case.files["beir/queries.jsonl"] = b"".join(
-        json.dumps({"_id": entry["id"], "text": entry["text"]}).encode() + b"\n" for entry in case.queries)
+        json.dumps({"_id": entry["id"], "text": entry["text"]}).encode() + b"\n" for entry in case.queries
+    )
     for split in splits:
         case.files[f"beir/qrels/{split}.tsv"] = b"query-id\tcorpus-id\tscore\n" + b"".join(
-            f"q{n}\ti{n}\t1\n".encode() for n in (range(8) if split == "train" else range(8, 10)))
+            f"q{n}\ti{n}\t1\n".encode() for n in (range(8) if split == "train" else range(8, 10))
+        )
 
 
 def beir_with(name: str, content: bytes) -> Spoil:
@@ -96,8 +99,12 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "JSONL with a list": (file("c.jsonl", LINE + b'\n["i1"]\n'), ("c.jsonl, line 3", "found list", "i1")),
     "JSONL in Latin-1": (file("c.jsonl", LINE + b'{"id": "i1", "text": "caf\xe9"}\n'), ("line 2", "UTF-8", "caf")),
     "JSONL field of two types": (file("c.jsonl", LINE + b'{"id": "i1", "text": 5}\n'), ("line 2", "'text'", "found 5", "'x'")),
-    "files of a folder with two types": (both(file("c/1.jsonl", LINE[:-2] + b', "y": 1}\n'), file("c/2.jsonl", (
-        LINE[:-2] + b', "y": "?"}\n').replace(b"i0", b"i1"))), ("2.jsonl", "int64 in the column 'y'", "found string")),
+    "files of a folder with two types": (
+        both(
+            file("c/1.jsonl", LINE[:-2] + b', "y": 1}\n'), file("c/2.jsonl", (LINE[:-2] + b', "y": "?"}\n').replace(b"i0", b"i1"))
+        ),
+        ("2.jsonl", "int64 in the column 'y'", "found string"),
+    ),
     "gzip cut off": (file("c.jsonl.gz", gzip.compress(LINE * 50)[:40]), ("c.jsonl.gz", "not a readable gzip file")),
     "not gzip": (file("c.jsonl.gz", LINE), ("c.jsonl.gz", "not a readable gzip file")),
     "TSV with spaces": (beir_with("qrels/train.tsv", b"q0 i0 1\n"), ("train.tsv, line 1", "separated by tabs", "q0 i0 1")),
@@ -124,8 +131,10 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "template with a misspelt column": (setting("data.item_text", "{text} {genre}"), ("did you mean 'genres'?",)),
     "query template with an item's column": (setting("data.query_text", "{title}"), ("data.query_text", "'title'", "queries")),
     "data.columns names no column": (setting("data.columns", {"group": "yeer"}), ("data.columns.group", "'yeer'", "'year'?")),
-    "data.columns names no id": (both(every("items", id=None), setting("data.columns", {"id": "key"})), (
-        "items need the column 'id'", "data.columns says it is called 'key'")),
+    "data.columns names no id": (
+        both(every("items", id=None), setting("data.columns", {"id": "key"})),
+        ("items need the column 'id'", "data.columns says it is called 'key'"),
+    ),
     "data.columns gives two meanings": (setting("data.columns", {"group": "year", "popularity": "year"}), ("'year' as both",)),
     # vectors
     "NaN in a vector": (both(vectors(3), row("items", 4, vector=[1.0, math.nan, 0.0])), ("row 5 (id 'i4')", "NaN", "1 row(s)")),
@@ -134,20 +143,29 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "empty vectors": (every("items", vector=[]), ("row 1 (id 'i0')", "at least one number", "found 0")),
     "vector missing": (both(vectors(3), row("items", 4, vector=None)), ("row 5 (id 'i4')", "found 0")),
     "vectors of texts": (every("items", vector=["a"]), ("'vector'", "lists of numbers", "string")),
-    "vectors in one of two files": (both(file("c/1.jsonl", LINE[:-2] + b', "vector": [1]}\n'), file(
-        "c/2.jsonl", LINE.replace(b"i0", b"i1"))), ("2.jsonl", "expected vectors", "found none")),
+    "vectors in one of two files": (
+        both(file("c/1.jsonl", LINE[:-2] + b', "vector": [1]}\n'), file("c/2.jsonl", LINE.replace(b"i0", b"i1"))),
+        ("2.jsonl", "expected vectors", "found none"),
+    ),
     "vectors only in the corpus": (vectors(3, ("items",)), ("vectors of 3 numbers", "the queries have no vectors")),
     "vectors of two lengths": (both(vectors(3, ("items",)), vectors(4, ("queries",))), ("of 3 numbers", "of 4 numbers")),
     "adapter without vectors and model": (setting("encoder", {"kind": "adapter"}), ("`vector` column", "encoder.model")),
     # splits and scores
     "unknown split": (row("queries", 2, split="valid"), ("train, dev or test", "'valid' in 1 row(s)", "'q2'", "called dev")),
     "split is a number": (every("queries", split=1), ("queries.jsonl", "'split'", "int64")),
-    "labels in two splits": (both(every("queries", split=None), lambda case: case.labels.extend(
-        [dict(case.labels[0], split="train"), dict(case.labels[0], split="dev")])), ("'q0'", "'train' and 'dev'", "one split")),
+    "labels in two splits": (
+        both(
+            every("queries", split=None),
+            lambda case: case.labels.extend([dict(case.labels[0], split="train"), dict(case.labels[0], split="dev")]),
+        ),
+        ("'q0'", "'train' and 'dev'", "one split"),
+    ),
     "label in another split than its query": (row("labels", 8, split="train"), ("'q8'", "'dev'", "'train'", "one split")),
     "training query without a positive": (row("labels", 3, score=0), ("none for 1 of 8", "'q3'", "skip_queries_without")),
-    "no training query with a positive": (both(setting("data.skip_queries_without_positive", True), every("labels", score=0)),
-                                          ("none of the 8 training queries", "score > 0")),
+    "no training query with a positive": (
+        both(setting("data.skip_queries_without_positive", True), every("labels", score=0)),
+        ("none of the 8 training queries", "score > 0"),
+    ),
     "no train split": (every("queries", split="dev"), ("train split", "found 10 of dev", 'split = "train"')),
     "nothing to measure": (both(row("labels", 8, score=0), row("labels", 9, score=0)), ('evaluation.split = "dev"', "2 queries")),
     "no test split": (setting("evaluation.split", "test"), ('evaluation.split = "test"', "0 queries", "another split")),
@@ -157,18 +175,24 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "score is missing": (row("labels", 3, score=None), ("qrels.jsonl, row 4", "score of 0 or more", "found none")),
     "negative weight": (row("labels", 3, weight=-1), ("qrels.jsonl, row 4", "weight of 0 or more", "found -1")),
     # rules and sizes that only the data can tell
-    "rule on an unknown column": (setting("mining.rules", [{"column": "genre", "keep": "disjoint"}]), (
-        "mining.rules[0].column", "'genre'", "genres")),
-    "rule equal on a list column": (setting("mining.rules", [{"column": "genres", "keep": "equal"}]), (
-        "mining.rules[0]", "'genres' holds lists", "disjoint")),
+    "rule on an unknown column": (
+        setting("mining.rules", [{"column": "genre", "keep": "disjoint"}]),
+        ("mining.rules[0].column", "'genre'", "genres"),
+    ),
+    "rule equal on a list column": (
+        setting("mining.rules", [{"column": "genres", "keep": "equal"}]),
+        ("mining.rules[0]", "'genres' holds lists", "disjoint"),
+    ),
     "figure on an unknown column": (setting("evaluation.bad_top1_column", "genre"), ("evaluation.bad_top1_column", "'genre'")),
     "batch larger than the training queries": (setting("training.batch_size", 32), ("batch_size = 32", "8 training queries")),
     "more shards than items": (setting("cluster.shards", 13), ("cluster.shards = 13", "12 items")),
     "GPU on a machine without one": (setting("cluster.device", "gpu"), ("cluster.device", "no GPU", '"auto"')),
     "more workers than CPUs": (setting("cluster.train_workers", 3), ("train_workers", "3 × 1 CPU(s)", "offers 2 CPU(s)")),
     "missing model folder": (setting("encoder.model", "./nowhere"), ("encoder.model", "no folder", "nowhere")),
-    "model folder without config.json": (both(file("model/notes.txt", b"x", "encoder.model")), (
-        "encoder.model", "without config.json")),
+    "model folder without config.json": (
+        both(file("model/notes.txt", b"x", "encoder.model")),
+        ("encoder.model", "without config.json"),
+    ),
 }
 
 

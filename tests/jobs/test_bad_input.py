@@ -20,6 +20,7 @@ def setting(key: str, value: Any) -> Spoil:
 
 def settings(**values: Any) -> Spoil:
     """Several settings, with "__" for the dot."""
+
     def spoil(case: Any) -> None:
         for key, value in values.items():
             case.set(key.replace("__", "."), value)
@@ -61,8 +62,10 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "misspelt key": (setting("training.epoch", 2), ("training.epoch is not a setting", "did you mean 'epochs'?")),
     "key of another section": (setting("training.num_hits", 20), ("training.num_hits", "did you mean 'mining.num_hits'?")),
     "key like no other": (setting("rounds.zzz", 2), ("rounds.zzz", "known here", "warmup_epochs")),
-    "misspelt key of a rule": (setting("mining.rules", [{"colum": "genres", "keep": "disjoint"}]),
-                               ("mining.rules.0.colum", "did you mean 'column'?")),
+    "misspelt key of a rule": (
+        setting("mining.rules", [{"colum": "genres", "keep": "disjoint"}]),
+        ("mining.rules.0.colum", "did you mean 'column'?"),
+    ),
     "no name": (setting("name", None), ("name is required", "folder below `output`")),
     # values
     "text for a number": (setting("training.epochs", "many"), ("training.epochs", "a whole number", "'many'")),
@@ -78,14 +81,18 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "http output": (setting("output", "http://host/x"), ("output", "s3://bucket/prefix", "'http://host/x'")),
     "s3 address without a bucket": (setting("output", "s3:///runs"), ("output", "'s3:///runs'", "without a bucket")),
     "endpoint without http": (setting("storage.endpoint", "minio:9000"), ("storage.endpoint", "http://", "'minio:9000'")),
-    "five mistakes at once": (settings(rounds__a=1, rounds__b=1, rounds__c=1, rounds__d=1, rounds__e=1),
-                              ("rounds.a", "rounds.c", "(and 2 more)")),
+    "five mistakes at once": (
+        settings(rounds__a=1, rounds__b=1, rounds__c=1, rounds__d=1, rounds__e=1),
+        ("rounds.a", "rounds.c", "(and 2 more)"),
+    ),
     # overrides
     "override without =": (words("training.epochs"), ("section.key=value", "'training.epochs'", "training.epochs=2")),
     "override without a key": (words("=2"), ("section.key=value", "training.epochs=2")),
     "override of a value as a section": (words("rounds.mined.most=2"), ("rounds.mined", "to be a section", "a value")),
-    "override inside a list": (lambda case: [case.set("mining.rules", [{"column": "genres", "keep": "disjoint"}]),
-                                             case.run("mining.rules.0=2")][1], ("mining.rules", "a list", "in the file")),
+    "override inside a list": (
+        lambda case: [case.set("mining.rules", [{"column": "genres", "keep": "disjoint"}]), case.run("mining.rules.0=2")][1],
+        ("mining.rules", "a list", "in the file"),
+    ),
     "override of a section": (words("training=2"), ("training", "this is a section", "training.key=value")),
     "override with a misspelt key": (words("training.epoch=2"), ("training.epoch from the command line", "'epochs'")),
     "override out of range": (words("training.temperature=5"), ("at most 1", "found 5", "from the command line")),
@@ -94,13 +101,16 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "data without labels": (setting("data.qrels", None), ("data.qrels not set", "data.folder")),
     "folder and corpus": (setting("data.folder", "beir"), ("data.folder and data.corpus are both set",)),
     "transformer without a model": (setting("encoder.kind", "transformer"), ("encoder.model", "a hub name")),
-    "more negatives than hits": (settings(mining__num_hits=10, mining__num_negatives=20),
-                                 ("mining.num_negatives = 20", "mining.num_hits = 10", "at least 80")),
-    "skips all hits": (settings(mining__num_hits=40, mining__skip_first=40),
-                       ("mining.skip_first = 40", "mining.num_hits = 40")),
+    "more negatives than hits": (
+        settings(mining__num_hits=10, mining__num_negatives=20),
+        ("mining.num_negatives = 20", "mining.num_hits = 10", "at least 80"),
+    ),
+    "skips all hits": (settings(mining__num_hits=40, mining__skip_first=40), ("mining.skip_first = 40", "mining.num_hits = 40")),
     "empty score band": (settings(mining__min_score=0.9, mining__max_score=0.7), ("mining.min_score = 0.9", "0.7")),
-    "more negatives per step than mined": (settings(training__hard_negatives=40), ("training.hard_negatives = 40",
-                                                                                   "mining.num_negatives = 32")),
+    "more negatives per step than mined": (
+        settings(training__hard_negatives=40),
+        ("training.hard_negatives = 40", "mining.num_negatives = 32"),
+    ),
     "mined for nothing": (setting("training.hard_negatives", 0), ("training.hard_negatives = 0", "rounds.mined = 0")),
     "nothing to train": (settings(rounds__mined=0, rounds__warmup_epochs=0), ("rounds.warmup_epochs = 0", "raise one")),
     "template without a field": (setting("data.item_text", "text"), ("data.item_text", "'text'", "no field in braces")),
@@ -118,8 +128,7 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_gets_one_paragraph(name: str, case: Any, refused: Any, tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistake_gets_one_paragraph(name: str, case: Any, refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     spoil, expected = MISTAKES[name]
     answer = spoil(case) or case.run()

@@ -59,7 +59,7 @@ def test_another_encoder_in_the_same_folder(case: Any, refused: Any, monkeypatch
     def stop(*_: Any) -> None:
         raise ConfigError("stopped by the test, after the base model was committed")
 
-    monkeypatch.setattr("jobs.stage_0_ingest.tokenise", stop)
+    monkeypatch.setattr("jobs.stages.stage_0_ingest.tokenise", stop)
     assert "stopped by the test" in case.run().message
     case.set("encoder", {"kind": "adapter"})
     refused(case.run(), 2, ["out/run", "another encoder", "'static'", "'adapter'", "another `name`"])
@@ -90,11 +90,14 @@ def test_status_of_nothing(case: Any, refused: Any) -> None:
     refused(case.hardmine("status", str(case.folder / "nowhere")), 2, ["nowhere is not a run", "nothing is there"])
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (b'{"name": ', ["commits/ingest.json", "not valid JSON", "delete it"]),
-    (b"[]", ["commits/ingest.json", "another version"]),
-    (b'{"name": "ingest", "magic": 1}', ["commits/ingest.json", "another version", "another output or name"]),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"name": ', ["commits/ingest.json", "not valid JSON", "delete it"]),
+        (b"[]", ["commits/ingest.json", "another version"]),
+        (b'{"name": "ingest", "magic": 1}', ["commits/ingest.json", "another version", "another output or name"]),
+    ],
+)
 def test_damaged_commit(begun: Any, refused: Any, content: bytes, words: list[str]) -> None:
     (begun.folder / "out/run/commits/ingest.json").write_bytes(content)
     refused(begun.run(), 2, words)
@@ -127,10 +130,11 @@ def test_output_is_a_file(case: Any, refused: Any) -> None:
 
 
 def test_another_writer_is_alive(case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.driver.Lease", functools.partial(Lease, watch_s=20.0))
+    monkeypatch.setattr("jobs.run.driver.Lease", functools.partial(Lease, watch_s=20.0))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", HOLD_A_LEASE, str(case.folder / "out/run")], env=environment,
-                          stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_LEASE, str(case.folder / "out/run")], env=environment, stdout=subprocess.PIPE
+    ) as other:
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == b"held\n"
@@ -142,17 +146,20 @@ def test_another_writer_is_alive(case: Any, refused: Any, monkeypatch: pytest.Mo
 # the order of stages
 
 
-@pytest.mark.parametrize(("stage", "number", "words"), [
-    ("mine", "1", ["round-01-mine needs round-00-train", "not committed", "hardmine run"]),
-    ("search", "1", ["round-01-search needs baseline-hits", "not committed"]),
-    ("train", "1", ["round-01-train needs baseline-hits", "not committed"]),
-    ("evaluate", "0", ["round-00-evaluate needs baseline-evaluate", "not committed"]),
-    ("embed", "0", ["round 0 is not trained", "hardmine train"]),
-    ("mine", "7", ["round-07-mine is not a stage", "0 to 1", "rounds.mined = 1"]),
-    ("mine", "0", ["round-00-mine is not a stage", "nothing is mined in round 0"]),
-    ("train", "-1", ["is not a stage", "0 to 1"]),
-    ("embed", "2", ["round-02-train is not a stage", "0 to 1"]),
-])
+@pytest.mark.parametrize(
+    ("stage", "number", "words"),
+    [
+        ("mine", "1", ["round-01-mine needs round-00-train", "not committed", "hardmine run"]),
+        ("search", "1", ["round-01-search needs baseline-hits", "not committed"]),
+        ("train", "1", ["round-01-train needs baseline-hits", "not committed"]),
+        ("evaluate", "0", ["round-00-evaluate needs baseline-evaluate", "not committed"]),
+        ("embed", "0", ["round 0 is not trained", "hardmine train"]),
+        ("mine", "7", ["round-07-mine is not a stage", "0 to 1", "rounds.mined = 1"]),
+        ("mine", "0", ["round-00-mine is not a stage", "nothing is mined in round 0"]),
+        ("train", "-1", ["is not a stage", "0 to 1"]),
+        ("embed", "2", ["round-02-train is not a stage", "0 to 1"]),
+    ],
+)
 def test_stage_out_of_order(case: Any, refused: Any, stage: str, number: str, words: list[str]) -> None:
     refused(case.run("--round", number, command=stage), 2, words)
 
@@ -211,10 +218,13 @@ def test_unknown_profile(case: Any, refused: Any) -> None:
 # the model
 
 
-@pytest.mark.parametrize(("kind", "module", "words"), [
-    ("static", "sentence_transformers.models.Transformer", ["Transformer module", '"static" needs StaticEmbedding']),
-    ("transformer", "sentence_transformers.models.StaticEmbedding", ["StaticEmbedding module", '"transformer" needs']),
-])
+@pytest.mark.parametrize(
+    ("kind", "module", "words"),
+    [
+        ("static", "sentence_transformers.models.Transformer", ["Transformer module", '"static" needs StaticEmbedding']),
+        ("transformer", "sentence_transformers.models.StaticEmbedding", ["StaticEmbedding module", '"transformer" needs']),
+    ],
+)
 def test_model_of_another_kind(case: Any, refused: Any, kind: str, module: str, words: list[str]) -> None:
     case.files["model/modules.json"] = json.dumps([{"idx": 0, "name": "0", "path": "", "type": module}]).encode()
     case.set("encoder", {"kind": kind, "model": "model"})
@@ -224,17 +234,23 @@ def test_model_of_another_kind(case: Any, refused: Any, kind: str, module: str, 
 BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 
 
-@pytest.mark.parametrize(("files", "words"), [
-    ({"config.json": b"{"}, ["cannot be read", "JSONDecodeError"]),
-    ({"config.json": json.dumps({"model_type": "bert"}).encode()}, ["cannot be read", "hidden_size"]),
-    ({"vocab.txt": None}, ["expected a tokenizer", "vocab.txt", "a complete model folder"]),
-    ({"model.safetensors": b"rubbish" * 99}, ["cannot be read", "SafetensorError", "download it again"]),
-    ({"model.safetensors": None}, ["encoder.model", "complete model folder"]),
-    ({"config.json": json.dumps(BERT | {"model_type": "blorp"}).encode()}, ["cannot be read", "blorp"]),
-])
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"config.json": b"{"}, ["cannot be read", "JSONDecodeError"]),
+        ({"config.json": json.dumps({"model_type": "bert"}).encode()}, ["cannot be read", "hidden_size"]),
+        ({"vocab.txt": None}, ["expected a tokenizer", "vocab.txt", "a complete model folder"]),
+        ({"model.safetensors": b"rubbish" * 99}, ["cannot be read", "SafetensorError", "download it again"]),
+        ({"model.safetensors": None}, ["encoder.model", "complete model folder"]),
+        ({"config.json": json.dumps(BERT | {"model_type": "blorp"}).encode()}, ["cannot be read", "blorp"]),
+    ],
+)
 def test_damaged_model_folder(case: Any, refused: Any, files: dict[str, bytes | None], words: list[str]) -> None:
-    good = {"config.json": json.dumps(BERT).encode(), "vocab.txt": b"[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\nthing\n",
-            "model.safetensors": (2).to_bytes(8, "little") + b"{}"}
+    good = {
+        "config.json": json.dumps(BERT).encode(),
+        "vocab.txt": b"[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\nthing\n",
+        "model.safetensors": (2).to_bytes(8, "little") + b"{}",
+    }
     case.files |= {f"model/{name}": content for name, content in (good | files).items() if content is not None}
     case.set("encoder", {"kind": "transformer", "model": "model"})
     refused(case.run(), 2, ["encoder.model", str(case.folder / "model"), *words])

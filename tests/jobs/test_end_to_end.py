@@ -42,8 +42,14 @@ def hardmine(*arguments: str, cache: Path, ray_address: dict[str, str] | None = 
     """
     environment = os.environ | {"HARDMINE_CACHE": str(cache), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run([sys.executable, "-m", "jobs", *arguments, "--json"], cwd=ROOT, env=environment | (ray_address or {}),
-                          capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments, "--json"],
+        cwd=ROOT,
+        env=environment | (ray_address or {}),
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("\n") == 1, done.stdout
     value: dict[str, Any] = json.loads(done.stdout)
@@ -51,7 +57,7 @@ def hardmine(*arguments: str, cache: Path, ray_address: dict[str, str] | None = 
 
 
 def test_two_ranks_with_zero_2_on_s3_from_data_to_a_model_that_sentence_transformers_opens(
-    tmp_path: Path, s3_bucket: str, s3_endpoint: str,
+    tmp_path: Path, s3_bucket: str, s3_endpoint: str
 ) -> None:
     tables = write_catalogue(tmp_path)
     write_small_transformer(tmp_path)
@@ -114,8 +120,16 @@ endpoint = "{s3_endpoint}"
 
 def _the_gate_reads_the_same_figures(store: Store, summary: dict[str, Any], endpoint: str, cache: Path) -> None:
     off = ("max_added_p95", "max_popularity_gain", "min_coverage", "max_gini_gain")
-    words = ["min_recall_3=0", "min_ndcg_10=0", "max_bad_top1=1", "min_gain=-100", "max_added_ms=1e6", "latency_queries=40",
-             "slices=false", *(f"{name}=off" for name in off)]
+    words = [
+        "min_recall_3=0",
+        "min_ndcg_10=0",
+        "max_bad_top1=1",
+        "min_gain=-100",
+        "max_added_ms=1e6",
+        "latency_queries=40",
+        "slices=false",
+        *(f"{name}=off" for name in off),
+    ]
     judged = hardmine("gate", store.root, *(f"evaluation.gate.{word}" for word in words), "--endpoint", endpoint, cache=cache)
     checks = {check["name"]: check for check in judged["checks"]}
     row = next(row for row in summary["rounds"] if row["round"] == summary["best_round"])
@@ -140,9 +154,18 @@ def _negatives_are_negatives(store: Store, tables: dict[str, pa.Table]) -> None:
     figures = commit.figures
     assert figures["survivors"] == figures["candidates"] - sum(figures["dropped"].values())
     assert figures["dropped"]["rule:genres:disjoint"] > 0
-    assert negatives.schema.field("negatives").type == pa.list_(pa.struct([
-        ("item_id", pa.string()), ("score", pa.float32()), ("position", pa.int64()), ("source", pa.string()),
-        ("teacher_score", pa.float32()), ("round", pa.int32())]))
+    assert negatives.schema.field("negatives").type == pa.list_(
+        pa.struct(
+            [
+                ("item_id", pa.string()),
+                ("score", pa.float32()),
+                ("position", pa.int64()),
+                ("source", pa.string()),
+                ("teacher_score", pa.float32()),
+                ("round", pa.int32()),
+            ]
+        )
+    )
     genres = dict(zip(tables["corpus"]["id"].to_pylist(), tables["corpus"]["genres"].to_pylist(), strict=True))
     groups = dict(zip(tables["corpus"]["id"].to_pylist(), tables["corpus"]["group"].to_pylist(), strict=True))
     for row in negatives.to_pylist():
@@ -155,8 +178,7 @@ def _negatives_are_negatives(store: Store, tables: dict[str, pa.Table]) -> None:
                 assert groups[negative["item_id"]] not in franchises
 
 
-def _model_gives_the_run_s_vectors(store: Store, summary: dict[str, Any], tables: dict[str, pa.Table],
-                                   folder: Path) -> None:
+def _model_gives_the_run_s_vectors(store: Store, summary: dict[str, Any], tables: dict[str, pa.Table], folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     prefix = summary["model"].removeprefix(store.root).strip("/")
@@ -177,7 +199,7 @@ def _model_gives_the_run_s_vectors(store: Store, summary: dict[str, Any], tables
 
 
 def test_an_adapter_on_given_vectors_starts_from_the_first_mined_round_with_an_arm_of_random_negatives(
-    tmp_path: Path, ray_address: dict[str, str],
+    tmp_path: Path, ray_address: dict[str, str]
 ) -> None:
     tables = write_catalogue(tmp_path)
     (tmp_path / "general").mkdir()
@@ -216,7 +238,8 @@ cpus = 2
     assert arm["metrics"].keys() >= METRICS
     assert arm["steps"] == summary["rounds"][0]["steps"], "the arm must have as many steps as the mined round"
     assert arm["against_mined"]["recall@3"]["mean"] == pytest.approx(
-        arm["metrics"]["recall@3"] - summary["rounds"][0]["metrics"]["recall@3"])
+        arm["metrics"]["recall@3"] - summary["rounds"][0]["metrics"]["recall@3"]
+    )
     assert summary["test"].keys() == {"baseline", "best", "random_arm"}
     assert summary["test"]["baseline"]["metrics"] != summary["baseline"]
     embedded = list((tmp_path / "adapter/commits").glob("embed-*.json"))
@@ -227,8 +250,10 @@ cpus = 2
 
 
 def _figures_are_told_and_change_without_training(folder: Path, config: Path, ray_address: dict[str, str]) -> None:
-    figures = {name: json.loads((folder / f"adapter/{name}/evaluation.json").read_text())
-               for name in ("baseline", "rounds/01", "rounds/01-random")}
+    figures = {
+        name: json.loads((folder / f"adapter/{name}/evaluation.json").read_text())
+        for name in ("baseline", "rounds/01", "rounds/01-random")
+    }
     assert figures["baseline"].keys() >= {"slices", "results", "scores", "leakage"}
     assert not [name for name in figures["baseline"] if name.startswith("against_")]
     for name in ("rounds/01", "rounds/01-random"):
@@ -266,7 +291,8 @@ def _general_set_is_watched(root: Path, summary: dict[str, Any]) -> None:
     general = summary["rounds"][0]["general"]
     assert general["recall@3"] == measured.figures["metrics"]["recall@3"]
     assert general["against_baseline"]["recall@3"]["mean"] == pytest.approx(
-        general["recall@3"] - summary["general_baseline"]["recall@3"])
+        general["recall@3"] - summary["general_baseline"]["recall@3"]
+    )
     assert "general" not in summary["random_arm"]
 
 

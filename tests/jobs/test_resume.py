@@ -21,9 +21,9 @@ from cluster.commits import Ledger
 from cluster.progress import Progress
 from cluster.storage import Store
 from cluster.tables import read_parts
-from jobs.config import load_config
+from jobs.config.config import load_config
 from jobs.demo.catalogue import generate_catalogue
-from jobs.driver import run
+from jobs.run.driver import run
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
@@ -92,8 +92,13 @@ def start(config: Path, ray_address: dict[str, str], *, held: str = "") -> subpr
     environment.pop("RAY_ADDRESS", None)
     program = ["-c", HELD, held] if held else ["-m", "jobs"]
     with open(config.with_suffix(".log"), "ab") as log:
-        return subprocess.Popen([sys.executable, *program, "run", str(config), "--json"], cwd=ROOT,
-                                env=environment | ray_address, stdout=subprocess.PIPE, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, *program, "run", str(config), "--json"],
+            cwd=ROOT,
+            env=environment | ray_address,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
 
 
 def finish(process: subprocess.Popen[bytes], config: Path) -> dict[str, Any]:
@@ -122,8 +127,12 @@ def there_is(root: Path, pattern: str) -> bool:
 def tables(root: Path) -> dict[str, Any]:
     """Hits and negatives of all stages, by stage."""
     store = Store(str(root))
-    return {f"{commit.name}:{name}": read_parts(store, commit.parts(name))
-            for commit in Ledger(store).all() for name in commit.tables if name in ("hits", "negatives")}
+    return {
+        f"{commit.name}:{name}": read_parts(store, commit.parts(name))
+        for commit in Ledger(store).all()
+        for name in commit.tables
+        if name in ("hits", "negatives")
+    }
 
 
 def run_here(config: Path) -> tuple[dict[str, Any], str]:
@@ -133,7 +142,7 @@ def run_here(config: Path) -> tuple[dict[str, Any], str]:
 
 
 def test_a_run_killed_inside_every_stage_ends_like_an_undisturbed_one(
-    tmp_path: Path, ray_address: dict[str, str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, ray_address: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARDMINE_CACHE", str(tmp_path / "cache-calm"))
     catalogue = generate_catalogue(num_titles=300, num_queries=240)

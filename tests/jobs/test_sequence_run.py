@@ -30,16 +30,34 @@ def write_walks(folder: Path) -> list[list[str]]:
     rng = np.random.default_rng(3)
     angle = 2 * np.pi * np.arange(ITEMS)[:, None] / ITEMS * np.arange(1, 5)[None, :]
     vectors = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
-    histories = [history for history in (rng.choice(ITEMS, rng.integers(3, 10), replace=False) for _ in range(1000))
-                 if (history[-1] + STEP) % ITEMS not in history][:480]
+    histories = [
+        history
+        for history in (rng.choice(ITEMS, rng.integers(3, 10), replace=False) for _ in range(1000))
+        if (history[-1] + STEP) % ITEMS not in history
+    ][:480]
     names = [[f"i{item}" for item in history] for history in histories]
-    pq.write_table(pa.table({"id": [f"i{n}" for n in range(ITEMS)], "text": [f"place {n}" for n in range(ITEMS)],
-                             "vector": vectors.tolist()}), folder / "corpus.parquet")
-    pq.write_table(pa.table({"id": [f"q{n}" for n in range(480)], "met": names,
-                             "split": ["dev" if n < 80 else "train" for n in range(480)]}), folder / "queries.parquet")
-    pq.write_table(pa.table({"query_id": [f"q{n}" for n in range(480)], "score": [1] * 480,
-                             "item_id": [f"i{(int(history[-1]) + STEP) % ITEMS}" for history in histories]}),
-                   folder / "qrels.parquet")
+    pq.write_table(
+        pa.table(
+            {"id": [f"i{n}" for n in range(ITEMS)], "text": [f"place {n}" for n in range(ITEMS)], "vector": vectors.tolist()}
+        ),
+        folder / "corpus.parquet",
+    )
+    pq.write_table(
+        pa.table(
+            {"id": [f"q{n}" for n in range(480)], "met": names, "split": ["dev" if n < 80 else "train" for n in range(480)]}
+        ),
+        folder / "queries.parquet",
+    )
+    pq.write_table(
+        pa.table(
+            {
+                "query_id": [f"q{n}" for n in range(480)],
+                "score": [1] * 480,
+                "item_id": [f"i{(int(history[-1]) + STEP) % ITEMS}" for history in histories],
+            }
+        ),
+        folder / "qrels.parquet",
+    )
     return names
 
 
@@ -81,8 +99,14 @@ def test_a_run_on_histories_learns_what_comes_next_and_leaves_an_encoder_that_re
     (tmp_path / "run.toml").write_text(CONFIG)
     environment = os.environ | {"HARDMINE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run([sys.executable, "-m", "jobs", "run", str(tmp_path / "run.toml"), "--json"], cwd=ROOT,
-                          env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "run", str(tmp_path / "run.toml"), "--json"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     summary: dict[str, Any] = json.loads(done.stdout)
 
@@ -132,24 +156,30 @@ def no_vectors(case: Any) -> None:
         del row["vector"]
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (no_column, ("queries.jsonl", "'history'", "found id, split, met", "data.columns = { history =")),
-    (spoil(3, []), ("queries.jsonl, row 4 (id 'q3')", "the history is empty", "1 of 10 queries", "leave these queries out")),
-    (spoil(5, None), ("queries.jsonl, row 6 (id 'q5')", "the history is empty")),
-    (spoil(4, ["i1", "i99", "i98"]), ("queries.jsonl, row 5 (id 'q4')", "'i99'", "not in the corpus", "2 of 30 entries")),
-    (spoil(4, ["i1", None]), ("queries.jsonl, row 5 (id 'q4')", "names item None", "1 of 29 entries")),
-    (all_texts, ("'history' should hold lists of item ids", "found string")),
-    (met_again, ("not in the query's own history", "found 1 that are", "'i10' of query 'q2'", "encoder.repeats = true")),
-    (no_vectors, ("encoder.kind = \"sequence\"", "`vector` column in the corpus", "encoder.model")),
-], ids=["no column", "empty", "null", "unknown items", "a hole", "no lists", "met again", "no vectors"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (no_column, ("queries.jsonl", "'history'", "found id, split, met", "data.columns = { history =")),
+        (spoil(3, []), ("queries.jsonl, row 4 (id 'q3')", "the history is empty", "1 of 10 queries", "leave these queries out")),
+        (spoil(5, None), ("queries.jsonl, row 6 (id 'q5')", "the history is empty")),
+        (spoil(4, ["i1", "i99", "i98"]), ("queries.jsonl, row 5 (id 'q4')", "'i99'", "not in the corpus", "2 of 30 entries")),
+        (spoil(4, ["i1", None]), ("queries.jsonl, row 5 (id 'q4')", "names item None", "1 of 29 entries")),
+        (all_texts, ("'history' should hold lists of item ids", "found string")),
+        (met_again, ("not in the query's own history", "found 1 that are", "'i10' of query 'q2'", "encoder.repeats = true")),
+        (no_vectors, ('encoder.kind = "sequence"', "`vector` column in the corpus", "encoder.model")),
+    ],
+    ids=["no column", "empty", "null", "unknown items", "a hole", "no lists", "met again", "no vectors"],
+)
 def test_histories_that_cannot_be_learned_from_are_refused_by_file_and_row(
-    case: Any, refused: Callable[[Any, int, Any], None], change: Callable[[Any], None], words: tuple[str, ...],
+    case: Any, refused: Callable[[Any, int, Any], None], change: Callable[[Any], None], words: tuple[str, ...]
 ) -> None:
     rng = np.random.default_rng(0)
     for row in case.items:
         row["vector"] = rng.standard_normal(4).tolist()
-    case.queries = [{"id": row["id"], "history": ["i10", "i11", f"i{(n + 5) % 10}"], "split": row["split"]}
-                    for n, row in enumerate(case.queries)]
+    case.queries = [
+        {"id": row["id"], "history": ["i10", "i11", f"i{(n + 5) % 10}"], "split": row["split"]}
+        for n, row in enumerate(case.queries)
+    ]
     case.set("encoder", {"kind": "sequence"})
     change(case)
     refused(case.run(), 2, words)

@@ -32,13 +32,24 @@ class World:
     judged: dict[tuple[int, int], int]
 
     def search_task(self, folder: str, num_hits: int, **options: Any) -> SearchTask:
-        return SearchTask(self.store, self.item_vectors, self.query_vectors, self.labels, self.corpus,
-                          len(self.query_matrix), num_hits, folder, **options)
+        return SearchTask(
+            self.store,
+            self.item_vectors,
+            self.query_vectors,
+            self.labels,
+            self.corpus,
+            len(self.query_matrix),
+            num_hits,
+            folder,
+            **options,
+        )
 
 
 def write_table(store: Store, folder: str, table: pa.Table, rows: int) -> list[Part]:
-    return [write_part(store, f"{folder}/part-{number:05d}.parquet", table.slice(start, rows), first_row=start)
-            for number, start in enumerate(range(0, table.num_rows, rows))]
+    return [
+        write_part(store, f"{folder}/part-{number:05d}.parquet", table.slice(start, rows), first_row=start)
+        for number, start in enumerate(range(0, table.num_rows, rows))
+    ]
 
 
 def coarse(count: int, dimension: int, generator: np.random.Generator) -> F32:
@@ -53,22 +64,33 @@ def make_world(root: Path, *, items: int = 70, queries: int = 50, dimension: int
     items_ND, queries_QD = coarse(items, dimension, generator), coarse(queries, dimension, generator)
     pairs = sorted({(int(q), int(i)) for q, i in generator.integers(0, [queries, items], (3 * queries, 2))})
     judged = {pair: int(score) for pair, score in zip(pairs, generator.integers(0, 3, len(pairs)), strict=True)}
-    corpus = pa.table({
-        "row": range(items), "id": [f"i{row}" for row in range(items)],
-        "text_code": [row if row % 7 else 0 for row in range(items)],
-        "group_code": [row // 2 if row % 5 == 0 else -1 for row in range(items)],
-        "genres": [[f"g{row % 3}"] for row in range(items)],
-    })
-    query_table = pa.table({"row": range(queries), "id": [f"q{row}" for row in range(queries)],
-                            "item_row": [row if row % 4 == 0 and row < items else -1 for row in range(queries)]})
-    labels = pa.table({"query_row": [q for q, _ in pairs], "item_row": [i for _, i in pairs],
-                       "score": list(judged.values())})
+    corpus = pa.table(
+        {
+            "row": range(items),
+            "id": [f"i{row}" for row in range(items)],
+            "text_code": [row if row % 7 else 0 for row in range(items)],
+            "group_code": [row // 2 if row % 5 == 0 else -1 for row in range(items)],
+            "genres": [[f"g{row % 3}"] for row in range(items)],
+        }
+    )
+    query_table = pa.table(
+        {
+            "row": range(queries),
+            "id": [f"q{row}" for row in range(queries)],
+            "item_row": [row if row % 4 == 0 and row < items else -1 for row in range(queries)],
+        }
+    )
+    labels = pa.table({"query_row": [q for q, _ in pairs], "item_row": [i for _, i in pairs], "score": list(judged.values())})
     return World(
-        store, write_table(store, "corpus", corpus, 40), write_table(store, "queries", query_table, 40),
+        store,
+        write_table(store, "corpus", corpus, 40),
+        write_table(store, "queries", query_table, 40),
         write_table(store, "labels", labels, 60),
         write_table(store, "items", pa.table({"row": range(items), "vector": vectors_to_column(items_ND)}), 30),
         write_table(store, "vectors", pa.table({"row": range(queries), "vector": vectors_to_column(queries_QD)}), 20),
-        items_ND, queries_QD, judged,
+        items_ND,
+        queries_QD,
+        judged,
     )
 
 
@@ -87,8 +109,10 @@ def slow_search() -> Callable[..., pa.Table]:
 def search_slowly(world: World, num_hits: int, *, exclude_known: bool = False, also: list[list[int]] | None = None) -> pa.Table:
     """What a search writes: every product in float64, everything ranked, known items dropped on the way to the K-th."""
     groups = pa.concat_tables([read_part(world.store, part.path, ["group_code"]) for part in world.corpus])
-    columns: dict[str, list[Any]] = {name: [] for name in (
-        "query_row", "also_rows", "also_scores", "item_rows", "scores", "label_rows", "label_scores", "excluded")}
+    columns: dict[str, list[Any]] = {
+        name: []
+        for name in ("query_row", "also_rows", "also_scores", "item_rows", "scores", "label_rows", "label_scores", "excluded")
+    }
     for query, vector in enumerate(world.query_matrix):
         products = (vector.astype(np.float64) * world.item_matrix.astype(np.float64)).sum(axis=1).astype(np.float32)
         judged = {item: score for (owner, item), score in world.judged.items() if owner == query}
@@ -103,12 +127,15 @@ def search_slowly(world: World, num_hits: int, *, exclude_known: bool = False, a
         for name, rows in lists.items():
             columns[f"{name}_rows"].append(rows)
             columns[f"{name}_scores"].append(products[np.array(rows, int)].tolist())
-        for name, value in zip(("query_row", "item_rows", "scores", "excluded"), (query, best, products[best].tolist(), left_out),
-                               strict=True):
+        for name, value in zip(
+            ("query_row", "item_rows", "scores", "excluded"), (query, best, products[best].tolist(), left_out), strict=True
+        ):
             columns[name].append(value)
     kinds = {"query_row": pa.int64(), "excluded": pa.int32()} | {
-        name: pa.list_(pa.int64() if name.endswith("rows") else pa.float32()) for name in columns if name not in (
-            "query_row", "excluded")}
+        name: pa.list_(pa.int64() if name.endswith("rows") else pa.float32())
+        for name in columns
+        if name not in ("query_row", "excluded")
+    }
     wanted = [name for name in columns if also or not name.startswith("also")]
     return pa.table({name: pa.array(columns[name], kinds[name]) for name in wanted})
 

@@ -32,13 +32,19 @@ ROWS, SCORES = pa.list_(pa.int64()), pa.list_(pa.float32())
 
 def write(store: Store, folder: str, table: pa.Table, size: int) -> list[Part]:
     """A table in parts of `size` rows that do not say where they start, as searches write them."""
-    return [write_part(store, f"{folder}/{part_name(number)}", table.slice(start, size))
-            for number, start in enumerate(range(0, table.num_rows, size))]
+    return [
+        write_part(store, f"{folder}/{part_name(number)}", table.slice(start, size))
+        for number, start in enumerate(range(0, table.num_rows, size))
+    ]
 
 
 def labels_of(triples: Sequence[tuple[int, int, int]], queries: int, items: int) -> Labels:
-    table = pa.table({name: pa.array([triple[place] for triple in sorted(triples)], pa.int64())
-                      for place, name in enumerate(("query_row", "item_row", "score"))})
+    table = pa.table(
+        {
+            name: pa.array([triple[place] for triple in sorted(triples)], pa.int64())
+            for place, name in enumerate(("query_row", "item_row", "score"))
+        }
+    )
     return Labels.from_tables(table, pa.table({"group_code": [-1] * items, "text_code": range(items)}), queries)
 
 
@@ -48,15 +54,29 @@ def store(tmp_path: Path) -> Store:
 
 
 def hits_table(rows: list[list[int]], scores: list[list[float]], **more: Any) -> pa.Table:
-    columns = {"query_row": pa.array(more.pop("query_row", range(len(rows))), pa.int64()), "item_rows": pa.array(rows, ROWS),
-               "scores": pa.array(scores, SCORES), "label_rows": pa.array(more.pop("label_rows", [[]] * len(rows)), ROWS),
-               "label_scores": pa.array(more.pop("label_scores", [[]] * len(rows)), SCORES)}
+    columns = {
+        "query_row": pa.array(more.pop("query_row", range(len(rows))), pa.int64()),
+        "item_rows": pa.array(rows, ROWS),
+        "scores": pa.array(scores, SCORES),
+        "label_rows": pa.array(more.pop("label_rows", [[]] * len(rows)), ROWS),
+        "label_scores": pa.array(more.pop("label_scores", [[]] * len(rows)), SCORES),
+    }
     return pa.table(columns | {name: pa.array(value, pa.int32()) for name, value in more.items()})
 
 
 def test_the_hits_of_one_source_are_the_candidates_as_they_are(store: Store) -> None:
-    hits = write(store, "hits", hits_table([[4, 2], [7]], [[0.5, 0.25], [1.0]], excluded=[3, 0], label_rows=[[1, 5, 6], []],
-                                           label_scores=[[0.125, 0.75, 0.5], []]), 2)
+    hits = write(
+        store,
+        "hits",
+        hits_table(
+            [[4, 2], [7]],
+            [[0.5, 0.25], [1.0]],
+            excluded=[3, 0],
+            label_rows=[[1, 5, 6], []],
+            label_scores=[[0.125, 0.75, 0.5], []],
+        ),
+        2,
+    )
     labels = labels_of([(0, 1, 2), (0, 5, 1), (0, 6, 0)], 2, 8)
     table, found = load_candidates(store, hits, 0, labels, np.array([6, -1]))
     assert found.query_rows.tolist() == [0, 1]
@@ -84,12 +104,20 @@ def test_hits_of_uneven_length_become_dense() -> None:
 
 def test_other_sources_are_fused_by_rank_and_scored_by_the_model(store: Store) -> None:
     hits = write(store, "hits", hits_table([[10, 11]], [[0.9, 0.8]]), 1)
-    pairs = pa.table({"query_row": [0], "also_rows": pa.array([[12, 13]], ROWS),
-                      "bm25_rows": pa.array([[12, 11]], ROWS), "earlier_rows": pa.array([[13, 12]], ROWS)})
-    scored = pa.table({"query_row": [0], "also_rows": pa.array([[12, 13]], ROWS),
-                       "also_scores": pa.array([[-0.5, 0.25]], SCORES)})
-    extra = ExtraParts(write(store, "pairs", pairs, 1), write(store, "scored", scored, 1),
-                       {"model": 0.5, "bm25": 0.3, "earlier": 0.2})
+    pairs = pa.table(
+        {
+            "query_row": [0],
+            "also_rows": pa.array([[12, 13]], ROWS),
+            "bm25_rows": pa.array([[12, 11]], ROWS),
+            "earlier_rows": pa.array([[13, 12]], ROWS),
+        }
+    )
+    scored = pa.table(
+        {"query_row": [0], "also_rows": pa.array([[12, 13]], ROWS), "also_scores": pa.array([[-0.5, 0.25]], SCORES)}
+    )
+    extra = ExtraParts(
+        write(store, "pairs", pairs, 1), write(store, "scored", scored, 1), {"model": 0.5, "bm25": 0.3, "earlier": 0.2}
+    )
     _, found = load_candidates(store, hits, 0, labels_of([], 1, 20), np.array([-1]), extra)
     # 11: 0.5/62 + 0.3/62, 10: 0.5/61, 12: 0.3/61 + 0.2/62, 13: 0.2/61
     assert found.rows.tolist() == [[11, 10, 12, 13]]
@@ -108,19 +136,33 @@ class World:
     def __init__(self, store: Store, size: int) -> None:
         generator = np.random.default_rng(5)
         self.query_rows = np.flatnonzero(np.arange(46) % 2)
-        self.lists = {kind: [generator.permutation(30)[: generator.integers(0, 9)].tolist() for _ in self.query_rows]
-                      for kind in ("model", *KINDS)}
-        self.table = hits_table(self.lists["model"], [[self.score(q, row) for row in rows] for q, rows in
-                                                      zip(self.query_rows, self.lists["model"], strict=True)],
-                                query_row=self.query_rows)
-        self.also = [sorted({row for kind in KINDS for row in self.lists[kind][place]} - set(self.lists["model"][place]))
-                     for place in range(len(self.query_rows))]
+        self.lists = {
+            kind: [generator.permutation(30)[: generator.integers(0, 9)].tolist() for _ in self.query_rows]
+            for kind in ("model", *KINDS)
+        }
+        self.table = hits_table(
+            self.lists["model"],
+            [[self.score(q, row) for row in rows] for q, rows in zip(self.query_rows, self.lists["model"], strict=True)],
+            query_row=self.query_rows,
+        )
+        self.also = [
+            sorted({row for kind in KINDS for row in self.lists[kind][place]} - set(self.lists["model"][place]))
+            for place in range(len(self.query_rows))
+        ]
         pairs = {"query_row": self.query_rows, "also_rows": pa.array(self.also, ROWS)}
         pairs |= {f"{kind}_rows": pa.array(self.lists[kind], ROWS) for kind in KINDS}
-        self.scored = pa.table({"query_row": self.query_rows, "also_rows": pairs["also_rows"], "also_scores": pa.array(
-            [[self.score(q, row) for row in rows] for q, rows in zip(self.query_rows, self.also, strict=True)], SCORES)})
-        self.extra = ExtraParts(write(store, f"pairs-{size}", pa.table(pairs), size),
-                                write(store, f"scored-{size}", self.scored, size), SHARES)
+        self.scored = pa.table(
+            {
+                "query_row": self.query_rows,
+                "also_rows": pairs["also_rows"],
+                "also_scores": pa.array(
+                    [[self.score(q, row) for row in rows] for q, rows in zip(self.query_rows, self.also, strict=True)], SCORES
+                ),
+            }
+        )
+        self.extra = ExtraParts(
+            write(store, f"pairs-{size}", pa.table(pairs), size), write(store, f"scored-{size}", self.scored, size), SHARES
+        )
         self.labels, self.self_rows = labels_of([], 46, 30), np.full(46, -1)
 
     @staticmethod
@@ -129,18 +171,20 @@ class World:
 
     def load(self, store: Store, size: int) -> list[Candidates]:
         hits = write(store, f"hits-{size}", self.table, size)
-        return [load_candidates(store, hits, number, self.labels, self.self_rows, self.extra)[1]
-                for number in range(len(hits))]
+        return [load_candidates(store, hits, number, self.labels, self.self_rows, self.extra)[1] for number in range(len(hits))]
 
 
 @pytest.mark.parametrize(("hits_size", "extra_size"), [(23, 23), (4, 4), (4, 7), (7, 4), (1, 23), (23, 1)])
 def test_every_cut_into_parts_gives_the_slow_reference(store: Store, hits_size: int, extra_size: int) -> None:
     world = World(store, extra_size)
     blocks = world.load(store, hits_size)
-    got = [(query, row, score, SOURCES[code], position)
-           for found in blocks for query, *columns in zip(found.query_rows, found.rows, found.scores, found.source,
-                                                          found.position, strict=True)
-           for row, score, code, position in zip(*columns, strict=True) if row >= 0]
+    got = [
+        (query, row, score, SOURCES[code], position)
+        for found in blocks
+        for query, *columns in zip(found.query_rows, found.rows, found.scores, found.source, found.position, strict=True)
+        for row, score, code, position in zip(*columns, strict=True)
+        if row >= 0
+    ]
     want = []
     for place, query in enumerate(world.query_rows):
         weight: dict[int, float] = {}
@@ -165,7 +209,8 @@ def test_a_pair_without_a_score_is_refused(store: Store) -> None:
     world = World(store, 23)
     also = [rows[1:] for rows in world.also]
     scored = world.scored.set_column(1, "also_rows", pa.array(also, ROWS)).set_column(
-        2, "also_scores", pa.array([[0.5] * len(rows) for rows in also], SCORES))
+        2, "also_scores", pa.array([[0.5] * len(rows) for rows in also], SCORES)
+    )
     extra = ExtraParts(world.extra.pairs, write(store, "fewer", scored, 23), SHARES)
     hits = write(store, "hits", world.table, 23)
     with pytest.raises(ArtifactError, match=r"expected a score of every pair in fewer, found none of query row \d+ with item"):

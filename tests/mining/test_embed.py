@@ -79,17 +79,25 @@ def texts_of(table: str) -> list[str]:
 
 def write_source(store: Store, table: str, texts: list[str]) -> list[Part]:
     edges = np.cumsum([0, *PART_ROWS])
-    return [write_part(store, f"{table}/{part_name(number)}", pa.table({"text": texts[start : start + rows]}),
-                       first_row=int(start))
-            for number, (start, rows) in enumerate(zip(edges, PART_ROWS, strict=False))]
+    return [
+        write_part(store, f"{table}/{part_name(number)}", pa.table({"text": texts[start : start + rows]}), first_row=int(start))
+        for number, (start, rows) in enumerate(zip(edges, PART_ROWS, strict=False))
+    ]
 
 
 def jobs_of(store: Store) -> list[EmbedJob]:
     return [EmbedJob(table, write_source(store, table, texts_of(table)), "embeddings") for table in TABLES]
 
 
-def run(jobs: list[EmbedJob], store: Store, *, actors: int = 1, dtype: str = "float32",
-        make: Callable[[], PartEncoder] = FakeEncoder, retries: int = 0) -> Embedded:
+def run(
+    jobs: list[EmbedJob],
+    store: Store,
+    *,
+    actors: int = 1,
+    dtype: str = "float32",
+    make: Callable[[], PartEncoder] = FakeEncoder,
+    retries: int = 0,
+) -> Embedded:
     return embed(jobs, make, store, PoolSize(actors, 1, 0), dtype=dtype, retries=retries)
 
 
@@ -103,8 +111,9 @@ def encoded(store: Store) -> list[str]:
 ALL = [f"{table}-{part_name(number)}" for table in TABLES for number in range(3)]
 
 
-def encode_here(store: Store, table: str, texts: list[str], make: Callable[[], PartEncoder] = FakeEncoder,
-                dtype: str = "float32") -> list[Part]:
+def encode_here(
+    store: Store, table: str, texts: list[str], make: Callable[[], PartEncoder] = FakeEncoder, dtype: str = "float32"
+) -> list[Part]:
     """Every part in one actor in this process; raises what it hands back as a value."""
     job = EmbedJob(table, write_source(store, table, texts), "embeddings")
     actor = EncodeParts(make, store, dtype, threads=1, mailbox=None, total_rows=sum(PART_ROWS))

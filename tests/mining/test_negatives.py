@@ -24,9 +24,14 @@ from mining.settings import MiningSettings, Rule
 if TYPE_CHECKING:
     from tests.mining.conftest import World
 
+
 def test_hits_of_uneven_length_become_dense() -> None:
-    table = pa.table({"item_rows": pa.array([[4, 2], [], [7]], pa.list_(pa.int64())),
-                      "scores": pa.array([[0.5, 0.25], [], [1.0]], pa.list_(pa.float32()))})
+    table = pa.table(
+        {
+            "item_rows": pa.array([[4, 2], [], [7]], pa.list_(pa.int64())),
+            "scores": pa.array([[0.5, 0.25], [], [1.0]], pa.list_(pa.float32())),
+        }
+    )
     rows, scores = dense_hits(table)
     assert rows.tolist() == [[4, 2], [-1, -1], [7, -1]]
     assert scores.tolist() == [[0.5, 0.25], [-np.inf, -np.inf], [1.0, -np.inf]]
@@ -82,23 +87,34 @@ def slow_negatives(world: World, settings: MiningSettings) -> list[list[dict[str
         texts = {corpus[row]["text_code"] for row in positives}
         genres = {genre for row in positives for genre in corpus[row]["genres"]}
         unread = {"teacher_score": None, "round": 0}
-        best = [{"item_id": f"i{row}", "score": products[row], "position": -1, "source": "judged"} | unread
-                for row in sorted(bad, key=lambda row: (-products[row], row)) if row != self_rows[query]]
+        best = [
+            {"item_id": f"i{row}", "score": products[row], "position": -1, "source": "judged"} | unread
+            for row in sorted(bad, key=lambda row: (-products[row], row))
+            if row != self_rows[query]
+        ]
         for place, row in enumerate(hits):
             lowest = np.float32(min((products[item] for item in positives), default=np.inf))
             assert settings.margin_reference == "lowest"
             limit = lowest - abs(lowest) * np.float32(settings.relative_margin or 0) if positives else np.inf
             first = corpus[row]["text_code"] not in [corpus[other]["text_code"] for other in hits[:place]]
-            if (row not in positives and row not in bad and corpus[row]["group_code"] not in groups
-                    and corpus[row]["text_code"] not in texts and first and row != self_rows[query]
-                    and not genres & set(corpus[row]["genres"]) and products[row] <= limit):
+            if (
+                row not in positives
+                and row not in bad
+                and corpus[row]["group_code"] not in groups
+                and corpus[row]["text_code"] not in texts
+                and first
+                and row != self_rows[query]
+                and not genres & set(corpus[row]["genres"])
+                and products[row] <= limit
+            ):
                 best.append({"item_id": f"i{row}", "score": products[row], "position": place, "source": "model"} | unread)
         result.append(best[: settings.num_negatives])
     return result
 
 
-SETTINGS = MiningSettings(num_hits=40, num_negatives=6, margin_reference="lowest",
-                          rules=(Rule(column="genres", keep="disjoint"),))
+SETTINGS = MiningSettings(
+    num_hits=40, num_negatives=6, margin_reference="lowest", rules=(Rule(column="genres", keep="disjoint"),)
+)
 
 
 def test_mining_equals_the_slow_reference(new_world: Callable[..., World]) -> None:
@@ -109,10 +125,11 @@ def test_mining_equals_the_slow_reference(new_world: Callable[..., World]) -> No
     assert table["query_id"].to_pylist() == [f"q{row}" for row in range(50)]
     assert table["query_row"].to_pylist() == list(range(50))
     assert [[f"i{row}" for row in rows] for rows in table["negative_rows"].to_pylist()] == [
-        [item["item_id"] for item in items] for items in want]
+        [item["item_id"] for item in items] for items in want
+    ]
     assert table["positive_ids"].to_pylist() == [
-        [f"i{row}" for (owner, row), score in world.judged.items() if owner == query and score > 0]
-        for query in range(50)]
+        [f"i{row}" for (owner, row), score in world.judged.items() if owner == query and score > 0] for query in range(50)
+    ]
     sizes = [len(items) for items in want]
     assert (counts.queries, counts.chosen) == (50, sum(sizes))
     assert counts.queries_short == sum(size < 6 for size in sizes)

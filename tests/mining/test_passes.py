@@ -30,12 +30,18 @@ def with_popularity(world: World) -> World:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("options", [
-    {"positive_quantile": 0.4}, {"target_discard_rate": 0.3}, {"max_uses": 3}, {"max_uses": 4, "choose": "softmax"},
-    {"choose": "uniform", "popularity": "sales", "popularity_power": 2.0},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"positive_quantile": 0.4},
+        {"target_discard_rate": 0.3},
+        {"max_uses": 3},
+        {"max_uses": 4, "choose": "softmax"},
+        {"choose": "uniform", "popularity": "sales", "popularity_power": 2.0},
+    ],
+)
 def test_passes_do_not_depend_on_blocks(
-    new_world: Callable[..., World], ray_local: ClusterSize, options: dict[str, object],
+    new_world: Callable[..., World], ray_local: ClusterSize, options: dict[str, object]
 ) -> None:
     world = with_popularity(new_world())
     settings = MiningSettings(**{**SETTINGS, **options})  # type: ignore[arg-type]
@@ -49,9 +55,12 @@ def test_passes_do_not_depend_on_blocks(
     assert cuts[0] == cuts[1]
     assert tables[0].equals(tables[1])
     if "max_uses" in options:
-        chosen = np.concatenate([[item for item, negative in zip(rows, items, strict=True) if negative["source"] != "judged"]
-                                 for rows, items in zip(tables[0]["negative_rows"].to_pylist(),
-                                                        tables[0]["negatives"].to_pylist(), strict=True)]).astype(int)
+        chosen = np.concatenate(
+            [
+                [item for item, negative in zip(rows, items, strict=True) if negative["source"] != "judged"]
+                for rows, items in zip(tables[0]["negative_rows"].to_pylist(), tables[0]["negatives"].to_pylist(), strict=True)
+            ]
+        ).astype(int)
         assert np.bincount(chosen).max() == options["max_uses"]  # and some item is wanted more often than that
     if "positive_quantile" in options:
         positives = [score for scores in tables[0]["positive_scores"].to_pylist() for score in scores]

@@ -20,21 +20,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from cluster.folders import fetch_folder
-from training.batches import BatchPlan, Examples
 from training.encoders.base import Encoder
 from training.encoders.load import load_encoder
-from training.engine import Place, set_learning_rate, start_engine
-from training.feed import Feed
-from training.objective import Objective
+from training.engine.engine import Place, set_learning_rate, start_engine
+from training.feed.batches import BatchPlan, Examples
+from training.feed.feed import Feed
+from training.feed.tables import Guide, Tables
+from training.objective.objective import Objective
 from training.settings import GuideSettings, TrainingSettings
 from training.step import train_step
-from training.tables import Guide, Tables
 from training.task import TrainTask, load_tables
 
 BATCH, BUDGET, TAU = 4, 48, 0.1
 LOSSES: dict[str, dict[str, Any]] = {
-    "info_nce": {}, "symmetric": {"symmetric": True}, "triplet": {"loss": "triplet", "margin": 0.3},
-    "matryoshka": {"matryoshka": [8, 20]}, "learned": {"learn_temperature": True, "symmetric": True},
+    "info_nce": {},
+    "symmetric": {"symmetric": True},
+    "triplet": {"loss": "triplet", "margin": 0.3},
+    "matryoshka": {"matryoshka": [8, 20]},
+    "learned": {"learn_temperature": True, "symmetric": True},
     "guided": {"guide": GuideSettings(margin=0.05), "false_negative_margin": 0.2},
 }
 
@@ -45,8 +48,10 @@ class World:
     def __init__(self, task: TrainTask) -> None:
         tables, self.examples, _, _ = load_tables(task)
         generator = torch.Generator().manual_seed(2)
-        guide = [functional.normalize(torch.randn(len(side), 6, generator=generator), dim=1).half().numpy()
-                 for side in (tables.queries, tables.items)]
+        guide = [
+            functional.normalize(torch.randn(len(side), 6, generator=generator), dim=1).half().numpy()
+            for side in (tables.queries, tables.items)
+        ]
         self.tables = Tables(tables.queries, tables.items, tables.labels, Guide(*guide))
 
     def plan(self, rank: int, world: int, batch: int) -> BatchPlan:
@@ -56,12 +61,12 @@ class World:
 
 
 def truth(
-    world: World, encoder: Encoder, settings: TrainingSettings, step: int, ranks: int,
+    world: World, encoder: Encoder, settings: TrainingSettings, step: int, ranks: int
 ) -> tuple[dict[str, Tensor], list[float]]:
     """(gradient of every weight, parts of the gradient of log τ) of the joined batch in one process; without gathering the
     mean of each rank's own."""
     encoder.zero_grad()
-    plans = ([world.plan(0, 1, BATCH * ranks)] if settings.gather else [world.plan(rank, ranks, BATCH) for rank in range(ranks)])
+    plans = [world.plan(0, 1, BATCH * ranks)] if settings.gather else [world.plan(rank, ranks, BATCH) for rank in range(ranks)]
     log_temperature: list[float] = []
     for plan in plans:
         feed = Feed(plan, world.tables, encoder, settings, budget_tokens=10**6, device="cpu", equal_packs=False)
@@ -71,7 +76,7 @@ def truth(
         (pack,) = prepared.packs
         output = encoder(pack.inputs)
         embeddings = output[torch.argsort(torch.from_numpy(pack.places))]
-        queries, items = embeddings[:plan.batch_size], embeddings[plan.batch_size:]
+        queries, items = embeddings[: plan.batch_size], embeddings[plan.batch_size :]
         got = Objective(settings, world.tables, rank=0, device=torch.device("cpu"))(queries, items, prepared, TAU)
         embeddings.backward(torch.cat([got.gradient_BD, got.gradient_UD]) / len(plans))
         log_temperature.append(got.log_temperature / len(plans))
@@ -103,8 +108,9 @@ def steps(world: World, task: TrainTask, place: Place, stage: int, accumulation:
     """All losses under one stage."""
     folder = fetch_folder(task.store, task.model, task.model_prefix)
     encoder, plain = load_encoder(folder), load_encoder(folder)
-    base = task.settings.model_copy(update={"batch_size": BATCH, "zero_stage": stage, "accumulation": accumulation,
-                                            "gradient_clipping": 0.0})
+    base = task.settings.model_copy(
+        update={"batch_size": BATCH, "zero_stage": stage, "accumulation": accumulation, "gradient_clipping": 0.0}
+    )
     engine = start_engine(encoder.train(), base, place)
     set_learning_rate(engine, 0.0)  # the weights stay: every case has the same truth
     for name, changes in LOSSES.items():
@@ -116,8 +122,15 @@ def steps(world: World, task: TrainTask, place: Place, stage: int, accumulation:
                 for micro in range(accumulation):
                     more, want_tau = truth(world, plain, settings, micro, place.world)
                     want = {key: want.get(key, 0.0) + value / accumulation for key, value in more.items()}
-                    feed = Feed(world.plan(place.rank, place.world, BATCH), world.tables, encoder, settings, device="cpu",
-                                budget_tokens=BUDGET, equal_packs=cached or stage == 3)
+                    feed = Feed(
+                        world.plan(place.rank, place.world, BATCH),
+                        world.tables,
+                        encoder,
+                        settings,
+                        device="cpu",
+                        budget_tokens=BUDGET,
+                        equal_packs=cached or stage == 3,
+                    )
                     prepared = feed.prepare(0, micro)
                     feed.close()
                     objective = Objective(settings, world.tables, rank=place.rank, device=place.device)
@@ -126,8 +139,10 @@ def steps(world: World, task: TrainTask, place: Place, stage: int, accumulation:
                     if boundary:
                         got = full_gradient(engine)
                     engine.step()
-                label = f"zero {stage} · accumulation {accumulation} · {name} · {'cached' if cached else 'kept'} · " \
-                        f"{'gathered' if gather else 'local'}"
+                label = (
+                    f"zero {stage} · accumulation {accumulation} · {name} · {'cached' if cached else 'kept'} · "
+                    f"{'gathered' if gather else 'local'}"
+                )
                 report[label] = error(got, want)
                 if settings.learn_temperature:
                     # the ranks' parts may cancel: the error is relative to what was added
@@ -140,8 +155,9 @@ def main(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ["DS_ACCELERATOR"] = "cpu"  # before any model is made: transformers may import accelerate, and that deepspeed
     os.environ["LOCAL_RANK"] = str(rank)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world,
-                            timeout=timedelta(seconds=300))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world, timeout=timedelta(seconds=300)
+    )
     tasks: list[Any] = [prepare(folder) if rank == 0 else None]
     dist.broadcast_object_list(tasks, src=0)
     task: TrainTask = tasks[0]["bert"]

@@ -31,11 +31,11 @@ from eval.verdict import decide_epochs
 from training.encoders.adapter import new_adapter_folder
 from training.encoders.load import load_encoder
 from training.encoders.prepare import Tokenizer, build_base
-from training.engine import Place, full_state
+from training.engine.engine import Place, full_state
 from training.loop import Trainer
 from training.settings import EncoderSettings, TrainingSettings
 from training.task import TrainTask
-from training.telemetry import read_lines
+from training.telemetry.telemetry import read_lines
 
 NUM_ITEMS, NUM_TRAIN, NUM_DEV, TOPICS, JOINED_BATCH = 90, 96, 12, 15, 8
 WORDS = [start + end for start in ("ba", "de", "ko", "lu", "mi", "zo") for end in ("ra", "ne", "sti", "gor", "pa")]
@@ -54,8 +54,10 @@ def texts_of(count: int, rng: np.random.Generator) -> list[str]:
 def write(store: Store, name: str, table: pa.Table, cuts: int = 2) -> list[Part]:
     """A table in `cuts` parts."""
     edges = np.linspace(0, table.num_rows, cuts + 1).astype(int)
-    return [write_part(store, f"{name}/{part_name(i)}", table.slice(low, high - low), first_row=int(low))
-            for i, (low, high) in enumerate(pairwise(edges))]
+    return [
+        write_part(store, f"{name}/{part_name(i)}", table.slice(low, high - low), first_row=int(low))
+        for i, (low, high) in enumerate(pairwise(edges))
+    ]
 
 
 def label_table(rng: np.random.Generator) -> pa.Table:
@@ -67,15 +69,15 @@ def label_table(rng: np.random.Generator) -> pa.Table:
         rows += [(query, int(item), 1, float(rng.choice([0.5, 1.0, 2.0]))) for item in chosen]
         rows.append((query, int((query + 1) % TOPICS), 0, 1.0))
     query_rows, item_rows, scores, weights = zip(*sorted(rows), strict=True)
-    return pa.table({"query_row": query_rows, "item_row": item_rows, "score": scores, "weight": weights,
-                     "source": ["test"] * len(rows)})
+    return pa.table(
+        {"query_row": query_rows, "item_row": item_rows, "score": scores, "weight": weights, "source": ["test"] * len(rows)}
+    )
 
 
 def negative_table(rng: np.random.Generator) -> pa.Table:
     """Zero to five mined negatives per training query."""
     lists = [[int(item) for item in rng.permutation(NUM_ITEMS)[: rng.integers(0, 6)]] for _ in range(NUM_TRAIN)]
-    return pa.table({"query_row": np.arange(NUM_TRAIN),
-                     "negative_rows": pa.array(lists, pa.list_(pa.int64()))})
+    return pa.table({"query_row": np.arange(NUM_TRAIN), "negative_rows": pa.array(lists, pa.list_(pa.int64()))})
 
 
 def tokens_table(texts: list[str], tokenizer: Tokenizer) -> pa.Table:
@@ -86,12 +88,22 @@ def write_bert(folder: Path, static: Path, *, dropout: float = 0.0) -> None:
     """A tiny BERT as a plain Hugging Face folder, on the static model's vocabulary."""
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(static / "tokenizer.json"), unk_token="[UNK]",
-                                        pad_token="[UNK]", model_max_length=32)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(static / "tokenizer.json"), unk_token="[UNK]", pad_token="[UNK]", model_max_length=32
+    )
     torch.manual_seed(3)
-    BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                         intermediate_size=48, max_position_embeddings=32, hidden_dropout_prob=dropout,
-                         attention_probs_dropout_prob=dropout)).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=48,
+            max_position_embeddings=32,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -111,10 +123,20 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
     logging.disable_progress_bar()
     store, rng, storage = Store(str(folder / "store")), np.random.default_rng(0), StorageSettings()
     items, queries = texts_of(NUM_ITEMS, rng), texts_of(NUM_TRAIN + NUM_DEV, rng)
-    corpus = pa.table({"row": np.arange(NUM_ITEMS), "text_code": np.arange(NUM_ITEMS),
-                       "group_code": np.where(np.arange(NUM_ITEMS) % 7 == 0, np.arange(NUM_ITEMS) // 14, -1)})
-    split = pa.table({"row": np.arange(len(queries)), "item_row": np.full(len(queries), -1),
-                      "split": ["train"] * NUM_TRAIN + ["dev"] * NUM_DEV})
+    corpus = pa.table(
+        {
+            "row": np.arange(NUM_ITEMS),
+            "text_code": np.arange(NUM_ITEMS),
+            "group_code": np.where(np.arange(NUM_ITEMS) % 7 == 0, np.arange(NUM_ITEMS) // 14, -1),
+        }
+    )
+    split = pa.table(
+        {
+            "row": np.arange(len(queries)),
+            "item_row": np.full(len(queries), -1),
+            "split": ["train"] * NUM_TRAIN + ["dev"] * NUM_DEV,
+        }
+    )
     static = build_base(EncoderSettings(kind="static", dimension=24, vocabulary=256), storage, items + queries, 0)
     write_bert(folder / "bert", static)
     bert = build_base(EncoderSettings(model=str(folder / "bert")), storage, [], 0)
@@ -126,28 +148,55 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
     new_adapter_folder(folder / "adapter", 16, 32, 0)
     tokenizer = Tokenizer(static, EncoderSettings(kind="static"))
     centres = rng.normal(size=(TOPICS, 16))
-    vectors = [(centres[np.arange(n) % TOPICS] + 1.5 * rng.normal(size=(n, 16))).astype(np.float32)
-               for n in (NUM_ITEMS, len(queries))]
+    vectors = [
+        (centres[np.arange(n) % TOPICS] + 1.5 * rng.normal(size=(n, 16))).astype(np.float32) for n in (NUM_ITEMS, len(queries))
+    ]
     features = {
-        "tokens": [write(store, name, tokens_table(texts, tokenizer), 3)
-                   for name, texts in (("item-tokens", items), ("query-tokens", queries))],
-        "vectors": [write(store, name, pa.table({"row": np.arange(len(block)), "vector": vectors_to_column(block)}))
-                    for name, block in zip(("item-vectors", "query-vectors"), vectors, strict=True)],
+        "tokens": [
+            write(store, name, tokens_table(texts, tokenizer), 3)
+            for name, texts in (("item-tokens", items), ("query-tokens", queries))
+        ],
+        "vectors": [
+            write(store, name, pa.table({"row": np.arange(len(block)), "vector": vectors_to_column(block)}))
+            for name, block in zip(("item-vectors", "query-vectors"), vectors, strict=True)
+        ],
     }
-    shared = {"corpus": write(store, "corpus", corpus), "queries": write(store, "queries", split),
-              "labels": write(store, "labels", label_table(rng)),
-              "negatives": write(store, "negatives", negative_table(rng)), "near_misses": []}
+    shared = {
+        "corpus": write(store, "corpus", corpus),
+        "queries": write(store, "queries", split),
+        "labels": write(store, "labels", label_table(rng)),
+        "negatives": write(store, "negatives", negative_table(rng)),
+        "near_misses": [],
+    }
     tasks = {}
-    for name, kind, local, source in (("static", "static", static, "tokens"), ("bert", "transformer", bert, "tokens"),
-                                      ("dropout", "transformer", dropout, "tokens"),
-                                      ("dense", "transformer", dense, "tokens"),
-                                      ("adapter", "adapter", folder / "adapter", "vectors")):
+    for name, kind, local, source in (
+        ("static", "static", static, "tokens"),
+        ("bert", "transformer", bert, "tokens"),
+        ("dropout", "transformer", dropout, "tokens"),
+        ("dense", "transformer", dense, "tokens"),
+        ("adapter", "adapter", folder / "adapter", "vectors"),
+    ):
         tasks[name] = TrainTask(
-            store=store, folder="", kind=kind, model=upload_folder(local, store, f"models/{name}"),  # type: ignore[arg-type]
-            model_prefix=f"models/{name}", item_features=features[source][0], query_features=features[source][1],
-            settings=TrainingSettings(epochs=2, hard_negatives=3, random_fraction=0.67, zero_stage=2, validation_k=3,
-                                      learning_rate=5e-4, validation_items=60), epochs=2, budget_tokens=48,
-            stopping=decide_epochs, **shared,
+            store=store,
+            folder="",
+            kind=kind,
+            model=upload_folder(local, store, f"models/{name}"),  # type: ignore[arg-type]
+            model_prefix=f"models/{name}",
+            item_features=features[source][0],
+            query_features=features[source][1],
+            settings=TrainingSettings(
+                epochs=2,
+                hard_negatives=3,
+                random_fraction=0.67,
+                zero_stage=2,
+                validation_k=3,
+                learning_rate=5e-4,
+                validation_items=60,
+            ),
+            epochs=2,
+            budget_tokens=48,
+            stopping=decide_epochs,
+            **shared,
         )
     return tasks
 
@@ -171,8 +220,14 @@ class Runs:
         return replace(task, folder=f"runs/{name}", settings=settings, **own)
 
     def train(
-        self, label: str, task: TrainTask, *, bfloat16: bool = False, on_epoch: Callable[[Figures], None] | None = None,
-        check_model: bool = False, kill_at_step: int | None = None,
+        self,
+        label: str,
+        task: TrainTask,
+        *,
+        bfloat16: bool = False,
+        on_epoch: Callable[[Figures], None] | None = None,
+        check_model: bool = False,
+        kill_at_step: int | None = None,
     ) -> None:
         """Train, and note losses, figures, weights and errors under `label`."""
         trainer = None
@@ -293,9 +348,17 @@ def one_rank(runs: Runs) -> None:
     runs.train("other-world", runs.task("other-world", "adapter"))
     runs.train("too-few", runs.task("too-few", "adapter", accumulation=13))
     store = runs.tasks["adapter"].store
-    no_dev = write(store, "queries-no-dev", pa.table({"row": np.arange(NUM_TRAIN + NUM_DEV),
-                                                      "item_row": np.full(NUM_TRAIN + NUM_DEV, -1),
-                                                      "split": ["train"] * (NUM_TRAIN + NUM_DEV)}))
+    no_dev = write(
+        store,
+        "queries-no-dev",
+        pa.table(
+            {
+                "row": np.arange(NUM_TRAIN + NUM_DEV),
+                "item_row": np.full(NUM_TRAIN + NUM_DEV, -1),
+                "split": ["train"] * (NUM_TRAIN + NUM_DEV),
+            }
+        ),
+    )
     runs.train("no-dev", runs.task("no-dev", "adapter", queries=no_dev, epochs=4, patience=1))
     patience = runs.task("patience", "adapter", epochs=9, patience=1, learning_rate=1e-9)
     runs.train("patience", patience)
@@ -307,8 +370,9 @@ def main(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ["DS_ACCELERATOR"] = "cpu"  # before any model is made: transformers may import accelerate, and that deepspeed
     os.environ["LOCAL_RANK"] = str(rank)  # as Ray Train sets it; DeepSpeed reads it
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init-{world}", rank=rank, world_size=world,
-                            timeout=timedelta(seconds=300))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init-{world}", rank=rank, world_size=world, timeout=timedelta(seconds=300)
+    )
     if world == 2 and rank == 0:
         torch.save(prepare(folder), folder / "tasks.pt")
     dist.barrier()

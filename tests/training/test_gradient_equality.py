@@ -19,10 +19,23 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """Case -> relative error of its gradient over all weights."""
     folder = tmp_path_factory.mktemp("equality")
     worker = str(Path(__file__).with_name("equality_worker.py"))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                                "HARDMINE_CACHE": str(folder / "cache"), "TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
-    processes = [subprocess.Popen([sys.executable, worker, str(rank), str(WORLD), str(folder)], env=environment, text=True,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(WORLD)]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HARDMINE_CACHE": str(folder / "cache"),
+        "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, worker, str(rank), str(WORLD), str(folder)],
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(WORLD)
+    ]
     try:
         outputs = [process.communicate(timeout=900)[0] for process in processes]
     finally:

@@ -27,12 +27,20 @@ def launch(world: int, folder: Path) -> tuple[Report, str]:
     """Run all scenarios of a world size; (rank 0's report, what all ranks printed)."""
     worker = str(Path(__file__).with_name("loop_worker.py"))
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HARDMINE_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HARDMINE_CACHE": str(folder / "cache"),
         "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
     }
     processes = [
-        subprocess.Popen([sys.executable, worker, str(rank), str(world), str(folder)], env=environment, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        subprocess.Popen(
+            [sys.executable, worker, str(rank), str(world), str(folder)],
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         for rank in range(world)
     ]
     try:
@@ -51,8 +59,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     before = shared_memory_files()
     two, printed = launch(2, folder)
     one, printed_too = launch(1, folder)
-    return {"two": two, "one": one, "printed": printed + printed_too, "folder": folder,
-            "left": shared_memory_files() - before}
+    return {"two": two, "one": one, "printed": printed + printed_too, "folder": folder, "left": shared_memory_files() - before}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +114,7 @@ def test_a_generic_pipeline_trains_the_same_with_sharded_weights_and_unused_ones
 @pytest.mark.parametrize("name", ["static", "adapter", "dense", "zero-3"])
 def test_training_lowers_the_loss(two: Report, name: str) -> None:
     found = losses(two[name])
-    assert np.mean(found[len(found) // 2:]) < np.mean(found[: len(found) // 2]), found
+    assert np.mean(found[len(found) // 2 :]) < np.mean(found[: len(found) // 2]), found
 
 
 @pytest.mark.parametrize("name", ["static", "dense", "zero-1", "zero-3"])
@@ -214,8 +221,7 @@ def test_the_gradient_norm_is_logged_or_left_open(two: Report) -> None:
 
 
 def test_without_gathering_there_are_fewer_negatives(two: Report) -> None:
-    local, gathered = np.mean(column(two["local"], "negatives_per_query")), np.mean(
-        column(two["adapter"], "negatives_per_query"))
+    local, gathered = np.mean(column(two["local"], "negatives_per_query")), np.mean(column(two["adapter"], "negatives_per_query"))
     assert local < 0.8 * gathered
 
 
@@ -253,14 +259,14 @@ def test_without_dev_queries_training_runs_to_its_end_and_keeps_the_last_model(o
 def test_patience_stops_a_round_that_gets_no_better(one: Report) -> None:
     assert one["patience"]["result"]["epochs"] == 2
     assert one["patience"]["result"]["best"]["epoch"] == 2, "of equal ones the later"
-    assert one["patience"]["result"]["notes"][-1] == (
-        "No improvement in 1 epoch in a row (patience 1); the best epoch is kept.")
+    assert one["patience"]["result"]["notes"][-1] == ("No improvement in 1 epoch in a row (patience 1); the best epoch is kept.")
     assert one["no-policy"]["result"]["epochs"] == 3, "patience counts only where a policy was handed over"
 
 
 def test_nothing_is_compiled_left_in_shared_memory_or_said(launched: dict[str, Any]) -> None:
     assert launched["left"] == set()
     assert not list((launched["folder"] / "extensions").glob("*"))
-    noise = [word for word in ("DeepSpeed]", "[INFO]", "[WARNING]", "FutureWarning", "Loading weights")
-             if word in launched["printed"]]
+    noise = [
+        word for word in ("DeepSpeed]", "[INFO]", "[WARNING]", "FutureWarning", "Loading weights") if word in launched["printed"]
+    ]
     assert noise == [], launched["printed"][:3000]

@@ -21,30 +21,57 @@ Row = tuple[int, int, int, float, str | None]
 
 
 def task_of(
-    store: Store, labels: list[Row], splits: list[str], *, negatives: list[tuple[int, list[int]]] | None = None,
-    source_type: pa.DataType | None = None, **options: Any,
+    store: Store,
+    labels: list[Row],
+    splits: list[str],
+    *,
+    negatives: list[tuple[int, list[int]]] | None = None,
+    source_type: pa.DataType | None = None,
+    **options: Any,
 ) -> TrainTask:
     """A task whose tables are written to `store`."""
+
     def write(name: str, columns: dict[str, Any]) -> list[Part]:
         return [write_part(store, f"{name}/part-00000.parquet", pa.table(columns))]
 
     labels = sorted(labels, key=lambda row: row[:2])
     columns: list[Any] = [list(column) for column in zip(*labels, strict=True)] or [[]] * 5
     items, queries = np.arange(NUM_ITEMS), np.arange(len(splits))
-    mined = [] if negatives is None else write("negatives", {
-        "query_row": pa.array([query for query, _ in negatives], pa.int64()),
-        "negative_rows": pa.array([rows for _, rows in negatives], pa.list_(pa.int64()))})
+    mined = (
+        []
+        if negatives is None
+        else write(
+            "negatives",
+            {
+                "query_row": pa.array([query for query, _ in negatives], pa.int64()),
+                "negative_rows": pa.array([rows for _, rows in negatives], pa.list_(pa.int64())),
+            },
+        )
+    )
     return TrainTask(
-        store=store, folder="out", kind="vectors", model={}, model_prefix="", settings=TrainingSettings(**options), epochs=1,
+        store=store,
+        folder="out",
+        kind="vectors",
+        model={},
+        model_prefix="",
+        settings=TrainingSettings(**options),
+        epochs=1,
         corpus=write("corpus", {"row": items, "group_code": np.full(NUM_ITEMS, -1), "text_code": items}),
         queries=write("queries", {"row": queries, "split": splits, "item_row": np.full(len(splits), -1)}),
         item_features=write("items", {"vector": vectors_to_column(np.eye(NUM_ITEMS, dtype=np.float32))}),
         query_features=write("asked", {"vector": vectors_to_column(np.eye(len(splits), NUM_ITEMS, dtype=np.float32))}),
-        labels=write("labels", {
-            "query_row": pa.array(columns[0], pa.int64()), "item_row": pa.array(columns[1], pa.int64()),
-            "score": pa.array(columns[2], pa.int64()), "weight": pa.array(columns[3], pa.float64()),
-            "source": pa.array(columns[4], source_type or pa.string())}),
-        negatives=mined, near_misses=[],
+        labels=write(
+            "labels",
+            {
+                "query_row": pa.array(columns[0], pa.int64()),
+                "item_row": pa.array(columns[1], pa.int64()),
+                "score": pa.array(columns[2], pa.int64()),
+                "weight": pa.array(columns[3], pa.float64()),
+                "source": pa.array(columns[4], source_type or pa.string()),
+            },
+        ),
+        negatives=mined,
+        near_misses=[],
     )
 
 
@@ -54,12 +81,22 @@ def lists(offsets: Any, rows: Any) -> list[list[int]]:
 
 def test_a_query_with_labels_from_two_sources_is_two_examples(tmp_path: Path) -> None:
     labels: list[Row] = [
-        (0, 5, 1, 2.0, "synthetic"), (0, 3, 1, 0.5, "click"), (0, 7, 2, 1.0, "click"), (0, 9, 0, 9.0, "click"),
-        (1, 2, 1, 4.0, None), (1, 4, 1, 2.0, ""), (2, 1, 1, 1.0, "unused"), (3, 0, 0, 1.0, "click"),
+        (0, 5, 1, 2.0, "synthetic"),
+        (0, 3, 1, 0.5, "click"),
+        (0, 7, 2, 1.0, "click"),
+        (0, 9, 0, 9.0, "click"),
+        (1, 2, 1, 4.0, None),
+        (1, 4, 1, 2.0, ""),
+        (2, 1, 1, 1.0, "unused"),
+        (3, 0, 0, 1.0, "click"),
     ]
-    task = task_of(Store(str(tmp_path)), labels, ["train", "train", "dev", "train"],
-                   negatives=[(1, [6, 8]), (0, [11, 10, 9])],
-                   sources={"synthetic": SourceSettings(weight=0.25), "": SourceSettings(weight=2.0)})
+    task = task_of(
+        Store(str(tmp_path)),
+        labels,
+        ["train", "train", "dev", "train"],
+        negatives=[(1, [6, 8]), (0, [11, 10, 9])],
+        sources={"synthetic": SourceSettings(weight=0.25), "": SourceSettings(weight=2.0)},
+    )
     tables, examples, dev, near = load_tables(task)
     assert examples.source_names == ("", "click", "synthetic")
     assert examples.query_rows.tolist() == [0, 0, 1]
@@ -96,22 +133,35 @@ def slow_examples(labels: list[Row], splits: list[str], factor: dict[str, float]
     return result
 
 
-PAIRS = st.lists(st.tuples(st.integers(0, NUM_QUERIES - 1), st.integers(0, NUM_ITEMS - 1), st.integers(0, 2),
-                           st.sampled_from([0.0, 0.5, 1.0, 3.0]), st.sampled_from([None, "", "click", "cart", "synthetic"])),
-                 min_size=1, max_size=40, unique_by=lambda row: row[:2])
-MINED = st.none() | st.lists(st.tuples(st.integers(0, NUM_QUERIES - 1), st.lists(st.integers(0, NUM_ITEMS - 1), max_size=5)),
-                             max_size=NUM_QUERIES, unique_by=lambda row: row[0])
+PAIRS = st.lists(
+    st.tuples(
+        st.integers(0, NUM_QUERIES - 1),
+        st.integers(0, NUM_ITEMS - 1),
+        st.integers(0, 2),
+        st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+        st.sampled_from([None, "", "click", "cart", "synthetic"]),
+    ),
+    min_size=1,
+    max_size=40,
+    unique_by=lambda row: row[:2],
+)
+MINED = st.none() | st.lists(
+    st.tuples(st.integers(0, NUM_QUERIES - 1), st.lists(st.integers(0, NUM_ITEMS - 1), max_size=5)),
+    max_size=NUM_QUERIES,
+    unique_by=lambda row: row[0],
+)
 
 
 @settings(max_examples=40)
 @given(PAIRS, st.lists(st.sampled_from(["train", "dev", "none"]), min_size=NUM_QUERIES, max_size=NUM_QUERIES), MINED)
 def test_examples_equal_a_slow_reference(
-    tmp_path_factory: pytest.TempPathFactory, labels: list[Row], splits: list[str], mined: list[tuple[int, list[int]]] | None,
+    tmp_path_factory: pytest.TempPathFactory, labels: list[Row], splits: list[str], mined: list[tuple[int, list[int]]] | None
 ) -> None:
     store, factor = Store(str(tmp_path_factory.mktemp("task"))), {"cart": 0.5, "": 3.0}
     want = slow_examples(labels, splits, factor)
-    task = task_of(store, labels, splits, negatives=mined,
-                   sources={name: SourceSettings(weight=weight) for name, weight in factor.items()})
+    task = task_of(
+        store, labels, splits, negatives=mined, sources={name: SourceSettings(weight=weight) for name, weight in factor.items()}
+    )
     if not want:
         with pytest.raises(DataError, match="no training query"):
             load_tables(task)

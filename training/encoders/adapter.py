@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from training.encoders import st_format
 from training.encoders.base import Encoder
+from training.encoders.features import Features, Vectors
 from training.encoders.st_format import read_json, write_json
-from training.features import Features, Vectors
 
 
 class AdapterEncoder(Encoder):
@@ -78,16 +78,23 @@ def export_with_base(adapter: AdapterEncoder, base: Path | None, folder: Path) -
         st_format.copy_folder(base, folder, without_weights=False)
         modules = [(entry["path"], entry["type"]) for entry in read_json(base / "modules.json")]
     start = len(modules)
-    names = [f"{start}_Normalize", f"{start + 1}_Dense", f"{start + 2}_Dense", f"{start + 3}_LayerNorm",
-             f"{start + 4}_Normalize"]
+    names = [f"{start}_Normalize", f"{start + 1}_Dense", f"{start + 2}_Dense", f"{start + 3}_LayerNorm", f"{start + 4}_Normalize"]
     size = adapter.dimension
     eye = torch.eye(size)
     state = {name: value.detach().float().cpu() for name, value in adapter.state_dict().items()}
     st_format.write_normalize(folder / names[0])
-    st_format.write_dense(folder / names[1], torch.cat([state["up.weight"], eye, -eye]),
-                          torch.cat([state["up.bias"], torch.zeros(2 * size)]), "torch.nn.modules.activation.ReLU")
-    st_format.write_dense(folder / names[2], torch.cat([state["down.weight"], eye, -eye], dim=1), state["down.bias"],
-                          "torch.nn.modules.linear.Identity")
+    st_format.write_dense(
+        folder / names[1],
+        torch.cat([state["up.weight"], eye, -eye]),
+        torch.cat([state["up.bias"], torch.zeros(2 * size)]),
+        "torch.nn.modules.activation.ReLU",
+    )
+    st_format.write_dense(
+        folder / names[2],
+        torch.cat([state["down.weight"], eye, -eye], dim=1),
+        state["down.bias"],
+        "torch.nn.modules.linear.Identity",
+    )
     st_format.write_layer_norm(folder / names[3], state["norm.weight"], state["norm.bias"])
     st_format.write_normalize(folder / names[4])
     kinds = [st_format.NORMALIZE, st_format.DENSE, st_format.DENSE, st_format.LAYER_NORM, st_format.NORMALIZE]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from cluster.tables import F32, I64
-from training.features import Features
-from training.packing import pack
+from training.encoders.features import Features
+from training.encoders.packing import pack
 
 CPU_BUDGET_TOKENS = 1024
 """What fits the cache of a CPU core (measured: 512 to 1,024 are best, 2,048 is a tenth slower)."""
@@ -54,7 +54,11 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def encode(
-        self, features: Features, *, budget_tokens: int | None = None, bfloat16: bool = False,
+        self,
+        features: Features,
+        *,
+        budget_tokens: int | None = None,
+        bfloat16: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> F32:
         """Embed without gradient, in evaluation mode.

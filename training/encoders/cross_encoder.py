@@ -45,16 +45,22 @@ def copy_cross_encoder(source: Path, max_length: int | None) -> Path:
     root = target / _root(target)
     limit = model_limit(root)
     if max_length is not None and max_length > limit:
-        raise ConfigError(f"mining.teacher.max_length = {max_length} is more than the {limit} tokens that the model in "
-                          f"{source} reads; set it to {limit} or less")
+        raise ConfigError(
+            f"mining.teacher.max_length = {max_length} is more than the {limit} tokens that the model in "
+            f"{source} reads; set it to {limit} or less"
+        )
     model = _load(target, max_length)
     if model.num_labels != 1:
-        raise ConfigError(f"mining.teacher.model: expected a cross-encoder with one score for a pair, found a classifier of "
-                          f"{model.num_labels} classes in {source}; give one that was trained to rank")
+        raise ConfigError(
+            f"mining.teacher.model: expected a cross-encoder with one score for a pair, found a classifier of "
+            f"{model.num_labels} classes in {source}; give one that was trained to rank"
+        )
     score = float(model.predict([("a query", "an item")], show_progress_bar=False)[0])
     if not math.isfinite(score):
-        raise ConfigError(f"mining.teacher.model: the model in {source} gives {score} for a pair of short texts; its weights "
-                          f"are damaged: download it again, or give another one")
+        raise ConfigError(
+            f"mining.teacher.model: the model in {source} gives {score} for a pair of short texts; its weights "
+            f"are damaged: download it again, or give another one"
+        )
     return target
 
 
@@ -62,12 +68,16 @@ def check_reads_pairs(source: Path) -> None:
     """Raises ConfigError: the folder holds an embedding model, or one without a head that scores pairs."""
     architecture, kinds = describe(source)
     if "Pooling" in kinds or "StaticEmbedding" in kinds:
-        raise ConfigError(f"mining.teacher.model: expected a cross-encoder, found an embedding model in {source} (its modules "
-                          f"are {', '.join(kinds)}); set mining.teacher.kind = \"encoder\", or give a cross-encoder")
+        raise ConfigError(
+            f"mining.teacher.model: expected a cross-encoder, found an embedding model in {source} (its modules "
+            f'are {", ".join(kinds)}); set mining.teacher.kind = "encoder", or give a cross-encoder'
+        )
     if not architecture.endswith(KINDS) and kinds[-1:] != ["Dense"]:
-        raise ConfigError(f"mining.teacher.model: expected a cross-encoder, found {architecture} in {source}, which has no "
-                          f"head that scores a pair; give a model that ends in ForSequenceClassification, or set "
-                          f"mining.teacher.kind = \"encoder\" if it is an embedding model")
+        raise ConfigError(
+            f"mining.teacher.model: expected a cross-encoder, found {architecture} in {source}, which has no "
+            f"head that scores a pair; give a model that ends in ForSequenceClassification, or set "
+            f'mining.teacher.kind = "encoder" if it is an embedding model'
+        )
 
 
 def describe(source: Path) -> tuple[str, list[str]]:
@@ -116,8 +126,9 @@ class MakeCrossEncoder:
         return read
 
 
-def read_sorted(model: Any, queries: Sequence[str], items: Sequence[str], batch_pairs: int,
-                on_progress: Callable[[int], None]) -> F32:
+def read_sorted(
+    model: Any, queries: Sequence[str], items: Sequence[str], batch_pairs: int, on_progress: Callable[[int], None]
+) -> F32:
     """Scores of pairs, read in batches of like length, the longest first.
 
     A batch that does not fit the GPU's memory is halved, and so are all after it. A pair's score depends on its batch
@@ -134,8 +145,9 @@ def read_sorted(model: Any, queries: Sequence[str], items: Sequence[str], batch_
     while start < len(order):
         some = order[start : start + batch * REPORT_EVERY]
         try:
-            scores[some] = model.predict([(queries[pair], items[pair]) for pair in some], batch_size=batch,
-                                         show_progress_bar=False)
+            scores[some] = model.predict(
+                [(queries[pair], items[pair]) for pair in some], batch_size=batch, show_progress_bar=False
+            )
         except torch.cuda.OutOfMemoryError:
             if batch == 1:
                 raise

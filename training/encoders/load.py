@@ -26,8 +26,10 @@ def load_encoder(folder: Path) -> Encoder:
     if (folder / SEQUENCE).exists():
         return SequenceEncoder.load(folder)
     if not modules.exists():
-        raise ArtifactError(f"{folder} holds neither modules.json nor adapter.json nor {SEQUENCE}; expected a "
-                            f"sentence-transformers folder, or an adapter or sequence encoder of hardmine")
+        raise ArtifactError(
+            f"{folder} holds neither modules.json nor adapter.json nor {SEQUENCE}; expected a "
+            f"sentence-transformers folder, or an adapter or sequence encoder of hardmine"
+        )
     kinds = [module["type"].rsplit(".", 1)[-1] for module in read_json(modules)]
     if kinds[0] == "StaticEmbedding" and set(kinds[1:]) <= {"Normalize"}:
         return StaticEncoder.load(folder)

@@ -33,8 +33,10 @@ def add_lora(encoder: Encoder, settings: LoraSettings) -> Encoder:
         ConfigError: peft is not installed; the encoder is no transformer; it has no layer with a name that is asked for.
     """
     if not isinstance(encoder, TextEncoder):
-        raise ConfigError(f"training.lora is for encoder.kind = \"transformer\", found \"{encoder.kind}\", which is small "
-                          f"enough to be trained whole; take [training.lora] out")
+        raise ConfigError(
+            f'training.lora is for encoder.kind = "transformer", found "{encoder.kind}", which is small '
+            f"enough to be trained whole; take [training.lora] out"
+        )
     _add(encoder, settings)
     encoder.merge = partial(_merged, encoder.source, settings)
     return encoder
@@ -51,12 +53,18 @@ def _add(encoder: TextEncoder, settings: LoraSettings) -> Any:
     try:
         from peft import LoraConfig, LoraModel
     except ImportError as error:
-        raise ConfigError("training.lora needs the package peft, which is not installed; pip install \"hardmine[lora]\", or "
-                          "take [training.lora] out") from error
+        raise ConfigError(
+            'training.lora needs the package peft, which is not installed; pip install "hardmine[lora]", or '
+            "take [training.lora] out"
+        ) from error
     chosen = _chosen_layers(encoder, settings)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
-                        # an expression, not names: peft takes a name for the end of any layer's name
-                        target_modules="|".join(re.escape(name) for name in chosen))
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        # an expression, not names: peft takes a name for the end of any layer's name
+        target_modules="|".join(re.escape(name) for name in chosen),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # A starts random: the same on every rank and run
         return LoraModel(encoder.model, config, "default")
@@ -68,14 +76,15 @@ def _chosen_layers(encoder: TextEncoder, settings: LoraSettings) -> list[str]:
         if not names:
             raise ConfigError(f"training.lora: the model in {encoder.source} has no linear layer; take [training.lora] out")
         return names
-    found = {target: [name for name in names if name == target or name.endswith(f".{target}")]
-             for target in settings.targets}
+    found = {target: [name for name in names if name == target or name.endswith(f".{target}")] for target in settings.targets}
     unknown = [target for target, layers in found.items() if not layers]
     if unknown or not found:
         ends = sorted({name.rsplit(".", 1)[-1] for name in names})
-        raise ConfigError(f"training.lora.targets: the model in {encoder.source} has no linear layer named "
-                          f"{', '.join(map(repr, unknown)) or 'nothing (an empty list)'}; it has {', '.join(ends)} (a longer "
-                          f"name such as {names[0] if names else 'layer.0.query'!r} names one of them), or set \"all-linear\"")
+        raise ConfigError(
+            f"training.lora.targets: the model in {encoder.source} has no linear layer named "
+            f"{', '.join(map(repr, unknown)) or 'nothing (an empty list)'}; it has {', '.join(ends)} (a longer "
+            f'name such as {names[0] if names else "layer.0.query"!r} names one of them), or set "all-linear"'
+        )
     return sorted({name for layers in found.values() for name in layers})
 
 
@@ -83,8 +92,11 @@ def _linear_layers(model: nn.Module) -> list[str]:
     """Names of the linear layers on the path of the embedding: without a pooler behind it, as BERT has one."""
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
-    return [name for name, module in model.named_modules()
-            if isinstance(module, (nn.Linear, Conv1D)) and "pooler" not in name.split(".")]
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and "pooler" not in name.split(".")
+    ]
 
 
 def _merged(source: Path, settings: LoraSettings, state: dict[str, Tensor]) -> dict[str, Tensor]:

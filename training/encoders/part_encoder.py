@@ -11,7 +11,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.folders import Manifest, fetch_folder
 from cluster.storage import Store
 from cluster.tables import F32
-from training.features import Vectors, read_features
+from training.encoders.features import Vectors, read_features
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ class MakeEncoder:
         from training.encoders.packed import cpu_has_bfloat16, pack_linears
 
         if self.bfloat16 and not self.gpu and not cpu_has_bfloat16():
-            raise ConfigError("mining.embedding_precision = \"bfloat16\", but a CPU that embeds has no bfloat16 instructions "
-                              "(AVX512_BF16 or AMX), so it would be slower than float32 and less exact; set it to "
-                              "\"float32\", or embed on other nodes")
+            raise ConfigError(
+                'mining.embedding_precision = "bfloat16", but a CPU that embeds has no bfloat16 instructions '
+                "(AVX512_BF16 or AMX), so it would be slower than float32 and less exact; set it to "
+                '"float32", or embed on other nodes'
+            )
         torch.set_num_threads(self.threads)
         encoder = load_encoder(fetch_folder(self.store, self.files, self.prefix))
         if self.gpu:
@@ -49,8 +51,9 @@ class MakeEncoder:
             pack_linears(encoder, torch.bfloat16 if self.bfloat16 else torch.float32)
 
         def encode(store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
-            return encoder.encode(read_features(store, path), budget_tokens=self.budget_tokens,
-                                  bfloat16=self.bfloat16, on_progress=on_progress)
+            return encoder.encode(
+                read_features(store, path), budget_tokens=self.budget_tokens, bfloat16=self.bfloat16, on_progress=on_progress
+            )
 
         return encode
 

@@ -45,20 +45,26 @@ def locate_model(name: str, storage: StorageSettings) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists() and not (path / "modules.json").exists():
-            raise ConfigError(f"encoder.model: {path} is a folder without config.json or modules.json; expected a "
-                              f"Hugging Face or sentence-transformers model folder")
+            raise ConfigError(
+                f"encoder.model: {path} is a folder without config.json or modules.json; expected a "
+                f"Hugging Face or sentence-transformers model folder"
+            )
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ConfigError(f"encoder.model: there is no folder {name} (looked in {Path.cwd()}); give a model folder, an "
-                          f"s3:// folder, or a hub name such as \"sentence-transformers/all-MiniLM-L6-v2\"")
+        raise ConfigError(
+            f"encoder.model: there is no folder {name} (looked in {Path.cwd()}); give a model folder, an "
+            f's3:// folder, or a hub name such as "sentence-transformers/all-MiniLM-L6-v2"'
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, ignore_patterns=["*.onnx", "*.h5", "*.msgpack", "onnx/*", "openvino/*"]))
     except Exception as error:  # the hub client raises OSError, HTTP and validation errors without a common base
-        raise ConfigError(f"encoder.model: {name!r} is no folder here, and the hub did not give it "
-                          f"({type(error).__name__}: {one_paragraph(str(error))[:200]}); check the name, or download "
-                          f"it and give its folder") from error
+        raise ConfigError(
+            f"encoder.model: {name!r} is no folder here, and the hub did not give it "
+            f"({type(error).__name__}: {one_paragraph(str(error))[:200]}); check the name, or download "
+            f"it and give its folder"
+        ) from error
 
 
 def _from_s3(url: str, storage: StorageSettings) -> Path:
@@ -83,8 +89,10 @@ def build_base(settings: EncoderSettings, storage: StorageSettings, texts: Seque
         ConfigError: the model is missing, of another kind, or cannot be loaded.
     """
     if settings.model is None and settings.kind != "static":
-        raise ConfigError(f"encoder.kind = \"{settings.kind}\" without encoder.model has no model to start from; give "
-                          f"encoder.model, or (adapter) data with `vector` columns, which needs no base model")
+        raise ConfigError(
+            f'encoder.kind = "{settings.kind}" without encoder.model has no model to start from; give '
+            f"encoder.model, or (adapter) data with `vector` columns, which needs no base model"
+        )
     target = Path(tempfile.mkdtemp(prefix="hardmine-base-"))
     if settings.model is None:
         _new_static(settings, texts, target, seed)
@@ -102,8 +110,10 @@ def _copy_model(settings: EncoderSettings, source: Path, target: Path) -> None:
     kinds = [module["type"].rsplit(".", 1)[-1] for module in read_json(target / "modules.json")]
     wanted = "StaticEmbedding" if settings.kind == "static" else "Transformer"
     if kinds[0] != wanted:
-        raise ConfigError(f"encoder.model: {source} starts with a {kinds[0]} module, but encoder.kind = "
-                          f"\"{settings.kind}\" needs {wanted}; change encoder.kind or encoder.model")
+        raise ConfigError(
+            f"encoder.model: {source} starts with a {kinds[0]} module, but encoder.kind = "
+            f'"{settings.kind}" needs {wanted}; change encoder.kind or encoder.model'
+        )
     _convert_pickles(source, target)
     if wanted == "Transformer":
         _shape_transformer(settings, source, target, kinds)
@@ -131,8 +141,10 @@ def _shape_transformer(settings: EncoderSettings, source: Path, target: Path, ki
 
 def _shape_static(settings: EncoderSettings, source: Path, target: Path, kinds: list[str]) -> None:
     if set(kinds[1:]) - {"Normalize"}:
-        raise ConfigError(f"encoder.model: {source} has the modules {kinds}; a static model is a StaticEmbedding alone "
-                          f"or with Normalize; give another encoder.model")
+        raise ConfigError(
+            f"encoder.model: {source} has the modules {kinds}; a static model is a StaticEmbedding alone "
+            f"or with Normalize; give another encoder.model"
+        )
     if settings.max_length is not None:
         from tokenizers import Tokenizer as Fast
 
@@ -158,8 +170,9 @@ def _convert_pickles(source: Path, target: Path) -> None:
 def _describe_plain(target: Path, pooling: str) -> None:
     """Make a plain Hugging Face folder a sentence-transformers one."""
     dimension = int(read_json(target / "config.json")["hidden_size"])
-    st_format.write_modules(target, [("", st_format.TRANSFORMER), ("1_Pooling", st_format.POOLING),
-                                     ("2_Normalize", st_format.NORMALIZE)])
+    st_format.write_modules(
+        target, [("", st_format.TRANSFORMER), ("1_Pooling", st_format.POOLING), ("2_Normalize", st_format.NORMALIZE)]
+    )
     st_format.write_pooling(target / "1_Pooling", pooling, dimension)
     st_format.write_normalize(target / "2_Normalize")
 
@@ -171,8 +184,10 @@ def _convert_weights(source: Path, target: Path) -> None:
     try:
         AutoModel.from_pretrained(str(source)).save_pretrained(str(target))
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"encoder.model: {source} cannot be loaded by transformers "
-                          f"({one_paragraph(str(error))[:300]}); give a complete model folder") from error
+        raise ConfigError(
+            f"encoder.model: {source} cannot be loaded by transformers "
+            f"({one_paragraph(str(error))[:300]}); give a complete model folder"
+        ) from error
 
 
 def model_limit(root: Path) -> int:
@@ -213,13 +228,16 @@ def _train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
         return tokenizer
 
     tokenizer = empty()
-    words = {word for text in texts
-             for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))}
+    words = {
+        word for text in texts for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    }
     # the trainer numbers inner characters as a hash map happens to order the words, and breaks ties by these numbers;
     # "special" tokens are numbered first and in the order given, so every run comes to the same tokenizer
     inner = sorted({f"##{character}" for word in words for character in word[1:]})
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=["[UNK]", *inner], min_frequency=2, show_progress=False))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=["[UNK]", *inner], min_frequency=2, show_progress=False),
+    )
     trained = empty(vocab=tokenizer.get_vocab(with_added_tokens=True))  # where the inner characters are no longer special
     trained.add_special_tokens(["[UNK]"])
     return trained
@@ -263,8 +281,10 @@ class Tokenizer:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(root))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"the tokenizer of {folder} cannot be loaded ({one_paragraph(str(error))[:300]}); give a "
-                               f"complete model folder as encoder.model") from error
+            raise ConfigError(
+                f"the tokenizer of {folder} cannot be loaded ({one_paragraph(str(error))[:300]}); give a "
+                f"complete model folder as encoder.model"
+            ) from error
         self._max_length = model_limit(root)
         own = root / "sentence_bert_config.json"
         if own.exists() and read_json(own).get("do_lower_case"):
@@ -278,8 +298,13 @@ class Tokenizer:
         if self._static:
             ids = [encoding.ids for encoding in self._tokenizer.encode_batch(full, add_special_tokens=False)]
         else:
-            ids = self._tokenizer(full, truncation=True, max_length=self._max_length, return_attention_mask=False,
-                                  return_token_type_ids=False)["input_ids"] if full else []
+            ids = (
+                self._tokenizer(
+                    full, truncation=True, max_length=self._max_length, return_attention_mask=False, return_token_type_ids=False
+                )["input_ids"]
+                if full
+                else []
+            )
         lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
         flat = np.fromiter((token for row in ids for token in row), np.int32, int(lengths.sum()))
         return csr_to_lists(offsets_of(lengths), flat)

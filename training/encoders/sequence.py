@@ -32,9 +32,9 @@ from cluster.errors import ArtifactError, DataError
 from cluster.tables import F32, I64, offsets_of
 from training.encoders.adapter import AdapterEncoder
 from training.encoders.base import Encoder
+from training.encoders.features import Features, Tokens
 from training.encoders.st_format import read_json, write_json
 from training.encoders.transformer import pad_tokens
-from training.features import Features, Tokens
 
 QUERY = 0
 """First token of every query, and padding; item row r is token r + 1."""
@@ -53,7 +53,7 @@ A GRU over the items of a history, for next-item retrieval. It reads no text, so
 from pathlib import Path
 from training.encoders.load import load_encoder
 from training.encoders.sequence import item_tokens
-from training.features import Vectors
+from training.encoders.features import Vectors
 
 encoder = load_encoder(Path("."))
 queries = encoder.encode(encoder.read([["id of an item", "id of the next one"]]))   # oldest first
@@ -124,8 +124,10 @@ class SequenceEncoder(Encoder):
         config = read_json(folder / CONFIG)
         table = load_file(folder / TABLE)["base"]
         if list(table.shape) != [config["items"], config["dimension"]]:
-            raise ArtifactError(f"{folder}/{TABLE}: expected base vectors of {config['items']} items with {config['dimension']} "
-                                f"numbers as {CONFIG} says, found {list(table.shape)}; take all files of one model")
+            raise ArtifactError(
+                f"{folder}/{TABLE}: expected base vectors of {config['items']} items with {config['dimension']} "
+                f"numbers as {CONFIG} says, found {list(table.shape)}; take all files of one model"
+            )
         encoder = cls(table, hidden=config["hidden"], max_length=config["max_length"], source=folder)
         encoder.load_state_dict(load_file(folder / WEIGHTS))
         return encoder
@@ -140,8 +142,9 @@ class SequenceEncoder(Encoder):
         unknown = [name for history in histories for name in history if name not in row_of]
         if unknown or not all(histories):
             found = f"{unknown[0]!r} and {len(unknown) - 1} more that it has not" if unknown else "an empty history"
-            raise DataError(f"expected histories of the {len(row_of):,} items of {self._source / IDS}, found {found}; leave "
-                            f"them out")
+            raise DataError(
+                f"expected histories of the {len(row_of):,} items of {self._source / IDS}, found {found}; leave them out"
+            )
         rows = np.array([row_of[name] for history in histories for name in history], np.int64)
         return history_tokens(offsets_of(np.array([len(history) for history in histories])), rows, self.max_length)
 
@@ -199,8 +202,9 @@ class SequenceEncoder(Encoder):
         _write_weights(folder, self, state)
 
 
-def new_sequence_folder(folder: Path, vectors_ND: F32, item_ids: Sequence[str], *, hidden: int, max_length: int,
-                        seed: int) -> None:
+def new_sequence_folder(
+    folder: Path, vectors_ND: F32, item_ids: Sequence[str], *, hidden: int, max_length: int, seed: int
+) -> None:
     """An untrained encoder on the base vectors of items."""
     torch.manual_seed(seed)
     table = functional.normalize(torch.from_numpy(vectors_ND), dim=-1).half().contiguous()
@@ -212,7 +216,14 @@ def new_sequence_folder(folder: Path, vectors_ND: F32, item_ids: Sequence[str], 
 
 
 def _write_weights(folder: Path, encoder: SequenceEncoder, state: dict[str, Tensor]) -> None:
-    write_json(folder / CONFIG, {"items": len(encoder.table), "dimension": encoder.dimension, "hidden": encoder.gru.hidden_size,
-                                 "max_length": encoder.max_length})
+    write_json(
+        folder / CONFIG,
+        {
+            "items": len(encoder.table),
+            "dimension": encoder.dimension,
+            "hidden": encoder.gru.hidden_size,
+            "max_length": encoder.max_length,
+        },
+    )
     save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS)
     (folder / "README.md").write_text(README, encoding="utf-8")

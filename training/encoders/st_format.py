@@ -43,9 +43,10 @@ def module_path(folder: Path, index: int) -> str:
 
 def write_modules(folder: Path, modules: Sequence[tuple[str, str]]) -> None:
     """modules.json from (sub-folder, class) pairs."""
-    write_json(folder / "modules.json", [
-        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(modules)
-    ])
+    write_json(
+        folder / "modules.json",
+        [{"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(modules)],
+    )
 
 
 def prompts(folder: Path) -> dict[str, str]:
@@ -67,12 +68,19 @@ def write_prompts(folder: Path, values: Mapping[str, str]) -> None:
 
 def write_pooling(folder: Path, mode: str, dimension: int) -> None:
     """Configuration of a Pooling module; mode: mean, cls or last."""
-    write_json(folder / "config.json", {
-        "word_embedding_dimension": dimension, "pooling_mode_cls_token": mode == "cls",
-        "pooling_mode_mean_tokens": mode == "mean", "pooling_mode_lasttoken": mode == "last",
-        "pooling_mode_max_tokens": False, "pooling_mode_mean_sqrt_len_tokens": False,
-        "pooling_mode_weightedmean_tokens": False, "include_prompt": True,
-    })
+    write_json(
+        folder / "config.json",
+        {
+            "word_embedding_dimension": dimension,
+            "pooling_mode_cls_token": mode == "cls",
+            "pooling_mode_mean_tokens": mode == "mean",
+            "pooling_mode_lasttoken": mode == "last",
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+            "pooling_mode_weightedmean_tokens": False,
+            "include_prompt": True,
+        },
+    )
 
 
 def read_pooling(folder: Path) -> tuple[str, int] | None:
@@ -84,8 +92,11 @@ def read_pooling(folder: Path) -> tuple[str, int] | None:
     if "pooling_mode" in config:
         chosen = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else list(config["pooling_mode"])
     else:
-        chosen = [key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-                  for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+        chosen = [
+            key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+            for key, value in config.items()
+            if key.startswith("pooling_mode_") and value is True
+        ]
     if len(chosen) != 1 or chosen[0] not in names:
         return None
     return names[chosen[0]], int(config.get("word_embedding_dimension") or config["embedding_dimension"])
@@ -93,17 +104,22 @@ def read_pooling(folder: Path) -> tuple[str, int] | None:
 
 def write_normalize(folder: Path) -> None:
     """Configuration of a Normalize module."""
-    write_json(folder / "config.json", {"module_input_name": "sentence_embedding",
-                                        "module_output_name": "sentence_embedding"})
+    write_json(folder / "config.json", {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"})
 
 
 def write_dense(folder: Path, weight: Tensor, bias: Tensor, activation: str) -> None:
     """A Dense module: activation(weight @ x + bias)."""
-    write_json(folder / "config.json", {
-        "in_features": weight.shape[1], "out_features": weight.shape[0], "bias": True,
-        "activation_function": activation,
-        "module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding",
-    })
+    write_json(
+        folder / "config.json",
+        {
+            "in_features": weight.shape[1],
+            "out_features": weight.shape[0],
+            "bias": True,
+            "activation_function": activation,
+            "module_input_name": "sentence_embedding",
+            "module_output_name": "sentence_embedding",
+        },
+    )
     save_file({"linear.weight": weight.contiguous(), "linear.bias": bias.contiguous()}, folder / "model.safetensors")
 
 

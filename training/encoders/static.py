@@ -12,7 +12,7 @@ from torch.nn import functional
 from cluster.errors import ArtifactError
 from training.encoders import st_format
 from training.encoders.base import Encoder
-from training.features import Features, Tokens
+from training.encoders.features import Features, Tokens
 
 
 class StaticEncoder(Encoder):
@@ -36,8 +36,10 @@ class StaticEncoder(Encoder):
     def collate(self, features: Features) -> dict[str, Tensor]:
         """Flat token ids and where each text starts."""
         assert isinstance(features, Tokens)
-        return {"input_ids": torch.from_numpy(features.values.astype("int64")),
-                "offsets": torch.from_numpy(features.offsets[:-1].copy())}
+        return {
+            "input_ids": torch.from_numpy(features.values.astype("int64")),
+            "offsets": torch.from_numpy(features.offsets[:-1].copy()),
+        }
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """[N, D] float32."""
@@ -56,8 +58,10 @@ def _token_vectors(state: dict[str, Tensor]) -> Tensor:
     if "embedding.weight" in state:
         return state["embedding.weight"].float()
     if "embeddings" not in state:
-        raise ArtifactError(f"a static model's model.safetensors holds \"embedding.weight\" (or \"embeddings\"), found "
-                            f"{sorted(state)}; give a StaticEmbedding model of sentence-transformers or model2vec")
+        raise ArtifactError(
+            f'a static model\'s model.safetensors holds "embedding.weight" (or "embeddings"), found '
+            f"{sorted(state)}; give a StaticEmbedding model of sentence-transformers or model2vec"
+        )
     vectors = state["embeddings"]
     if "mapping" in state:  # several tokens share a vector
         vectors = vectors[state["mapping"].long()]
@@ -69,9 +73,12 @@ def write_static_folder(folder: Path, tokenizer_json: str, weights: Tensor) -> N
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
     save_file({"embedding.weight": weights.contiguous()}, folder / "model.safetensors")
-    st_format.write_modules(folder, [
-        ("", "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"),
-        ("1_Normalize", st_format.NORMALIZE),
-    ])
+    st_format.write_modules(
+        folder,
+        [
+            ("", "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"),
+            ("1_Normalize", st_format.NORMALIZE),
+        ],
+    )
     st_format.write_normalize(folder / "1_Normalize")
     st_format.write_prompts(folder, {})

@@ -19,7 +19,7 @@ from torch.nn import functional
 from cluster.errors import ConfigError, one_paragraph
 from training.encoders import st_format
 from training.encoders.base import Encoder
-from training.features import Features, Tokens
+from training.encoders.features import Features, Tokens
 
 
 def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
@@ -76,8 +76,10 @@ def checkpoint_activations(encoder: Encoder) -> None:
         ConfigError: the encoder is no transformer, or its architecture cannot.
     """
     if not isinstance(encoder, TextEncoder):
-        raise ConfigError(f"training.activation_checkpointing = true is for encoder.kind = \"transformer\", found "
-                          f"\"{encoder.kind}\", whose activations are small; set it to false")
+        raise ConfigError(
+            f'training.activation_checkpointing = true is for encoder.kind = "transformer", found '
+            f'"{encoder.kind}", whose activations are small; set it to false'
+        )
     from transformers import PreTrainedModel
 
     found: dict[str, Any] = {}
@@ -98,8 +100,10 @@ def checkpoint_activations(encoder: Encoder) -> None:
 
 
 def _cannot_checkpoint(encoder: TextEncoder, why: str) -> ConfigError:
-    return ConfigError(f"training.activation_checkpointing = true: the model in {encoder.source} cannot ({why}); set it to "
-                       f"false, and training.grad_cache = true to save memory")
+    return ConfigError(
+        f"training.activation_checkpointing = true: the model in {encoder.source} cannot ({why}); set it to "
+        f"false, and training.grad_cache = true to save memory"
+    )
 
 
 class TransformerEncoder(TextEncoder):

@@ -26,10 +26,14 @@ def test_a_healthy_run_is_called_healthy_with_its_vital_signs(make: Make) -> Non
     assert {"gradient left", "effective_negatives", "loss", "recall@3"} <= {figure.figure for figure in found.evidence}
 
 
-@pytest.mark.parametrize(("change", "word"), [
-    ({"steps": 20}, "20 steps"), ({"positive_probability": None}, "probability of the positive"),
-    ({"queries": 10}, "not measured"),
-])
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"steps": 20}, "20 steps"),
+        ({"positive_probability": None}, "probability of the positive"),
+        ({"queries": 10}, "not measured"),
+    ],
+)
 def test_too_little_evidence_is_said_and_not_called_healthy(change: dict[str, object], word: str, make: Make) -> None:
     [found] = diagnose(make(**change))
     assert found.name == "not_enough_evidence"
@@ -85,4 +89,9 @@ def test_findings_are_plain_json(make: Make) -> None:
     assert set(value) == {"name", "arm", "severity", "evidence", "next", "summary"}
     assert set(value["evidence"][0]) == {"figure", "value", "threshold", "where", "text"}
     assert value["evidence"][0] | {"where": "", "text": ""} == {
-        "figure": "mean_pairwise_cosine", "value": 0.99, "threshold": 0.9, "where": "", "text": ""}
+        "figure": "mean_pairwise_cosine",
+        "value": 0.99,
+        "threshold": 0.9,
+        "where": "",
+        "text": "",
+    }

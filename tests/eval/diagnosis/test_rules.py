@@ -85,20 +85,30 @@ BESIDE: list[tuple[str, dict[str, Any]]] = [
     ("low_hit_rate", {"mining": {"hit_rate": 0.11}}),
 ]
 MISSING: list[tuple[str, dict[str, Any]]] = [
-    ("negatives_too_easy", {"positive_probability": None}), ("negatives_too_easy", {"loss": None}),
+    ("negatives_too_easy", {"positive_probability": None}),
+    ("negatives_too_easy", {"loss": None}),
     ("negatives_too_easy", {"previous": None, "validation": ()}),
     ("negatives_too_hard_or_false", {"above_hard": None}),
-    ("temperature_too_soft", {"temperature": None}), ("temperature_too_soft", {"loss": None}),
-    ("temperature_too_soft", {"negatives_per_query": None}), ("temperature_too_soft", {"effective_negatives": None}),
-    ("temperature_too_sharp", {"temperature": None}), ("temperature_too_sharp", {"hardest_weight": None}),
-    ("capacity_plateau", {"loss": None}), ("capacity_plateau", {"positive_probability": None}),
+    ("temperature_too_soft", {"temperature": None}),
+    ("temperature_too_soft", {"loss": None}),
+    ("temperature_too_soft", {"negatives_per_query": None}),
+    ("temperature_too_soft", {"effective_negatives": None}),
+    ("temperature_too_sharp", {"temperature": None}),
+    ("temperature_too_sharp", {"hardest_weight": None}),
+    ("capacity_plateau", {"loss": None}),
+    ("capacity_plateau", {"positive_probability": None}),
     ("capacity_plateau", {"previous": None}),
-    ("overfitting", {"loss": None}), ("overfitting", {"validation": ()}),
+    ("overfitting", {"loss": None}),
+    ("overfitting", {"validation": ()}),
     ("collapse", {"mean_pairwise_cosine": None}),
     ("forgetting", {"general": None}),
-    ("popularity_collapse", {"results": None}), ("popularity_collapse", {"before": None}),
-    ("narrow_results", {"results": None}), ("narrow_results", {"before": None}),
-    ("synthetic_drift", {"slices": ()}), ("metadata_leakage", {"leakage": None}), ("low_hit_rate", {"mining": {"candidates": 0}}),
+    ("popularity_collapse", {"results": None}),
+    ("popularity_collapse", {"before": None}),
+    ("narrow_results", {"results": None}),
+    ("narrow_results", {"before": None}),
+    ("synthetic_drift", {"slices": ()}),
+    ("metadata_leakage", {"leakage": None}),
+    ("low_hit_rate", {"mining": {"candidates": 0}}),
 ]
 
 
@@ -167,8 +177,9 @@ def test_a_loss_at_its_floor_is_as_good_as_one_that_falls(make: Make) -> None:
 
 def test_false_negatives_without_harm_are_a_warning_and_with_harm_critical(make: Make) -> None:
     name = "negatives_too_hard_or_false"
-    severities = [found.severity for previous in (FLAT, DOWN)
-                  if (found := rule_on(name, make(**{**ILL[name], "previous": previous})))]
+    severities = [
+        found.severity for previous in (FLAT, DOWN) if (found := rule_on(name, make(**{**ILL[name], "previous": previous})))
+    ]
     assert severities == ["warning", "critical"]
     # many suspected candidates are a reason only where mining did harm
     assert rule_on(name, make(previous=DOWN, mining={"suspected": 2000})) is not None
@@ -212,11 +223,15 @@ def test_collapse_shows_in_the_scores_of_random_items_too(make: Make) -> None:
     assert rule_on("collapse", make(mean_pairwise_cosine=None, scores={"random_p50": 0.2})) is None
 
 
-@pytest.mark.parametrize(("kind", "settings", "change"), [
-    ("adapter", {"encoder.hidden": 512}, "encoder.hidden=1024"), ("static", {"encoder.dimension": 128}, "encoder.dimension=256"),
-    ("transformer", {"training.lora.rank": 8}, "training.lora.rank=32"), ("transformer", {"encoder.max_length": 64},
-                                                                         "encoder.max_length=128"),
-])
+@pytest.mark.parametrize(
+    ("kind", "settings", "change"),
+    [
+        ("adapter", {"encoder.hidden": 512}, "encoder.hidden=1024"),
+        ("static", {"encoder.dimension": 128}, "encoder.dimension=256"),
+        ("transformer", {"training.lora.rank": 8}, "training.lora.rank=32"),
+        ("transformer", {"encoder.max_length": 64}, "encoder.max_length=128"),
+    ],
+)
 def test_the_next_experiment_fits_the_encoder(kind: str, settings: dict[str, Any], change: str, make: Make) -> None:
     found = rule_on("capacity_plateau", make(**ILL["capacity_plateau"], settings={"encoder.kind": kind, **settings}))
     assert found is not None

@@ -63,12 +63,23 @@ def test_the_tables_have_the_asked_number_of_rows_and_the_documented_columns(cat
     text, number = pa.string(), pa.int64()
     assert (catalogue.corpus.num_rows, catalogue.queries.num_rows) == (1500, 1000)
     assert dict(zip(catalogue.corpus.column_names, catalogue.corpus.schema.types, strict=True)) == {
-        "id": text, "title": text, "text": text, "genres": pa.list_(text), "demographic": text, "author": text,
-        "group": text, "popularity": pa.float64(), "year": number,
+        "id": text,
+        "title": text,
+        "text": text,
+        "genres": pa.list_(text),
+        "demographic": text,
+        "author": text,
+        "group": text,
+        "popularity": pa.float64(),
+        "year": number,
     }
     assert catalogue.queries.column_names == ["id", "text", "kind", "split"]
     assert dict(zip(catalogue.qrels.column_names, catalogue.qrels.schema.types, strict=True)) == {
-        "query_id": text, "item_id": text, "score": number, "split": text, "source": text,
+        "query_id": text,
+        "item_id": text,
+        "score": number,
+        "split": text,
+        "source": text,
     }
 
 
@@ -143,9 +154,7 @@ def test_a_franchise_query_has_one_exact_volume_and_every_other_volume_is_releva
         assert sorted(found.values())[-2:] == [1, 2]
 
 
-def test_an_author_and_genre_query_finds_all_their_titles_of_one_genre_and_no_other_author(
-    catalogue: Catalogue,
-) -> None:
+def test_an_author_and_genre_query_finds_all_their_titles_of_one_genre_and_no_other_author(catalogue: Catalogue) -> None:
     positives = _positives(catalogue)
     corpus = {row["id"]: row for row in catalogue.corpus.to_pylist()}
     for query in _by(catalogue.queries.to_pylist(), "kind")["author_genre"]:
@@ -159,10 +168,7 @@ def test_an_author_and_genre_query_finds_all_their_titles_of_one_genre_and_no_ot
 
 def test_many_authors_have_titles_in_disjoint_genres(catalogue: Catalogue) -> None:
     authors = _by(catalogue.corpus.to_pylist(), "author").values()
-    crossing = [
-        titles for titles in authors
-        if any(set(a["genres"]).isdisjoint(b["genres"]) for a in titles for b in titles)
-    ]
+    crossing = [titles for titles in authors if any(set(a["genres"]).isdisjoint(b["genres"]) for a in titles for b in titles)]
     assert len(crossing) > 0.4 * len(authors)
 
 

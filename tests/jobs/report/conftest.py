@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.synthetic_run import Size, write_run
 from cluster.storage import Store
 from jobs.report.gather import gather
 from jobs.report.page import render_run
+from tests.support.synthetic_run import Size, write_run
 
 HOSTILE = "</script><script>alert('owned')</script><img src=x onerror=alert(1)>{{ 7*7 }}"
 

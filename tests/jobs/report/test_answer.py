@@ -14,12 +14,19 @@ def interval(mean: float, low: float, high: float, **more: Any) -> dict[str, Any
     return {"mean": mean, "low": low, "high": high, "queries": 100} | more
 
 
-@pytest.mark.parametrize(("found", "metric", "want"), [
-    (interval(0.1, 0.05, 0.15), "recall@3", "better"), (interval(0.1, -0.01, 0.2), "recall@3", "open"),
-    (interval(-0.1, -0.2, -0.05), "recall@3", "worse"), (interval(-0.1, -0.2, -0.05), "bad_top1", "better"),
-    (interval(0.1, 0.05, 0.15, significant=False, p_adjusted=0.08), "recall@3", "open"),
-    (interval(0.1, 0.05, 0.15, significant=True), "bad_top1", "worse"), (interval(0.0, 0.0, 0.0), "recall@3", "open"),
-    (None, "recall@3", "open")])
+@pytest.mark.parametrize(
+    ("found", "metric", "want"),
+    [
+        (interval(0.1, 0.05, 0.15), "recall@3", "better"),
+        (interval(0.1, -0.01, 0.2), "recall@3", "open"),
+        (interval(-0.1, -0.2, -0.05), "recall@3", "worse"),
+        (interval(-0.1, -0.2, -0.05), "bad_top1", "better"),
+        (interval(0.1, 0.05, 0.15, significant=False, p_adjusted=0.08), "recall@3", "open"),
+        (interval(0.1, 0.05, 0.15, significant=True), "bad_top1", "worse"),
+        (interval(0.0, 0.0, 0.0), "recall@3", "open"),
+        (None, "recall@3", "open"),
+    ],
+)
 def test_only_a_significant_difference_has_a_verdict(found: Any, metric: str, want: str) -> None:
     assert state(found, metric) == want
 
@@ -34,8 +41,9 @@ def with_primary(report: dict[str, Any], found: dict[str, Any]) -> dict[str, Any
 def test_a_proven_gain_is_told_with_its_interval(report: dict[str, Any]) -> None:
     got = answer(with_primary(report, interval(0.1, 0.05, 0.15, significant=True, p_adjusted=0.0004)))
     assert got["headline"].startswith("Yes, it got better: Recall@3 ")
-    assert got["certainty"] == ("95% interval of the difference: +5.0 to +15.0 points, over 100 dev queries; p < 0.001 (paired "
-                                "permutation test).")
+    assert got["certainty"] == (
+        "95% interval of the difference: +5.0 to +15.0 points, over 100 dev queries; p < 0.001 (paired permutation test)."
+    )
     assert any("also chose the round" in note for note in got["notes"])
 
 
@@ -49,15 +57,18 @@ def test_no_better_without_significance(report: dict[str, Any]) -> None:
 def test_the_gate_decides_where_there_is_one(report: dict[str, Any]) -> None:
     checks = [{"name": "recall@3", "passed": False}, {"name": "latency", "passed": None}, {"name": "gini", "passed": True}]
     assert answer(report | {"gate": {"passed": False, "checks": checks}})["ship"] == (
-        "Do not ship yet: 1 of 3 gate checks failed (recall@3).")
+        "Do not ship yet: 1 of 3 gate checks failed (recall@3)."
+    )
     assert answer(report | {"gate": {"passed": True, "checks": checks[1:]}})["ship"] == (
-        "Ship it: no check of the gate failed (1 passed, 1 skipped).")
+        "Ship it: no check of the gate failed (1 passed, 1 skipped)."
+    )
 
 
 def test_a_metric_that_lost_asks_for_care(report: dict[str, Any]) -> None:
     lost = with_primary(report, interval(0.1, 0.05, 0.15))
-    next(model for model in lost["models"] if model["name"] == lost["best"])["against_baseline"]["ndcg@10"] = interval(-0.1,
-        -0.2, -0.05)
+    next(model for model in lost["models"] if model["name"] == lost["best"])["against_baseline"]["ndcg@10"] = interval(
+        -0.1, -0.2, -0.05
+    )
     assert answer(lost | {"gate": None, "diagnosis": None})["ship"] == "Decide with care: NDCG@10 got worse."
 
 
@@ -75,9 +86,13 @@ def test_a_run_without_figures_says_so(report: dict[str, Any]) -> None:
 
 def test_the_test_split_answers_where_it_was_looked_at(report: dict[str, Any]) -> None:
     metrics = {"recall@3": 0.5, "ndcg@10": 0.4}
-    test = {"baseline": {"metrics": metrics, "against_baseline": None},
-            "best": {"metrics": {"recall@3": 0.51, "ndcg@10": 0.41}, "against_baseline": {
-                "recall@3": interval(0.01, -0.02, 0.04, significant=False), "verdict": "flat"}}}
+    test = {
+        "baseline": {"metrics": metrics, "against_baseline": None},
+        "best": {
+            "metrics": {"recall@3": 0.51, "ndcg@10": 0.41},
+            "against_baseline": {"recall@3": interval(0.01, -0.02, 0.04, significant=False), "verdict": "flat"},
+        },
+    }
     got = answer(report | {"test": test})
     assert got["headline"] == "Not proven: Recall@3 0.500 → 0.510, +1.0 points, which chance alone could have made."
     assert "test queries" in got["certainty"]

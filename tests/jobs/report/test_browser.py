@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.browser import Window, find_chromium, look
+from tests.support.browser import Window, find_chromium, look
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no chromium on the PATH: apt-get install chromium")
 

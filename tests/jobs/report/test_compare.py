@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.synthetic_run import Size, write_run
 from cluster.storage import Store
 from eval.significance import paired_bootstrap
 from jobs.report.compare import compare, render_comparison, verdict
 from jobs.report.write import report_command
+from tests.support.synthetic_run import Size, write_run
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,10 @@ def test_the_difference_is_that_of_the_same_queries(pair: dict[str, Any], made_u
     from cluster.commits import Ledger
     from cluster.tables import read_parts
 
-    values = [read_parts(store, Ledger(store).find(f"{name}-evaluate").parts("per_query"))["recall@3"].to_numpy()
-              for store, name in ((made_up, "round-02"), (longer, "round-03"))]
+    values = [
+        read_parts(store, Ledger(store).find(f"{name}-evaluate").parts("per_query"))["recall@3"].to_numpy()
+        for store, name in ((made_up, "round-02"), (longer, "round-03"))
+    ]
     want = paired_bootstrap(values[1], values[0])
     assert pair["metrics"]["recall@3"]["mean"] == pytest.approx(want.mean)
     assert pair["metrics"]["recall@3"]["low"] == pytest.approx(want.low)

@@ -29,7 +29,8 @@ def test_every_figure_of_a_model_is_its_commits_figure(made_up: Store, report: d
         figures = ledger.find(f"{model['name']}-evaluate").figures
         assert model["metrics"] == figures["metrics"]
         assert model["against_baseline"] == {
-            name: value for name, value in figures.get("against_baseline", {}).items() if isinstance(value, dict)}
+            name: value for name, value in figures.get("against_baseline", {}).items() if isinstance(value, dict)
+        }
     assert report["best"] == "round-02"
     assert report["slices"][0]["against_baseline"]["significant"] in (True, False)
     assert report["scores"]["after"] == ledger.find("round-02-evaluate").figures["scores"]
@@ -43,15 +44,21 @@ def test_winners_and_losers_are_those_of_the_tables(made_up: Store, report: dict
     assert (found["better"], found["worse"], found["same"]) == ((change > 0).sum(), (change < 0).sum(), (change == 0).sum())
     assert len(found["winners"]) == min(SHOWN, (change > 0).sum())
     assert {query["change"] for query in found["losers"]} <= set(change[change < 0])
-    assert [query["change"] for query in found["winners"]] == sorted((query["change"] for query in found["winners"]),
-                                                                     reverse=True)
+    assert [query["change"] for query in found["winners"]] == sorted(
+        (query["change"] for query in found["winners"]), reverse=True
+    )
     assert sum(row["queries"] for row in found["histogram"]) == found["queries"]
 
 
 def test_a_histogram_keeps_zero_apart() -> None:
     rows = histogram(np.array([-1.0, -0.05, 0.0, 0.0, 0.1, 1.0]))
     assert [(row["low"], row["high"]) for row in rows if row["queries"]] == [
-        (-1.0, -0.9), (-0.1, 0.0), (0.0, 0.0), (0.0, 0.1), (0.9, 1.0)]
+        (-1.0, -0.9),
+        (-0.1, 0.0),
+        (0.0, 0.0),
+        (0.0, 0.1),
+        (0.9, 1.0),
+    ]
     assert [row["queries"] for row in rows if row["low"] == row["high"]] == [2]
 
 
@@ -70,7 +77,11 @@ def test_curves_are_bin_means_and_end_where_training_ended() -> None:
 
 def test_both_arms_go_on_from_the_warm_up(report: dict[str, Any]) -> None:
     assert [(training["label"], training["start"]) for training in report["training"]] == [
-        ("warm-up", 0), ("round 1", 40), ("round 2", 80), ("random arm", 40)]
+        ("warm-up", 0),
+        ("round 1", 40),
+        ("round 2", 80),
+        ("random arm", 40),
+    ]
     assert report["training"][1]["validation"] == {"step": [20.0, 40.0], "recall": [pytest.approx(0.55), pytest.approx(0.6)]}
 
 
@@ -114,8 +125,19 @@ def test_settings_that_differ_from_their_defaults_are_named() -> None:
     assert [row["setting"] for row in setting_rows(config)] == ["training.temperature", "training.batch_size", "data.corpus"]
 
 
-@pytest.mark.parametrize(("name", "kind"), [
-    ("train", "train"), ("hits", "search"), ("teacher-pairs", "mine"), ("embed-0123", "embed"), ("baseline-evaluate", "evaluate"),
-    ("baseline-hits", "search"), ("ingest", "prepare"), ("finish", "prepare"), ("report", "mine")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("train", "train"),
+        ("hits", "search"),
+        ("teacher-pairs", "mine"),
+        ("embed-0123", "embed"),
+        ("baseline-evaluate", "evaluate"),
+        ("baseline-hits", "search"),
+        ("ingest", "prepare"),
+        ("finish", "prepare"),
+        ("report", "mine"),
+    ],
+)
 def test_stages_have_a_kind_of_work(name: str, kind: str) -> None:
     assert kind_of(name) == kind

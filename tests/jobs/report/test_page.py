@@ -59,12 +59,19 @@ def test_the_charts_draw_the_figures_of_the_dict(page: str, report: dict[str, An
     steps = charts["datasets"]["steps"]
     loss = [row[steps["columns"].index("loss")] for row in steps["rows"]]
     assert len(loss) == sum(len(training["curves"]["loss"]) for training in report["training"])
-    assert max(abs(got - want) for got, want in zip(loss,
-        (value for training in report["training"] for value in training["curves"]["loss"]),
-                                                    strict=True)) < 1e-3
+    assert (
+        max(
+            abs(got - want)
+            for got, want in zip(
+                loss, (value for training in report["training"] for value in training["curves"]["loss"]), strict=True
+            )
+        )
+        < 1e-3
+    )
     uplift = charts["specs"]["uplift-recall-3"]["data"]["values"]
-    assert [row["mean"] for row in uplift[1:]] == [100 * model["against_baseline"]["recall@3"]["mean"]
-                                                   for model in report["models"][1:]]
+    assert [row["mean"] for row in uplift[1:]] == [
+        100 * model["against_baseline"]["recall@3"]["mean"] for model in report["models"][1:]
+    ]
 
 
 def test_every_chart_has_a_place_a_description_and_a_table(page: str) -> None:
@@ -132,8 +139,9 @@ def test_a_finished_run_has_its_report_beside_it(made_up: Store) -> None:
 
 def test_a_heat_map_has_shares_of_rows_and_at_most_14_values() -> None:
     values = [f"v{n}" for n in range(20)]
-    found = heat_rows({"column": "genres", "values": values,
-                       "counts": [[int(n == m) * n + 1 for m in range(20)] for n in range(20)]})
+    found = heat_rows(
+        {"column": "genres", "values": values, "counts": [[int(n == m) * n + 1 for m in range(20)] for n in range(20)]}
+    )
     assert found is not None
     assert len(found["rows"]) == len(found["values"]) == 14
     assert found["left_out"] == 6
@@ -148,7 +156,7 @@ def test_sizes_and_times_read_easily() -> None:
 
 def test_what_the_page_is_made_of_travels_to_a_cluster() -> None:
     from jobs.report.page import TEMPLATES
-    from jobs.submit import SHIPPED
+    from jobs.run.submit import SHIPPED
 
     assert {path.suffix for path in TEMPLATES.iterdir()} <= SHIPPED
 
@@ -156,10 +164,14 @@ def test_what_the_page_is_made_of_travels_to_a_cluster() -> None:
 def test_the_general_set_and_the_test_split_are_shown_where_they_are(report: dict[str, Any]) -> None:
     worse = {"mean": -0.05, "low": -0.08, "high": -0.02, "queries": 90, "significant": True, "p": 0.001, "p_adjusted": 0.001}
     metrics = {"recall@3": 0.4321, "recall@10": 0.5, "ndcg@10": 0.45, "bad_top1": 0.5}
-    general = [{"label": "off the shelf", "arm": "baseline", "queries": 90, "metrics": metrics, "against_baseline": {}},
-               {"label": "round 2", "arm": "mined", "queries": 90, "metrics": metrics, "against_baseline": {"recall@3": worse}}]
-    split = {"baseline": {"metrics": metrics, "against_baseline": None},
-             "best": {"metrics": metrics, "against_baseline": {"recall@3": worse, "verdict": "worse"}}}
+    general = [
+        {"label": "off the shelf", "arm": "baseline", "queries": 90, "metrics": metrics, "against_baseline": {}},
+        {"label": "round 2", "arm": "mined", "queries": 90, "metrics": metrics, "against_baseline": {"recall@3": worse}},
+    ]
+    split = {
+        "baseline": {"metrics": metrics, "against_baseline": None},
+        "best": {"metrics": metrics, "against_baseline": {"recall@3": worse, "verdict": "worse"}},
+    }
     text = html.unescape(render_run(report | {"general": general, "test": split}))
     assert "what was forgotten" in text
     assert "−5.0 points [−8.0, −2.0]" in text
@@ -172,8 +184,18 @@ def test_a_mining_alone_is_a_page_of_its_mining(tmp_path: Any) -> None:
 
     store = Store(str(tmp_path))
     store.write_json("identity.json", {"data": {}, "encoder": {}})
-    figures = {"queries": 5, "candidates": 50, "survivors": 40, "chosen": 20, "hit_rate": 0.8, "dropped": {"positive": 10},
-               "queries_short": 0, "suspected_false_negatives": 1, "above_positive": 0, "warnings": ["watch out"]}
+    figures = {
+        "queries": 5,
+        "candidates": 50,
+        "survivors": 40,
+        "chosen": 20,
+        "hit_rate": 0.8,
+        "dropped": {"positive": 10},
+        "queries_short": 0,
+        "suspected_false_negatives": 1,
+        "above_positive": 0,
+        "warnings": ["watch out"],
+    }
     Ledger(store).stage("mine-report", inputs={}, folder="mine", work=lambda _: Outcome(figures=figures))
     text = render_run(gather(store))
     assert "Nothing is measured yet." in text

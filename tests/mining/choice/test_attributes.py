@@ -20,9 +20,13 @@ ITEMS = 6
 
 def labels_of(positives: list[list[int]]) -> Labels:
     pairs = [(query, item) for query, items in enumerate(positives) for item in sorted(items)]
-    labels = pa.table({"query_row": pa.array([q for q, _ in pairs], pa.int64()),
-                       "item_row": pa.array([i for _, i in pairs], pa.int64()),
-                       "score": pa.array([1] * len(pairs), pa.int64())})
+    labels = pa.table(
+        {
+            "query_row": pa.array([q for q, _ in pairs], pa.int64()),
+            "item_row": pa.array([i for _, i in pairs], pa.int64()),
+            "score": pa.array([1] * len(pairs), pa.int64()),
+        }
+    )
     items = pa.table({"group_code": [-1] * ITEMS, "text_code": range(ITEMS)})
     return Labels.from_tables(labels, items, len(positives))
 
@@ -35,10 +39,13 @@ def values_of(column: list[Any], item: int) -> set[Any]:
 GENRES = [["drama", "war"], ["drama"], [], None, ["comedy", None], ["war", "comedy"]]
 
 
-@pytest.mark.parametrize(("keep", "want"), [
-    ("disjoint", [[0, 1, 0, 0, 0, 1, 0]]),  # broken where a value is shared
-    ("overlap", [[1, 0, 1, 1, 1, 0, 1]]),
-])
+@pytest.mark.parametrize(
+    ("keep", "want"),
+    [
+        ("disjoint", [[0, 1, 0, 0, 0, 1, 0]]),  # broken where a value is shared
+        ("overlap", [[1, 0, 1, 1, 1, 0, 1]]),
+    ],
+)
 def test_list_rules_worked_by_hand(keep: Literal["disjoint", "overlap"], want: list[list[int]]) -> None:
     attribute = Attribute.from_column(pa.chunked_array([pa.array(GENRES[:2]), pa.array(GENRES[2:])]))
     items = np.array([[-1, 1, 2, 3, 4, 5, -1]])
@@ -46,8 +53,7 @@ def test_list_rules_worked_by_hand(keep: Literal["disjoint", "overlap"], want: l
     assert got.astype(int).tolist() == want
 
 
-@pytest.mark.parametrize(("keep", "want"), [("different", [[1, 0, 1, 0], [0, 0, 0, 0]]),
-                                            ("equal", [[0, 1, 0, 1], [1, 1, 1, 1]])])
+@pytest.mark.parametrize(("keep", "want"), [("different", [[1, 0, 1, 0], [0, 0, 0, 0]]), ("equal", [[0, 1, 0, 1], [1, 1, 1, 1]])])
 def test_scalar_rules_worked_by_hand(keep: Literal["equal", "different"], want: list[list[int]]) -> None:
     attribute = Attribute.from_column(pa.chunked_array([pa.array([2019, 2020, 2019, None, 2021, 2020])]))
     items = np.array([[0, 1, 2, 3], [0, 1, 2, 3]])
@@ -58,8 +64,10 @@ def test_scalar_rules_worked_by_hand(keep: Literal["equal", "different"], want: 
 
 texts = st.sampled_from(["a", "b", "c", "None", "nan"])
 columns = st.one_of(
-    st.tuples(st.just(pa.list_(pa.string())), st.lists(st.none() | st.lists(st.none() | texts, max_size=3),
-                                                       min_size=ITEMS, max_size=ITEMS)),
+    st.tuples(
+        st.just(pa.list_(pa.string())),
+        st.lists(st.none() | st.lists(st.none() | texts, max_size=3), min_size=ITEMS, max_size=ITEMS),
+    ),
     st.tuples(st.just(pa.string()), st.lists(st.none() | texts, min_size=ITEMS, max_size=ITEMS)),
     st.tuples(st.just(pa.int64()), st.lists(st.none() | st.integers(0, 3), min_size=ITEMS, max_size=ITEMS)),
     st.tuples(st.just(pa.bool_()), st.lists(st.none() | st.booleans(), min_size=ITEMS, max_size=ITEMS)),
@@ -67,29 +75,42 @@ columns = st.one_of(
 )
 
 
-@given(columns, st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=3, unique=True), min_size=1, max_size=3),
-       st.integers(0, ITEMS), st.data())
+@given(
+    columns,
+    st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=3, unique=True), min_size=1, max_size=3),
+    st.integers(0, ITEMS),
+    st.data(),
+)
 def test_overlap_equals_the_sets(
-    typed: tuple[pa.DataType, list[Any]], positives: list[list[int]], cut: int, data: st.DataObject,
+    typed: tuple[pa.DataType, list[Any]], positives: list[list[int]], cut: int, data: st.DataObject
 ) -> None:
     kind, column = typed
     attribute = Attribute.from_column(pa.chunked_array([pa.array(column[:cut], kind), pa.array(column[cut:], kind)]))
     row = st.lists(st.integers(-1, ITEMS - 1), min_size=4, max_size=4)
     items = np.array([data.draw(row) for _ in positives])
     known = [set[Any]().union(*(values_of(column, item) for item in some)) for some in positives]
-    want = [[bool(values_of(column, item) & values) for item in line]
-            for line, values in zip(items, known, strict=True)]
+    want = [[bool(values_of(column, item) & values) for item in line] for line, values in zip(items, known, strict=True)]
     for keep in ("disjoint", "overlap"):
         got = rule_mask(Rule(column="x", keep=keep), attribute, labels_of(positives), np.arange(len(positives)), items)
         assert (got if keep == "disjoint" else ~got).tolist() == want
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.string(), 2), pa.large_list(pa.string()), pa.list_view(pa.string()),
-                                  pa.large_list_view(pa.string()), pa.list_(pa.dictionary(pa.int32(), pa.string()))])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.string(), 2),
+        pa.large_list(pa.string()),
+        pa.list_view(pa.string()),
+        pa.large_list_view(pa.string()),
+        pa.list_(pa.dictionary(pa.int32(), pa.string())),
+    ],
+)
 def test_lists_are_lists_however_arrow_lays_them_out(kind: pa.DataType) -> None:
     values = [["drama", "war"], None, ["comedy", None], ["war", "comedy"], ["news", "war"], None]
-    encode = [pa.array(part, kind if kind != pa.list_(pa.dictionary(pa.int32(), pa.string())) else pa.list_(pa.string()))
-              for part in (values[:2], values[2:])]
+    encode = [
+        pa.array(part, kind if kind != pa.list_(pa.dictionary(pa.int32(), pa.string())) else pa.list_(pa.string()))
+        for part in (values[:2], values[2:])
+    ]
     attribute = Attribute.from_column(pa.chunked_array(encode).cast(kind))
     got = rule_mask(Rule(column="x", keep="disjoint"), attribute, labels_of([[0]]), np.array([0]), np.array([[0, 1, 2, 3, 4, 5]]))
     assert got.astype(int).tolist() == [[1, 0, 0, 1, 1, 0]]
@@ -110,9 +131,17 @@ def test_rules_equal_the_sets_for_few_and_for_many_values(kinds: int) -> None:
 
 
 def test_rules_that_do_not_fit_the_corpus_are_refused() -> None:
-    schema = pa.schema({"row": pa.int64(), "id": pa.string(), "genres": pa.list_(pa.string()), "year": pa.int64(),
-                        "pair": pa.list_(pa.string(), 2), "where": pa.struct({"city": pa.string()}),
-                        "nested": pa.list_(pa.list_(pa.int64()))})
+    schema = pa.schema(
+        {
+            "row": pa.int64(),
+            "id": pa.string(),
+            "genres": pa.list_(pa.string()),
+            "year": pa.int64(),
+            "pair": pa.list_(pa.string(), 2),
+            "where": pa.struct({"city": pa.string()}),
+            "nested": pa.list_(pa.list_(pa.int64())),
+        }
+    )
     check_rules([Rule(column="genres", keep="disjoint"), Rule(column="year", keep="equal")], schema)
     with pytest.raises(ConfigError, match=r"rules\[1\]\.column: the corpus has no column 'genre'; it has id, genres"):
         check_rules([Rule(column="year", keep="equal"), Rule(column="genre", keep="disjoint")], schema)

@@ -23,10 +23,17 @@ def candidates(scores: list[list[float]] | F32, positive: list[float] | F32) -> 
     scores_QK, positive_Q = np.array(scores, np.float32), np.array(positive, np.float32)
     count, width = scores_QK.shape
     return Candidates(
-        query_rows=np.arange(count), rows=np.tile(np.arange(width), (count, 1)), scores=scores_QK, lowest_positive=positive_Q,
-        mean_positive=positive_Q + 0.125, highest_positive=positive_Q + 0.25, self_rows=np.full(count, -1),
-        excluded=np.zeros(count, np.int64), source=np.zeros(scores_QK.shape, np.uint8),
-        position=np.tile(np.arange(width), (count, 1)))
+        query_rows=np.arange(count),
+        rows=np.tile(np.arange(width), (count, 1)),
+        scores=scores_QK,
+        lowest_positive=positive_Q,
+        mean_positive=positive_Q + 0.125,
+        highest_positive=positive_Q + 0.25,
+        self_rows=np.full(count, -1),
+        excluded=np.zeros(count, np.int64),
+        source=np.zeros(scores_QK.shape, np.uint8),
+        position=np.tile(np.arange(width), (count, 1)),
+    )
 
 
 def labels_of(found: Candidates, judged: list[tuple[int, int]] | None = None) -> Labels:
@@ -66,10 +73,13 @@ def test_only_what_the_filters_before_left_is_counted() -> None:
     assert apply_filters(found, labels_of(found), {}, settings, cuts=cuts).dropped["relative_margin"] == 2
 
 
-@pytest.mark.parametrize(("target", "low", "high", "dropped"), [
-    (0.1, 0.0, 0.2, 2),  # two score above the relevant item, and any margin drops them
-    (0.9, 0.6, 1.0, 5),  # the judged item and the two candidates of the other query cannot be dropped
-])
+@pytest.mark.parametrize(
+    ("target", "low", "high", "dropped"),
+    [
+        (0.1, 0.0, 0.2, 2),  # two score above the relevant item, and any margin drops them
+        (0.9, 0.6, 1.0, 5),  # the judged item and the two candidates of the other query cannot be dropped
+    ],
+)
 def test_a_target_that_no_margin_reaches_gives_the_nearest_one(target: float, low: float, high: float, dropped: int) -> None:
     found = candidates([[0.9, 0.8, 0.4, 0.3, 0.2, 0.1], [0.9, 0.8, -1.0, -1.0, -1.0, -1.0]], [0.5, NAN])
     found.rows[1, 2:] = -1

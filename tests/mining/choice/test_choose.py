@@ -27,12 +27,21 @@ def candidates(rows: Any, self_rows: Any = None, **more: Any) -> Candidates:
     rows_QK = np.array(rows, np.int64)
     scores = np.where(rows_QK >= 0, 0.9 - 0.1 * np.arange(rows_QK.shape[1]), -np.inf).astype(np.float32)
     none = np.full(len(rows_QK), np.nan, np.float32)
-    return Candidates(**{
-        "query_rows": np.arange(len(rows_QK)), "rows": rows_QK, "scores": scores, "lowest_positive": none,
-        "mean_positive": none, "highest_positive": none, "excluded": np.zeros(len(rows_QK), np.int64),
-        "self_rows": np.full(len(rows_QK), -1) if self_rows is None else np.array(self_rows, np.int64),
-        "source": np.zeros(rows_QK.shape, np.uint8),
-        "position": np.broadcast_to(np.arange(rows_QK.shape[1]), rows_QK.shape)} | more)
+    return Candidates(
+        **{
+            "query_rows": np.arange(len(rows_QK)),
+            "rows": rows_QK,
+            "scores": scores,
+            "lowest_positive": none,
+            "mean_positive": none,
+            "highest_positive": none,
+            "excluded": np.zeros(len(rows_QK), np.int64),
+            "self_rows": np.full(len(rows_QK), -1) if self_rows is None else np.array(self_rows, np.int64),
+            "source": np.zeros(rows_QK.shape, np.uint8),
+            "position": np.broadcast_to(np.arange(rows_QK.shape[1]), rows_QK.shape),
+        }
+        | more
+    )
 
 
 def part_of(found: Candidates, start: int, stop: int) -> Candidates:
@@ -41,8 +50,11 @@ def part_of(found: Candidates, start: int, stop: int) -> Candidates:
 
 
 def judged(*triples: tuple[int, int, float]) -> tuple[I64, I64, F32]:
-    return (np.array([owner for owner, _, _ in triples], np.int64), np.array([row for _, row, _ in triples], np.int64),
-            np.array([score for _, _, score in triples], np.float32))
+    return (
+        np.array([owner for owner, _, _ in triples], np.int64),
+        np.array([row for _, row, _ in triples], np.int64),
+        np.array([score for _, _, score in triples], np.float32),
+    )
 
 
 def taking(num_negatives: int, **settings: Any) -> MiningSettings:
@@ -152,12 +164,15 @@ def test_quotas_add_up_and_are_within_one_of_the_exact_share(shares: list[float]
 HALVES = (Source(kind="model", share=0.5), Source(kind="bm25", share=0.5))
 
 
-@pytest.mark.parametrize(("source", "alive", "want"), [
-    ([MODEL, MODEL, MODEL, BM25, BM25, BM25], [1, 1, 1, 1, 1, 1], [0, 1, 4, 5]),  # by their own lists: 5 and 4 are first
-    ([MODEL, MODEL, MODEL, BM25, BM25, BM25], [0, 1, 1, 1, 1, 0], [1, 2, 3, 4]),
-    ([MODEL, MODEL, MODEL, BM25, BM25, BM25], [1, 1, 1, 0, 0, 1], [0, 1, 2, 5]),  # what one lacks, the others give
-    ([MODEL, BASELINE, BASELINE, BM25, MODEL, BASELINE], [1, 1, 1, 1, 0, 1], [0, 1, 2, 3]),
-])
+@pytest.mark.parametrize(
+    ("source", "alive", "want"),
+    [
+        ([MODEL, MODEL, MODEL, BM25, BM25, BM25], [1, 1, 1, 1, 1, 1], [0, 1, 4, 5]),  # by their own lists: 5 and 4 are first
+        ([MODEL, MODEL, MODEL, BM25, BM25, BM25], [0, 1, 1, 1, 1, 0], [1, 2, 3, 4]),
+        ([MODEL, MODEL, MODEL, BM25, BM25, BM25], [1, 1, 1, 0, 0, 1], [0, 1, 2, 5]),  # what one lacks, the others give
+        ([MODEL, BASELINE, BASELINE, BM25, MODEL, BASELINE], [1, 1, 1, 1, 0, 1], [0, 1, 2, 3]),
+    ],
+)
 def test_each_source_gives_its_share_worked_by_hand(source: list[int], alive: list[int], want: list[int]) -> None:
     position = np.array([[0, 1, 2, 9, 4, 3]])
     found = candidates([[10, 11, 12, 13, 14, 15]], source=np.array([source], np.uint8), position=position)
@@ -236,8 +251,11 @@ class World:
             own = found.position[query].tolist() if settings.choose == "top" else keys
             quotas = quotas_of([source.share for source in settings.sources], room)[room].tolist()
             turns = [(kind.kind, count) for kind, count in zip(settings.sources, quotas, strict=True)]
-            free = [place for place, row in enumerate(rows) if self.alive[query, place] and row not in marks
-                    and (not settings.max_uses or uses[row] < settings.max_uses)]
+            free = [
+                place
+                for place, row in enumerate(rows)
+                if self.alive[query, place] and row not in marks and (not settings.max_uses or uses[row] < settings.max_uses)
+            ]
             for kind, count in turns if len(turns) > 1 else []:
                 mine = [place for place in free if SOURCES[found.source[query, place]] == kind]
                 taken += sorted(mine, key=lambda place: own[place])[:count]
@@ -250,15 +268,25 @@ class World:
         return result
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["top", "uniform", "softmax"]), st.booleans(), st.integers(1, 4),
-       st.sampled_from([None, 1, 2]), st.integers(1, 6))
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["top", "uniform", "softmax"]),
+    st.booleans(),
+    st.integers(1, 4),
+    st.sampled_from([None, 1, 2]),
+    st.integers(1, 6),
+)
 def test_choosing_equals_the_slow_reference(
-    seed: int, strategy: Any, popularity: bool, kinds: int, max_uses: int | None, count: int,
+    seed: int, strategy: Any, popularity: bool, kinds: int, max_uses: int | None, count: int
 ) -> None:
     world = World(seed)
-    settings = taking(count, choose=strategy, max_uses=max_uses,
-                      sources=tuple(Source(kind=kind, share=0.2 + 0.2 * n) for n, kind in enumerate(SOURCES[:kinds])),
-                      popularity="views" if popularity and strategy != "top" else None)
+    settings = taking(
+        count,
+        choose=strategy,
+        max_uses=max_uses,
+        sources=tuple(Source(kind=kind, share=0.2 + 0.2 * n) for n, kind in enumerate(SOURCES[:kinds])),
+        popularity="views" if popularity and strategy != "top" else None,
+    )
     weights = world.weights if settings.popularity else None
     uses = None if max_uses is None else np.zeros(world.items, np.int32)
     chosen = choose(world.found, world.alive, world.marks, settings, 5, log_weights=weights, uses=uses)
@@ -281,8 +309,9 @@ def test_the_choice_does_not_depend_on_the_block_size(strategy: Any, max_uses: i
             owner = world.marks[0]
             some = (owner >= start) & (owner < start + block)
             marks = (owner[some] - start, world.marks[1][some], world.marks[2][some])
-            chosen = choose(part_of(world.found, start, start + block), world.alive[start : start + block], marks, settings,
-                            seed=2, uses=uses)
+            chosen = choose(
+                part_of(world.found, start, start + block), world.alive[start : start + block], marks, settings, seed=2, uses=uses
+            )
             rows += chosen.rows.tolist()
         results.append((rows, uses.tolist()))
     assert results[0] == results[1] == results[2]

@@ -24,12 +24,21 @@ NAN = float("nan")
 def candidates(rows: Any, scores: Any, positive: Any, self_rows: Any, **more: Any) -> Candidates:
     """One source; the only relevant score of a query is its lowest, mean and highest."""
     rows_QK, positive_Q = np.array(rows, np.int64), np.array(positive, np.float32)
-    return Candidates(**{
-        "query_rows": np.arange(len(rows_QK)), "rows": rows_QK, "scores": np.array(scores, np.float32),
-        "lowest_positive": positive_Q, "mean_positive": positive_Q, "highest_positive": positive_Q,
-        "self_rows": np.array(self_rows, np.int64), "excluded": np.zeros(len(rows_QK), np.int64),
-        "source": np.zeros(rows_QK.shape, np.uint8),
-        "position": np.broadcast_to(np.arange(rows_QK.shape[1]), rows_QK.shape)} | more)
+    return Candidates(
+        **{
+            "query_rows": np.arange(len(rows_QK)),
+            "rows": rows_QK,
+            "scores": np.array(scores, np.float32),
+            "lowest_positive": positive_Q,
+            "mean_positive": positive_Q,
+            "highest_positive": positive_Q,
+            "self_rows": np.array(self_rows, np.int64),
+            "excluded": np.zeros(len(rows_QK), np.int64),
+            "source": np.zeros(rows_QK.shape, np.uint8),
+            "position": np.broadcast_to(np.arange(rows_QK.shape[1]), rows_QK.shape),
+        }
+        | more
+    )
 
 
 def case() -> tuple[Candidates, Labels]:
@@ -49,8 +58,9 @@ def settings_of(**settings: Any) -> MiningSettings:
     return MiningSettings(**{"num_hits": 9, "num_negatives": 2, "relative_margin": None, "margin_reference": "lowest"} | settings)
 
 
-def alive_rows(found: Candidates, labels: Labels, *, near: Near | None = None, cuts: Cuts | None = None,
-               **settings: Any) -> tuple[list[int], dict[str, int]]:
+def alive_rows(
+    found: Candidates, labels: Labels, *, near: Near | None = None, cuts: Cuts | None = None, **settings: Any
+) -> tuple[list[int], dict[str, int]]:
     filtered = apply_filters(found, labels, {}, settings_of(**settings), near=near, cuts=cuts)
     return found.rows[filtered.alive].tolist(), {name: count for name, count in filtered.dropped.items() if count}
 
@@ -64,22 +74,25 @@ def test_filters_worked_by_hand() -> None:
     assert alive_rows(found, labels, relative_margin=0.05) == ([6, 7], ALWAYS | {"relative_margin": 1})  # above 0.855
 
 
-@pytest.mark.parametrize(("settings", "rows", "dropped"), [
-    ({"min_score": 0.6}, [4, 6], {"min_score": 1}),
-    ({"max_score": 0.6}, [6, 7], {"max_score": 1}),  # 6 scores above, but a person has spoken
-    ({"absolute_margin": 0.03}, [4, 6, 7], {}),
-    ({"absolute_margin": 0.05}, [6, 7], {"absolute_margin": 1}),
-    ({"absolute_margin": 0.05, "relative_margin": 0.05}, [6, 7], {"relative_margin": 1}),  # the first that drops it counts
-    ({"cuts": Cuts(None, None, 0.8)}, [6, 7], {"ceiling": 1}),
-    ({"cuts": Cuts(0.05, None, None), "target_discard_rate": 0.1}, [6, 7], {"relative_margin": 1}),
-    ({"skip_first": 5}, [6, 7], {"position": 1}),  # counted from the first candidate, dropped or not
-    ({"skip_first": 4}, [4, 6, 7], {}),
-    ({"skip_first": 8}, [6], {"position": 2}),
-    ({"near": (np.array([0, 0]), np.array([7, 99]))}, [4, 6], {"duplicate": 3}),
-    ({"near": (np.array([0]), np.array([6]))}, [4, 6, 7], {}),
-])
+@pytest.mark.parametrize(
+    ("settings", "rows", "dropped"),
+    [
+        ({"min_score": 0.6}, [4, 6], {"min_score": 1}),
+        ({"max_score": 0.6}, [6, 7], {"max_score": 1}),  # 6 scores above, but a person has spoken
+        ({"absolute_margin": 0.03}, [4, 6, 7], {}),
+        ({"absolute_margin": 0.05}, [6, 7], {"absolute_margin": 1}),
+        ({"absolute_margin": 0.05, "relative_margin": 0.05}, [6, 7], {"relative_margin": 1}),  # the first that drops it counts
+        ({"cuts": Cuts(None, None, 0.8)}, [6, 7], {"ceiling": 1}),
+        ({"cuts": Cuts(0.05, None, None), "target_discard_rate": 0.1}, [6, 7], {"relative_margin": 1}),
+        ({"skip_first": 5}, [6, 7], {"position": 1}),  # counted from the first candidate, dropped or not
+        ({"skip_first": 4}, [4, 6, 7], {}),
+        ({"skip_first": 8}, [6], {"position": 2}),
+        ({"near": (np.array([0, 0]), np.array([7, 99]))}, [4, 6], {"duplicate": 3}),
+        ({"near": (np.array([0]), np.array([6]))}, [4, 6, 7], {}),
+    ],
+)
 def test_each_filter_takes_its_own_and_spares_what_a_person_judged(
-    settings: dict[str, Any], rows: list[int], dropped: dict[str, int],
+    settings: dict[str, Any], rows: list[int], dropped: dict[str, int]
 ) -> None:
     found, labels = case()
     assert alive_rows(found, labels, **settings) == (rows, ALWAYS | dropped)
@@ -120,8 +133,12 @@ def test_the_teacher_drops_what_it_finds_relevant_and_what_it_has_not_read() -> 
 @pytest.mark.parametrize(("reference", "rows"), [("lowest", [6, 7]), ("mean", [5, 6, 7]), ("highest", [4, 5, 6, 7])])
 def test_the_margin_is_taken_from_the_relevant_item_that_the_settings_name(reference: str, rows: list[int]) -> None:
     found, labels = case()
-    found = replace(found, lowest_positive=np.array([0.84], np.float32), mean_positive=np.array([0.855], np.float32),
-                    highest_positive=np.array([0.87], np.float32))
+    found = replace(
+        found,
+        lowest_positive=np.array([0.84], np.float32),
+        mean_positive=np.array([0.855], np.float32),
+        highest_positive=np.array([0.87], np.float32),
+    )
     labels = replace(labels, text_codes=np.arange(8))
     found.rows[0, 3] = -1
     assert alive_rows(found, labels, relative_margin=0.0, margin_reference=reference)[0] == rows
@@ -129,12 +146,16 @@ def test_the_margin_is_taken_from_the_relevant_item_that_the_settings_name(refer
 
 def test_rules_all_hold_and_are_counted_by_name() -> None:
     found, labels = case()
-    attributes = {"kind": Attribute.from_column(pa.chunked_array([["x", "a", "a", "a", "a", "b", "a", "b"]])),
-                  "tags": Attribute.from_column(pa.chunked_array([[["p"], ["p", "q"], [], [], ["p"], [], [], ["r", "q"]]]))}
+    attributes = {
+        "kind": Attribute.from_column(pa.chunked_array([["x", "a", "a", "a", "a", "b", "a", "b"]])),
+        "tags": Attribute.from_column(pa.chunked_array([[["p"], ["p", "q"], [], [], ["p"], [], [], ["r", "q"]]])),
+    }
     one, other = Rule(column="kind", keep="different"), Rule(column="tags", keep="disjoint")
-    for rules, rows, dropped in (((one,), [6, 7], {"rule:kind:different": 1}),
-                                 ((one, other), [6], {"rule:kind:different": 1, "rule:tags:disjoint": 1}),
-                                 ((other, one), [6], {"rule:tags:disjoint": 2, "rule:kind:different": 0})):
+    for rules, rows, dropped in (
+        ((one,), [6, 7], {"rule:kind:different": 1}),
+        ((one, other), [6], {"rule:kind:different": 1, "rule:tags:disjoint": 1}),
+        ((other, one), [6], {"rule:tags:disjoint": 2, "rule:kind:different": 0}),
+    ):
         filtered = apply_filters(found, labels, attributes, settings_of(rules=rules))
         assert found.rows[filtered.alive].tolist() == rows
         assert {name: count for name, count in filtered.dropped.items() if name.startswith("rule")} == dropped
@@ -145,7 +166,16 @@ def test_each_candidate_says_which_filter_dropped_it() -> None:
     found, labels = case()
     filtered = apply_filters(found, labels, {}, settings_of(relative_margin=0.05))
     assert [filtered.dropped_by(0, place) for place in range(9)] == [
-        "self", "positive", "positive", "duplicate", "relative_margin", "duplicate", None, None, None]
+        "self",
+        "positive",
+        "positive",
+        "duplicate",
+        "relative_margin",
+        "duplicate",
+        None,
+        None,
+        None,
+    ]
 
 
 def test_unknown_items_above_the_best_relevant_one_are_suspected() -> None:
@@ -182,22 +212,36 @@ class World:
         self.groups, self.texts = rng.integers(-1, 4, ITEMS), rng.integers(0, 9, ITEMS)
         ordered = sorted(self.pairs)
         self.labels = Labels.from_tables(
-            pa.table({"query_row": [q for q, _ in ordered], "item_row": [i for _, i in ordered],
-                      "score": [self.pairs[pair] for pair in ordered]}),
-            pa.table({"group_code": self.groups, "text_code": self.texts}), QUERIES)
+            pa.table(
+                {
+                    "query_row": [q for q, _ in ordered],
+                    "item_row": [i for _, i in ordered],
+                    "score": [self.pairs[pair] for pair in ordered],
+                }
+            ),
+            pa.table({"group_code": self.groups, "text_code": self.texts}),
+            QUERIES,
+        )
         self.tags = [[str(tag) for tag in set(rng.integers(0, 5, rng.integers(0, 3)).tolist())] for _ in range(ITEMS)]
         self.kinds = rng.integers(0, 3, ITEMS).tolist()
-        self.attributes = {"tags": Attribute.from_column(pa.chunked_array([self.tags])),
-                           "kind": Attribute.from_column(pa.chunked_array([self.kinds]))}
+        self.attributes = {
+            "tags": Attribute.from_column(pa.chunked_array([self.tags])),
+            "kind": Attribute.from_column(pa.chunked_array([self.kinds])),
+        }
         rows = np.stack([rng.permutation(ITEMS)[:WIDTH] for _ in range(QUERIES)])
         rows[0, 6:] = -1
         positive = np.where(rng.random((3, QUERIES)) < 0.2, NAN, np.sort(rng.choice(EIGHTHS, (3, QUERIES)), axis=0))
         self.found = candidates(
-            rows, -np.sort(-rng.choice(EIGHTHS, rows.shape), axis=1), positive[0], rng.integers(-1, ITEMS, QUERIES),
-            mean_positive=positive[1].astype(np.float32), highest_positive=positive[2].astype(np.float32),
+            rows,
+            -np.sort(-rng.choice(EIGHTHS, rows.shape), axis=1),
+            positive[0],
+            rng.integers(-1, ITEMS, QUERIES),
+            mean_positive=positive[1].astype(np.float32),
+            highest_positive=positive[2].astype(np.float32),
             excluded=rng.integers(0, 3, QUERIES),
             teacher=np.where(rng.random(rows.shape) < 0.2, NAN, rng.choice(EIGHTHS, rows.shape)).astype(np.float32),
-            teacher_positive=np.where(rng.random(QUERIES) < 0.2, NAN, rng.choice(EIGHTHS, QUERIES)).astype(np.float32))
+            teacher_positive=np.where(rng.random(QUERIES) < 0.2, NAN, rng.choice(EIGHTHS, QUERIES)).astype(np.float32),
+        )
         self.near = (rng.integers(0, QUERIES, 4), rng.integers(0, ITEMS, 4))
 
     def reason(self, query: int, place: int, settings: MiningSettings, cuts: Cuts) -> str | None:
@@ -212,7 +256,8 @@ class World:
         tags = {tag for i in relevant for tag in self.tags[i]}
         tests = {
             "positive": row in relevant or (self.groups[row] >= 0 and self.groups[row] in [self.groups[i] for i in relevant]),
-            "duplicate": self.texts[row] in [self.texts[i] for i in relevant] or self.texts[row] in earlier
+            "duplicate": self.texts[row] in [self.texts[i] for i in relevant]
+            or self.texts[row] in earlier
             or (query, row) in set(zip(*(side.tolist() for side in self.near), strict=True)),
             "self": row == found.self_rows[query],
             "rule:tags:disjoint": "disjoint" in kept and bool(set(self.tags[row]) & tags),
@@ -230,17 +275,26 @@ class World:
         return next((name for name, dropped in tests.items() if dropped and (name == "self" or not judged)), None)
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["lowest", "mean", "highest"]), st.sampled_from([None, 0.0, 0.25]),
-       st.sampled_from([None, 0.125]), st.sampled_from([None, 0.5]))
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["lowest", "mean", "highest"]),
+    st.sampled_from([None, 0.0, 0.25]),
+    st.sampled_from([None, 0.125]),
+    st.sampled_from([None, 0.5]),
+)
 def test_filters_equal_the_slow_reference(
-    seed: int, reference: Any, relative: float | None, absolute: float | None, ceiling: float | None,
+    seed: int, reference: Any, relative: float | None, absolute: float | None, ceiling: float | None
 ) -> None:
     world, cuts = World(seed), Cuts(relative, absolute, ceiling)
     found = world.found
     settings = settings_of(
-        min_score=-0.75, max_score=0.875, margin_reference=reference, skip_first=1 + seed % 2,
+        min_score=-0.75,
+        max_score=0.875,
+        margin_reference=reference,
+        skip_first=1 + seed % 2,
         rules=(Rule(column="tags", keep="disjoint"), Rule(column="kind", keep="equal"))[: seed % 3],
-        teacher=TeacherSettings(model="m", max_score=0.75, relative_margin=0.25))
+        teacher=TeacherSettings(model="m", max_score=0.75, relative_margin=0.25),
+    )
     filtered = apply_filters(found, world.labels, world.attributes, settings, near=world.near, cuts=cuts)
     for (query, place), row in np.ndenumerate(found.rows):
         want = None if row < 0 else world.reason(query, place, settings, cuts)
@@ -269,8 +323,12 @@ def test_the_filters_before_the_cuts_are_the_first_of_all_filters() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_query_fares_the_same_whatever_block_it_is_in(seed: int) -> None:
     world = World(seed)
-    settings = settings_of(min_score=-0.5, relative_margin=0.25, absolute_margin=0.25,
-                           rules=(Rule(column="tags", keep="disjoint"), Rule(column="kind", keep="different")))
+    settings = settings_of(
+        min_score=-0.5,
+        relative_margin=0.25,
+        absolute_margin=0.25,
+        rules=(Rule(column="tags", keep="disjoint"), Rule(column="kind", keep="different")),
+    )
     whole = apply_filters(world.found, world.labels, world.attributes, settings, near=world.near)
     for query in range(QUERIES):
         one = Candidates(**{field.name: getattr(world.found, field.name)[query : query + 1] for field in fields(Candidates)})
@@ -286,11 +344,14 @@ def test_cuts_that_must_be_found_first_cannot_be_forgotten() -> None:
         apply_filters(found, labels, {}, settings_of(positive_quantile=0.5))
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"num_negatives": 32, "num_hits": 10}, "raise num_hits to at least 128"),
-    ({"num_negatives": 4, "num_hits": 10, "skip_first": 10}, "skips all"),
-    ({"min_score": 0.5, "max_score": 0.5}, "leaves nothing"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_negatives": 32, "num_hits": 10}, "raise num_hits to at least 128"),
+        ({"num_negatives": 4, "num_hits": 10, "skip_first": 10}, "skips all"),
+        ({"min_score": 0.5, "max_score": 0.5}, "leaves nothing"),
+    ],
+)
 def test_settings_that_leave_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         MiningSettings(**settings)

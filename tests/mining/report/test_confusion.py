@@ -24,21 +24,25 @@ def labels(pairs: list[tuple[int, int]], items: int, queries: int) -> Labels:
 
 def lists(column: pa.Array) -> list[list[str]]:
     values = Values.from_column(pa.chunked_array([column.slice(0, 2), column.slice(2)]))
-    return [[values.names[code] for code in values.codes[values.offsets[row] : values.offsets[row + 1]]]
-            for row in range(len(column))]
+    return [
+        [values.names[code] for code in values.codes[values.offsets[row] : values.offsets[row + 1]]] for row in range(len(column))
+    ]
 
 
-@pytest.mark.parametrize(("column", "want"), [
-    (pa.array(GENRES), [["crime", "drama"], ["crime"], ["sf"], [], [], ["drama", "drama"]]),
-    (pa.array(["a", None, "b", "a"]), [["a"], [], ["b"], ["a"]]),
-    (pa.array([1990, 2000, None]), [["1990"], ["2000"], []]),
-    (pa.array([0.5, 3.0, None]), [["0.5"], ["3"], []]),
-    (pa.array([True, None, False]), [["true"], [], ["false"]]),
-    (pa.array([["x", "y"], None, ["y", None]], pa.list_(pa.string(), 2)), [["x", "y"], [], ["y"]]),
-    (pa.array([[1], [2, 3], None], pa.large_list(pa.int64())), [["1"], ["2", "3"], []]),
-    (pa.array(["u", "v", "u"]).dictionary_encode(), [["u"], ["v"], ["u"]]),
-    (pa.nulls(3), [[], [], []]),
-])
+@pytest.mark.parametrize(
+    ("column", "want"),
+    [
+        (pa.array(GENRES), [["crime", "drama"], ["crime"], ["sf"], [], [], ["drama", "drama"]]),
+        (pa.array(["a", None, "b", "a"]), [["a"], [], ["b"], ["a"]]),
+        (pa.array([1990, 2000, None]), [["1990"], ["2000"], []]),
+        (pa.array([0.5, 3.0, None]), [["0.5"], ["3"], []]),
+        (pa.array([True, None, False]), [["true"], [], ["false"]]),
+        (pa.array([["x", "y"], None, ["y", None]], pa.list_(pa.string(), 2)), [["x", "y"], [], ["y"]]),
+        (pa.array([[1], [2, 3], None], pa.large_list(pa.int64())), [["1"], ["2", "3"], []]),
+        (pa.array(["u", "v", "u"]).dictionary_encode(), [["u"], ["v"], ["u"]]),
+        (pa.nulls(3), [[], [], []]),
+    ],
+)
 def test_columns_of_every_kind_become_lists_of_texts(column: pa.Array, want: list[list[str]]) -> None:
     assert lists(column) == want
 
@@ -49,16 +53,22 @@ def test_a_block_by_hand() -> None:
     buckets = Buckets.most_frequent(values, known, shown=2)
     assert buckets.names == ("crime", "drama"), "crime has two relevant judgements; drama ties with sf and has more items"
     # query 0 (crime, drama) against sf and a drama item; query 1 (crime, sf) against one without; query 2 (none) against crime
-    got = confusion_block(buckets, (np.array([0, 1, 1, 2]), np.array([0, 1, 2, 4])),
-                          (np.array([0, 0, 1, 2]), np.array([2, 5, 3, 1])), 3)
+    got = confusion_block(
+        buckets, (np.array([0, 1, 1, 2]), np.array([0, 1, 2, 4])), (np.array([0, 0, 1, 2]), np.array([2, 5, 3, 1])), 3
+    )
     #       crime drama other none
-    want = [[0, 1, 1, 1],  # crime: of query 0 an sf and a drama item, of query 1 one without
-            [0, 1, 1, 0],  # drama: of query 0
-            [0, 0, 0, 1],  # other (sf): of query 1
-            [1, 0, 0, 0]]  # none: of query 2
+    want = [
+        [0, 1, 1, 1],  # crime: of query 0 an sf and a drama item, of query 1 one without
+        [0, 1, 1, 0],  # drama: of query 0
+        [0, 0, 0, 1],  # other (sf): of query 1
+        [1, 0, 0, 0],
+    ]  # none: of query 2
     assert got.tolist() == want
     assert as_table("genres", buckets.names, got) == {
-        "column": "genres", "values": ["crime", "drama", "(other)", "(none)"], "counts": want}
+        "column": "genres",
+        "values": ["crime", "drama", "(other)", "(none)"],
+        "counts": want,
+    }
 
 
 def test_values_that_occur_nowhere_are_left_out() -> None:
@@ -95,22 +105,38 @@ def test_blocks_of_any_size_add_up_to_the_slow_reference(seed: int, width: int) 
     known = labels([(q, item) for q, items in enumerate(relevant) for item in sorted(items)], 60, 25)
     buckets = Buckets.most_frequent(Values.from_column(pa.chunked_array([pa.array(genres, pa.list_(pa.string()))])), known)
     assert len(buckets.names) <= 20
-    uses = {name: sum(item_genres.count(name) for items in relevant for item_genres in (genres[item] for item in items))
-            for name in {name for item in genres for name in item}}
+    uses = {
+        name: sum(item_genres.count(name) for items in relevant for item_genres in (genres[item] for item in items))
+        for name in {name for item in genres for name in item}
+    }
     assert min((uses[name] for name in buckets.names), default=0) >= max(
-        (count for name, count in uses.items() if name not in buckets.names), default=0)
+        (count for name, count in uses.items() if name not in buckets.names), default=0
+    )
 
     def owned(some: list[list[int]]) -> tuple[Any, Any]:
-        return (np.repeat(np.arange(len(some)), [len(items) for items in some]),
-                np.array([item for items in some for item in items], np.int64))
+        return (
+            np.repeat(np.arange(len(some)), [len(items) for items in some]),
+            np.array([item for items in some for item in items], np.int64),
+        )
 
     want = slow(genres, relevant, negatives, list(buckets.names))
     for size in (1, 4, 25):
-        total = sum(confusion_block(buckets, owned(relevant[start : start + size]), owned(negatives[start : start + size]),
-                                    len(relevant[start : start + size])) for start in range(0, 25, size))
+        total = sum(
+            confusion_block(
+                buckets,
+                owned(relevant[start : start + size]),
+                owned(negatives[start : start + size]),
+                len(relevant[start : start + size]),
+            )
+            for start in range(0, 25, size)
+        )
         found = as_table("genres", buckets.names, np.asarray(total))
-        got = {(row, column): count for row, counts in zip(found["values"], found["counts"], strict=True)
-               for column, count in zip(found["values"], counts, strict=True) if count}
+        got = {
+            (row, column): count
+            for row, counts in zip(found["values"], found["counts"], strict=True)
+            for column, count in zip(found["values"], counts, strict=True)
+            if count
+        }
         assert got == want
 
 

@@ -19,14 +19,29 @@ def candidates(highest: list[float]) -> Candidates:
     count, best = len(highest), np.array(highest, np.float32)
     rows = np.arange(3 * count).reshape(count, 3)
     scores = np.tile(np.array([0.9, 0.8, 0.7], np.float32), (count, 1))
-    return Candidates(np.arange(count), rows, scores, best, best, best, np.full(count, -1), np.zeros(count, np.int64),
-                      np.zeros((count, 3), np.uint8), np.tile(np.arange(3), (count, 1)))
+    return Candidates(
+        np.arange(count),
+        rows,
+        scores,
+        best,
+        best,
+        best,
+        np.full(count, -1),
+        np.zeros(count, np.int64),
+        np.zeros((count, 3), np.uint8),
+        np.tile(np.arange(3), (count, 1)),
+    )
 
 
 def chosen(rows: list[list[int]], scores: list[list[float]], source: list[list[int]]) -> Chosen:
     grid = np.array(rows)
-    return Chosen(grid, np.array(scores, np.float32), np.zeros_like(grid), np.array(source, np.uint8),
-                  np.full(grid.shape, np.nan, np.float32))
+    return Chosen(
+        grid,
+        np.array(scores, np.float32),
+        np.zeros_like(grid),
+        np.array(source, np.uint8),
+        np.full(grid.shape, np.nan, np.float32),
+    )
 
 
 def filtered(codes: list[list[int]], excluded: list[int] | None = None) -> Filtered:
@@ -40,8 +55,11 @@ def filtered(codes: list[list[int]], excluded: list[int] | None = None) -> Filte
 def test_a_block_is_counted_as_by_hand() -> None:
     """Query 0 has two negatives (one judged), query 1 one that is above its positive, query 2 none, query 3 no positive."""
     found = candidates([0.95, 0.75, 0.9, float("nan")])
-    taken = chosen([[0, 1], [3, -1], [-1, -1], [9, 10]], [[0.9, 0.85], [0.9, -np.inf], [-np.inf, -np.inf], [0.9, 0.8]],
-                   [[JUDGED, 0], [2, JUDGED], [JUDGED, JUDGED], [0, 0]])
+    taken = chosen(
+        [[0, 1], [3, -1], [-1, -1], [9, 10]],
+        [[0.9, 0.85], [0.9, -np.inf], [-np.inf, -np.inf], [0.9, 0.8]],
+        [[JUDGED, 0], [2, JUDGED], [JUDGED, JUDGED], [0, 0]],
+    )
     left = filtered([[0, 0, 2], [0, 1, 2], [1, 1, 1], [0, 0, 0]], excluded=[2, 0, 1, 0])
     counts = count_block(found, left, taken, MiningSettings(num_negatives=2))
     assert (counts.queries, counts.candidates, counts.survivors, counts.chosen) == (4, 15, 6, 5)
@@ -100,8 +118,13 @@ def test_even_use_has_no_gini_and_one_item_for_all_nearly_one() -> None:
     assert reuse(np.full(1000, 7, np.int32))["gini"] == 0.0
     alone = np.zeros(1000, np.int32)
     alone[17] = 2_000_000_000
-    assert reuse(alone) == {"items": 1000, "used": 1, "top_share": 1.0, "gini": 0.999,
-                            "histogram": {"0": 999, "1073741825-2147483648": 1}}
+    assert reuse(alone) == {
+        "items": 1000,
+        "used": 1,
+        "top_share": 1.0,
+        "gini": 0.999,
+        "histogram": {"0": 999, "1073741825-2147483648": 1},
+    }
     assert reuse(np.zeros(5, np.int32)) == {"items": 5, "used": 0, "top_share": 0.0, "gini": 0.0, "histogram": {"0": 5}}
     assert most_used(np.zeros(5, np.int32)).tolist() == []
 

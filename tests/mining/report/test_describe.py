@@ -22,27 +22,53 @@ ITEMS, QUERIES = 40, 30
 def make_task(root: Path, block: int, settings: MiningSettings, *, title: bool = True) -> DescribeTask:
     store, generator = Store(str(root)), np.random.default_rng(5)
     columns: dict[str, Any] = {
-        "row": range(ITEMS), "id": [f"i{n}" for n in range(ITEMS)], "text": [f"text of {n}" for n in range(ITEMS)],
-        "group_code": [-1] * ITEMS, "text_code": range(ITEMS), "genres": [[f"g{n % 3}"] for n in range(ITEMS)]}
+        "row": range(ITEMS),
+        "id": [f"i{n}" for n in range(ITEMS)],
+        "text": [f"text of {n}" for n in range(ITEMS)],
+        "group_code": [-1] * ITEMS,
+        "text_code": range(ITEMS),
+        "genres": [[f"g{n % 3}"] for n in range(ITEMS)],
+    }
     if title:
         columns["title"] = [None if n % 2 else f"title {n}" for n in range(ITEMS)]
     relevant = [sorted(generator.choice(ITEMS, 2, replace=False).tolist()) for _ in range(QUERIES)]
-    chosen = [generator.choice(ITEMS, generator.integers(0, 6), replace=False, p=np.arange(1, ITEMS + 1) / 820).tolist()
-              for _ in range(QUERIES)]
-    negatives = pa.table({
-        "query_row": pa.array(range(QUERIES), pa.int64()), "positive_rows": relevant,
-        "positive_scores": pa.array([[0.5, 0.6]] * QUERIES, pa.list_(pa.float32())),
-        "negative_rows": pa.array(chosen, pa.list_(pa.int64())),
-        "negatives": [[{"item_id": f"i{row}", "score": 0.5, "position": 0, "source": "model"} for row in rows]
-                      for rows in chosen]})
-    labels = pa.table({"query_row": np.repeat(np.arange(QUERIES), 2), "item_row": np.concatenate(relevant),
-                       "score": np.ones(2 * QUERIES, np.int64)})
+    chosen = [
+        generator.choice(ITEMS, generator.integers(0, 6), replace=False, p=np.arange(1, ITEMS + 1) / 820).tolist()
+        for _ in range(QUERIES)
+    ]
+    negatives = pa.table(
+        {
+            "query_row": pa.array(range(QUERIES), pa.int64()),
+            "positive_rows": relevant,
+            "positive_scores": pa.array([[0.5, 0.6]] * QUERIES, pa.list_(pa.float32())),
+            "negative_rows": pa.array(chosen, pa.list_(pa.int64())),
+            "negatives": [
+                [{"item_id": f"i{row}", "score": 0.5, "position": 0, "source": "model"} for row in rows] for rows in chosen
+            ],
+        }
+    )
+    labels = pa.table(
+        {
+            "query_row": np.repeat(np.arange(QUERIES), 2),
+            "item_row": np.concatenate(relevant),
+            "score": np.ones(2 * QUERIES, np.int64),
+        }
+    )
     queries = pa.table({"row": range(QUERIES), "id": [f"q{n}" for n in range(QUERIES)], "text": ["ask"] * QUERIES})
     return DescribeTask(
-        store=store, corpus=[write_part(store, "corpus/0", pa.table(columns))], queries=[write_part(store, "queries/0", queries)],
-        labels=[write_part(store, "labels/0", labels)], num_items=ITEMS, num_queries=QUERIES, settings=settings, seed=3,
-        negatives=[write_part(store, f"negatives-{block}/{start:03d}", negatives.slice(start, block))
-                   for start in range(0, QUERIES, block)])
+        store=store,
+        corpus=[write_part(store, "corpus/0", pa.table(columns))],
+        queries=[write_part(store, "queries/0", queries)],
+        labels=[write_part(store, "labels/0", labels)],
+        num_items=ITEMS,
+        num_queries=QUERIES,
+        settings=settings,
+        seed=3,
+        negatives=[
+            write_part(store, f"negatives-{block}/{start:03d}", negatives.slice(start, block))
+            for start in range(0, QUERIES, block)
+        ],
+    )
 
 
 SETTINGS = MiningSettings(samples=4, confusion="genres")
@@ -66,15 +92,18 @@ def test_blocks_of_any_size_give_the_same_picture(tmp_path: Path) -> None:
     assert pictures[0][2] == [want[row] for row in range(ITEMS)]
     assert sum(map(sum, pictures[0][1])) == sum(
         len({row % 3 for row in relevant}) * len(chosen)
-        for relevant, chosen in zip(table["positive_rows"].to_pylist(), table["negative_rows"].to_pylist(), strict=True))
+        for relevant, chosen in zip(table["positive_rows"].to_pylist(), table["negative_rows"].to_pylist(), strict=True)
+    )
 
 
 def test_the_items_used_most_are_named_by_title_or_text(tmp_path: Path) -> None:
     uses = np.zeros(ITEMS, np.int32)
     uses[[3, 4]] = [9, 2]
     task = make_task(tmp_path, 30, SETTINGS)
-    assert name_most_used(uses, task) == [{"item_id": "i3", "title": "text of 3", "uses": 9},
-                                          {"item_id": "i4", "title": "title 4", "uses": 2}]
+    assert name_most_used(uses, task) == [
+        {"item_id": "i3", "title": "text of 3", "uses": 9},
+        {"item_id": "i4", "title": "title 4", "uses": 2},
+    ]
     untitled = make_task(tmp_path / "untitled", 30, SETTINGS, title=False)
     assert [row["title"] for row in name_most_used(uses, untitled)] == ["text of 3", "text of 4"]
 

@@ -16,14 +16,21 @@ from mining.report.samples import RELEVANT_SHOWN, Sample, best_samples, draw_sam
 def negatives_table(queries: int, *, empty: int = 0) -> pa.Table:
     """Query q has relevant item q and the negatives q+1 and q+2, but every `empty`-th has no negative."""
     some = [[] if empty and q % empty == 0 else [q + 1, q + 2] for q in range(queries)]
-    return pa.table({
-        "query_row": pa.array(range(queries), pa.int64()),
-        "positive_rows": pa.array([[q] for q in range(queries)], pa.list_(pa.int64())),
-        "positive_scores": pa.array([[0.8]] * queries, pa.list_(pa.float32())),
-        "negative_rows": pa.array(some, pa.list_(pa.int64())),
-        "negatives": [[{"item_id": f"i{row}", "score": 0.9 - 0.2 * place, "position": place, "source": "model"}
-                       for place, row in enumerate(rows)] for rows in some],
-    })
+    return pa.table(
+        {
+            "query_row": pa.array(range(queries), pa.int64()),
+            "positive_rows": pa.array([[q] for q in range(queries)], pa.list_(pa.int64())),
+            "positive_scores": pa.array([[0.8]] * queries, pa.list_(pa.float32())),
+            "negative_rows": pa.array(some, pa.list_(pa.int64())),
+            "negatives": [
+                [
+                    {"item_id": f"i{row}", "score": 0.9 - 0.2 * place, "position": place, "source": "model"}
+                    for place, row in enumerate(rows)
+                ]
+                for rows in some
+            ],
+        }
+    )
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 500])
@@ -67,7 +74,8 @@ def test_a_sample_is_shown_with_texts_and_its_suspects(tmp_path: Path) -> None:
     assert shown[0]["negatives"] == [
         {"item_id": "i7", "score": 0.75, "position": 0, "source": "model", "suspected": True},
         {"item_id": "i2", "score": 0.75, "position": -1, "source": "judged", "suspected": False},
-        {"item_id": "i0", "score": 0.25, "position": 4, "source": "bm25", "suspected": False}]
+        {"item_id": "i0", "score": 0.25, "position": 4, "source": "bm25", "suspected": False},
+    ]
     assert show_samples([], store, corpus, queries) == []
 
 
@@ -75,7 +83,8 @@ def test_of_many_relevant_items_the_best_are_shown() -> None:
     table = negatives_table(1)
     rows, scores = list(range(20)), [n / 20 for n in range(20)]
     table = table.set_column(1, "positive_rows", pa.array([rows])).set_column(
-        2, "positive_scores", pa.array([scores], pa.list_(pa.float32())))
+        2, "positive_scores", pa.array([scores], pa.list_(pa.float32()))
+    )
     sample = draw_samples(table, 1, 1)[0]
     assert sample.relevant_total == 20
     assert [row for row, _ in sample.relevant] == list(range(19, 19 - RELEVANT_SHOWN, -1))

@@ -31,8 +31,9 @@ def blocks_of(world: World, size: int) -> list[QueryBlock]:
     return plan_blocks(np.arange(len(world.query_matrix)), size)
 
 
-def run(world: World, task: SearchTask, *, shards: int = 1, actors: int = 1, block: int = 64,
-        how: SearchSettings = EXACT) -> Searched:
+def run(
+    world: World, task: SearchTask, *, shards: int = 1, actors: int = 1, block: int = 64, how: SearchSettings = EXACT
+) -> Searched:
     cuts = plan_shards(len(world.item_matrix), shards=shards, actors=actors, shard_rows=10**6)
     return search(task, cuts, blocks_of(world, block), PoolSize(actors, 1, 0), how, retries=0)
 
@@ -55,10 +56,23 @@ def alike() -> tuple[F32, F32]:
 
 
 def with_vectors(world: World, items_ND: Any, queries_QD: Any) -> World:
-    parts = [[write_part(world.store, f"{name}/{part_name(place)}", pa.table({
-        "row": np.arange(start, min(start + 700, len(vectors))), "vector": vectors_to_column(vectors[start : start + 700])}),
-        first_row=start) for place, start in enumerate(range(0, len(vectors), 700))]
-        for name, vectors in (("new-items", items_ND), ("new-queries", queries_QD))]
+    parts = [
+        [
+            write_part(
+                world.store,
+                f"{name}/{part_name(place)}",
+                pa.table(
+                    {
+                        "row": np.arange(start, min(start + 700, len(vectors))),
+                        "vector": vectors_to_column(vectors[start : start + 700]),
+                    }
+                ),
+                first_row=start,
+            )
+            for place, start in enumerate(range(0, len(vectors), 700))
+        ]
+        for name, vectors in (("new-items", items_ND), ("new-queries", queries_QD))
+    ]
     return replace(world, item_vectors=parts[0], query_vectors=parts[1], item_matrix=items_ND, query_matrix=queries_QD)
 
 
@@ -69,7 +83,8 @@ def plain_task(world: World, folder: str, num_hits: int = 30) -> SearchTask:
 def true_hits(world: World, num_hits: int = 30) -> list[list[int]]:
     scores_QN = (world.query_matrix.astype(np.float64) @ world.item_matrix.T.astype(np.float64)).astype(np.float32)
     order: list[list[int]] = np.lexsort((np.broadcast_to(np.arange(scores_QN.shape[1]), scores_QN.shape), -scores_QN))[
-        :, :num_hits].tolist()
+        :, :num_hits
+    ].tolist()
     return order
 
 
@@ -105,13 +120,25 @@ def test_a_finished_search_starts_no_actor(new_world: Callable[..., World], monk
 @pytest.mark.cluster
 @pytest.mark.parametrize(("items", "queries", "shards", "actors", "block"), [(300, 200, 5, 2, 64), (9, 1, 4, 1, 64)])
 def test_hits_over_ray_do_not_depend_on_shards_actors_and_blocks(
-    new_world: Callable[..., World], slow_search: Callable[..., pa.Table], ray_local: ClusterSize,
-    items: int, queries: int, shards: int, actors: int, block: int,
+    new_world: Callable[..., World],
+    slow_search: Callable[..., pa.Table],
+    ray_local: ClusterSize,
+    items: int,
+    queries: int,
+    shards: int,
+    actors: int,
+    block: int,
 ) -> None:
     world = new_world(items=items, queries=queries)
     pairs = np.random.default_rng(1).integers(0, items, (queries, 3)).tolist()
-    also = tuple(write_part(world.store, f"also/{part_name(some.index)}", pa.table({
-        "query_row": some.query_rows, "also_rows": [pairs[row] for row in some.query_rows]})) for some in blocks_of(world, block))
+    also = tuple(
+        write_part(
+            world.store,
+            f"also/{part_name(some.index)}",
+            pa.table({"query_row": some.query_rows, "also_rows": [pairs[row] for row in some.query_rows]}),
+        )
+        for some in blocks_of(world, block)
+    )
     task = world.search_task("hits", NUM_HITS, exclude_known=True, also=also)
     want = slow_search(world, NUM_HITS, exclude_known=True, also=pairs)
     found = run(world, task, shards=shards, actors=actors, block=block)
@@ -131,7 +158,7 @@ def test_lists_over_ray_report_a_recall_that_is_true(crowd: World, ray_local: Cl
 @pytest.mark.cluster
 @pytest.mark.parametrize("table", ["items/part-00001.parquet", "labels/part-00000.parquet"])
 def test_a_missing_table_comes_back_as_an_artifact_error(
-    new_world: Callable[..., World], ray_local: ClusterSize, table: str,
+    new_world: Callable[..., World], ray_local: ClusterSize, table: str
 ) -> None:
     world = new_world()
     world.store.delete(table)
@@ -176,7 +203,7 @@ def test_a_recall_of_one_reads_more_and_more_lists(here: HereRay, crowd: World) 
 
 
 def test_a_recall_found_too_low_after_all_searches_again_more_widely(
-    here: HereRay, crowd: World, monkeypatch: pytest.MonkeyPatch,
+    here: HereRay, crowd: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mining.search.driver.aimed_recall", lambda least: 0.1)  # tuned far too low
     settings = SearchSettings(mode="ivf", lists=64, min_recall=0.99, recall_queries=64)
@@ -196,7 +223,7 @@ def test_a_two_stage_search_finds_what_an_exact_one_does(here: HereRay, crowd: W
 
 @pytest.mark.parametrize("accepted", [False, True])
 def test_a_two_stage_search_that_misses_too_much_is_done_exactly(
-    here: HereRay, new_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, accepted: bool,
+    here: HereRay, new_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, accepted: bool
 ) -> None:
     world = with_vectors(new_world(), *alike())
     if accepted:  # the sample says that it is good; the check at the end does not
@@ -212,8 +239,11 @@ def test_a_two_stage_search_that_misses_too_much_is_done_exactly(
 def test_a_recall_that_cannot_be_reached_stops_with_what_to_do(here: HereRay, new_world: Callable[..., World]) -> None:
     world = with_vectors(new_world(), *alike())
     settings = SearchSettings(mode="ivf", lists=2, min_recall=0.97, recall_queries=16)
-    with pytest.raises(ConfigError, match=r"mining\.search\.min_recall = 0\.97 .* though all 2 lists were read; set "
-                                          r"mining\.search\.mode = \"exact\"") as error:
+    with pytest.raises(
+        ConfigError,
+        match=r"mining\.search\.min_recall = 0\.97 .* though all 2 lists were read; set "
+        r"mining\.search\.mode = \"exact\"",
+    ) as error:
         run(world, plain_task(world, "hits", 20), how=settings, block=16)
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="though all 2 lists were read"):  # and again
@@ -221,7 +251,7 @@ def test_a_recall_that_cannot_be_reached_stops_with_what_to_do(here: HereRay, ne
 
 
 def test_the_rates_of_the_engines_are_measured_where_there_is_a_choice(
-    here: HereRay, crowd: World, monkeypatch: pytest.MonkeyPatch,
+    here: HereRay, crowd: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mining.search.driver.SMALL_PRODUCTS", 1)
     monkeypatch.setattr("mining.search.how.SHORT_S", float("inf"))  # however slow this machine is now

@@ -58,10 +58,17 @@ def check_bound(name: EngineName, queries_QD: F32, items_ND: F32, width: int) ->
 
 
 @settings(max_examples=150)
-@given(st.sampled_from(ENGINES), st.sampled_from(KINDS), st.sampled_from([1, 2, 3, 4, 5, 8, 17, 64, 385]), st.integers(1, 90),
-       st.integers(1, 12), st.booleans(), st.integers(0, 9999))
+@given(
+    st.sampled_from(ENGINES),
+    st.sampled_from(KINDS),
+    st.sampled_from([1, 2, 3, 4, 5, 8, 17, 64, 385]),
+    st.integers(1, 90),
+    st.integers(1, 12),
+    st.booleans(),
+    st.integers(0, 9999),
+)
 def test_what_is_not_proposed_scores_at_most_the_last_proposal_and_the_error(
-    name: EngineName, kind: str, dimension: int, items: int, queries: int, stored_in_half: bool, seed: int,
+    name: EngineName, kind: str, dimension: int, items: int, queries: int, stored_in_half: bool, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
     center = generator.standard_normal(dimension).astype(np.float32)
@@ -72,17 +79,27 @@ def test_what_is_not_proposed_scores_at_most_the_last_proposal_and_the_error(
 
 
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize(("queries", "items", "dimension", "width"), [
-    (1025, 40, 6, 7),  # more queries than a tile holds
-    (3, 4099, 5, 21),  # more items than a tile holds
-    (20, 2500, 385, 2500), (1, 1, 1, 1), (7, 1, 16, 1), (9, 33, 1, 5),
-])
+@pytest.mark.parametrize(
+    ("queries", "items", "dimension", "width"),
+    [
+        (1025, 40, 6, 7),  # more queries than a tile holds
+        (3, 4099, 5, 21),  # more items than a tile holds
+        (20, 2500, 385, 2500),
+        (1, 1, 1, 1),
+        (7, 1, 16, 1),
+        (9, 33, 1, 5),
+    ],
+)
 def test_the_bound_holds_across_tiles_and_for_single_items(
-    name: EngineName, queries: int, items: int, dimension: int, width: int,
+    name: EngineName, queries: int, items: int, dimension: int, width: int
 ) -> None:
     generator, center = np.random.default_rng(dimension), np.zeros(dimension, np.float32)
-    check_bound(name, vectors("random", queries, dimension, generator, center),
-                vectors("random", items, dimension, generator, center), width)
+    check_bound(
+        name,
+        vectors("random", queries, dimension, generator, center),
+        vectors("random", items, dimension, generator, center),
+        width,
+    )
 
 
 def test_eight_bits_worked_by_hand() -> None:

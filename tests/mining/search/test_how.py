@@ -32,11 +32,17 @@ def test_seconds_worked_by_hand() -> None:
     assert Rate(2e-9, 1e-3).seconds(1000, 5_000_000) == pytest.approx(10.0 + 1.0)
 
 
-@pytest.mark.parametrize(("rates", "gpu", "want"), [
-    (CPU, False, "int8"), (GPU, True, "half"), ({}, False, "faiss"), ({}, True, "torch"),
-    ({"int8:likely": Rate(1e-12, 0.0)}, False, "faiss"),  # what is not certain is never exact
-    ({"faiss": Rate(1e-9, 0.0), "int8": Rate(8e-10, 1.0)}, False, "faiss"),  # the time per query counts, too
-])
+@pytest.mark.parametrize(
+    ("rates", "gpu", "want"),
+    [
+        (CPU, False, "int8"),
+        (GPU, True, "half"),
+        ({}, False, "faiss"),
+        ({}, True, "torch"),
+        ({"int8:likely": Rate(1e-12, 0.0)}, False, "faiss"),  # what is not certain is never exact
+        ({"faiss": Rate(1e-9, 0.0), "int8": Rate(8e-10, 1.0)}, False, "faiss"),  # the time per query counts, too
+    ],
+)
 def test_the_exact_engine_is_the_fastest_that_was_measured(rates: dict[str, Rate], gpu: bool, want: str) -> None:
     work = Work(queries=10_000, items=1_000_000, actors=1)
     assert exact_engine(AUTO, rates, work, gpu=gpu) == want
@@ -79,11 +85,14 @@ def test_auto_is_exact_where_that_takes_less_than_half_a_minute() -> None:
         assert (choose_how(AUTO, CPU, work, gpu=False).mode == "exact") is short
 
 
-@pytest.mark.parametrize(("rates", "queries", "items", "want"), [
-    (CPU, 500_000, 1_000_000, "ivf"),  # lists read by so many queries pay for their building
-    (CPU, 2_000, 50_000_000, "two_stage"),  # few queries never pay for the lists of so many items
-    ({"faiss": CPU["faiss"], "int8": CPU["int8"], "int8:likely": Rate(9e-10, 0.0)}, 2_000, 50_000_000, "exact"),
-])
+@pytest.mark.parametrize(
+    ("rates", "queries", "items", "want"),
+    [
+        (CPU, 500_000, 1_000_000, "ivf"),  # lists read by so many queries pay for their building
+        (CPU, 2_000, 50_000_000, "two_stage"),  # few queries never pay for the lists of so many items
+        ({"faiss": CPU["faiss"], "int8": CPU["int8"], "int8:likely": Rate(9e-10, 0.0)}, 2_000, 50_000_000, "exact"),
+    ],
+)
 def test_auto_takes_the_cheapest(rates: dict[str, Rate], queries: int, items: int, want: str) -> None:
     work = Work(queries, items, actors=1)
     costs = estimates(AUTO, rates, work, gpu=False)
@@ -110,9 +119,9 @@ def test_on_a_gpu_half_precision_is_the_first_pass_and_exact_enough_on_its_own()
 
 
 @pytest.mark.parametrize("rates", [{}, CPU])
-@pytest.mark.parametrize(("mode", "want"), [
-    ("exact", None), ("two_stage", How("two_stage", "int8", 1.5)), ("ivf", How("ivf", "int8", 1.5)),
-])
+@pytest.mark.parametrize(
+    ("mode", "want"), [("exact", None), ("two_stage", How("two_stage", "int8", 1.5)), ("ivf", How("ivf", "int8", 1.5))]
+)
 def test_a_mode_set_by_hand_is_taken_whatever_it_costs(rates: dict[str, Rate], mode: str, want: How | None) -> None:
     settings = SearchSettings(mode=mode, oversample=1.5)  # type: ignore[arg-type]
     for work in (Work(10, 10, 1), Work(10**7, 10**8, 3)):

@@ -30,8 +30,9 @@ def engine_of(items_ND: F32, centroids_LD: F32, probes: int, oversample: float =
     return engine
 
 
-def searched(queries_QD: F32, items_ND: F32, centroids_LD: F32, probes: int, num_hits: int,
-             excluded: Lists | None = None) -> tuple[F32, I64]:
+def searched(
+    queries_QD: F32, items_ND: F32, centroids_LD: F32, probes: int, num_hits: int, excluded: Lists | None = None
+) -> tuple[F32, I64]:
     return exact_topk(queries_QD, Shard(items_ND, engine_of(items_ND, centroids_LD, probes)), num_hits, excluded)
 
 
@@ -51,8 +52,7 @@ def slow_lists(engine: ListEngine, items_ND: F32, queries_QD: F32, centroids_LD:
 
 
 def test_usual_lists_are_the_power_of_two_nearest_the_root() -> None:
-    assert [usual_lists(count) for count in (0, 1, 3, 9, 100, 10_000, 1_000_000, 100_000_000)] == [
-        1, 1, 2, 4, 8, 128, 1024, 8192]
+    assert [usual_lists(count) for count in (0, 1, 3, 9, 100, 10_000, 1_000_000, 100_000_000)] == [1, 1, 2, 4, 8, 128, 1024, 8192]
 
 
 def test_centroids_are_unit_vectors_the_same_every_time_and_no_more_than_the_sample_has() -> None:
@@ -91,13 +91,18 @@ def test_the_nearest_lists_are_read_and_as_many_more_as_hold_enough(lists: int, 
     assert len(numbers) == sum(len(read) for read in got)  # none twice
 
 
-@pytest.mark.parametrize(("items", "lists", "dimension", "num_hits"), [
-    (3000, 64, 24, 50),
-    (5000, 2, 16, 10),  # a list is longer than a tile
-    (300, 32, 385, 20), (60, 100, 8, 5),  # more lists than items
-    (40, 8, 1, 10), (25, 5, 6, 100),  # K > N
-    (1, 1, 4, 3),
-])
+@pytest.mark.parametrize(
+    ("items", "lists", "dimension", "num_hits"),
+    [
+        (3000, 64, 24, 50),
+        (5000, 2, 16, 10),  # a list is longer than a tile
+        (300, 32, 385, 20),
+        (60, 100, 8, 5),  # more lists than items
+        (40, 8, 1, 10),
+        (25, 5, 6, 100),  # K > N
+        (1, 1, 4, 3),
+    ],
+)
 def test_with_all_lists_read_the_hits_are_exact(items: int, lists: int, dimension: int, num_hits: int) -> None:
     items_ND, queries_QD = clustered(items, dimension, 4), clustered(70, dimension, 5)
     centroids = train_centroids(items_ND, lists, 0)
@@ -157,8 +162,10 @@ def test_known_items_take_no_hits_from_a_query_in_lists_either() -> None:
     centroids = train_centroids(items, 64, 0)
     _, nearest = exact_topk(queries, Shard(items, "faiss"), 400)
     counts = np.where(np.arange(30) % 10 == 0, 400, 5)  # some know all that lies near, which is more than is proposed
-    known = Lists(np.concatenate([[0], np.cumsum(counts)]),
-                  np.concatenate([np.sort(nearest[query, :count]) for query, count in enumerate(counts)]))
+    known = Lists(
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.concatenate([np.sort(nearest[query, :count]) for query, count in enumerate(counts)]),
+    )
     assert counts.max() > 2 * 20 + SLACK
     _, rows = searched(queries, items, centroids, 2, 20, known)
     assert (rows >= 0).all()

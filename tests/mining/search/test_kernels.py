@@ -39,8 +39,12 @@ def check_top(offers: list[tuple[npt.NDArray[Any], I64, I64]], queries: int, kee
     scores, rows = running_top(offers, queries, keep, dtype)
     assert (scores.dtype, rows.dtype) == (np.dtype(dtype), np.int64)
     for query in range(queries):
-        offered = {int(row): tile[line, column] for tile, owners, names in offers
-                   for line in np.flatnonzero(owners == query) for column, row in enumerate(names)}
+        offered = {
+            int(row): tile[line, column]
+            for tile, owners, names in offers
+            for line in np.flatnonzero(owners == query)
+            for column, row in enumerate(names)
+        }
         want = sorted(offered.values(), reverse=True)[:keep]
         real = rows[query] >= 0
         assert real.tolist() == [True] * len(want) + [False] * (keep - len(want))
@@ -60,11 +64,12 @@ def test_the_running_best_worked_by_hand() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-@pytest.mark.parametrize(("queries", "keep", "widths"), [
-    (3, 1, (1,)), (4, 7, (1, 3, 65, 64, 63, 127, 129)), (2, 300, (50, 49)), (5, 40, (2049, 1, 200)), (1, 64, (64, 64, 64, 64)),
-])
+@pytest.mark.parametrize(
+    ("queries", "keep", "widths"),
+    [(3, 1, (1,)), (4, 7, (1, 3, 65, 64, 63, 127, 129)), (2, 300, (50, 49)), (5, 40, (2049, 1, 200)), (1, 64, (64, 64, 64, 64))],
+)
 def test_the_running_best_equals_a_sort_for_tiles_of_any_width_with_owners_in_any_order(
-    dtype: type[Any], queries: int, keep: int, widths: tuple[int, ...],
+    dtype: type[Any], queries: int, keep: int, widths: tuple[int, ...]
 ) -> None:
     generator = np.random.default_rng(keep)
     offers, start = [], 0
@@ -79,7 +84,7 @@ def test_the_running_best_equals_a_sort_for_tiles_of_any_width_with_owners_in_an
 @settings(max_examples=60)
 @given(st.data(), st.sampled_from([np.int32, np.float32]), st.integers(1, 12), st.lists(st.integers(1, 3 * CHUNK), max_size=5))
 def test_the_running_best_of_extreme_values_equals_a_sort(
-    data: st.DataObject, dtype: type[Any], keep: int, widths: list[int],
+    data: st.DataObject, dtype: type[Any], keep: int, widths: list[int]
 ) -> None:
     values = np.array(INT_EXTREMES if dtype is np.int32 else FLOAT_EXTREMES, dtype)
     generator = np.random.default_rng(data.draw(st.integers(0, 999)))
@@ -185,7 +190,11 @@ def test_scoring_what_is_needed_never_loses_one_of_the_k_best(items: int, num_hi
     index[generator.random(index.shape) < 0.2] = -1  # known items
     eligible, scores = index.copy(), np.empty(index.shape, np.float32)
     score_needed(queries_QD, items_ND, proposed, error_Q + np.float32(1e-6), num_hits, index, scores)
-    got, want = sort_hits(scores, index, num_hits), [
-        sorted((row for row in line if row >= 0), key=lambda row: (-exact[query, row], row))[:num_hits]
-        for query, line in enumerate(eligible.tolist())]
+    got, want = (
+        sort_hits(scores, index, num_hits),
+        [
+            sorted((row for row in line if row >= 0), key=lambda row: (-exact[query, row], row))[:num_hits]
+            for query, line in enumerate(eligible.tolist())
+        ],
+    )
     assert [[row for row in line if row >= 0] for line in got[1].tolist()] == want

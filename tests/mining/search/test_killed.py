@@ -73,7 +73,10 @@ def watched_actors(diary: Path) -> tuple[Any, Any]:
 
 
 def test_killed_actors_start_again_and_the_hits_are_the_same(
-    new_world: Callable[..., World], slow_search: Callable[..., pa.Table], ray_local: ClusterSize, tmp_path: Path,
+    new_world: Callable[..., World],
+    slow_search: Callable[..., pa.Table],
+    ray_local: ClusterSize,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = new_world(items=300, queries=QUERIES)
@@ -81,8 +84,14 @@ def test_killed_actors_start_again_and_the_hits_are_the_same(
     monkeypatch.setattr("mining.search.waves.ShardActor", holder)
     monkeypatch.setattr("mining.search.waves.BlockActor", blocks)
     task = world.search_task("hits", NUM_HITS, exclude_known=True)
-    found = search(task, plan_shards(300, shards=3, actors=1, shard_rows=1000), plan_blocks(np.arange(QUERIES), BLOCK),
-                   PoolSize(1, 2, 0), EXACT, retries=3)
+    found = search(
+        task,
+        plan_shards(300, shards=3, actors=1, shard_rows=1000),
+        plan_blocks(np.arange(QUERIES), BLOCK),
+        PoolSize(1, 2, 0),
+        EXACT,
+        retries=3,
+    )
     want = slow_search(world, NUM_HITS, exclude_known=True)
     assert read_parts(world.store, found.parts).cast(want.schema).equals(want)
     dead = {name: int((tmp_path / name).read_text()) for name in ("holder", "keeper", "writer")}
@@ -128,14 +137,19 @@ with ray_session(ClusterSettings()):
 
 
 def start_driver(
-    folder: Path, diary: str, ray_address: dict[str, str], held_shard: int = -1, held_block: int = 0,
+    folder: Path, diary: str, ray_address: dict[str, str], held_shard: int = -1, held_block: int = 0
 ) -> subprocess.Popen[bytes]:
     """A driver that joins a Ray; the shard that starts at `held_shard` is never searched from that block on."""
     (folder / diary).mkdir()
     (folder / "writers").mkdir(exist_ok=True)
     with open(folder / "log", "ab") as log:
-        return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), diary, str(held_shard), str(held_block)], cwd=ROOT,
-                                env=os.environ | {"PYTHONPATH": str(ROOT)} | ray_address, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(folder), diary, str(held_shard), str(held_block)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | ray_address,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def kill_when(process: subprocess.Popen[bytes], folder: Path, ready: Callable[[], bool]) -> None:
@@ -158,7 +172,7 @@ def settled(folder: Path, hits: Path) -> dict[Path, tuple[int, bytes]]:
 
 
 def test_a_killed_search_goes_on_with_the_blocks_that_are_missing(
-    new_world: Callable[..., World], slow_search: Callable[..., pa.Table], tmp_path: Path, ray_address: dict[str, str],
+    new_world: Callable[..., World], slow_search: Callable[..., pa.Table], tmp_path: Path, ray_address: dict[str, str]
 ) -> None:
     world = new_world(items=300, queries=QUERIES)
     shards, blocks = plan_shards(300, shards=2, actors=1, shard_rows=1000), plan_blocks(np.arange(QUERIES), BLOCK)
@@ -187,9 +201,14 @@ def test_a_killed_search_goes_on_with_the_blocks_that_are_missing(
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished} == finished
     assert sorted(path.name for path in hits.iterdir()) == ["exact", "how.json"]
 
-    searched = [{tuple(map(int, path.name.split("-"))) for path in (tmp_path / name).iterdir()}
-                for name in ("first", "second", "third")]
+    searched = [
+        {tuple(map(int, path.name.split("-"))) for path in (tmp_path / name).iterdir()} for name in ("first", "second", "third")
+    ]
     numbers = {int(path.stem[-5:]) for path in waiting}
     assert not {(start, block) for start, block in searched[1] if start not in last_wave and block in numbers}
-    assert searched[2] == {(start, block.index) for start in last_wave for block in blocks
-                           if hits / f"exact/part-{block.index:05d}.parquet" not in finished}
+    assert searched[2] == {
+        (start, block.index)
+        for start in last_wave
+        for block in blocks
+        if hits / f"exact/part-{block.index:05d}.parquet" not in finished
+    }

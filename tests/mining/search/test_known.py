@@ -20,10 +20,13 @@ def make_labels(judged: dict[tuple[int, int], int], groups: list[int], queries: 
     pairs = sorted(judged)
     offsets = np.searchsorted([query for query, _ in pairs], np.arange(queries + 1)).astype(np.int64)
     return Labels(
-        num_queries=queries, num_items=len(groups), offsets=offsets,
+        num_queries=queries,
+        num_items=len(groups),
+        offsets=offsets,
         item_rows=np.array([item for _, item in pairs], np.int64),
         scores=np.array([judged[pair] for pair in pairs], np.int64),
-        group_codes=np.array(groups, np.int64), text_codes=np.arange(len(groups), dtype=np.int64),
+        group_codes=np.array(groups, np.int64),
+        text_codes=np.arange(len(groups), dtype=np.int64),
     )
 
 
@@ -57,8 +60,9 @@ def test_known_items_equal_a_slow_reference(groups: list[int], queries: int, dat
     want = []
     for query in rows:
         relevant = {item for (owner, item), score in judged.items() if owner == query and score > 0}
-        known = relevant | {item for item, group in enumerate(groups)
-                            if group >= 0 and any(groups[other] == group for other in relevant)}
+        known = relevant | {
+            item for item, group in enumerate(groups) if group >= 0 and any(groups[other] == group for other in relevant)
+        }
         want.append(sorted(item for item in known if judged.get((query, item), 1) > 0))
     assert known_of(make_labels(judged, groups, queries), rows) == want
 
@@ -77,9 +81,15 @@ def test_lists_of_some_rows_are_read_from_the_parts_that_hold_them(tmp_path: Pat
     store, parts = Store(str(tmp_path)), []
     for first, some in ((0, rows[:2]), (2, rows[2:])):
         lists = as_lists(some)
-        parts.append(write_part(store, f"part-{first}.parquet", pa.table({"met": csr_to_lists(lists.offsets, lists.rows)}),
-                                first_row=first))
+        parts.append(
+            write_part(
+                store, f"part-{first}.parquet", pa.table({"met": csr_to_lists(lists.offsets, lists.rows)}), first_row=first
+            )
+        )
     found = read_lists(store, parts, "met", np.array([0, 2, 4]))
     assert [found.rows[a:b].tolist() for a, b in zip(found.offsets, found.offsets[1:], strict=False)] == [
-        rows[0], rows[2], rows[4]]
+        rows[0],
+        rows[2],
+        rows[4],
+    ]
     assert read_lists(store, parts, "met", np.zeros(0, np.int64)).offsets.tolist() == [0]

@@ -29,13 +29,13 @@ def found_in(queries_QD: F32, items_ND: F32, start: int, num_hits: int, seconds:
 
 @settings(max_examples=30)
 @given(st.integers(1, 8), st.integers(8, 40), st.integers(1, 50), st.integers(0, 99), st.randoms(use_true_random=False))
-def test_merging_shards_equals_searching_one_index(
-    shards: int, items: int, num_hits: int, seed: int, random: Random,
-) -> None:
+def test_merging_shards_equals_searching_one_index(shards: int, items: int, num_hits: int, seed: int, random: Random) -> None:
     queries_QD, items_ND = coarse(5, 3, seed), coarse(items, 3, seed + 1)
     want = found_in(queries_QD, items_ND, 0, num_hits)
-    found = [found_in(queries_QD, items_ND[cut.start : cut.stop], cut.start, num_hits)
-             for cut in plan_shards(items, shards=shards, actors=1, shard_rows=100)]
+    found = [
+        found_in(queries_QD, items_ND[cut.start : cut.stop], cut.start, num_hits)
+        for cut in plan_shards(items, shards=shards, actors=1, shard_rows=100)
+    ]
     random.shuffle(found)
     at_once = merge_hits(found, num_hits)
     one_by_one = found[0]
@@ -49,8 +49,7 @@ def test_merging_shards_equals_searching_one_index(
 
 def test_merge_worked_by_hand() -> None:
     first = BlockHits(np.array([[0.9, 0.5]], np.float32), np.array([[4, 6]]), np.array([-np.inf, 0.1], np.float32), 1.0)
-    second = BlockHits(np.array([[0.5, -np.inf]], np.float32), np.array([[2, -1]]),
-                       np.array([0.2, -np.inf], np.float32), 3.0)
+    second = BlockHits(np.array([[0.5, -np.inf]], np.float32), np.array([[2, -1]]), np.array([0.2, -np.inf], np.float32), 3.0)
     got = merge_hits([first, second], 2)
     assert got.rows.tolist() == [[4, 2]]
     assert got.pair_scores.tolist() == [np.float32(0.2), np.float32(0.1)]

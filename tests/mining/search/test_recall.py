@@ -50,9 +50,10 @@ def test_samples_ascend_share_nothing_and_are_as_large_as_there_are_queries(quer
     assert len(touched) <= 8
 
 
-@pytest.mark.parametrize(("parts", "rows", "wanted"), [
-    (1, 100, 30), (3, 100, 299), (3, 100, 301), (5000, 16, 10_000), (5000, 16, 100), (300, 1, 300), (1000, 4096, 65_536),
-])
+@pytest.mark.parametrize(
+    ("parts", "rows", "wanted"),
+    [(1, 100, 30), (3, 100, 299), (3, 100, 301), (5000, 16, 10_000), (5000, 16, 100), (300, 1, 300), (1000, 4096, 65_536)],
+)
 def test_a_sample_of_items_is_as_large_as_wanted_or_everything(parts: int, rows: int, wanted: int) -> None:
     table = [Part(f"part-{number}", rows, 0, number * rows) for number in range(parts)]
     table[-1] = Part("last", max(1, rows // 2), 0, (parts - 1) * rows)

@@ -25,9 +25,7 @@ def test_more_shards_than_items_are_refused_with_the_way_out() -> None:
 
 
 @given(st.integers(1, 200), st.none() | st.integers(1, 20), st.integers(1, 10), st.integers(1, 50))
-def test_shards_hold_every_row_once_and_differ_by_one_row(
-    items: int, shards: int | None, actors: int, shard_rows: int,
-) -> None:
+def test_shards_hold_every_row_once_and_differ_by_one_row(items: int, shards: int | None, actors: int, shard_rows: int) -> None:
     if shards is not None:
         shards = min(shards, items)
     got = plan_shards(items, shards=shards, actors=actors, shard_rows=shard_rows)

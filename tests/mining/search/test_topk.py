@@ -50,15 +50,18 @@ def test_topk_worked_by_hand(engine: EngineName) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("queries", "items", "dimension", "num_hits"), [
-    (50, 500, 32, 10),
-    (3, 500, 384, 100),  # another code path of FAISS: few queries
-    (30, 20, 8, 50),  # K > N
-    (1, 1, 4, 1),
-    (5, 1, 4, 3),
-    (1, 300, 16, 300),  # K = N
-    (7, 117, 16, 100),  # one item more than is proposed
-])
+@pytest.mark.parametrize(
+    ("queries", "items", "dimension", "num_hits"),
+    [
+        (50, 500, 32, 10),
+        (3, 500, 384, 100),  # another code path of FAISS: few queries
+        (30, 20, 8, 50),  # K > N
+        (1, 1, 4, 1),
+        (5, 1, 4, 3),
+        (1, 300, 16, 300),  # K = N
+        (7, 117, 16, 100),  # one item more than is proposed
+    ],
+)
 def test_topk_equals_the_brute_force(queries: int, items: int, dimension: int, num_hits: int, engine: EngineName) -> None:
     check(unit((queries, dimension), 1), unit((items, dimension), 2), num_hits, engine)
 
@@ -82,7 +85,7 @@ def test_many_identical_vectors_at_the_edge_come_by_smaller_row(engine: EngineNa
 @settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(1, 60), st.integers(1, 5), st.integers(1, 70), st.sampled_from(ENGINES))
 def test_topk_of_coarse_vectors_full_of_ties_equals_the_brute_force(
-    queries: int, items: int, dimension: int, num_hits: int, engine: EngineName,
+    queries: int, items: int, dimension: int, num_hits: int, engine: EngineName
 ) -> None:
     generator = np.random.default_rng(queries * 100 + items)
 
@@ -109,8 +112,9 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it() -> None:
     index = np.random.default_rng(12).integers(-1, 50, (9, 40))
     whole = canonical_scores(queries, items, index)
     assert np.array_equal(np.isneginf(whole), index < 0)
-    single = np.array([[canonical_scores(queries[[q]], items, index[[q], k : k + 1])[0, 0] for k in range(40)]
-                       for q in range(9)], np.float32)
+    single = np.array(
+        [[canonical_scores(queries[[q]], items, index[[q], k : k + 1])[0, 0] for k in range(40)] for q in range(9)], np.float32
+    )
     assert single.tobytes() == whole.tobytes()
     assert canonical_scores(queries, items, np.zeros((9, 0), np.int64)).shape == (9, 0)
 
@@ -124,8 +128,11 @@ def test_proposals_that_are_off_by_float32_rounding_do_not_change_the_hits() -> 
             noise: npt.NDArray[np.float64] = np.random.default_rng(13).uniform(-1, 1, exact.shape)
             rough = (exact + noise * queries_QD.shape[1] * 2.0**-24).astype(np.float32)
             order = np.argsort(-rough, axis=1)[:, :width]
-            return Proposal(np.take_along_axis(rough, order, axis=1), order,
-                            np.full(len(queries_QD), queries_QD.shape[1] * 2.0**-23, np.float32))
+            return Proposal(
+                np.take_along_axis(rough, order, axis=1),
+                order,
+                np.full(len(queries_QD), queries_QD.shape[1] * 2.0**-23, np.float32),
+            )
 
     center = unit((1, 256), 14)
     items = center + np.float32(2e-5) * unit((400, 256), 15)  # products that differ by less than the rounding
@@ -186,8 +193,10 @@ def test_an_engine_does_not_learn_from_queries_that_know_unusually_many_items(cr
     queries, items = unit((30, 16), 20), unit((2000, 16), 21)
     _, nearest = slow_topk(queries, items, 500)
     counts = np.where(np.arange(30) < crowded, 500, 1)
-    known = Lists(np.concatenate([[0], np.cumsum(counts)]), np.concatenate(
-        [np.sort(nearest[query, :count]) for query, count in enumerate(counts)]))
+    known = Lists(
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.concatenate([np.sort(nearest[query, :count]) for query, count in enumerate(counts)]),
+    )
     engine = Listening(items)
     exact_topk(queries, Shard(items, engine), 10, known)
     assert engine.heard == 0.0

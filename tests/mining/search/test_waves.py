@@ -40,22 +40,33 @@ def blocks_of(world: World, size: int) -> list[QueryBlock]:
 def also_parts(world: World, pairs: list[list[int]], size: int) -> tuple[Part, ...]:
     """`pairs` of every query, cut as the blocks are."""
     return tuple(
-        write_part(world.store, f"also-{size}/{part_name(block.index)}", pa.table({
-            "query_row": block.query_rows,
-            "also_rows": pa.array([pairs[row] for row in block.query_rows], pa.list_(pa.int64()))}))
-        for block in blocks_of(world, size))
+        write_part(
+            world.store,
+            f"also-{size}/{part_name(block.index)}",
+            pa.table(
+                {
+                    "query_row": block.query_rows,
+                    "also_rows": pa.array([pairs[row] for row in block.query_rows], pa.list_(pa.int64())),
+                }
+            ),
+        )
+        for block in blocks_of(world, size)
+    )
 
 
-def run(world: World, task: SearchTask, *, shards: int = 1, actors: int = 1, block: int = 64,
-        how: SearchSettings = EXACT) -> Searched:
+def run(
+    world: World, task: SearchTask, *, shards: int = 1, actors: int = 1, block: int = 64, how: SearchSettings = EXACT
+) -> Searched:
     cuts = plan_shards(len(world.item_matrix), shards=shards, actors=actors, shard_rows=10**6)
     return search(task, cuts, blocks_of(world, block), PoolSize(actors, 1, 0), how, retries=0)
 
 
 def choose_engine(world: World, folder: str, engine: str) -> None:
     """As if the search had begun with this engine."""
-    world.store.write_json(f"{folder}/how.json", {"how": {"mode": "exact", "engine": engine, "oversample": 2.0},
-                                                  "figures": {"mode": "exact", "engine": engine}})
+    world.store.write_json(
+        f"{folder}/how.json",
+        {"how": {"mode": "exact", "engine": engine, "oversample": 2.0}, "figures": {"mode": "exact", "engine": engine}},
+    )
 
 
 def states(world: World, folder: str) -> dict[str, tuple[int, bytes]]:
@@ -64,14 +75,31 @@ def states(world: World, folder: str) -> dict[str, tuple[int, bytes]]:
     return {path: ((root / path).stat().st_mtime_ns, world.store.read_bytes(path)) for path in world.store.list(folder)}
 
 
-@pytest.mark.parametrize(("shards", "actors", "block", "engine", "exclude"), [
-    (1, 1, 4096, "faiss", True), (1, 3, 64, "int8", True), (2, 1, 64, "faiss", True), (2, 2, 7, "torch", False),
-    (3, 1, 130, "int8", True), (3, 3, 64, "faiss", False), (4, 3, 64, "half", True), (5, 3, 1, "faiss", True),
-    (8, 1, 64, "faiss", True), (8, 3, 333, "int8", False), (8, 5, 64, "torch", True),
-])
+@pytest.mark.parametrize(
+    ("shards", "actors", "block", "engine", "exclude"),
+    [
+        (1, 1, 4096, "faiss", True),
+        (1, 3, 64, "int8", True),
+        (2, 1, 64, "faiss", True),
+        (2, 2, 7, "torch", False),
+        (3, 1, 130, "int8", True),
+        (3, 3, 64, "faiss", False),
+        (4, 3, 64, "half", True),
+        (5, 3, 1, "faiss", True),
+        (8, 1, 64, "faiss", True),
+        (8, 3, 333, "int8", False),
+        (8, 5, 64, "torch", True),
+    ],
+)
 def test_hits_do_not_depend_on_shards_actors_blocks_and_engine(
-    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table],
-    shards: int, actors: int, block: int, engine: str, exclude: bool,
+    here: HereRay,
+    new_world: Callable[..., World],
+    slow_search: Callable[..., pa.Table],
+    shards: int,
+    actors: int,
+    block: int,
+    engine: str,
+    exclude: bool,
 ) -> None:
     queries = 130 if block > 1 else 40  # every block is searched, kept and read in every wave
     world = grouped(new_world(items=180, queries=queries))
@@ -93,28 +121,30 @@ def test_hits_do_not_depend_on_shards_actors_blocks_and_engine(
 def test_files_are_byte_equal_for_any_number_of_shards(here: HereRay, new_world: Callable[..., World]) -> None:
     world, files = new_world(), []
     for number, (shards, actors) in enumerate([(1, 1), (3, 2), (7, 3)]):
-        found = run(world, world.search_task(f"hits-{number}", NUM_HITS, exclude_known=True), shards=shards, actors=actors,
-                    block=16)
+        found = run(
+            world, world.search_task(f"hits-{number}", NUM_HITS, exclude_known=True), shards=shards, actors=actors, block=16
+        )
         files.append([world.store.read_bytes(part.path) for part in found.parts])
     assert files[0] == files[1] == files[2]
 
 
 @pytest.mark.parametrize(("items", "queries", "shards"), [(1, 1, 1), (1, 9, 1), (9, 1, 4), (13, 9, 13), (7, 20, 3)])
 def test_a_corpus_smaller_than_k_gives_all_it_has(
-    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table], items: int, queries: int, shards: int,
+    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table], items: int, queries: int, shards: int
 ) -> None:
     world = new_world(items=items, queries=queries)
     for exclude in (False, True):
         task = world.search_task(f"hits-{exclude}", 50, exclude_known=exclude)
         want = slow_search(world, 50, exclude_known=exclude)
         assert read_parts(world.store, run(world, task, shards=shards, actors=2, block=8).parts).cast(want.schema).equals(want)
-        lengths = [len(rows) + left for rows, left in zip(want["item_rows"].to_pylist(), want["excluded"].to_pylist(),
-                                                         strict=True)]
+        lengths = [
+            len(rows) + left for rows, left in zip(want["item_rows"].to_pylist(), want["excluded"].to_pylist(), strict=True)
+        ]
         assert lengths == [items] * queries
 
 
 def test_pairs_alone_are_scored_over_all_waves(
-    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table],
+    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table]
 ) -> None:
     world = new_world()
     pairs = np.random.default_rng(2).integers(0, 70, (50, 4)).tolist()
@@ -136,7 +166,7 @@ def test_pairs_of_other_queries_are_refused(here: HereRay, new_world: Callable[.
 @pytest.mark.parametrize("after", [(6, 4), (3, 2), (2, 1), (5, 5)], ids=str)
 @pytest.mark.parametrize("stop", [0, 1, 7, 11, 12, 13, 19, 23])
 def test_a_search_stopped_anywhere_goes_on_where_it_was(
-    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table], stop: int, after: tuple[int, int],
+    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table], stop: int, after: tuple[int, int]
 ) -> None:
     world = new_world()  # 4 blocks × (4 shards, which end at row 46, and 2 more in a second wave)
     task = world.search_task("hits", NUM_HITS, exclude_known=True)
@@ -164,13 +194,16 @@ def test_a_search_stopped_anywhere_goes_on_where_it_was(
         assert not kept & set(here.searches)
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda data: data[: len(data) // 2], "cannot be read as the Parquet table"),
-    (lambda data: b"", "cannot be read as the Parquet table"),
-    ("other block", r"expected 192 hits and \d+ pairs in .*waves/000000000052/exact-0-part-00001.parquet, found 24 and"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "cannot be read as the Parquet table"),
+        (lambda data: b"", "cannot be read as the Parquet table"),
+        ("other block", r"expected 192 hits and \d+ pairs in .*waves/000000000052/exact-0-part-00001.parquet, found 24 and"),
+    ],
+)
 def test_damaged_hits_between_waves_are_told_and_never_used(
-    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table], damage: Any, message: str,
+    here: HereRay, new_world: Callable[..., World], slow_search: Callable[..., pa.Table], damage: Any, message: str
 ) -> None:
     world = new_world()
     task = world.search_task("hits", NUM_HITS)
@@ -193,7 +226,7 @@ def test_damaged_hits_between_waves_are_told_and_never_used(
 
 
 def test_parts_come_in_the_order_of_the_blocks_however_they_are_named(
-    here: HereRay, new_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch,
+    here: HereRay, new_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = new_world()
     monkeypatch.setattr("mining.search.driver.part_name", lambda number: f"part-{99_998 + number:05d}")  # 6 digits come first

@@ -77,8 +77,12 @@ def test_known_items_take_no_place() -> None:
 vocabulary = st.lists(st.sampled_from("abcdef"), max_size=6).map(" ".join)
 
 
-@given(st.lists(vocabulary, min_size=1, max_size=12), st.lists(vocabulary, min_size=1, max_size=4), st.integers(1, 13),
-       st.integers(1, 3))
+@given(
+    st.lists(vocabulary, min_size=1, max_size=12),
+    st.lists(vocabulary, min_size=1, max_size=4),
+    st.integers(1, 13),
+    st.integers(1, 3),
+)
 def test_the_index_equals_the_formula(texts: list[str], queries: list[str], num_hits: int, threads: int) -> None:
     offsets, scores, rows = WordIndex(texts).best(queries, num_hits, nothing_known(len(queries)), threads)
     for number, query in enumerate(queries):
@@ -88,7 +92,8 @@ def test_the_index_equals_the_formula(texts: list[str], queries: list[str], num_
         assert some == pytest.approx([want[row] for row in got], rel=1e-5)
         assert len(got) == min(num_hits, sum(score > 0 for score in want))
         assert [(-score, row) for score, row in zip(some, got, strict=True)] == sorted(
-            (-score, row) for score, row in zip(some, got, strict=True))
+            (-score, row) for score, row in zip(some, got, strict=True)
+        )
         rest = [score for row, score in enumerate(want) if row not in got]
         assert max(rest, default=0.0) <= min(some, default=np.inf) * (1 + 1e-5)
 
@@ -115,17 +120,26 @@ def make_task(root: Path) -> Bm25Task:
     """60 items and 25 queries in parts of uneven size; item n is relevant to query n, item 0 and 50 share a group."""
     store, generator = Store(str(root)), np.random.default_rng(1)
     texts = [" ".join(f"w{word}" for word in generator.integers(0, 12, 4)) for _ in range(ITEMS)]
-    corpus = pa.table({"row": range(ITEMS), "text": texts, "text_code": range(ITEMS),
-                       "group_code": [2**62 + 7 if row in (0, 50) else -1 for row in range(ITEMS)]})
+    corpus = pa.table(
+        {
+            "row": range(ITEMS),
+            "text": texts,
+            "text_code": range(ITEMS),
+            "group_code": [2**62 + 7 if row in (0, 50) else -1 for row in range(ITEMS)],
+        }
+    )
     queries = pa.table({"row": range(QUERIES), "text": texts[:QUERIES]})
     labels = pa.table({"query_row": range(QUERIES), "item_row": range(QUERIES), "score": [1] * QUERIES})
 
     def parts(name: str, table: pa.Table, size: int) -> list[Part]:
-        return [write_part(store, f"{name}/{part_name(number)}", table.slice(start, size), first_row=start)
-                for number, start in enumerate(range(0, table.num_rows, size))]
+        return [
+            write_part(store, f"{name}/{part_name(number)}", table.slice(start, size), first_row=start)
+            for number, start in enumerate(range(0, table.num_rows, size))
+        ]
 
-    return Bm25Task(store, parts("corpus", corpus, 17), parts("queries", queries, 11), parts("labels", labels, 60), QUERIES,
-                    8, "words")
+    return Bm25Task(
+        store, parts("corpus", corpus, 17), parts("queries", queries, 11), parts("labels", labels, 60), QUERIES, 8, "words"
+    )
 
 
 ROWS = np.array([row for row in range(QUERIES) if row % 4 != 3])

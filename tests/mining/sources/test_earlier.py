@@ -27,16 +27,29 @@ def test_rounds_equal_a_dictionary_for_every_cut(tmp_path: Path, size: int, bloc
     query_rows = np.arange(10) * 2
     rows = [generator.permutation(12)[: generator.integers(0, 6)].tolist() for _ in query_rows]
     rounds = [generator.integers(1, 5, len(some)).tolist() for some in rows]
-    table = pa.table({"query_row": query_rows, "negative_rows": pa.array(rows, pa.list_(pa.int64())), "negatives": pa.array(
-        [[{"item_id": f"i{row}", "round": number} for row, number in zip(*pair, strict=True)]
-         for pair in zip(rows, rounds, strict=True)],
-        pa.list_(pa.struct([("item_id", pa.string()), ("round", pa.int32())])))})
-    parts = [write_part(store, f"negatives/{part_name(number)}", table.slice(start, size))
-             for number, start in enumerate(range(0, 10, size))]
+    table = pa.table(
+        {
+            "query_row": query_rows,
+            "negative_rows": pa.array(rows, pa.list_(pa.int64())),
+            "negatives": pa.array(
+                [
+                    [{"item_id": f"i{row}", "round": number} for row, number in zip(*pair, strict=True)]
+                    for pair in zip(rows, rounds, strict=True)
+                ],
+                pa.list_(pa.struct([("item_id", pa.string()), ("round", pa.int32())])),
+            ),
+        }
+    )
+    parts = [
+        write_part(store, f"negatives/{part_name(number)}", table.slice(start, size))
+        for number, start in enumerate(range(0, 10, size))
+    ]
     chosen = generator.integers(-1, 12, (10, 8))
     for start in range(0, 10, block):
         earlier = load_earlier(store, parts, start, query_rows[start : start + block])
         got = first_rounds(chosen[start : start + block], earlier, 9)
-        want = [[dict(zip(rows[query], rounds[query], strict=True)).get(row, 9) for row in chosen[query].tolist()]
-                for query in range(start, min(start + block, 10))]
+        want = [
+            [dict(zip(rows[query], rounds[query], strict=True)).get(row, 9) for row in chosen[query].tolist()]
+            for query in range(start, min(start + block, 10))
+        ]
         assert got.tolist() == want

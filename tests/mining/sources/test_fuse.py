@@ -71,8 +71,11 @@ def slow_fuse(lists: list[list[int]], shares: list[Fraction]) -> list[tuple[int,
     return [(row, min(places[row])[1], min(places[row])[0]) for row in order]
 
 
-blocks = st.integers(1, 5).flatmap(lambda count: st.lists(
-    st.lists(st.lists(st.integers(0, 15), unique=True, max_size=8), min_size=count, max_size=count), min_size=1, max_size=4))
+blocks = st.integers(1, 5).flatmap(
+    lambda count: st.lists(
+        st.lists(st.lists(st.integers(0, 15), unique=True, max_size=8), min_size=count, max_size=count), min_size=1, max_size=4
+    )
+)
 
 
 @given(blocks, st.lists(st.sampled_from([1, 2, 3, 4]), min_size=5, max_size=5))
@@ -81,8 +84,9 @@ def test_fusing_equals_exact_fractions(queries: list[list[list[int]]], weights: 
     lists = {}
     for code in range(count):
         width = max(len(query[code]) for query in queries)
-        lists[code] = np.array([query[code] + [-1] * (width - len(query[code])) for query in queries],
-                               np.int64).reshape(len(queries), width)
+        lists[code] = np.array([query[code] + [-1] * (width - len(query[code])) for query in queries], np.int64).reshape(
+            len(queries), width
+        )
     fused = fuse(lists, {code: weights[code] / 10 for code in range(count)})
     for query, found in enumerate(queries):
         want = slow_fuse(found, [Fraction(weight) for weight in weights])

@@ -17,17 +17,24 @@ from mining.sources.near import NEIGHBOURS, Near, find_near, near_of_block, near
 
 
 def hits_table(hits: dict[int, list[tuple[int, float]]]) -> pa.Table:
-    return pa.table({
-        "query_row": pa.array(hits, pa.int64()),
-        "item_rows": pa.array([[row for row, _ in found] for found in hits.values()], pa.list_(pa.int64())),
-        "scores": pa.array([[score for _, score in found] for found in hits.values()], pa.list_(pa.float32())),
-    })
+    return pa.table(
+        {
+            "query_row": pa.array(hits, pa.int64()),
+            "item_rows": pa.array([[row for row, _ in found] for found in hits.values()], pa.list_(pa.int64())),
+            "scores": pa.array([[score for _, score in found] for found in hits.values()], pa.list_(pa.float32())),
+        }
+    )
 
 
 def labels_of(judged: dict[tuple[int, int], int], queries: int, items: int) -> Labels:
     pairs = sorted(judged)
-    table = pa.table({"query_row": pa.array([q for q, _ in pairs], pa.int64()),
-                      "item_row": pa.array([i for _, i in pairs], pa.int64()), "score": [judged[pair] for pair in pairs]})
+    table = pa.table(
+        {
+            "query_row": pa.array([q for q, _ in pairs], pa.int64()),
+            "item_row": pa.array([i for _, i in pairs], pa.int64()),
+            "score": [judged[pair] for pair in pairs],
+        }
+    )
     return Labels.from_tables(table, pa.table({"group_code": [-1] * items, "text_code": range(items)}), queries)
 
 
@@ -36,11 +43,16 @@ def as_dict(table: pa.Table) -> dict[int, list[int]]:
 
 
 def test_neighbours_at_or_above_the_threshold_are_near_but_never_the_item_itself() -> None:
-    table, full = near_pairs(hits_table({
-        4: [(4, 1.0), (9, 0.99), (2, 0.98), (7, 0.97)],
-        9: [(4, 0.99), (9, 0.99), (7, 0.5)],  # an equal one of a smaller row stands before the item itself
-        7: [(7, 1.0), (4, 0.97)],
-    }), 0.98)
+    table, full = near_pairs(
+        hits_table(
+            {
+                4: [(4, 1.0), (9, 0.99), (2, 0.98), (7, 0.97)],
+                9: [(4, 0.99), (9, 0.99), (7, 0.5)],  # an equal one of a smaller row stands before the item itself
+                7: [(7, 1.0), (4, 0.97)],
+            }
+        ),
+        0.98,
+    )
     assert as_dict(table) == {4: [9, 2], 9: [4]}
     assert full == 0
 
@@ -68,8 +80,9 @@ def test_the_near_duplicates_of_a_query_are_those_of_its_relevant_items() -> Non
     assert list(zip(owner.tolist(), rows.tolist(), strict=True)) == [(0, 2), (0, 7), (0, 8), (2, 2), (2, 8)]
 
 
-def slow_near(hits: dict[int, list[tuple[int, float]]], judged: dict[tuple[int, int], int], queries: list[int],
-              threshold: float) -> set[tuple[int, int]]:
+def slow_near(
+    hits: dict[int, list[tuple[int, float]]], judged: dict[tuple[int, int], int], queries: list[int], threshold: float
+) -> set[tuple[int, int]]:
     found = set()
     for place, query in enumerate(queries):
         for (owner, item), score in judged.items():
@@ -87,8 +100,12 @@ def test_blocks_give_what_a_loop_over_queries_does(seed: int, threshold: float, 
     for item in sorted(generator.choice(items, 20, replace=False).tolist()):
         rows = generator.choice(items, NEIGHBOURS + 1, replace=False).tolist()
         hits[item] = list(zip(rows, sorted(generator.uniform(0.5, 1.0, len(rows)).tolist(), reverse=True), strict=True))
-    judged = {(int(q), int(i)): int(s) for q, i, s in zip(generator.integers(0, queries, 30), generator.integers(0, items, 30),
-                                                         generator.integers(0, 3, 30), strict=True)}
+    judged = {
+        (int(q), int(i)): int(s)
+        for q, i, s in zip(
+            generator.integers(0, queries, 30), generator.integers(0, items, 30), generator.integers(0, 3, 30), strict=True
+        )
+    }
     tables = [near_pairs(hits_table(dict(list(hits.items())[part::parts])), threshold)[0] for part in range(parts)]
     block = sorted(generator.choice(queries, 7, replace=False).tolist())
     owner, rows = near_of_block(Near.from_table(pa.concat_tables(tables)), labels_of(judged, queries, items), np.array(block))
@@ -99,9 +116,12 @@ def test_blocks_give_what_a_loop_over_queries_does(seed: int, threshold: float, 
 @pytest.mark.cluster
 def test_parts_of_hits_become_parts_of_pairs(ray_local: Any, tmp_path: Any) -> None:
     store = Store(str(tmp_path))
-    hits = [write_part(store, f"hits/{part_name(number)}", hits_table(found)) for number, found in enumerate([
-        {0: [(0, 1.0), (5, 0.99)], 1: [(1, 1.0), (2, 0.2)]}, {5: [(0, 0.99), (5, 0.99)] + [(9, 0.99)] * (NEIGHBOURS - 1)},
-    ])]
+    hits = [
+        write_part(store, f"hits/{part_name(number)}", hits_table(found))
+        for number, found in enumerate(
+            [{0: [(0, 1.0), (5, 0.99)], 1: [(1, 1.0), (2, 0.2)]}, {5: [(0, 0.99), (5, 0.99)] + [(9, 0.99)] * (NEIGHBOURS - 1)}]
+        )
+    ]
     found = find_near(store, hits, "near", 0.9, retries=0)
     assert (found.items, found.pairs, found.full) == (2, 1 + NEIGHBOURS, 1)
     assert [part.path for part in found.parts] == ["near/part-00000.parquet", "near/part-00001.parquet"]

@@ -31,8 +31,11 @@ def test_new_pairs_worked_by_hand() -> None:
     assert offsets.tolist() == [0, 3, 5, 5]
 
 
-queries = st.integers(1, 4).flatmap(lambda count: st.lists(
-    st.lists(st.lists(st.integers(0, 9), unique=True, max_size=6), min_size=count, max_size=count), min_size=2, max_size=4))
+queries = st.integers(1, 4).flatmap(
+    lambda count: st.lists(
+        st.lists(st.lists(st.integers(0, 9), unique=True, max_size=6), min_size=count, max_size=count), min_size=2, max_size=4
+    )
+)
 
 
 @given(queries)
@@ -50,13 +53,17 @@ QUERY_ROWS = np.arange(3, 40, 3)
 def make_task(root: Path, sizes: tuple[int, int, int] = (5, 5, 5)) -> tuple[PairsTask, dict[str, Lists]]:
     """Lists of 13 queries in parts of these sizes."""
     store, generator = Store(str(root)), np.random.default_rng(2)
-    lists = {name: [generator.permutation(20)[: generator.integers(0, 7)].tolist() for _ in QUERY_ROWS]
-             for name in ("hits", "bm25", "earlier")}
+    lists = {
+        name: [generator.permutation(20)[: generator.integers(0, 7)].tolist() for _ in QUERY_ROWS]
+        for name in ("hits", "bm25", "earlier")
+    }
 
     def parts(name: str, column: str, size: int) -> list[Part]:
         table = pa.table({"query_row": QUERY_ROWS, column: pa.array(lists[name], ROWS)})
-        return [write_part(store, f"{name}/{part_name(number)}", table.slice(start, size))
-                for number, start in enumerate(range(0, len(QUERY_ROWS), size))]
+        return [
+            write_part(store, f"{name}/{part_name(number)}", table.slice(start, size))
+            for number, start in enumerate(range(0, len(QUERY_ROWS), size))
+        ]
 
     found = {"bm25": parts("bm25", "item_rows", sizes[1]), "earlier": parts("earlier", "negative_rows", sizes[2])}
     return PairsTask(store, parts("hits", "item_rows", sizes[0]), found, "pairs"), lists
@@ -70,8 +77,10 @@ def test_every_cut_gives_the_same_pairs(tmp_path: Path, sizes: tuple[int, int, i
     assert [part.path for part, _ in written] == [f"pairs/{part_name(number)}" for number in range(len(blocks))]
     table = read_parts(task.store, [part for part, _ in written])
     assert table["query_row"].to_pylist() == QUERY_ROWS.tolist()
-    want = [sorted((set(bm25) | set(earlier)) - set(hits)) for hits, bm25, earlier in
-            zip(lists["hits"], lists["bm25"], lists["earlier"], strict=True)]
+    want = [
+        sorted((set(bm25) | set(earlier)) - set(hits))
+        for hits, bm25, earlier in zip(lists["hits"], lists["bm25"], lists["earlier"], strict=True)
+    ]
     assert table["also_rows"].to_pylist() == want
     assert table["bm25_rows"].to_pylist() == lists["bm25"]
     assert table["earlier_rows"].to_pylist() == lists["earlier"]

@@ -19,24 +19,37 @@ NAN = float("nan")
 
 
 def settings_of(**options: Any) -> MiningSettings:
-    return MiningSettings(**({"num_hits": 100, "num_negatives": 4, "margin_reference": "lowest",
-                              "teacher": TeacherSettings(model="m")} | options))
+    return MiningSettings(
+        **({"num_hits": 100, "num_negatives": 4, "margin_reference": "lowest", "teacher": TeacherSettings(model="m")} | options)
+    )
 
 
 def candidates(query_rows: list[int], rows: Any, self_rows: Any = None) -> Candidates:
     rows_QK = np.array(rows, np.int64).reshape(len(query_rows), -1)
     count, zeros = len(query_rows), np.zeros(len(query_rows), np.float32)
     return Candidates(
-        query_rows=np.array(query_rows), rows=rows_QK, scores=np.zeros(rows_QK.shape, np.float32), lowest_positive=zeros,
-        mean_positive=zeros, highest_positive=zeros, self_rows=np.array([-1] * count if self_rows is None else self_rows),
-        excluded=np.zeros(count, np.int64), source=np.zeros(rows_QK.shape, np.uint8), position=np.zeros_like(rows_QK))
+        query_rows=np.array(query_rows),
+        rows=rows_QK,
+        scores=np.zeros(rows_QK.shape, np.float32),
+        lowest_positive=zeros,
+        mean_positive=zeros,
+        highest_positive=zeros,
+        self_rows=np.array([-1] * count if self_rows is None else self_rows),
+        excluded=np.zeros(count, np.int64),
+        source=np.zeros(rows_QK.shape, np.uint8),
+        position=np.zeros_like(rows_QK),
+    )
 
 
 def labels_of(judged: dict[tuple[int, int], int], queries: int, items: int) -> Labels:
     pairs = sorted(judged)
-    table = pa.table({"query_row": pa.array([q for q, _ in pairs], pa.int64()),
-                      "item_row": pa.array([i for _, i in pairs], pa.int64()),
-                      "score": pa.array([judged[pair] for pair in pairs], pa.int64())})
+    table = pa.table(
+        {
+            "query_row": pa.array([q for q, _ in pairs], pa.int64()),
+            "item_row": pa.array([i for _, i in pairs], pa.int64()),
+            "score": pa.array([judged[pair] for pair in pairs], pa.int64()),
+        }
+    )
     return Labels.from_tables(table, pa.table({"group_code": [-1] * items, "text_code": range(items)}), queries)
 
 
@@ -87,16 +100,32 @@ def test_pairs_to_read_do_not_depend_on_the_block(seed: int, depth: int, size: i
     rows = np.stack([generator.permutation(items)[:width] for _ in range(queries)])
     rows[generator.random(rows.shape) < 0.1] = -1
     alive = (generator.random(rows.shape) < 0.6) & (rows >= 0)
-    judged = {(int(q), int(i)): int(s) for q, i, s in zip(generator.integers(0, queries, 40), generator.integers(0, items, 40),
-                                                         generator.integers(0, 3, 40), strict=True)}
+    judged = {
+        (int(q), int(i)): int(s)
+        for q, i, s in zip(
+            generator.integers(0, queries, 40), generator.integers(0, items, 40), generator.integers(0, 3, 40), strict=True
+        )
+    }
     labels = labels_of(judged, queries, items)
-    got = [pair for start in range(0, queries, size) for pair in as_list(pairs_to_read(
-        candidates(list(range(queries))[start : start + size], rows[start : start + size]), alive[start : start + size],
-        labels, depth))]
+    got = [
+        pair
+        for start in range(0, queries, size)
+        for pair in as_list(
+            pairs_to_read(
+                candidates(list(range(queries))[start : start + size], rows[start : start + size]),
+                alive[start : start + size],
+                labels,
+                depth,
+            )
+        )
+    ]
     want = set()
     for query in range(queries):
-        open_rows = [int(row) for row, living in zip(rows[query], alive[query], strict=True)
-                     if living and judged.get((query, int(row))) != 0]
+        open_rows = [
+            int(row)
+            for row, living in zip(rows[query], alive[query], strict=True)
+            if living and judged.get((query, int(row))) != 0
+        ]
         relevant = sorted(item for (owner, item), score in judged.items() if owner == query and score > 0)
         want |= {(query, item) for item in [*open_rows[:depth], *relevant[:MOST_POSITIVES]]}
     assert got == sorted(want)
@@ -134,8 +163,10 @@ def test_a_teacher_that_has_read_nothing_leaves_everything_unread() -> None:
 # tables
 
 
-@given(st.dictionaries(st.tuples(st.integers(0, 6), st.integers(0, 9)), st.floats(-1, 1, width=32)),
-       st.dictionaries(st.tuples(st.integers(0, 6), st.integers(0, 9)), st.floats(-1, 1, width=32)))
+@given(
+    st.dictionaries(st.tuples(st.integers(0, 6), st.integers(0, 9)), st.floats(-1, 1, width=32)),
+    st.dictionaries(st.tuples(st.integers(0, 6), st.integers(0, 9)), st.floats(-1, 1, width=32)),
+)
 def test_pairs_behave_like_dictionaries(first: dict[tuple[int, int], float], second: dict[tuple[int, int], float]) -> None:
     one, two = scored(first), scored(second)
     assert as_list(one) == sorted(first)
@@ -159,8 +190,9 @@ def test_pairs_come_back_from_their_table(values: dict[tuple[int, int], float]) 
 
 
 def test_cosines_of_a_search_are_scores_too() -> None:
-    table = pa.table({"query_row": [4, 6], "also_rows": [[3, 1], []], "also_scores": pa.array([[0.5, 0.25], []],
-                                                                                             pa.list_(pa.float32()))})
+    table = pa.table(
+        {"query_row": [4, 6], "also_rows": [[3, 1], []], "also_scores": pa.array([[0.5, 0.25], []], pa.list_(pa.float32()))}
+    )
     pairs = Pairs.from_table(table)
     assert as_list(pairs) == [(4, 1), (4, 3)]
     assert pairs.scores.tolist() == [0.25, 0.5]

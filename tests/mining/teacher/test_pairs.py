@@ -31,21 +31,28 @@ def write_hits(world: World, block: int, num_hits: int) -> list[Part]:
         rows = np.arange(start, min(start + block, len(scores_QN)))
         order = np.argsort(-scores_QN[rows], axis=1, kind="stable")[:, :num_hits]
         judged = [sorted(item for query, item in world.judged if query == row) for row in rows]
-        table = pa.table({
-            "query_row": rows, "item_rows": pa.array(order.tolist(), pa.list_(pa.int64())),
-            "scores": pa.array([scores_QN[row, items].tolist() for row, items in zip(rows, order, strict=True)],
-                               pa.list_(pa.float32())),
-            "label_rows": pa.array(judged, pa.list_(pa.int64())),
-            "label_scores": pa.array([[float(scores_QN[row, item]) for item in items]
-                                      for row, items in zip(rows, judged, strict=True)], pa.list_(pa.float32())),
-        })
+        table = pa.table(
+            {
+                "query_row": rows,
+                "item_rows": pa.array(order.tolist(), pa.list_(pa.int64())),
+                "scores": pa.array(
+                    [scores_QN[row, items].tolist() for row, items in zip(rows, order, strict=True)], pa.list_(pa.float32())
+                ),
+                "label_rows": pa.array(judged, pa.list_(pa.int64())),
+                "label_scores": pa.array(
+                    [[float(scores_QN[row, item]) for item in items] for row, items in zip(rows, judged, strict=True)],
+                    pa.list_(pa.float32()),
+                ),
+            }
+        )
         parts.append(write_part(world.store, f"hits-{block}/{part_name(number)}", table))
     return parts
 
 
 def task_of(world: World, hits: list[Part], **options: Any) -> MineTask:
-    settings = MiningSettings(num_hits=30, num_negatives=5, teacher=TeacherSettings(model="m", depth=7, relative_margin=None,
-                                                                                    max_score=0.5), **options)
+    settings = MiningSettings(
+        num_hits=30, num_negatives=5, teacher=TeacherSettings(model="m", depth=7, relative_margin=None, max_score=0.5), **options
+    )
     return MineTask(world.store, hits, world.labels, world.corpus, world.queries, settings, "pairs", 0)
 
 
@@ -66,8 +73,9 @@ def test_the_pairs_are_the_first_survivors_whatever_the_blocks(new_world: Callab
     settings = unread.settings.model_copy(update={"teacher": None, "num_negatives": 7})
     for number in range(len(task.hits)):
         # what choosing takes without a teacher, judged items aside, is what the teacher reads
-        part, _ = mine_block(MineTask(world.store, task.hits, world.labels, world.corpus, world.queries, settings, "chosen", 0),
-                             number)
+        part, _ = mine_block(
+            MineTask(world.store, task.hits, world.labels, world.corpus, world.queries, settings, "chosen", 0), number
+        )
         for row in read_part(world.store, part.path).to_pylist():
             query = row["query_row"]
             own = int(side.self_rows[query])
@@ -99,11 +107,12 @@ def test_pairs_cut_otherwise_are_the_same_pairs(tmp_path: Any, before: int, afte
     store = Store(str(tmp_path))
     wanted = [(int(row), item) for row in ROWS for item in range(row % 3)]
     pairs = Pairs.ordered(*np.array(wanted).T)
-    parts = [write_part(store, f"pairs/{part_name(block.index)}", pairs.of(block.query_rows).to_table(
-        block.query_rows, scored=False)) for block in plan_blocks(ROWS, before)]
+    parts = [
+        write_part(store, f"pairs/{part_name(block.index)}", pairs.of(block.query_rows).to_table(block.query_rows, scored=False))
+        for block in plan_blocks(ROWS, before)
+    ]
     blocks = plan_blocks(ROWS, after)
     cut = cut_as(store, parts, blocks, "cut")
     assert (cut == parts) == (min(before, 11) == min(after, 11))
     assert [read_part(store, part.path)["query_row"].to_pylist() for part in cut] == [b.query_rows.tolist() for b in blocks]
     assert pairs_in(store, cut) == wanted
-

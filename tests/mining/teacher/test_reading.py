@@ -61,8 +61,10 @@ def store(tmp_path: Path) -> Store:
 
 def write_texts(store: Store, table: str, letter: str, count: int) -> list[Part]:
     texts = pa.table({"row": range(count), "text": [f"{letter}{row}" for row in range(count)]})
-    return [write_part(store, f"{table}/{part_name(number)}", texts.slice(start, PART_ROWS), first_row=start)
-            for number, start in enumerate(range(0, count, PART_ROWS))]
+    return [
+        write_part(store, f"{table}/{part_name(number)}", texts.slice(start, PART_ROWS), first_row=start)
+        for number, start in enumerate(range(0, count, PART_ROWS))
+    ]
 
 
 def write_blocks(store: Store, folder: str, pairs: dict[int, list[int]], block: int, *, scored: bool = False) -> list[Part]:
@@ -79,8 +81,14 @@ def write_blocks(store: Store, folder: str, pairs: dict[int, list[int]], block: 
 
 
 def task_of(store: Store, pairs: list[Part], *earlier: list[Part]) -> ReadTask:
-    return ReadTask(store, pairs, list(earlier), write_texts(store, "queries", "q", QUERIES),
-                    write_texts(store, "corpus", "i", ITEMS), "teacher")
+    return ReadTask(
+        store,
+        pairs,
+        list(earlier),
+        write_texts(store, "queries", "q", QUERIES),
+        write_texts(store, "corpus", "i", ITEMS),
+        "teacher",
+    )
 
 
 def run_here(task: ReadTask, make: Callable[[], PairReader] | None = None) -> list[int]:
@@ -106,8 +114,10 @@ def scores_in(store: Store, folder: str = "teacher") -> dict[tuple[int, int], fl
     table = read_parts(store, [Part(path, 0, 0) for path in sorted(store.list(folder))])
     assert table["query_row"].to_pylist() == list(range(QUERIES))
     pairs = Pairs.from_table(table)
-    return {(int(query), int(item)): float(score) for query, item, score in
-            zip(pairs.query_rows, pairs.item_rows, pairs.scores, strict=True)}
+    return {
+        (int(query), int(item)): float(score)
+        for query, item, score in zip(pairs.query_rows, pairs.item_rows, pairs.scores, strict=True)
+    }
 
 
 def flat(pairs: dict[int, list[int]]) -> set[tuple[int, int]]:
@@ -142,8 +152,9 @@ def test_a_block_without_a_new_pair_is_written_and_nothing_is_read(store: Store)
 
 def test_errors_are_handed_back_as_what_they_are_and_leave_no_block(store: Store) -> None:
     task = task_of(store, write_blocks(store, "pairs", {5: [29, 3], 6: [29]}, 4))
-    with pytest.raises(DataError, match="NaN or infinite scores for 2 of 3 pairs, the first for the query at row 5 and the item "
-                                        "at row 29"):
+    with pytest.raises(
+        DataError, match="NaN or infinite scores for 2 of 3 pairs, the first for the query at row 5 and the item at row 29"
+    ):
         run_here(task)
     assert f"teacher/{part_name(1)}" not in store.list("teacher")
     with pytest.raises(ArtifactError, match="model/weights: there is no such object"):
@@ -162,7 +173,8 @@ def test_over_ray_blocks_come_in_order_only_missing_ones_are_read_and_errors_com
     with pytest.raises(DataError) as error:
         run(replace(bad, folder="bad-scores"))
     assert "NaN or infinite scores for 2 of 3 pairs, the first for the query at row 5 and the item at row 29" in str(
-        unwrap(error.value))
+        unwrap(error.value)
+    )
     assert f"bad-scores/{part_name(1)}" not in store.list("bad-scores")
     pairs_read(store)
 

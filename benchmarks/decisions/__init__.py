@@ -1,0 +1,1 @@
+"""Statistics against scipy, and the report's size and speed."""

@@ -1,0 +1,1 @@
+"""Embedding against sentence-transformers."""

@@ -1,0 +1,1 @@
+"""Trainings made ill on purpose, and what the diagnosis says of them."""

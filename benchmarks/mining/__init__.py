@@ -1,0 +1,1 @@
+"""Searching and mining against their peers."""

@@ -1,0 +1,1 @@
+"""Where mined negatives help, on real data."""

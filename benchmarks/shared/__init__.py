@@ -1,0 +1,1 @@
+"""What several benchmarks use: the machine, generated catalogues, texts."""

@@ -1,0 +1,1 @@
+"""The experiments and pictures of docs/why-hard-negatives.md."""

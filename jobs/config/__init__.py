@@ -1,0 +1,1 @@
+"""One tree of settings, read from TOML and checked; imports no torch, ray or faiss."""

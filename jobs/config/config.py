@@ -1,0 +1,249 @@
+"""The configuration of a run: one tree of sections, read from TOML, with overrides.
+
+Importing this loads no torch, ray, faiss or deepspeed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+
+from cluster.errors import ConfigError
+from cluster.resources import ClusterSettings
+from cluster.storage import StorageSettings, is_s3
+from jobs.config.data import SOURCES, DatasetSettings, DataSettings
+from jobs.config.errors import KEYS_ADVICE, explain
+from jobs.config.evaluation import RunEvaluation
+from jobs.config.probe import ProbeSettings
+from jobs.config.sweep import SweepSettings
+from mining.settings import MiningSettings
+from training.engine.deepspeed_config import check_deepspeed, read_deepspeed
+from training.settings import EncoderSettings, TrainingSettings
+
+D = TypeVar("D", bound=DatasetSettings)
+
+
+class RoundsSettings(BaseModel):
+    """The loop."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    warmup_epochs: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Epochs of round 0, with random negatives only; 0: mine with the model as it comes."""
+    mined: Annotated[int, Field(ge=0, le=100)] = 2
+    """Most rounds with mined negatives."""
+    patience: Annotated[int, Field(ge=1, le=100)] = 2
+    """Stop after this many mined rounds in a row that are not better."""
+    compare_random: bool = False
+    """Also train an arm with random negatives only, with the same steps, from the same warm-up."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 17
+    """Of everything that is drawn."""
+
+
+class Config(BaseModel):
+    """A run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """Name of the run: the folder below `output`. Letters, digits, dot, dash, underscore."""
+    output: Annotated[str, Field(min_length=1)]
+    """Local folder or s3:// prefix for runs."""
+    data: DataSettings
+    encoder: EncoderSettings
+    rounds: RoundsSettings = RoundsSettings()
+    mining: MiningSettings = MiningSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: RunEvaluation = RunEvaluation()
+    cluster: ClusterSettings = ClusterSettings()
+    storage: StorageSettings = StorageSettings()
+    probe: ProbeSettings = ProbeSettings()
+    sweep: SweepSettings = SweepSettings()
+
+    @model_validator(mode="after")
+    def _addresses_are_usable(self) -> Config:
+        teacher = self.mining.teacher.model if self.mining.teacher else None
+        guide = self.training.guide.model if self.training.guide else None
+        addresses = {
+            "output": self.output,
+            "encoder.model": self.encoder.model,
+            "mining.teacher.model": teacher,
+            "training.guide.model": guide,
+        } | {f"{data.section}.{name}": getattr(data, name) for data in self.datasets for name in SOURCES}
+        for key, address in addresses.items():
+            if address is not None and is_s3(address) and "@" in address.split("/")[2]:
+                raise ValueError(f"{key}: an s3:// address must not hold keys; {KEYS_ADVICE}")
+            if address is not None and "://" in address and not is_s3(address):
+                raise ValueError(f"{key}: expected a local path or s3://bucket/prefix, found {address!r}")
+            if address is not None and is_s3(address) and not address.split("/")[2]:
+                raise ValueError(f"{key}: expected s3://bucket/prefix, found {address!r} without a bucket")
+        endpoint = self.storage.endpoint
+        if endpoint is not None and "@" in endpoint:
+            raise ValueError(f"storage.endpoint must not hold keys; {KEYS_ADVICE}")
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"storage.endpoint: expected http://host:port or https://host, found {endpoint!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _sections_agree(self, info: ValidationInfo) -> Config:
+        if info.context is not None and not info.context["trains"]:
+            return self
+        if self.encoder.kind == "vectors":
+            raise ValueError(
+                'encoder.kind = "vectors" has no model that could be trained: `hardmine mine` without --round '
+                'mines with the vectors as they are; to train on them, set encoder.kind = "adapter"'
+            )
+        if self.training.lora is not None and self.encoder.kind != "transformer":
+            raise ValueError(
+                f'training.lora adds to the layers of a transformer, but encoder.kind = "{self.encoder.kind}", '
+                f"which is small enough to be trained whole; take [training.lora] out"
+            )
+        if self.encoder.kind == "sequence" and self.evaluation.general is not None:
+            raise ValueError(
+                "evaluation.general: expected an encoder that reads texts or vectors, found encoder.kind = "
+                '"sequence", which knows the items of its own corpus only; take [evaluation.general] out'
+            )
+        if self.rounds.warmup_epochs == 0 and self.rounds.mined == 0:
+            raise ValueError("rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them")
+        if self.rounds.mined and not self.training.hard_negatives:
+            raise ValueError(
+                "training.hard_negatives = 0 would mine negatives that no step uses; set it to 1 or more, or rounds.mined = 0"
+            )
+        if self.training.hard_negatives > self.mining.num_negatives:
+            raise ValueError(
+                f"training.hard_negatives = {self.training.hard_negatives} per step cannot come from "
+                f"mining.num_negatives = {self.mining.num_negatives} per query; raise the latter"
+            )
+        return self
+
+    @property
+    def datasets(self) -> list[DatasetSettings]:
+        """The run's data and, if there is one, the general set."""
+        return [self.data, *([self.evaluation.general] if self.evaluation.general else [])]
+
+    @property
+    def root(self) -> str:
+        """The run's folder."""
+        return f"{self.output.rstrip('/')}/{self.name}"
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), *, trains: bool = True) -> Config:
+    """Read a TOML file and put `section.key=value` overrides over it. Relative paths count from the file's folder.
+
+    Args:
+        trains: the sections must agree on how to train; False: nothing will be trained.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a setting is wrong; names the key, what was expected and found.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no config file {path}; `hardmine demo` needs none, and the README shows one of ten lines"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"expected a text file in UTF-8 at {path}, found something else ({error}); give the TOML file of the run"
+        ) from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f'{path} is not valid TOML: {error}; texts need quotes (name = "catalogue"), sections brackets ([data])'
+        ) from error
+    keys = [put_override(values, override) for override in overrides]
+    source = f"{path} with {', '.join(keys)} from the command line" if keys else str(path)
+    return parse_config(values, source=source, folder=path.parent, trains=trains)
+
+
+def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = None, trains: bool = True) -> Config:
+    """Validate a tree of values. Raises ConfigError as `load_config`."""
+    try:
+        config = Config.model_validate(values, context={"trains": trains})
+    except ValidationError as error:
+        raise ConfigError(explain(error, Config, source)) from None
+    if folder is None:
+        return config
+    config = _absolute(config, folder)
+    if trains:  # now, not after hours of mining
+        own = config.training.deepspeed
+        check_deepspeed(config.training, None if own is None else read_deepspeed(own))
+    return config
+
+
+def put_override(values: dict[str, Any], override: str) -> str:
+    """Put one override over the values; returns its key. Messages show no value: it may be a secret."""
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        found = repr(key) if equals else f'{override!r} without "="'
+        raise ConfigError(f"expected an override of the form section.key=value, found {found}; for example training.epochs=2")
+    *sections, name = parts
+    place: Any = values
+    for number, section in enumerate(sections, start=1):
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            above = ".".join(parts[:number])
+            kind = "a list; set it in the file" if isinstance(place, list) else f"a value; set it with {above}=…"
+            raise ConfigError(f"override {key.strip()}: expected {above} to be a section, but it is {kind}")
+    if isinstance(place.get(name), dict) and "=" not in text:
+        raise ConfigError(
+            f"override {key.strip()}: expected a setting, but this is a section; set one of its keys, {key.strip()}.key=value"
+        )
+    place[name] = _parse_value(text)
+    return key.strip()
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        values = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a text: shells eat quotes
+    return values["value"] if len(values) == 1 else text
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    """Addresses relative to the config's folder made absolute: workers run elsewhere."""
+
+    def place(value: str | None) -> str | None:
+        if value is None or is_s3(value):
+            return value
+        path = Path(value).expanduser()
+        return str(path if path.is_absolute() else (folder / path).resolve())
+
+    def place_model(model: str | None) -> str | None:
+        # "organisation/name" may be a folder or a name on the hub; with dots before or more slashes only a folder
+        if model is not None and (model.startswith((".", "~")) or model.count("/") > 1 or (folder / model).is_dir()):
+            return place(model)
+        return model
+
+    def place_sources(data: D) -> D:
+        return data.model_copy(update={name: place(getattr(data, name)) for name in SOURCES})
+
+    evaluation = config.evaluation
+    if evaluation.general is not None:
+        evaluation = evaluation.model_copy(update={"general": place_sources(evaluation.general)})
+    mining = config.mining
+    if mining.teacher is not None:
+        teacher = mining.teacher.model_copy(update={"model": place_model(mining.teacher.model)})
+        mining = mining.model_copy(update={"teacher": teacher})
+    encoder = config.encoder.model_copy(update={"model": place_model(config.encoder.model)})
+    training = config.training.model_copy(update={"deepspeed": place(config.training.deepspeed)})
+    if training.guide is not None:
+        guide = training.guide.model_copy(update={"model": place_model(training.guide.model)})
+        training = training.model_copy(update={"guide": guide})
+    return config.model_copy(
+        update={
+            "output": place(config.output),
+            "data": place_sources(config.data),
+            "encoder": encoder,
+            "mining": mining,
+            "training": training,
+            "evaluation": evaluation,
+        }
+    )

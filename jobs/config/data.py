@@ -1,0 +1,75 @@
+"""What a person sets about data: the run's own, and a general set beside it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from jobs.config.templates import check_template
+
+SOURCES = ("corpus", "queries", "qrels", "folder")
+
+
+class DatasetSettings(BaseModel):
+    """Where queries, items and labels are, and how they are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    section: ClassVar[str] = "data"
+    needed_splits: ClassVar[tuple[str, ...]] = ("train",)
+    """Splits whose file a folder in BEIR layout must have."""
+    splits: ClassVar[tuple[str, ...]] = ("train", "dev", "test")
+    """What its queries are for."""
+
+    corpus: str | None = None
+    """Items: Parquet file or folder, or JSONL (.jsonl, .jsonl.gz), local or s3://."""
+    queries: str | None = None
+    """Queries, in the same formats."""
+    qrels: str | None = None
+    """Labels, in the same formats or TSV (query_id, item_id, score)."""
+    folder: str | None = None
+    """Instead of the three: a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv)."""
+    columns: dict[str, str] = {}
+    """Our column name -> the name it has in the data, e.g. { group = "franchise" }."""
+    item_text: str = "{title} {text}"
+    """Template of an item's text over corpus columns; what is missing vanishes with the words before it."""
+    query_text: str = "{text}"
+    """Template of a query's text over query columns."""
+
+    @model_validator(mode="after")
+    def _source_is_complete(self) -> DatasetSettings:
+        section = self.section
+        tables = {"corpus": self.corpus, "queries": self.queries, "qrels": self.qrels}
+        given = [name for name, value in tables.items() if value]
+        if self.folder and given:
+            raise ValueError(
+                f"{section}.folder and {section}.{given[0]} are both set; give either a BEIR folder or the three tables, not both"
+            )
+        if not self.folder and len(given) < 3:
+            missing = [f"{section}.{name}" for name in tables if name not in given]
+            raise ValueError(
+                f"{', '.join(missing)} not set: give corpus, queries and qrels, or {section}.folder for a folder in BEIR layout"
+            )
+        for name in ("item_text", "query_text"):
+            check_template(getattr(self, name), f"{section}.{name}")
+        return self
+
+
+class DataSettings(DatasetSettings):
+    """Where the queries, items and labels are."""
+
+    dev_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of the training queries cut off as dev where the data has no dev split."""
+    train_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the training queries that take part, drawn by id; the others are left out, dev and test stay whole."""
+    skip_queries_without_positive: bool = False
+    """Leave out training queries without a relevant item (they are counted and shown) instead of refusing the data."""
+
+
+class GeneralSettings(DatasetSettings):
+    """A second data set that is measured after each round and never trained on; every labelled query counts."""
+
+    section: ClassVar[str] = "evaluation.general"
+    needed_splits: ClassVar[tuple[str, ...]] = ()
+    splits: ClassVar[tuple[str, ...]] = ("general",)

@@ -1,0 +1,237 @@
+"""Taking the negatives elsewhere: Parquet with the columns that sentence-transformers' trainers read, ids beside it.
+
+    DIR/part-*.parquet       texts only, columns in the order that losses expect: usable as it is
+    DIR/ids/part-*.parquet   row for row the same, as ids and scores
+    DIR/README.md            a dataset card, so that loading the folder gives the texts and not the ids
+    DIR/export.json          what was exported; its presence says that this folder is ours to replace
+
+    n-tuple        anchor, positive, negative_1 … negative_N: a row per (query, relevant item) that has all N
+    triplet        anchor, positive, negative: a row per (query, relevant item, negative)
+    labeled-list   anchor, positive (list: the relevant item, then negatives), labels (1, 0, 0 …)
+
+as `sentence_transformers.util.mine_hard_negatives` returns them. Queries come in the order of the data.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.commits import Commit
+from cluster.errors import ConfigError
+from cluster.rows import group_blocks, read_rows, rows_at_once
+from cluster.storage import Store, check_writable
+from cluster.tables import I64, Part, lists_to_csr, part_name, read_part
+from jobs.config.config import Config
+from jobs.export.columns import Columns, Rows
+from jobs.stages.context import Context
+
+OURS = re.compile(r"(ids/)?part-\d{5}\.parquet|README\.md|export\.json")
+CELLS = 65_536
+"""Texts of one row group."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Where to, and how."""
+
+    target: str
+    """Local folder or s3:// prefix."""
+    columns: Columns = "n-tuple"
+    num: int | None = None
+    """Negatives per row; None: mining.num_negatives."""
+
+    def count(self, config: Config) -> int:
+        """Negatives per row."""
+        return self.num or config.mining.num_negatives
+
+
+def check_export(export: Export, config: Config) -> None:
+    """Check the export before anything runs.
+
+    Raises:
+        ConfigError: more negatives than are mined, or something else lies in the folder.
+        ClusterError: the folder cannot be written.
+    """
+    mined = config.mining.num_negatives
+    if not 1 <= export.count(config) <= mined:
+        raise ConfigError(
+            f"--num {export.num}: expected 1 to mining.num_negatives = {mined}, which is what is kept for each "
+            f"query; ask for fewer, or raise mining.num_negatives"
+        )
+    target = Store(export.target, config.storage)
+    check_writable(target)
+    found = list(target.list())
+    other = [name for name in found if "export.json" not in found or not OURS.fullmatch(name)]
+    if other:
+        raise ConfigError(
+            f"--export {export.target}: expected an empty folder or an earlier export, found {len(other)} other "
+            f"file(s), {other[0]} among them; name another folder, or empty this one"
+        )
+
+
+@dataclass(frozen=True)
+class ExportTask:
+    """What a worker needs to write some blocks."""
+
+    store: Store
+    target: Store
+    negatives: list[Part]
+    corpus: list[Part]
+    queries: list[Part]
+    columns: Columns
+    num: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one block gave; adds up."""
+
+    rows: int = 0
+    left_out: int = 0
+    """Pairs of a query and a relevant item with too few negatives."""
+    longest: int = 0
+    """Negatives of the query that has most."""
+    files: int = 0
+
+    def add(self, other: Written) -> Written:
+        """Both together."""
+        return Written(
+            self.rows + other.rows, self.left_out + other.left_out, max(self.longest, other.longest), self.files + other.files
+        )
+
+
+def export_negatives(context: Context, mined: Commit, export: Export) -> dict[str, Any]:
+    """Write the negatives of stage `mined`; {"path", "columns", "num", "rows", "left_out", "files"}.
+
+    Raises:
+        ConfigError: no row has enough negatives, or the cluster's nodes do not share the folder.
+    """
+    import ray
+
+    config, ingested = context.config, context.ledger.find("ingest")
+    assert ingested is not None
+    target = Store(export.target, config.storage)
+    if not target.remote and context.size.nodes > 1:
+        raise ConfigError(
+            f"--export {export.target} is a local folder, but the cluster has {context.size.nodes} nodes that "
+            f"cannot all write there; use s3://"
+        )
+    context.progress.say("· export")
+    started = time.monotonic()
+    for name in target.list():  # of an earlier export: it was checked before anything ran
+        target.delete(name)
+    head = {
+        "columns": export.columns,
+        "num": export.count(config),
+        "run": context.store.root,
+        "stage": mined.name,
+        "key": mined.key,
+    }
+    target.write_json("export.json", head | {"complete": False})
+    task = ExportTask(
+        context.store,
+        target,
+        mined.parts("negatives"),
+        ingested.parts("corpus"),
+        ingested.parts("queries"),
+        export.columns,
+        export.count(config),
+    )
+    groups = group_blocks(task.negatives, rows_at_once(task.corpus), 2 + task.num, max(1, context.size.cpus))
+    remote = ray.remote(export_blocks).options(num_cpus=1, max_retries=config.cluster.retries)
+    total = Written()
+    for written in ray.get([remote.remote(task, group) for group in groups]):
+        total = total.add(written)
+    if not total.rows:
+        raise ConfigError(
+            f"--export: expected rows with {task.num} negatives, found none among {total.left_out:,} pairs of a "
+            f"query and a relevant item (the longest list has {total.longest}); ask for fewer with --num, or mine "
+            f"more: see the report's warnings"
+        )
+    figures = head | {"rows": total.rows, "left_out": total.left_out, "files": total.files}
+    target.write_bytes("README.md", card(figures).encode())
+    target.write_json("export.json", figures | {"complete": True})
+    context.progress.say(f"✓ {'export':24} {time.monotonic() - started:.1f} s")
+    return {"path": target.root} | figures
+
+
+def export_blocks(task: ExportTask, numbers: Sequence[int]) -> Written:
+    """Write some blocks; every text of an item is read once for all of them."""
+    wanted: I64 = np.zeros(0, np.int64)
+    for number in numbers:
+        table = read_part(task.store, task.negatives[number].path, ["positive_rows", "negative_rows"])
+        wanted = np.union1d(wanted, np.concatenate([lists_to_csr(table[name])[1] for name in table.column_names]))
+    texts = read_rows(task.store, task.corpus, wanted, ["text"])["text"]
+    total = Written()
+    for number in numbers:
+        total = total.add(_export_block(task, number, wanted, texts))
+    return total
+
+
+def _export_block(task: ExportTask, number: int, wanted: I64, texts: pa.ChunkedArray) -> Written:
+    table = read_part(task.store, task.negatives[number].path)
+    rows = Rows(table, task.columns, task.num)
+    done = Written(len(rows), rows.left_out, int(rows.lengths.max(initial=0)), int(len(rows) > 0))
+    if not len(rows):
+        return done
+    queries = read_rows(task.store, task.queries, table["query_row"].to_numpy(), ["text"])["text"]
+    step = max(1, CELLS // (2 + task.num))
+    slices = [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
+
+    def items(found: I64) -> pa.ChunkedArray:
+        return texts.take(pa.array(np.searchsorted(wanted, found)))
+
+    _write(task.target, part_name(number), (rows.texts(some, queries, items) for some in slices))
+    _write(task.target, f"ids/{part_name(number)}", (rows.ids(some) for some in slices))
+    return done
+
+
+def _write(target: Store, path: str, slices: Iterator[pa.Table]) -> None:
+    """Write slices of a table as the row groups of one Parquet object."""
+    sink = io.BytesIO()
+    first = next(slices)
+    with pq.ParquetWriter(sink, first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        for some in slices:
+            writer.write_table(some)
+    target.write_bytes(path, sink.getvalue())
+
+
+def card(figures: dict[str, Any]) -> str:
+    """README.md of the folder; its head tells the `datasets` library which files are which."""
+    package, model, loss = "sentence_transformers", "SentenceTransformer", "MultipleNegativesRankingLoss"
+    if figures["columns"] == "labeled-list":  # what rerankers learn from
+        package, model, loss = f"{package}.cross_encoder", "CrossEncoder", "LambdaLoss"
+    imports = f"from {package} import {model}, {model}Trainer\nfrom {package}.losses import {loss}"
+    return f"""---
+configs:
+- config_name: default
+  data_files: "*.parquet"
+- config_name: ids
+  data_files: "ids/*.parquet"
+---
+
+# Hard negatives: {figures["columns"]}
+
+{figures["rows"]:,} rows with {figures["num"]} negatives at most, mined by hardmine ({figures["stage"]} of {figures["run"]}).
+{figures["left_out"]:,} pairs of a query and a relevant item had too few negatives and are left out. `ids/` holds the same rows as
+ids and scores.
+
+```python
+from datasets import load_dataset
+{imports}
+
+model = {model}("…")
+rows = load_dataset("parquet", data_files="…/*.parquet", split="train")
+{model}Trainer(model, train_dataset=rows, loss={loss}(model)).train()
+```
+"""

@@ -1,0 +1,112 @@
+"""`hardmine diagnose`: what is wrong with a run, or with the log of another trainer, and what to try next. Starts nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cluster.errors import ConfigError
+from cluster.storage import Store
+from eval.diagnosis.evidence import Evidence
+from eval.diagnosis.findings import Finding
+from eval.diagnosis.rank import diagnose
+from eval.diagnosis.thresholds import DiagnosisSettings
+from jobs.finished.evidence import read_evidence
+from jobs.finished.foreign_logs import ForeignLog, headline, read_log
+
+LOG_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".log", ".txt")
+STATE = "trainer_state.json"
+STYLES = {"critical": "bold red", "warning": "yellow", "note": "green"}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was read, and what it says."""
+
+    output: str
+    findings: list[Finding]
+    log: ForeignLog | None = None
+    """Of another trainer's log."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As `hardmine diagnose --json` prints it."""
+        value: dict[str, Any] = {"output": self.output, "findings": [finding.as_json() for finding in self.findings]}
+        if self.log is not None:
+            value["log"] = {"lines": self.log.lines, "loss": self.log.loss, "metric": self.log.metric, "runs": self.log.runs}
+        return value
+
+
+def diagnose_output(store: Store, limits: DiagnosisSettings | None = None, *, config_path: str = "run.toml") -> Diagnosis:
+    """Diagnose the run in a folder, or the log that lies at the address itself.
+
+    Args:
+        limits: thresholds; None: those that the run was told, else the defaults.
+        config_path: stands in the commands that findings propose.
+
+    Raises:
+        ConfigError: there is neither a run nor a log.
+        DataError: the log cannot be read.
+        ArtifactError: a commit cannot be read.
+    """
+    folder, _, name = store.root.rpartition("/")
+    if name.endswith(LOG_ENDINGS):
+        return _of_log(Store(folder or "/", store.settings), name, limits)
+    if store.exists("identity.json") or store.exists("commits"):
+        evidence = read_evidence(store, config_path=config_path)
+        return Diagnosis(store.root, diagnose(evidence, limits or limits_of(evidence)))
+    if store.exists(STATE):
+        return _of_log(store, STATE, limits)
+    raise ConfigError(
+        f"{store.root} is neither a run (it has no identity.json) nor a log ({', '.join(LOG_ENDINGS)}); give the "
+        f"run's own folder, <output>/<name>, or a file with the steps, losses and recalls of another trainer"
+    )
+
+
+def limits_of(evidence: Evidence) -> DiagnosisSettings:
+    """The thresholds that the run was told, else the defaults."""
+    known = DiagnosisSettings.model_fields
+    told = {
+        key.removeprefix("evaluation.diagnosis."): value
+        for key, value in evidence.settings.items()
+        if key.startswith("evaluation.diagnosis.")
+    }
+    return DiagnosisSettings.model_validate({key: value for key, value in told.items() if key in known})
+
+
+def _of_log(store: Store, name: str, limits: DiagnosisSettings | None) -> Diagnosis:
+    if not store.exists(name):
+        raise ConfigError(
+            f"there is no log at {store.url(name)}; give a file with the steps, losses and recalls of another "
+            f"trainer, or a run's own folder, <output>/<name>"
+        )
+    log = read_log(name, store.read_bytes(name))
+    return Diagnosis(store.url(name), diagnose(log.evidence, limits), log)
+
+
+def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
+    """Print the findings for a person: worst first, each with its figures and the next experiment."""
+    console.print(diagnosis.output, highlight=False, soft_wrap=True)
+    for line in headline(diagnosis.log) if diagnosis.log else ():
+        console.print(line, highlight=False)
+    if not diagnosis.findings:
+        console.print("Nothing was trained yet, so there is nothing to diagnose.")
+    for finding in diagnosis.findings:
+        _show(console, finding)
+
+
+def _show(console: Console, finding: Finding) -> None:
+    style = STYLES[finding.severity]
+    arm = "" if finding.arm == "log" else f"  {finding.arm} negatives"
+    console.print(f"\n[{style}]{finding.severity:<8}  {finding.name.replace('_', ' ')}[/]{arm}")
+    console.print(f"  {escape(finding.summary)}", highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), show_header=False)
+    for _ in range(2):
+        table.add_column()
+    for figure in finding.evidence:
+        table.add_row(escape(figure.text), f"[dim]{escape(figure.where)}[/]")
+    console.print(table)
+    console.print(f"  next: {escape(finding.next)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,274 @@
+"""Logs of other trainers as evidence: what a loss and a held-out figure alone can say.
+
+Read are, told apart by their content:
+
+- `trainer_state.json` of the Hugging Face Trainer (also of sentence-transformers), and the lines it prints;
+- CSV files of sentence-transformers' evaluators, e.g. `Information-Retrieval_evaluation_results.csv`;
+- CSV exports of Weights & Biases and of TensorBoard (one curve a file: its name says which);
+- any CSV, JSON list or JSON lines with a step, a loss and a figure, under their usual names; our own telemetry too.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster.errors import DataError
+from eval.diagnosis.evidence import F64, STEP_FIGURES, Arm, Evidence, Training
+
+STEP = ("step", "steps", "global_step", "_step", "iteration", "iter", "batch")
+LOSS = ("loss", "train_loss", "training_loss")
+VALIDATION_LOSS = ("eval_loss", "val_loss", "validation_loss", "valid_loss", "dev_loss", "test_loss")
+OTHER_NAMES = {"grad_norm": "gradient_norm", "lr": "learning_rate", "tau": "temperature"}
+METRICS = (
+    r"recall@10$",
+    r"recall@",
+    r"recall",
+    r"ndcg@10$",
+    r"ndcg",
+    r"hit",
+    r"mrr",
+    r"map(@\d+)?$",
+    r"accuracy@",
+    r"accuracy",
+    r"precision@",
+    r"spearman",
+)
+"""Of several held-out figures the first of these is looked at."""
+CANNOT = (
+    "A loss and a held-out figure show divergence, spikes, over-fitting and standstill. They do not show why training "
+    "stands still: for that, log the probability of the positive and the softmax weights of the negatives "
+    "(docs/diagnose.md), or train with hardmine."
+)
+EXPECTED = (
+    "a trainer_state.json, a CSV or JSON lines with a column for the step (step, global_step, epoch), and one for "
+    "the loss (loss, train_loss) or a held-out figure (recall@10, ndcg@10, eval_loss …)"
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ForeignLog:
+    """A log as evidence, and what was taken for what."""
+
+    evidence: Evidence
+    lines: int
+    loss: str | None
+    """Name of the column taken for the training loss."""
+    metric: str | None
+    """Name of the column taken for the held-out figure."""
+    runs: int = 1
+    """Trainings in the log; the last one is read."""
+
+
+def read_log(name: str, content: bytes) -> ForeignLog:
+    """Read a log of another trainer.
+
+    Args:
+        name: of the file; a TensorBoard export says there what it holds.
+
+    Raises:
+        DataError: it is none of the known formats, or has neither a loss nor a held-out figure.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{name}: expected {EXPECTED}, found bytes that are no UTF-8 text ({error.reason} at byte "
+            f"{error.start}); export the log as CSV or JSON lines"
+        ) from None
+    rows = [_plain_names(row) for row in _rows(name, text)]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    rows, columns = _one_curve(name, rows, columns)
+    rows, runs = _last_run(rows)
+    loss = next((key for key in LOSS if key in columns), None)
+    metric = _metric(columns, rows)
+    if loss is None and metric is None:
+        found = f"the columns {', '.join(columns[:12])}" if columns else "no rows"
+        raise DataError(
+            f"{name}: expected {EXPECTED}, found {found}; rename the columns, or export the loss and the figure together"
+        )
+    evidence = Evidence([Arm("log", None, [_training(name, rows, loss, metric)])], primary=metric or "recall")
+    return ForeignLog(evidence, len(rows), loss, metric, runs)
+
+
+def _rows(name: str, text: str) -> list[Row]:
+    stripped = text.lstrip()
+    if stripped.startswith(("{", "[")):
+        return _json_rows(name, stripped)
+    printed = [line for line in text.splitlines() if line.strip().startswith("{'")]
+    if printed:  # what the Hugging Face Trainer prints, among other lines
+        return [row for line in printed if (row := _literal(line)) is not None]
+    try:
+        header = csv.Sniffer().sniff(text[:4096], delimiters=",;\t").delimiter
+    except csv.Error:
+        header = ","
+    try:
+        return [
+            {key: value for key, value in row.items() if key is not None and value not in (None, "")}
+            for row in csv.DictReader(io.StringIO(text), delimiter=header)
+        ]
+    except csv.Error as error:
+        raise DataError(f"{name}: expected {EXPECTED}, found a CSV that cannot be read ({error})") from None
+
+
+def _json_rows(name: str, text: str) -> list[Row]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = [row for line in text.splitlines() if line.strip() if (row := _line(line)) is not None]
+        if not value:
+            raise DataError(
+                f"{name}: expected {EXPECTED}, found text that begins like JSON and is none; export the log as CSV or JSON lines"
+            ) from None
+    if isinstance(value, dict):
+        value = value.get("log_history", [value])
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise DataError(
+            f"{name}: expected {EXPECTED}, found JSON that holds no list of objects; the log_history of a "
+            f"trainer_state.json is one"
+        )
+    return value
+
+
+def _line(line: str) -> Row | None:
+    """One JSON object; None of a line that is none (a run that was killed leaves half a line)."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError:
+        return _literal(line)
+    return value if isinstance(value, dict) else None
+
+
+def _literal(line: str) -> Row | None:
+    try:
+        value = ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _plain_names(row: Mapping[str, Any]) -> Row:
+    """Names without the run before them (W&B: "my-run - train/loss") and the group ("train/", "eval/"), in small letters."""
+    plain: Row = {}
+    for key, value in row.items():
+        name = str(key).rsplit(" - ", 1)[-1].strip().lower()
+        if name.endswith(("__min", "__max")):
+            continue
+        group, slash, last = name.rpartition("/")
+        held_out = group.split("/")[0] in ("eval", "val", "valid", "validation", "dev", "test")
+        name = f"eval_{last}" if slash and held_out and last == "loss" else last if slash else name
+        plain.setdefault(OTHER_NAMES.get(name, name), value)
+    return plain
+
+
+def _one_curve(name: str, rows: list[Row], columns: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """TensorBoard's export of one curve: Wall time, Step, Value; the file's name says what the value is."""
+    if "value" not in columns or "wall time" not in columns:
+        return rows, list(columns)
+    tag = name.rsplit("/", 1)[-1].lower()
+    held_out = re.search(r"eval|val|dev|test", tag)
+    known = next((figure for figure in ("recall", "ndcg", "mrr", "map", "hit", "accuracy") if figure in tag), None)
+    called = ("eval_loss" if held_out else "loss") if "loss" in tag else known
+    if called is None:
+        raise DataError(
+            f"{name}: expected a TensorBoard export whose file name says what it holds (loss, recall, ndcg …), found "
+            f"none of these in the name; rename the file, e.g. train_loss.csv"
+        )
+    return [{"step": row.get("step"), called: row.get("value")} for row in rows], ["step", called]
+
+
+def _metric(columns: Sequence[str], rows: Sequence[Row]) -> str | None:
+    filled = [
+        column
+        for column in columns
+        if column not in STEP_FIGURES and any(math.isfinite(_number(row.get(column))) for row in rows)
+    ]
+    for pattern in METRICS:
+        for column in filled:
+            if re.search(pattern, column):
+                return column
+    return next((column for column in columns if column in VALIDATION_LOSS), None)
+
+
+def _last_run(rows: list[Row]) -> tuple[list[Row], int]:
+    """(the rows of the last training, trainings in the log): one begins where the step is back at the first one's.
+
+    A resumed training goes back as well, but not to the beginning.
+    """
+    places = _places(rows, _step_column(rows))
+    back = np.flatnonzero((np.diff(places) < 0) & (places[1:] <= places[0])) + 1 if len(places) else np.zeros(0, np.int64)
+    return rows[int(back[-1]) if len(back) else 0 :], len(back) + 1
+
+
+def _step_column(rows: Sequence[Row]) -> str | None:
+    return next((key for key in STEP if any(key in row for row in rows)), None)
+
+
+def _training(name: str, rows: Sequence[Row], loss: str | None, metric: str | None) -> Training:
+    places = _places(rows, _step_column(rows))
+    steps: dict[str, F64] = {}
+    trained = [n for n, row in enumerate(rows) if loss is not None and row.get(loss) is not None]
+    if trained:
+        steps["step"] = places[trained]
+        steps["loss"] = np.array([_loss(rows[n][loss]) for n in trained])  # type: ignore[index]
+        for column in STEP_FIGURES:
+            if column not in ("step", "loss", metric) and any(column in rows[n] for n in trained):
+                steps[column] = np.array([_number(rows[n].get(column)) for n in trained])
+    checked = [n for n, row in enumerate(rows) if metric is not None and math.isfinite(_number(row.get(metric)))]
+    figure = np.array([_number(rows[n][metric]) for n in checked]) if metric is not None else np.zeros(0)
+    return Training(name.rsplit("/", 1)[-1], 0, steps, places[checked] if checked else np.zeros(0), _as_share(figure, metric))
+
+
+def _places(rows: Sequence[Row], step_column: str | None) -> F64:
+    """[rows] where each row stands: its step, else its epoch, else its number."""
+    epochs = np.array([_number(row.get("epoch")) for row in rows])
+    for column in (step_column, "epoch"):
+        values = np.array([_number(row.get(column)) for row in rows]) if column else np.zeros(0)
+        # sentence-transformers' evaluators count the steps of each epoch anew, and write -1 for "at its end"
+        anew = (values < 0).any() or ((np.diff(values) < 0) & (np.diff(epochs) > 0)).any() if len(values) else True
+        if np.isfinite(values).any() and not anew and len(np.unique(values)) > 1:
+            return values
+    return np.arange(1, len(rows) + 1, dtype=np.float64)
+
+
+def _as_share(values: F64, metric: str | None) -> F64:
+    """Per cent as shares; a validation loss as exp(-loss), the geometric mean probability of what was right."""
+    if metric in VALIDATION_LOSS:
+        return np.exp(-values)
+    return values / 100 if len(values) and values.max() > 1.0 else values
+
+
+def _loss(value: Any) -> float:
+    """Infinite where the log says NaN: the training diverged there, which is not the same as a missing figure."""
+    number = _number(value)
+    return number if math.isfinite(number) else math.inf
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or value is None:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def headline(log: ForeignLog) -> Iterable[str]:
+    """What was read, for a person."""
+    yield f"{log.lines:,} lines; training loss: {log.loss or 'none'}; held-out figure: {log.metric or 'none'}"
+    if log.runs > 1:
+        yield f"the log holds {log.runs} trainings; the last one is read"
+    if log.metric in VALIDATION_LOSS:
+        yield f"{log.metric} is read as exp(-loss): a held-out recall would say more"
+    yield CANNOT

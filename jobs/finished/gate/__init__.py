@@ -1,0 +1,1 @@
+"""May the model that a run kept be shipped: figures, latency, checks."""

@@ -1,0 +1,114 @@
+"""`hardmine gate`: may the model that a run kept be shipped? From commits and a measured latency to checks and a list.
+
+Leaves gate.json in the run's folder. Starts no Ray and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cluster.errors import ConfigError
+from cluster.storage import Store
+from eval.gate import make_checks, passed, verdict
+from eval.settings import EvaluationSettings
+from jobs.config.config import put_override
+from jobs.config.errors import explain
+from jobs.finished.before_after import before_after, changed_queries
+from jobs.finished.finished_run import FinishedRun, open_finished
+from jobs.finished.gate.figures import gather
+from jobs.finished.gate.subject import Subject, choose
+
+SECTION = "evaluation.gate."
+READ = ("gate", "primary", "confidence", "resamples")
+"""Settings of `[evaluation]` that a gate reads."""
+
+
+class _Overridden(BaseModel):
+    """The part of a configuration that a gate reads, for messages with whole keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    evaluation: EvaluationSettings
+
+
+def gate(store: Store, overrides: Sequence[str] = (), *, number: int | None = None, latency: bool = True) -> dict[str, Any]:
+    """`judge` a finished run, and leave the answer in gate.json beside it."""
+    result = judge(store, overrides, number=number, latency=latency)
+    store.write_json("gate.json", result)
+    return result
+
+
+def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = None, latency: bool = True) -> dict[str, Any]:
+    """What gate.json holds; writes nothing.
+
+    Args:
+        overrides: evaluation.gate.key=value, over what the run's run.json says.
+        number: the round to judge, -1 the off-the-shelf model; None: the one that was kept.
+        latency: measure how long a query takes.
+
+    Raises:
+        ConfigError: no finished run, no such round, or a setting or metric that does not exist.
+        ArtifactError: something of the run is missing or damaged.
+    """
+    run = open_finished(store)
+    evaluation = read_settings(run, overrides)
+    subject = choose(run, number)
+    figures, timed = gather(run, subject, evaluation, latency=latency)
+    checks = make_checks(evaluation.gate, replace(figures, nothing_new=subject.is_baseline and number is None))
+    result = {
+        "passed": passed(checks),
+        "verdict": verdict(checks),
+        "output": store.root,
+        "round": subject.round,
+        "split": subject.split,
+        "evaluation": subject.model.evaluation.key,
+        "primary": evaluation.primary,
+        "confidence": evaluation.confidence,
+        "queries": subject.model.evaluation.figures["queries"],
+        "checks": [check.as_json() for check in checks],
+        "latency": timed,
+        "notes": list(subject.notes),
+    }
+    return result | _worse(run, subject, evaluation) | {"settings": evaluation.gate.model_dump(mode="json")}
+
+
+def read_settings(run: FinishedRun, overrides: Sequence[str]) -> EvaluationSettings:
+    """`[evaluation]` as run.json has it, as far as a gate reads it, with overrides of `[evaluation.gate]`.
+
+    Raises:
+        ConfigError: an override is of another section, unknown or wrong.
+    """
+    there = run.settings.get("evaluation", {})
+    values: dict[str, Any] = {"evaluation": {name: there[name] for name in READ if name in there}}
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not key.startswith(SECTION):
+            raise ConfigError(
+                f"expected overrides of the gate's own settings, {SECTION}key=value, found {key!r}; the run is "
+                f"finished: other settings need `hardmine run`. For example {SECTION}min_recall_3=0.5"
+            )
+        put_override(values, override)
+    source = f"{run.store.url('run.json')}{' with overrides from the command line' if overrides else ''}"
+    try:
+        return _Overridden.model_validate(values).evaluation
+    except ValidationError as error:
+        raise ConfigError(explain(error, _Overridden, source)) from None
+
+
+def _worse(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -> dict[str, Any]:
+    """How many queries changed, and those that lost most with their first hits under both models."""
+    if subject.is_baseline:
+        return {"better_total": 0, "worse_total": 0, "worse": []}
+    rows, change = changed_queries(run.store, subject.baseline.evaluation, subject.model.evaluation, evaluation.primary)
+    lost = int((change < 0).sum())
+    shown = min(lost, evaluation.gate.worst)
+    sides = before_after(run.store, run.commit("ingest"), rows[:shown], subject.baseline.hits, subject.model.hits)
+    return {
+        "better_total": int((change > 0).sum()),
+        "worse_total": lost,
+        "worse": [{"change": round(float(value), 6)} | side for value, side in zip(change[:shown], sides, strict=True)],
+    }

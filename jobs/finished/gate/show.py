@@ -1,0 +1,120 @@
+"""What a person sees at the end of `hardmine gate`: the checks, the answer, and the queries that got worse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eval.gate import FORMS, plain
+from eval.metrics import metric_name
+
+SHOWN = 3
+"""Queries shown with their results; gate.json has more."""
+STYLES = {"passed": "green", "not sure": "yellow", "failed": "bold red", "skipped": "dim"}
+
+
+def state(check: dict[str, Any]) -> str:
+    """One word or two for a check's outcome."""
+    if check["passed"] is None:
+        return "skipped"
+    return "failed" if not check["passed"] else "not sure" if check["uncertain"] else "passed"
+
+
+def checks_table(result: dict[str, Any]) -> Table:
+    """One line for each check."""
+    table = Table(
+        title=f"{_model(result)} on {result['queries']:,} {result['split']} queries",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", ""):
+        table.add_column(name, justify="left" if name in ("check", "") else "right", no_wrap=True)
+    for check in result["checks"]:
+        interval, found = check["interval"], state(check)
+        form = FORMS[check["unit"]]
+        between = f"{plain(form, interval['low'])} to {plain(form, interval['high'])}" if interval else ""
+        table.add_row(
+            check["name"],
+            "–" if check["value"] is None else form.format(check["value"]),
+            between,
+            form.format(check["threshold"]),
+            Text(found, style=STYLES[found]),
+        )
+    return table
+
+
+def _model(result: dict[str, Any]) -> str:
+    return "the off-the-shelf model" if result["round"] < 0 else f"round {result['round']}"
+
+
+def skipped_lines(result: dict[str, Any]) -> list[str]:
+    """Why checks were skipped, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for check in result["checks"]:
+        if check["skipped"]:
+            names.setdefault(check["text"].partition(" skipped: ")[2], []).append(check["name"])
+    return [f"skipped: {', '.join(some)}: {why}" for why, some in names.items()]
+
+
+def latency_line(latency: dict[str, Any] | None) -> str | None:
+    """What was timed, on what."""
+    if latency is None:
+        return None
+    machine = latency["machine"]
+    base = f", off the shelf {latency['base_p50']:.2f} and {latency['base_p95']:.2f} ms" if latency["base_p50"] else ""
+    return (
+        f"latency: median {latency['model_p50']:.2f} ms, 95th percentile {latency['model_p95']:.2f} ms{base}; "
+        f"{latency['pairs']} queries one at a time ({latency['what']}) on {machine['device']} ({machine['processor']}, "
+        f"{machine['threads']} threads, load {machine['load']})"
+    )
+
+
+def worse_table(query: dict[str, Any]) -> Table:
+    """The first results of one query under both models; ✓ relevant, ✗ judged irrelevant."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in ("", "off the shelf", "now"):
+        table.add_column(name, justify="right" if not name else "left", overflow="fold")
+    for place in range(max(len(query["before"]), len(query["after"]))):
+        table.add_row(str(place + 1), *(_hit(query[side], place) for side in ("before", "after")))
+    return table
+
+
+def _hit(hits: list[dict[str, Any]], place: int) -> Text:
+    if place >= len(hits):
+        return Text("")
+    hit = hits[place]
+    mark = {True: "✓ ", False: "✗ ", None: "  "}[hit["relevant"]]
+    return Text(f"{mark}{hit['title'][:60]} ({hit['item_id']})", style="green" if hit["relevant"] else "")
+
+
+def show_gate(console: Console, result: dict[str, Any]) -> None:
+    """Print the end of a gate."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    console.print(checks_table(result))
+    for text in [*skipped_lines(result), *result["notes"]]:
+        say(f"! {text}")
+    timed = latency_line(result["latency"])
+    if timed is not None:
+        say(timed)
+    if result["worse"]:
+        say(
+            f"\n{result['worse_total']:,} of {result['queries']:,} queries got worse in {metric_name(result['primary'])}, "
+            f"{result['better_total']:,} better; those that lost most:"
+        )
+    for query in result["worse"][:SHOWN]:
+        moves = ", ".join(
+            f"{item['title'][:40]} {item['before'] or '–'} → {item['after'] or '–'}" for item in query["relevant"][:3]
+        )
+        say(f"\n{query['query']} ({query['query_id']}; {100 * query['change']:+.1f} points; position of {moves})")
+        console.print(worse_table(query))
+    say(f"\n{result['verdict']}")
+    say(f"all of it: {result['output']}/gate.json")

@@ -1,0 +1,1 @@
+"""Runs a configuration: the driver, its rounds, one stage alone, mining alone, and submitting it to a cluster."""

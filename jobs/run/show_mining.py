@@ -1,0 +1,49 @@
+"""What a person sees at the end of `hardmine mine`: the hit rate, the filters, the warnings, where the rest is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mining.report.markdown import answer, waterfall
+from mining.settings import MiningSettings
+
+
+def waterfall_table(figures: dict[str, Any]) -> Table:
+    """What each filter dropped."""
+    table = Table(title="where the candidates went", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in ("step", "candidates", "share"):
+        table.add_column(name, justify="left" if name == "step" else "right")
+    steps = waterfall(figures)
+    for name, count, share in steps:
+        table.add_row(name, f"{count:,}", f"{share:.1%}", style="bold" if name == steps[-1][0] else None)
+    return table
+
+
+def show_mining(console: Console, figures: dict[str, Any], settings: MiningSettings) -> None:
+    """Print the end of a mining."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    say(answer(figures, settings).replace("**", ""))
+    console.print(waterfall_table(figures))
+    if figures["hardness"]:
+        say(
+            "hardness (negative − best relevant score): "
+            + " · ".join(f"{name} {value:+.3f}" for name, value in figures["hardness"].items())
+            + f" · {figures['above_positive']:,} above 0"
+        )
+    for text in figures["warnings"]:
+        say(f"! {text}")
+    say(f"\nnegatives:  {figures['negatives']}")
+    say(f"report:     {figures['report']}")
+    found = figures.get("export")
+    if found:
+        say(f"export:     {found['path']} ({found['columns']}: {found['rows']:,} rows in {found['files']:,} file(s))")
+    if found and found["left_out"]:
+        few = f"fewer than {found['num']} negatives: --num asks for fewer" if found["columns"] == "n-tuple" else "no negative"
+        say(f"! {found['left_out']:,} pairs of a query and a relevant item are not in the export, as they have {few}")

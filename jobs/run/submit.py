@@ -1,0 +1,293 @@
+"""`hardmine submit`: a run as a job on a Ray cluster, its log followed, its exit code returned.
+
+What travels is a folder made for this job: the code of the five packages and the resolved config. Data, outputs and
+keys stay where they are: the nodes read s3:// with keys of their own. A job submitted again goes on from its commits.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cluster.errors import EXIT_CLUSTER, ClusterError, ConfigError, one_paragraph
+from cluster.progress import Progress
+from cluster.session import QUIET
+from cluster.storage import is_s3
+from jobs.config.config import Config, load_config
+from jobs.config.data import SOURCES
+from jobs.config.toml import to_toml
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("cluster", "eval", "jobs", "mining", "training")
+SHIPPED = frozenset({".py", ".html", ".css", ".js", ".svg"})
+"""Endings of the files that travel: code, and what a report is made of. No format that holds data or keys."""
+MAX_BYTES = 100 * 2**20
+"""What Ray's dashboard takes in one upload (ray#55877)."""
+CONFIG_NAME = "job.toml"
+DEEPSPEED_NAME = "deepspeed.json"
+COMMAND = f"-m jobs run {CONFIG_NAME}"
+VARIABLES = QUIET | {"COLUMNS": "120"}
+"""What the job and its workers find in their environment: never a key. Tables in a log are this wide."""
+CONNECT_S, ANSWER_S = 10.0, 60.0
+POLL_S, SLOW_POLL_S, SLOW_FROM_CHARS = 2.0, 15.0, 1_000_000
+"""The log is fetched whole each time, so a long one is fetched less often."""
+PATIENCE_S = 180.0
+"""How long a dashboard that stopped answering is asked again."""
+
+
+def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
+    """Run `config` on the cluster whose dashboard is at `address`; returns the run's exit code.
+
+    Raises:
+        ConfigError: the config or the address is wrong, or a local path would have to be read on another machine.
+        ClusterError: nothing answers, the token is refused, or the dashboard is gone for `PATIENCE_S` seconds.
+    """
+    settings = load_config(config, overrides)
+    loopback = is_loopback(address)
+    if not loopback:
+        refuse_local_paths(settings, f"the cluster at {address} is another machine")
+    progress = Progress()
+    with _client_environment(loopback):
+        client = _connect(address)
+        here = loopback and _nodes_are_here(address)
+        if loopback and not here:
+            refuse_local_paths(settings, f"{address} leads to a cluster on other machines (a tunnel or port-forward?)")
+        job = _submit(client, settings, here=here, address=address)
+        at = f"{job} --address {address}"
+        progress.say(f"submitted {settings.name} as {job}; stop it with `ray job stop {at}`")
+        try:
+            details = _follow(client, job, address)
+        except KeyboardInterrupt:
+            progress.say(
+                f"no longer following {job}: it goes on. Its log: `ray job logs --follow {at}`; stop it: `ray job stop {at}`"
+            )
+            return 130
+    code = exit_code(str(details.status), details.driver_exit_code)
+    progress.say(_last_words(job, details, code, settings))
+    return code
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `address` names this machine. Raises ConfigError: it is no address of a Ray dashboard."""
+    url = urlsplit(address)
+    if url.username or url.password:
+        raise ConfigError(
+            "--address must not hold a name or a password; Ray's token is read from RAY_AUTH_TOKEN, "
+            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+        )
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ConfigError(f"--address: expected the cluster's dashboard, such as http://HEAD:8265, found {address!r}")
+    try:
+        return ipaddress.ip_address(url.hostname).is_loopback
+    except ValueError:
+        return url.hostname == "localhost"
+
+
+def refuse_local_paths(config: Config, why: str) -> None:
+    """Raises ConfigError: `config` names local paths, which no node of a remote cluster could read."""
+    places = {f"{data.section}.{name}": getattr(data, name) for data in config.datasets for name in SOURCES}
+    places["output"] = config.output
+    models = {
+        "encoder.model": config.encoder.model,
+        "mining.teacher.model": getattr(config.mining.teacher, "model", None),
+        "training.guide.model": getattr(config.training.guide, "model", None),
+    }
+    # a hub name is neither on S3 nor local
+    places |= {key: model for key, model in models.items() if model is not None and model.startswith(("/", ".", "~"))}
+    local = [f"{name} = {value}" for name, value in places.items() if value is not None and not is_s3(value)]
+    if local:
+        raise ConfigError(
+            f"{why}, and its nodes cannot read {', '.join(local)}; copy the data to s3:// and name that, "
+            f"e.g. output=s3://bucket/runs"
+        )
+
+
+def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
+    """Put into the empty `folder` what the job needs and nothing else: the packages' files and the resolved config.
+
+    Raises:
+        ConfigError: it is more than a cluster takes.
+    """
+    for package in PACKAGES:
+        for source in sorted((root / package).rglob("*")):
+            inside = source.relative_to(root)
+            hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
+            if source.suffix in SHIPPED and not hidden and not source.is_symlink():
+                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / inside)
+    if config.training.deepspeed:  # the cluster cannot see this machine's file
+        shutil.copyfile(config.training.deepspeed, folder / DEEPSPEED_NAME)
+        training = config.training.model_copy(update={"deepspeed": DEEPSPEED_NAME})
+        config = config.model_copy(update={"training": training})
+    (folder / CONFIG_NAME).write_text(to_toml(config), encoding="utf-8")
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    if sum(sizes.values()) >= MAX_BYTES:
+        largest = max(sizes, key=lambda path: sizes[path]).relative_to(folder)
+        raise ConfigError(
+            f"the job's folder is {sum(sizes.values()) / 2**20:.0f} MiB, and a cluster takes less than "
+            f"{MAX_BYTES / 2**20:.0f}; the largest file is {largest}: move it out of the packages"
+        )
+
+
+def exit_code(status: str, driver_exit_code: int | None) -> int:
+    """The run's own exit code (0 to 3) where the job brought one; 3 where it was stopped, killed or never started."""
+    if status == "SUCCEEDED":
+        return 0
+    if status == "FAILED" and driver_exit_code in (1, 2, 3):
+        return driver_exit_code
+    return EXIT_CLUSTER
+
+
+def _last_words(job: str, details: Any, code: int, config: Config) -> str:
+    if code == 0:
+        return f"{job} has finished {config.name}: {config.root}"
+    if code != EXIT_CLUSTER:
+        return f"{job} ended with exit code {code}; its last lines above say why"
+    why = f"failed ({one_paragraph(details.message or 'Ray gives no reason')[:400]})"
+    if str(details.status) == "STOPPED":
+        why = "was stopped"
+    elif details.driver_exit_code == EXIT_CLUSTER:
+        why = "failed; its last lines above say why"
+    keys = "; S3 keys are never sent with a job: the nodes need their own (instance role, service account, or Secret)"
+    return f"{job} {why}. What is committed is kept: submit the same config again to go on{keys if is_s3(config.output) else ''}"
+
+
+@contextmanager
+def _client_environment(loopback: bool) -> Iterator[None]:
+    """The variables Ray's client reads, as --address means them, put back afterwards.
+
+    RAY_ADDRESS and RAY_API_SERVER_ADDRESS would override --address. A cluster asks for a token as soon as `ray start`
+    finds one, but the jobs client sends none unless told to: it is where a token is given, and on this machine.
+    """
+    own = loopback and (Path.home() / ".ray" / "auth_token").exists()
+    has_token = own or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    before = {name: os.environ.pop(name, None) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE")}
+    os.environ["RAY_AUTH_MODE"] = before["RAY_AUTH_MODE"] or ("token" if has_token else "disabled")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _answering(address: str) -> Iterator[None]:
+    """What goes wrong in a request to the dashboard, as a ClusterError."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"the cluster at {address} wants a token ({str(error).splitlines()[0]}); set RAY_AUTH_MODE="
+            f"token, and RAY_AUTH_TOKEN to its token or RAY_AUTH_TOKEN_PATH to a file with it; on KubeRay "
+            f"it lies in the Secret named as the cluster"
+        ) from error
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # requests' errors are OSErrors
+        cause: BaseException = error
+        while cause.__context__ is not None:  # Ray says "failed to connect"; why is at the bottom
+            cause = cause.__context__
+        raise ClusterError(
+            f"no good answer from a Ray dashboard at {address} ({type(cause).__name__}: "
+            f"{one_paragraph(str(cause))[:300]}); check the address, that the cluster runs, and that its "
+            f"port 8265 can be reached from here (ray dashboard, ssh -L, kubectl port-forward)"
+        ) from error
+
+
+def _connect(address: str) -> Any:
+    """A client of the dashboard whose every request ends in bounded time. Raises ClusterError: none answers."""
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            return super()._do_request(method, endpoint, **({"timeout": (CONNECT_S, ANSWER_S)} | options))
+
+    for name in ("_private.runtime_env.packaging", "dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # each sets its own level to INFO
+    with _answering(address):
+        return Client(address)
+
+
+def _nodes_are_here(address: str) -> bool:
+    """Whether all nodes run on this machine: a loopback address may be the near end of a tunnel."""
+    from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
+
+    try:
+        nodes = list_nodes(address=address, timeout=int(ANSWER_S), raise_on_missing_output=False)
+    except RayStateApiException:  # another version of Ray lists other fields: trust the address
+        return True
+    return all(_is_own(node.node_ip) for node in nodes if node.state == "ALIVE")
+
+
+def _is_own(ip: str) -> bool:
+    """Whether `ip` is an address of this machine: only those can be bound."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((ip, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _submit(client: Any, config: Config, *, here: bool, address: str) -> str:
+    """Package and submit; returns the job's id, which Ray invents: a fixed one would refuse the second try."""
+    job = config.model_copy(update={"cluster": config.cluster.model_copy(update={"address": None})})  # its own cluster
+    python = shlex.quote(sys.executable) if here else "python"
+    with tempfile.TemporaryDirectory(prefix="hardmine-job-") as folder:
+        stage_job(job, Path(folder))
+        with _answering(address):
+            environment = {"working_dir": folder, "env_vars": VARIABLES}
+            return str(
+                client.submit_job(entrypoint=f"{python} {COMMAND}", runtime_env=environment, metadata={"job_name": config.name})
+            )
+
+
+def _follow(client: Any, job: str, address: str) -> Any:
+    """Print the job's log as it grows until the job has ended; returns Ray's details of it.
+
+    The log is polled: Ray's own follower may end while the job still runs (ray#51601), and a log that cannot be
+    had is no reason to lose sight of the job.
+
+    Raises:
+        ClusterError: the dashboard did not answer for `PATIENCE_S`.
+    """
+    shown, answered = 0, time.monotonic()
+    while True:
+        try:
+            with _answering(address):
+                details = client.get_job_info(job)
+            answered = time.monotonic()
+        except ClusterError as error:
+            if time.monotonic() - answered > PATIENCE_S:
+                raise ClusterError(f"lost sight of {job}, which may still run: {error}") from error
+        else:
+            shown += _print_log(client, job, shown, address)
+            if details.status.is_terminal():
+                return details
+        time.sleep(POLL_S if shown < SLOW_FROM_CHARS else SLOW_POLL_S)
+
+
+def _print_log(client: Any, job: str, shown: int, address: str) -> int:
+    try:
+        with _answering(address):
+            new = str(client.get_job_logs(job))[shown:]
+    except ClusterError:
+        return 0
+    sys.stdout.write(new)
+    sys.stdout.flush()
+    return len(new)

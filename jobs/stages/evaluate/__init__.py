@@ -1,0 +1,1 @@
+"""The evaluate stage's parts: figures of the results, leakage, events."""

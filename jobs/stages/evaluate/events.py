@@ -1,0 +1,226 @@
+"""`retrieval_eval` events: one JSON line for each evaluated query, for a log system or a person with `jq`.
+
+    events/<name>/<key>/retrieval_eval-00000.jsonl     lines of one evaluation (name: baseline, round-01, test-best …)
+    events/index.json                                  files that are kept, oldest first
+
+A file is an object that appears whole; the next is begun at `evaluation.events.max_mib`, and of all evaluations of a run
+`evaluation.events.keep` files stay. Lines are the same whenever they are written: their time is that of the search.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cluster.commits import Commit, Outcome
+from cluster.rows import cut, group_blocks, has_texts, read_rows, rows_at_once
+from cluster.storage import Store
+from cluster.tables import F32, I64, Part, read_part, read_parts
+from jobs.config.evaluation import EventSettings
+from jobs.stages.context import Context
+from jobs.stages.ingested import Ingested
+from jobs.stages.stage_0_ingest import in_worker
+from mining.candidates import dense_hits, without_self
+
+INDEX = "events/index.json"
+CUTOFFS = (1, 5, 10)
+KINDS = ("intent", "kind", "query_kind", "query_type")
+"""Columns of the queries that may say what kind a query is; the first that there is."""
+TITLE_LENGTH = 120
+"""Most characters of a title; an item without one shows the start of its text."""
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class EventTask:
+    """What the worker needs."""
+
+    store: Store
+    folder: str
+    hits: list[Part]
+    corpus: list[Part]
+    queries: list[Part]
+    labels: list[Part]
+    settings: EventSettings
+    head: Mapping[str, Any]
+    """What all lines say: event, time, run, stage, round, split, model."""
+
+
+def write_events(
+    context: Context, ingested: Ingested, hits: Commit, *, model: str, name: str, split: str, number: int
+) -> Commit | None:
+    """Write the lines of one evaluation; None: they are not wanted, or a stage is run alone that needs none.
+
+    Args:
+        hits: of the evaluated queries, one more than is measured. model: digest of the model that made them.
+        name: "baseline", "round-01" … number: its round.
+    """
+    settings = context.config.evaluation.events
+    if settings is None or (context.only is not None and "events" not in context.only.makes):
+        return None
+    time = datetime.fromtimestamp(hits.created, UTC).isoformat(timespec="seconds")
+    head = {
+        "event": "retrieval_eval",
+        "time": time,
+        "run": context.config.name,
+        "stage": name,
+        "round": number,
+        "split": split,
+        "model": model,
+    }
+
+    def work(folder: str) -> Outcome:
+        return in_worker(
+            _write,
+            context,
+            EventTask(
+                context.store, folder, hits.parts("hits"), ingested.corpus, ingested.queries, ingested.labels, settings, head
+            ),
+        )
+
+    inputs = {"hits": hits.key, "tables": ingested.tables.key, "head": head, "settings": settings.model_dump(exclude={"keep"})}
+    return context.stage("events", f"{name}-events", folder=f"events/{name}", inputs=inputs, work=work)
+
+
+def _write(task: EventTask) -> Outcome:
+    log = EventLog(task.store, task.folder, task.settings)
+    for record in _records(task):
+        log.add(record)
+    # the files are no part of the commit: the oldest are deleted as others come
+    return Outcome(figures=log.close())
+
+
+class EventLog:
+    """JSON lines in files of bounded size and number."""
+
+    def __init__(self, store: Store, folder: str, settings: EventSettings) -> None:
+        self._store, self._folder, self._settings = store, folder, settings
+        self._lines: list[bytes] = []
+        self._size = self._count = self._files = self._bytes = 0
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write one line; a file is begun where it would make the open one too large."""
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        if self._lines and self._size + len(line) > self._settings.max_mib * 2**20:
+            self._flush()
+        self._lines.append(line)
+        self._size += len(line)
+        self._count += 1
+
+    def close(self) -> dict[str, int]:
+        """Write what is left; {"lines", "files", "bytes"}."""
+        if self._lines:
+            self._flush()
+        return {"lines": self._count, "files": self._files, "bytes": self._bytes}
+
+    def _flush(self) -> None:
+        path = f"{self._folder}/retrieval_eval-{self._files:05d}.jsonl{'.gz' if self._settings.gzip else ''}"
+        data = b"".join(self._lines)
+        if self._settings.gzip:
+            data = gzip.compress(data, mtime=0)  # the same lines, the same bytes
+        self._store.write_bytes(path, data)
+        self._lines, self._size = [], 0
+        self._files += 1
+        self._bytes += len(data)
+        self._keep(path)
+
+    def _keep(self, path: str) -> None:
+        known = self._store.read_json(INDEX)["files"] if self._store.exists(INDEX) else []
+        files = [*(name for name in known if name != path), path]  # an interrupted attempt may have written it before
+        gone = len(files) - self._settings.keep
+        for name in files[: max(0, gone)]:
+            self._store.delete(name)
+        self._store.write_json(INDEX, {"files": files[max(0, gone) :]})
+
+
+def _records(task: EventTask) -> Iterator[dict[str, Any]]:
+    """All lines in the order of the queries, with the texts of some blocks' hits in memory at a time."""
+    judged = read_parts(task.store, task.labels, ["query_row", "item_row", "score"])
+    relevant = judged.filter(pa.array(judged["score"].to_numpy() > 0))
+    pairs = (relevant["query_row"].to_numpy(), relevant["item_row"].to_numpy())
+    query_columns = ["id", "text", "item_row", *[name for name in KINDS if has_texts(task.store, task.queries[0], name)][:1]]
+    depth = max(task.settings.k, *CUTOFFS)
+    for group in group_blocks(task.hits, rows_at_once(task.corpus), task.settings.k, 1):
+        found = pa.concat_tables(
+            [read_part(task.store, task.hits[number].path, ["query_row", "item_rows", "scores"]) for number in group]
+        )
+        query_rows = found["query_row"].to_numpy()
+        queries = read_rows(task.store, task.queries, query_rows, query_columns)
+        rows_QK, scores_QK = without_self(*dense_hits(found), queries["item_row"].to_numpy())
+        rows_QK, scores_QK = rows_QK[:, :depth], scores_QK[:, :depth]
+        relevant_QK, known_Q = find_relevant(rows_QK, query_rows, *pairs)
+        shown_QK = rows_QK[:, : task.settings.k]
+        items = _items(task, np.unique(shown_QK[shown_QK >= 0]))
+        yield from make_records(task.head, queries, rows_QK, scores_QK, relevant_QK, known_Q, items, k=task.settings.k)
+
+
+def _items(task: EventTask, rows: I64) -> dict[int, tuple[str, str]]:
+    """Row -> (id, title) of some items."""
+    column = "title" if has_texts(task.store, task.corpus[0], "title") else "text"
+    table = read_rows(task.store, task.corpus, rows, ["id", column])
+    titles = cut(table[column], TITLE_LENGTH)
+    return dict(zip(rows.tolist(), zip(table["id"].to_pylist(), titles, strict=True), strict=True))
+
+
+def find_relevant(rows_QK: I64, query_rows: I64, owner: I64, items: I64) -> tuple[Bool, Bool]:
+    """Which hits are relevant, bool [Q, K], and which queries have a relevant item at all, bool [Q].
+
+    Args:
+        owner, items: query row and item row of each relevant pair.
+    """
+    span = 1 + max(int(items.max(initial=0)), int(rows_QK.max(initial=0)))
+    relevant_QK = np.isin(query_rows[:, None] * span + rows_QK, owner * span + items) & (rows_QK >= 0)
+    return relevant_QK, np.isin(query_rows, owner)
+
+
+def make_records(
+    head: Mapping[str, Any],
+    queries: pa.Table,
+    rows_QK: I64,
+    scores_QK: F32,
+    relevant_QK: Bool,
+    known_Q: Bool,
+    items: Mapping[int, tuple[str, str]],
+    *,
+    k: int,
+) -> Iterator[dict[str, Any]]:
+    """The lines of some queries.
+
+    Args:
+        head: what all of them say.
+        queries: id, text, and perhaps one of KINDS.
+        rows_QK: hits, best first, -1 padding; scores_QK: their cosines; relevant_QK: whether they are relevant.
+        known_Q: whether the query has a relevant item; its hit flags are null where it has none.
+        items: row -> (id, title), of the first k hits.
+    """
+    kind = next((name for name in KINDS if name in queries.column_names), None)
+    columns = (
+        queries["id"].to_pylist(),
+        queries["text"].to_pylist(),
+        queries[kind].to_pylist() if kind else [None] * queries.num_rows,
+    )
+    for place, (query_id, text, of_kind) in enumerate(zip(*columns, strict=True)):
+        rows, relevant = rows_QK[place].tolist(), relevant_QK[place].tolist()
+        top = [
+            {"item_id": items[row][0], "title": items[row][1], "score": round(float(score), 6), "relevant": good}
+            for row, score, good in zip(rows[:k], scores_QK[place, :k], relevant, strict=False)
+            if row >= 0
+        ]
+        hits = {f"hit@{cutoff}": any(relevant[:cutoff]) if known_Q[place] else None for cutoff in CUTOFFS if cutoff <= len(rows)}
+        yield {
+            **head,
+            "query_id": query_id,
+            "query": text,
+            "kind": of_kind,
+            "top": top,
+            "hits": hits,
+            "latency_ms": None,
+        }  # of one query alone: a search in blocks has none

@@ -1,0 +1,245 @@
+"""The user's items, queries and labels become the run's own tables: stage 0's first part, in a worker."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.commits import Outcome
+from cluster.errors import ConfigError, DataError
+from cluster.storage import StorageSettings, Store
+from cluster.tables import Part, read_part, write_part
+from jobs.config.config import Config
+from jobs.config.data import DatasetSettings, DataSettings
+from jobs.config.templates import Template
+from jobs.stages.ingest.files import Chunk, read_chunks
+from jobs.stages.ingest.histories import history_rows, refuse_repeats
+from jobs.stages.ingest.labels import LabelRows, assign_splits, leave_out_queries, read_labels, split_column, write_labels
+from jobs.stages.ingest.tables import Written, stable_code, write_texts
+
+Sources = dict[str, list[tuple[str, str | None]]]
+"""Table -> (address, the split its file stands for)."""
+
+
+def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store: Store, folder: str) -> Outcome:
+    """Check a data set and write it below `folder`: corpus, queries (each with its split) and labels.
+
+    Args:
+        data: the run's own, or a general set, whose labelled queries all belong to the split "general".
+        sources: its addresses.
+
+    Raises:
+        DataError: what is wrong with the data; names file, row or id, and the count.
+        ConfigError: a template or data.columns names a column that the data has not.
+    """
+    part_rows = config.cluster.part_rows
+    histories = config.encoder.kind == "sequence"  # what a query is, instead of its text
+    reader = _Reader(data, config.storage, sources)
+    corpus = write_texts(
+        reader.chunks("corpus"),
+        store,
+        f"{folder}/corpus",
+        what="items",
+        columns=data.columns,
+        template=Template(data.item_text, "data.item_text"),
+        part_rows=part_rows,
+        extra=_group_codes,
+        source=reader.places("corpus"),
+    )
+    splits: list[str | None] = []
+
+    def keep_splits(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
+        splits.extend(split_column(table, chunk))
+        own = {"item_row": _item_rows(table, chunk, corpus)}
+        return own | {"history_rows": history_rows(table, chunk, corpus.ids)} if histories else own
+
+    queries = write_texts(
+        reader.chunks("queries"),
+        store,
+        f"{folder}/queries-unsplit",
+        what="queries",
+        columns=data.columns,
+        template=Template(data.query_text, "data.query_text"),
+        part_rows=part_rows,
+        extra=keep_splits,
+        source=reader.places("queries"),
+        needs_text=not histories,
+    )
+    if corpus.dimension != queries.dimension and not histories:
+        raise DataError(
+            f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
+            f"both need a `vector` column of one length, or neither; make the vectors with one model"
+        )
+    labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns)
+    reader.refuse_unknown_columns()
+    if histories and not config.encoder.repeats:
+        refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
+    assigned, notes = _assign(data, splits, labels, queries)
+    query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned)
+    label_parts, repeated = write_labels(labels, store, f"{folder}/labels")
+    relevant = Counter(assigned[row] for row in set(labels.relevant.tolist()))
+    return Outcome(
+        tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
+        figures={
+            "items": len(corpus.ids),
+            "queries": len(queries.ids),
+            "labels": len(labels.scores),
+            "repeated_labels": repeated,
+            "splits": {split: assigned.count(split) for split in (*data.splits, "none")},
+            "with_positive": {split: relevant[split] for split in data.splits},
+            "dimension": corpus.dimension,
+            "judged_irrelevant": int((labels.scores == 0).sum()),
+            **notes,
+        },
+    )
+
+
+class _Reader:
+    """The data's chunks, and which columns they have."""
+
+    def __init__(self, data: DatasetSettings, storage: StorageSettings, sources: Sources) -> None:
+        self._data, self._storage, self._sources = data, storage, sources
+        self._seen: set[str] = set()
+
+    def places(self, table: str) -> str:
+        """The addresses of a table, for messages."""
+        return ", ".join(url for url, _ in self._sources[table])
+
+    def chunks(self, table: str) -> Iterator[Chunk]:
+        for url, _ in self._sources[table]:
+            for chunk in read_chunks(url, self._storage):
+                self._seen.update(chunk.table.column_names)
+                yield chunk
+
+    def labels(self) -> Iterator[tuple[Chunk, str | None]]:
+        for url, split in self._sources["labels"]:
+            try:
+                for chunk in read_chunks(url, self._storage):
+                    self._seen.update(chunk.table.column_names)
+                    yield chunk, split
+            except DataError:
+                if split is None or split in self._data.needed_splits:
+                    raise
+                if Store(url.rpartition("/")[0], self._storage).exists(url.rpartition("/")[2]):
+                    raise
+
+    def refuse_unknown_columns(self) -> None:
+        for ours, theirs in self._data.columns.items():
+            if theirs not in self._seen:
+                close = difflib.get_close_matches(theirs, self._seen, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"they have {', '.join(sorted(self._seen))}"
+                raise ConfigError(
+                    f"data.columns.{ours}: expected a column of the data, found {theirs!r}, which no table has; {hint}"
+                )
+
+
+def _describe(dimension: int | None) -> str:
+    return "no vectors" if dimension is None else f"vectors of {dimension} numbers"
+
+
+def _group_codes(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
+    values = [None] * table.num_rows
+    if "group" in table.column_names:
+        if pa.types.is_nested(table["group"].type):
+            raise DataError(
+                f"{chunk.file}: column 'group' should hold one text or number per item, found "
+                f"{table['group'].type}; rename it if it is something else"
+            )
+        values = table["group"].cast(pa.string()).to_pylist()
+    return {"group_code": pa.array([stable_code(value) if value else -1 for value in values], pa.int64())}
+
+
+def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
+    if "item_id" not in table.column_names:
+        return pa.array(np.full(table.num_rows, -1, np.int64))
+    if pa.types.is_nested(table["item_id"].type):
+        raise DataError(
+            f"{chunk.file}: column 'item_id' should hold the one item that the query is, found "
+            f"{table['item_id'].type}; relevant items belong into the labels"
+        )
+    ids = table["item_id"].cast(pa.string())
+    rows = pc.index_in(ids, value_set=corpus.ids)
+    unknown = pc.and_(pc.is_null(rows), pc.is_valid(ids)).to_numpy()
+    if unknown.any():
+        where = int(np.flatnonzero(unknown)[0])
+        raise DataError(
+            f"{chunk.file}, row {chunk.first_row + where}: the query says it is item "
+            f"{ids[where].as_py()!r}, which is not in the corpus; {int(unknown.sum())} row(s) of this chunk do "
+            f"so. Correct `item_id`, or add the items"
+        )
+    return pc.fill_null(rows, -1).cast(pa.int64()).combine_chunks()
+
+
+def _assign(
+    data: DatasetSettings, splits: list[str | None], labels: LabelRows, queries: Written
+) -> tuple[list[str], dict[str, int]]:
+    """The split of every query, and notes: counts of what was decided here."""
+    if not isinstance(data, DataSettings):
+        return _all_labelled(labels, len(splits)), {}
+    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
+    notes |= _check_positives(assigned, labels, queries, data)
+    return assigned, notes | leave_out_queries(assigned, queries.ids, data.train_fraction)
+
+
+def _all_labelled(labels: LabelRows, count: int) -> list[str]:
+    """Every query with a label is measured, whatever its split."""
+    if not len(labels.relevant):
+        raise DataError(
+            f"none of the {len(labels.scores)} labels says that an item is relevant (a score > 0), so there is "
+            f"nothing to measure; check the scores in the labels"
+        )
+    labelled = set(labels.query_rows.tolist())
+    return ["general" if row in labelled else "none" for row in range(count)]
+
+
+def _check_positives(splits: list[str], labels: LabelRows, queries: Written, data: DataSettings) -> dict[str, int]:
+    relevant = set(labels.relevant.tolist())
+    notes = {"dev_queries_without_positive": sum(split == "dev" and row not in relevant for row, split in enumerate(splits))}
+    if "train" not in splits:
+        raise DataError(
+            f'expected queries of the train split, found {_counts(splits)}; say split = "train" for some in '
+            f"the queries or the labels"
+        )
+    without = [row for row, split in enumerate(splits) if split == "train" and row not in relevant]
+    if not without:
+        return notes
+    if not data.skip_queries_without_positive:
+        raise DataError(
+            f"expected a relevant item (a label with score > 0) for each training query, found none for "
+            f"{len(without)} of {splits.count('train')}, the first is {queries.ids[without[0]].as_py()!r}; label "
+            f"or remove them, or set data.skip_queries_without_positive = true to leave them out"
+        )
+    if len(without) == splits.count("train"):
+        raise DataError(
+            f"none of the {len(without)} training queries has a relevant item (a label with score > 0); check "
+            f"the scores in the labels"
+        )
+    for row in without:
+        splits[row] = "none"
+    return notes | {"train_queries_skipped": len(without)}
+
+
+def _counts(splits: list[str]) -> str:
+    return (
+        ", ".join(f"{count} of {split}" for split, count in Counter(splits).items() if split != "none")
+        or "none with a label or a split"
+    )
+
+
+def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str]) -> list[Part]:
+    written = []
+    for part in parts:
+        table = read_part(store, part.path)
+        if "split" in table.column_names:
+            table = table.drop_columns(["split"])
+        own = pa.array(splits[part.first_row : part.first_row + part.rows], pa.string())
+        name = part.path.rsplit("/", 1)[-1]
+        table = table.append_column("split", own)
+        written.append(write_part(store, f"{folder}/{name}", table, first_row=part.first_row))
+        store.delete(part.path)
+    return written

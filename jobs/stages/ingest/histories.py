@@ -1,0 +1,144 @@
+"""Histories: checking the user's lists of item ids, and what a sequence encoder reads and starts from. Runs in a worker."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.commits import Outcome
+from cluster.errors import DataError
+from cluster.folders import folder_digest, upload_folder
+from cluster.storage import Store
+from cluster.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offsets_of, read_part, read_parts, write_part
+from jobs.config.config import Config
+from jobs.stages.ingest.files import Chunk
+from jobs.stages.ingest.labels import LabelRows
+
+
+def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:
+    """The item rows of each query's `history`, list<i64>, oldest first.
+
+    Args:
+        table: a chunk of queries with our column names.
+        item_ids: ids of all items, in row order.
+
+    Raises:
+        DataError: there is no such column, it holds no lists of ids, a history is empty or names an unknown item.
+    """
+    lists = _lists(table, chunk)
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        raise DataError(
+            f"{_row(table, chunk, empty[0])}: the history is empty; {len(empty)} of {len(lengths)} queries in this "
+            f"chunk have an empty one. A sequence encoder has nothing else to read: give the items that were met "
+            f"before, oldest first, or leave these queries out"
+        )
+    ids = lists.flatten().cast(pa.string())
+    rows = pc.index_in(ids, value_set=item_ids)
+    offsets = offsets_of(lengths)
+    unknown = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
+    if len(unknown):
+        first = np.searchsorted(offsets, unknown[0], side="right") - 1
+        raise DataError(
+            f"{_row(table, chunk, first)}: the history names item {ids[int(unknown[0])].as_py()!r}, which is not in "
+            f"the corpus; {len(unknown)} of {len(ids)} entries of histories in this chunk do so. Take them out of "
+            f"the histories, or add the items"
+        )
+    return csr_to_lists(offsets, rows.to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+def refuse_repeats(store: Store, queries: Sequence[Part], labels: LabelRows, query_ids: pa.Array, item_ids: pa.Array) -> None:
+    """Raises DataError: a relevant item is in the query's own history, where it can never be found."""
+    lists = [lists_to_csr(read_part(store, part.path, ["history_rows"])["history_rows"]) for part in queries]
+    owners = np.repeat(np.arange(len(query_ids)), np.concatenate([np.diff(offsets) for offsets, _ in lists]))
+    met = owners * len(item_ids) + np.concatenate([rows for _, rows in lists])
+    relevant = labels.scores > 0
+    again = np.flatnonzero(np.isin(labels.query_rows[relevant] * len(item_ids) + labels.item_rows[relevant], met))
+    if len(again):
+        query, item = (
+            ids[int(rows[relevant][again[0]])].as_py()
+            for ids, rows in ((query_ids, labels.query_rows), (item_ids, labels.item_rows))
+        )
+        raise DataError(
+            f"expected relevant items that are not in the query's own history, found {len(again)} that are, the "
+            f"first is {item!r} of query {query!r}; take them out of the labels, or set encoder.repeats = true "
+            f"where items come again"
+        )
+
+
+def _lists(table: pa.Table, chunk: Chunk) -> pa.Array:
+    if "history" not in table.column_names:
+        raise DataError(
+            f"{chunk.file}: encoder.kind = \"sequence\" needs the column 'history' in the queries, lists of item "
+            f"ids, oldest first; found {', '.join(table.column_names)}; if it has another name, say data.columns = "
+            f'{{ history = "its name" }}'
+        )
+    column = table["history"]
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    inner = column.type.value_type if is_list else pa.float32()
+    known = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_null)
+    if not any(is_kind(inner) for is_kind in known):
+        raise DataError(
+            f"{chunk.file}: column 'history' should hold lists of item ids, found {column.type}; write it so, or "
+            f"name the right column in data.columns"
+        )
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def _row(table: pa.Table, chunk: Chunk, row: int) -> str:
+    return f"{chunk.file}, row {chunk.first_row + int(row)} (id {str(table['id'][int(row)].as_py())!r})"
+
+
+def write_sequence(
+    config: Config, store: Store, folder: str, corpus: Sequence[Part], queries: Sequence[Part], vectors: Sequence[Part]
+) -> Outcome:
+    """The features of all items and queries, and the untrained encoder that reads them.
+
+    Holds the base vectors of all items in memory, [N, D] float32.
+
+    Args:
+        vectors: base vectors of the items, column `vector`, in row order.
+    """
+    from training.encoders.features import Tokens
+    from training.encoders.sequence import DEFAULT_HISTORY, history_tokens, item_tokens, new_sequence_folder
+
+    longest = config.encoder.max_length or DEFAULT_HISTORY
+
+    def write(table: str, part: Part, tokens: Tokens) -> Part:
+        rows = pa.array(np.arange(part.first_row, part.first_row + part.rows, dtype=np.int64))
+        return write_part(
+            store,
+            f"{folder}/{table}/{part.path.rsplit('/', 1)[-1]}",
+            first_row=part.first_row,
+            table=pa.table({"row": rows, "tokens": csr_to_lists(tokens.offsets, tokens.values)}),
+        )
+
+    items = [write("corpus", part, item_tokens(part.first_row, part.rows)) for part in corpus]
+    asked, cut = [], 0
+    for part in queries:
+        offsets, rows = lists_to_csr(read_part(store, part.path, ["history_rows"])["history_rows"])
+        asked.append(write("queries", part, history_tokens(offsets, rows, longest)))
+        cut += int((np.diff(offsets) > longest).sum())
+    with tempfile.TemporaryDirectory(prefix="hardmine-sequence-") as local:
+        ids = read_parts(store, corpus, ["id"])["id"].to_pylist()
+        new_sequence_folder(
+            Path(local),
+            load_vectors(store, vectors),
+            ids,
+            hidden=config.encoder.hidden,
+            max_length=longest,
+            seed=config.rounds.seed,
+        )
+        files = upload_folder(Path(local), store, f"{folder}/model")
+    return Outcome(
+        tables={"corpus": items, "queries": asked},
+        files=files,
+        figures={"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "histories_cut": cut},
+    )

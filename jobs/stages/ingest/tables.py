@@ -1,0 +1,316 @@
+"""Checking the user's items and queries and writing them as the run's own tables: runs in a worker, chunk by chunk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import string
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import ConfigError, DataError
+from cluster.storage import Store
+from cluster.tables import I64, Part, lists_to_csr, vectors_to_column
+from jobs.config.templates import Template
+from jobs.stages.ingest.files import Chunk
+from jobs.stages.ingest.writer import TableWriter
+
+OWN = ("row", "text_code", "group_code", "item_row", "history_rows")
+USUAL = (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id"))
+"""Names of other tools that are understood without data.columns."""
+ASCII_PUNCTUATION = {
+    ord(character): " " for character in string.punctuation if unicodedata.category(character).startswith("P")
+} | {ord("'"): None}
+VANISHING = re.compile("['\u2018\u2019\u02bc\u00ad\u200b\u2060\ufeff]")
+"""Apostrophes, and what no reader sees: soft hyphen, zero-width space, word joiner, byte-order mark."""
+
+
+@dataclass
+class Written:
+    """One table of the run."""
+
+    parts: list[Part]
+    ids: pa.Array
+    """Ids in row order."""
+    columns: list[str]
+    text_codes: I64
+    dimension: int | None
+    """Length of the `vector` column; None: there is none."""
+
+
+def stable_code(text: str) -> int:
+    """A 63-bit number that is the same for the same text on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def normalise(text: str) -> str:
+    """What two duplicate texts have in common: the words, without case, punctuation and extra white space.
+
+    Compared as Unicode compares them (NFKC and case folding): "Ｃａｆé" is "cafe\u0301", "Straße" is "STRASSE". Apostrophes
+    vanish ("don’t" is "dont"), other punctuation (Unicode P) parts words as a space does ("A/B" is "a, b" but not "ab").
+    Symbols (Unicode S: +, $, =, emoji) are part of a text. Of a text without words the punctuation stays, so that two of
+    them are equal only where they are, white space and case aside.
+    """
+    words = text.lower().translate(ASCII_PUNCTUATION) if text.isascii() else _fold(text)
+    return " ".join(words.split()) or " ".join(text.lower().split())
+
+
+def _fold(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _punctuation().sub(" ", VANISHING.sub("", folded))
+
+
+@functools.cache
+def _punctuation() -> re.Pattern[str]:
+    """Every character of a Unicode category P, as ranges."""
+    codes = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P")]
+    starts = [code for code, before in zip(codes, [-2, *codes], strict=False) if code != before + 1]
+    stops = [code for code, after in zip(codes, [*codes[1:], -2], strict=True) if code != after - 1]
+    ranges = (f"\\U{start:08x}-\\U{stop:08x}" for start, stop in zip(starts, stops, strict=True))
+    return re.compile(f"[{''.join(ranges)}]+")
+
+
+def rename(chunk: Chunk, columns: dict[str, str], needed: Sequence[str], what: str) -> pa.Table:
+    """The chunk with our column names.
+
+    Raises:
+        DataError: a needed column is missing (names those that are there), or a name occurs twice.
+        ConfigError: `columns` gives a column two meanings.
+    """
+    table = chunk.table
+    there = list(table.column_names)
+    twice = [name for name in there if there.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{chunk.file}: expected columns of different names, found {twice[0]!r} {there.count(twice[0])} times; rename them"
+        )
+    names = list(there)
+    for ours, theirs in _meanings(columns, there, needed).items():
+        if ours in names and ours != theirs:
+            names[names.index(ours)] = _free(f"{ours}_", names)
+        names[there.index(theirs)] = ours
+    for old, new in USUAL:
+        if old in names and new not in names:
+            names[names.index(old)] = new
+    names = [_free(f"{name}_", names) if name in OWN else name for name in names]
+    missing = [name for name in needed if name not in names]
+    if missing:
+        advice = (
+            f"data.columns says it is called {columns[missing[0]]!r}: correct that"
+            if missing[0] in columns
+            else (f'if it has another name, say data.columns = {{ {missing[0]} = "its name" }}')
+        )
+        raise DataError(f"{chunk.file}: {what} need the column {missing[0]!r}; found {', '.join(there)}; {advice}")
+    return table.rename_columns(names)
+
+
+def _meanings(columns: dict[str, str], there: Sequence[str], needed: Sequence[str]) -> dict[str, str]:
+    """The settings that apply to a table: `id` and `item_id` may both be "asin", in the corpus and in the labels."""
+    found: dict[str, str] = {}
+    for ours, theirs in sorted(columns.items(), key=lambda pair: pair[0] not in needed):
+        other = next((name for name, value in found.items() if value == theirs), None)
+        if theirs in there and other is None:
+            found[ours] = theirs
+        elif other is not None and other not in needed:
+            raise ConfigError(
+                f"data.columns: expected one meaning for each column, found {theirs!r} as both {other!r} and "
+                f"{ours!r}; take one of them out"
+            )
+    return found
+
+
+def _free(name: str, names: Sequence[str]) -> str:
+    return name if name not in names else _free(f"{name}_", names)
+
+
+def id_column(table: pa.Table, column: str, chunk: Chunk) -> pa.Array:
+    """A column of ids as texts. Raises DataError: of another type, or a row has none."""
+    ids = table[column]
+    if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or pa.types.is_integer(ids.type)):
+        raise DataError(f"{chunk.file}: column {column!r} should hold texts or whole numbers, found {ids.type}; write it as text")
+    ids = one_array(ids.cast(pa.string()))
+    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
+    if pc.any(empty).as_py():
+        where = int(np.flatnonzero(empty.to_numpy(zero_copy_only=False))[0])
+        raise DataError(
+            f"{chunk.file}, row {chunk.first_row + where}: column {column!r} is empty; every row needs an id: "
+            f"add it or remove the row"
+        )
+    return ids
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece."""
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def _texts_of(table: pa.Table, template: Template) -> list[str]:
+    fields = [field for field in dict.fromkeys(template.fields) if field in table.column_names]
+    if not fields:
+        return [""] * table.num_rows
+    values = [table[field].to_pylist() for field in fields]
+    return [template.render(dict(zip(fields, row, strict=True))) for row in zip(*values, strict=True)]
+
+
+def _vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | None) -> npt.NDArray[np.float32]:
+    column = table["vector"]
+    if not (
+        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
+    ) or not _is_number(column.type.value_type):
+        raise DataError(
+            f"{chunk.file}: column 'vector' should hold lists of numbers, found {column.type}; write it so, or "
+            f"rename it if it is something else"
+        )
+    offsets, flat = lists_to_csr(column.cast(pa.list_(pa.float32())))
+    lengths = np.diff(offsets)
+    wanted = dimension or int(lengths[0])
+    wrong = np.flatnonzero((lengths != wanted) | (lengths == 0))
+    if len(wrong):
+        like = f"{wanted} numbers as in the first row" if wanted else "at least one number"
+        raise DataError(
+            f"{_row(chunk, ids, wrong[0])}: expected a vector of {like}, found {int(lengths[wrong[0]])}; "
+            f"{len(wrong)} row(s) of this chunk differ. Make all vectors with one model"
+        )
+    vectors = np.ascontiguousarray(flat.reshape(-1, wanted), np.float32)
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
+    bad = np.flatnonzero(~finite | ~vectors.any(axis=1))
+    if len(bad):
+        found = "is all zero" if finite[bad[0]] else "holds NaN or infinity"
+        raise DataError(
+            f"{_row(chunk, ids, bad[0])}: expected a vector with a direction, found one that {found}; {len(bad)} "
+            f"row(s) of this chunk have such. Make these vectors anew"
+        )
+    return vectors
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
+
+
+def _row(chunk: Chunk, ids: pa.Array, row: Any) -> str:
+    return f"{chunk.file}, row {chunk.first_row + int(row)} (id {ids[int(row)].as_py()!r})"
+
+
+def write_texts(
+    chunks: Iterator[Chunk],
+    store: Store,
+    folder: str,
+    *,
+    what: str,
+    columns: dict[str, str],
+    template: Template,
+    part_rows: int,
+    extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]],
+    source: str = "[data]",
+    needs_text: bool = True,
+) -> Written:
+    """Check a table of texts (items or queries) and write it as numbered parts.
+
+    Args:
+        what: "items" or "queries", for messages.
+        extra: own columns computed from a chunk.
+        source: where the chunks are from, for messages.
+        needs_text: False: a text may be empty, and the template's columns may be missing altogether.
+
+    Raises:
+        DataError: an id is missing or repeated, a text is empty, a vector is wrong, or there is no row at all.
+    """
+    writer = TableWriter(store, folder, part_rows)
+    checked = _Checked(what, columns, template, needs_text)
+    for chunk in chunks:
+        if chunk.table.num_rows:
+            writer.add(checked.take(chunk, extra), chunk.file)
+    if not checked.places:
+        raise DataError(f"expected at least one row in the table of {what}, found none in {source}; check the address in [data]")
+    ids = pa.concat_arrays(checked.ids)
+    _refuse_repeated(ids, checked.places, what)
+    return Written(writer.close(), ids, list(checked.columns_seen), np.concatenate(checked.codes), checked.dimension)
+
+
+class _Checked:
+    """What is known of a table while its chunks pass."""
+
+    def __init__(self, what: str, columns: dict[str, str], template: Template, needs_text: bool) -> None:
+        self._what, self._columns, self._template, self._needs_text = what, columns, template, needs_text
+        self._rows = 0
+        self.ids: list[pa.Array] = []
+        self.codes: list[I64] = []
+        self.places: list[tuple[str, int, int]] = []
+        self.columns_seen: dict[str, None] = {}
+        self.dimension: int | None = None
+
+    def take(self, chunk: Chunk, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]]) -> pa.Table:
+        """The chunk as rows of our table."""
+        table = rename(chunk, self._columns, ["id"], self._what)
+        if self._needs_text:
+            self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
+        ids = id_column(table, "id", chunk)
+        texts = _texts_of(table, self._template)
+        if self._needs_text:
+            self._refuse_empty(texts, ids, chunk)
+        codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))
+        own = {
+            "row": pa.array(np.arange(len(texts), dtype=np.int64) + self._rows),
+            "id": ids,
+            "text": pa.array(texts, pa.string()),
+            "text_code": pa.array(codes),
+        } | extra(table, chunk)
+        if "vector" in table.column_names and table["vector"].null_count < table.num_rows:
+            vectors = _vectors_of(table, ids, chunk, self.dimension)
+            own["vector"] = vectors_to_column(vectors)
+        self._refuse_half_vectors("vector" in own, chunk)
+        self.dimension = vectors.shape[1] if "vector" in own else None
+        kept = {name: table[name] for name in table.column_names if name not in own and name != "vector"}
+        self.columns_seen.update(dict.fromkeys([*own, *kept]))
+        self.ids.append(ids)
+        self.codes.append(codes)
+        self.places.append((chunk.file, chunk.first_row, len(texts)))
+        self._rows += len(texts)
+        return pa.table(own | kept)
+
+    def _refuse_half_vectors(self, has: bool, chunk: Chunk) -> None:
+        if self.places and has != (self.dimension is not None):
+            raise DataError(
+                f"{chunk.file}, from row {chunk.first_row}: expected {'no ' if has else ''}vectors as in the rows "
+                f"before, found {'some' if has else 'none'}; all {self._what} need a vector, or none"
+            )
+
+    def _refuse_empty(self, texts: list[str], ids: pa.Array, chunk: Chunk) -> None:
+        empty = [number for number, text in enumerate(texts) if not text]
+        if empty:
+            raise DataError(
+                f"{_row(chunk, ids, empty[0])}: the text is empty; {len(empty)} of {len(texts)} {self._what} in "
+                f"this chunk have none. Leave them out, or name more columns in the text template of [data]"
+            )
+
+
+def _refuse_repeated(ids: pa.Array, places: list[tuple[str, int, int]], what: str) -> None:
+    counts = ids.value_counts()
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if not len(repeated):
+        return
+    name = repeated[0]["values"].as_py()
+    rows = np.flatnonzero(pc.equal(ids, name).to_numpy(zero_copy_only=False))[:2]
+    where = " and ".join(_place(int(row), places) for row in rows)
+    raise DataError(
+        f"{len(repeated)} id(s) of {what} occur more than once: {name!r} at {where}; ids must be unique, so "
+        f"remove or rename the repeated rows"
+    )
+
+
+def _place(row: int, places: list[tuple[str, int, int]]) -> str:
+    for file, first, count in places:
+        if row < count:
+            return f"{file} row {first + row}"
+        row -= count
+    return "an unknown row"

@@ -1,0 +1,65 @@
+"""Writing rows that come chunk by chunk as the numbered parts of one table of the run."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from cluster.errors import DataError, one_paragraph
+from cluster.storage import Store
+from cluster.tables import Part, part_name, read_part, write_part
+
+
+class TableWriter:
+    """Writes rows as numbered parts of equal size; in the end all parts have the same columns."""
+
+    def __init__(self, store: Store, folder: str, part_rows: int) -> None:
+        self._store, self._folder, self._part_rows = store, folder, part_rows
+        self._pending: list[pa.Table] = []
+        self._rows = 0
+        self._schema = pa.schema([])
+        self._schemas: list[pa.Schema] = []
+        self.parts: list[Part] = []
+
+    def add(self, table: pa.Table, source: str = "the data") -> None:
+        """Append rows from `source`; writes every part that is full. Raises DataError: a column changes its type."""
+        self._schema = _join_schemas(self._schema, table.schema, source)
+        self._pending.append(table)
+        while sum(piece.num_rows for piece in self._pending) >= self._part_rows:
+            joined = pa.concat_tables(self._pending, promote_options="permissive")
+            self._write(joined.slice(0, self._part_rows))
+            self._pending = [joined.slice(self._part_rows)]
+
+    def close(self) -> list[Part]:
+        """Write what is left; returns all parts."""
+        left = pa.concat_tables(self._pending, promote_options="permissive") if self._pending else None
+        if left is not None and left.num_rows:
+            self._write(left)
+        self._pending = []
+        for index, schema in enumerate(self._schemas):
+            if not schema.equals(self._schema):  # rows before the first with this column, or with values in it
+                self._widen(index)
+        return self.parts
+
+    def _write(self, table: pa.Table) -> None:
+        path = f"{self._folder}/{part_name(len(self.parts))}"
+        self.parts.append(write_part(self._store, path, table.combine_chunks(), first_row=self._rows))
+        self._schemas.append(table.schema)
+        self._rows += table.num_rows
+
+    def _widen(self, index: int) -> None:
+        part = self.parts[index]
+        table = pa.concat_tables([self._schema.empty_table(), read_part(self._store, part.path)], promote_options="permissive")
+        self.parts[index] = write_part(self._store, part.path, table.combine_chunks(), first_row=part.first_row)
+
+
+def _join_schemas(known: pa.Schema, new: pa.Schema, source: str) -> pa.Schema:
+    try:
+        return pa.unify_schemas([known, new], promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        for name in known.names:
+            if name in new.names and known.field(name).type != new.field(name).type:
+                raise DataError(
+                    f"{source}: expected {known.field(name).type} in the column {name!r} as in the rows "
+                    f"before, found {new.field(name).type}; give the column one type in all files"
+                ) from error
+        raise DataError(f"{source}: its columns do not fit those before ({one_paragraph(str(error))})") from error

@@ -1,0 +1,1 @@
+"""The mine stage's parts: further candidates, near-duplicates, the teacher, the report."""

@@ -1,0 +1,241 @@
+"""Stage 5: figures of one model on the evaluated queries, and how sure it is that they are better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.commits import Commit, Outcome
+from cluster.storage import Store
+from cluster.tables import F32, I64, Part, lists_to_csr, read_part, read_parts, write_part
+from eval.metrics import F64, Bool, Judgements, per_query_metrics, summarise
+from eval.settings import EvaluationSettings
+from eval.significance import compare
+from eval.slices import slice_figures
+from eval.verdict import verdict
+from jobs.stages.context import Context
+from jobs.stages.evaluate.leakage_pairs import leakage_figures
+from jobs.stages.evaluate.results import Ranking, popularity_percentiles, result_figures
+from jobs.stages.ingested import Ingested
+from jobs.stages.slice_columns import Relevant, memberships
+from mining.candidates import dense_hits, without_self
+from mining.choice.attributes import Attribute
+
+FORMAT = 3
+"""Part of an evaluation's key: another number makes the figures of earlier versions anew, from the same hits."""
+MEASURED_BY = {"num_hits", "primary", "confidence", "resamples", "bad_top1_column", "slices", "slice_queries"}
+"""Settings that the figures depend on. Nothing is trained, embedded or searched again when one changes."""
+COMPARED = ("recall@3", "recall@10", "hit@1", "hit@5", "hit@10", "ndcg@10", "mrr@10", "bad_top1")
+"""Metrics that are compared with another model's, besides the primary one."""
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """What one evaluation reads, and where it writes."""
+
+    store: Store
+    folder: str
+    hits: list[Part]
+    corpus: list[Part]
+    queries: list[Part]
+    labels: list[Part]
+    item_vectors: list[Part]
+    """Of the model that made the hits."""
+    query_vectors: list[Part]
+    settings: EvaluationSettings
+    compatible: str | None
+    """Column that makes an unlabelled first hit acceptable."""
+    popularity: str | None
+    """Number column of the corpus; None: see `popularity_percentiles`."""
+    others: Mapping[str, list[Part]]
+    """"baseline", "best", "previous" -> the values per query of that model on the same queries."""
+    first: bool
+    """Nothing of this run was measured on these queries before: what is true of the data is measured too."""
+
+
+def evaluate(
+    context: Context,
+    ingested: Ingested,
+    hits: Commit,
+    vectors: Commit,
+    *,
+    name: str,
+    folder: str,
+    split: str,
+    number: int,
+    baseline: Commit | None,
+    best: Commit | None,
+    previous: Commit | None,
+) -> Commit:
+    """Figures of the model that made `hits`, against other models of the run.
+
+    Args:
+        vectors: of the same model.
+        split: the queries that `hits` are of. number: the model's round.
+        baseline: evaluation of the off-the-shelf model; None: this is its own.
+        best: of the best round so far, or of what a random arm is compared with.
+        previous: of the model that this one was trained from.
+    """
+    config = context.config
+    settings = config.evaluation
+    others = {key: commit for key, commit in (("baseline", baseline), ("best", best), ("previous", previous)) if commit}
+    column = settings.bad_top1_column or (config.mining.rules[0].column if config.mining.rules else None)
+
+    def work(place: str) -> Outcome:
+        import ray
+
+        task = EvaluateTask(
+            context.store,
+            place,
+            hits.parts("hits"),
+            ingested.corpus,
+            ingested.queries,
+            ingested.labels,
+            vectors.parts("corpus"),
+            vectors.parts("queries"),
+            settings,
+            column,
+            config.mining.popularity,
+            {key: commit.parts("per_query") for key, commit in others.items()},
+            first=baseline is None,
+        )
+        remote = ray.remote(measure).options(num_cpus=1, max_retries=config.cluster.retries)
+        figures, part = ray.get(remote.remote(task))
+        figures = {"round": number, "split": split} | figures
+        for path in (f"{place}/evaluation.json", f"{folder}/evaluation.json"):
+            context.store.write_json(path, figures)
+        return Outcome(tables={"per_query": [part]}, figures=figures)
+
+    inputs = {
+        "hits": hits.key,
+        "tables": ingested.tables.key,
+        "settings": settings.model_dump(include=MEASURED_BY),
+        "column": column,
+        "popularity": config.mining.popularity,
+        "round": number,
+        "format": FORMAT,
+        **{
+            key: commit.key if commit else None
+            for key, commit in (("baseline", baseline), ("best", best), ("previous", previous))
+        },
+    }
+    return context.stage("evaluate", name, folder=f"{folder}/evaluate", inputs=inputs, work=work)
+
+
+def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
+    """(figures, values per query of every metric): in a worker. Writes the latter.
+
+    Memory: the hits, all labels, a number per item, and what `result_figures` and `memberships` read of a part at a time.
+    """
+    store, settings = task.store, task.settings
+    judged = read_parts(store, task.labels, ["query_row", "item_row", "score", "source"])
+    queries = read_parts(store, task.queries, ["item_row", "split"])
+    of_training = pc.equal(queries["split"], "train").to_numpy()[judged["query_row"].to_numpy()]
+    learned = judged["item_row"].to_numpy()[of_training & (judged["score"].to_numpy() > 0)]
+    ranking, relevant = load_ranking(task, judged, queries["item_row"].to_numpy(), learned)
+    compatible = None
+    if task.compatible:
+        values = read_parts(store, task.corpus, [task.compatible])[task.compatible]
+        compatible = _compatible(values, relevant, ranking.rows[:, 0])
+    judgements = Judgements.from_triples(*(judged[name].to_numpy() for name in ("query_row", "item_row", "score")))
+    per_query = per_query_metrics(ranking.rows, ranking.query_rows, judgements, compatible_top1_Q=compatible)
+    table = pa.table({"query_row": ranking.query_rows} | {name: pa.array(values) for name, values in per_query.items()})
+    part = write_part(store, f"{task.folder}/per_query.parquet", table)
+    figures: dict[str, Any] = {
+        "queries": len(ranking.query_rows),
+        "queries_without_positive": int(np.isnan(per_query["recall@1"]).sum()),
+        "metrics": {name: None if math.isnan(value) else value for name, value in summarise(per_query).items()},
+    }
+    others = {parts[0].path: _values_of(store, parts) for parts in task.others.values()}
+    compared = {path: compare_metrics(per_query, other, settings) for path, other in others.items()}
+    figures |= {f"against_{key}": compared[parts[0].path] for key, parts in task.others.items()}
+    columns = memberships(store, task.queries, task.corpus, ranking.query_rows, relevant, settings.slices)
+    slices = slice_figures(
+        per_query,
+        columns,
+        primary=settings.primary,
+        baseline=others[task.others["baseline"][0].path] if task.others else None,
+        least=settings.slice_queries,
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+    )
+    # a column that nobody named and whose values are all too rare says nothing
+    figures["slices"] = {name: found for name, found in slices.items() if found["slices"] or settings.slices is not None}
+    percentile_N = popularity_percentiles(store, task.corpus, learned, task.popularity)
+    figures |= result_figures(store, task.item_vectors, task.query_vectors, ranking, percentile_N)
+    if task.first:
+        figures["leakage"] = leakage_figures(store, task.corpus, task.queries, judged)
+    return figures, part
+
+
+def load_ranking(task: EvaluateTask, judged: pa.Table, item_of_query: I64, learned: I64) -> tuple[Ranking, Relevant]:
+    """The hits and relevant labels of the evaluated queries.
+
+    Args:
+        judged: all labels of the run, sorted by query and item.
+        item_of_query: the item that each query of the run is itself; -1: none.
+        learned: the items of all relevant labels of training queries.
+    """
+    found = read_parts(task.store, task.hits, ["query_row", "item_rows", "scores", "label_rows", "label_scores"])
+    query_rows = found["query_row"].to_numpy()
+    own = item_of_query[query_rows]
+    rows_QK, scores_QK = without_self(*dense_hits(found), own)
+    place = np.searchsorted(query_rows, judged["query_row"].to_numpy())
+    known = np.append(query_rows, -1)[place] == judged["query_row"].to_numpy()
+    chosen = np.flatnonzero(known & (judged["score"].to_numpy() > 0))
+    relevant_items = judged["item_row"].to_numpy()[chosen].astype(np.int64)
+    relevant = Relevant(
+        place[chosen].astype(np.int64), relevant_items, judged["source"].take(pa.array(chosen)), np.isin(relevant_items, learned)
+    )
+    ranking = Ranking(query_rows, own, rows_QK, scores_QK, relevant.query, relevant.item, _label_scores(found, relevant))
+    return ranking, relevant
+
+
+def _label_scores(found: pa.Table, relevant: Relevant) -> F32:
+    """[L] the cosine of each relevant label, from the hits table's lists of judged items; NaN: it is not there."""
+    offsets, rows = lists_to_csr(found["label_rows"])
+    scores = lists_to_csr(found["label_scores"])[1].astype(np.float32)
+    owner = np.repeat(np.arange(found.num_rows), np.diff(offsets))
+    width = int(max(rows.max(initial=0), relevant.item.max(initial=0))) + 1
+    keys, wanted = owner * width + rows, relevant.query * width + relevant.item
+    order = np.argsort(keys, kind="stable")
+    place = np.minimum(np.searchsorted(keys[order], wanted), max(len(keys) - 1, 0))
+    if not len(keys):
+        return np.full(len(wanted), np.nan, np.float32)
+    return np.where(keys[order][place] == wanted, scores[order][place], np.float32(np.nan))
+
+
+def _values_of(store: Store, parts: Sequence[Part]) -> dict[str, F64]:
+    table = read_part(store, parts[0].path)
+    return {name: table[name].to_numpy() for name in table.column_names if name != "query_row"}
+
+
+def compare_metrics(per_query: Mapping[str, F64], other: Mapping[str, F64], settings: EvaluationSettings) -> dict[str, Any]:
+    """One "against_…" of evaluation.json: the change of each metric, and the verdict of the primary one.
+
+    The primary metric was named beforehand and decides alone: its adjusted p is its p. The others are one family.
+    A metric that looks at more hits than there are is left out.
+    """
+    names = [name for name in dict.fromkeys([settings.primary, *COMPARED]) if name in per_query]
+    compared = compare(
+        {name: per_query[name] for name in names},
+        other,
+        alone=[settings.primary],
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+    )
+    result: dict[str, Any] = {name: comparison.as_json() for name, comparison in compared.items()}
+    result["verdict"] = verdict(compared[settings.primary])
+    return result
+
+
+def _compatible(column: pa.ChunkedArray, relevant: Relevant, first_Q: I64) -> Bool:
+    """[Q]: whether the first hit shares a value of the column with a relevant item of its query."""
+    shares: Bool = Attribute.from_column(column).overlap((relevant.query, relevant.item), first_Q[:, None])[:, 0]
+    return shares

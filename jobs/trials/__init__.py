@@ -1,0 +1,1 @@
+"""Short experiments before a long run: probe and sweep."""

@@ -1,0 +1,181 @@
+"""Logs of other trainers: what they hold is found under its usual names, and no more is said than it can show."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cluster.errors import DataError
+from eval.diagnosis.rank import diagnose
+from jobs.finished.foreign_logs import read_log
+
+STEPS = range(10, 410, 10)
+
+
+def csv_log(losses: list[float], recalls: list[float], name: str = "recall") -> bytes:
+    every = len(losses) // max(1, len(recalls))
+    rows = [
+        f"{step},{loss},{recalls[n // every] if recalls and n % every == every - 1 else ''}"
+        for n, (step, loss) in enumerate(zip(STEPS, losses, strict=True))
+    ]
+    return "\n".join([f"step,loss,{name}", *rows]).encode()
+
+
+def names(name: str, content: bytes) -> list[str]:
+    return [finding.name for finding in diagnose(read_log(name, content).evidence)]
+
+
+FALLING, STILL = list(np.linspace(3.0, 0.5, 40)), [2.0 + 0.01 * (n % 3) for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "recalls", "expected"),
+    [
+        (FALLING, [0.3, 0.4, 0.45, 0.5, 0.55], ["healthy"]),
+        (FALLING, [0.3, 0.5, 0.45, 0.4, 0.35], ["overfitting"]),
+        (FALLING, [0.3, 0.5, 0.5, 0.505, 0.5], ["plateau"]),
+        (STILL, [0.3, 0.3, 0.3, 0.3, 0.3], ["plateau"]),
+        (list(np.linspace(1.0, 3.0, 40)), [0.3, 0.3, 0.25, 0.2, 0.1], ["diverged"]),
+        ([*FALLING[:30], *[float("nan")] * 10], [0.3, 0.4, 0.45, 0.5, 0.5], ["diverged"]),
+        (FALLING, [], ["no_validation"]),
+        (FALLING, [0.3, 0.4], ["not_enough_evidence"]),
+    ],
+)
+def test_a_loss_and_a_recall_show_this_much(losses: list[float], recalls: list[float], expected: list[str]) -> None:
+    assert names("log.csv", csv_log(losses, recalls)) == expected
+
+
+def test_spikes_are_counted() -> None:
+    losses = list(FALLING)
+    for place in (12, 20, 28):
+        losses[place] *= 6
+    assert names("log.csv", csv_log(losses, [0.3, 0.4, 0.45, 0.5, 0.55])) == ["loss_spikes"]
+    losses[28] /= 6
+    assert names("log.csv", csv_log(losses, [0.3, 0.4, 0.45, 0.5, 0.55])) == ["healthy"]
+
+
+def test_a_plateau_says_what_a_loss_cannot_tell_apart() -> None:
+    falling, still = (
+        diagnose(read_log("log.csv", csv_log(losses, [0.3, 0.5, 0.5, 0.5])).evidence)[0].summary for losses in (FALLING, STILL)
+    )
+    assert "too easy, or the training pairs are learned by heart" in falling
+    assert "too small a model" in still
+
+
+def test_the_hugging_face_trainers_state() -> None:
+    history: list[dict[str, float]] = []
+    for step, loss in zip(STEPS, FALLING, strict=True):
+        history.append({"epoch": step / 100, "step": step, "loss": loss, "grad_norm": 1.0, "learning_rate": 1e-5})
+        if step % 100 == 0:
+            history.append(
+                {
+                    "epoch": step / 100,
+                    "step": step,
+                    "eval_loss": 1.0,
+                    "eval_dev_cosine_ndcg@10": 0.4 + step / 4000,
+                    "eval_dev_cosine_recall@10": 0.5 + step / 4000,
+                }
+            )
+    history.append({"epoch": 4.0, "step": 400, "train_loss": 1.2, "train_runtime": 9.0})
+    log = read_log("trainer_state.json", json.dumps({"global_step": 400, "log_history": history}).encode())
+    training = log.evidence.arms[0].trainings[0]
+    assert (log.loss, log.metric) == ("loss", "eval_dev_cosine_recall@10")
+    assert training.validation_steps.tolist() == [100, 200, 300, 400]
+    assert training.steps["gradient_norm"].tolist() == [1.0] * 40
+    assert training.steps["loss"][-1] == FALLING[-1]
+    assert names("trainer_state.json", json.dumps({"log_history": history}).encode()) == ["healthy"]
+
+
+def test_what_the_trainer_prints_among_other_lines() -> None:
+    lines = [
+        "Loading weights: 100%",
+        *(str({"loss": f"{loss:.4g}", "grad_norm": "16.57", "epoch": f"{n / 10:.4g}"}) for n, loss in enumerate(FALLING, 1)),
+        *(str({"eval_recall@10": f"{value}", "epoch": f"{epoch}"}) for epoch, value in ((1, 0.3), (2, 0.5), (3, 0.4), (4, 0.3))),
+    ]
+    log = read_log("train.log", "\n".join(lines).encode())
+    assert log.evidence.arms[0].trainings[0].validation_steps.tolist() == [1, 2, 3, 4]
+    assert names("train.log", "\n".join(lines).encode()) == ["overfitting"]
+
+
+def test_an_evaluators_csv_of_sentence_transformers() -> None:
+    head = "epoch,steps,cosine-Accuracy@1,cosine-Accuracy@10,cosine-Recall@1,cosine-Recall@10,cosine-MRR@10,cosine-NDCG@10"
+    rows = [f"{epoch},-1,0.2,0.6,0.2,{recall},0.3,0.4" for epoch, recall in enumerate([0.4, 0.6, 0.5, 0.45])]
+    content = "\n".join([head, *rows]).encode()
+    log = read_log("Information-Retrieval_evaluation_results.csv", content)
+    assert (log.loss, log.metric) == (None, "cosine-recall@10")
+    assert log.evidence.arms[0].trainings[0].validation_steps.tolist() == [0, 1, 2, 3]
+    [found] = diagnose(log.evidence)
+    assert found.name == "overfitting"
+    assert "without a training loss" in found.summary
+    steps_anew = "\n".join([head, *(f"{n // 2},{500 + 500 * (n % 2)},0.2,0.6,0.2,0.4,0.3,0.4" for n in range(6))]).encode()
+    assert (read_log("a.csv", steps_anew).runs, read_log("a.csv", steps_anew).lines) == (1, 6)
+
+
+def test_an_export_of_weights_and_biases() -> None:
+    head = '"Step","my-run - train/loss","my-run - train/loss__MIN","my-run - train/loss__MAX","my-run - eval/recall@10"'
+    rows = [
+        f'"{step}","{loss}","{loss}","{loss}","{0.3 + step / 1000 if step % 100 == 0 else ""}"'
+        for step, loss in zip(STEPS, FALLING, strict=True)
+    ]
+    log = read_log("wandb_export.csv", "\n".join([head, *rows]).encode())
+    assert (log.loss, log.metric) == ("loss", "recall@10")
+    assert len(log.evidence.arms[0].trainings[0].validation_recall) == 4
+
+
+def test_an_export_of_tensorboard_says_in_its_name_what_it_holds() -> None:
+    rows = [f"1,{step},{loss}" for step, loss in zip(STEPS, FALLING, strict=True)]
+    content = "\n".join(["Wall time,Step,Value", *rows]).encode()
+    assert names("run-tag-train_loss.csv", content) == ["no_validation"]
+    assert read_log("run-tag-eval_recall.csv", content).metric == "recall"
+    with pytest.raises(DataError, match="rename the file"):
+        read_log("run-1.csv", content)
+
+
+def test_lines_of_json_with_a_half_one_at_the_end_and_our_own_telemetry() -> None:
+    lines = [
+        json.dumps({"step": step, "loss": loss, "positive_probability": 0.99, "negatives_per_query": 100})
+        for step, loss in zip(STEPS, FALLING, strict=True)
+    ]
+    lines += [json.dumps({"event": "validation", "step": step, "recall": 0.4}) for step in (100, 200, 300, 400)]
+    content = "\n".join([*lines, '{"step": 41']).encode()
+    # with the gradient's figures the log says more than "plateau"
+    assert names("telemetry.jsonl", content) == ["negatives_too_easy"]
+
+
+def test_of_several_trainings_in_one_file_the_last_is_read() -> None:
+    first, second = csv_log(STILL, [0.3, 0.3, 0.3, 0.3]), csv_log(FALLING, [0.3, 0.4, 0.5, 0.6])
+    log = read_log("a.csv", first + b"\n" + b"\n".join(second.splitlines()[1:]))
+    assert (log.runs, log.lines) == (2, 40)
+    assert [finding.name for finding in diagnose(log.evidence)] == ["healthy"]
+    resumed = b"\n".join(second.splitlines()[:20] + second.splitlines()[15:])
+    assert read_log("a.csv", resumed).runs == 1
+
+
+def test_per_cent_and_a_validation_loss_become_shares() -> None:
+    def held_out(values: list[float], name: str) -> list[float]:
+        log = read_log("a.csv", csv_log(FALLING, values, name))
+        return [float(value) for value in log.evidence.arms[0].trainings[0].validation_recall]
+
+    assert held_out([30, 40, 50, 60], "recall") == [0.3, 0.4, 0.5, 0.6]
+    assert held_out([1.0, 0.5], "eval_loss") == pytest.approx([np.exp(-1), np.exp(-0.5)])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"", ["no rows", "step"]),
+        ("a.csv", b"colour,size\nred,3\n", ["colour, size", "rename the columns"]),
+        ("a.json", b"{broken", ["begins like JSON and is none"]),
+        ("a.json", b"[1, 2]", ["no list of objects"]),
+        ("a.csv", b"\xff\xfe\x00\x80", ["no UTF-8 text", "export"]),
+        ("a.parquet.csv", b"PAR1\x00\x00", ["step"]),
+    ],
+)
+def test_an_unreadable_log_gets_one_clear_paragraph(name: str, content: bytes, words: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        read_log(name, content)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in [name, "expected", "found", *words])

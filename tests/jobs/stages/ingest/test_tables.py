@@ -1,0 +1,347 @@
+"""From the user's rows to the run's tables: numbering, columns, splits, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import ConfigError, DataError
+from cluster.storage import Store
+from cluster.tables import read_part, read_parts
+from jobs.config.templates import Template
+from jobs.stages.ingest.files import Chunk
+from jobs.stages.ingest.labels import LabelRows, assign_splits, read_labels, write_labels
+from jobs.stages.ingest.tables import Written, _fold, normalise, rename, stable_code, write_texts
+from jobs.stages.ingest.writer import TableWriter
+from jobs.stages.stage_0_ingest import _ingest_tables
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "run"))
+
+
+def chunks(*pieces: list[dict[str, Any]], file: str = "f.jsonl") -> Iterator[Chunk]:
+    first = 1
+    for rows in pieces:
+        yield Chunk(file, first, pa.Table.from_pylist(rows))
+        first += len(rows)
+
+
+def texts(store: Store, *pieces: list[dict[str, Any]], part_rows: int = 100, template: str = "{title} {text}") -> Written:
+    return write_texts(
+        chunks(*pieces),
+        store,
+        "corpus",
+        what="items",
+        columns={},
+        template=Template(template, "t"),
+        part_rows=part_rows,
+        extra=lambda table, chunk: {},
+    )
+
+
+def labels(rows: list[tuple[int, int, int]], splits: list[str | None] | None = None) -> LabelRows:
+    queries, items, scores = np.array(rows, np.int64).reshape(-1, 3).T
+    return LabelRows(queries, items, scores, np.ones(len(rows)), pa.nulls(len(rows), pa.string()), splits or [None] * len(rows))
+
+
+# parts
+
+
+@pytest.mark.parametrize("part_rows", [1, 3, 4, 5, 100])
+def test_rows_keep_their_order_and_number_whatever_the_parts(store: Store, part_rows: int) -> None:
+    pieces = [[{"id": f"i{n}", "text": f"Text {n}"} for n in range(start, stop)] for start, stop in ((0, 4), (4, 5), (5, 10))]
+    written = texts(store, *pieces, part_rows=part_rows)
+    assert [part.rows for part in written.parts[:-1]] == [part_rows] * (len(written.parts) - 1)
+    assert [part.first_row for part in written.parts] == list(range(0, 10, part_rows))
+    table = read_parts(store, written.parts)
+    assert table["row"].to_pylist() == list(range(10))
+    assert table["id"].to_pylist() == written.ids.to_pylist() == [f"i{n}" for n in range(10)]
+    assert table["text_code"].to_pylist() == written.text_codes.tolist() == [stable_code(f"text {n}") for n in range(10)]
+
+
+def test_all_parts_have_all_columns_wherever_they_first_occur(store: Store) -> None:
+    written = texts(
+        store,
+        [{"id": "a", "text": "x", "tags": []}],
+        [{"id": "b", "text": "x", "year": 1990}],
+        [{"id": "c", "text": "x", "year": 1.5, "tags": ["t"]}],
+        part_rows=1,
+    )
+    schemas = [read_part(store, part.path).schema for part in written.parts]
+    assert all(schema.equals(schemas[0]) for schema in schemas)
+    assert schemas[0].field("year").type == pa.float64()
+    table = read_parts(store, written.parts, ["year", "tags"])
+    assert table["year"].to_pylist() == [None, 1990.0, 1.5]
+    assert table["tags"].to_pylist() == [[], None, ["t"]]
+    assert all(store.size(part.path) == part.bytes for part in written.parts)
+
+
+def test_a_column_that_changes_its_type_is_named(store: Store) -> None:
+    writer = TableWriter(store, "t", 10)
+    writer.add(pa.table({"a": [1]}), "1.jsonl")
+    with pytest.raises(DataError, match=r"2.jsonl: expected int64 in the column 'a'.*found string"):
+        writer.add(pa.table({"a": ["x"]}), "2.jsonl")
+
+
+# columns
+
+
+@pytest.mark.parametrize(
+    ("there", "columns", "needed", "want"),
+    [
+        (["id", "text"], {}, ["id"], ["id", "text"]),
+        (["_id", "text"], {}, ["id"], ["id", "text"]),
+        (["query-id", "corpus-id", "score"], {}, ["query_id", "item_id"], ["query_id", "item_id", "score"]),
+        (["asin", "id"], {"id": "asin"}, ["id"], ["id", "id_"]),
+        (["asin", "id", "id_"], {"id": "asin"}, ["id"], ["id", "id__", "id_"]),
+        (["title", "text"], {"title": "text", "text": "title"}, [], ["text", "title"]),
+        (["id", "row", "group_code", "item_row"], {}, ["id"], ["id", "row_", "group_code_", "item_row_"]),
+        (["asin", "text"], {"item_id": "asin", "id": "asin"}, ["id"], ["id", "text"]),
+        (["q", "asin"], {"item_id": "asin", "id": "asin", "query_id": "q"}, ["query_id", "item_id"], ["query_id", "item_id"]),
+    ],
+)
+def test_rename(there: list[str], columns: dict[str, str], needed: list[str], want: list[str]) -> None:
+    table = pa.table({name: [name] for name in there})
+    found = rename(Chunk("f", 1, table), columns, needed, "items")
+    assert found.column_names == want
+    assert [column[0].as_py() for column in found.columns] == there, "values stay with their column"
+
+
+def test_one_column_cannot_be_two_things() -> None:
+    with pytest.raises(ConfigError, match="'x' as both 'group' and 'title'"):
+        rename(Chunk("f", 1, pa.table({"id": ["a"], "x": ["b"]})), {"group": "x", "title": "x"}, ["id"], "items")
+
+
+@pytest.mark.parametrize("ids", [[1, 2], ["1", "2"], pa.array(["1", "2"], pa.large_string())])
+def test_ids_are_texts(store: Store, ids: Any) -> None:
+    chunk = Chunk("f", 1, pa.table({"id": ids, "text": ["a", "b"]}))
+    written = write_texts(
+        iter([chunk]),
+        store,
+        "c",
+        what="items",
+        columns={},
+        template=Template("{text}", "t"),
+        part_rows=9,
+        extra=lambda table, chunk: {},
+    )
+    assert written.ids.to_pylist() == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float64()), pa.list_(pa.float32(), 2), pa.large_list(pa.float32()), pa.list_(pa.int64())]
+)
+def test_vectors_of_any_list_type(store: Store, kind: pa.DataType) -> None:
+    chunk = Chunk("f", 1, pa.table({"id": ["a", "b"], "text": ["x", "y"], "vector": pa.array([[1, 2], [3, 4]], kind)}))
+    written = write_texts(
+        iter([chunk]),
+        store,
+        "c",
+        what="items",
+        columns={},
+        template=Template("{text}", "t"),
+        part_rows=9,
+        extra=lambda table, chunk: {},
+    )
+    assert written.dimension == 2
+    assert read_parts(store, written.parts)["vector"].to_pylist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_vectors_that_are_all_null_are_no_vectors(store: Store) -> None:
+    written = texts(store, [{"id": "a", "text": "x", "vector": None}])
+    assert written.dimension is None
+    assert "vector" not in written.columns
+
+
+def test_a_template_column_may_be_missing_in_a_later_file(store: Store) -> None:
+    written = texts(store, [{"id": "a", "text": "x", "author": "A"}], [{"id": "b", "text": "y"}], template="{text} {author}")
+    assert read_parts(store, written.parts)["text"].to_pylist() == ["x A", "y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        (" The  CAT\n", "the cat"),
+        ("Hello, world!", "hello world"),
+        ("A/B", "(a) - b"),
+        ("don\u2019t", "DON'T"),
+        ("caf\u00e9", "CAFE\u0301"),
+        ("Straße", "STRASSE"),
+        ("ｆｕｌｌ　ｗｉｄｔｈ", "full width"),
+        ("ﬁn", "fin"),
+        ("naïve—plan", "Naïve plan"),
+        ("war\u00adbler", "warbler"),
+        ("«Привет», мир…", "привет МИР"),
+        ("東京。", "東京"),
+        ("½ cup", "1⁄2 CUP"),
+    ],
+)
+def test_texts_that_differ_in_case_form_punctuation_and_spaces_are_duplicates(text: str, same: str) -> None:
+    assert normalise(text) == normalise(same)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("?!", "!?"),
+        ("...", "…"),
+        ("''", "-"),
+        ("¿", "?"),
+        ("---", "--"),  # only punctuation: nothing is taken out
+        ("e-mail", "email"),
+        ("1.5", "15"),
+        ("C++", "C"),
+        ("cafe", "café"),
+        ("price $5", "price 5"),
+        ("😀", "😁"),
+        ("हिन्दी", "हन्द"),  # vowel signs are no punctuation
+    ],
+)
+def test_texts_that_say_something_else_are_not(text: str, other: str) -> None:
+    assert normalise(text) != normalise(other)
+
+
+@given(st.text(st.characters(max_codepoint=127, categories=["L", "N", "P", "S", "Zs"]), max_size=40))
+def test_the_short_way_for_ascii_gives_what_the_long_one_does(text: str) -> None:
+    words = " ".join(_fold(text).split())
+    assert normalise(text) == (words or " ".join(text.lower().split()))
+
+
+@given(st.lists(st.sampled_from(["Der", "straße", "СОЛНЦЕ", "naïve", "x2"]), min_size=1), st.data())
+def test_only_words_and_their_order_count(words: list[str], data: st.DataObject) -> None:
+    gap = st.text(st.sampled_from(" \t\u00a0,.;:-–—()[]«»!?…/&*"), min_size=1, max_size=4)
+    dressed = "".join(word.upper() + data.draw(gap) for word in words)
+    assert normalise(data.draw(gap) + dressed) == normalise(" ".join(words))
+
+
+# labels and splits
+
+QUERIES = pa.array([f"q{n}" for n in range(200)])
+
+
+def test_labels_become_rows() -> None:
+    rows = [
+        {"query_id": "q2", "item_id": "b", "score": 2, "weight": None, "source": "click"},
+        {"query_id": "q0", "item_id": "a", "score": 0, "weight": 0.5, "source": None},
+    ]
+    pairs = ((chunk, "dev") for chunk in chunks(rows))
+    found = read_labels(pairs, QUERIES, pa.array(["a", "b"]), {})
+    assert found.query_rows.tolist() == [2, 0]
+    assert found.item_rows.tolist() == [1, 0]
+    assert found.scores.tolist() == [2, 0]
+    assert found.weights.tolist() == [1.0, 0.5]
+    assert found.sources.to_pylist() == ["click", None]
+    assert found.splits == ["dev", "dev"]
+    assert found.relevant.tolist() == [2]
+
+
+def test_a_label_without_a_score_is_relevant() -> None:
+    pairs = ((chunk, None) for chunk in chunks([{"query_id": "q0", "item_id": "a"}]))
+    assert read_labels(pairs, QUERIES, pa.array(["a"]), {}).scores.tolist() == [1]
+
+
+def test_dev_is_cut_from_the_training_queries_with_a_positive_the_same_in_every_run() -> None:
+    known = labels([(n, 0, int(n % 2 == 0)) for n in range(200)])
+    splits, notes = assign_splits(None, known, QUERIES, 0.2)
+    dev = {row for row, split in enumerate(splits) if split == "dev"}
+    assert notes == {"dev_queries_cut_from_train": len(dev)}
+    assert 5 < len(dev) < 40
+    assert all(row % 2 == 0 for row in dev)
+    again, _ = assign_splits(None, labels([(n, 0, 1) for n in range(0, 200, 2)]), QUERIES[::1], 0.2)
+    assert {row for row, split in enumerate(again) if split == "dev"} == dev
+
+
+@pytest.mark.parametrize(("count", "dev"), [(1, 0), (2, 1), (3, 1)])
+def test_dev_gets_one_query_of_few(count: int, dev: int) -> None:
+    splits, _ = assign_splits(None, labels([(n, 0, 1) for n in range(count)]), QUERIES[:count], 0.001)
+    assert splits.count("dev") == dev
+
+
+@pytest.mark.parametrize(
+    ("own", "of_labels", "want"),
+    [
+        (["train", "dev"], [None, None], ["train", "dev"]),
+        ([None, None], ["train", "dev"], ["train", "dev"]),
+        (["train", None], [None, "dev"], ["train", "dev"]),
+        (["dev", None], [None, None], ["dev", "train"]),
+        (["dev", "none"], [None, "train"], ["dev", "none"]),
+    ],
+)
+def test_a_query_has_its_own_split_or_its_labels(own: list[str | None], of_labels: list[str | None], want: list[str]) -> None:
+    known = labels([(0, 0, 1), (1, 0, 1)], of_labels)
+    assert assign_splits([*own, None], known, QUERIES[:3], 0.1) == ([*want, "none"], {}), "without labels: in no split"
+
+
+def test_labels_are_sorted_and_the_best_of_a_repeated_pair_stays(store: Store) -> None:
+    parts, repeated = write_labels(labels([(1, 5, 1), (0, 7, 0), (1, 5, 3), (1, 2, 1), (1, 5, 2)]), store, "labels")
+    table = read_parts(store, parts, ["query_row", "item_row", "score"])
+    assert [tuple(row.values()) for row in table.to_pylist()] == [(0, 7, 0), (1, 2, 1), (1, 5, 3)]
+    assert repeated == 2
+
+
+# the whole
+
+
+def test_a_good_run_s_tables(case: Any, store: Store) -> None:
+    from jobs.config.config import load_config
+
+    case.items[1]["group"] = case.items[2]["group"] = "g"
+    case.queries[0]["item_id"] = "i3"
+    case.labels.append({"query_id": "q1", "item_id": "i1", "score": 1})
+    outcome = _ingest_tables(load_config(case.write(), ["cluster.part_rows=16"]), store, "tables")
+    assert outcome.figures | {"x": 0} == {
+        "items": 12,
+        "queries": 10,
+        "labels": 11,
+        "repeated_labels": 1,
+        "dimension": None,
+        "judged_irrelevant": 0,
+        "x": 0,
+        "splits": {"train": 8, "dev": 2, "test": 0, "none": 0},
+        "with_positive": {"train": 8, "dev": 2, "test": 0},
+        "dev_queries_without_positive": 0,
+    }
+    corpus, queries = read_parts(store, outcome.tables["corpus"]), read_parts(store, outcome.tables["queries"])
+    assert corpus["text"][0].as_py() == "Title 0 a text about thing 0"
+    assert corpus["group_code"].to_pylist()[:4] == [-1, stable_code("g"), stable_code("g"), -1]
+    assert {"genres", "year", "title"} <= set(corpus.column_names)
+    assert queries["item_row"].to_pylist()[:2] == [3, -1]
+    assert queries["split"].to_pylist() == ["train"] * 8 + ["dev"] * 2
+    assert not store.list("tables/queries-unsplit"), "nothing is left behind"
+
+
+def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
+    from jobs.config.config import load_config
+
+    case.settings["data"] = {"folder": "beir"}
+    header = b"query-id\tcorpus-id\tscore\n"
+    case.files |= {
+        "beir/corpus.jsonl": b"".join(b'{"_id": "i%d", "title": "", "text": "t", "metadata": {}}\n' % n for n in range(9)),
+        "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "t"}\n' % n for n in range(9)),
+        "beir/qrels/train.tsv": header + b"".join(b"q%d\ti%d\t1\n" % (n, n) for n in range(6)),
+    }
+    outcome = _ingest_tables(load_config(case.write()), store, "tables")
+    assert outcome.figures["splits"]["none"] == 3
+    assert outcome.figures["splits"]["dev"] == outcome.figures["dev_queries_cut_from_train"] >= 1
+
+
+def test_queries_without_a_positive_are_left_out_and_counted(case: Any, store: Store) -> None:
+    from jobs.config.config import load_config
+
+    case.labels[3]["score"] = 0
+    case.labels[8]["score"] = 0
+    case.set("data.skip_queries_without_positive", True)
+    figures = _ingest_tables(load_config(case.write()), store, "tables").figures
+    assert figures["train_queries_skipped"] == 1
+    assert figures["dev_queries_without_positive"] == 1
+    assert figures["splits"] == {"train": 7, "dev": 2, "test": 0, "none": 1}
+    assert figures["judged_irrelevant"] == 2

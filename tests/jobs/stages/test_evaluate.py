@@ -1,0 +1,285 @@
+"""What the evaluation measures, in this process, on a run's tables made by hand; and what happens to hits before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from cluster.errors import ConfigError
+from cluster.storage import Store
+from cluster.tables import Part, csr_to_lists, offsets_of, part_name, vectors_to_column, write_part
+from eval.settings import EvaluationSettings
+from eval.significance import paired_bootstrap
+from jobs.stages.evaluate.leakage_pairs import are_tags, one_of_each, tags_of
+from jobs.stages.evaluate.results import draw_sample
+from jobs.stages.slice_columns import check_slices, columns_of
+from jobs.stages.stage_5_evaluate import EvaluateTask, measure
+
+ITEMS, QUERIES, DEV, K = 60, 50, 20, 13
+GENRES = ("crime", "poetry", "war")
+
+
+def in_parts(store: Store, folder: str, table: pa.Table, rows: int) -> list[Part]:
+    return [
+        write_part(store, f"{folder}/{part_name(number)}", table.slice(start, rows), first_row=start)
+        for number, start in enumerate(range(0, table.num_rows, rows))
+    ]
+
+
+class Run:
+    """Tables of a run: 60 items in parts of 16, 50 queries of which the last 20 are dev, one of them an item."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, rng = Store(str(folder)), np.random.default_rng(0)
+        self.genres = [[GENRES[n % 3]] + ([GENRES[(n + 1) % 3]] if n % 4 == 0 else []) for n in range(ITEMS)]
+        self.kinds = ["plot" if n % 2 else "mood" for n in range(QUERIES)]
+        self.labels = [
+            (query, int(item), int(score), ("click", "synthetic")[int(item) % 2])
+            for query in range(QUERIES)
+            if query != 45  # a dev query without a label
+            for item, score in zip(np.sort(rng.permutation(ITEMS)[:4]), (0, 1, 2, 1), strict=True)
+        ]
+        self.own = np.full(QUERIES, -1)
+        self.own[33] = 7
+        self.items, self.queries = (unit(rng.normal(size=(count, 8))) for count in (ITEMS, QUERIES))
+        corpus = pa.table(
+            {
+                "row": np.arange(ITEMS),
+                "id": [f"i{n}" for n in range(ITEMS)],
+                "genres": self.genres,
+                "text": [f"text {n}" for n in range(ITEMS)],
+                "popularity": rng.random(ITEMS),
+                "language": ["en" if n % 5 else "fr" for n in range(ITEMS)],
+                "year": np.arange(ITEMS) + 1960,
+            }
+        )
+        queries = pa.table(
+            {
+                "row": np.arange(QUERIES),
+                "id": [f"q{n}" for n in range(QUERIES)],
+                "kind": self.kinds,
+                "text": [" ".join(self.first_genres(n)) + " please" for n in range(QUERIES)],
+                "language": ["en"] * QUERIES,
+                "item_row": self.own,
+                "split": ["train"] * (QUERIES - DEV) + ["dev"] * DEV,
+            }
+        )
+        labels = pa.table(
+            dict(zip(("query_row", "item_row", "score", "source"), map(list, zip(*self.labels, strict=True)), strict=True))
+        )
+        self.parts = {
+            "corpus": in_parts(self.store, "corpus", corpus, 16),
+            "queries": in_parts(self.store, "queries", queries, 16),
+            "labels": in_parts(self.store, "labels", labels, 1000),
+        }
+
+    def relevant(self, query: int) -> list[int]:
+        return [item for asked, item, score, _ in self.labels if asked == query and score > 0]
+
+    def first_genres(self, query: int) -> list[str]:
+        return self.genres[self.relevant(query)[0]] if self.relevant(query) else ["something"]
+
+    def task(self, name: str, items: npt.NDArray[np.float32], others: dict[str, list[Part]], **settings: Any) -> EvaluateTask:
+        """An evaluation of a model that gives the items these vectors."""
+        scores = self.queries[-DEV:] @ items.T
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+        query_rows = np.arange(QUERIES - DEV, QUERIES)
+        judged = [[item for asked, item, _, _ in self.labels if asked == query] for query in query_rows]
+        lengths = np.array([len(some) for some in judged])
+        offsets, flat = offsets_of(lengths), np.array([item for some in judged for item in some], np.int64)
+        full = np.arange(0, DEV * K + 1, K)
+        hits = pa.table(
+            {
+                "query_row": query_rows,
+                "item_rows": csr_to_lists(full, rows.ravel()),
+                "scores": csr_to_lists(full, np.take_along_axis(scores, rows, axis=1).ravel()),
+                "label_rows": csr_to_lists(offsets, flat),
+                "label_scores": csr_to_lists(offsets, scores[np.repeat(np.arange(DEV), lengths), flat]),
+            }
+        )
+        vectors = {
+            table: in_parts(
+                self.store, f"{name}/{table}", pa.table({"row": np.arange(len(values)), "vector": vectors_to_column(values)}), 16
+            )
+            for table, values in (("items", items), ("queries", self.queries))
+        }
+        return EvaluateTask(
+            self.store,
+            name,
+            in_parts(self.store, f"{name}/hits", hits, 8),
+            **self.parts,
+            item_vectors=vectors["items"],
+            query_vectors=vectors["queries"],
+            settings=EvaluationSettings(resamples=500, **settings),
+            compatible=None,
+            popularity=None,
+            others=others,
+            first=not others,
+        )
+
+
+def unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def baseline(run: Run) -> tuple[dict[str, Any], Part]:
+    return measure(run.task("baseline", run.items, {}, slice_queries=3))
+
+
+def test_figures_of_the_first_results_equal_a_slow_look(run: Run, baseline: tuple[dict[str, Any], Part]) -> None:
+    figures, scores = baseline[0], run.queries[-DEV:] @ run.items.T
+    top = [
+        [item for item in np.argsort(-row, kind="stable") if item != run.own[QUERIES - DEV + place]][:10]
+        for place, row in enumerate(scores)
+    ]
+    shown = np.bincount(np.concatenate(top), minlength=ITEMS)
+    popularity = pa.concat_tables([pa.table({"p": _column(run, part, "popularity")}) for part in run.parts["corpus"]])["p"]
+    numbers = np.array(popularity.to_pylist())
+    percentile = np.array([(numbers < number).mean() + 0.5 / ITEMS for number in numbers])
+    similarity = [np.mean([run.items[a] @ run.items[b] for a, b in combinations(some, 2)]) for some in top]
+    relevant = [percentile[run.relevant(query)].mean() for query in range(QUERIES - DEV, QUERIES) if run.relevant(query)]
+    got = figures["results"]
+    assert got["depth"] == 10
+    assert got["coverage"] == (shown > 0).mean()
+    assert got["top_share"] == pytest.approx(shown.max() / shown.sum())
+    assert got["gini"] == pytest.approx(np.abs(shown[:, None] - shown).mean() / 2 / shown.mean())
+    assert got["similarity"] == pytest.approx(np.mean(similarity), abs=1e-6)
+    assert got["popularity"] == pytest.approx(np.mean([percentile[some].mean() for some in top]))
+    assert got["relevant_popularity"] == pytest.approx(np.mean(relevant))
+
+
+def _column(run: Run, part: Part, name: str) -> pa.ChunkedArray:
+    from cluster.tables import read_part
+
+    return read_part(run.store, part.path, [name])[name]
+
+
+def test_scores_are_those_of_positives_of_the_nearest_others_and_of_random_items(
+    run: Run, baseline: tuple[dict[str, Any], Part]
+) -> None:
+    scores, got = run.queries[-DEV:] @ run.items.T, baseline[0]["scores"]
+    positive, hard, random = [], [], []
+    sample, drawn = draw_sample(DEV, ITEMS)
+    assert sample.tolist() == list(range(DEV)), "few queries: all of them"
+    for place, query in enumerate(range(QUERIES - DEV, QUERIES)):
+        known = [*run.relevant(query), int(run.own[query])]
+        positive += [scores[place, item] for item in run.relevant(query)]
+        found = [item for item in np.argsort(-scores[place], kind="stable") if item != run.own[query]][: K - 1]
+        hard += [scores[place, item] for item in found if item not in known][:10]
+        random += [scores[place, item] for item in drawn[place] if item not in known]
+    for kind, values in (("positive", positive), ("hard", hard), ("random", random)):
+        assert sum(got[kind]) == len(values)
+        assert list(got["percentiles"][kind].values()) == pytest.approx(np.percentile(values, [5, 25, 50, 75, 95]), abs=1e-6)
+    assert len(hard) > 9 * DEV
+
+
+def test_slices_are_of_queries_of_their_relevant_items_and_of_label_sources(
+    run: Run, baseline: tuple[dict[str, Any], Part]
+) -> None:
+    slices = baseline[0]["slices"]
+    assert slices.keys() == {"kind", "genres", "item.language", "source", "relevant_trained"}, "one language is no slice"
+    assert {row["value"]: row["queries"] for row in slices["kind"]["slices"]} == {"mood": 10, "plot": 9}
+    dev = [query for query in range(QUERIES - DEV, QUERIES) if run.relevant(query)]
+    for row in slices["genres"]["slices"]:
+        members = [query for query in dev if any(row["value"] in run.genres[item] for item in run.relevant(query))]
+        assert row["queries"] == len(members)
+    trained = {item for query in range(QUERIES - DEV) for item in run.relevant(query)}
+    rows = {row["value"]: row["queries"] for row in slices["relevant_trained"]["slices"]}
+    assert rows == {
+        "true": sum(any(item in trained for item in run.relevant(query)) for query in dev),
+        "false": sum(any(item not in trained for item in run.relevant(query)) for query in dev),
+    }
+    assert min(rows.values()) > 3
+    named = measure(run.task("named", run.items, {}, slices=("year", "kind", "kind"), slice_queries=2))[0]["slices"]
+    assert list(named) == ["year", "kind"]
+    assert " to " in named["year"]["slices"][0]["value"], "many numbers are cut into ranges"
+    assert len(named["year"]["slices"]) == 4
+    assert measure(run.task("none", run.items, {}, slices=()))[0]["slices"] == {}
+
+
+def test_columns_that_are_no_slices_are_refused_with_those_that_are(run: Run) -> None:
+    queries = pa.schema([("id", pa.string()), ("kind", pa.string()), ("source", pa.string())])
+    items = pa.schema(
+        [
+            ("id", pa.string()),
+            ("kind", pa.string()),
+            ("genres", pa.list_(pa.string())),
+            ("year", pa.int64()),
+            ("extra", pa.struct([("a", pa.string())])),
+            ("vector", pa.list_(pa.float32(), 2)),
+        ]
+    )
+    assert list(columns_of(queries, items)) == [
+        "kind",
+        "source",
+        "item.kind",
+        "genres",
+        "year",
+        "label.source",
+        "relevant_trained",
+    ]
+    check_slices(["item.kind", "year"], queries, items)
+    check_slices(None, queries, items)
+    with pytest.raises(ConfigError, match=r"found 'extra'; there are kind, source, item.kind, genres"):
+        check_slices(["extra"], queries, items)
+
+
+def test_a_model_is_compared_with_each_other_one_on_the_same_queries(run: Run, baseline: tuple[dict[str, Any], Part]) -> None:
+    better = run.items.copy()
+    for query in range(QUERIES - DEV, QUERIES):
+        better[run.relevant(query)] += 0.8 * run.queries[query]
+    task = run.task("round-00", unit(better), {"baseline": [baseline[1]], "previous": [baseline[1]]}, slice_queries=3)
+    figures, part = measure(task)
+    assert "leakage" not in figures, "the data has not changed since the baseline"
+    assert "against_best" not in figures
+    block = figures["against_baseline"]
+    assert block == figures["against_previous"]
+    assert block["verdict"] == "improved"
+    values, other = (_column(run, some, "recall@3").to_numpy() for some in (part, baseline[1]))
+    want = paired_bootstrap(values, other, resamples=500)
+    assert (block["recall@3"]["mean"], block["recall@3"]["low"], block["recall@3"]["high"]) == (want.mean, want.low, want.high)
+    assert block["recall@3"]["p_adjusted"] == block["recall@3"]["p"], "the primary metric decides alone"
+    assert block["ndcg@10"]["p_adjusted"] >= block["ndcg@10"]["p"]
+    assert block.keys() == {"recall@3", "recall@10", "hit@1", "hit@5", "hit@10", "ndcg@10", "mrr@10", "bad_top1", "verdict"}
+    rows = [row for column in figures["slices"].values() for row in column["slices"]]
+    assert all(row["against_baseline"].keys() == {"mean", "low", "high", "p", "p_adjusted", "significant"} for row in rows)
+    same = measure(replace(task, folder="again", hits=run.task("same", run.items, {}).hits))[0]
+    assert same["against_baseline"]["verdict"] == "flat"
+    assert not same["against_baseline"]["recall@3"]["significant"]
+
+
+def test_tags_in_the_queries_are_found_and_columns_of_both_sides_compared(baseline: tuple[dict[str, Any], Part]) -> None:
+    leakage = baseline[0]["leakage"]
+    assert leakage.keys() == {"language", "text", "text:genres", "text:language"}
+    assert leakage["text:genres"]["positives"] > leakage["text:genres"]["random"] + 0.1, "queries were made from a genre"
+    assert leakage["text:language"]["positives"] == leakage["text:language"]["random"] == 0
+    assert leakage["language"]["positives"] == pytest.approx(leakage["language"]["random"], abs=0.15)
+
+
+def test_identifiers_and_descriptions_are_no_tags() -> None:
+    assert are_tags(tags_of(pa.chunked_array([[["a", None], ["b"], None, ["a", "b"]] * 2])))
+    assert not are_tags(tags_of(pa.chunked_array([[f"id-{n}" for n in range(9)]])))
+    assert not are_tags(tags_of(pa.chunked_array([["a long description " * 5] * 9])))
+    assert not are_tags([])
+    assert tags_of(pa.chunked_array([[3, None]])) == [["3"], []]
+
+
+def test_a_query_with_many_labels_is_one_pair() -> None:
+    query_rows = np.array([4] * 50 + [5, 6, 6, 9])
+    relevant = np.array([True] * 50 + [True, False, True, False])
+    drawn = {tuple(one_of_each(query_rows, relevant, np.random.default_rng(seed)).tolist()) for seed in range(20)}
+    assert all(query_rows[list(places)].tolist() == [4, 5, 6] and relevant[list(places)].all() for places in drawn)
+    assert len(drawn) > 5, "any of its labels"

@@ -1,0 +1,1 @@
+"""DeepSpeed around an encoder: configuration, micro-batch size, learning rate, checkpoints."""

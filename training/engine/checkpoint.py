@@ -1,0 +1,265 @@
+"""Checkpoints of a round's training, uploaded while training goes on.
+
+    <folder>/engine/step-000120-e02/<attempt>/rank-N/…     what engine.save_checkpoint wrote on rank N
+    <folder>/engine/step-000120-e02/<attempt>/rank-N.json  size and SHA-256 of each of them, once all are there
+    <folder>/engine/step-000120-e02/state.json             written last: the training state and every rank's files
+
+A checkpoint without state.json does not exist. Only what state.json lists is ever loaded, after its SHA-256 was
+checked: DeepSpeed's files are pickles. Each save has an attempt name of its own, so that what a killed one left at the
+same step is never taken for a part of the new one, nor overwritten while an old state.json still lists it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch.distributed as dist
+
+from cluster.commits import digest
+from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph
+from cluster.folders import Manifest, sha256
+from cluster.storage import Store
+from training.engine.engine import Place
+from training.engine.upload import STATE, KeptModel, Mark, Upload, complete, name_of
+
+TAG = "engine"
+DEADLINE_S = 1500.0
+"""How long rank 0 waits for the other ranks' parts; below the half hour after which collectives give up."""
+LOCAL = "hardmine-engine-"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training run stands, between two optimizer steps."""
+
+    epoch: int
+    """Epochs finished."""
+    step: int
+    """Optimizer steps finished."""
+    world: int
+    """Ranks that saved it."""
+    validation: list[float] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    """The kept model: epoch, step, recall, and the prefix and manifest of its folder."""
+    telemetry: int = 0
+    """Lines of telemetry written."""
+    seconds: float = 0.0
+    """Spent on training so far, over all attempts."""
+    index: int = 0
+    """Micro-steps done of the epoch that is under way."""
+    temperature: dict[str, float] = field(default_factory=dict)
+    """A learned temperature and its optimizer's state; empty: it is not learned."""
+    budget_tokens: int | None = None
+    """Tokens encoded at once, as a probe found; None: no probe was needed."""
+    files: Manifest = field(default_factory=dict)
+    """What `Checkpointer.save` stored, all ranks together."""
+
+    @property
+    def mark(self) -> Mark:
+        """(epoch, step): the place of its checkpoint among the others."""
+        return self.epoch, self.step
+
+
+def why_not(state: TrainingState, place: Place) -> str | None:
+    """Why `state` cannot be loaded by this many ranks, in one sentence; None where it can."""
+    if state.world == place.world:
+        return None
+    return (
+        f"the checkpoint of step {state.step} was saved by {state.world} rank(s) and cannot go on with {place.world}, "
+        f"because DeepSpeed's files are cut for the number of ranks that saved them"
+    )
+
+
+class Checkpointer:
+    """The checkpoints of one round on one rank. Collective where it says so: every rank must make the same call."""
+
+    def __init__(self, store: Store, folder: str, place: Place, *, keep: int = 1) -> None:
+        """Args: store, folder: where; the checkpoints go below <folder>/engine; keep: complete ones kept, the newest."""
+        self.store, self.place, self.keep = store, place, keep
+        self.root = f"{folder}/engine".strip("/")
+        self.seconds: dict[str, float] = {"save": 0.0, "upload": 0.0}
+        """Of the latest: for how long `save` stopped training, and from then until the upload had ended."""
+        self._upload: Upload | None = None
+
+    def newest(self) -> TrainingState | None:
+        """The complete checkpoint of the highest (epoch, step); None if there is none.
+
+        Raises:
+            ArtifactError: its state.json is damaged, or of another version of hardmine.
+        """
+        marks = complete(self.store.list(self.root), self.root)
+        if not marks:
+            return None
+        path = f"{self.root}/{name_of(marks[-1])}/{STATE}"
+        try:
+            return TrainingState(**self.store.read_json(path))
+        except TypeError as error:
+            raise ArtifactError(
+                f"{self.store.url(path)} is not a training state as this version writes it ({error}); "
+                f"delete the folder that it is in and run again"
+            ) from error
+
+    def save(self, engine: Any, state: TrainingState, *, superseded: Sequence[str] = (), model: KeptModel | None = None) -> None:
+        """Save the engine of every rank as it is now; collective.
+
+        Returns when DeepSpeed's files are on local disk; they are uploaded in the background. Waits for the upload
+        before it: at most one is under way. `superseded`: prefixes, such as folders of models that are no longer the
+        best, that are deleted once this checkpoint is complete and no checkpoint that is kept names them. `model`: uploaded
+        with it (rank 0).
+
+        Raises:
+            ClusterError: the checkpoint before could not be stored, or this one not be written to local disk.
+        """
+        started = time.monotonic()
+        self.wait()
+        attempt = self._gather(uuid.uuid4().hex[:8])[0]
+        local = tempfile.TemporaryDirectory(prefix=LOCAL, ignore_cleanup_errors=True)
+        try:
+            engine.save_checkpoint(local.name, tag=TAG)
+        except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+            local.cleanup()
+            raise ClusterError(
+                f"rank {self.place.rank} could not write the checkpoint of step {state.step} to {local.name} "
+                f"({type(error).__name__}: {one_paragraph(str(error))}); check the room there (TMPDIR chooses another "
+                f"disk), then run the same command again: it goes on from the checkpoint before"
+            ) from error
+        # asdict copies: the loop goes on to append to the lists of `state`
+        self._upload = Upload(
+            self.store,
+            self.root,
+            attempt,
+            local,
+            self.place,
+            mark=state.mark,
+            record=asdict(state),
+            keep=self.keep,
+            superseded=superseded,
+            deadline_s=DEADLINE_S,
+            model=model,
+        )
+        self._upload.start()
+        self.seconds["save"] = time.monotonic() - started
+
+    def wait(self) -> None:
+        """Return when what was saved is complete in storage; collective.
+
+        Raises:
+            ClusterError: a rank could not store its part, or rank 0 not complete the checkpoint; on all ranks.
+        """
+        if self._upload is None:  # on all ranks or on none: save is collective
+            return
+        upload, self._upload = self._upload, None
+        upload.stored.wait()
+        if any(self._gather(upload.failure is not None)):
+            upload.cancelled.set()  # rank 0 need not wait for a part that does not come
+        upload.join()
+        self.seconds["upload"] = upload.seconds
+        failures = [f"rank {rank}: {failure}" for rank, failure in enumerate(self._gather(upload.failure)) if failure]
+        if failures:
+            raise ClusterError(
+                f"the checkpoint of step {upload.mark[1]} (epoch {upload.mark[0]}) could not be stored below "
+                f"{self.store.url(self.root)}. {'; '.join(failures)}. Once the storage answers, run the same command "
+                f"again: it goes on from the newest complete checkpoint"
+            )
+
+    def restore(self, engine: Any, state: TrainingState) -> None:
+        """Load weights, optimizer and schedule of this rank into `engine`; collective.
+
+        Each rank fetches and checks the files that it loads, and nothing is unpickled before all have.
+
+        Raises:
+            ArtifactError: a file is missing or does not have the SHA-256 of state.json; on all ranks.
+            ClusterError: the storage failed, or the ranks were given different checkpoints.
+        """
+        if len(set(self._gather((state.epoch, state.step, digest(state.files))))) > 1:
+            raise ClusterError(
+                f"the ranks found different newest checkpoints below {self.store.url(self.root)}: an "
+                f"earlier attempt still writes there; run the same command again"
+            )
+        with tempfile.TemporaryDirectory(prefix=LOCAL, ignore_cleanup_errors=True) as local:
+            problem: HardmineError | None = None
+            try:
+                self._fetch(state, Path(local))
+            except HardmineError as error:
+                problem = error
+            except OSError as error:
+                problem = ClusterError(
+                    f"cannot put the checkpoint of step {state.step} into {local} ({error}); check the "
+                    f"room there (TMPDIR chooses another disk), then run the same command again"
+                )
+            self._raise_together(problem)
+            found, _ = engine.load_checkpoint(local, tag=TAG)
+        if found is None:  # DeepSpeed only warns
+            raise self._damaged(
+                state, f"DeepSpeed finds no checkpoint in what step {state.step} saved below {self.store.url(self.root)}"
+            )
+
+    def forget(self) -> None:
+        """Delete all checkpoints of this folder, once no rank reads or writes them any more; collective."""
+        if self._upload is not None:
+            self._upload.cancelled.set()
+            self._upload.join()
+            self._upload = None
+        self._gather(None)  # a barrier: no rank still reads or writes
+        problem: HardmineError | None = None
+        if self.place.rank == 0:
+            try:
+                for mark in complete(self.store.list(self.root), self.root):
+                    # first: killed in between, no state.json may be left of a checkpoint without files
+                    self.store.delete(f"{self.root}/{name_of(mark)}/{STATE}")
+                self.store.delete(self.root)
+            except HardmineError as error:
+                problem = error
+        self._raise_together(problem)
+
+    def _fetch(self, state: TrainingState, local: Path) -> None:
+        for path, info in state.files.items():
+            rank, relative = path.split("/rank-", 1)[1].split("/", 1)
+            # each rank loads its own part; the weights of ZeRO 0 to 2 are in rank 0's, as mp_rank_00_model_states.pt
+            shared = rank == "0" and PurePosixPath(relative).name.startswith("mp_rank_")
+            if rank != str(self.place.rank) and not shared:
+                continue
+            try:
+                data = self.store.read_bytes(path)
+            except ArtifactError as error:
+                raise self._damaged(state, f"{self.store.url(path)} is missing") from error
+            if sha256(data) != info["sha256"]:
+                raise self._damaged(
+                    state,
+                    f"{self.store.url(path)} does not have the SHA-256 that was recorded when it "
+                    f"was saved; it is a pickle and is not loaded",
+                )
+            target = local / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+
+    def _damaged(self, state: TrainingState, what: str) -> ArtifactError:
+        """`what` is wrong with the checkpoint of `state`, and what to do."""
+        older = [mark for mark in complete(self.store.list(self.root), self.root) if mark < state.mark]
+        then = (
+            f"training goes on from the checkpoint before it, that of step {older[-1][1]} (epoch {older[-1][0]})"
+            if older
+            else "the round's training starts anew"
+        )
+        folder = self.store.url(f"{self.root}/{name_of(state.mark)}")
+        return ArtifactError(f"{what}. Delete the folder {folder} and run again: {then}")
+
+    def _gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank; a barrier. Collective."""
+        if self.place.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.place.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def _raise_together(self, problem: HardmineError | None) -> None:
+        """Raise the first rank's problem on all of them; a barrier. Collective."""
+        for found in self._gather(problem):
+            if found is not None:
+                raise found

@@ -1,0 +1,1 @@
+"""What a step reads: examples in their order, token batches, masks."""

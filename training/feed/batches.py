@@ -1,0 +1,269 @@
+"""Which queries, positives and negatives make up each step: a pure function of (seed, epoch, step).
+
+The batch of all ranks together is drawn at once and then cut by rank, so that W ranks with B queries see exactly what
+one rank with W·B queries would. Nothing that matters is kept between steps: a resumed run draws what it would have drawn.
+
+B queries of one rank, H hard negatives, R random negatives, U distinct items, C gathered columns, E examples, N items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.errors import ConfigError
+from cluster.labels import Labels, contains
+from cluster.tables import I64
+from training.feed.sources import (
+    F64,
+    Mixture,
+    cumulative_popularity,
+    describe,
+    describe_sizes,
+    draw_items,
+    epoch_order,
+    plan_mixture,
+)
+from training.settings import TrainingSettings
+from training.telemetry.geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
+
+LONGEST_LIST = np.int64(2**20)
+"""More than any query has mined negatives."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What there is to train on. An example is a query with the positives of one source: a query whose labels come from
+    two sources is two examples."""
+
+    query_rows: I64
+    """[E]"""
+    positive_offsets: I64
+    """[E+1] into positive_rows; every example has a positive."""
+    positive_rows: I64
+    negative_offsets: I64
+    """[E+1] into negative_rows; all zero before anything is mined."""
+    negative_rows: I64
+    weights: npt.NDArray[np.float32]
+    """[E] weight of each example's loss."""
+    source_codes: I64
+    """[E] into source_names."""
+    source_names: tuple[str, ...]
+    """Distinct, ascending; "" for labels without a source."""
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-step of one rank, or of all ranks together in rank order."""
+
+    query_rows: I64
+    positive_rows: I64
+    hard_BH: I64  # noqa: N815
+    """Mined negatives, -1 where a query has fewer; H is 0 where nothing is mined."""
+    random_BR: I64  # noqa: N815
+    item_rows: I64
+    """[U] the distinct items, ascending: each is encoded once however many queries use it."""
+    weights: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, query_rows: I64, positive_rows: I64, hard_BH: I64, random_BR: I64, weights: npt.NDArray[np.float32]) -> Batch:
+        """With the distinct items of them all."""
+        items = np.unique(np.concatenate([positive_rows, hard_BH[hard_BH >= 0], random_BR.ravel()]))
+        return cls(query_rows, positive_rows, hard_BH, random_BR, items, weights)
+
+    def rows(self, part: slice) -> Batch:
+        """The batch of these queries alone, with their items only."""
+        return Batch.of(
+            self.query_rows[part], self.positive_rows[part], self.hard_BH[part], self.random_BR[part], self.weights[part]
+        )
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How examples become steps."""
+
+    examples: Examples
+    num_items: int
+    batch_size: int
+    """Queries per rank."""
+    hard: int
+    random: int
+    seed: int
+    rank: int
+    world: int
+    caps: tuple[float, ...] = ()
+    """Largest share of an epoch of each of the examples' sources; empty: none has a cap."""
+    one_source_per_batch: bool = False
+    cumulative_popularity: F64 | None = field(default=None, repr=False)
+    """[N] of training.sources: how likely items are drawn as random negatives; None: all alike."""
+    unknown_sources: tuple[str, ...] = ()
+    """Named in training.sources, but by no training label."""
+    _orders: dict[int, tuple[I64, I64]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Of the epoch asked for last."""
+
+    @classmethod
+    def of(
+        cls,
+        examples: Examples,
+        settings: TrainingSettings,
+        *,
+        num_items: int,
+        mined: bool,
+        seed: int,
+        rank: int,
+        world: int,
+        popularity: I64 | None = None,
+    ) -> BatchPlan:
+        """The plan that the settings ask for.
+
+        Args:
+            mined: whether there are mined negatives; where not, as many random ones are drawn in their place.
+            popularity: i64 [N] how often each item is a positive; None: counted in the examples.
+
+        Raises:
+            ConfigError: the examples do not fill a single step.
+        """
+        counts = popularity if popularity is not None else np.bincount(examples.positive_rows, minlength=num_items)
+        return cls(
+            examples,
+            num_items,
+            settings.batch_size,
+            settings.hard_negatives if mined else 0,
+            settings.random_negatives(mined=mined),
+            seed,
+            rank,
+            world,
+            caps=tuple(settings.source(name).cap for name in examples.source_names),
+            one_source_per_batch=settings.one_source_per_batch,
+            cumulative_popularity=cumulative_popularity(counts, settings.random_popularity),
+            unknown_sources=tuple(sorted(settings.sources.keys() - set(examples.source_names))),
+        )
+
+    def __post_init__(self) -> None:
+        if self.micro_steps < 1:
+            raise ConfigError(self._too_few())
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """What every epoch takes of each source."""
+        return self._mixture(self.batch_size)
+
+    def _mixture(self, batch_size: int) -> Mixture:
+        names = self.examples.source_names
+        sizes = np.bincount(self.examples.source_codes, minlength=len(names)).astype(np.int64)
+        caps = np.array(self.caps or [1.0] * len(names), np.float64)
+        return plan_mixture(sizes, caps, batch_size * self.world, one_source_per_batch=self.one_source_per_batch)
+
+    def _too_few(self) -> str:
+        fits = next((size for size in range(self.batch_size - 1, 1, -1) if self._mixture(size).steps), None)
+        ways = [f"set training.batch_size to {fits} or less" if fits else "add labels, or use fewer ranks"]
+        limits = ""
+        if any(cap < 1 for cap in self.caps) or self.one_source_per_batch:
+            what = "all of one source" if self.one_source_per_batch else "within the caps of their sources"
+            limits = f", {what} ({describe_sizes(self.mixture, self.examples.source_names)})"
+            ways.append(
+                "set training.one_source_per_batch = false" if self.one_source_per_batch else "raise a cap in training.sources"
+            )
+        return (
+            f"a step takes {self.batch_size} queries on each of {self.world} rank(s){limits}, but there are only "
+            f"{len(self.examples)} training queries with a positive; {', or '.join(ways)}"
+        )
+
+    @property
+    def micro_steps(self) -> int:
+        """Micro-steps, the same in every epoch; what does not fill the last one waits for another epoch."""
+        return self.mixture.steps
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """This rank's queries and items of micro-step `step` of epoch `epoch`: its rows of `joined`."""
+        return self._assemble(epoch, step, slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size))
+
+    def joined(self, epoch: int, step: int) -> Batch:
+        """The queries and items of all ranks together, W·B rows in rank order."""
+        return self._assemble(epoch, step, slice(None))
+
+    def _order(self, epoch: int) -> tuple[I64, I64]:
+        order = self._orders.get(epoch)
+        if order is None:
+            order = epoch_order(self.examples.source_codes, self.mixture, seed=self.seed, epoch=epoch)
+            self._orders.clear()
+            self._orders[epoch] = order
+        return order
+
+    def _assemble(self, epoch: int, step: int, rows: slice) -> Batch:
+        joined = self.batch_size * self.world
+        chosen, turns = (values[step * joined : (step + 1) * joined][rows] for values in self._order(epoch))
+        rng = np.random.default_rng([self.seed, epoch, step])
+        random_BR = draw_items(rng, (joined, self.random), self.num_items, self.cumulative_popularity)[rows]
+        data = self.examples
+        count = data.positive_offsets[chosen + 1] - data.positive_offsets[chosen]
+        turn = (turns + (hash_rows(self.seed, chosen) % np.uint64(2**31)).astype(np.int64)) % count
+        positives = data.positive_rows[data.positive_offsets[chosen] + turn]
+        return Batch.of(data.query_rows[chosen], positives, self._hard(chosen, turns), random_BR, data.weights[chosen])
+
+    def _hard(self, chosen: I64, turns: I64) -> I64:
+        """Each query's mined list in an order of its own, in windows that move on whenever its turn comes."""
+        data = self.examples
+        width = self.hard if len(data.negative_rows) else 0
+        count = data.negative_offsets[chosen + 1] - data.negative_offsets[chosen]
+        longest = int(count.max(initial=0))
+        if not width or not longest:
+            return np.full((len(chosen), width), -1, np.int64)
+        column = np.arange(longest)
+        # a key is the query's and the place's alone: what shares the batch must not change the order
+        keys = hash_rows(self.seed, chosen[:, None] * LONGEST_LIST + column).astype(np.float64)
+        keys[column[None, :] >= count[:, None]] = np.inf
+        order = np.argsort(keys, axis=1, kind="stable")
+        turn = (turns[:, None] * width + np.arange(width)) % np.maximum(count, 1)[:, None]
+        place = np.take_along_axis(order, turn, axis=1)
+        index = np.minimum(data.negative_offsets[chosen][:, None] + place, len(data.negative_rows) - 1)
+        return np.where(np.arange(width)[None, :] < count[:, None], data.negative_rows[index], -1)
+
+
+def describe_mixture(plan: BatchPlan) -> str | None:
+    """What every epoch takes of each source, in one line for people; None: there is one source, without a cap."""
+    line = describe(plan.mixture, plan.examples.source_names)
+    if plan.unknown_sources:
+        unknown = ", ".join(f'"{name}"' for name in plan.unknown_sources)
+        return f"{line or 'sources'}; no training label is of {unknown}, which training.sources names"
+    return line
+
+
+def hash_rows(seed: int, values: I64) -> npt.NDArray[np.uint64]:
+    """A well-mixed 64-bit number for each value (splitmix64, Steele 2014); equal on every machine."""
+    with np.errstate(over="ignore"):
+        x = values.astype(np.uint64) + np.uint64(seed % 2**32 + 1) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def candidate_masks(
+    batch: Batch, columns_C: I64, labels: Labels, own_rows: I64 | None = None
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]]:
+    """Which gathered columns may not be a negative of which query, and of what kind the others are.
+
+    Args:
+        own_rows: distinct items that this rank's queries brought; None: those of `batch`. Needed where `batch` is only a
+            part of the rank's queries.
+
+    Returns:
+        (masked [B, C]: known positives, their group mates and duplicates; kind [B, C] uint8 of training.telemetry.geometry: HARD
+        and RANDOM are a query's own, IN_BATCH is another query's of this rank, CROSS_RANK is of no query of this rank).
+    """
+    shape = (len(batch.query_rows), len(columns_C))
+    masked = labels.known_mask(batch.query_rows, columns_C)
+    wanted = np.broadcast_to(columns_C, shape)
+    here_C = np.isin(columns_C, batch.item_rows if own_rows is None else own_rows)
+    kind = np.broadcast_to(np.where(here_C, IN_BATCH, CROSS_RANK).astype(np.uint8), shape).copy()
+    for rows, code in ((batch.random_BR, RANDOM), (batch.hard_BH, HARD)):
+        owner = np.repeat(np.arange(shape[0]), rows.shape[1])
+        flat = rows.ravel()
+        kind[contains(owner[flat >= 0], flat[flat >= 0], wanted)] = code
+    return masked, kind

@@ -1,0 +1,203 @@
+"""The loss of one step and its gradient with respect to the embeddings: what the settings' many switches come to.
+
+The embeddings are cut from the encoder's graph first, so that the same few lines serve a step that keeps its activations
+and one that computes them again (GradCache, Gao 2021, arXiv 2101.06983), and a batch is looked at some rows at a time.
+
+B local queries, U items that this rank encoded, C columns (items of all ranks), W ranks, D dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.feed.feed import Chunk, Prepared
+from training.feed.tables import Tables
+from training.objective.gather import gather_rows
+from training.objective.losses import info_nce, likely_positives, scores, triplet, truncated
+from training.settings import TrainingSettings
+from training.telemetry.geometry import geometry_sums
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of this rank's rows; the mean over ranks of each is that of the joined batch."""
+
+    loss: Tensor
+    """Scalar."""
+    gradient_BD: Tensor  # noqa: N815
+    """float32, with respect to the local queries."""
+    gradient_UD: Tensor  # noqa: N815
+    """float32, with respect to the items that this rank encoded."""
+    log_temperature: float
+    """Gradient with respect to log τ; 0 where it is not learned."""
+    sums: Tensor
+    """`geometry_sums` of the local rows."""
+    left_out: int
+    """Candidates that a guard or guide took for unlabelled positives."""
+    positives_BD: Tensor  # noqa: N815
+    """Embeddings of the positives, without gradient."""
+    geometry_seconds: float
+
+
+class Objective:
+    """Loss and gradients of prepared steps."""
+
+    def __init__(self, settings: TrainingSettings, tables: Tables, *, rank: int, device: torch.device) -> None:
+        self.settings, self.tables, self.rank, self.device = settings, tables, rank, device
+
+    def __call__(self, queries_BD: Tensor, items_UD: Tensor, step: Prepared, temperature: float) -> Outcome:
+        """
+        Args:
+            queries_BD: unit vectors of the local queries; their graph, if any, is not followed.
+            items_UD: unit vectors of the items that this rank encodes.
+            temperature: τ.
+
+        Collective where the step gathers.
+        """
+        queries, own = _leaf(queries_BD), _leaf(items_UD)
+        # gathered with gradient; each rank's cross-entropy is over its local rows, and the mean over ranks of what comes
+        # out is the mean over all rows (the cheapest form that is exact)
+        every_item = gather_rows(own, counts=step.counts) if step.shared else own
+        everyone = queries
+        if self.settings.symmetric and step.shared:
+            everyone = gather_rows(queries, counts=[len(queries)] * len(step.counts))
+        leaves = _Leaves(
+            queries,
+            _leaf(every_item) if step.shared else own,
+            queries if everyone is queries else _leaf(everyone),
+            torch.tensor(math.log(temperature), device=self.device, requires_grad=True),
+        )
+        loss, left_out, seconds = torch.zeros((), device=self.device), 0, 0.0
+        sums: Tensor | float = 0.0
+        for chunk in step.chunks():
+            part = _Part(self, step, chunk, leaves, temperature)
+            loss += part.backward()
+            left_out += part.left_out
+            started = time.perf_counter()
+            sums = geometry_sums(part.logits_BC, part.column_B, part.kind_BC).cpu() + sums
+            seconds += time.perf_counter() - started
+        if step.shared:
+            # to the ranks that encoded them, summed over those that used them
+            every_item.backward(_gradient(leaves.items))  # type: ignore[no-untyped-call]
+        if everyone is not queries:
+            everyone.backward(_gradient(leaves.askers))  # type: ignore[no-untyped-call]
+        assert isinstance(sums, Tensor)
+        column = torch.from_numpy(step.positive_column).to(self.device)
+        return Outcome(
+            loss,
+            _gradient(queries),
+            _gradient(own),
+            float(_gradient(leaves.log_temperature)),
+            sums,
+            left_out,
+            leaves.items.detach()[column],
+            seconds,
+        )
+
+
+class _Leaves(NamedTuple):
+    """What the loss is differentiated by."""
+
+    queries: Tensor
+    """[B, D]"""
+    items: Tensor
+    """[C, D]"""
+    askers: Tensor
+    """[W * B, D] queries of all ranks, for the symmetric term; else the local ones."""
+    log_temperature: Tensor
+
+
+class _Part:
+    """Some rows of a step."""
+
+    def __init__(self, objective: Objective, step: Prepared, chunk: Chunk, leaves: _Leaves, temperature: float) -> None:
+        self._objective, self._step, self._rows, self._leaves = objective, step, chunk.rows, leaves
+        self._temperature = temperature
+        self._shared = {
+            "weights_B": self._tensor(step.batch.weights[chunk.rows]),
+            "denominator": torch.tensor(step.denominator, device=objective.device),
+        }
+        self.column_B = self._tensor(step.positive_column[chunk.rows])
+        self.kind_BC = self._tensor(chunk.kind_BC)
+        self._masked_BC = self._tensor(chunk.masked_BC)
+        self.left_out = self._leave_out()
+        self.logits_BC: Tensor
+        """At full length, divided by the temperature, -inf where a column is no candidate; set by `backward`."""
+
+    def _tensor(self, values: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._objective.device, non_blocking=True)
+
+    @torch.no_grad()
+    def _leave_out(self) -> int:
+        """Mask candidates that are taken for unlabelled positives; returns how many."""
+        settings, guide = self._objective.settings, self._objective.tables.guide
+        found: list[Tensor] = []
+        if settings.false_negative_margin is not None:
+            own = scores(self._leaves.queries[self._rows], self._leaves.items)
+            found.append(likely_positives(own, self.column_B, -settings.false_negative_margin))
+        if guide is not None and settings.guide is not None:
+            told = scores(
+                self._tensor(guide.queries[self._step.batch.query_rows[self._rows]]),
+                self._tensor(guide.items[self._step.columns]),
+            )
+            found.append(likely_positives(told, self.column_B, settings.guide.margin, relative=settings.guide.relative))
+        before = int(self._masked_BC.sum()) if found else 0
+        for more in found:
+            self._masked_BC = self._masked_BC | more
+        return int(self._masked_BC.sum()) - before if found else 0
+
+    def backward(self) -> Tensor:
+        """The rows' share of the loss, without gradient; its gradient is added to the leaves."""
+        settings, full = self._objective.settings, self._leaves.items.shape[1]
+        lengths = [*settings.matryoshka, full]
+        total = torch.zeros((), device=self._objective.device)
+        for length in lengths:
+            queries, items, askers = self._leaves.queries[self._rows], self._leaves.items, self._leaves.askers
+            if length != full:
+                queries, items = truncated(queries, length), truncated(items, length)
+                askers = truncated(askers, length) if settings.symmetric else askers
+            loss, logits_BC = self._loss(queries, items, self.column_B, self._masked_BC)
+            if length == full:
+                self.logits_BC = logits_BC
+            if settings.symmetric:
+                loss = (loss + self._loss(items[self.column_B], askers, *self._among_queries())[0]) / 2
+            loss = loss / len(lengths)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _loss(self, rows: Tensor, columns: Tensor, target_B: Tensor, masked_BC: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss, logits without gradient) of each row's target among the columns."""
+        settings = self._objective.settings
+        if settings.loss == "triplet":
+            loss = triplet(rows, columns, target_B, margin=settings.margin, masked_BC=masked_BC, **self._shared)
+            with torch.no_grad():
+                protected = masked_BC.scatter(1, target_B[:, None], False)
+                return loss, (scores(rows, columns) / self._temperature).masked_fill_(protected, -torch.inf)
+        # made anew for every backward pass, each of which frees its graph
+        temperature = self._leaves.log_temperature.exp() if settings.learn_temperature else self._temperature
+        return info_nce(rows, columns, target_B, temperature=temperature, masked_BC=masked_BC, **self._shared)
+
+    def _among_queries(self) -> tuple[Tensor, Tensor]:
+        """(the place of each row's query among the askers, mask of those for which its positive is relevant too)."""
+        batch, step = self._step.batch, self._step
+        first = self._objective.rank * len(batch.query_rows) if step.shared else 0
+        askers = step.joined_queries if step.shared else batch.query_rows
+        known = self._objective.tables.labels.known_mask(askers, batch.positive_rows[self._rows]).T
+        return self._tensor(np.arange(len(batch.query_rows))[self._rows] + first), self._tensor(known)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().float().requires_grad_()
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)

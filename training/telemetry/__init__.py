@@ -1,0 +1,1 @@
+"""What training shows while it runs: geometry of the loss, JSON lines, trackers."""
