@@ -145,7 +145,7 @@ class Stage:
 
 SHARED = frozenset({Kind.INGEST, Kind.TOKENS, Kind.BM25, Kind.NEAR, Kind.EMBED})
 """Their folders belong to the whole run."""
-NAME = re.compile(r"(?:(general|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?)-)?(.+)")
+NAME = re.compile(r"(?:(general|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?)-)?(.*)")
 ENDINGS = {kind.ending: kind for kind in Kind if kind is not Kind.MODEL}
 FIXED = {
     stage.name: stage
