@@ -31,12 +31,12 @@ def sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[Base
     yield (f"`[{path}]`" if path else "Top level"), model
     for name, field in model.model_fields.items():
         key = f"{path}.{name}" if path else name
-        for inner, kind in _models(field.annotation):
+        for inner, kind in models_in(field.annotation):
             heading = {"list": f"[{key}]", "dict": f"{key}.NAME"}.get(kind, key)
             yield from sections(inner, heading)
 
 
-def _models(annotation: Any, kind: str = "") -> Iterator[tuple[type[BaseModel], str]]:
+def models_in(annotation: Any, kind: str = "") -> Iterator[tuple[type[BaseModel], str]]:
     """The settings models in a type, and whether they stand in a list or a dict."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, kind
@@ -44,11 +44,11 @@ def _models(annotation: Any, kind: str = "") -> Iterator[tuple[type[BaseModel], 
     containers: dict[Any, str] = {list: "list", tuple: "list", dict: "dict"}
     below = containers.get(origin, kind)
     for argument in typing.get_args(annotation):
-        yield from _models(argument, below)
+        yield from models_in(argument, below)
 
 
 def _table(model: type[BaseModel]) -> str:
-    rows = [(name, field) for name, field in model.model_fields.items() if not list(_models(field.annotation))]
+    rows = [(name, field) for name, field in model.model_fields.items() if not list(models_in(field.annotation))]
     lines = [f"| `{name}` | {_type(field)} | {_default(field)} | {_meaning(field)} |" for name, field in rows]
     return "\n".join(["| setting | type | default | meaning |", "|---|---|---|---|", *lines]) + "\n" if lines else ""
 
