@@ -132,7 +132,7 @@ def pairs_to_read(found: Candidates, alive: Bool, labels: Labels, depth: int) ->
     owner, column = np.nonzero(wanted)
     offsets, positives = labels.positives(found.query_rows)
     positive_owner = np.repeat(np.arange(len(found.query_rows)), np.diff(offsets))
-    other = positives != found.self_rows[positive_owner]
+    other = ~found.is_self(positive_owner, positives)
     positive_owner, positives = positive_owner[other], positives[other]
     spot = np.arange(len(positive_owner)) - np.searchsorted(positive_owner, positive_owner)
     few = spot < MOST_POSITIVES
@@ -155,7 +155,7 @@ def attach(found: Candidates, scored: Pairs, labels: Labels, settings: MiningSet
     offsets, positives = labels.positives(found.query_rows)
     owner = np.repeat(np.arange(len(found.query_rows)), np.diff(offsets))
     scores = known[scored.find(found.query_rows[owner], positives)]
-    read = ~np.isnan(scores) & (positives != found.self_rows[owner])
+    read = ~np.isnan(scores) & ~found.is_self(owner, positives)
     return replace(
         found,
         teacher=known[place],
@@ -163,16 +163,16 @@ def attach(found: Candidates, scored: Pairs, labels: Labels, settings: MiningSet
     )
 
 
-def read_scored(store: Store, teacher: Sequence[Part], kind: str, hits: Sequence[Part], number: int, query_rows: I64) -> Pairs:
-    """What the teacher has read of the queries of hits part `number`.
+def read_scored(store: Store, teacher: Sequence[Part], kind: str, start: int, query_rows: I64) -> Pairs:
+    """What the teacher has read of some queries.
 
     Args:
         kind: of the teacher, cross_encoder or encoder.
+        start: place of the first of `query_rows` among all queries of the hits.
 
     Raises:
         ArtifactError: the teacher's parts are of other queries than the hits.
     """
-    start = sum(part.rows for part in hits[:number])
     return Pairs.from_table(read_span(store, teacher, start, query_rows, COLUMNS[kind]))
 
 
