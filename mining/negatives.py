@@ -47,7 +47,7 @@ class MineTask:
     near: list[Part] = field(default_factory=list)
     """Near-duplicates of relevant items; empty: they were not looked for."""
     teacher: list[Part] = field(default_factory=list)
-    """What the teacher has read of the hits' queries; empty: it has read nothing yet."""
+    """The teacher's scores for the hits' queries; empty: it has read nothing yet."""
     cuts: Cuts | None = None
     """Calibrated cuts; None: those of the settings."""
 
@@ -63,7 +63,7 @@ class Side:
     self_rows: I64
     near: Near | None = None
     log_weights: npt.NDArray[np.float64] | None = None
-    """[items] for random choice by popularity; None: it does not matter."""
+    """[items] for random choice by popularity; None: popularity plays no part."""
 
 
 def load_side(task: MineTask) -> Side:
@@ -91,7 +91,7 @@ class Block:
     number: int
     """Of the hits part."""
     start: int
-    """Place of its first query among all queries of the hits."""
+    """Number of its first query among all queries of the hits."""
     candidates: Candidates
     """Fused, if there are several sources; with the teacher's scores, if it has read them."""
     near: tuple[I64, I64] | None

@@ -1,4 +1,4 @@
-"""A teacher's scores: which pairs it is to read, and what it said of a block's candidates.
+"""A teacher's scores: which pairs it reads, and how they join a block's candidates.
 
 Q queries of a block, K candidates per query. Tables, one row per query:
 
@@ -78,12 +78,12 @@ class Pairs:
         return result
 
     def without(self, other: Pairs) -> Pairs:
-        """Those that `other` does not have."""
+        """The pairs that `other` does not have."""
         new = other.find(self.query_rows, self.item_rows) < 0
         return Pairs(self.query_rows[new], self.item_rows[new], self.scores[new])
 
     def of(self, query_rows: I64) -> Pairs:
-        """Those of some queries (ascending rows)."""
+        """The pairs of some queries (ascending rows)."""
         mine = np.isin(self.query_rows, query_rows)
         return Pairs(self.query_rows[mine], self.item_rows[mine], self.scores[mine])
 
@@ -120,8 +120,8 @@ def pairs_to_read(found: Candidates, alive: Bool, labels: Labels, depth: int) ->
 
     Args:
         alive: [Q, K] candidates that every filter before the teacher's left.
-        depth: candidates of each query, in their order. Items judged irrelevant are not among them: a person has spoken,
-            no teacher drops them.
+        depth: candidates of each query, in their order. Items judged irrelevant are not among them: a person judged
+            them, so no teacher drops them.
 
     Returns:
         Those candidates, and up to MOST_POSITIVES relevant items of each query (those of the smallest rows, never the
