@@ -67,9 +67,11 @@ def recall_per_query(
         items = _encode_all(engine, tables.items, chosen.item_rows, place, budget_tokens)
     engine.train()
     scores = queries @ items.T
+    items_VP = np.broadcast_to(chosen.item_rows, (len(chosen.query_rows), len(chosen.item_rows)))
+    no_hit = tables.labels.copy_mask(chosen.query_rows, items_VP)  # an unlabelled copy of a relevant item takes no place
     if tables.labels.self_rows is not None:
-        own = tables.labels.self_rows[chosen.query_rows][:, None] == chosen.item_rows[None, :]
-        scores = scores.masked_fill(torch.from_numpy(own).to(scores.device), -torch.inf)
+        no_hit |= tables.labels.self_rows[chosen.query_rows][:, None] == items_VP
+    scores = scores.masked_fill(torch.from_numpy(no_hit).to(scores.device), -torch.inf)
     top = scores.topk(min(k, items.shape[0]), dim=1).indices.cpu().numpy()
     hits = chosen.item_rows[top]
     offsets, positives = tables.labels.positives(chosen.query_rows)

@@ -17,6 +17,7 @@ from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
 from jobs.stages.context import Context
 from jobs.stages.ingest.data import Sources, ingest_tables
+from jobs.stages.ingest.equal_texts import describe_equal_texts
 from jobs.stages.ingest.files import fingerprint
 from jobs.stages.ingest.models import ON_VECTORS, make_base, tokenise_parts
 from jobs.stages.ingested import Ingested
@@ -26,6 +27,8 @@ from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
 from mining.search.shards import plan_shards
 
+FORMAT = 2
+"""Part of the tables' key: another number makes those of earlier versions anew."""
 BESIDE = ("model", "general")
 """Fingerprints that the run's own tables do not depend on."""
 
@@ -131,16 +134,24 @@ def make_tables(context: Context, data: DatasetSettings, prints: dict[str, Any],
         prints: fingerprints of its files. prefix: of the stage's name.
     """
     config = context.config
-    inputs = {"data": prints, "settings": data.model_dump(exclude=set(SOURCES)), "part_rows": config.cluster.part_rows}
+    inputs = {
+        "data": prints,
+        "settings": data.model_dump(exclude=set(SOURCES)),
+        "part_rows": config.cluster.part_rows,
+        "format": FORMAT,
+    }
     if config.encoder.kind == "sequence":
         inputs["histories"] = True
-    return context.stage(
+    tables = context.stage(
         "ingest",
         f"{prefix}ingest",
         folder="tables",
         inputs=inputs,
         work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder, data),
     )
+    for line in describe_equal_texts(tables.figures["equal_texts"]):
+        context.progress.say(line)
+    return tables
 
 
 def make_tokens(context: Context, tables: Commit, base: Commit, *, prefix: str = "") -> Commit:

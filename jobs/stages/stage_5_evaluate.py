@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome
+from cluster.labels import NO_NEGATIVE, contains
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, lists_to_csr, read_part, read_parts, write_part
+from eval.copies import placed, without_copies
 from eval.metrics import F64, Bool, Judgements, per_query_metrics, summarise
 from eval.settings import EvaluationSettings
 from eval.significance import compare
@@ -27,7 +29,7 @@ from jobs.stages.slice_columns import Relevant, memberships
 from mining.candidates import dense_hits, without_self
 from mining.choice.attributes import Attribute
 
-FORMAT = 3
+FORMAT = 4
 """Part of an evaluation's key: another number makes the figures of earlier versions anew, from the same hits."""
 MEASURED_BY = {"num_hits", "primary", "confidence", "resamples", "bad_top1_column", "slices", "slice_queries"}
 """Settings that the figures depend on. Nothing is trained, embedded or searched again when one changes."""
@@ -134,11 +136,12 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     Memory: the hits, all labels, a number per item, and what `result_figures` and `memberships` read of a part at a time.
     """
     store, settings = task.store, task.settings
-    judged = read_parts(store, task.labels, ["query_row", "item_row", "score", "source"])
-    queries = read_parts(store, task.queries, ["item_row", "split"])
+    labels = read_parts(store, task.labels, ["query_row", "item_row", "score", "source"])
+    judged = labels.filter(pc.not_equal(labels["score"], NO_NEGATIVE))
+    queries = read_parts(store, task.queries, ["item_row", "split", "text_code"])
     of_training = pc.equal(queries["split"], "train").to_numpy()[judged["query_row"].to_numpy()]
     learned = judged["item_row"].to_numpy()[of_training & (judged["score"].to_numpy() > 0)]
-    ranking, relevant = load_ranking(task, judged, queries["item_row"].to_numpy(), learned)
+    ranking, relevant = load_ranking(task, judged, queries, learned)
     compatible = None
     if task.compatible:
         values = read_parts(store, task.corpus, [task.compatible])[task.compatible]
@@ -150,6 +153,10 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     figures: dict[str, Any] = {
         "queries": len(ranking.query_rows),
         "queries_without_positive": int(np.isnan(per_query["recall@1"]).sum()),
+        "equal_texts": {
+            "queries_with_copies": int(ranking.had_copies.sum()),
+            "first_hits_of_own_text": int(ranking.first_has_own_text.sum()),
+        },
         "metrics": {name: None if math.isnan(value) else value for name, value in summarise(per_query).items()},
     }
     others = {parts[0].path: _values_of(store, parts) for parts in task.others.values()}
@@ -174,26 +181,31 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     return figures, part
 
 
-def load_ranking(task: EvaluateTask, judged: pa.Table, item_of_query: I64, learned: I64) -> tuple[Ranking, Relevant]:
+def load_ranking(task: EvaluateTask, judged: pa.Table, queries: pa.Table, learned: I64) -> tuple[Ranking, Relevant]:
     """The hits and relevant labels of the evaluated queries.
 
     Args:
         judged: all labels of the run, sorted by query and item.
-        item_of_query: the item that each query of the run is itself; -1: none.
+        queries: item_row and text_code of every query of the run.
         learned: the items of all relevant labels of training queries.
     """
     found = read_parts(task.store, task.hits, ["query_row", "item_rows", "scores", "label_rows", "label_scores"])
     query_rows = found["query_row"].to_numpy()
-    own = item_of_query[query_rows]
-    rows_QK, scores_QK = without_self(*dense_hits(found), own)
-    place = np.searchsorted(query_rows, judged["query_row"].to_numpy())
-    known = np.append(query_rows, -1)[place] == judged["query_row"].to_numpy()
-    chosen = np.flatnonzero(known & (judged["score"].to_numpy() > 0))
-    relevant_items = judged["item_row"].to_numpy()[chosen].astype(np.int64)
-    relevant = Relevant(
-        place[chosen].astype(np.int64), relevant_items, judged["source"].take(pa.array(chosen)), np.isin(relevant_items, learned)
+    own = queries["item_row"].to_numpy()[query_rows]
+    text_codes = read_parts(task.store, task.corpus, ["text_code"])["text_code"].to_numpy()
+    place, label = placed(query_rows, judged["query_row"].to_numpy())
+    items = judged["item_row"].to_numpy()[label].astype(np.int64)
+    wanted = judged["score"].to_numpy()[label] > 0
+    trained = np.isin(text_codes[items[wanted]], text_codes[learned])  # by text: under another id it is the same memory
+    relevant = Relevant(place[wanted], items[wanted], judged["source"].take(pa.array(label[wanted])), trained)
+    rows_QK, scores_QK, had_copies = without_copies(
+        *without_self(*dense_hits(found), own), (place, items), (relevant.query, relevant.item), text_codes
     )
-    ranking = Ranking(query_rows, own, rows_QK, scores_QK, relevant.query, relevant.item, _label_scores(found, relevant))
+    first = rows_QK[:, :1]
+    same = (first[:, 0] >= 0) & (text_codes[first[:, 0]] == queries["text_code"].to_numpy()[query_rows])
+    own_text = same & ~contains(relevant.query, relevant.item, first)[:, 0]
+    scores = _label_scores(found, relevant)
+    ranking = Ranking(query_rows, own, rows_QK, scores_QK, relevant.query, relevant.item, scores, had_copies, own_text)
     return ranking, relevant
 
 

@@ -1,4 +1,4 @@
-"""The items that a query is known to want, so that a search for negatives need not find them."""
+"""The items that are known to be no negatives of a query, so that a search for negatives need not find them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mining.search.topk import Lists
 
 
 class KnownItems:
-    """Relevant items of every query and the mates of their groups, but for items judged irrelevant to it."""
+    """`Labels.no_negatives` of every query and the mates of their groups, but for items judged irrelevant to it."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -27,7 +27,7 @@ class KnownItems:
 
     def of(self, query_rows: I64) -> Lists:
         """Known items of each query, ascending, each once."""
-        offsets, rows = self.labels.positives(query_rows)
+        offsets, rows = self.labels.no_negatives(query_rows)
         owner = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(offsets))
         grouped = self._groups[rows] >= 0
         pair, index = gather_csr(self._starts, self._groups[rows[grouped]])

@@ -17,6 +17,7 @@ from cluster.labels import contains
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, read_parts, read_schema
 from eval.diversity import coverage, exposure, gini, intra_list_similarity, mean_by_owner, percentiles, popularity, top_share
+from eval.metrics import Bool
 from eval.score_histogram import score_figures
 from mining.search.block_actor import read_rows
 
@@ -30,7 +31,7 @@ POPULARITY = "popularity"
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The hits of the evaluated queries, without the item that a query itself is."""
+    """The hits of the evaluated queries, without the item that a query itself is and unlabelled copies of relevant items."""
 
     query_rows: I64
     """[Q] ascending."""
@@ -46,6 +47,10 @@ class Ranking:
     """[L]"""
     relevant_score: F32
     """[L] cosine."""
+    had_copies: Bool
+    """[Q] unlabelled copies of relevant items were among the hits."""
+    first_has_own_text: Bool
+    """[Q] the first hit has the query's text, and is not labelled relevant."""
 
 
 def popularity_percentiles(store: Store, corpus: Sequence[Part], learned: I64, column: str | None) -> Any:

@@ -17,6 +17,7 @@ from cluster.tables import Part, read_part, write_part
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings, DataSettings
 from jobs.config.templates import Template
+from jobs.stages.ingest.equal_texts import EqualTexts, equal_text_figures, find_equal_texts, share_labels
 from jobs.stages.ingest.files import Chunk, read_chunks
 from jobs.stages.ingest.histories import history_rows, refuse_repeats
 from jobs.stages.ingest.labels import LabelRows, assign_splits, leave_out_queries, read_labels, split_column, write_labels
@@ -39,6 +40,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     """
     part_rows = config.cluster.part_rows
     histories = config.encoder.kind == "sequence"  # what a query is, instead of its text
+    item_template = Template(data.item_text, "data.item_text")
     reader = _Reader(data, config.storage, sources)
     corpus = write_texts(
         reader.chunks("corpus"),
@@ -46,7 +48,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         f"{folder}/corpus",
         what="items",
         columns=data.columns,
-        template=Template(data.item_text, "data.item_text"),
+        template=item_template,
         part_rows=part_rows,
         extra=_group_codes,
         source=reader.places("corpus"),
@@ -75,25 +77,28 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
             f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
             f"both need a `vector` column of one length, or neither; make the vectors with one model"
         )
-    labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns)
+    labels, repeated = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns).unrepeated()
     reader.refuse_unknown_columns()
     if histories and not config.encoder.repeats:
         refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
-    assigned, notes = _assign(data, splits, labels, queries)
-    query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned)
-    label_parts, repeated = write_labels(labels, store, f"{folder}/labels")
-    relevant = Counter(assigned[row] for row in set(labels.relevant.tolist()))
+    on_vectors = queries.dimension is not None and config.encoder.model is None and config.encoder.kind in ("adapter", "vectors")
+    texts = find_equal_texts(store, queries, corpus, labels, item_template, histories=histories, on_vectors=on_vectors)
+    assigned, shared, notes = _assign(data, splits, labels, queries, texts)
+    query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned, texts)
+    label_parts, _ = write_labels(shared, store, f"{folder}/labels")
+    relevant = Counter(assigned[row] for row in set(shared.relevant.tolist()))
     return Outcome(
         tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
         figures={
             "items": len(corpus.ids),
             "queries": len(queries.ids),
-            "labels": len(labels.scores),
+            "labels": len(labels.scores) + repeated,
             "repeated_labels": repeated,
             "splits": {split: assigned.count(split) for split in (*data.splits, "none")},
             "with_positive": {split: relevant[split] for split in data.splits},
             "dimension": corpus.dimension,
             "judged_irrelevant": int((labels.scores == 0).sum()),
+            "equal_texts": equal_text_figures(texts, assigned, labels),
             **notes,
         },
     )
@@ -176,14 +181,16 @@ def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
 
 
 def _assign(
-    data: DatasetSettings, splits: list[str | None], labels: LabelRows, queries: Written
-) -> tuple[list[str], dict[str, int]]:
-    """The split of every query, and notes: counts of what was decided here."""
+    data: DatasetSettings, splits: list[str | None], labels: LabelRows, queries: Written, texts: EqualTexts
+) -> tuple[list[str], LabelRows, dict[str, int]]:
+    """The split of every query, the labels as equal texts share them, and notes: counts of what was decided here."""
     if not isinstance(data, DataSettings):
-        return _all_labelled(labels, len(splits)), {}
-    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
-    notes |= _check_positives(assigned, labels, queries, data)
-    return assigned, notes | leave_out_queries(assigned, queries.ids, data.train_fraction)
+        assigned = _all_labelled(labels, len(splits))
+        return assigned, share_labels(labels, assigned, texts), {}
+    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction, texts.questions)
+    shared = share_labels(labels, assigned, texts)
+    notes |= _check_positives(assigned, shared, queries, data)
+    return assigned, shared, notes | leave_out_queries(assigned, queries.ids, data.train_fraction, texts.questions)
 
 
 def _all_labelled(labels: LabelRows, count: int) -> list[str]:
@@ -231,15 +238,20 @@ def _counts(splits: list[str]) -> str:
     )
 
 
-def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str]) -> list[Part]:
+def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str], texts: EqualTexts) -> list[Part]:
+    """The queries with what is known of them only now: their split, the item that they are, and whether they are a text."""
     written = []
     for part in parts:
-        table = read_part(store, part.path)
-        if "split" in table.column_names:
-            table = table.drop_columns(["split"])
-        own = pa.array(splits[part.first_row : part.first_row + part.rows], pa.string())
+        table, rows = read_part(store, part.path), slice(part.first_row, part.first_row + part.rows)
+        known = {
+            "split": pa.array(splits[rows], pa.string()),
+            "item_row": pa.array(texts.own_items[rows], pa.int64()),
+            "text_code": pa.array(texts.query_codes[rows], pa.int64()),
+        }
         name = part.path.rsplit("/", 1)[-1]
-        table = table.append_column("split", own)
+        table = table.drop_columns([column for column in known if column in table.column_names])
+        for column, values in known.items():
+            table = table.append_column(column, values)
         written.append(write_part(store, f"{folder}/{name}", table, first_row=part.first_row))
         store.delete(part.path)
     return written

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
+from cluster.labels import NO_NEGATIVE
 from cluster.storage import Store
 from cluster.tables import I64, Part
 from jobs.stages.ingest.files import Chunk
@@ -37,6 +38,48 @@ class LabelRows:
     def relevant(self) -> I64:
         """Query row of each label that says relevant."""
         return self.query_rows[self.scores > 0]
+
+    def take(self, index: I64) -> LabelRows:
+        """Some of the labels."""
+        return LabelRows(
+            self.query_rows[index],
+            self.item_rows[index],
+            self.scores[index],
+            self.weights[index],
+            self.sources.take(pa.array(index)),
+            [self.splits[place] for place in index.tolist()],
+        )
+
+    @classmethod
+    def joined(cls, several: Sequence[LabelRows]) -> LabelRows:
+        """All labels of several, one after another."""
+        return cls(
+            np.concatenate([some.query_rows for some in several]),
+            np.concatenate([some.item_rows for some in several]),
+            np.concatenate([some.scores for some in several]),
+            np.concatenate([some.weights for some in several]),
+            pa.concat_arrays([some.sources for some in several]),
+            [split for some in several for split in some.splits],
+        )
+
+    @classmethod
+    def no_negatives(cls, query_rows: I64, item_rows: I64) -> LabelRows:
+        """Pairs that are not judged: the item may only not be a negative of the query."""
+        count = len(query_rows)
+        scores = np.full(count, NO_NEGATIVE, np.int64)
+        return cls(query_rows, item_rows, scores, np.ones(count), pa.nulls(count, pa.string()), [None] * count)
+
+    def unrepeated(self) -> tuple[LabelRows, int]:
+        """(the labels by query and item, how many repeat a pair). Of a pair the highest score stays, of equal ones the first.
+
+        NO_NEGATIVE stays before "judged irrelevant": a person calls the item relevant in another split.
+        """
+        urgency = np.where(self.scores == NO_NEGATIVE, 0.5, self.scores)
+        order = np.lexsort((-urgency, self.item_rows, self.query_rows))
+        queries, items = self.query_rows[order], self.item_rows[order]
+        first = np.ones(len(order), bool)
+        first[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
+        return self.take(order[first]), int(np.count_nonzero(~first))
 
 
 def read_labels(
@@ -143,9 +186,12 @@ def _numbers(table: pa.Table, column: str, chunk: Chunk, default: float, *, opti
 
 
 def assign_splits(
-    own: list[str | None] | None, labels: LabelRows, query_ids: pa.Array, dev_fraction: float
+    own: list[str | None] | None, labels: LabelRows, query_ids: pa.Array, dev_fraction: float, questions: I64 | None = None
 ) -> tuple[list[str], dict[str, int]]:
     """The split of every query: its own, else that of its labels, else train; a dev split is cut where there is none.
+
+    Args:
+        questions: [Q] the first query with the same text, which goes to dev with it; None: all texts differ.
 
     Returns:
         (split of each query row, notes: counts of what was decided here).
@@ -165,37 +211,61 @@ def assign_splits(
     result = [split or ("train" if row in labelled else "none") for row, split in enumerate(splits)]
     notes = {}
     if "dev" not in result:
-        cut = _dev_rows(result, labels, query_ids, dev_fraction)
+        cut = _dev_rows(result, labels, _names(query_ids, questions), dev_fraction)
         for row in cut:
             result[row] = "dev"
         notes["dev_queries_cut_from_train"] = len(cut)
     return result, notes
 
 
-def _dev_rows(splits: list[str], labels: LabelRows, query_ids: pa.Array, dev_fraction: float) -> list[int]:
-    """Training queries with a positive that become dev: drawn by id, so the same in every run; at least one of two."""
+def _names(query_ids: pa.Array, questions: I64 | None) -> list[str]:
+    """What each query is drawn by: its id; of queries with one text the first of their ids, whatever their order."""
+    names: list[str] = query_ids.to_pylist()
+    if questions is None:
+        return names
+    of_question: dict[int, str] = {}
+    for question, name in zip(questions.tolist(), names, strict=True):
+        of_question[question] = min(name, of_question.get(question, name))
+    return [of_question[question] for question in questions.tolist()]
+
+
+def _dev_rows(splits: list[str], labels: LabelRows, names: list[str], dev_fraction: float) -> list[int]:
+    """Training queries that become dev, those with a positive and all of their text: drawn by name, so the same in every run.
+
+    At least one of two, and never all.
+    """
     relevant = set(labels.relevant.tolist())
     drawn = {
-        row: stable_code(f"dev:{query_ids[row].as_py()}") % 10_000
+        names[row]: stable_code(f"dev:{names[row]}") % 10_000
         for row, split in enumerate(splits)
         if split == "train" and row in relevant
     }
-    cut = [row for row, number in drawn.items() if number < dev_fraction * 10_000]
-    return cut or ([min(drawn, key=drawn.__getitem__)] if len(drawn) > 1 else [])
+    cut = {name for name, number in drawn.items() if number < dev_fraction * 10_000}
+    if len(drawn) < 2:
+        return []
+    if not cut:
+        cut = {min(drawn, key=drawn.__getitem__)}
+    elif len(cut) == len(drawn):
+        cut.remove(max(drawn, key=drawn.__getitem__))
+    return [row for row, split in enumerate(splits) if split == "train" and names[row] in cut]
 
 
-def leave_out_queries(splits: list[str], query_ids: pa.Array, train_fraction: float) -> dict[str, int]:
+def leave_out_queries(
+    splits: list[str], query_ids: pa.Array, train_fraction: float, questions: I64 | None = None
+) -> dict[str, int]:
     """Give all but a share of the training queries the split "none", in place: drawn by id, at least one stays.
 
     The queries of a smaller share are among those of a larger one. Returns notes: how many were left out.
+
+    Args:
+        questions: as of `assign_splits`; queries with one text stay or go together.
     """
     if train_fraction >= 1.0:
         return {}
-    drawn = {
-        row: stable_code(f"train:{query_ids[row].as_py()}") % 1_000_000 for row, split in enumerate(splits) if split == "train"
-    }
-    first = min(drawn, key=drawn.__getitem__)
-    left = [row for row, number in drawn.items() if number >= train_fraction * 1_000_000 and row != first]
+    names = _names(query_ids, questions)
+    drawn = {row: stable_code(f"train:{names[row]}") % 1_000_000 for row, split in enumerate(splits) if split == "train"}
+    first = names[min(drawn, key=drawn.__getitem__)]
+    left = [row for row, number in drawn.items() if number >= train_fraction * 1_000_000 and names[row] != first]
     for row in left:
         splits[row] = "none"
     return {"train_queries_left_out": len(left)}
@@ -223,20 +293,16 @@ def _splits_of_labels(own: list[str | None], labels: LabelRows, query_ids: pa.Ar
 
 def write_labels(labels: LabelRows, store: Store, folder: str) -> tuple[list[Part], int]:
     """Write labels sorted by query and item; of repeated pairs the highest score stays. (parts, repeated pairs)."""
-    order = np.lexsort((-labels.scores, labels.item_rows, labels.query_rows))
-    queries, items = labels.query_rows[order], labels.item_rows[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
-    keep = order[first]
+    kept, repeated = labels.unrepeated()
     table = pa.table(
         {
-            "query_row": labels.query_rows[keep],
-            "item_row": labels.item_rows[keep],
-            "score": labels.scores[keep],
-            "weight": labels.weights[keep],
-            "source": labels.sources.take(pa.array(keep)),
+            "query_row": kept.query_rows,
+            "item_row": kept.item_rows,
+            "score": kept.scores,
+            "weight": kept.weights,
+            "source": kept.sources,
         }
     )
     writer = TableWriter(store, folder, 1_000_000)
     writer.add(table)
-    return writer.close(), int(len(order) - len(keep))
+    return writer.close(), repeated

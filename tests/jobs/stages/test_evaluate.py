@@ -53,6 +53,7 @@ class Run:
             {
                 "row": np.arange(ITEMS),
                 "id": [f"i{n}" for n in range(ITEMS)],
+                "text_code": np.arange(ITEMS),
                 "genres": self.genres,
                 "text": [f"text {n}" for n in range(ITEMS)],
                 "popularity": rng.random(ITEMS),
@@ -64,6 +65,7 @@ class Run:
             {
                 "row": np.arange(QUERIES),
                 "id": [f"q{n}" for n in range(QUERIES)],
+                "text_code": np.arange(QUERIES) + 1000,
                 "kind": self.kinds,
                 "text": [" ".join(self.first_genres(n)) + " please" for n in range(QUERIES)],
                 "language": ["en"] * QUERIES,

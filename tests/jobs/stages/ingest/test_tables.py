@@ -305,6 +305,13 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
         "repeated_labels": 1,
         "dimension": None,
         "judged_irrelevant": 0,
+        "equal_texts": {
+            "queries": 0,
+            "across_splits": {},
+            "queries_that_are_items": 1,
+            "items": 0,
+            "copies_of_relevant_items": 0,
+        },
         "x": 0,
         "splits": {"train": 8, "dev": 2, "test": 0, "none": 0},
         "with_positive": {"train": 8, "dev": 2, "test": 0},
@@ -326,7 +333,7 @@ def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
     header = b"query-id\tcorpus-id\tscore\n"
     case.files |= {
         "beir/corpus.jsonl": b"".join(b'{"_id": "i%d", "title": "", "text": "t", "metadata": {}}\n' % n for n in range(9)),
-        "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "t"}\n' % n for n in range(9)),
+        "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "t%d"}\n' % (n, n) for n in range(9)),
         "beir/qrels/train.tsv": header + b"".join(b"q%d\ti%d\t1\n" % (n, n) for n in range(6)),
     }
     outcome = _ingest_tables(load_config(case.write()), store, "tables")
