@@ -145,6 +145,7 @@ def _model(name: str, label: str, arm: str, commits: Mapping[str, Commit]) -> Js
         "round": figures.get("round"),
         "queries": figures.get("queries"),
         "without_positive": figures.get("queries_without_positive", 0),
+        "equal_texts": figures.get("equal_texts") or {},
         "split": figures.get("split", "dev"),
         "metrics": figures.get("metrics", {}),
         "verdict": (figures.get("against_best") or {}).get("verdict"),
