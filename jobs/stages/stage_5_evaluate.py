@@ -201,9 +201,9 @@ def load_ranking(task: EvaluateTask, judged: pa.Table, queries: pa.Table, learne
     rows_QK, scores_QK, had_copies = without_copies(
         *without_self(*dense_hits(found), own), (place, items), (relevant.query, relevant.item), text_codes
     )
-    first = rows_QK[:, :1]
-    same = (first[:, 0] >= 0) & (text_codes[first[:, 0]] == queries["text_code"].to_numpy()[query_rows])
-    own_text = same & ~contains(relevant.query, relevant.item, first)[:, 0]
+    first_Q, query_codes = rows_QK[:, 0], queries["text_code"].to_numpy()[query_rows]
+    same = (text_codes[first_Q] == query_codes) | ((own >= 0) & (text_codes[first_Q] == text_codes[own]))
+    own_text = (first_Q >= 0) & same & ~contains(relevant.query, relevant.item, rows_QK[:, :1])[:, 0]
     scores = _label_scores(found, relevant)
     ranking = Ranking(query_rows, own, rows_QK, scores_QK, relevant.query, relevant.item, scores, had_copies, own_text)
     return ranking, relevant

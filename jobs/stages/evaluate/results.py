@@ -50,7 +50,7 @@ class Ranking:
     had_copies: Bool
     """[Q] unlabelled copies of relevant items were among the hits."""
     first_has_own_text: Bool
-    """[Q] the first hit has the query's text, and is not labelled relevant."""
+    """[Q] the first hit has the text of the query, or of the item that it is, and is not labelled relevant."""
 
 
 def popularity_percentiles(store: Store, corpus: Sequence[Part], learned: I64, column: str | None) -> Any:

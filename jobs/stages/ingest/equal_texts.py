@@ -146,6 +146,19 @@ def share_labels(labels: LabelRows, splits: Sequence[str], texts: EqualTexts) ->
         DataError: equal texts would add more than MOST_ADDED labels.
     """
     used = np.array([split != "none" for split in splits], bool)
+    shared = _shared(labels, splits, used, texts) if texts.several.any() else labels
+    own = [
+        _no_negatives(shared, rows, codes[rows], texts)
+        for rows, codes in (
+            (np.flatnonzero(used), texts.query_codes),
+            (np.flatnonzero(used & (texts.own_items >= 0)), texts.item_codes[texts.own_items]),  # copies of what the query is
+        )
+    ]
+    return LabelRows.joined([shared, *own]).unrepeated()[0] if any(len(some.scores) for some in own) else shared
+
+
+def _shared(labels: LabelRows, splits: Sequence[str], used: npt.NDArray[np.bool_], texts: EqualTexts) -> LabelRows:
+    """The labels with those of other queries with the same text, of the same split and of others."""
     names = {split: number for number, split in enumerate(dict.fromkeys(splits))}
     split_Q = np.array([names[split] for split in splits], np.int64)
     mine = labels.take(np.flatnonzero(texts.several[labels.query_rows]))
@@ -153,8 +166,7 @@ def share_labels(labels: LabelRows, splits: Sequence[str], texts: EqualTexts) ->
     same = _spread(mine, texts.questions * len(names) + split_Q, np.flatnonzero(texts.several & used), texts)
     elsewhere = _spread(relevant, texts.questions, np.flatnonzero(_across(texts.questions, split_Q) & used), texts)
     elsewhere = replace(elsewhere, scores=np.full(len(elsewhere.scores), NO_NEGATIVE, np.int64))
-    shared, _ = LabelRows.joined([labels, same, elsewhere]).unrepeated()
-    return LabelRows.joined([shared, _own_texts(shared, np.flatnonzero(used), texts)]).unrepeated()[0]
+    return LabelRows.joined([labels, same, elsewhere]).unrepeated()[0]
 
 
 def _across(questions: I64, split_Q: I64) -> npt.NDArray[np.bool_]:
@@ -179,10 +191,10 @@ def _spread(labels: LabelRows, key_Q: I64, rows: I64, texts: EqualTexts) -> Labe
     return spread.take(np.flatnonzero(spread.item_rows != texts.own_items[spread.query_rows]))
 
 
-def _own_texts(labels: LabelRows, rows: I64, texts: EqualTexts) -> LabelRows:
-    """The items that have the text of a query of `rows`, but for those with a label and the one that the query itself is."""
+def _no_negatives(labels: LabelRows, rows: I64, codes: I64, texts: EqualTexts) -> LabelRows:
+    """The items with the text `codes` of each query of `rows`, but for those with a label and the one that the query is."""
     order = np.argsort(texts.item_codes, kind="stable")
-    start, stop = (np.searchsorted(texts.item_codes[order], texts.query_codes[rows], side=side) for side in ("left", "right"))
+    start, stop = (np.searchsorted(texts.item_codes[order], codes, side=side) for side in ("left", "right"))
     owner, index = _ranges(start, stop)
     queries, items = rows[owner], order[index].astype(np.int64)
     count = np.int64(len(texts.item_codes))
@@ -235,19 +247,18 @@ def describe_equal_texts(figures: dict[str, Any]) -> list[str]:
     if across:
         shares = ", ".join(f"{count:,} of {split}" for split, count in across.items())
         lines.append(
-            f"! queries of one text are in two splits ({shares}): what is measured on them was trained on; keep each text in "
+            f"! queries with one text are in two splits ({shares}): what is measured on them was trained on; put each text into "
             f"one split"
         )
     if figures["queries"]:
         lines.append(
-            f"  {figures['queries']:,} queries have the text of another query: each text is one question, and what is relevant "
-            f"to one of its queries is no negative of the others"
+            f"  queries that share their text with another one: {figures['queries']:,}; they share what is relevant, too"
         )
     if figures["queries_that_are_items"]:
-        lines.append(f"  {figures['queries_that_are_items']:,} queries are items themselves: never their own hit or negative")
+        lines.append(f"  queries that are items: {figures['queries_that_are_items']:,}; no item is a hit or a negative of itself")
     if figures["copies_of_relevant_items"]:
         lines.append(
-            f"  {figures['copies_of_relevant_items']:,} unlabelled items have the text of a relevant item: no negatives of its "
-            f"queries, and as hits they count as that item"
+            f"  unlabelled copies of relevant items: {figures['copies_of_relevant_items']:,}; they are no negatives, and count as "
+            f"the items that they copy"
         )
     return lines

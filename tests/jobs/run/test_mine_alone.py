@@ -165,8 +165,8 @@ def test_equal_texts_are_no_negatives_of_each_other(ray_case: Any, ray_local: An
     assert units["items"].shape == (12, 6)
     answer = ray_case.run("--json", "mining.num_hits=12", "mining.num_negatives=12", command="mine")
     assert answer.code == 0, answer.err
-    assert "2 queries have the text of another query" in answer.err
-    assert "1 queries are items themselves" in answer.err
+    assert "queries that share their text with another one: 2;" in answer.err
+    assert "queries that are items: 1;" in answer.err
     mined = Ledger(Store(str(ray_case.folder / "out/run"))).find("mine")
     assert mined is not None
     rows = read_parts(Store(str(ray_case.folder / "out/run")), mined.parts("negatives")).to_pylist()

@@ -76,6 +76,10 @@ def test_an_item_with_the_text_of_a_query_is_no_negative_unless_it_is_judged() -
     assert shared(given, ["train"] * 2, equal) == [(0, 0, NO_NEGATIVE), (0, 1, 0), (0, 3, 1), (1, 2, 1), (1, 3, NO_NEGATIVE)]
 
 
+def test_a_copy_of_the_item_that_a_query_is_is_no_negative_whatever_the_query_s_own_words() -> None:
+    assert shared([(0, 2, 1)], ["train"], texts("x", "ccd", own=[0])) == [(0, 1, NO_NEGATIVE), (0, 2, 1)]
+
+
 def test_a_query_is_not_relevant_to_itself_because_another_one_wants_it() -> None:
     given = [(0, 3, 1), (1, 2, 1)]
     assert shared(given, ["train"] * 2, texts("aa", "cdef", own=[-1, 3])) == [(0, 2, 1), (0, 3, 1), (1, 2, 1)]
@@ -166,8 +170,8 @@ def test_two_queries_with_one_text_and_a_third_in_another_split(case: Any, store
     assert equal["across_splits"] == {"train": 2, "dev": 1}
     assert figures["labels"] == 10, "those that came with the data"
     first, second = describe_equal_texts(equal)
-    assert first.startswith("! queries of one text are in two splits (2 of train, 1 of dev)")
-    assert second.startswith("  3 queries have the text of another query")
+    assert first.startswith("! queries with one text are in two splits (2 of train, 1 of dev)")
+    assert second.startswith("  queries that share their text with another one: 3;")
 
 
 def test_where_a_dev_split_is_cut_no_text_crosses_it(case: Any, store: Store) -> None:
