@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 from cluster.errors import DataError
 from cluster.storage import Store
 from cluster.tables import I64, Part
-from jobs.stages.ingest.files import Chunk
-from jobs.stages.ingest.tables import id_column, one_array, rename, stable_code
+from jobs.stages.ingest.lines import SCORE_NAMES, Chunk
+from jobs.stages.ingest.tables import rename, stable_code
+from jobs.stages.ingest.values import id_column, id_hint, number_column, one_array
 from jobs.stages.ingest.writer import TableWriter
 
+F64 = npt.NDArray[np.float64]
 SPLITS = ("train", "dev", "test")
 LARGEST_SCORE = 1_000_000
 
@@ -28,55 +30,98 @@ class LabelRows:
 
     query_rows: I64
     item_rows: I64
-    scores: I64
-    weights: npt.NDArray[np.float64]
+    grades: F64
+    """As the file says; below 0 means what 0 does."""
+    weights: F64
     sources: pa.Array
     splits: list[str | None]
+    relevant_from: float | None = None
+    """The lowest grade that is relevant; None: every one above 0."""
+
+    @property
+    def scores(self) -> F64:
+        """The grade of a relevant label; 0: judged irrelevant. The one place that applies `relevant_from`."""
+        is_relevant = self.grades > 0 if self.relevant_from is None else self.grades >= self.relevant_from
+        return np.where(is_relevant, self.grades, 0.0)
 
     @property
     def relevant(self) -> I64:
         """Query row of each label that says relevant."""
         return self.query_rows[self.scores > 0]
 
+    @property
+    def rule(self) -> str:
+        """What makes a label relevant, for messages."""
+        return "a score > 0" if self.relevant_from is None else f"a score of at least relevant_from = {self.relevant_from:g}"
+
 
 def read_labels(
-    chunks: Iterator[tuple[Chunk, str | None]], query_ids: pa.Array, item_ids: pa.Array, columns: dict[str, str]
+    chunks: Iterator[tuple[Chunk, str | None]],
+    query_ids: pa.Array,
+    item_ids: pa.Array,
+    columns: dict[str, str],
+    relevant_from: float | None = None,
 ) -> LabelRows:
     """Resolve labels to rows.
 
     Args:
         chunks: label chunks, each with the split its file stands for (BEIR) or None.
+        relevant_from: the lowest score that is relevant; None: every one above 0.
 
     Raises:
-        DataError: a label names an unknown query or item, or has no whole-number score.
+        DataError: a label names an unknown query or item, or its score or weight is not a usable number.
     """
-    found: list[tuple[Any, ...]] = []
+    pieces: list[tuple[Any, ...]] = []
     splits: list[str | None] = []
+    scored: dict[str, bool] = {}
     for chunk, split in chunks:
         if not chunk.table.num_rows:
             continue
         table = rename(chunk, columns, ["query_id", "item_id"], "labels")
-        found.append(
+        _check_scored(scored, table, chunk, relevant_from)
+        pieces.append(
             (
-                _resolve(table, "query_id", query_ids, chunk),
-                _resolve(table, "item_id", item_ids, chunk),
-                _scores(table, chunk),
-                _numbers(table, "weight", chunk, 1.0, optional=True),
+                _resolve(table, "query_id", query_ids, item_ids, chunk),
+                _resolve(table, "item_id", item_ids, query_ids, chunk),
+                _grades(table, chunk, fractions=relevant_from is not None),
+                _weights(table, chunk),
                 _sources(table, chunk),
             )
         )
         splits += split_column(table, chunk) if split is None else [split] * table.num_rows
-    if not found:
+    if not pieces:
         raise DataError("expected at least one label, found none; check the address of the labels in [data]")
-    queries, items, scores, weights, sources = zip(*found, strict=True)
+    queries, items, grades, weights, sources = zip(*pieces, strict=True)
     return LabelRows(
         np.concatenate(queries),
         np.concatenate(items),
-        np.concatenate(scores),
+        np.concatenate(grades),
         np.concatenate(weights),
         pa.concat_arrays(sources),
         splits,
+        relevant_from,
     )
+
+
+def _check_scored(scored: dict[str, bool], table: pa.Table, chunk: Chunk, relevant_from: float | None) -> None:
+    """Raises DataError: it is unclear which column is the score, or only some rows of a file have one."""
+    has = "score" in table.column_names
+    if scored.setdefault(chunk.file, has) != has:
+        raise DataError(
+            f"{chunk.file}, from row {chunk.first_row}: expected {'no score' if has else 'a score'} as in the rows before, "
+            f"found {'one' if has else 'none'}; give all labels of the file a score, or none (then all are relevant)"
+        )
+    alike = [name for name in table.column_names if name.lower() in SCORE_NAMES]
+    if not has and alike:
+        raise DataError(
+            f"{chunk.file}: labels without a column 'score' are all relevant, but {alike[0]!r} looks like one; say "
+            f'data.columns = {{ score = "{alike[0]}" }}, or rename the column if it is something else'
+        )
+    if not has and relevant_from is not None:
+        raise DataError(
+            f"{chunk.file}: data.relevant_from = {relevant_from:g} needs the column 'score' in the labels, found "
+            f"{', '.join(table.column_names)}; name it in data.columns, or take relevant_from out"
+        )
 
 
 def split_column(table: pa.Table, chunk: Chunk) -> list[str | None]:
@@ -97,49 +142,54 @@ def _text_column(table: pa.Table, column: str, chunk: Chunk) -> pa.Array:
     return one_array(table[column].cast(pa.string()))
 
 
-def _resolve(table: pa.Table, column: str, known: pa.Array, chunk: Chunk) -> I64:
-    what, tables = ("query", "queries") if column == "query_id" else ("item", "items")
+def _resolve(table: pa.Table, column: str, known: pa.Array, others: pa.Array, chunk: Chunk) -> I64:
+    what, tables, other = ("query", "queries", "items") if column == "query_id" else ("item", "items", "queries")
     ids = id_column(table, column, chunk)
     rows = pc.index_in(ids, value_set=known)
     if rows.null_count:
         missing = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
+        hint = id_hint(pc.unique(ids.filter(rows.is_null())), known, others, other)
         raise DataError(
             f"{chunk.file}, row {chunk.first_row + int(missing[0])}: the label names {what} "
             f"{ids[int(missing[0])].as_py()!r}, which is not in the table of {tables}; {len(missing)} "
-            f"label(s) of this chunk name an unknown {what}. Remove them, or add the missing rows"
+            f"label(s) of this chunk name an unknown {what}.{hint or ' Remove them, or add the missing rows'}"
         )
     return np.asarray(rows.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _scores(table: pa.Table, chunk: Chunk) -> I64:
-    values = _numbers(table, "score", chunk, 1.0, optional=False)
-    bad = np.flatnonzero((values != np.floor(values)) | (values > LARGEST_SCORE))
-    if len(bad):
-        raise DataError(
-            f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a score that is a whole number from "
-            f"0 (0 judged irrelevant, 1 and more relevant) to {LARGEST_SCORE:,}, found {values[bad[0]]:g}; "
-            f"{len(bad)} label(s) of this chunk differ. Round them"
+def _grades(table: pa.Table, chunk: Chunk, *, fractions: bool) -> F64:
+    if "score" not in table.column_names:
+        return np.ones(table.num_rows)
+    values = number_column(table, "score", chunk)
+    _refuse(np.isnan(values), values, "a score in every row (or no score column, then all are relevant)", chunk)
+    _refuse(np.abs(values) > LARGEST_SCORE, values, f"a score of at most {LARGEST_SCORE:,}", chunk)
+    if not fractions:
+        _refuse(
+            values != np.floor(values),
+            values,
+            "a score that is a whole number (1 and more relevant, 0 and less judged irrelevant), unless data.relevant_from "
+            "says from which score on an item is relevant",
+            chunk,
         )
-    return values.astype(np.int64)
+    return values
 
 
-def _numbers(table: pa.Table, column: str, chunk: Chunk, default: float, *, optional: bool) -> npt.NDArray[np.float64]:
-    if column not in table.column_names:
-        return np.full(table.num_rows, default)
-    kind = table[column].type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise DataError(f"{chunk.file}: column {column!r} should hold numbers, found {kind}; write it as numbers")
-    given = table[column].cast(pa.float64())
-    values = pc.fill_null(given, default if optional else float("nan")).to_numpy()
-    bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
-    if len(bad):
-        found = given[int(bad[0])].as_py()
+def _weights(table: pa.Table, chunk: Chunk) -> F64:
+    if "weight" not in table.column_names:
+        return np.ones(table.num_rows)
+    values = number_column(table, "weight", chunk)
+    _refuse((values < 0) | (values > LARGEST_SCORE), values, f"a weight from 0 to {LARGEST_SCORE:,}", chunk)
+    return np.where(np.isnan(values), 1.0, values)
+
+
+def _refuse(wrong: npt.NDArray[np.bool_], values: F64, expected: str, chunk: Chunk) -> None:
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        value = values[rows[0]]
         raise DataError(
-            f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a {column} of 0 or more, found "
-            f"{'none' if found is None else f'{found:g}'}; {len(bad)} label(s) of this chunk differ. Correct "
-            f"or remove them"
+            f"{chunk.file}, row {chunk.first_row + int(rows[0])}: expected {expected}, found "
+            f"{'none' if np.isnan(value) else f'{value:g}'}; {len(rows)} label(s) of this chunk differ. Correct or remove them"
         )
-    return np.asarray(values, np.float64)
 
 
 def assign_splits(
@@ -222,8 +272,8 @@ def _splits_of_labels(own: list[str | None], labels: LabelRows, query_ids: pa.Ar
 
 
 def write_labels(labels: LabelRows, store: Store, folder: str) -> tuple[list[Part], int]:
-    """Write labels sorted by query and item; of repeated pairs the highest score stays. (parts, repeated pairs)."""
-    order = np.lexsort((-labels.scores, labels.item_rows, labels.query_rows))
+    """Write labels sorted by query and item; of repeated pairs the highest grade stays. (parts, repeated pairs)."""
+    order = np.lexsort((-labels.grades, labels.item_rows, labels.query_rows))
     queries, items = labels.query_rows[order], labels.item_rows[order]
     first = np.ones(len(order), bool)
     first[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
@@ -233,6 +283,7 @@ def write_labels(labels: LabelRows, store: Store, folder: str) -> tuple[list[Par
             "query_row": labels.query_rows[keep],
             "item_row": labels.item_rows[keep],
             "score": labels.scores[keep],
+            "gain": np.maximum(labels.grades[keep], 0.0),
             "weight": labels.weights[keep],
             "source": labels.sources.take(pa.array(keep)),
         }

@@ -16,8 +16,8 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import read_part, read_parts
 from jobs.config.templates import Template
-from jobs.stages.ingest.files import Chunk
 from jobs.stages.ingest.labels import LabelRows, assign_splits, read_labels, write_labels
+from jobs.stages.ingest.lines import Chunk
 from jobs.stages.ingest.tables import Written, _fold, normalise, rename, stable_code, write_texts
 from jobs.stages.ingest.writer import TableWriter
 from jobs.stages.stage_0_ingest import _ingest_tables
