@@ -65,7 +65,7 @@ class Labels:
             num_items=items.num_rows,
             offsets=offsets_of(counts),
             item_rows=labels["item_row"].to_numpy().astype(np.int64),
-            scores=labels["score"].to_numpy().astype(np.int64),
+            scores=np.sign(labels["score"].to_numpy()).astype(np.int64),  # a grade may be a fraction
             group_codes=items["group_code"].to_numpy().astype(np.int64),
             text_codes=items["text_code"].to_numpy().astype(np.int64),
             self_rows=self_rows,

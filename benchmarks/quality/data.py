@@ -140,8 +140,9 @@ def _read_run(store: Store) -> Prepared:
     item_vectors, query_vectors = (load_vectors(store, vectors.parts(table)) for table in ("corpus", "queries"))
     split = np.asarray(read_parts(store, tables.parts("queries"), ["split"])["split"].to_pylist())
     rows = {name: np.flatnonzero(split == name) for name in sorted(set(split))}
-    labels = read_parts(store, tables.parts("labels"), ["query_row", "item_row", "score"])
+    labels = read_parts(store, tables.parts("labels"), ["query_row", "item_row", "gain", "score"])
     judged = labels.filter(pc.not_equal(labels["score"], NO_NEGATIVE))
+    query_L, item_L, gain_L, score_L = (judged[name].to_numpy() for name in judged.column_names)
     return Prepared(
         store,
         tables.parts("corpus"),
@@ -155,7 +156,7 @@ def _read_run(store: Store) -> Prepared:
         item_vectors,
         query_vectors,
         rows,
-        Judgements.from_triples(*(judged[name].to_numpy() for name in ("query_row", "item_row", "score"))),
+        Judgements.from_triples(query_L, item_L, gain_L, score_L > 0),
         {key: commits[LAST].figures[key] for key in REPORTED},
     )
 

@@ -20,6 +20,7 @@ from jobs.stages.ingest.data import Sources, ingest_tables
 from jobs.stages.ingest.equal_texts import describe_equal_texts
 from jobs.stages.ingest.files import fingerprint
 from jobs.stages.ingest.models import ON_VECTORS, make_base, tokenise_parts
+from jobs.stages.ingest.notes import data_lines
 from jobs.stages.ingested import Ingested
 from jobs.stages.slice_columns import check_slices
 from jobs.stages.stage_1_embed import start_sequence
@@ -86,7 +87,7 @@ def _naming(data: DatasetSettings) -> Iterator[None]:
         if data.section == "data":
             raise
         text = str(error).replace("[data]", f"[{data.section}]")
-        text = re.sub(r"\bdata\.(columns|item_text|query_text)\b", rf"{data.section}.\1", text)
+        text = re.sub(r"\bdata\.(columns|item_text|query_text|relevant_from)\b", rf"{data.section}.\1", text)
         raise type(error)(f"the general set: {text}") from error
 
 
@@ -149,7 +150,7 @@ def make_tables(context: Context, data: DatasetSettings, prints: dict[str, Any],
         inputs=inputs,
         work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder, data),
     )
-    for line in describe_equal_texts(tables.figures["equal_texts"]):
+    for line in [*data_lines(tables.figures, data.section), *describe_equal_texts(tables.figures["equal_texts"])]:
         context.progress.say(line)
     return tables
 
@@ -249,12 +250,14 @@ def _check_counts(context: Context, tables: Commit) -> None:
             f"the {queries} training queries; set it to {max(2, queries // ranks)} or less"
             f"{more if config.data.train_fraction < 1 else ''}"
         )
+    lowest = config.data.relevant_from
+    rule = "a score > 0" if lowest is None else f"a score of at least data.relevant_from = {lowest:g}"
     for split in sorted({"dev", config.evaluation.split}):
         if figures["with_positive"][split]:
             continue
         raise DataError(
             f'evaluation.split = "{split}" is to be measured, but of its {figures["splits"][split]} queries '
-            f"none has a relevant item (a label with score > 0); label some, or measure another split"
+            f"none has a relevant item (a label with {rule}); label some, or measure another split"
         )
 
 

@@ -136,7 +136,7 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     Memory: the hits, all labels, a number per item, and what `result_figures` and `memberships` read of a part at a time.
     """
     store, settings = task.store, task.settings
-    labels = read_parts(store, task.labels, ["query_row", "item_row", "score", "source"])
+    labels = read_parts(store, task.labels, ["query_row", "item_row", "score", "gain", "source"])
     judged = labels.filter(pc.not_equal(labels["score"], NO_NEGATIVE))
     queries = read_parts(store, task.queries, ["item_row", "split", "text_code"])
     of_training = pc.equal(queries["split"], "train").to_numpy()[judged["query_row"].to_numpy()]
@@ -146,7 +146,8 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     if task.compatible:
         values = read_parts(store, task.corpus, [task.compatible])[task.compatible]
         compatible = _compatible(values, relevant, ranking.rows[:, 0])
-    judgements = Judgements.from_triples(*(judged[name].to_numpy() for name in ("query_row", "item_row", "score")))
+    query_L, item_L, gain_L, score_L = (judged[name].to_numpy() for name in ("query_row", "item_row", "gain", "score"))
+    judgements = Judgements.from_triples(query_L, item_L, gain_L, score_L > 0)
     per_query = per_query_metrics(ranking.rows, ranking.query_rows, judgements, compatible_top1_Q=compatible)
     table = pa.table({"query_row": ranking.query_rows} | {name: pa.array(values) for name, values in per_query.items()})
     part = write_part(store, f"{task.folder}/per_query.parquet", table)

@@ -21,12 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from cluster.labels import NO_NEGATIVE
 from cluster.rows import read_rows
 from cluster.storage import Store
 from cluster.tables import I64, column_to_vectors, read_part, read_parts
 from jobs.config.templates import Template
-from jobs.stages.ingest.labels import LabelRows
+from jobs.stages.ingest.labels import LabelRows, no_negatives
 from jobs.stages.ingest.tables import Written, normalise, stable_code
 
 SAME_VECTOR = 0.999
@@ -140,7 +139,7 @@ def share_labels(labels: LabelRows, splits: Sequence[str], texts: EqualTexts) ->
         labels: as `LabelRows.unrepeated` leaves them. splits: of every query; one of "none" gets nothing.
 
     Returns:
-        As `unrepeated` leaves them; a score of NO_NEGATIVE is no judgement.
+        As `unrepeated` leaves them.
 
     Raises:
         DataError: equal texts would add more than MOST_ADDED labels.
@@ -154,7 +153,7 @@ def share_labels(labels: LabelRows, splits: Sequence[str], texts: EqualTexts) ->
             (np.flatnonzero(used & (texts.own_items >= 0)), texts.item_codes[texts.own_items]),  # copies of what the query is
         )
     ]
-    return LabelRows.joined([shared, *own]).unrepeated()[0] if any(len(some.scores) for some in own) else shared
+    return shared.joined(*own).unrepeated()[0] if any(len(some.query_rows) for some in own) else shared
 
 
 def _shared(labels: LabelRows, splits: Sequence[str], used: npt.NDArray[np.bool_], texts: EqualTexts) -> LabelRows:
@@ -165,8 +164,7 @@ def _shared(labels: LabelRows, splits: Sequence[str], used: npt.NDArray[np.bool_
     relevant = mine.take(np.flatnonzero(mine.scores > 0))
     same = _spread(mine, texts.questions * len(names) + split_Q, np.flatnonzero(texts.several & used), texts)
     elsewhere = _spread(relevant, texts.questions, np.flatnonzero(_across(texts.questions, split_Q) & used), texts)
-    elsewhere = replace(elsewhere, scores=np.full(len(elsewhere.scores), NO_NEGATIVE, np.int64))
-    return LabelRows.joined([labels, same, elsewhere]).unrepeated()[0]
+    return labels.joined(same, no_negatives(elsewhere.query_rows, elsewhere.item_rows)).unrepeated()[0]
 
 
 def _across(questions: I64, split_Q: I64) -> npt.NDArray[np.bool_]:
@@ -179,9 +177,9 @@ def _across(questions: I64, split_Q: I64) -> npt.NDArray[np.bool_]:
 
 
 def _spread(labels: LabelRows, key_Q: I64, rows: I64, texts: EqualTexts) -> LabelRows:
-    """For every query of `rows` the labels of all queries of its key, each item with its highest score; not the query itself."""
+    """For every query of `rows` the labels of all queries of its key, each item with its highest grade; not the query itself."""
     keys = key_Q[labels.query_rows]
-    order = np.lexsort((-labels.scores, labels.item_rows, keys))
+    order = np.lexsort((-labels.grades, labels.item_rows, keys))
     first = np.ones(len(order), bool)
     first[1:] = (np.diff(keys[order]) != 0) | (np.diff(labels.item_rows[order]) != 0)
     best = order[first]
@@ -199,7 +197,7 @@ def _no_negatives(labels: LabelRows, rows: I64, codes: I64, texts: EqualTexts) -
     queries, items = rows[owner], order[index].astype(np.int64)
     count = np.int64(len(texts.item_codes))
     new = ~np.isin(queries * count + items, labels.query_rows * count + labels.item_rows) & (items != texts.own_items[queries])
-    return LabelRows.no_negatives(queries[new], items[new])
+    return no_negatives(queries[new], items[new])
 
 
 def _ranges(start: I64, stop: I64) -> tuple[I64, I64]:
@@ -258,7 +256,7 @@ def describe_equal_texts(figures: dict[str, Any]) -> list[str]:
         lines.append(f"  queries that are items: {figures['queries_that_are_items']:,}; no item is a hit or a negative of itself")
     if figures["copies_of_relevant_items"]:
         lines.append(
-            f"  unlabelled copies of relevant items: {figures['copies_of_relevant_items']:,}; they are no negatives, and count as "
-            f"the items that they copy"
+            f"  unlabelled copies of relevant items: {figures['copies_of_relevant_items']:,}; they are no negatives, and count "
+            f"as the items that they copy"
         )
     return lines

@@ -73,14 +73,17 @@ class Run:
                 "split": ["train"] * (QUERIES - DEV) + ["dev"] * DEV,
             }
         )
-        labels = pa.table(
-            dict(zip(("query_row", "item_row", "score", "source"), map(list, zip(*self.labels, strict=True)), strict=True))
-        )
+        labels = self.label_table()
         self.parts = {
             "corpus": in_parts(self.store, "corpus", corpus, 16),
             "queries": in_parts(self.store, "queries", queries, 16),
             "labels": in_parts(self.store, "labels", labels, 1000),
         }
+
+    def label_table(self) -> pa.Table:
+        columns = zip(*self.labels, strict=True)
+        table = pa.table(dict(zip(("query_row", "item_row", "score", "source"), map(list, columns), strict=True)))
+        return table.append_column("gain", table["score"])
 
     def relevant(self, query: int) -> list[int]:
         return [item for asked, item, score, _ in self.labels if asked == query and score > 0]
@@ -227,9 +230,7 @@ def copied(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     run, query = Run(tmp_path), QUERIES - 1
     run.labels = [label for label in run.labels if label[0] != query and relevant not in label and copy not in label]
     run.labels.append((query, relevant, 1, "click"))
-    columns = zip(*run.labels, strict=True)
-    table = pa.table(dict(zip(("query_row", "item_row", "score", "source"), map(list, columns), strict=True)))
-    run.parts["labels"] = in_parts(run.store, "labels-copied", table, 1000)
+    run.parts["labels"] = in_parts(run.store, "labels-copied", run.label_table(), 1000)
     with_values(run, "corpus", "text_code", {copy: relevant})
     run.items[copy] = run.items[relevant] = run.queries[query]
     return run
@@ -250,7 +251,7 @@ def test_who_was_trained_on_a_copy_was_trained_on_the_item(copied: Run) -> None:
     before = remembered()
     (relevant,) = copied.relevant(QUERIES - 1)
     labels = read_parts(copied.store, copied.parts["labels"])
-    copy = pa.table({"query_row": [0], "item_row": [ITEMS - 1 - relevant], "score": [1], "source": ["click"]})
+    copy = pa.table({"query_row": [0], "item_row": [ITEMS - 1 - relevant], "score": [1], "source": ["click"], "gain": [1]})
     copied.parts["labels"] = in_parts(copied.store, "labels-trained", pa.concat_tables([copy, labels]), 1000)
     assert remembered() == before + 1
 

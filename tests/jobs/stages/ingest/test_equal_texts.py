@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from cluster.tables import read_parts
 from jobs.config.config import load_config
 from jobs.stages.ingest import equal_texts
 from jobs.stages.ingest.equal_texts import EqualTexts, describe_equal_texts, first_of_equal, share_labels
-from jobs.stages.ingest.labels import LabelRows, assign_splits, leave_out_queries
+from jobs.stages.ingest.labels import LabelRows
+from jobs.stages.ingest.splits import assign_splits, leave_out_queries
 from jobs.stages.stage_0_ingest import _ingest_tables
 
 
@@ -31,8 +33,10 @@ def rows_of(labels: LabelRows) -> list[tuple[int, int, int]]:
 
 
 def labels(rows: Sequence[tuple[int, int, int]]) -> LabelRows:
-    queries, items, scores = np.array(rows, np.int64).reshape(-1, 3).T
-    return LabelRows(queries, items, scores, np.ones(len(rows)), pa.nulls(len(rows), pa.string()), [None] * len(rows))
+    queries, items, grades = np.array(rows, np.int64).reshape(-1, 3).T
+    return LabelRows(
+        queries, items, grades.astype(np.float64), np.ones(len(rows)), pa.nulls(len(rows), pa.string()), [None] * len(rows)
+    )
 
 
 def texts(queries: str, items: str, own: Sequence[int] | None = None) -> EqualTexts:
@@ -87,9 +91,7 @@ def test_a_query_is_not_relevant_to_itself_because_another_one_wants_it() -> Non
 
 def test_labels_keep_their_own_weight_and_source() -> None:
     given = labels([(0, 5, 1), (1, 5, 1)])
-    given = LabelRows(
-        given.query_rows, given.item_rows, given.scores, np.array([0.5, 2.0]), pa.array(["click", "person"]), given.splits
-    )
+    given = replace(given, weights=np.array([0.5, 2.0]), sources=pa.array(["click", "person"]))
     found = share_labels(given, ["train"] * 2, texts("aa", "01234567"))
     assert found.weights.tolist() == [0.5, 2.0]
     assert found.sources.to_pylist() == ["click", "person"]
