@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +71,15 @@ class Labels:
             text_codes=items["text_code"].to_numpy().astype(np.int64),
             self_rows=self_rows,
         )
+
+    @cached_property
+    def groups(self) -> tuple[I64, I64, I64]:
+        """(number [N] of each item's group, -1: none; offsets [G+1] into members; members: the items of each group)."""
+        grouped = np.flatnonzero(self.group_codes >= 0)
+        _, number, counts = np.unique(self.group_codes[grouped], return_inverse=True, return_counts=True)
+        numbers = np.full(self.num_items, -1, np.int64)
+        numbers[grouped] = number
+        return numbers, offsets_of(counts), grouped[np.argsort(number, kind="stable")]
 
     def positives(self, query_rows: I64) -> tuple[I64, I64]:
         """Relevant items of each query as (offsets [Q+1], item rows), in ascending item row."""

@@ -19,22 +19,22 @@ Bool = npt.NDArray[np.bool_]
 
 
 def without_copies(
-    rows_QK: I64, scores_QK: F32, judged: tuple[I64, I64], relevant: tuple[I64, I64], text_codes_N: I64
+    rows_QK: I64, scores_QK: F32, query_J: I64, item_J: I64, relevant_J: Bool, text_codes_N: I64
 ) -> tuple[I64, F32, Bool]:
     """The ranking without unlabelled copies of each query's relevant items.
 
     Args:
         rows_QK: item rows, best first, -1 padding. scores_QK: of the same hits; padding -inf.
-        judged: (query 0 … Q - 1, item row) of all labels [J]: an item with a label is no copy.
-        relevant: the same of those that say relevant [L].
+        query_J, item_J, relevant_J: query 0 … Q - 1 and item row of every label, and whether it says relevant. An item with
+            a label is no copy.
         text_codes_N: items with one code have one text.
 
     Returns:
         (rows [Q, K], scores [Q, K], whether the query had a copy among its hits [Q]). Where it had none, its hits are as
         they were; where it had some, the last ones are padding. A hit keeps the score of its position.
     """
-    query_L, item_L = relevant
-    copy_QK = contains_code(query_L, text_codes_N[item_L], text_codes_N, rows_QK) & ~contains(*judged, rows_QK)
+    query_L, item_L = query_J[relevant_J], item_J[relevant_J]
+    copy_QK = contains_code(query_L, text_codes_N[item_L], text_codes_N, rows_QK) & ~contains(query_J, item_J, rows_QK)
     has_Q = np.asarray(copy_QK.any(axis=1))
     if not has_Q.any():
         return rows_QK, scores_QK, has_Q

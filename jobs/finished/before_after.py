@@ -157,12 +157,13 @@ def _without_copies(
     result = {}
     for row, (hits, scores) in found.items():
         grades = judged.get(row, {})
-        known, wanted = (np.searchsorted(items, np.array(some, np.int64)) for some in (list(grades), _relevant(grades)))
+        known = np.searchsorted(items, np.array(list(grades), np.int64))
         kept, kept_scores, _ = without_copies(
             np.searchsorted(items, np.array([hits], np.int64)),
             np.array([scores], np.float32),
-            (np.zeros_like(known), known),
-            (np.zeros_like(wanted), wanted),
+            np.zeros_like(known),
+            known,
+            np.array([grade > 0 for grade in grades.values()], bool),
             codes,
         )
         real = kept[0] >= 0

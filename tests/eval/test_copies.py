@@ -15,11 +15,9 @@ Pairs = dict[tuple[int, int], int]
 
 def collapse(rows: list[list[int]], judged: Pairs, texts: list[int]) -> tuple[list[list[int]], list[list[float]], list[bool]]:
     scores = np.where(np.array(rows) >= 0, -np.arange(len(rows[0]), dtype=np.float32), np.float32(-np.inf))
-    labelled = np.array(sorted(judged), np.int64).reshape(-1, 2).T
-    relevant = np.array(sorted(pair for pair, score in judged.items() if score > 0), np.int64).reshape(-1, 2).T
-    kept, kept_scores, had = without_copies(
-        np.array(rows, np.int64), scores, (labelled[0], labelled[1]), (relevant[0], relevant[1]), np.array(texts, np.int64)
-    )
+    queries, items = np.array(sorted(judged), np.int64).reshape(-1, 2).T
+    relevant = np.array([judged[pair] > 0 for pair in sorted(judged)], bool)
+    kept, kept_scores, had = without_copies(np.array(rows, np.int64), scores, queries, items, relevant, np.array(texts, np.int64))
     return kept.tolist(), kept_scores.tolist(), had.tolist()
 
 

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome
-from cluster.labels import contains
+from cluster.labels import NO_NEGATIVE, contains
 from cluster.rows import cut, group_blocks, has_texts, read_rows, rows_at_once
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, read_part, read_parts
@@ -146,6 +147,7 @@ class EventLog:
 def _records(task: EventTask) -> Iterator[dict[str, Any]]:
     """All lines in the order of the queries, with the texts of some blocks' hits in memory at a time."""
     labels = read_parts(task.store, task.labels, ["query_row", "item_row", "score"])
+    labels = labels.filter(pc.not_equal(labels["score"], NO_NEGATIVE))
     query_J, item_J, score_J = (labels[name].to_numpy() for name in ("query_row", "item_row", "score"))
     text_codes = read_parts(task.store, task.corpus, ["text_code"])["text_code"].to_numpy()
     query_columns = ["id", "text", "item_row", *[name for name in KINDS if has_texts(task.store, task.queries[0], name)][:1]]
@@ -157,11 +159,12 @@ def _records(task: EventTask) -> Iterator[dict[str, Any]]:
         query_rows = found["query_row"].to_numpy()
         queries = read_rows(task.store, task.queries, query_rows, query_columns)
         hits = without_self(*dense_hits(found), queries["item_row"].to_numpy())
-        place, label = placed(query_rows, query_J)
-        judged, relevant = ((place[some], item_J[label[some]]) for some in (score_J[label] >= 0, score_J[label] > 0))
-        rows_QK, scores_QK, _ = without_copies(*hits, judged, relevant, text_codes)
+        query, label = placed(query_rows, query_J)
+        item, relevant = item_J[label], score_J[label] > 0
+        rows_QK, scores_QK, _ = without_copies(*hits, query, item, relevant, text_codes)
         rows_QK, scores_QK = rows_QK[:, :depth], scores_QK[:, :depth]
-        relevant_QK, known_Q = contains(*relevant, rows_QK), np.isin(np.arange(len(query_rows)), relevant[0])
+        relevant_QK = contains(query[relevant], item[relevant], rows_QK)
+        known_Q = np.isin(np.arange(len(query_rows)), query[relevant])
         shown_QK = rows_QK[:, : task.settings.k]
         items = _items(task, np.unique(shown_QK[shown_QK >= 0]))
         yield from make_records(task.head, queries, rows_QK, scores_QK, relevant_QK, known_Q, items, k=task.settings.k)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.labels import NO_NEGATIVE, Labels
 from cluster.storage import Store
 from cluster.tables import csr_to_lists, offsets_of, write_part
-from mining.search.known import KnownItems, read_lists, united
+from mining.search.known import known_items, read_lists, united
 from mining.search.topk import Lists
 
 
@@ -31,7 +31,7 @@ def make_labels(judged: dict[tuple[int, int], int], groups: list[int], queries: 
 
 
 def known_of(labels: Labels, rows: list[int]) -> list[list[int]]:
-    lists = KnownItems(labels).of(np.array(rows, np.int64))
+    lists = known_items(labels, np.array(rows, np.int64))
     assert lists.offsets[0] == 0
     return [lists.rows[start:stop].tolist() for start, stop in zip(lists.offsets[:-1], lists.offsets[1:], strict=True)]
 
