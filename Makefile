@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 # tests that start no Ray share the cores, four at most: each process imports torch and numba
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help env demo test unit check lint types imports format clean
+.PHONY: help env demo test unit check lint types imports format settings clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ imports: env
 format: env ## format the code, sort imports and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+settings: env ## write docs/settings.md from the docstrings of the settings
+	@$(BIN)/python -m jobs.config.reference > docs/settings.md
 
 clean: ## remove the environment and caches, not the runs
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -20,6 +20,7 @@ from cluster.progress import Progress
 from cluster.storage import StorageSettings, Store
 from jobs.cli_decisions import Endpoint, Json, Output, register
 from jobs.config.config import Config, load_config
+from jobs.record.stages import Kind, ModelName, Stage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,7 +73,7 @@ def run(
     """Run all rounds of CONFIG; goes on from what is committed."""
     settings = load_config(config, overrides or [])
     if dry_run:
-        from jobs.run.plan import make_plan, show_plan
+        from jobs.run.dry_run import make_plan, show_plan
 
         plan = make_plan(settings)
         _emit(plan, json_output, lambda console: show_plan(console, plan))
@@ -105,30 +106,22 @@ def demo(
     _run(settings, json_output, takeover)
 
 
-def _stage(kind: str, name: str, config: Path, overrides: list[str] | None, *, json_output: bool, takeover: bool) -> None:
-    from jobs.run.driver import run_stage
-    from jobs.run.order import refuse_out_of_order
-    from jobs.stages.context import Only
+def _stage(kind: Kind, of: ModelName, config: Path, overrides: list[str] | None, *, json_output: bool, takeover: bool) -> None:
+    from jobs.run.driver import embed_round, run_stage
 
     settings = load_config(config, overrides or [])
-    refuse_out_of_order(settings, name, MAKES[kind])
-    commit = run_stage(settings, Only(name, MAKES[kind]), progress=Progress(), takeover=takeover)
+    if kind is Kind.EMBED:
+        commit = embed_round(settings, of, progress=Progress(), takeover=takeover)
+    else:
+        commit = run_stage(settings, Stage(kind, of), progress=Progress(), takeover=takeover)
     value = {
-        "stage": kind,
+        "stage": kind.ending,
         "name": commit.name,
         "key": commit.key,
         "seconds": commit.seconds,
         "rows": {table: commit.rows(table) for table in commit.tables},
     } | commit.figures
     _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
-
-
-MAKES = {
-    "embed": frozenset({"ingest", "base", "tokens"}),
-    "search": frozenset({"ingest", "base", "tokens", "embed", "evaluate"}),
-    "train": frozenset({"ingest", "base", "tokens", "embed", "report", "guide"}),
-    "evaluate": frozenset({"ingest", "base", "tokens", "embed", "search", "report", "events"}),
-}
 
 
 @app.command()
@@ -141,21 +134,7 @@ def embed(
     takeover: Takeover = False,
 ) -> None:
     """Embed corpus and queries with the model of --round (-1: off the shelf)."""
-    from jobs.run.embed_alone import embed_round
-    from jobs.run.order import refuse_untrained
-
-    settings = load_config(config, overrides or [])
-    if round_number >= 0:
-        refuse_untrained(settings, round_number)
-    commit = embed_round(settings, round_number, progress=Progress(), takeover=takeover)
-    value = {
-        "stage": "embed",
-        "name": commit.name,
-        "key": commit.key,
-        "seconds": commit.seconds,
-        "rows": {table: commit.rows(table) for table in commit.tables},
-    }
-    _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
+    _stage(Kind.EMBED, ModelName(max(-1, round_number)), config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -168,7 +147,7 @@ def search(
     takeover: Takeover = False,
 ) -> None:
     """Find the nearest items of every training query for mining in --round."""
-    _stage("search", f"round-{round_number:02d}-search", config, overrides, json_output=json_output, takeover=takeover)
+    _stage(Kind.SEARCH, ModelName(round_number), config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -223,7 +202,7 @@ def train(
     takeover: Takeover = False,
 ) -> None:
     """Train --round on its negatives."""
-    _stage("train", f"round-{round_number:02d}-train", config, overrides, json_output=json_output, takeover=takeover)
+    _stage(Kind.TRAIN, ModelName(round_number), config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -236,8 +215,7 @@ def evaluate(
     takeover: Takeover = False,
 ) -> None:
     """Measure the model of --round (-1: off the shelf)."""
-    name = "baseline-evaluate" if round_number < 0 else f"round-{round_number:02d}-evaluate"
-    _stage("evaluate", name, config, overrides, json_output=json_output, takeover=takeover)
+    _stage(Kind.EVALUATE, ModelName(round_number), config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -280,10 +258,10 @@ def sweep(
 @app.command()
 def status(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
     """Show what is committed, who is writing, and the figures so far."""
-    from jobs.finished.status import as_json, read_status, show_status
+    from jobs.finished.status import read_status, show_status
 
     found = read_status(Store(output, StorageSettings(endpoint=endpoint, attempts=2)))
-    _emit(as_json(found), json_output, lambda console: show_status(console, found))
+    _emit(found.as_json(), json_output, lambda console: show_status(console, found))
 
 
 @app.command()

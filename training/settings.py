@@ -153,6 +153,7 @@ class TrainingSettings(BaseModel):
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Peak learning rate; None: 2e-5 for a transformer, 1e-3 for an adapter, 1e-2 for a static model."""
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    """Of AdamW: the share of each weight that a step of learning rate 1 takes away."""
     warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Share of the steps in which the learning rate rises linearly; then it falls as a cosine to 0."""
     max_steps: Annotated[int, Field(ge=1)] | None = None

@@ -5,8 +5,8 @@
 
 A case (`benchmarks.illnesses.cases`) is a whole run in this process: the demo's catalogue with something done to it, a model,
 a warm-up, mined rounds and, in some, an arm of random negatives. What it leaves is `Evidence`, as
-`jobs.finished.evidence` reads it from a run; it lies in DIR and is not made again while the case is the same, so rules can be tuned
-without training. One thread.
+`jobs.finished.evidence` reads it from a run; it lies in DIR and is not made again while the case is the same, so rules can
+be tuned without training. One thread.
 """
 
 from __future__ import annotations

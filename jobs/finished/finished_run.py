@@ -10,6 +10,8 @@ from cluster.commits import Commit
 from cluster.errors import ArtifactError, ConfigError
 from cluster.storage import Store
 from jobs.finished.status import read_status
+from jobs.record.record import RunRecord
+from jobs.record.stages import Kind, ModelName, Stage
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,7 @@ class FinishedRun:
     """One run, and nothing of another configuration."""
 
     store: Store
-    commits: Mapping[str, Commit]
-    """By name."""
+    record: RunRecord
     summary: Mapping[str, Any]
     """As `hardmine run` printed it."""
     settings: Mapping[str, Any]
@@ -29,13 +30,15 @@ class FinishedRun:
         """The round whose model was kept; -1: none was better than the off-the-shelf model."""
         return int(self.summary["best_round"])
 
-    def commit(self, name: str) -> Commit:
-        """A commit by name. Raises ArtifactError: there is none."""
-        if name not in self.commits:
+    def commit(self, kind: Kind, of: ModelName | None = None) -> Commit:
+        """A stage's commit. Raises ArtifactError: there is none."""
+        commit = self.record.find(kind, of)
+        if commit is None:
             raise ArtifactError(
-                f"expected a commit {name} in {self.store.root}, found none; run the same `hardmine run` again to make it"
+                f"expected a commit {Stage(kind, of).name} in {self.store.root}, found none; run the same `hardmine run` "
+                f"again to make it"
             )
-        return self.commits[name]
+        return commit
 
     def setting(self, section: str, name: str, default: Any) -> Any:
         """A setting of run.json, or `default` where the version that wrote it did not know it."""
@@ -49,12 +52,12 @@ def open_finished(store: Store) -> FinishedRun:
         ConfigError: there is no run, it is not finished, or it is being made anew with other settings.
     """
     status = read_status(store)
-    if status["summary"] is None:
-        writer = f" (it is being written by {status['writer']})" if status["writer"] else ""
+    if status.summary is None:
+        writer = f" (it is being written by {status.writer})" if status.writer else ""
         raise ConfigError(
-            f"expected a finished run at {store.root}, found one with {len(status['commits'])} committed stages "
+            f"expected a finished run at {store.root}, found one with {len(status.record.all)} committed stages "
             f"and no end{writer}; let `hardmine run` finish first, `hardmine status {store.root}` shows how far "
             f"it is"
         )
     settings = store.read_json("run.json")["config"] if store.exists("run.json") else {}
-    return FinishedRun(store, {commit.name: commit for commit in status["commits"]}, status["summary"], settings)
+    return FinishedRun(store, status.record, status.summary, settings)

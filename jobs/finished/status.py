@@ -2,42 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.commits import Commit, Ledger
 from cluster.errors import ArtifactError, ConfigError
 from cluster.lease import PATH, Owner, is_gone
 from cluster.storage import Store
 from jobs.finished.show import seconds_table, show_summary
-from jobs.stages.summary import arm_row, general_figures, round_row
+from jobs.record.record import RunRecord
+from jobs.record.summary import rounds_json
 
 
-def read_status(store: Store) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Status:
+    """A run as its storage tells it."""
+
+    store: Store
+    writer: str | None
+    """Who is writing the run now; None: nobody."""
+    record: RunRecord
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """As `hardmine run` printed it; None: the run is not finished."""
+        return self.record.finish.figures["summary"] if self.record.finish else None
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object: the finished run's summary, or what there is so far."""
+        so_far = {
+            "name": self.store.root.rsplit("/", 1)[-1],
+            "output": self.store.root,
+            "model": None,
+            "best_round": None,
+        } | rounds_json(self.record)
+        return (self.summary or so_far) | {
+            "finished": self.summary is not None,
+            "writer": self.writer,
+            "stages": [{"name": c.name, "key": c.key, "seconds": c.seconds} for c in self.record.all],
+        }
+
+
+def read_status(store: Store) -> Status:
     """Commits, writer and summary of a run.
 
     Raises:
         ConfigError: there is no run at this address.
     """
     if not store.exists("identity.json"):
-        found = sorted({path.split("/", 1)[0] for path in store.list()})[:8]
+        names = sorted({path.split("/", 1)[0] for path in store.list()})[:8]
         raise ConfigError(
             f"{store.root} is not a run: it has no identity.json"
-            f"{' (found ' + ', '.join(found) + ')' if found else ' (nothing is there)'}; give the run's own "
+            f"{' (found ' + ', '.join(names) + ')' if names else ' (nothing is there)'}; give the run's own "
             f"folder, <output>/<name>"
         )
-    commits = Ledger(store).all()
-    last = next((commit for commit in reversed(commits) if not commit.name.startswith("mine")), None)  # no part of a run
-    finish = last if last is not None and last.name == "finish" else None  # anything newer: other settings are under way
-    return {
-        "output": store.root,
-        "writer": _writer(store),
-        "commits": commits,
-        "summary": finish.figures["summary"] if finish else None,
-    }
+    return Status(store, _writer(store), RunRecord.read(store))
 
 
 def _writer(store: Store) -> str | None:
@@ -48,60 +70,16 @@ def _writer(store: Store) -> str | None:
         return None
 
 
-def as_json(status: dict[str, Any]) -> dict[str, Any]:
-    """One JSON object: the finished run's summary, or what there is so far."""
-    summary = status["summary"] or _so_far(status)
-    return summary | {
-        "finished": status["summary"] is not None,
-        "writer": status["writer"],
-        "stages": [{"name": c.name, "key": c.key, "seconds": c.seconds} for c in status["commits"]],
-    }
-
-
-def _so_far(status: dict[str, Any]) -> dict[str, Any]:
-    commits: list[Commit] = status["commits"]
-    current = {commit.key for commit in commits}
-    by_name = {commit.name: commit for commit in commits}
-    # what an earlier configuration left does not count: its hits or its baseline have been replaced
-    measured = [
-        c
-        for c in commits
-        if c.name.startswith("round-")
-        and c.name.endswith("-evaluate")
-        and c.inputs["hits"] in current
-        and c.inputs["baseline"] in current
-    ]
-    rounds, arm = [], None
-    for evaluation in sorted(measured, key=lambda c: int(c.figures["round"])):
-        name = evaluation.name.removesuffix("-evaluate")
-        trained, mined = by_name.get(f"{name}-train"), by_name.get(f"{name}-mine")
-        if name.endswith("-random"):
-            arm = arm_row(evaluation, trained, commits)
-        else:
-            rounds.append(round_row(evaluation, trained, mined, commits))
-    baseline = by_name.get("baseline-evaluate")
-    return {
-        "name": status["output"].rsplit("/", 1)[-1],
-        "output": status["output"],
-        "model": None,
-        "best_round": None,
-        "baseline": baseline.figures["metrics"] if baseline else None,
-        "general_baseline": general_figures(baseline, commits) if baseline else None,
-        "rounds": rounds,
-        "random_arm": arm,
-    }
-
-
-def show_status(console: Console, status: dict[str, Any]) -> None:
+def show_status(console: Console, status: Status) -> None:
     """Print the status for a person."""
-    writer = status["writer"]
+    summary, writer = status.summary, status.writer
     console.print(
-        f"{status['output']}: "
+        f"{status.store.root}: "
         + (
             f"being written by {writer}"
             if writer
             else "finished"
-            if status["summary"]
+            if summary
             else "not finished; run the same command again to go on"
         ),
         highlight=False,
@@ -110,10 +88,10 @@ def show_status(console: Console, status: dict[str, Any]) -> None:
     table = Table(title="committed stages", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("stage", "seconds", "work", "start-up and commits", "rows"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for commit in status["commits"]:
+    for commit in status.record.all:
         rows = sum(part["rows"] for parts in commit.tables.values() for part in parts)
         table.add_row(commit.name, *(f"{commit.seconds[key]:.1f}" for key in ("wall", "work", "overhead")), f"{rows:,}")
     console.print(table)
-    if status["summary"]:
-        console.print(seconds_table(status["summary"]["rounds"]))
-        show_summary(console, status["summary"])
+    if summary:
+        console.print(seconds_table(summary["rounds"]))
+        show_summary(console, summary)

@@ -5,15 +5,15 @@ Shape suffixes: Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cluster.commits import Commit
 from cluster.storage import Store
 from jobs.finished.before_after import before_after, changed_queries
+from jobs.record.record import MeasuredModel, RunRecord
+from jobs.record.stages import Kind
 
 F64 = npt.NDArray[np.float64]
 Json = dict[str, Any]
@@ -24,7 +24,7 @@ BINS = 20
 """Of the histogram between the smallest and the largest possible change."""
 
 
-def query_changes(store: Store, commits: Mapping[str, Commit], best: Json | None, metric: str) -> Json | None:
+def query_changes(store: Store, record: RunRecord, best: MeasuredModel | None, metric: str) -> Json | None:
     """Changes of `metric` from the off-the-shelf model to the kept one; None where there are not two models.
 
     Returns:
@@ -34,16 +34,14 @@ def query_changes(store: Store, commits: Mapping[str, Commit], best: Json | None
     Raises:
         ArtifactError: a table is missing or damaged.
     """
-    found = [commits.get(f"{name}-evaluate") for name in ("baseline", best["name"] if best else "baseline")]
-    before, after = found
-    if before is None or after is None or after.name == before.name:
+    before, ingested = record.baseline, record.find(Kind.INGEST)
+    if before is None or best is None or best.name == before.name or ingested is None:
         return None
-    rows_Q, change_Q = changed_queries(store, before, after, metric)
+    rows_Q, change_Q = changed_queries(store, before.evaluation, best.evaluation, metric)
     moved = change_Q.round(9)
     lost, won = np.flatnonzero(moved < 0)[:SHOWN], np.flatnonzero(moved > 0)[::-1][:SHOWN]
     shown = np.concatenate([won, lost])
-    hits = [commits[f"{commit.name.removesuffix('-evaluate')}-hits"] for commit in (before, after)]
-    told = before_after(store, commits["ingest"], rows_Q[shown], *hits)
+    told = before_after(store, ingested, rows_Q[shown], before.hits, best.hits)
     told = [query | {"change": float(change_Q[place])} for place, query in zip(shown, told, strict=True)]
     return change_figures(metric, moved, winners=told[: len(won)], losers=told[len(won) :])
 

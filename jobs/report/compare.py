@@ -6,19 +6,20 @@ verdict is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cluster.commits import Commit, Ledger
 from cluster.storage import Store
 from cluster.tables import I64, read_parts
 from eval.metrics import LOWER_IS_BETTER, metric_name
 from eval.significance import compare as compare_values
 from jobs.finished.before_after import before_after
+from jobs.record.record import MeasuredModel, RunRecord
+from jobs.record.stages import Kind
 from jobs.report.answer import answer, interval_text, p_text, points, state
 from jobs.report.changes import SHOWN, change_figures
 from jobs.report.chart import LINES, STATES, Chart, category, number, spec
@@ -79,13 +80,16 @@ def compare(first: Store, second: Store) -> Json:
         "why_not": None,
     } | {name: {key: run[key] for key in KEPT} for name, run in found.items()}
     stores = {"a": first, "b": second}
-    measured = {name: _measured(stores[name], found[name]) for name in found}
-    result["why_not"] = _why_not(stores, measured, found)
+    records = {name: RunRecord.read(store) for name, store in stores.items()}
+    best = {name: _best(records[name], found[name]) for name in found}
+    result["why_not"] = _why_not(stores, best)
     if result["why_not"] is None:
+        measured = {name: model for name, model in best.items() if model is not None}
         rows, values = _paired(stores, measured)
         compared = compare_values(values["b"], values["a"], alone=[primary], confidence=a["confidence"])
         result["metrics"] = {metric: one.as_json() for metric, one in compared.items()}
-        result["changes"] = _changes(stores, measured, rows, values, primary)
+        lists = {name: _lists(stores[name], records[name], measured[name]) for name in stores}
+        result["changes"] = _changes(lists, rows, values, primary)
     shown: Json = plain(result)
     return shown
 
@@ -101,40 +105,35 @@ def different_settings(a: Json, b: Json) -> list[Json]:
     return [{"setting": name, "a": told[0].get(name, "–"), "b": told[1].get(name, "–")} for name in names]
 
 
-def _measured(store: Store, run: Json) -> Commit | None:
-    return Ledger(store).find(f"{run['best']}-evaluate") if run["best"] else None
+def _best(record: RunRecord, run: Json) -> MeasuredModel | None:
+    return next((model for model in record.models if str(model.name) == run["best"]), None)
 
 
-def _why_not(stores: Mapping[str, Store], measured: Mapping[str, Commit | None], found: Mapping[str, Json]) -> str | None:
+def _why_not(stores: Mapping[str, Store], measured: Mapping[str, MeasuredModel | None]) -> str | None:
     """Why the two cannot be compared query by query; None: they can."""
-    for name, commit in measured.items():
-        if commit is None:
+    rows = []
+    for name, model in measured.items():
+        if model is None:
             return f"run {name.upper()} is not measured yet"
+        rows.append(read_parts(stores[name], model.evaluation.parts("per_query"), ["query_row"])["query_row"])
     data = [store.read_json("identity.json").get("data") for store in stores.values()]
     if data[0] != data[1]:
         return "the two runs are on different data"
-    rows = [
-        read_parts(stores[name], commit.parts("per_query"), ["query_row"])["query_row"]
-        for name, commit in measured.items()
-        if commit is not None
-    ]
-    if not rows[0].equals(rows[1]):
-        return "the two runs were measured on different queries"
-    return None
+    return None if rows[0].equals(rows[1]) else "the two runs were measured on different queries"
 
 
-def _paired(stores: Mapping[str, Store], measured: Mapping[str, Any]) -> tuple[I64, dict[str, dict[str, F64]]]:
+def _paired(stores: Mapping[str, Store], measured: Mapping[str, MeasuredModel]) -> tuple[I64, dict[str, dict[str, F64]]]:
     """(query rows [Q], metric -> values [Q] of each run), of the metrics that both have."""
-    tables = {name: read_parts(stores[name], commit.parts("per_query")) for name, commit in measured.items()}
+    tables = {name: read_parts(stores[name], model.evaluation.parts("per_query")) for name, model in measured.items()}
     both = [name for name in tables["a"].column_names if name in tables["b"].column_names and name != "query_row"]
     values = {name: {metric: table[metric].to_numpy(zero_copy_only=False) for metric in both} for name, table in tables.items()}
     return tables["a"]["query_row"].to_numpy(), values
 
 
 def _changes(
-    stores: Mapping[str, Store], measured: Mapping[str, Any], rows: I64, values: Mapping[str, Mapping[str, F64]], primary: str
+    lists: Mapping[str, Callable[[I64], list[Json]]], rows: I64, values: Mapping[str, Mapping[str, F64]], primary: str
 ) -> Json:
-    """As `query_changes`, from run A's model to run B's."""
+    """As `query_changes`, from run A's model to run B's. Args: lists: the first results of some rows' queries, by run."""
     change = values["b"][primary] - values["a"][primary]
     known = np.flatnonzero(~np.isnan(change))
     moved = (change[known] * (-1 if primary in LOWER_IS_BETTER else 1)).round(9)
@@ -142,7 +141,7 @@ def _changes(
     lost = order[moved[order] < 0][: SHOWN // 2]
     won = order[::-1][moved[order[::-1]] > 0][: SHOWN // 2]
     shown = np.concatenate([won, lost])
-    lists = {name: _lists(stores[name], measured[name], rows[known][shown]) for name in stores}
+    first = {name: read(rows[known][shown]) for name, read in lists.items()}
     told = [
         {
             **one,
@@ -150,17 +149,15 @@ def _changes(
             "change": float(moved[place]),
             "relevant": [item | {"after": then["after"]} for item, then in zip(one["relevant"], other["relevant"], strict=True)],
         }
-        for place, one, other in zip(shown, lists["a"], lists["b"], strict=True)
+        for place, one, other in zip(shown, first["a"], first["b"], strict=True)
     ]
     return change_figures(primary, moved, winners=told[: len(won)], losers=told[len(won) :])
 
 
-def _lists(store: Store, measured: Commit, rows: I64) -> list[Json]:
-    ledger = Ledger(store)
-    hits, ingested = ledger.find(f"{measured.name.removesuffix('-evaluate')}-hits"), ledger.find("ingest")
-    assert hits is not None
+def _lists(store: Store, record: RunRecord, model: MeasuredModel) -> Callable[[I64], list[Json]]:
+    ingested = record.find(Kind.INGEST)
     assert ingested is not None
-    return before_after(store, ingested, rows, hits, hits)
+    return lambda rows: before_after(store, ingested, rows, model.hits, model.hits)
 
 
 def render_comparison(report: Json) -> str:

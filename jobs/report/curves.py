@@ -5,7 +5,7 @@ Shape suffixes: S micro-steps, B bins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from cluster.commits import Commit
 from cluster.storage import Store
 from cluster.tables import read_part
+from jobs.record.record import RunRecord
+from jobs.report.labels import model_label
 
 F64 = npt.NDArray[np.float64]
 Json = dict[str, Any]
@@ -42,46 +44,43 @@ SHOWN = (
 """Telemetry that is kept; training/telemetry/geometry.py defines it."""
 
 
-def training_curves(store: Store, models: Sequence[Json], commits: Mapping[str, Commit]) -> list[Json]:
+def training_curves(store: Store, record: RunRecord) -> list[Json]:
     """A dict per trained model: {"name", "label", "arm", "start", "steps", "curves", "validation", "seconds"}.
 
     `start` counts the optimizer steps before it in its own line of models: both arms go on from the warm-up.
     """
-    found, before = [], {"mined": 0, "random": 0}
-    for model in models:
-        commit = commits.get(f"{model['name']}-train")
-        if commit is None:
+    curves, before = [], {"mined": 0, "random": 0}
+    for model in record.models:
+        if model.train is None:
             continue
-        lines = ("mined", "random") if model["arm"] == "warm-up" else (model["arm"],)
-        steps = int(commit.figures.get("steps") or 0)
+        lines = ("mined", "random") if model.arm == "warm-up" else (model.arm,)
+        figures = model.train.figures
         start = before[lines[0]]
-        found.append(
+        curves.append(
             {
-                "name": model["name"],
-                "label": model["label"],
-                "arm": model["arm"],
+                "name": str(model.name),
+                "label": model_label(model),
+                "arm": model.arm,
                 "start": start,
-                "steps": steps,
-                "epochs": commit.figures.get("epochs"),
-                "seconds": commit.figures.get("seconds"),
+                "steps": figures["steps"],
+                "epochs": figures.get("epochs"),
+                "seconds": figures.get("seconds"),
             }
-            | _read(store, commit, steps)
+            | _read(store, model.train)
         )
         for line in lines:
-            before[line] = start + steps
-    return found
+            before[line] = start + figures["steps"]
+    return curves
 
 
-def _read(store: Store, commit: Commit, steps: int) -> Json:
+def _read(store: Store, commit: Commit) -> Json:
     columns = read_columns(store, commit)
     curves = {name: [float(f"{value:.5g}") for value in values] for name, values in downsample(columns).items()}
     recalls = columns.get("validation_recall")
     validation: Json = {"step": [], "recall": []}
-    if recalls is not None and np.isfinite(recalls).any():
+    if recalls is not None:
         there = np.isfinite(recalls)
         validation = {"step": columns["step"][there].tolist(), "recall": recalls[there].tolist()}
-    elif values := commit.figures.get("validation"):  # runs from before validations were events: one at the end of each epoch
-        validation = {"step": [steps * (number + 1) / len(values) for number in range(len(values))], "recall": list(values)}
     return {"curves": curves, "validation": validation}
 
 

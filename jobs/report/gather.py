@@ -6,17 +6,19 @@ The size does not grow with the data: at most 20 + 20 queries with their lists, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from cluster.commits import Commit
 from cluster.errors import HardmineError
 from cluster.storage import Store
-from jobs.finished.status import as_json, read_status
+from jobs.finished.status import read_status
+from jobs.record.record import MeasuredModel, RunRecord
+from jobs.record.stages import Kind
 from jobs.report.changes import query_changes
 from jobs.report.config_rows import changed_settings, setting_rows
 from jobs.report.curves import training_curves
 from jobs.report.decisions import read_diagnosis, read_gate
+from jobs.report.labels import model_label
 from jobs.report.minings import read_minings
 from jobs.report.stages import stage_rows
 
@@ -38,13 +40,11 @@ def gather(store: Store) -> Json:
         ConfigError: there is no run at this address. ArtifactError: a committed object is damaged.
     """
     status = read_status(store)
-    summary = as_json(status)
-    commits: dict[str, Commit] = {commit.name: commit for commit in status["commits"]}
+    record, summary = status.record, status.as_json()
     run = store.read_json("run.json") if store.exists("run.json") else {}
-    config = _config(run, commits)
-    models = _models(summary, commits)
-    primary = _primary(summary, config, models)
-    best = _best(summary, models, primary)
+    config = run.get("config") or (record.finish.inputs["config"] if record.finish else {})
+    primary = _primary(summary, config, record)
+    best = _best(summary, record, primary)
     missing: list[str] = []
     result: Json = {
         "format": FORMAT,
@@ -52,28 +52,28 @@ def gather(store: Store) -> Json:
         "name": summary["name"],
         "output": store.root,
         "finished": summary["finished"],
-        "written": max((commit.created for commit in commits.values()), default=None),
+        "written": max((commit.created for commit in record.all), default=None),
         "writer": summary.get("writer"),
         "reason": summary.get("reason"),
-        "model": _model_address(store, summary, commits),
+        "model": store.url(record.finish.figures["prefix"]) if record.finish and summary["model"] else None,
         "primary": primary,
-        "best": best["name"] if best else None,
-        "data": _data(commits),
-        "confidence": _confidence(commits),
-        "models": models,
+        "best": str(best.name) if best else None,
+        "data": dict(ingest.figures) if (ingest := record.find(Kind.INGEST)) else {},
+        "confidence": _confidence(record),
+        "models": [model_json(model) for model in record.models],
         "test": summary.get("test"),
-        "training": training_curves(store, models, commits),
-        "minings": read_minings(store, models, commits),
-        "general": _general(models, commits),
-        "stages": stage_rows(status["commits"]),
+        "training": training_curves(store, record),
+        "minings": read_minings(store, record),
+        "general": _general(record),
+        "stages": stage_rows(record),
         "settings": setting_rows(config),
         "changed": changed_settings(config),
         "versions": run.get("versions", {}),
-        "fingerprints": _fingerprints(run, commits),
+        "fingerprints": _fingerprints(run, record),
         "missing": missing,
     }
-    result |= _before_and_after(models, best, commits)
-    result["changes"] = _tolerated(missing, "winners and losers", query_changes, store, commits, best, primary)
+    result |= _before_and_after(record, best)
+    result["changes"] = _tolerated(missing, "winners and losers", query_changes, store, record, best, primary)
     result["diagnosis"] = _tolerated(missing, "the diagnosis", read_diagnosis, store)
     result["gate"] = _tolerated(missing, "the gate", read_gate, store, finished=summary["finished"])
     shown: Json = plain(result)
@@ -100,60 +100,25 @@ def _tolerated(missing: list[str], what: str, read: Any, *given: Any, **named: A
         return None
 
 
-def _config(run: Json, commits: Mapping[str, Commit]) -> Json:
-    finish = commits.get("finish")
-    return run.get("config") or (finish.inputs.get("config") if finish else None) or {}
-
-
-def _models(summary: Json, commits: Mapping[str, Commit]) -> list[Json]:
-    """The off-the-shelf model, every round, and the random arm, in the order in which they are told."""
-    found = []
-    if "baseline-evaluate" in commits:
-        found.append(_model("baseline", "off the shelf", "baseline", commits))
-    rounds = summary["rounds"]
-    for row in rounds:
-        warm = row["round"] == 0
-        found.append(
-            _model(
-                f"round-{row['round']:02d}",
-                "warm-up" if warm else f"round {row['round']}",
-                "warm-up" if warm else "mined",
-                commits,
-            )
-            | _trained(row)
-        )
-    arm = next(
-        (
-            name
-            for name in (f"round-{len([r for r in rounds if r['negatives'] == 'mined']):02d}-random",)
-            if f"{name}-evaluate" in commits
-        ),
-        None,
-    )
-    if summary.get("random_arm") and arm:
-        found.append(_model(arm, "random arm", "random", commits) | _trained(summary["random_arm"]))
-    return [model for model in found if model["metrics"]]
-
-
-def _model(name: str, label: str, arm: str, commits: Mapping[str, Commit]) -> Json:
-    evaluation = commits.get(f"{name}-evaluate")
-    figures = evaluation.figures if evaluation else {}
+def model_json(model: MeasuredModel) -> Json:
+    """A model as the report shows it."""
+    trained = model.train.figures if model.train else {}
     return {
-        "name": name,
-        "label": label,
-        "arm": arm,
-        "round": figures.get("round"),
-        "queries": figures.get("queries"),
-        "without_positive": figures.get("queries_without_positive", 0),
-        "equal_texts": figures.get("equal_texts") or {},
-        "split": figures.get("split", "dev"),
-        "metrics": figures.get("metrics", {}),
-        "verdict": (figures.get("against_best") or {}).get("verdict"),
-        "train_loss": None,
-        "steps": 0,
-        "hit_rate": None,
-        "seconds": {},
-    } | {key: comparison(figures.get(key)) for key in COMPARISONS}
+        "name": str(model.name),
+        "label": model_label(model),
+        "arm": model.arm,
+        "round": model.round,
+        "queries": model.figures["queries"],
+        "without_positive": model.figures["queries_without_positive"],
+        "equal_texts": model.figures.get("equal_texts") or {},
+        "split": model.figures["split"],
+        "metrics": model.metrics,
+        "verdict": model.verdict,
+        "train_loss": trained.get("train_loss"),
+        "steps": trained.get("steps", 0),
+        "hit_rate": model.mine.figures["hit_rate"] if model.mine else None,
+        "seconds": model.seconds if model.train else {},
+    } | {key: comparison(model.figures.get(key)) for key in COMPARISONS}
 
 
 def comparison(block: Json | None) -> Json:
@@ -161,73 +126,51 @@ def comparison(block: Json | None) -> Json:
     return {name: value for name, value in (block or {}).items() if isinstance(value, dict)}
 
 
-def _trained(row: Json) -> Json:
-    return {key: row.get(key) for key in ("train_loss", "steps", "hit_rate", "seconds", "verdict")}
-
-
-def _model_address(store: Store, summary: Json, commits: Mapping[str, Commit]) -> str | None:
-    """Where the model lies now: a run's folder may have been moved since."""
-    return store.url(commits["finish"].figures["prefix"]) if summary.get("model") and "finish" in commits else None
-
-
-def _primary(summary: Json, config: Json, models: Sequence[Json]) -> str:
-    known = models[0]["metrics"] if models else {}
+def _primary(summary: Json, config: Json, record: RunRecord) -> str:
+    known = record.models[0].metrics if record.models else {}
     wanted = summary.get("primary") or (config.get("evaluation") or {}).get("primary") or "recall@3"
     return str(wanted if wanted in known or not known else next(iter(known)))
 
 
-def _best(summary: Json, models: Sequence[Json], primary: str) -> Json | None:
-    """The model that is kept; while the run goes on, the one that would be: highest primary figure, earlier of equals."""
-    chosen = [model for model in models if model["arm"] != "random"]
-    if summary.get("best_round") is not None:
-        return next((model for model in chosen if model["round"] == summary["best_round"]), None)
-    return max(chosen, key=lambda model: (model["metrics"].get(primary) or 0.0, -(model["round"] or 0)), default=None)
+def _best(summary: Json, record: RunRecord, primary: str) -> MeasuredModel | None:
+    """The model that is kept; while the run goes on, the one that would be."""
+    if summary.get("best_round") is None:
+        return record.best(primary)
+    kept = (model for model in record.models if model.arm != "random" and model.round == summary["best_round"])
+    return next(kept, None)
 
 
-def _confidence(commits: Mapping[str, Commit]) -> float:
-    baseline = commits.get("baseline-evaluate")
-    settings = (baseline.inputs.get("settings") or {}) if baseline else {}
+def _confidence(record: RunRecord) -> float:
+    settings = record.baseline.evaluation.inputs["settings"] if record.baseline else {}
     return float(settings.get("confidence", 0.95))
 
 
-def _data(commits: Mapping[str, Commit]) -> Json:
-    ingest = commits.get("ingest")
-    return dict(ingest.figures) if ingest else {}
+def _fingerprints(run: Json, record: RunRecord) -> Json:
+    ingest = record.find(Kind.INGEST)
+    prints = run.get("data") or (ingest.inputs["data"] if ingest else {})
+    return {name: value for name, value in prints.items() if isinstance(value, dict)}
 
 
-def _fingerprints(run: Json, commits: Mapping[str, Commit]) -> Json:
-    ingest = commits.get("ingest")
-    return {
-        name: value
-        for name, value in (run.get("data") or (ingest.inputs.get("data") if ingest else None) or {}).items()
-        if isinstance(value, dict)
-    }
-
-
-def _general(models: Sequence[Json], commits: Mapping[str, Commit]) -> list[Json]:
+def _general(record: RunRecord) -> list[Json]:
     """What each model scores on the general set, if there is one; nothing is trained or decided on it."""
-    found = []
-    for model in models:
-        commit = commits.get(f"general-{model['name']}-evaluate")
-        if commit is not None:
-            figures = commit.figures
-            found.append(
-                {
-                    "name": model["name"],
-                    "label": model["label"],
-                    "arm": model["arm"],
-                    "queries": figures.get("queries"),
-                    "metrics": figures["metrics"],
-                    "against_baseline": comparison(figures.get("against_baseline")),
-                }
-            )
-    return found
+    return [
+        {
+            "name": str(model.name),
+            "label": model_label(model),
+            "arm": model.arm,
+            "queries": model.general.figures.get("queries"),
+            "metrics": model.general.figures["metrics"],
+            "against_baseline": comparison(model.general.figures.get("against_baseline")),
+        }
+        for model in record.models
+        if model.general is not None
+    ]
 
 
-def _before_and_after(models: Sequence[Json], best: Json | None, commits: Mapping[str, Commit]) -> Json:
+def _before_and_after(record: RunRecord, best: MeasuredModel | None) -> Json:
     """What an evaluation says beyond metrics, of the off-the-shelf model and of the kept one."""
-    names = {"before": "baseline", "after": best["name"] if best else "baseline"}
-    figures = {when: commits[f"{name}-evaluate"].figures if f"{name}-evaluate" in commits else {} for when, name in names.items()}
+    models = {"before": record.baseline, "after": best or record.baseline}
+    figures = {when: model.figures if model else {} for when, model in models.items()}
     return {
         "scores": {when: value.get("scores") for when, value in figures.items()},
         "results": {when: value.get("results") for when, value in figures.items()},

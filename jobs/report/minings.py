@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.commits import Commit
 from cluster.errors import ArtifactError
 from cluster.storage import Store
+from jobs.record.record import RunRecord
+from jobs.record.stages import Kind, Scope
+from jobs.report.labels import model_label
 from mining.report.markdown import waterfall
 
 Json = dict[str, Any]
@@ -36,15 +38,12 @@ FIGURES = (
 )
 
 
-def read_minings(store: Store, models: Sequence[Json], commits: Mapping[str, Commit]) -> list[Json]:
+def read_minings(store: Store, record: RunRecord) -> list[Json]:
     """A dict per mined round that was measured, oldest first, or of `hardmine mine` alone; the last one with samples."""
-    named = [(model["name"], model["label"]) for model in models if model["arm"] == "mined"] or [("mine", "mining alone")]
-    ends = ("-report", "-mine", "")  # a mining alone is committed as "mine"
-    reports = [
-        (name, label, commit)
-        for name, label in named
-        if (commit := next((commits[name + end] for end in ends if name + end in commits), None))
-    ]
+    reports = [(str(model.name), model_label(model), model.report) for model in record.rounds if model.report is not None]
+    alone = record.find(Kind.REPORT, scope=Scope.ALONE)
+    if not reports and alone is not None:
+        reports = [("mine", "mining alone", alone)]
     return [
         {"name": name, "label": label}
         | {figure: commit.figures.get(figure) for figure in FIGURES}

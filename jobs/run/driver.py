@@ -1,10 +1,10 @@
-"""Starting a driver: storage checked, lease taken, Ray started, rounds run."""
+"""Starting a driver: storage checked, lease taken, Ray started, stages run."""
 
 from __future__ import annotations
 
 import _thread
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,12 +15,27 @@ from cluster.progress import Progress
 from cluster.session import ray_session
 from cluster.storage import Store, check_writable
 from jobs.config.config import Config
+from jobs.record.plan import plan_run
+from jobs.record.stages import BASELINE, Kind, ModelName, Second, Stage
 from jobs.report.write import write_after_run
-from jobs.run.rounds import finish_inputs, run_rounds
-from jobs.stages.context import Context, Only, StageDone
-from jobs.stages.stage_0_ingest import BESIDE, fingerprints, model_fingerprint
+from jobs.run.identity import IDENTITY, identity_json, refuse_other_run
+from jobs.run.rounds import FUNCTIONS, refuse_unreached, run_rounds
+from jobs.stages.context import Context, Makes, may_make
+from jobs.stages.finish import finish_inputs
+from jobs.stages.ingest.fingerprints import fingerprints, model_fingerprint
 
-IDENTITY = "identity.json"
+PREPARING = frozenset({Kind.INGEST, Kind.BASE, Kind.TOKENS, Kind.SEQUENCE, Kind.EMBED})
+SEARCHING = frozenset({Kind.SEARCH, Kind.BM25, Kind.PAIRS, Kind.SCORE, Kind.HITS})
+MAKES: Mapping[Kind, Makes] = {
+    Kind.SEARCH: PREPARING | {Kind.EVALUATE},
+    Kind.REPORT: PREPARING
+    | SEARCHING
+    | {Kind.NEAR, Kind.TEACHER_PAIRS, Kind.TEACHER_SCORES, Second.TEACHER, Kind.MINE, Kind.REPORT, Kind.EVALUATE},
+    Kind.TRAIN: PREPARING | {Kind.REPORT, Second.GUIDE},
+    Kind.EVALUATE: PREPARING | SEARCHING | {Kind.REPORT, Kind.EVENTS},
+    Kind.EMBED: PREPARING,
+}
+"""A stage that is asked for alone -> what is made on the way where it is missing."""
 
 
 def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[str, Any]:
@@ -31,39 +46,73 @@ def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[s
         _keep_gate(config, store)
         progress.say(f"{store.root} is finished: this is its result")
         return finished | {"report": write_after_run(store, progress, anew=False)}
-    with run_context(config, store, prints, progress, takeover) as context:
-        summary = run_rounds(context, prints)
+    with open_context(config, progress=progress, takeover=takeover) as context:
+        summary = run_rounds(context)
     return summary | {"report": write_after_run(store, progress)}
 
 
-def run_stage(
-    config: Config,
-    only: Only,
-    *,
-    progress: Progress,
-    takeover: bool = False,
-    drive: Callable[[Context, dict[str, Any]], object] = run_rounds,
-    after: Callable[[Context, Commit], Any] = lambda _, commit: commit,
-) -> Any:
-    """Run one stage alone; returns its commit, or what `after` makes of it while the cluster is still there.
-
-    Args:
-        drive: runs the stages in their order, the wanted one among them.
+def run_stage(config: Config, stage: Stage, *, progress: Progress, takeover: bool = False) -> Commit:
+    """Run one stage of a run alone.
 
     Raises:
-        ConfigError: an earlier stage is missing.
+        ConfigError: the run has no such stage, or an earlier one is missing.
     """
-    store, prints = open_run(config)
-    with run_context(config, store, prints, progress, takeover) as context:
-        context.only = only
-        try:
-            drive(context, prints)
-        except StageDone as done:
-            return after(context, done.commit)
+    refuse_out_of_order(config, stage, MAKES[stage.kind])
+    with open_context(config, progress=progress, takeover=takeover, alone=stage) as context:
+        refuse_unreached(context, stage)
+        return context.need(stage)
+
+
+def refuse_out_of_order(config: Config, stage: Stage, makes: Makes) -> None:
+    """Check that a stage can run now, before the data is read or Ray starts.
+
+    Args:
+        makes: what is made on the way.
+
+    Raises:
+        ConfigError: the run has no such stage, or one before it is neither committed nor made on the way.
+        ClusterError: the storage does not answer.
+    """
+    plan = plan_run(config)
+    _refuse_unknown(config, stage, plan)
+    store = Store(config.root, config.storage)
+    check_writable(store)
+    ledger = Ledger(store)
+    for before in plan[: plan.index(stage)]:
+        if not before.beside and not may_make(before, makes) and ledger.find(before.name) is None:
+            raise ConfigError(
+                f"{stage.name} needs {before.name}, which is not committed in {config.root}; run the earlier stages "
+                f"first ({before.name} is the first that is missing), or `hardmine run` for all of them"
+            )
+
+
+def _refuse_unknown(config: Config, stage: Stage, plan: Sequence[Stage]) -> None:
+    if stage in plan:
+        return
+    first = 0 if config.rounds.warmup_epochs else 1
+    rounds = f"{first} to {config.rounds.mined}" if config.rounds.mined > first else str(first)
     raise ConfigError(
-        f"{only.name} is not a stage of this run: it has {config.rounds.mined} mined round(s)"
-        f"{' after a warm-up' if config.rounds.warmup_epochs else ' and no warm-up'}"
+        f"{stage.name} is not a stage of this run: expected a --round of {rounds} (rounds.warmup_epochs = "
+        f"{config.rounds.warmup_epochs}, rounds.mined = {config.rounds.mined}; nothing is mined in "
+        f"round 0); choose another round, or change [rounds]"
     )
+
+
+def embed_round(config: Config, model: ModelName, *, progress: Progress, takeover: bool = False) -> Commit:
+    """Embed with a model of the run. Raises ConfigError: the run has no such round, or it is not trained."""
+    trained = Stage(Kind.TRAIN, model)
+    if model != BASELINE:
+        _refuse_unknown(config, trained, plan_run(config))
+        store = Store(config.root, config.storage)
+        check_writable(store)
+        if Ledger(store).find(trained.name) is None:
+            raise ConfigError(
+                f"round {model.round} is not trained: {trained.name} is not committed in {config.root}; run "
+                f"`hardmine train` for it first"
+            )
+    stage = Stage(Kind.EMBED, model)
+    with open_context(config, progress=progress, takeover=takeover, alone=stage) as context:
+        return context.need(stage)
 
 
 def open_run(config: Config) -> tuple[Store, dict[str, Any]]:
@@ -75,25 +124,32 @@ def open_run(config: Config) -> tuple[Store, dict[str, Any]]:
     store = Store(config.root, config.storage)
     check_writable(store)
     prints = fingerprints(config) | {"model": model_fingerprint(config)}
-    _refuse_other_run(config, store, prints)
+    refuse_other_run(config, store, prints)
     return store, prints
 
 
-def _refuse_other_run(config: Config, store: Store, prints: dict[str, Any]) -> None:
-    """Raises ConfigError: the folder holds stages on other data or of another base model.
+@contextmanager
+def open_context(
+    config: Config, *, progress: Progress, takeover: bool = False, alone: Stage | None = None, trains: bool = True
+) -> Iterator[Context]:
+    """The lease, Ray and everything that a driver's stages need.
 
-    Only what is committed counts: data that was refused may be corrected, a model that was not found may be renamed.
+    Args:
+        alone: the one stage that is asked for; None: all may be made.
+        trains: training and evaluation are to follow.
+
+    Raises:
+        ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: storage or cluster is away.
     """
-    if not store.exists(IDENTITY):
-        return
-    before, now, ledger = store.read_json(IDENTITY), _identity(config, prints), Ledger(store)
-    for name, stage in (("data", "ingest"), ("encoder", "base")):
-        if before.get(name) != now[name] and ledger.find(stage) is not None:
-            raise ConfigError(
-                f"{store.root} holds a run with another {name} ({_difference(before.get(name), now[name])}), "
-                f"and its figures cannot be compared with this one's; choose another `name` or `output`, or "
-                f"delete that folder"
-            )
+    store, prints = open_run(config)
+    makes = None if alone is None else MAKES[alone.kind] | {alone}
+    lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # not at the next commit, hours later
+    with lease, _loss_explained(lease), ray_session(config.cluster) as size:
+        store.write_json(IDENTITY, identity_json(config, prints))
+        progress.open_mailbox()
+        ledger = Ledger(store, check_owner=lease.check)
+        with _ray_errors_explained():
+            yield Context(config, store, ledger, progress, size, prints, FUNCTIONS, makes, trains)
 
 
 def _keep_gate(config: Config, store: Store) -> None:
@@ -105,30 +161,9 @@ def _keep_gate(config: Config, store: Store) -> None:
         store.write_json("run.json", found)
 
 
-def _identity(config: Config, prints: dict[str, Any]) -> dict[str, Any]:
-    identity = {
-        "data": {name: value for name, value in prints.items() if name not in BESIDE},
-        "encoder": {"kind": config.encoder.kind, "model": prints["model"]},
-    }
-    # another general set changes no other figure: it is told here, but refuses nothing
-    return identity | ({"general": prints["general"]} if "general" in prints else {})
-
-
-def _difference(before: Any, now: Any) -> str:
-    """The first key of two mappings whose values differ, for a person."""
-    known = before if isinstance(before, dict) else {}
-    changed = [key for key in {**known, **now} if known.get(key) != now.get(key)]
-    if changed[0] == "kind":
-        return f"its kind was {known.get('kind')!r}, is {now['kind']!r}"
-    if changed[0] == "model":
-        return "encoder.model is another one, or the files in its folder have changed"
-    files = ", ".join({**(known.get(changed[0]) or {}), **(now.get(changed[0]) or {})})
-    return f"the content of {files} differs"
-
-
 def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str, Any] | None:
     ledger = Ledger(store)
-    commit = ledger.find("finish")
+    commit = ledger.find(Stage(Kind.FINISH).name)
     if commit is None:
         return None
     wanted = finish_inputs(config, prints)
@@ -137,18 +172,6 @@ def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str,
     ledger.verify(commit)
     summary: dict[str, Any] = commit.figures["summary"]
     return summary
-
-
-@contextmanager
-def run_context(config: Config, store: Store, prints: dict[str, Any], progress: Progress, takeover: bool) -> Iterator[Context]:
-    """The lease, Ray and everything a driver's stages need."""
-    lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # not at the next commit, hours later
-    with lease, _loss_explained(lease), ray_session(config.cluster) as size:
-        store.write_json(IDENTITY, _identity(config, prints))
-        progress.open_mailbox()
-        ledger = Ledger(store, check_owner=lease.check)
-        with _ray_errors_explained():
-            yield Context(config, store, ledger, progress, size)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""What every stage of a driver needs: the configuration, the run's store and commits, the cluster, and a voice."""
+"""What every stage of a driver needs: the configuration, the run's store and commits, the cluster, and a voice.
+
+A stage is a function (context, stage) -> commit. It asks for the stages that it reads with `context.need`, which makes each
+of them once, or takes its commit. So the same functions serve a whole run, one stage alone, and mining alone.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,11 @@ from cluster.progress import Progress
 from cluster.resources import ClusterSize
 from cluster.storage import Store
 from jobs.config.config import Config
+from jobs.record.stages import Kind, Second, Stage
 
-
-class StageDone(Exception):  # noqa: N818  not an error: the one stage that was asked for is finished
-    """Ends a driver that was asked for one stage alone."""
-
-    def __init__(self, commit: Commit) -> None:
-        super().__init__(commit.name)
-        self.commit = commit
-
-
-@dataclass(frozen=True)
-class Only:
-    """A driver that runs one stage alone: its commit's name, and which kinds of stage it may make on the way."""
-
-    name: str
-    makes: frozenset[str]
-    trains: bool = True
-    """The stage belongs to a run that trains; False: to one that only mines."""
+MakeStage = Callable[["Context", Stage], Commit]
+Makes = frozenset[Kind | Second | Stage]
+"""Stages by kind, those of a second model by that, and single ones."""
 
 
 @dataclass
@@ -41,38 +32,69 @@ class Context:
     ledger: Ledger
     progress: Progress
     size: ClusterSize
-    only: Only | None = None
-    stages: list[Commit] = field(default_factory=list)
-    """Commits in the order they were used, made now or found."""
+    prints: Mapping[str, Any]
+    """Fingerprints of the data and the base model."""
+    functions: Mapping[Kind, MakeStage]
+    """What makes each kind of stage."""
+    makes: Makes | None = None
+    """The stages that may be made where one is asked for alone; None: all."""
+    trains: bool = True
+    """Training and evaluation are to follow, so their settings must fit the data and the cluster."""
+    done: dict[Stage, Commit] = field(default_factory=dict)
+    """Commits in the order they were used, made now or taken."""
 
-    def stage(self, kind: str, name: str, *, folder: str, inputs: Mapping[str, Any], work: Callable[[str], Outcome]) -> Commit:
-        """Run a stage, or take its commit.
-
-        Args:
-            kind: ingest, base, tokens, embed, search, mine, near, teacher, guide, report, train, events, evaluate or finish.
+    def need(self, stage: Stage) -> Commit:
+        """The commit of a stage, made now where it is not there.
 
         Raises:
             ConfigError: another stage was asked for alone, and this one must be there first.
-            StageDone: this was the stage that was asked for.
         """
-        skipped: list[Commit] = []
+        if stage not in self.done:
+            self.done[stage] = self.functions[stage.kind](self, stage)
+        return self.done[stage]
 
-        def counted(place: str) -> Outcome:
-            if self.only is not None and name != self.only.name and kind not in self.only.makes:
+    def commit(
+        self, stage: Stage, *, inputs: Mapping[str, Any], work: Callable[[str], Outcome], name: str | None = None
+    ) -> Commit:
+        """Run a stage's work, or take its commit.
+
+        Args:
+            inputs: everything that the result depends on.
+            work: called with the stage's own folder.
+            name: of the commit; None: the stage's.
+
+        Raises:
+            ConfigError: this stage may not be made now.
+        """
+        name = name or stage.name
+        taken: list[Commit] = []
+
+        def watched(folder: str) -> Outcome:
+            if self.makes is not None and not may_make(stage, self.makes):
                 raise ConfigError(
-                    f"{self.only.name} needs {name}, which is not committed in {self.store.root}; run the "
-                    f"earlier stages first, or `hardmine run` for all of them"
+                    f"{name} is needed, but is not committed in {self.store.root} for this configuration; run the earlier "
+                    f"stages first, or `hardmine run` for all of them"
                 )
             self.progress.say(f"· {name}")
             with self.progress.watch(name):
-                return work(place)
+                return work(folder)
 
-        commit = self.ledger.stage(name, inputs=inputs, work=counted, folder=folder, on_skip=skipped.append)
-        seconds = commit.seconds
-        state = "kept" if skipped else f"{seconds['wall']:.1f} s ({seconds['overhead']:.1f} s of it start-up and commits)"
-        if commit.key not in {known.key for known in self.stages}:  # an adapter's base vectors are asked for every round
+        commit = self.ledger.stage(name, inputs=inputs, work=watched, folder=stage.folder, on_skip=taken.append)
+        if commit.key not in {known.key for known in self.done.values()}:  # an adapter's base vectors serve several stages
+            seconds = commit.seconds
+            state = "kept" if taken else f"{seconds['wall']:.1f} s ({seconds['overhead']:.1f} s of it start-up and commits)"
             self.progress.say(f"✓ {name:24} {state}")
-        self.stages.append(commit)
-        if self.only is not None and name == self.only.name:
-            raise StageDone(commit)
         return commit
+
+
+def may_make(stage: Stage, makes: Makes) -> bool:
+    """Whether a stage may be made where it is not committed."""
+    return stage in makes or (stage.of if isinstance(stage.of, Second) else stage.kind) in makes
+
+
+def in_worker(function: Callable[..., Any], context: Context, *arguments: Any) -> Any:
+    """What `function` makes of the arguments, in a Ray task: models and tables stay out of the driver."""
+    import ray
+
+    remote = ray.remote(function).options(num_cpus=1, max_retries=context.config.cluster.retries)
+    return ray.get(remote.remote(*arguments))

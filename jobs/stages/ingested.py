@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from cluster.commits import Commit
 from cluster.tables import Part
+from jobs.record.plan import reads_texts
+from jobs.record.stages import Kind, Scope, Stage
+from jobs.stages.context import Context
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What later stages read."""
+    """A data set and the base model, in the run's own form."""
 
     tables: Commit
     base: Commit
@@ -33,3 +36,21 @@ class Ingested:
     def labels(self) -> list[Part]:
         """Label table."""
         return self.tables.parts("labels")
+
+
+def read_ingested(context: Context, scope: Scope = Scope.RUN, *, as_sequence: bool = True) -> Ingested:
+    """What stages on the data of `scope` read.
+
+    Args:
+        as_sequence: for a sequence encoder its untrained model is the base, histories and item rows are the tokens; False:
+            the frozen base model and its tokens.
+    """
+    data = Scope.GENERAL if scope is Scope.GENERAL else Scope.RUN
+    tables = context.need(Stage(Kind.INGEST, scope=data))
+    dimension = tables.figures["dimension"]
+    if context.config.encoder.kind == "sequence" and as_sequence:
+        sequence = context.need(Stage(Kind.SEQUENCE))
+        return Ingested(tables, sequence, sequence, dimension)
+    base = context.need(Stage(Kind.BASE))
+    tokens = context.need(Stage(Kind.TOKENS, scope=data)) if reads_texts(context.config) else None
+    return Ingested(tables, base, tokens, dimension)

@@ -2,184 +2,138 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from cluster.commits import Commit, Outcome, digest
+from cluster.commits import Commit, Outcome
 from cluster.errors import ConfigError, DataError
 from cluster.resources import embed_pool, search_pool, train_pool
-from cluster.storage import StorageSettings, Store, is_s3
+from cluster.storage import Store
 from cluster.tables import read_schema
 from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
-from jobs.stages.context import Context
-from jobs.stages.ingest.data import Sources, ingest_tables
-from jobs.stages.ingest.equal_texts import describe_equal_texts
-from jobs.stages.ingest.files import fingerprint
-from jobs.stages.ingest.models import ON_VECTORS, make_base, tokenise_parts
+from jobs.record.stages import Kind, Scope, Second, Stage
+from jobs.stages.context import Context, in_worker
+from jobs.stages.ingest.data import ingest_tables
+from jobs.stages.ingest.equal_texts import describe_equal_texts, reads_vectors
+from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, sources
+from jobs.stages.ingest.histories import write_sequence
+from jobs.stages.ingest.models import make_base, tokenise_parts
 from jobs.stages.ingest.notes import data_lines
-from jobs.stages.ingested import Ingested
+from jobs.stages.ingest.second_model import make_teacher
+from jobs.stages.ingested import read_ingested
 from jobs.stages.slice_columns import check_slices
-from jobs.stages.stage_1_embed import start_sequence
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
 from mining.search.shards import plan_shards
-
-FORMAT = 2
-"""Part of the tables' key: another number makes those of earlier versions anew."""
-BESIDE = ("model", "general")
-"""Fingerprints that the run's own tables do not depend on."""
+from mining.settings import TeacherSettings
+from training.settings import EncoderSettings
 
 
-def sources(data: DatasetSettings) -> Sources:
-    """Table -> (address, the split its file stands for)."""
-    if data.folder is None:
-        assert data.corpus is not None
-        assert data.queries is not None
-        assert data.qrels is not None
-        return {"corpus": [(data.corpus, None)], "queries": [(data.queries, None)], "labels": [(data.qrels, None)]}
-    root = data.folder.rstrip("/")
-    return {
-        "corpus": [(f"{root}/corpus.jsonl", None)],
-        "queries": [(f"{root}/queries.jsonl", None)],
-        "labels": [(f"{root}/qrels/{split}.tsv", split) for split in ("train", "dev", "test")],
-    }
-
-
-def fingerprints(config: Config) -> dict[str, Any]:
-    """Source file -> what tells its content apart, for every file of the data; those of a general set under "general".
+def ingest(context: Context, stage: Stage) -> Commit:
+    """The tables of the run's data, or of the general set.
 
     Raises:
-        DataError: a file is missing.
+        ConfigError: a setting does not fit the data or the cluster. DataError: what is wrong with the data.
     """
-    found = _fingerprints(config.data, config.storage)
-    general = config.evaluation.general
-    return found if general is None else found | {"general": _fingerprints(general, config.storage)}
-
-
-def _fingerprints(data: DatasetSettings, storage: StorageSettings) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    with _naming(data):
-        for table, places in sources(data).items():
-            for url, split in places:
-                try:
-                    found[f"{table}:{split or 'all'}"] = fingerprint(url, storage)
-                except DataError:
-                    if split is None or split in data.needed_splits:  # of a BEIR folder, other splits may be missing
-                        raise
-        if not any(name.startswith("labels:") for name in found):
-            raise DataError(
-                f"{data.section}.folder: expected train.tsv, dev.tsv or test.tsv in {data.folder}/qrels, found none "
-                f"of them; check the address"
-            )
-    return found
-
-
-@contextmanager
-def _naming(data: DatasetSettings) -> Iterator[None]:
-    """Raises what is raised inside, for a general set with its own section where the run's is named."""
-    try:
-        yield
-    except (ConfigError, DataError) as error:
-        if data.section == "data":
-            raise
-        text = str(error).replace("[data]", f"[{data.section}]")
-        text = re.sub(r"\bdata\.(columns|item_text|query_text|relevant_from)\b", rf"{data.section}.\1", text)
-        raise type(error)(f"the general set: {text}") from error
-
-
-def model_fingerprint(config: Config) -> str | None:
-    """What tells the base model apart: the content of a folder that is here, else the model's name."""
-    return folder_fingerprint(config.encoder.model)
-
-
-def folder_fingerprint(name: str | None) -> str | None:
-    """The content of a model folder that is here; of what is elsewhere, its name."""
-    if name is None or is_s3(name) or not Path(name).is_dir():
-        return name
-    store = Store(name)
-    return digest({path: store.fingerprint(path) for path in store.list()})
-
-
-def ingest(context: Context, prints: dict[str, Any]) -> Ingested:
-    """Run the three parts of stage 0: tables, base model, tokens."""
-    config = context.config
-    _check_pools(context)
-    tables = make_tables(context, config.data, {name: value for name, value in prints.items() if name not in BESIDE})
-    _check_schema(context, tables)
-    _check_counts(context, tables)
-    dimension = tables.figures["dimension"]
-    base = context.stage(
-        "base",
-        "base",
-        folder="base",
-        inputs=_base_inputs(config, tables, dimension, prints["model"]),
-        work=lambda folder: in_worker(make_base, context, config, context.store, folder, tables),
-    )
-    if config.encoder.kind == "vectors" or (config.encoder.kind in ON_VECTORS and config.encoder.model is None):
-        return _with_histories(context, Ingested(tables, base, None, dimension))
-    return _with_histories(context, Ingested(tables, base, make_tokens(context, tables, base), dimension))
-
-
-def _with_histories(context: Context, ingested: Ingested) -> Ingested:
-    return start_sequence(context, ingested) if context.config.encoder.kind == "sequence" else ingested
-
-
-def make_tables(context: Context, data: DatasetSettings, prints: dict[str, Any], *, prefix: str = "") -> Commit:
-    """The tables of a data set.
-
-    Args:
-        prints: fingerprints of its files. prefix: of the stage's name.
-    """
-    config = context.config
-    inputs = {
-        "data": prints,
-        "settings": data.model_dump(exclude=set(SOURCES)),
-        "part_rows": config.cluster.part_rows,
-        "format": FORMAT,
-    }
+    config, general = context.config, stage.scope is Scope.GENERAL
+    data: DatasetSettings | None = config.evaluation.general if general else config.data
+    assert data is not None
+    prints = context.prints["general"] if general else {k: v for k, v in context.prints.items() if k not in BESIDE}
+    if not general:
+        _check_pools(context)
+    inputs = {"data": prints, "settings": data.model_dump(exclude=set(SOURCES)), "part_rows": config.cluster.part_rows}
     if config.encoder.kind == "sequence":
         inputs["histories"] = True
-    tables = context.stage(
-        "ingest",
-        f"{prefix}ingest",
-        folder="tables",
-        inputs=inputs,
-        work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder, data),
+    if reads_vectors(config.encoder):
+        inputs["vectors"] = True
+    tables = context.commit(
+        stage, inputs=inputs, work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder, data)
     )
     for line in [*data_lines(tables.figures, data.section), *describe_equal_texts(tables.figures["equal_texts"])]:
         context.progress.say(line)
+    if general:
+        _check_general(context, tables)
+    else:
+        _check_schema(context, tables)
+        _check_counts(context, tables)
     return tables
 
 
-def make_tokens(context: Context, tables: Commit, base: Commit, *, prefix: str = "") -> Commit:
-    """The tokens of a data set, as the base model reads them."""
-    encoder = context.config.encoder.model_dump(include={"kind", "query_prompt", "item_prompt"})
-    return context.stage(
-        "tokens",
-        f"{prefix}tokens",
-        folder="tokens",
-        inputs={"tables": tables.key, "base": base.figures["digest"], "encoder": encoder},
-        work=lambda folder: tokenise(context, context.config, folder, tables, base),
+def prepare_base(context: Context, stage: Stage) -> Commit:
+    """The model that the run starts from."""
+    tables = context.need(Stage(Kind.INGEST))
+    return context.commit(
+        stage,
+        inputs=_base_inputs(context.config, tables, tables.figures["dimension"], context.prints["model"]),
+        work=lambda folder: in_worker(make_base, context, context.config, context.store, folder, tables),
     )
 
 
-def _ingest_tables(config: Config, store: Store, folder: str, data: DatasetSettings | None = None) -> Outcome:
-    wanted = data or config.data
-    with _naming(wanted):
-        return ingest_tables(config, wanted, sources(wanted), store, folder)
+def prepare_sequence(context: Context, stage: Stage) -> Commit:
+    """The run as a sequence encoder reads it: its untrained model, and histories and item rows as tokens."""
+    config, data = context.config, read_ingested(context, as_sequence=False)
+    vectors = context.need(Stage(Kind.EMBED)) if "prefix" in data.base.figures else data.tables
+
+    def work(folder: str) -> Outcome:
+        outcome: Outcome = in_worker(
+            write_sequence, context, config, context.store, folder, data.corpus, data.queries, vectors.parts("corpus")
+        )
+        return outcome
+
+    inputs = {
+        "tables": data.tables.key,
+        "vectors": vectors.key,
+        "seed": config.rounds.seed,
+        "encoder": config.encoder.model_dump(include={"hidden", "max_length"}),
+    }
+    return context.commit(stage, inputs=inputs, work=work)
 
 
-def in_worker(function: Any, context: Context, *arguments: Any) -> Outcome:
-    """What `function` makes of the arguments, in a Ray task: models and tables stay out of the driver."""
-    import ray
+def prepare_second(context: Context, stage: Stage) -> Commit:
+    """A model beside the one that is trained: the teacher's or the guide's.
 
-    remote = ray.remote(function).options(num_cpus=1, max_retries=context.config.cluster.retries)
-    outcome: Outcome = ray.get(remote.remote(*arguments))
-    return outcome
+    Raises:
+        ConfigError: the model is missing, damaged or of another kind.
+    """
+    assert isinstance(stage.of, Second)
+    settings, section = second_settings(context.config, stage.of)
+    inputs = {"model": folder_fingerprint(settings.model), "kind": settings.kind, "max_length": settings.max_length}
+    return context.commit(
+        stage,
+        inputs=inputs,
+        work=lambda folder: in_worker(make_teacher, context, context.config, context.store, folder, settings, section),
+    )
+
+
+def second_settings(config: Config, second: Second) -> tuple[TeacherSettings, str]:
+    """(a second model's settings, the section of the configuration that names it)."""
+    if second is Second.TEACHER:
+        assert config.mining.teacher is not None
+        return config.mining.teacher, "mining.teacher"
+    assert config.training.guide is not None
+    assert config.training.guide.model is not None
+    return TeacherSettings(model=config.training.guide.model, kind="encoder"), "training.guide"
+
+
+def tokenise(context: Context, stage: Stage) -> Commit:
+    """The tokens of a data set, as the base model or a second model reads them."""
+    config = context.config
+    tables = context.need(Stage(Kind.INGEST, scope=stage.scope))
+    if isinstance(stage.of, Second):
+        base = context.need(Stage(Kind.MODEL, stage.of))
+        encoder = EncoderSettings(kind=base.figures["encoder"], model=base.figures["prefix"])
+        inputs = {"tables": tables.key, "base": base.figures["digest"]}
+    else:
+        base, encoder = context.need(Stage(Kind.BASE)), config.encoder
+        shown = encoder.model_dump(include={"kind", "query_prompt", "item_prompt"})
+        inputs = {"tables": tables.key, "base": base.figures["digest"], "encoder": shown}
+    as_model = config.model_copy(update={"encoder": encoder})
+    return context.commit(stage, inputs=inputs, work=lambda folder: _tokenise(context, as_model, folder, tables, base))
+
+
+def _ingest_tables(config: Config, store: Store, folder: str, data: DatasetSettings) -> Outcome:
+    with naming_section(data):
+        return ingest_tables(config, data, sources(data), store, folder)
 
 
 def _base_inputs(config: Config, tables: Commit, dimension: int | None, model: str | None) -> dict[str, Any]:
@@ -194,7 +148,7 @@ def _base_inputs(config: Config, tables: Commit, dimension: int | None, model: s
     return inputs
 
 
-def tokenise(context: Context, config: Config, folder: str, tables: Commit, base: Commit) -> Outcome:
+def _tokenise(context: Context, config: Config, folder: str, tables: Commit, base: Commit) -> Outcome:
     """The tokens of all items and queries, as the model of `base` reads them.
 
     Args:
@@ -215,14 +169,9 @@ def tokenise(context: Context, config: Config, folder: str, tables: Commit, base
     return Outcome(tables=by_table, figures=count)
 
 
-def trains(context: Context) -> bool:
-    """Whether training and evaluation are to follow, so that their settings must fit the data and the cluster."""
-    return context.only is None or context.only.trains
-
-
 def _check_pools(context: Context) -> None:
     """Raises ConfigError: a later stage asks for more than the cluster has. Better told before the data is read."""
-    for pool in (embed_pool, search_pool, *([train_pool] if trains(context) else [])):
+    for pool in (embed_pool, search_pool, *([train_pool] if context.trains else [])):
         pool(context.config.cluster, context.size)
 
 
@@ -235,7 +184,7 @@ def _check_counts(context: Context, tables: Commit) -> None:
     """
     config, figures = context.config, tables.figures
     plan_shards(figures["items"], shards=config.cluster.shards, actors=1, shard_rows=config.cluster.shard_rows)
-    if context.only is not None:
+    if not context.trains:
         return
     ranks, queries = train_pool(config.cluster, context.size).count, figures["splits"]["train"]
     if config.training.batch_size * ranks > queries:
@@ -267,11 +216,25 @@ def _check_schema(context: Context, tables: Commit) -> None:
     check_rules(config.mining.rules, schema)
     check_confusion(config.mining, schema)
     check_popularity(config.mining.popularity, schema)
-    if trains(context):
+    if context.trains:
         check_slices(config.evaluation.slices, read_schema(context.store, tables.parts("queries")[0]), schema)
     column = config.evaluation.bad_top1_column
-    if trains(context) and column is not None and column not in schema.names:
+    if context.trains and column is not None and column not in schema.names:
         known = [name for name in schema.names if name not in ("row", "text_code", "group_code", "vector")]
         raise ConfigError(
             f"evaluation.bad_top1_column: expected a column of the corpus, found {column!r}; it has {', '.join(known)}"
+        )
+
+
+def _check_general(context: Context, tables: Commit) -> None:
+    """Raises DataError: the encoder cannot read the general set."""
+    figures = tables.figures
+    count = figures["splits"]["general"]
+    context.progress.say(f"  general set: {count:,} labelled queries among {figures['items']:,} items")
+    wanted = context.need(Stage(Kind.INGEST)).figures["dimension"]
+    if read_ingested(context).tokens is None and figures["dimension"] != wanted:
+        vectors = "none" if figures["dimension"] is None else f"vectors of {figures['dimension']} numbers"
+        raise DataError(
+            f"the general set: the encoder reads vectors of {wanted} numbers, so corpus and queries need a `vector` column "
+            f"of that length, found {vectors}; make them with the model that made the run's, or take [evaluation.general] out"
         )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from cluster.commits import Commit, Outcome, digest
 from cluster.folders import Manifest, folder_digest
 from cluster.resources import embed_pool
 from cluster.tables import Part
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, Stage, embedding_name
+from jobs.stages.chosen import chosen_model
 from jobs.stages.context import Context
-from jobs.stages.ingest.histories import write_sequence
+from jobs.stages.ingested import Ingested, read_ingested
 from mining.embed import EmbedJob, check_counts, embed
 from training.encoders.part_encoder import MakeEncoder, MakeNormaliser
-
-if TYPE_CHECKING:  # stage 0 ends with `start_sequence`
-    from jobs.stages.ingested import Ingested
 
 
 @dataclass(frozen=True)
@@ -30,80 +29,76 @@ class Model:
     """It reads the vectors of the frozen base model (an adapter) instead of texts."""
 
 
-def base_model(ingested: Ingested) -> Model | None:
-    """The off-the-shelf model; None: the data's own vectors are it."""
-    figures = ingested.base.figures
-    if "prefix" not in figures:
-        return None
-    return Model(figures["digest"], figures["prefix"], ingested.base.files)
+def base_model(base: Commit) -> Model | None:
+    """The off-the-shelf model of a `base`, or of a second model; None: the data's own vectors are it."""
+    figures = base.figures
+    return Model(figures["digest"], figures["prefix"], base.files) if "prefix" in figures else None
 
 
-def start_model(ingested: Ingested) -> Model:
+def start_model(base: Commit) -> Model:
     """The model that training starts from: the off-the-shelf one, or a new adapter on it."""
-    figures = ingested.base.figures
+    figures = base.figures
     if "adapter_prefix" in figures:
-        return Model(ingested.base.key, figures["adapter_prefix"], ingested.base.files, reads_base=True)
-    model = base_model(ingested)
+        return Model(base.key, figures["adapter_prefix"], base.files, reads_base=True)
+    model = base_model(base)
     assert model is not None
     return model
 
 
-def trained_model(trained: Commit, start: Model) -> Model:
-    """The model that a train stage left, of the kind of the one it started from."""
+def trained_model(context: Context, name: ModelName) -> Model:
+    """The model that a training left, of the kind of the one it started from; of BASELINE the one that it starts from."""
+    start = start_model(read_ingested(context).base)
+    if name == BASELINE:
+        return start
+    trained = context.need(Stage(Kind.TRAIN, name))
     prefix = trained.figures["prefix"]
     return Model(folder_digest(trained.files, prefix), prefix, trained.files, reads_base=start.reads_base)
 
 
-def feature_parts(context: Context, ingested: Ingested, *, of_base: bool) -> tuple[list[Part], list[Part], str]:
+def read_features(context: Context, scope: Scope, *, of_base: bool) -> tuple[list[Part], list[Part], str]:
     """(item features, query features, what they are) that a model reads.
 
     Args:
         of_base: the vectors of the frozen base model, for an adapter; else tokens.
     """
+    data = read_ingested(context, scope)
     if not of_base:
-        assert ingested.tokens is not None
-        return ingested.tokens.parts("corpus"), ingested.tokens.parts("queries"), ingested.tokens.key
-    if base_model(ingested) is None:
-        return ingested.corpus, ingested.queries, ingested.tables.key
-    vectors = embed_model(context, ingested, base_model(ingested))
+        assert data.tokens is not None
+        return data.tokens.parts("corpus"), data.tokens.parts("queries"), data.tokens.key
+    vectors = context.need(Stage(Kind.EMBED, BASELINE, scope)) if base_model(data.base) else data.tables
     return vectors.parts("corpus"), vectors.parts("queries"), vectors.key
 
 
-def start_sequence(context: Context, ingested: Ingested) -> Ingested:
-    """The run as a sequence encoder reads it: its untrained model is the base, histories and item rows are the tokens.
+def embed_model(context: Context, stage: Stage) -> Commit:
+    """The vectors of every item and query under the stage's model; the data's own, normalised, where there is none.
 
-    Args:
-        ingested: with the frozen base model, if it has one, and its tokens.
+    Without a model in its name the stage is of the frozen base of a sequence encoder, of which only items are embedded.
     """
-    config, base = context.config, base_model(ingested)
-    vectors = embed_model(context, ingested, base, items_only=True) if base else ingested.tables
-
-    def work(folder: str) -> Outcome:
-        import ray
-
-        remote = ray.remote(write_sequence).options(num_cpus=1, max_retries=config.cluster.retries)
-        outcome: Outcome = ray.get(
-            remote.remote(config, context.store, folder, ingested.corpus, ingested.queries, vectors.parts("corpus"))
-        )
-        return outcome
-
-    inputs = {
-        "tables": ingested.tables.key,
-        "vectors": vectors.key,
-        "seed": config.rounds.seed,
-        "encoder": config.encoder.model_dump(include={"hidden", "max_length"}),
-    }
-    commit = context.stage("base", "sequence", folder="sequence", inputs=inputs, work=work)
-    return replace(ingested, base=commit, tokens=commit)
-
-
-def embed_model(context: Context, ingested: Ingested, model: Model | None, *, items_only: bool = False) -> Commit:
-    """The vectors of every item and query under `model` (None: the data's own, normalised)."""
-    config = context.config
-    if model is None:
-        items, queries, source = ingested.corpus, ingested.queries, ingested.tables.key
+    items_only = stage.of is None
+    name = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
+    if isinstance(name, Second):
+        model = base_model(context.need(Stage(Kind.MODEL, name)))
+        tokens = context.need(Stage(Kind.TOKENS, name))
+        features = tokens.parts("corpus"), tokens.parts("queries"), tokens.key
+    elif name is None or name == BASELINE:
+        data = read_ingested(context, stage.scope, as_sequence=not items_only)
+        model = base_model(data.base)
+        features = _features_of_base(data)
     else:
-        items, queries, source = feature_parts(context, ingested, of_base=model.reads_base)
+        model = trained_model(context, name)
+        features = read_features(context, stage.scope, of_base=model.reads_base)
+    return _embed(context, stage, model, features, items_only=items_only)
+
+
+def _features_of_base(data: Ingested) -> tuple[list[Part], list[Part], str]:
+    source = data.tokens or data.tables
+    return source.parts("corpus"), source.parts("queries"), source.key
+
+
+def _embed(
+    context: Context, stage: Stage, model: Model | None, features: tuple[list[Part], list[Part], str], *, items_only: bool
+) -> Commit:
+    config, (items, queries, source) = context.config, features
     pool = embed_pool(config.cluster, context.size)
     bfloat16 = model is not None and config.mining.embeds_in_bfloat16(gpu=bool(pool.gpus), training=config.training.precision)
     inputs: dict[str, Any] = {
@@ -123,7 +118,7 @@ def embed_model(context: Context, ingested: Ingested, model: Model | None, *, it
 
     def work(folder: str) -> Outcome:
         jobs = [EmbedJob("corpus", items, folder), *([] if items_only else [EmbedJob("queries", queries, folder)])]
-        made = embed(
+        vectors = embed(
             jobs,
             make,
             context.store,
@@ -132,7 +127,7 @@ def embed_model(context: Context, ingested: Ingested, model: Model | None, *, it
             retries=config.cluster.retries,
             mailbox=context.progress.mailbox,
         )
-        check_counts(made, jobs, context.store)
-        return Outcome(tables=made.tables, work_seconds=made.seconds)
+        check_counts(vectors, jobs, context.store)
+        return Outcome(tables=vectors.tables, work_seconds=vectors.seconds)
 
-    return context.stage("embed", f"embed-{digest(inputs)[:12]}", folder="embeddings", inputs=inputs, work=work)
+    return context.commit(stage, inputs=inputs, work=work, name=embedding_name(digest(inputs)))

@@ -12,21 +12,53 @@ from cluster.commits import Commit, Outcome, digest
 from cluster.errors import DataError
 from cluster.resources import search_pool
 from cluster.tables import I64, Part, read_part
+from jobs.record.stages import Kind, Scope, Stage
+from jobs.stages.chosen import mining_model
 from jobs.stages.context import Context
-from jobs.stages.ingested import Ingested
+from jobs.stages.ingested import Ingested, read_ingested
 from mining.search.block_actor import SearchTask
 from mining.search.driver import search
 from mining.search.shards import plan_blocks, plan_shards
 from mining.settings import SearchSettings
 
 
+def search_to_mine(context: Context, stage: Stage) -> Commit:
+    """The nearest items of the queries to mine for, known positives left out, under the model that is to be trained next."""
+    model = mining_model(context.config, stage.of)
+    return search_queries(
+        context,
+        stage,
+        context.need(Stage(Kind.EMBED, model)),
+        split=mined_split(context, stage.scope),
+        num_hits=context.config.mining.num_hits,
+        exclude_known=True,
+        settings=context.config.mining.search,
+    )
+
+
+def search_to_measure(context: Context, stage: Stage) -> Commit:
+    """The nearest items of the evaluated queries under the stage's own model."""
+    # one more than is measured: a query that is an item finds itself first, and that one is taken out
+    return search_queries(
+        context,
+        stage,
+        context.need(stage.sibling(Kind.EMBED)),
+        split=stage.split,
+        num_hits=context.config.evaluation.num_hits + 1,
+    )
+
+
+def mined_split(context: Context, scope: Scope) -> str:
+    """The splits whose queries are mined for: alone, where the data has no dev split, what was cut off as dev as well."""
+    cut = read_ingested(context).tables.figures.get("dev_queries_cut_from_train", 0)
+    return "train+dev" if scope is Scope.ALONE and cut else "train"
+
+
 def search_queries(
     context: Context,
-    ingested: Ingested,
+    stage: Stage,
     vectors: Commit,
     *,
-    name: str,
-    folder: str,
     split: str,
     num_hits: int,
     exclude_known: bool = False,
@@ -41,7 +73,7 @@ def search_queries(
             nothing else is done.
         settings: how to search; None: exactly, as every evaluation does.
     """
-    config = context.config
+    config, ingested = context.config, read_ingested(context, stage.scope)
     once = config.encoder.kind == "sequence" and not config.encoder.repeats
     how = settings or SearchSettings(mode="exact", engine=config.mining.search.engine)
 
@@ -96,7 +128,7 @@ def search_queries(
         inputs["histories"] = "left out"
     if also:
         inputs["also"] = digest([part.path for part in also])  # a part's folder is named after what made it
-    return context.stage("search", name, folder=folder, inputs=inputs, work=work)
+    return context.commit(stage, inputs=inputs, work=work)
 
 
 def _what_matters(how: SearchSettings) -> dict[str, object] | str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import Any
+
 from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError, ConfigError
-from cluster.resources import train_pool
+from cluster.resources import PoolSize, train_pool
 from eval.verdict import decide_epochs
+from jobs.record.stages import BASELINE, Kind, ModelName, Scope, Stage
+from jobs.stages.chosen import parent_model
 from jobs.stages.context import Context
-from jobs.stages.ingested import Ingested
-from jobs.stages.stage_1_embed import Model, feature_parts
+from jobs.stages.ingested import read_ingested
+from jobs.stages.stage_1_embed import read_features, trained_model
 from jobs.stages.train_guide import guide_vectors
 from training.engine.deepspeed_config import read_deepspeed
 from training.task import TrainTask
@@ -19,68 +24,102 @@ BESIDE = {"trackers", "checkpoint_steps", "keep_checkpoints"}
 """Settings of training that change no weight."""
 
 
-def train_round(
-    context: Context,
-    ingested: Ingested,
-    model: Model,
-    *,
-    name: str,
-    number: int,
-    negatives: Commit | None,
-    near_misses: Commit | None,
-    epochs: int,
-    cycles: int = 1,
-    steps: int | None = None,
-) -> Commit:
-    """Train `model` for one round.
+@dataclass(frozen=True)
+class Length:
+    """How long a model is trained."""
 
-    Args:
-        negatives: the mined ones; None: random ones only.
-        near_misses: hits of dev queries under an earlier model, which make validation hard.
-        cycles: equal learning-rate cycles (the random arm trains several rounds in one go).
-        steps: most optimizer steps of all cycles together; None: what the settings say.
-    """
+    epochs: int
+    cycles: int = 1
+    """Equal learning-rate cycles: the random arm trains several rounds in one go."""
+    steps: int | None = None
+    """Most optimizer steps of all cycles together; None: what the settings say."""
+
+
+def training_length(context: Context, model: ModelName) -> Length:
+    """How long a model is trained: the random arm as long as all mined rounds together."""
     config = context.config
-    pool = train_pool(config.cluster, context.size)
-    if pool.count > 1 and not context.store.remote and context.size.nodes > 1:
+    if not model.random:
+        return Length(config.training.epochs if model.round else config.rounds.warmup_epochs)
+    trained = [context.need(Stage(Kind.TRAIN, ModelName(number))) for number in range(1, model.round + 1)]
+    steps = sum(int(commit.figures["steps"]) for commit in trained)
+    return Length(len(trained) * config.training.epochs, len(trained), steps)
+
+
+def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[TrainTask, dict[str, Any]]:
+    """(a round's training without folder and name, what it depends on beside its own settings and length).
+
+    Raises:
+        ConfigError: the ranks could not all reach a local folder.
+    """
+    config, data = context.config, read_ingested(context)
+    if pool.count > 1:
+        refuse_local_output(context)
+    start = trained_model(context, parent_model(config, model))
+    items, queries, source = read_features(context, Scope.RUN, of_base=start.reads_base)
+    guide = guide_vectors(context)
+    own = read_deepspeed(config.training.deepspeed) if config.training.deepspeed else None
+    mined = context.need(Stage(Kind.MINE, model)) if model.round and not model.random else None
+    # hits of dev queries under the off-the-shelf model, which make validation hard
+    near_misses = context.need(Stage(Kind.HITS, BASELINE))
+    length = training_length(context, model)
+    task = TrainTask(
+        store=context.store,
+        folder="",
+        kind=config.encoder.kind,
+        model=start.files,
+        model_prefix=start.prefix,
+        corpus=data.corpus,
+        queries=data.queries,
+        item_features=items,
+        query_features=queries,
+        labels=data.labels,
+        negatives=mined.parts("negatives") if mined else [],
+        near_misses=near_misses.parts("hits"),
+        settings=config.training,
+        epochs=length.epochs,
+        cycles=length.cycles,
+        steps=length.steps,
+        seed=config.rounds.seed,
+        round=model.round,
+        threads=pool.cpus,
+        budget_tokens=config.cluster.micro_batch_tokens,
+        mailbox=context.progress.mailbox,
+        deepspeed=own,
+        guide_items=guide.parts("corpus") if guide else [],
+        guide_queries=guide.parts("queries") if guide else [],
+        name=config.name,
+        stopping=decide_epochs,
+    )
+    return task, {
+        "model": start.digest,
+        "features": source,
+        "tables": data.tables.key,
+        "negatives": mined.key if mined else None,
+        "near_misses": near_misses.inputs["vectors"],
+        "guide": guide.key if guide else None,
+        "deepspeed": own,  # a file of DeepSpeed settings counts by its content
+        "seed": config.rounds.seed,
+        "budget": config.cluster.micro_batch_tokens,
+    }
+
+
+def refuse_local_output(context: Context) -> None:
+    """Raises ConfigError: the output is a local folder, which not all nodes can write to."""
+    if not context.store.remote and context.size.nodes > 1:
         raise ConfigError(
-            f"output is the local folder {config.output}, but the cluster has {context.size.nodes} nodes that "
+            f"output is the local folder {context.config.output}, but the cluster has {context.size.nodes} nodes that "
             f"cannot all write there; use s3://"
         )
-    items, queries, source = feature_parts(context, ingested, of_base=model.reads_base)
-    guide = guide_vectors(context, ingested)
-    own = read_deepspeed(config.training.deepspeed) if config.training.deepspeed else None
+
+
+def train_model(context: Context, stage: Stage) -> Commit:
+    """Train a round's model, or the random arm's."""
+    assert isinstance(stage.of, ModelName)
+    config, pool = context.config, train_pool(context.config.cluster, context.size)
+    task, inputs = training_task(context, stage.of, pool)
 
     def work(folder: str) -> Outcome:
-        task = TrainTask(
-            store=context.store,
-            folder=folder,
-            kind=config.encoder.kind,
-            model=model.files,
-            model_prefix=model.prefix,
-            corpus=ingested.corpus,
-            queries=ingested.queries,
-            item_features=items,
-            query_features=queries,
-            labels=ingested.labels,
-            negatives=negatives.parts("negatives") if negatives else [],
-            near_misses=near_misses.parts("hits") if near_misses else [],
-            settings=config.training,
-            epochs=epochs,
-            cycles=cycles,
-            steps=steps,
-            seed=config.rounds.seed,
-            round=number,
-            threads=pool.cpus,
-            budget_tokens=config.cluster.micro_batch_tokens,
-            mailbox=context.progress.mailbox,
-            deepspeed=own,
-            guide_items=guide.parts("corpus") if guide else [],
-            guide_queries=guide.parts("queries") if guide else [],
-            name=f"{config.name} {name}",
-            stopping=decide_epochs,
-        )
-        result = train(task, pool, retries=config.cluster.retries)
+        result = train(replace(task, folder=folder, name=f"{config.name} {stage.name}"), pool, retries=config.cluster.retries)
         for note in result["notes"]:
             context.progress.say(f"  {note}")
         telemetry = telemetry_files(context.store, folder)
@@ -94,25 +133,16 @@ def train_round(
             "best_epoch": result["best"]["epoch"],
             "best_recall": result["best"]["recall"],
             "prefix": result["best"]["prefix"],
-            "negatives": "mined" if negatives else "random",
+            "negatives": "mined" if task.negatives else "random",
         }
         return Outcome(files=files, figures=figures, work_seconds=result["seconds"])
 
-    inputs = {
-        "model": model.digest,
-        "features": source,
-        "tables": ingested.tables.key,
-        "epochs": epochs,
-        "cycles": cycles,
-        "negatives": negatives.key if negatives else None,
-        "steps": steps,
-        "near_misses": near_misses.inputs["vectors"] if near_misses else None,
-        # a file of DeepSpeed settings counts by its content
-        "training": config.training.model_dump(exclude=BESIDE) | {"deepspeed": own},
-        "guide": guide.key if guide else None,
-        "seed": config.rounds.seed,
-        "round": number,
+    inputs |= {
+        "training": config.training.model_dump(exclude=BESIDE) | {"deepspeed": inputs.pop("deepspeed")},
+        "epochs": task.epochs,
+        "cycles": task.cycles,
+        "steps": task.steps,
+        "round": task.round,
         "ranks": pool.count,
-        "budget": config.cluster.micro_batch_tokens,
     }
-    return context.stage("train", name, folder=f"rounds/{number:02d}/{name.rsplit('-', 1)[-1]}", inputs=inputs, work=work)
+    return context.commit(stage, inputs=inputs, work=work)

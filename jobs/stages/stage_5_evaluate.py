@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,16 @@ from eval.settings import EvaluationSettings
 from eval.significance import compare
 from eval.slices import slice_figures
 from eval.verdict import verdict
-from jobs.stages.context import Context
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage
+from jobs.stages.chosen import best_model, chosen_model, earlier_models, parent_model
+from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.leakage_pairs import leakage_figures
 from jobs.stages.evaluate.results import Ranking, popularity_percentiles, result_figures
-from jobs.stages.ingested import Ingested
+from jobs.stages.ingested import read_ingested
 from jobs.stages.slice_columns import Relevant, memberships
 from mining.candidates import dense_hits, without_self
 from mining.choice.attributes import Attribute
 
-FORMAT = 4
-"""Part of an evaluation's key: another number makes the figures of earlier versions anew, from the same hits."""
 MEASURED_BY = {"num_hits", "primary", "confidence", "resamples", "bad_top1_column", "slices", "slice_queries"}
 """Settings that the figures depend on. Nothing is trained, embedded or searched again when one changes."""
 COMPARED = ("recall@3", "recall@10", "hit@1", "hit@5", "hit@10", "ndcg@10", "mrr@10", "bad_top1")
@@ -61,73 +61,68 @@ class EvaluateTask:
     """Nothing of this run was measured on these queries before: what is true of the data is measured too."""
 
 
-def evaluate(
-    context: Context,
-    ingested: Ingested,
-    hits: Commit,
-    vectors: Commit,
-    *,
-    name: str,
-    folder: str,
-    split: str,
-    number: int,
-    baseline: Commit | None,
-    best: Commit | None,
-    previous: Commit | None,
-) -> Commit:
-    """Figures of the model that made `hits`, against other models of the run.
-
-    Args:
-        vectors: of the same model.
-        split: the queries that `hits` are of. number: the model's round.
-        baseline: evaluation of the off-the-shelf model; None: this is its own.
-        best: of the best round so far, or of what a random arm is compared with.
-        previous: of the model that this one was trained from.
-    """
-    config = context.config
-    settings = config.evaluation
-    others = {key: commit for key, commit in (("baseline", baseline), ("best", best), ("previous", previous)) if commit}
+def evaluate(context: Context, stage: Stage) -> Commit:
+    """Figures of the stage's model on its evaluated queries, against other models of the run."""
+    config, scope = context.config, stage.scope
+    settings, data = config.evaluation, read_ingested(context, scope)
+    hits, vectors = context.need(stage.sibling(Kind.HITS)), context.need(stage.sibling(Kind.EMBED))
+    others = {key: context.need(stage_of_other) for key, stage_of_other in _others(context, stage).items()}
     column = settings.bad_top1_column or (config.mining.rules[0].column if config.mining.rules else None)
+    popularity = config.mining.popularity
+    if scope is Scope.GENERAL:  # columns of the run's corpus say nothing about another one
+        column, popularity, settings = None, None, settings.model_copy(update={"bad_top1_column": None, "slices": None})
+    model = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
+    assert isinstance(model, ModelName)
 
-    def work(place: str) -> Outcome:
-        import ray
-
+    def work(folder: str) -> Outcome:
         task = EvaluateTask(
             context.store,
-            place,
+            folder,
             hits.parts("hits"),
-            ingested.corpus,
-            ingested.queries,
-            ingested.labels,
+            data.corpus,
+            data.queries,
+            data.labels,
             vectors.parts("corpus"),
             vectors.parts("queries"),
             settings,
             column,
-            config.mining.popularity,
+            popularity,
             {key: commit.parts("per_query") for key, commit in others.items()},
-            first=baseline is None,
+            first="baseline" not in others,
         )
-        remote = ray.remote(measure).options(num_cpus=1, max_retries=config.cluster.retries)
-        figures, part = ray.get(remote.remote(task))
-        figures = {"round": number, "split": split} | figures
-        for path in (f"{place}/evaluation.json", f"{folder}/evaluation.json"):
+        figures, part = in_worker(measure, context, task)
+        figures = {"round": model.round, "split": stage.split} | figures
+        for path in (f"{folder}/evaluation.json", f"{stage.root}/evaluation.json"):
             context.store.write_json(path, figures)
         return Outcome(tables={"per_query": [part]}, figures=figures)
 
     inputs = {
         "hits": hits.key,
-        "tables": ingested.tables.key,
+        "tables": data.tables.key,
         "settings": settings.model_dump(include=MEASURED_BY),
         "column": column,
-        "popularity": config.mining.popularity,
-        "round": number,
-        "format": FORMAT,
-        **{
-            key: commit.key if commit else None
-            for key, commit in (("baseline", baseline), ("best", best), ("previous", previous))
-        },
+        "popularity": popularity,
+        "round": model.round,
+        **{key: others[key].key if key in others else None for key in ("baseline", "best", "previous")},
     }
-    return context.stage("evaluate", name, folder=f"{folder}/evaluate", inputs=inputs, work=work)
+    return context.commit(stage, inputs=inputs, work=work)
+
+
+def _others(context: Context, stage: Stage) -> dict[str, Stage]:
+    """What a model is compared with: the off-the-shelf one, the best so far, the one that it was trained from.
+
+    The random arm's "best" is the last mined round. On the test split and on the general set only the first is.
+    """
+    model = stage.of
+    if isinstance(model, Chosen) or stage.scope is Scope.GENERAL:
+        first = replace(stage, of=Chosen.BASELINE if isinstance(model, Chosen) else BASELINE)
+        return {} if stage == first else {"baseline": first}
+    assert isinstance(model, ModelName)
+    if model == BASELINE:
+        return {}
+    best = ModelName(model.round) if model.random else best_model(context, earlier_models(context.config, model))
+    others = {"baseline": BASELINE, "best": best, "previous": parent_model(context.config, model)}
+    return {key: replace(stage, of=other) for key, other in others.items()}
 
 
 def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:

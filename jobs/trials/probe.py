@@ -12,7 +12,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cluster.commits import Ledger
 from cluster.progress import Progress
 from cluster.storage import Store
 from cluster.tables import Part, read_parts
@@ -23,11 +22,12 @@ from jobs.config.config import Config
 from jobs.config.derived import with_settings
 from jobs.config.probe import ProbeSettings
 from jobs.config.sweep import SweepSettings
-from jobs.run.driver import open_run, run_context
+from jobs.record.stages import Kind, ModelName, Stage
+from jobs.run.driver import open_context
 from jobs.run.rounds import run_rounds
-from jobs.stages.context import Context
+from jobs.stages.context import Context, in_worker
 
-MINED, RANDOM = "round-01-evaluate", "round-01-random-evaluate"
+MINED, RANDOM = ModelName(1), ModelName(1, random=True)
 RULE_OF_THREE = 3.0
 """0 of n queries differ: up to 3 / n of all may (95 %; Hanley & Lippman-Hand 1983, JAMA 249(13))."""
 
@@ -114,9 +114,8 @@ def probe(config: Config, *, progress: Progress, takeover: bool = False) -> dict
         HardmineError: as a run does.
     """
     trial = probe_config(config)
-    store, prints = open_run(trial)
-    with run_context(trial, store, prints, progress, takeover) as context:
-        summary = run_rounds(context, prints)
+    with open_context(trial, progress=progress, takeover=takeover) as context:
+        summary = run_rounds(context)
         intervals = _intervals(context, trial.evaluation)
     checks = make_checks(config.probe, intervals)
     result = {
@@ -129,11 +128,11 @@ def probe(config: Config, *, progress: Progress, takeover: bool = False) -> dict
         "fraction": config.probe.fraction,
         "confidence": trial.evaluation.confidence,
         "steps": summary["random_arm"]["steps"],
-        "output": store.root,
+        "output": context.store.root,
         # of the stages themselves, whenever they were made
-        "seconds": round(sum({commit.key: commit.seconds["wall"] for commit in context.stages}.values()), 2),
+        "seconds": round(sum({commit.key: commit.seconds["wall"] for commit in context.done.values()}.values()), 2),
     }
-    store.write_json("probe.json", result)
+    context.store.write_json("probe.json", result)
     return result
 
 
@@ -172,13 +171,9 @@ def verdict(checks: list[Check]) -> str:
 
 
 def _intervals(context: Context, settings: EvaluationSettings) -> dict[str, Interval]:
-    import ray
-
-    ledger = Ledger(context.store)
-    parts = [commit.parts("per_query") for name in (MINED, RANDOM) if (commit := ledger.find(name)) is not None]
-    remote = ray.remote(compare_arms).options(num_cpus=1, max_retries=context.config.cluster.retries)
-    found: dict[str, Interval] = ray.get(remote.remote(context.store, *parts, settings))
-    return found
+    parts = [context.need(Stage(Kind.EVALUATE, model)).parts("per_query") for model in (MINED, RANDOM)]
+    intervals: dict[str, Interval] = in_worker(compare_arms, context, context.store, *parts, settings)
+    return intervals
 
 
 def compare_arms(store: Store, mined: list[Part], random: list[Part], settings: EvaluationSettings) -> dict[str, Interval]:

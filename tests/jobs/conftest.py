@@ -135,8 +135,8 @@ def case(ray_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
 
     monkeypatch.setattr("jobs.run.driver.ray_session", no_ray)
     monkeypatch.setattr("cluster.progress.Progress.open_mailbox", lambda self: None)
-    for place in ("jobs.stages.stage_0_ingest", "jobs.stages.mine.teacher"):
-        monkeypatch.setattr(f"{place}.in_worker", lambda function, context, *arguments: function(*arguments))
+    here = "jobs.stages.stage_0_ingest.in_worker"
+    monkeypatch.setattr(here, lambda function, context, *arguments: function(*arguments))
     return ray_case
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.lease import Lease
+from jobs.record.stages import Kind
+from jobs.run.rounds import FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN_COLUMN = [{"column": "nothing", "keep": "disjoint"}]
@@ -59,7 +61,7 @@ def test_another_encoder_in_the_same_folder(case: Any, refused: Any, monkeypatch
     def stop(*_: Any) -> None:
         raise ConfigError("stopped by the test, after the base model was committed")
 
-    monkeypatch.setattr("jobs.stages.stage_0_ingest.tokenise", stop)
+    monkeypatch.setitem(FUNCTIONS, Kind.TOKENS, stop)
     assert "stopped by the test" in case.run().message
     case.set("encoder", {"kind": "adapter"})
     refused(case.run(), 2, ["out/run", "another encoder", "'static'", "'adapter'", "another `name`"])

@@ -22,6 +22,8 @@ from cluster.storage import Store
 from cluster.tables import Part, part_name, write_part
 from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.score_histogram import score_figures
+from jobs.record.record import RunRecord
+from jobs.record.summary import summarise as summarise_run
 
 Json = dict[str, Any]
 BLOCK = 4096
@@ -45,18 +47,16 @@ class Size:
     """How titles begin."""
 
 
-def write_run(
-    folder: str | Path, size: Size | None = None, *, random_arm: bool = True, full: bool = True, finish: bool = True
-) -> Store:
+def write_run(folder: str | Path, size: Size | None = None, *, random_arm: bool = True, finish: bool = True) -> Store:
     """Write a run below `folder` and return its store.
 
     Args:
-        full: with everything the newest version writes: p values, slices, results, scores; False: as the first version did.
+        random_arm: with an arm of random negatives.
         finish: with the end of the run.
     """
     size = size or Size()
     store = Store(str(folder))
-    writer = _Writer(store, size, np.random.default_rng(7), full)
+    writer = _Writer(store, size, np.random.default_rng(7))
     store.write_json(
         "identity.json", {"data": {"corpus:all": {"corpus.parquet": "c0ffee"}}, "encoder": {"kind": "static", "model": None}}
     )
@@ -66,11 +66,10 @@ def write_run(
     for number in range(1, size.rounds + 1):
         writer.mine(number)
         models.append(writer.train(f"round-{number:02d}", number, 0.45 + 0.1 * number, baseline, models[-1], "mined"))
-    arm = (
-        writer.train(f"round-{size.rounds:02d}-random", size.rounds, 0.5, baseline, models[-1], "random") if random_arm else None
-    )
+    if random_arm:
+        writer.train(f"round-{size.rounds:02d}-random", size.rounds, 0.5, baseline, models[-1], "random")
     if finish:
-        writer.finish(baseline, models, arm)
+        writer.finish()
     return store
 
 
@@ -79,7 +78,6 @@ class _Writer:
     store: Store
     size: Size
     rng: np.random.Generator
-    full: bool
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.store)
@@ -186,11 +184,10 @@ class _Writer:
             "split": "dev",
             "metrics": {key: None if math.isnan(value) else value for key, value in summarise(per_query).items()},
         }
-        for against, other in (("baseline", baseline), ("best", best or baseline)):
+        for against, other in (("baseline", baseline), ("best", best or baseline), ("previous", best or baseline)):
             if other is not None:
                 figures[f"against_{against}"] = self.compared(per_query, self.values[other.name.removesuffix("-evaluate")])
-        if self.full:
-            figures |= self.more(per_query, good, baseline is not None)
+        figures |= self.more(per_query, good, baseline is not None)
         table = pa.table({"query_row": query_rows} | {key: pa.array(value) for key, value in per_query.items()})
         return self.commit(
             f"{name}-evaluate",
@@ -212,14 +209,13 @@ class _Writer:
             mean, half = float(change.mean()), float(1.96 * change.std() / math.sqrt(len(change)))
             certain = abs(mean) > half
             result[name] = {"mean": mean, "low": mean - half, "high": mean + half, "queries": len(change)}
-            if self.full:
-                p = 0.0004 if certain else 0.4
-                result[name] |= {"p": p, "p_adjusted": min(1.0, p * 2), "significant": certain}
+            p = 0.0004 if certain else 0.4
+            result[name] |= {"p": p, "p_adjusted": min(1.0, p * 2), "significant": certain}
         better = result["recall@3"]
         return result | {"verdict": "improved" if better["low"] > 0 else "worse" if better["high"] < 0 else "flat"}
 
     def more(self, per_query: Mapping[str, Any], good: float, trained: bool) -> Json:
-        """What later versions write beside the metrics."""
+        """What is written beside the metrics."""
         rng, kinds = self.rng, np.arange(self.size.queries) % len(GENRES)
         slices = []
         for number, genre in enumerate(GENRES):
@@ -343,33 +339,17 @@ class _Writer:
             files={"mining.md": b"# Negatives\n", "mining.json": json.dumps(figures | {"samples": [sample]}).encode()},
         )
 
-    def finish(self, baseline: Commit, models: list[Commit], arm: Commit | None) -> None:
+    def finish(self) -> None:
         """The last commit and run.json."""
-        from jobs.stages.summary import arm_row, round_row
-
-        commits = self.ledger.all()
-        named = {commit.name: commit for commit in commits}
-        primary = [commit.figures["metrics"]["recall@3"] for commit in models]
-        rows = [
-            round_row(
-                commit,
-                named[commit.name.replace("evaluate", "train")],
-                named.get(commit.name.replace("evaluate", "mine")),
-                commits,
-            )
-            for commit in models
-        ]
-        summary = {
-            "name": Path(self.store.root).name,
-            "output": self.store.root,
-            "model": self.store.url("model"),
-            "best_round": int(np.argmax(primary)),
-            "primary": "recall@3",
-            "baseline": baseline.figures["metrics"],
-            "rounds": rows,
-            "random_arm": arm_row(arm, named[arm.name.replace("evaluate", "train")], commits) if arm else None,
-            "reason": "The last round improved on the best round before it.",
-        }
+        record = RunRecord.read(self.store)
+        summary = summarise_run(
+            record,
+            name=Path(self.store.root).name,
+            output=self.store.root,
+            primary="recall@3",
+            patience=2,
+            model=self.store.url("model"),
+        )
         config = {
             "name": summary["name"],
             "training": {"temperature": 0.07, "batch_size": 64},

@@ -21,6 +21,7 @@ from jobs.finished.before_after import before_after, changed_queries
 from jobs.finished.finished_run import FinishedRun, open_finished
 from jobs.finished.gate.figures import gather
 from jobs.finished.gate.subject import Subject, choose
+from jobs.record.stages import Kind
 
 SECTION = "evaluation.gate."
 READ = ("gate", "primary", "confidence", "resamples")
@@ -106,7 +107,7 @@ def _worse(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -
     rows, change = changed_queries(run.store, subject.baseline.evaluation, subject.model.evaluation, evaluation.primary)
     lost = int((change < 0).sum())
     shown = min(lost, evaluation.gate.worst)
-    sides = before_after(run.store, run.commit("ingest"), rows[:shown], subject.baseline.hits, subject.model.hits)
+    sides = before_after(run.store, run.commit(Kind.INGEST), rows[:shown], subject.baseline.hits, subject.model.hits)
     return {
         "better_total": int((change > 0).sum()),
         "worse_total": lost,

@@ -24,6 +24,7 @@ from cluster.rows import read_rows
 from cluster.tables import column_to_vectors
 from eval.latency import Latency, compare_latency
 from jobs.finished.finished_run import FinishedRun
+from jobs.record.stages import Kind, ModelName
 
 F64 = npt.NDArray[np.float64]
 Encode = Callable[[int], object]
@@ -115,10 +116,10 @@ def _sides(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device: s
     kind = run.setting("encoder", "kind", None) or "transformer"
     if kind == "sequence":
         return _histories(run, number, rows, device)
-    if "prefix" not in run.commit("base").figures:
+    if "prefix" not in run.commit(Kind.BASE).figures:
         return _vectors(run, number, rows, device)
-    texts = read_rows(run.store, run.commit("ingest").parts("queries"), rows, ["text"])["text"].to_pylist()
-    base = run.commit("base")
+    texts = read_rows(run.store, run.commit(Kind.INGEST).parts("queries"), rows, ["text"])["text"].to_pylist()
+    base = run.commit(Kind.BASE)
     folders = _text_folder(run, number), fetch_folder(run.store, base.files, base.figures["prefix"])
     model, off_the_shelf = (_on_texts(folder, texts, device) for folder in folders)
     return Sides(model, off_the_shelf, len(texts), "one text: prompt, tokens and vector, by sentence-transformers")
@@ -144,7 +145,7 @@ def _vectors(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device:
     """An adapter on the data's own vectors: whatever made these is not here, so the adapter's own time is what it adds."""
     import torch
 
-    column = read_rows(run.store, run.commit("ingest").parts("queries"), rows, ["vector"])["vector"]
+    column = read_rows(run.store, run.commit(Kind.INGEST).parts("queries"), rows, ["vector"])["vector"]
     vectors = torch.from_numpy(column_to_vectors(column).copy()).to(device)
     model = _open(_text_folder(run, number), device).eval()
 
@@ -165,7 +166,7 @@ def _histories(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], devic
     from training.encoders.features import load_features
     from training.encoders.load import load_encoder
 
-    base = run.commit("sequence")
+    base = run.commit(Kind.SEQUENCE)
     asked = load_features(run.store, base.parts("queries")).take(rows)
     queries = [asked.take(np.array([place])) for place in range(len(rows))]
     folders = _trained_folder(run, number), fetch_folder(run.store, base.files, base.figures["prefix"])
@@ -185,7 +186,7 @@ def _text_folder(run: FinishedRun, number: int) -> Path:
         return folder
     from training.encoders.adapter import AdapterEncoder, export_with_base
 
-    base = run.commit("base")
+    base = run.commit(Kind.BASE)
     frozen = fetch_folder(run.store, base.files, base.figures["prefix"]) if "prefix" in base.figures else None
     target = Path(tempfile.mkdtemp(prefix="hardmine-gate-"))
     export_with_base(AdapterEncoder.load(folder), frozen, target)
@@ -194,7 +195,7 @@ def _text_folder(run: FinishedRun, number: int) -> Path:
 
 def _trained_folder(run: FinishedRun, number: int) -> Path:
     """The model that was kept, or else what the round's training left."""
-    commit = run.commit("finish" if number == run.best_round else f"round-{number:02d}-train")
+    commit = run.commit(Kind.FINISH) if number == run.best_round else run.commit(Kind.TRAIN, ModelName(number))
     if "prefix" not in commit.figures:
         raise ArtifactError(f"expected a model in commit {commit.name} of {run.store.root}, found none")
     return fetch_folder(run.store, commit.files, commit.figures["prefix"])

@@ -28,9 +28,10 @@ from cluster.storage import Store
 from cluster.tables import F32, I64, Part, read_part, read_parts
 from eval.copies import placed, without_copies
 from jobs.config.evaluation import EventSettings
-from jobs.stages.context import Context
-from jobs.stages.ingested import Ingested
-from jobs.stages.stage_0_ingest import in_worker
+from jobs.record.stages import Chosen, Kind, ModelName, Stage
+from jobs.stages.chosen import chosen_model
+from jobs.stages.context import Context, in_worker
+from jobs.stages.ingested import read_ingested
 from mining.candidates import dense_hits, without_self
 
 INDEX = "events/index.json"
@@ -57,40 +58,37 @@ class EventTask:
     """What all lines say: event, time, run, stage, round, split, model."""
 
 
-def write_events(
-    context: Context, ingested: Ingested, hits: Commit, *, model: str, name: str, split: str, number: int
-) -> Commit | None:
-    """Write the lines of one evaluation; None: they are not wanted, or a stage is run alone that needs none.
-
-    Args:
-        hits: of the evaluated queries, one more than is measured. model: digest of the model that made them.
-        name: "baseline", "round-01" … number: its round.
-    """
-    settings = context.config.evaluation.events
-    if settings is None or (context.only is not None and "events" not in context.only.makes):
-        return None
+def write_events(context: Context, stage: Stage) -> Commit:
+    """Write the lines of one evaluation."""
+    settings, ingested = context.config.evaluation.events, read_ingested(context)
+    assert settings is not None
+    hits, vectors = context.need(stage.sibling(Kind.HITS)), context.need(stage.sibling(Kind.EMBED))
+    model = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
+    assert isinstance(model, ModelName)
+    name = stage.name.removesuffix("-events")
     time = datetime.fromtimestamp(hits.created, UTC).isoformat(timespec="seconds")
     head = {
         "event": "retrieval_eval",
         "time": time,
         "run": context.config.name,
         "stage": name,
-        "round": number,
-        "split": split,
-        "model": model,
+        "round": model.round,
+        "split": stage.split,
+        "model": vectors.inputs["model"],
     }
 
     def work(folder: str) -> Outcome:
-        return in_worker(
+        outcome: Outcome = in_worker(
             _write,
             context,
             EventTask(
                 context.store, folder, hits.parts("hits"), ingested.corpus, ingested.queries, ingested.labels, settings, head
             ),
         )
+        return outcome
 
     inputs = {"hits": hits.key, "tables": ingested.tables.key, "head": head, "settings": settings.model_dump(exclude={"keep"})}
-    return context.stage("events", f"{name}-events", folder=f"events/{name}", inputs=inputs, work=work)
+    return context.commit(stage, inputs=inputs, work=work)
 
 
 def _write(task: EventTask) -> Outcome:

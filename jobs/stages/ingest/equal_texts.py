@@ -27,6 +27,7 @@ from cluster.tables import I64, column_to_vectors, read_part, read_parts
 from jobs.config.templates import Template
 from jobs.stages.ingest.labels import LabelRows, no_negatives
 from jobs.stages.ingest.tables import Written, normalise, stable_code
+from training.settings import EncoderSettings
 
 SAME_VECTOR = 0.999
 """Least cosine of two vectors of one text that came with the data: it was encoded twice, in other batches perhaps."""
@@ -52,6 +53,11 @@ class EqualTexts:
         """[Q] another query has the same text."""
         several: npt.NDArray[np.bool_] = np.bincount(self.questions, minlength=len(self.questions))[self.questions] > 1
         return several
+
+
+def reads_vectors(encoder: EncoderSettings) -> bool:
+    """Whether the vectors that came with the data stand for the texts of queries."""
+    return encoder.kind in ("adapter", "vectors") and encoder.model is None
 
 
 def find_equal_texts(

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from cluster.commits import Commit, Outcome
 from cluster.resources import search_pool
-from cluster.tables import Part
+from jobs.record.plan import other_sources
+from jobs.record.stages import BASELINE, Kind, ModelName, Stage
+from jobs.stages.chosen import mining_model
 from jobs.stages.context import Context
-from jobs.stages.ingested import Ingested
-from jobs.stages.stage_2_search import rows_of_split, search_queries
+from jobs.stages.ingested import read_ingested
+from jobs.stages.stage_2_search import mined_split, rows_of_split, search_queries
 from mining.candidates import ExtraParts
 from mining.search.shards import plan_blocks
 from mining.sources.bm25 import Bm25Task, search_words
@@ -47,90 +49,74 @@ class ExtraCandidates:
         return ExtraParts(self.pairs.parts("pairs"), self.scored.parts("hits"), shares)
 
 
-def extra_candidates(
-    context: Context,
-    ingested: Ingested,
-    hits: Commit,
-    *,
-    vectors: Commit,
-    baseline: Commit,
-    earlier: Commit | None,
-    name: str,
-    folder: str,
-    split: str = "train",
-    once: str = "",
-) -> ExtraCandidates:
-    """Ask every source of mining.sources but the model's own search, whose `hits` are given.
+def extra_candidates(context: Context, stage: Stage) -> ExtraCandidates:
+    """What every source of mining.sources but the model's own search has for a mining.
 
     Args:
-        vectors: of the current model, which `hits` are of.
-        baseline: vectors of the off-the-shelf model.
-        earlier: the mining of the round before.
-        name, folder: how this mining's stages are called, "round-01", and where they lie.
-        split: whose queries `hits` are of.
-        once: what the names of stages start with that are the same for every round.
+        stage: any stage of the mining.
     """
-    found: dict[str, list[Part]] = {}
-    keys: dict[str, str] = {}
-
-    def add(kind: str, commit: Commit, table: str) -> None:
-        found[kind], keys[kind] = commit.parts(table), commit.key
-
-    for source in context.config.mining.sources:
-        if source.kind == "bm25":
-            add("bm25", _bm25(context, ingested, f"{once}bm25", split), "hits")
-        elif source.kind == "earlier" and earlier is not None:
-            add("earlier", earlier, "negatives")
-        elif source.kind == "baseline" and vectors.key != baseline.key:
-            add(
-                "baseline",
-                search_queries(
-                    context,
-                    ingested,
-                    baseline,
-                    name=f"{once}baseline-search",
-                    folder="baseline/hits-train",
-                    split=split,
-                    num_hits=context.config.mining.num_hits,
-                    exclude_known=True,
-                    settings=context.config.mining.search,
-                ),
-                "hits",
-            )
-        elif source.kind == "baseline":
-            context.progress.say(
-                f'  {name}: the model is still the off-the-shelf one, so mining.sources "baseline" adds nothing here'
-            )
-    if not found:
+    sources = other_sources(context.config, stage.of if isinstance(stage.of, ModelName) else None)
+    earlier = context.need(_earlier(stage)) if _has_earlier(stage) else None
+    if "baseline" not in sources and any(source.kind == "baseline" for source in context.config.mining.sources):
+        context.progress.say(
+            f'  {stage.of or stage.scope}: the model is still the off-the-shelf one, so mining.sources "baseline" adds '
+            f"nothing here"
+        )
+    if not sources:
         return ExtraCandidates(earlier=earlier)
-    pairs = _pairs(context, ingested, hits, found, keys, f"{name}-pairs", f"{folder}/pairs", split)
-    scored = search_queries(
-        context,
-        ingested,
-        vectors,
-        name=f"{name}-score",
-        folder=f"{folder}/score",
-        split=split,
-        num_hits=0,
-        also=pairs.parts("pairs"),
-    )
+    pairs, scored = (context.need(stage.sibling(kind)) for kind in (Kind.PAIRS, Kind.SCORE))
     return ExtraCandidates(pairs, scored, earlier)
 
 
-def _bm25(context: Context, ingested: Ingested, name: str, split: str) -> Commit:
+def find_pairs(context: Context, stage: Stage) -> Commit:
+    """The candidates of all other sources side by side, one part for each block of queries."""
     config = context.config
+    tables = {"bm25": "hits", "baseline": "hits", "earlier": "negatives"}
+    stages = {
+        "bm25": Stage(Kind.BM25, scope=stage.scope),
+        "baseline": Stage(Kind.SEARCH, BASELINE),
+        "earlier": _earlier(stage) if _has_earlier(stage) else None,
+    }
+    sources = other_sources(config, stage.of if isinstance(stage.of, ModelName) else None)
+    commits = {kind: context.need(found) for kind in sources if (found := stages[kind]) is not None}
+    candidates = {kind: commit.parts(tables[kind]) for kind, commit in commits.items()}
+    hits = context.need(stage.sibling(Kind.SEARCH))
 
-    def work(place: str) -> Outcome:
-        rows = rows_of_split(context, ingested, split)
+    def work(folder: str) -> Outcome:
+        blocks = plan_blocks(rows_of_split(context, read_ingested(context), _split(hits)), config.cluster.query_block)
+        task = PairsTask(context.store, hits.parts("hits"), candidates, f"{folder}/pairs")
+        parts, count = write_pairs(task, blocks, retries=config.cluster.retries)
+        return Outcome(tables={"pairs": parts}, figures={"sources": sorted(candidates), "to_score": count})
+
+    # the blocks as well: the search that scores the pairs takes them part by part
+    keys = {kind: commit.key for kind, commit in commits.items()}
+    inputs = {"hits": hits.key, "sources": keys, "query_block": config.cluster.query_block}
+    return context.commit(stage, inputs=inputs, work=work)
+
+
+def score_pairs(context: Context, stage: Stage) -> Commit:
+    """The scores of the other sources' candidates under the model that mines."""
+    vectors = context.need(Stage(Kind.EMBED, mining_model(context.config, stage.of)))
+    pairs = context.need(stage.sibling(Kind.PAIRS))
+    split = mined_split(context, stage.scope)
+    return search_queries(context, stage, vectors, split=split, num_hits=0, also=pairs.parts("pairs"))
+
+
+def search_bm25(context: Context, stage: Stage) -> Commit:
+    """The nearest items of every query by their words."""
+    config, data, split = context.config, read_ingested(context), mined_split(context, stage.scope)
+
+    def work(folder: str) -> Outcome:
+        rows = rows_of_split(context, data, split)
         task = Bm25Task(
             context.store,
-            ingested.corpus,
-            ingested.queries,
-            ingested.labels,
-            int(ingested.tables.figures["queries"]),
+            data.corpus,
+            data.queries,
+            data.labels,
+            int(data.tables.figures["queries"]),
             config.mining.num_hits,
-            f"{place}/blocks-of-{config.cluster.query_block}",
-        )  # blocks of another size are other parts
+            f"{folder}/blocks-of-{config.cluster.query_block}",  # blocks of another size are other parts
+        )
         parts, seconds = search_words(
             task,
             plan_blocks(rows, config.cluster.query_block),
@@ -140,28 +126,19 @@ def _bm25(context: Context, ingested: Ingested, name: str, split: str) -> Commit
         )
         return Outcome(tables={"hits": parts}, work_seconds=seconds, figures={"queries": len(rows)})
 
-    inputs = {"tables": ingested.tables.key, "split": split, "num_hits": config.mining.num_hits}
-    return context.stage("search", name, folder="bm25", inputs=inputs, work=work)
+    inputs = {"tables": data.tables.key, "split": split, "num_hits": config.mining.num_hits}
+    return context.commit(stage, inputs=inputs, work=work)
 
 
-def _pairs(
-    context: Context,
-    ingested: Ingested,
-    hits: Commit,
-    found: dict[str, list[Part]],
-    keys: dict[str, str],
-    name: str,
-    folder: str,
-    split: str,
-) -> Commit:
-    config = context.config
+def _has_earlier(stage: Stage) -> bool:
+    return isinstance(stage.of, ModelName) and stage.of.round > 1
 
-    def work(place: str) -> Outcome:
-        blocks = plan_blocks(rows_of_split(context, ingested, split), config.cluster.query_block)
-        task = PairsTask(context.store, hits.parts("hits"), found, f"{place}/pairs")
-        parts, count = write_pairs(task, blocks, retries=config.cluster.retries)
-        return Outcome(tables={"pairs": parts}, figures={"sources": sorted(found), "to_score": count})
 
-    # the blocks as well: the search that scores the pairs takes them part by part
-    inputs = {"hits": hits.key, "sources": keys, "query_block": config.cluster.query_block}
-    return context.stage("search", name, folder=folder, inputs=inputs, work=work)
+def _earlier(stage: Stage) -> Stage:
+    """The mining of the round before."""
+    assert isinstance(stage.of, ModelName)
+    return Stage(Kind.MINE, ModelName(stage.of.round - 1))
+
+
+def _split(hits: Commit) -> str:
+    return str(hits.inputs["split"])

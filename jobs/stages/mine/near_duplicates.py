@@ -9,26 +9,35 @@ import numpy as np
 from cluster.commits import Commit, Outcome
 from cluster.resources import search_pool
 from cluster.tables import I64, read_part
+from jobs.record.stages import BASELINE, Kind, Scope, Stage
 from jobs.stages.context import Context
-from jobs.stages.ingested import Ingested
-from jobs.stages.stage_1_embed import base_model, embed_model
-from jobs.stages.stage_2_search import rows_of_split
+from jobs.stages.ingested import Ingested, read_ingested
+from jobs.stages.stage_2_search import mined_split, rows_of_split
 from mining.search.block_actor import SearchTask
 from mining.search.driver import search
 from mining.search.shards import plan_blocks, plan_shards
 from mining.sources.near import NEIGHBOURS, find_near
 
 
-def near_duplicates(context: Context, ingested: Ingested, *, split: str) -> Commit | None:
-    """The near-duplicates (table "near") of the relevant items of a split's queries; None: mining.near_duplicate is off.
+def near_stage(context: Context, stage: Stage) -> Stage | None:
+    """The near-duplicates that a mining reads; None: mining.near_duplicate is off.
+
+    `hardmine mine` without a round may look at more queries than a run in the same folder: neither undoes the other's.
+    """
+    if context.config.mining.near_duplicate is None:
+        return None
+    return Stage(Kind.NEAR, scope=Scope.RUN if mined_split(context, stage.scope) == "train" else stage.scope)
+
+
+def near_duplicates(context: Context, stage: Stage) -> Commit:
+    """The near-duplicates (table "near") of the relevant items of the mined queries.
 
     Found among the NEIGHBOURS nearest items of each, by the off-the-shelf vectors and as mining.search says.
     """
-    config = context.config
+    config, ingested, split = context.config, read_ingested(context), mined_split(context, stage.scope)
     threshold = config.mining.near_duplicate
-    if threshold is None:
-        return None
-    vectors = embed_model(context, ingested, base_model(ingested))
+    assert threshold is not None
+    vectors = context.need(Stage(Kind.EMBED, BASELINE))
 
     def work(place: str) -> Outcome:
         rows = relevant_items(context, ingested, split)
@@ -75,9 +84,7 @@ def near_duplicates(context: Context, ingested: Ingested, *, split: str) -> Comm
         "neighbours": NEIGHBOURS,
         "search": config.mining.search.model_dump(exclude={"engine"}),
     }
-    # `hardmine mine` without a round may look at more queries than a run in the same folder: neither undoes the other's
-    name = "near-duplicates" if split == "train" else "mine-near-duplicates"
-    commit = context.stage("near", name, folder="near-duplicates", inputs=inputs, work=work)
+    commit = context.commit(stage, inputs=inputs, work=work)
     if commit.figures["items_full"]:
         context.progress.say(_many(commit.figures["items_full"], commit.figures["items"], threshold))
     return commit

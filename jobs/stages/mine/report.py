@@ -6,8 +6,9 @@ import hashlib
 from typing import Any
 
 from cluster.commits import Commit, Outcome
+from jobs.record.stages import Kind, Stage
 from jobs.stages.context import Context
-from jobs.stages.ingested import Ingested
+from jobs.stages.ingested import read_ingested
 from mining.report.counts import Counts, percentiles
 from mining.report.describe import DescribeTask, describe
 from mining.report.markdown import markdown
@@ -15,8 +16,6 @@ from mining.report.warnings import warnings
 
 REPORT_ONLY = {"confusion", "samples", "low_hit_rate", "high_suspected"}
 """Settings that change the report and no negative."""
-FORMAT = 1
-"""Part of a report's key: another number makes the reports of earlier versions anew."""
 
 
 def summarise(counts: Counts) -> dict[str, Any]:
@@ -26,13 +25,14 @@ def summarise(counts: Counts) -> dict[str, Any]:
     return figures | {"hit_rate": counts.survivors / max(1, counts.candidates), "hardness": percentiles(counts.hardness)}
 
 
-def report_mining(context: Context, ingested: Ingested, mined: Commit, hits: Commit, *, name: str, folder: str) -> Commit:
-    """Describe the negatives of stage `mined`; leaves mining.json and mining.md in its own folder and in `folder`.
+def report_mining(context: Context, stage: Stage) -> Commit:
+    """Describe the negatives of a mining; leaves mining.json and mining.md in its own folder and in the round's.
 
     Its figures are all of mining.json but the samples.
     """
-    config = context.config
+    config, ingested, folder = context.config, read_ingested(context), stage.root
     settings = config.mining
+    mined, hits = context.need(stage.sibling(Kind.MINE)), context.need(stage.sibling(Kind.SEARCH))
 
     def work(place: str) -> Outcome:
         task = DescribeTask(
@@ -58,5 +58,8 @@ def report_mining(context: Context, ingested: Ingested, mined: Commit, hits: Com
         digest = hashlib.sha256(text.encode()).hexdigest()
         return Outcome(files={f"{place}/mining.md": {"bytes": len(text.encode()), "sha256": digest}}, figures=figures)
 
-    inputs = {"mine": mined.key, "format": FORMAT, "settings": settings.model_dump(include=REPORT_ONLY)}
-    return context.stage("report", name, folder=f"{folder}/report", inputs=inputs, work=work)
+    inputs = {"mine": mined.key, "settings": settings.model_dump(include=REPORT_ONLY)}
+    report = context.commit(stage, inputs=inputs, work=work)
+    for text in report.figures["warnings"]:
+        context.progress.say(f"! {text}")
+    return report

@@ -160,22 +160,6 @@ def test_a_run_of_two_arms_is_read_from_its_commits(run: Run) -> None:
     assert [(found.name, found.arm) for found in findings] == [("negatives_too_easy", "random"), ("healthy", "mined")]
 
 
-def test_an_older_run_has_no_validations_in_its_telemetry_and_no_comparison_with_the_start(run: Run) -> None:
-    rng = np.random.default_rng(0)
-    before = rng.integers(0, 2, QUERIES).astype(np.float64)
-    run.train("round-00", 0, lines(60))
-    run.evaluate("round-00", 0, before)
-    rows = [row for row in lines(100) if "event" not in row]
-    run.train("round-01-random", 1, rows, validation=[0.5, 0.6, 0.55, 0.5], steps=100)
-    run.evaluate("round-01-random", 1, np.ones(QUERIES), against_best=interval(-0.05))
-    [arm] = read_evidence(run.store).arms
-    assert arm.trainings[0].validation_recall.tolist() == [0.5, 0.6, 0.55, 0.5]
-    assert arm.trainings[0].validation_steps.tolist() == [25, 50, 75, 100]
-    compared = arm.measurements[0].against_previous["recall@3"]
-    assert compared.low < compared.mean < compared.high
-    assert compared.mean == pytest.approx(1 - before.mean())
-
-
 def test_a_run_under_way_is_read_as_far_as_it_got(run: Run) -> None:
     assert diagnose_output(run.store).findings == []
     run.store.write_bytes("rounds/00/train/abc/telemetry.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in lines(60)))

@@ -31,9 +31,9 @@ def page(report: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="session")
-def first_version(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A run as the first version wrote it: no p values, slices, results or scores, and no end."""
-    return write_run(tmp_path_factory.mktemp("runs") / "first", random_arm=False, full=False, finish=False)
+def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A run without an end, and without an arm of random negatives."""
+    return write_run(tmp_path_factory.mktemp("runs") / "first", random_arm=False, finish=False)
 
 
 @pytest.fixture

@@ -114,9 +114,8 @@ def test_identifiers_are_unique_and_headings_in_order(page: str) -> None:
     assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
-def test_a_run_of_the_first_version_is_a_page_with_fewer_sections(first_version: Store) -> None:
-    text = render_run(gather(first_version))
-    assert 'id="slices"' not in text
+def test_an_unfinished_run_is_a_page(unfinished: Store) -> None:
+    text = render_run(gather(unfinished))
     assert 'id="uplift"' in text
     assert "The run is not finished" in text
 

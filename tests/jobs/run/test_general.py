@@ -17,12 +17,13 @@ from cluster.tables import read_parts
 from jobs.config.config import Config, load_config, parse_config
 from jobs.config.toml import to_toml
 from jobs.finished.show import general_line, show_summary
-from jobs.run.driver import _identity
-from jobs.run.general import _without_own_data
-from jobs.run.plan import is_beside, stage_names
+from jobs.record.plan import plan_run
+from jobs.record.record import RunRecord
+from jobs.record.summary import rounds_json
+from jobs.run.identity import identity_json
 from jobs.run.submit import refuse_local_paths
-from jobs.stages.stage_0_ingest import _ingest_tables, fingerprints
-from jobs.stages.summary import general_figures, round_row
+from jobs.stages.ingest.fingerprints import fingerprints
+from jobs.stages.stage_0_ingest import _ingest_tables
 from jobs.trials.probe import probe_config
 
 TABLES = {"corpus": "/g/corpus.jsonl", "queries": "/g/queries.jsonl", "qrels": "/g/qrels.jsonl"}
@@ -134,34 +135,30 @@ def test_paths_are_the_config_s_and_both_kinds_of_address_are_refused(case: Any)
 
 def test_a_plan_lists_its_stages_and_no_stage_alone_waits_for_them() -> None:
     plain, watched = config(), config(evaluation={"general": TABLES, "events": True}, rounds={"compare_random": True})
-    added = [name for name in stage_names(watched) if is_beside(name)]
+    added = [stage.name for stage in plan_run(watched) if stage.beside]
     assert added == [
         "general-ingest",
         "general-tokens",
         "baseline-events",
+        "general-baseline-embed",
         "general-baseline-hits",
         "general-baseline-evaluate",
         *(
             f"{before}round-{number:02d}-{after}"
             for number in range(3)
-            for before, after in (("", "events"), ("general-", "hits"), ("general-", "evaluate"))
+            for before, after in (("", "events"), ("general-", "embed"), ("general-", "hits"), ("general-", "evaluate"))
         ),
         "round-02-random-events",
     ]
-    assert [name for name in stage_names(plain) if is_beside(name)] == []
+    assert not any(stage.beside for stage in plan_run(plain))
 
 
 def test_nothing_of_the_run_depends_on_it() -> None:
     prints = {"corpus:all": "a", "general": {"corpus:all": "b"}, "model": None}
-    identity = _identity(config(), prints)
+    identity = identity_json(config(), prints)
     assert identity["data"] == {"corpus:all": "a"}, "another general set is no other run"
     assert identity["general"] == {"corpus:all": "b"}
-    watched = config(
-        evaluation={"general": TABLES, "events": True, "bad_top1_column": "genre"},
-        mining={"rules": [{"column": "genre", "keep": "disjoint"}]},
-    )
-    own = _without_own_data(watched)
-    assert (own.evaluation.bad_top1_column, own.evaluation.events, own.mining.rules) == (None, None, ())
+    watched = config(evaluation={"general": TABLES, "events": True})
     trial = probe_config(watched).evaluation
     assert (trial.general, trial.events) == (None, None), "a probe is measured on the run's own dev queries"
 
@@ -179,7 +176,7 @@ def commits_of(name: str, model: str, general_model: str, number: int) -> list[C
         against = {"recall@3": interval(-0.02), "ndcg@10": interval(-0.03), "verdict": "worse"}
         figures = {"round": number, "metrics": {"recall@3": 0.5, "ndcg@10": 0.6}}
         if number >= 0:
-            figures |= {"against_baseline": against, "against_best": against}
+            figures |= {"against_baseline": against, "against_best": against, "against_previous": against}
         found += [
             Commit(f"embed-{key}", f"{key}-v", {"model": digest}, seconds=seconds),
             Commit(f"{key}-hits", f"{key}-h", {"vectors": f"{key}-v"}, seconds=seconds),
@@ -194,33 +191,23 @@ def test_a_round_s_row_has_the_general_figures_of_the_same_model_only() -> None:
         *commits_of("round-01", "m1", "m1", 1),
         *commits_of("round-02", "m2", "before it was trained again", 2),
     ]
-    by_name = {commit.name: commit for commit in commits}
-    assert general_figures(by_name["baseline-evaluate"], commits) == {"recall@3": 0.5, "ndcg@10": 0.6}
-    row = round_row(by_name["round-01-evaluate"], None, None, commits)
-    assert row["general"] == {
+    rows = rounds_json(RunRecord.of_commits(commits))
+    assert rows["general_baseline"] == {"recall@3": 0.5, "ndcg@10": 0.6}
+    general = next(commit for commit in commits if commit.name == "general-round-01-evaluate")
+    assert rows["rounds"][0]["general"] == {
         "recall@3": 0.5,
         "ndcg@10": 0.6,
-        "against_baseline": by_name["general-round-01-evaluate"].figures["against_baseline"],
+        "against_baseline": general.figures["against_baseline"],
     }
-    assert "general" not in round_row(by_name["round-02-evaluate"], None, None, commits)
+    assert "general" not in rows["rounds"][1]
     without = [commit for commit in commits if not commit.name.startswith("general-")]
-    assert "general" not in round_row(by_name["round-01-evaluate"], None, None, without)
+    assert "general" not in rounds_json(RunRecord.of_commits(without))["rounds"][0]
 
 
 def test_a_person_reads_one_line() -> None:
-    commits = [*commits_of("baseline", "m0", "m0", -1), *commits_of("round-01", "m1", "m1", 1)]
-    by_name = {commit.name: commit for commit in commits}
-    row = round_row(by_name["round-01-evaluate"], None, None, commits) | {"negatives": "mined", "train_loss": 1.0}
-    summary = {
-        "name": "shop",
-        "output": "/runs/shop",
-        "model": "/runs/shop/model",
-        "best_round": 1,
-        "baseline": {},
-        "rounds": [row],
-        "general_baseline": general_figures(by_name["baseline-evaluate"], commits),
-        "random_arm": None,
-    }
+    rows = rounds_json(RunRecord.of_commits([*commits_of("baseline", "m0", "m0", -1), *commits_of("round-01", "m1", "m1", 1)]))
+    rows["rounds"][0] |= {"negatives": "mined", "train_loss": 1.0}
+    summary = rows | {"name": "shop", "output": "/runs/shop", "model": "/runs/shop/model", "best_round": 1, "baseline": {}}
     console = Console(file=io.StringIO(), width=200)
     show_summary(console, summary)
     shown = [line for line in console.file.getvalue().splitlines() if line.startswith("general set")]  # type: ignore[attr-defined]

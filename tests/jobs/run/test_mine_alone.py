@@ -144,9 +144,9 @@ def test_a_mining_after_a_finished_run_leaves_it_finished(tmp_path: Path) -> Non
     ledger = Ledger(store)
     for name in ("ingest", "finish", "mine-search", "mine", "mine-report"):
         ledger.stage(name, inputs={}, work=lambda _: Outcome(figures={"summary": {"best_round": 1}}), folder="x")
-    assert read_status(store)["summary"] == {"best_round": 1}
+    assert read_status(store).summary == {"best_round": 1}
     ledger.stage("round-01-mine", inputs={}, work=lambda _: Outcome(), folder="x")
-    assert read_status(store)["summary"] is None, "the run goes on under other settings"
+    assert read_status(store).summary is None, "the run goes on under other settings"
 
 
 @pytest.mark.cluster

@@ -60,6 +60,7 @@ class Run:
             "best_round": self.best,
             "primary": "recall@3",
             "rounds": rounds,
+            "model": None,
             "test": {"best": scored["test-best"]} if self.test else None,
         }
         if self.finished:
@@ -112,11 +113,8 @@ class Run:
         per_query = per_query_metrics(np.array(lists)[:, :-1], rows, judged)
         part = write_part(self.store, f"{name}/per_query", pa.table({"query_row": rows} | per_query))
         metrics = summarise(per_query)
-        self._stage(
-            f"{name}-evaluate",
-            Outcome(tables={"per_query": [part]}, figures={"metrics": metrics, "queries": len(rows), "split": split} | figures),
-            hits=hits.key,
-        )
+        common = {"metrics": metrics, "queries": len(rows), "split": split, "round": self.best}
+        self._stage(f"{name}-evaluate", Outcome(tables={"per_query": [part]}, figures=common | figures), hits=hits.key)
         return metrics
 
 

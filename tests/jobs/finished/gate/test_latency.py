@@ -16,6 +16,8 @@ from cluster.storage import Store
 from cluster.tables import vectors_to_column, write_part
 from jobs.finished.finished_run import FinishedRun
 from jobs.finished.gate.latency import LEAST_PAIRS, REPEATS, WARM_UP, measure_latency, time_in_turns
+from jobs.record.record import RunRecord
+from jobs.record.stages import Kind
 
 
 def test_both_models_encode_the_same_queries_in_changing_order() -> None:
@@ -57,7 +59,9 @@ def run_of(store: Store, folders: dict[str, Path], kind: str, queries: pa.Table)
         commits[name] = Commit(
             name, "k", {}, files=files, figures={"prefix": f"{name}/model", "digest": folder_digest(files, f"{name}/model")}
         )
-    return FinishedRun(store, commits, {"best_round": 1, "rounds": []}, {"encoder": {"kind": kind}})
+    return FinishedRun(
+        store, RunRecord.of_commits(list(commits.values())), {"best_round": 1, "rounds": []}, {"encoder": {"kind": kind}}
+    )
 
 
 def static_folder(folder: Path, seed: int) -> Path:
@@ -163,5 +167,5 @@ def test_a_sequence_encoder_reads_histories(tmp_path: Path, monkeypatch: pytest.
     tokens = history_tokens(np.array([0, 2, 3]), np.array([1, 4, 5]), 3)
     lists = pa.ListArray.from_arrays(pa.array(tokens.offsets, pa.int32()), pa.array(tokens.values))
     part = write_part(store, "sequence/queries/0", pa.table({"row": [0, 1], "tokens": lists}))
-    run.commits["sequence"].tables["queries"] = [part.to_json()]
+    run.commit(Kind.SEQUENCE).tables["queries"] = [part.to_json()]
     check(measure_latency(run, 1, np.array([0, 1]), pairs=20, confidence=0.95), 20)

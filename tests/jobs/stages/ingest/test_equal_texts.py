@@ -153,7 +153,8 @@ def test_the_draw_does_not_depend_on_the_order_of_the_queries() -> None:
 
 def ingested(case: Any, store: Store) -> tuple[dict[str, Any], dict[str, list[tuple[str, int]]], list[int]]:
     """(figures, query id -> its labels as (item id, score), item row of every query)."""
-    outcome = _ingest_tables(load_config(case.write()), store, "tables")
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
     corpus, queries, judged = (read_parts(store, outcome.tables[name]) for name in ("corpus", "queries", "labels"))
     found: dict[str, list[tuple[str, int]]] = {name: [] for name in queries["id"].to_pylist()}
     for row in judged.to_pylist():

@@ -298,7 +298,8 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
     case.items[1]["group"] = case.items[2]["group"] = "g"
     case.queries[0]["item_id"] = "i3"
     case.labels.append({"query_id": "q1", "item_id": "i1", "score": 1})
-    outcome = _ingest_tables(load_config(case.write(), ["cluster.part_rows=16"]), store, "tables")
+    config = load_config(case.write(), ["cluster.part_rows=16"])
+    outcome = _ingest_tables(config, store, "tables", config.data)
     assert (
         outcome.figures
         | {
@@ -341,7 +342,7 @@ def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
         "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "asks t%d"}\n' % (n, n) for n in range(9)),
         "beir/qrels/train.tsv": header + b"".join(b"q%d\ti%d\t1\n" % (n, n) for n in range(6)),
     }
-    outcome = _ingest_tables(load_config(case.write()), store, "tables")
+    outcome = _ingest_tables(load_config(case.write()), store, "tables", load_config(case.write()).data)
     assert outcome.figures["splits"]["none"] == 3
     assert outcome.figures["splits"]["dev"] == outcome.figures["dev_queries_cut_from_train"] >= 1
 
@@ -352,7 +353,7 @@ def test_queries_without_a_positive_are_left_out_and_counted(case: Any, store: S
     case.labels[3]["score"] = 0
     case.labels[8]["score"] = 0
     case.set("data.skip_queries_without_positive", True)
-    figures = _ingest_tables(load_config(case.write()), store, "tables").figures
+    figures = _ingest_tables(load_config(case.write()), store, "tables", load_config(case.write()).data).figures
     assert figures["train_queries_skipped"] == 1
     assert figures["dev_queries_without_positive"] == 1
     assert figures["splits"] == {"train": 7, "dev": 2, "test": 0, "none": 1}

@@ -17,12 +17,12 @@ from cluster.resources import ClusterSize
 from cluster.storage import Store
 from cluster.tables import F32, Part, part_name, read_parts, vectors_to_column, write_part
 from jobs.config.config import Config, parse_config
-from jobs.run.plan import stage_names
+from jobs.record.plan import plan_run
+from jobs.record.stages import BASELINE, Kind, ModelName, Stage
+from jobs.run.rounds import FUNCTIONS
 from jobs.stages.context import Context
 from jobs.stages.ingested import Ingested
 from jobs.stages.mine.candidate_sources import ExtraCandidates, extra_candidates
-from jobs.stages.stage_2_search import search_queries
-from jobs.stages.stage_3_mine import mine_round
 from mining.candidates import SOURCES, load_candidates
 from mining.negatives import MineTask, load_side
 from mining.sources.bm25 import WordIndex
@@ -54,7 +54,7 @@ def config_of(kinds: list[str], **sections: Any) -> Config:
 def mining_names(config: Config) -> list[str]:
     """The stages of a run that find candidates or choose among them."""
     last = ("search", "bm25", "pairs", "score", "mine")
-    return [name for name in stage_names(config) if name.rpartition("-")[2] in last]
+    return [name for name in (stage.name for stage in plan_run(config)) if name.rpartition("-")[2] in last]
 
 
 def test_stages_come_in_the_first_round_that_needs_them() -> None:
@@ -107,30 +107,11 @@ class World:
     texts: tuple[list[str], list[str]]
     said: io.StringIO
 
-    def mine(self, number: int, model: str, earlier: Commit | None) -> tuple[Commit, ExtraCandidates, Commit]:
+    def mine(self, number: int) -> tuple[Commit, ExtraCandidates, Commit]:
         """A round's search, other sources and mining."""
-        name, vectors = f"round-{number:02d}", self.models[model]
-        hits = search_queries(
-            self.context,
-            self.ingested,
-            vectors,
-            name=f"{name}-search",
-            folder=f"rounds/{number:02d}/hits",
-            split="train",
-            num_hits=HITS,
-            exclude_known=True,
-        )
-        extra = extra_candidates(
-            self.context,
-            self.ingested,
-            hits,
-            vectors=vectors,
-            baseline=self.models["baseline"],
-            earlier=earlier,
-            name=name,
-            folder=f"rounds/{number:02d}",
-        )
-        return hits, extra, mine_round(self.context, self.ingested, hits, number=number, extra=extra)
+        stage = Stage(Kind.MINE, ModelName(number))
+        hits = self.context.need(stage.sibling(Kind.SEARCH))
+        return hits, extra_candidates(self.context, stage), self.context.need(stage)
 
 
 TRAIN = np.array([row for row in range(QUERIES) if row % 3 != 2])
@@ -182,6 +163,7 @@ def make_world(root: Path, size: ClusterSize, config: Config) -> World:
         {"corpus": corpus, "queries": queries, "labels": labels},
         items=ITEMS,
         queries=QUERIES,
+        dimension=None,
         splits={"train": len(TRAIN), "dev": QUERIES - len(TRAIN)},
     )
     matrices = {name: (unit(generator, ITEMS), unit(generator, QUERIES)) for name in ("baseline", "first", "second")}
@@ -195,7 +177,11 @@ def make_world(root: Path, size: ClusterSize, config: Config) -> World:
         )
         for name, pair in matrices.items()
     }
-    context = Context(config, store, Ledger(store), Progress(stream=said), size)
+    context = Context(config, store, Ledger(store), Progress(stream=said), size, {}, FUNCTIONS)
+    context.done = {Stage(kind): tables for kind in (Kind.INGEST, Kind.BASE, Kind.TOKENS)}
+    # the off-the-shelf model, the warm-up's and the first round's
+    names = (BASELINE, ModelName(0), ModelName(1))
+    context.done |= {Stage(Kind.EMBED, name): commit for name, commit in zip(names, models.values(), strict=True)}
     return World(context, Ingested(tables, tables, None, None), models, matrices, (texts[0], texts[1]), said)
 
 
@@ -215,8 +201,7 @@ class TwoRounds:
 def two_rounds(tmp_path_factory: pytest.TempPathFactory, ray_local: ClusterSize) -> TwoRounds:
     """Mined once for all tests of this file."""
     world = make_world(tmp_path_factory.mktemp("run"), ray_local, config_of(list(SHARES)))
-    first = world.mine(1, "first", None)[2]
-    return TwoRounds(world, first, *world.mine(2, "second", first))
+    return TwoRounds(world, world.mine(1)[2], *world.mine(2))
 
 
 def nearest(world: World, model: str, query: int) -> list[int]:
@@ -311,11 +296,13 @@ def test_negatives_remember_the_round_they_were_first_chosen_in(two_rounds: TwoR
 @pytest.mark.cluster
 def test_a_round_is_kept_and_blocks_of_another_size_change_no_negative(two_rounds: TwoRounds) -> None:
     world = two_rounds.world
-    hits, _, second = world.mine(2, "second", two_rounds.first)
+    _forget_second_round(world)
+    hits, _, second = world.mine(2)
     assert (hits, second) == (two_rounds.hits, two_rounds.second)
     cluster = world.context.config.cluster.model_copy(update={"query_block": 8})
     world.context.config = world.context.config.model_copy(update={"cluster": cluster})
-    hits, extra, other = world.mine(2, "second", two_rounds.first)
+    _forget_second_round(world)
+    hits, extra, other = world.mine(2)
     assert hits == two_rounds.hits, "it is cut into blocks of 7 still"
     assert extra.pairs is not None
     assert [part.rows for part in extra.pairs.parts("pairs")] == [8, 8, 4]
@@ -324,12 +311,16 @@ def test_a_round_is_kept_and_blocks_of_another_size_change_no_negative(two_round
     assert got.equals(want)
 
 
+def _forget_second_round(world: World) -> None:
+    """As another driver on the same run: commits are looked for again."""
+    for stage in [stage for stage in world.context.done if stage.of == ModelName(2)]:
+        del world.context.done[stage]
+
+
 def test_a_source_that_adds_nothing_is_told_and_skipped(tmp_path: Path) -> None:
-    world = make_world(tmp_path, ClusterSize(nodes=1, cpus=2, gpus=0), config_of(["model", "baseline", "earlier"]))
-    model = world.models["baseline"]
-    extra = extra_candidates(
-        world.context, world.ingested, model, vectors=model, baseline=model, earlier=None, name="round-01", folder="rounds/01"
-    )
+    config = config_of(["model", "baseline", "earlier"], rounds={"mined": 2, "warmup_epochs": 0})
+    world = make_world(tmp_path, ClusterSize(nodes=1, cpus=2, gpus=0), config)
+    extra = extra_candidates(world.context, Stage(Kind.MINE, ModelName(1)))
     assert extra == ExtraCandidates()
     assert extra.parts(world.context) is None
     assert world.said.getvalue() == (

@@ -12,11 +12,10 @@ from cluster.commits import Ledger
 from cluster.storage import Store, check_writable
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
+from jobs.record.plan import plan_run
 from jobs.stages.ingest.files import count_rows
-from jobs.stages.stage_0_ingest import fingerprints, sources
-from jobs.stages.summary import GENERAL
+from jobs.stages.ingest.fingerprints import fingerprints, sources
 from mining.memory import mining_task_bytes, shard_actor_bytes
-from mining.settings import MiningSettings
 
 PROCESS_BYTES = 600 * 2**20
 """A Python process with Ray, torch and FAISS before it holds any data."""
@@ -50,7 +49,7 @@ def make_plan(config: Config) -> dict[str, Any]:
         "rows": rows,
         "general_rows": general,
         "dimension": dimension,
-        "stages": [{"name": name, "committed": name in committed} for name in stage_names(config)],
+        "stages": [{"name": stage.name, "committed": stage.name in committed} for stage in plan_run(config)],
         "estimates": {
             "vectors_per_model_bytes": vectors,
             "vectors_all_models_bytes": vectors * models + beside * measured,
@@ -61,68 +60,6 @@ def make_plan(config: Config) -> dict[str, Any]:
             "hits_per_round_bytes": rows["queries"] * config.mining.num_hits * 12,
         },
     }
-
-
-def stage_names(config: Config) -> list[str]:
-    """Every stage of a run in order, as its commits are called (embeddings are named after their content)."""
-    sequence = ["sequence"] if config.encoder.kind == "sequence" else []
-    general = [f"{GENERAL}ingest", f"{GENERAL}tokens"] if config.evaluation.general else []
-    names = ["ingest", "base", "tokens", *sequence, *general, "embed (off the shelf)", *_measuring_names(config, "baseline")]
-    first = 0 if config.rounds.warmup_epochs else 1
-    for number in range(first, config.rounds.mined + 1):
-        names += _mining_names(config, number) if number else []
-        guide = _guide_names(config) if number == first else []
-        names += [*guide, f"round-{number:02d}-train", *_measuring_names(config, f"round-{number:02d}")]
-    if config.rounds.compare_random and config.rounds.mined:
-        arm = f"round-{config.rounds.mined:02d}-random"
-        names += [f"{arm}-train", *_measuring_names(config, arm, watched=False)]
-    return [*names, "finish"]
-
-
-def is_beside(name: str) -> bool:
-    """Whether a stage is beside the others, which do without it: the general set's, and events."""
-    return name.startswith(GENERAL) or name.endswith("-events")
-
-
-def _measuring_names(config: Config, name: str, *, watched: bool = True) -> list[str]:
-    """What a model is measured by: on the run's data and, if it is watched for forgetting, on the general set."""
-    events = [f"{name}-events"] if config.evaluation.events else []
-    general = [f"{GENERAL}{name}-hits", f"{GENERAL}{name}-evaluate"] if config.evaluation.general and watched else []
-    return [f"{name}-hits", *events, f"{name}-evaluate", *general]
-
-
-def _mining_names(config: Config, number: int) -> list[str]:
-    """The stages of a round's mining: those that later rounds share come in the first that needs them."""
-    trained = 1 if config.rounds.warmup_epochs else 2  # the first round whose model is not the off-the-shelf one
-    needed = {"bm25": 1, "baseline": trained, "earlier": 2}
-    kinds = [source.kind for source in config.mining.sources if number >= needed.get(source.kind, 1)]
-    shared = {"bm25": "bm25", "baseline": "baseline-search"}
-    once = [shared[kind] for kind in kinds if kind in shared and number == needed[kind]]
-    own = ["pairs", "score"] if kinds != ["model"] else []
-    return [
-        f"round-{number:02d}-search",
-        *once,
-        *(f"round-{number:02d}-{stage}" for stage in own),
-        *_second_looks(config.mining, number),
-        f"round-{number:02d}-mine",
-        f"round-{number:02d}-report",
-    ]
-
-
-def _second_looks(settings: MiningSettings, number: int) -> list[str]:
-    """What near-duplicates and a teacher add to a round's mining; the teacher's model is looked at before anything else."""
-    names = ["near-duplicates"] if number == 1 and settings.near_duplicate is not None else []
-    if settings.teacher is None:
-        return names
-    tokens = ["teacher-tokens"] if number == 1 and settings.teacher.kind == "encoder" else []
-    once = ["teacher"] if number == 1 else []
-    return [*names, *once, f"round-{number:02d}-teacher-pairs", *tokens, f"round-{number:02d}-teacher"]
-
-
-def _guide_names(config: Config) -> list[str]:
-    """What a guide of its own adds to the first training; without one the run's own model guides, which is embedded anyway."""
-    guide = config.training.guide
-    return ["guide", "guide-tokens"] if guide is not None and guide.model is not None else []
 
 
 def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:

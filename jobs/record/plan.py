@@ -1,0 +1,103 @@
+"""The stages of a run in their order, from its configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.config.config import Config
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, Stage
+
+
+def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
+    """Every stage of a run that trains.
+
+    Args:
+        mined: mined rounds, where the run ended before rounds.mined of them.
+    """
+    last = config.rounds.mined if mined is None else mined
+    models = [ModelName(number) for number in range(0 if config.rounds.warmup_epochs else 1, last + 1)]
+    stages = [*_prepared(config), *_measured(config, BASELINE)]
+    for model in models:
+        if model.round:
+            stages += plan_mining(config, model)
+        if model == models[0]:
+            stages += _second_model(config, Second.GUIDE)
+        stages += [Stage(Kind.TRAIN, model), *_measured(config, model)]
+    if config.rounds.compare_random and last:
+        arm = ModelName(last, random=True)
+        stages += [Stage(Kind.TRAIN, arm), *_measured(config, arm)]
+    if config.evaluation.split == "test":
+        for chosen in Chosen:
+            if chosen is not Chosen.RANDOM_ARM or (config.rounds.compare_random and last):
+                stages += [Stage(kind, chosen) for kind in _measuring(config)]
+    return [*stages, Stage(Kind.FINISH)]
+
+
+def plan_mining(config: Config, model: ModelName) -> list[Stage]:
+    """The stages of a round's mining; those that later rounds share come in the first that needs them."""
+    own = [Kind.PAIRS, Kind.SCORE] if other_sources(config, model) else []
+    stages = [Stage(Kind.SEARCH, model), *_shared_sources(config, model), *(Stage(kind, model) for kind in own)]
+    if config.mining.near_duplicate is not None and model.round == 1:
+        stages.append(Stage(Kind.NEAR))
+    if config.mining.teacher is not None:
+        stages.append(Stage(Kind.TEACHER_PAIRS, model))
+        stages += _second_model(config, Second.TEACHER)[1:] if model.round == 1 else []
+        stages.append(Stage(Kind.TEACHER_SCORES, model))
+    return [*stages, Stage(Kind.MINE, model), Stage(Kind.REPORT, model)]
+
+
+def other_sources(config: Config, model: ModelName | None) -> list[str]:
+    """Kinds of mining.sources beside the model's own search that have candidates for a round; None: for mining alone."""
+    number = model.round if model else 1
+    trained = 1 if config.rounds.warmup_epochs else 2  # the first round whose model is not the off-the-shelf one
+    since = {"bm25": 1, "baseline": trained if model else 2, "earlier": 2}
+    return [source.kind for source in config.mining.sources if source.kind != "model" and number >= since[source.kind]]
+
+
+def _shared_sources(config: Config, model: ModelName) -> list[Stage]:
+    """What the first mining that needs it makes for all."""
+    shared = {"bm25": Stage(Kind.BM25), "baseline": Stage(Kind.SEARCH, BASELINE)}
+    before = other_sources(config, ModelName(model.round - 1)) if model.round > 1 else []
+    return [shared[source] for source in other_sources(config, model) if source in shared and source not in before]
+
+
+def _prepared(config: Config) -> list[Stage]:
+    """What is made of data and models before anything is measured."""
+    stages = [Stage(Kind.INGEST), Stage(Kind.BASE)]
+    if reads_texts(config):
+        stages.append(Stage(Kind.TOKENS))
+    if config.encoder.kind == "sequence":
+        stages.append(Stage(Kind.SEQUENCE))
+    stages += _second_model(config, Second.TEACHER)[:1]  # most mistakes about it show here
+    if config.evaluation.general is not None:
+        kinds = [Kind.INGEST, Kind.TOKENS] if reads_texts(config) else [Kind.INGEST]
+        stages += [Stage(kind, scope=Scope.GENERAL) for kind in kinds]
+    return stages
+
+
+def reads_texts(config: Config) -> bool:
+    """Whether the base model reads tokens of the data's texts, not vectors that came with it."""
+    kind, model = config.encoder.kind, config.encoder.model
+    return not (kind == "vectors" or (kind in ("adapter", "sequence") and model is None))
+
+
+def _second_model(config: Config, second: Second) -> Sequence[Stage]:
+    """The stages of a teacher's or a guide's model; none where there is no such model, or it is the run's own."""
+    teacher, guide = config.mining.teacher, config.training.guide
+    model, tokens = Stage(Kind.MODEL, second), Stage(Kind.TOKENS, second)
+    vectors = Stage(Kind.EMBED, second)
+    if second is Second.TEACHER and teacher is not None:
+        return [model, tokens, vectors] if teacher.kind == "encoder" else [model]
+    return [model, tokens, vectors] if second is Second.GUIDE and guide is not None and guide.model is not None else []
+
+
+def _measured(config: Config, model: ModelName) -> list[Stage]:
+    """How a model is measured: on the run's data and, if it is watched for forgetting, on the general set."""
+    stages = [Stage(kind, model) for kind in (Kind.EMBED, *_measuring(config))]
+    if config.evaluation.general is not None and not model.random:
+        stages += [Stage(kind, model, Scope.GENERAL) for kind in (Kind.EMBED, Kind.HITS, Kind.EVALUATE)]
+    return stages
+
+
+def _measuring(config: Config) -> list[Kind]:
+    return [Kind.HITS, *([Kind.EVENTS] if config.evaluation.events else []), Kind.EVALUATE]

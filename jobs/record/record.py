@@ -1,0 +1,191 @@
+"""What the commits of a run say: its models, what each was trained on, and how it was measured. Reads, and starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from cluster.commits import Commit, Ledger
+from cluster.errors import ArtifactError
+from cluster.storage import Store
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage, parse_name
+
+ArmName = Literal["baseline", "warm-up", "mined", "random"]
+PURE = ("embed", "search", "train")
+"""Work that says how much of its time was its own; the rest is start-up and commits."""
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """A model whose figures are committed."""
+
+    name: ModelName | Chosen
+    """Chosen: on its last look at the test split."""
+    hits: Commit
+    evaluation: Commit
+    train: Commit | None = None
+    mine: Commit | None = None
+    report: Commit | None = None
+    general: Commit | None = None
+    """Its evaluation on the general set."""
+    seconds: Mapping[str, float] | None = None
+    """Inside each kind of work, and "overhead" of all."""
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As evaluation.json holds them."""
+        return self.evaluation.figures
+
+    @property
+    def round(self) -> int:
+        """Of the model; −1: off the shelf."""
+        return self.name.round if isinstance(self.name, ModelName) else int(self.figures["round"])
+
+    @property
+    def arm(self) -> ArmName:
+        """What it was trained on."""
+        if self.name in (Chosen.RANDOM_ARM,) or (isinstance(self.name, ModelName) and self.name.random):
+            return "random"
+        return "baseline" if self.round < 0 else "mined" if self.round else "warm-up"
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Means over the evaluated queries."""
+        metrics: dict[str, float | None] = self.figures["metrics"]
+        return metrics
+
+    @property
+    def verdict(self) -> str | None:
+        """Against the best before it, of the random arm against the last mined round; None: there is nothing before it."""
+        verdict: str | None = (self.figures.get("against_best") or {}).get("verdict")
+        return verdict
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The commits of a run by stage."""
+
+    commits: Mapping[Stage, Commit]
+    """All but vectors."""
+    vectors: Sequence[Commit] = ()
+
+    @classmethod
+    def read(cls, store: Store) -> RunRecord:
+        """The record of the run at `store`. Raises ArtifactError: a commit cannot be read."""
+        return cls.of_commits(Ledger(store).all())
+
+    @classmethod
+    def of_commits(cls, commits: Sequence[Commit]) -> RunRecord:
+        """The record of some commits, oldest first."""
+        stages = {stage: commit for commit in commits if (stage := parse_name(commit.name)) is not None}
+        vectors = [commit for commit in commits if (stage := parse_name(commit.name)) and stage.kind is Kind.EMBED]
+        return cls({stage: commit for stage, commit in stages.items() if stage.kind is not Kind.EMBED}, vectors)
+
+    def find(self, kind: Kind, of: ModelName | Chosen | None = None, scope: Scope = Scope.RUN) -> Commit | None:
+        """A stage's commit; None: it has none."""
+        return self.commits.get(Stage(kind, of, scope))
+
+    @property
+    def all(self) -> list[Commit]:
+        """Every commit, oldest first."""
+        return sorted([*self.commits.values(), *self.vectors], key=lambda commit: commit.created)
+
+    @property
+    def finish(self) -> Commit | None:
+        """The end of the run; None: it has none, or the run goes on with another configuration."""
+        of_run = [commit for commit in self.all if (stage := parse_name(commit.name)) and stage.scope is not Scope.ALONE]
+        return of_run[-1] if of_run and of_run[-1].name == Stage(Kind.FINISH).name else None
+
+    @cached_property
+    def models(self) -> list[MeasuredModel]:
+        """Every model that is measured on dev: the off-the-shelf one, the rounds, the random arm last."""
+        names = {stage.of for stage in self.commits if stage.kind is Kind.EVALUATE and stage.scope is Scope.RUN}
+        ordered = sorted((name for name in names if isinstance(name, ModelName)), key=lambda name: (name.random, name.round))
+        return [model for name in ordered if (model := self.measured(name)) is not None]
+
+    @property
+    def baseline(self) -> MeasuredModel | None:
+        """The off-the-shelf model."""
+        return next((model for model in self.models if model.arm == "baseline"), None)
+
+    @property
+    def rounds(self) -> list[MeasuredModel]:
+        """The warm-up and the mined rounds."""
+        return [model for model in self.models if model.arm in ("warm-up", "mined")]
+
+    @property
+    def random_arm(self) -> MeasuredModel | None:
+        """What was trained on random negatives only, as long as all mined rounds."""
+        return next((model for model in reversed(self.models) if model.arm == "random"), None)
+
+    def best(self, primary: str) -> MeasuredModel | None:
+        """The model with the highest primary figure, the earlier one of equals; the random arm does not count."""
+        chosen = [model for model in self.models if model.arm != "random"]
+        return max(chosen, key=lambda model: (model.metrics.get(primary) or 0.0, -model.round), default=None)
+
+    def measured(self, name: ModelName | Chosen) -> MeasuredModel | None:
+        """A model with its commits; None: it is not measured, or an earlier configuration left its figures.
+
+        The latter shows in that its hits, or what it is compared with, have been replaced since.
+        """
+        evaluation, hits = self.find(Kind.EVALUATE, name), self.find(Kind.HITS, name)
+        if evaluation is None or hits is None or evaluation.inputs["hits"] != hits.key:
+            return None
+        compared = evaluation.inputs.get("baseline")
+        if compared is not None and compared not in {commit.key for commit in self.commits.values()}:
+            return None
+        mined = isinstance(name, ModelName) and name.round > 0 and not name.random
+        return MeasuredModel(
+            name,
+            hits,
+            evaluation,
+            train=self.find(Kind.TRAIN, name),
+            mine=self.find(Kind.MINE, name) if mined else None,
+            report=self.find(Kind.REPORT, name) if mined else None,
+            general=self._general(name, hits),
+            seconds=self._seconds(name, hits),
+        )
+
+    def expect(self, name: ModelName | Chosen) -> MeasuredModel:
+        """A model of a finished run. Raises ArtifactError: its commits are missing, or of another configuration."""
+        model = self.measured(name)
+        if model is None:
+            stage = Stage(Kind.EVALUATE, name)
+            raise ArtifactError(
+                f"expected {stage.name} to be of the hits that are committed, found another or none: another configuration was "
+                f"begun here; let `hardmine run` finish, then ask again"
+            )
+        return model
+
+    def _general(self, name: ModelName | Chosen, hits: Commit) -> Commit | None:
+        """The model's evaluation on the general set; None: what was measured there is another model of this name."""
+        evaluation = self.find(Kind.EVALUATE, name, Scope.GENERAL)
+        general = self.find(Kind.HITS, name, Scope.GENERAL)
+        if evaluation is None or general is None or evaluation.inputs["hits"] != general.key:
+            return None
+        digests = [self._model_digest(commit) for commit in (hits, general)]
+        return evaluation if digests[0] == digests[1] else None
+
+    def _model_digest(self, hits: Commit) -> str | None:
+        vectors = next((commit for commit in self.vectors if commit.key == hits.inputs["vectors"]), None)
+        return vectors.inputs["model"] if vectors else None
+
+    def _seconds(self, name: ModelName | Chosen, hits: Commit) -> dict[str, float]:
+        work: dict[str, list[Commit]] = {kind: [] for kind in ("embed", "search", "mine", "train", "evaluate")}
+        work["embed"] = [commit for commit in self.vectors if commit.key == hits.inputs["vectors"]][:1]
+        for stage, commit in self.commits.items():
+            if stage.of == name and stage.scope is Scope.RUN:
+                work[stage.kind.work].append(commit)
+        seconds = {
+            kind: round(sum(commit.seconds["work" if kind in PURE else "wall"] for commit in commits), 2)
+            for kind, commits in work.items()
+        }
+        overhead = sum(commit.seconds["overhead"] for kind in PURE for commit in work[kind])
+        return seconds | {"overhead": round(overhead, 2)}
+
+
+def is_baseline(model: MeasuredModel) -> bool:
+    """Whether a model is the off-the-shelf one."""
+    return model.name in (BASELINE, Chosen.BASELINE)

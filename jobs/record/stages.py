@@ -1,0 +1,175 @@
+"""Names of stages: what a stage does, on which model, on which data. The only place that knows how a commit is called."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum
+
+
+class Kind(Enum):
+    """What a stage does: (last part of its name, its folder, the work it counts as)."""
+
+    INGEST = ("ingest", "tables", "prepare")
+    BASE = ("base", "base", "prepare")
+    TOKENS = ("tokens", "tokens", "prepare")
+    SEQUENCE = ("sequence", "sequence", "prepare")
+    MODEL = ("", "", "prepare")
+    """A second model, named after what it is for: teacher or guide."""
+    EMBED = ("embed", "embeddings", "embed")
+    SEARCH = ("search", "hits-train", "search")
+    BM25 = ("bm25", "bm25", "search")
+    PAIRS = ("pairs", "pairs", "search")
+    SCORE = ("score", "score", "search")
+    NEAR = ("near-duplicates", "near-duplicates", "mine")
+    TEACHER_PAIRS = ("teacher-pairs", "teacher-pairs", "mine")
+    TEACHER_SCORES = ("teacher", "teacher", "mine")
+    MINE = ("mine", "mine", "mine")
+    REPORT = ("report", "report", "mine")
+    TRAIN = ("train", "train", "train")
+    HITS = ("hits", "hits", "search")
+    EVENTS = ("events", "events", "evaluate")
+    EVALUATE = ("evaluate", "evaluate", "evaluate")
+    FINISH = ("finish", "model", "prepare")
+
+    def __init__(self, ending: str, folder: str, work: str) -> None:
+        self.ending, self.folder, self.work = ending, folder, work
+
+
+@dataclass(frozen=True, order=True)
+class ModelName:
+    """A model of the run."""
+
+    round: int
+    """0: the warm-up; −1: the off-the-shelf model."""
+    random: bool = False
+    """Of the arm that trains on random negatives only."""
+
+    def __str__(self) -> str:
+        return "baseline" if self.round < 0 else f"round-{self.round:02d}{'-random' if self.random else ''}"
+
+    @property
+    def folder(self) -> str:
+        """Where its stages lie."""
+        return "baseline" if self.round < 0 else f"rounds/{str(self).removeprefix('round-')}"
+
+
+BASELINE = ModelName(-1)
+"""The off-the-shelf model."""
+
+
+class Second(StrEnum):
+    """A model that is not trained here, beside the run's own."""
+
+    TEACHER = "teacher"
+    GUIDE = "guide"
+
+
+class Chosen(StrEnum):
+    """A model that the dev split chose, on its last look at the test split."""
+
+    BASELINE = "baseline"
+    BEST = "best"
+    RANDOM_ARM = "random_arm"
+
+
+class Scope(StrEnum):
+    """Which data a stage is about."""
+
+    RUN = ""
+    GENERAL = "general"
+    """The general set, which is only measured."""
+    ALONE = "mine"
+    """`hardmine mine` without a round: no part of a run that trains."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run."""
+
+    kind: Kind
+    of: ModelName | Second | Chosen | None = None
+    """The model that it measures, mines for or trains; None: the whole run's."""
+    scope: Scope = Scope.RUN
+
+    @property
+    def name(self) -> str:
+        """How its commit is called; an embedding's is named after its content (`embedding_name`)."""
+        if isinstance(self.of, Chosen):
+            parts = ["test", str(self.of), self.kind.ending]
+        elif self.scope is Scope.ALONE and self.kind is Kind.MINE:
+            parts = [self.scope]
+        else:
+            parts = [str(self.scope), str(self.of or ""), self.kind.ending]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def root(self) -> str:
+        """The folder of its model, "rounds/01"; "" for what belongs to the whole run."""
+        if self.scope is Scope.GENERAL and self.of is not None:
+            return f"general/{self.of}"
+        if self.scope is Scope.ALONE:
+            return "mine"
+        if isinstance(self.of, Chosen):
+            return f"test/{self.of}"
+        return self.of.folder if isinstance(self.of, ModelName) else ""
+
+    @property
+    def folder(self) -> str:
+        """Where the stage's own folders lie."""
+        if self.kind is Kind.MODEL:
+            return str(self.of)
+        if self.kind is Kind.EVENTS:
+            return f"events/{self.name.removesuffix('-events')}"
+        ending = self.kind.folder
+        if self.kind is Kind.HITS and self.scope is not Scope.GENERAL:
+            ending = f"{ending}-{self.split}"
+        elif self.kind is Kind.SEARCH and self.scope is Scope.ALONE:
+            ending = "hits"
+        return f"{self.root}/{ending}" if self.root and self.kind not in SHARED else ending
+
+    @property
+    def split(self) -> str:
+        """Which evaluated queries its hits and figures are of: dev, test or general."""
+        return "general" if self.scope is Scope.GENERAL else "test" if isinstance(self.of, Chosen) else "dev"
+
+    @property
+    def beside(self) -> bool:
+        """The other stages do without it: what is about the general set, events, the teacher's own model."""
+        return self.scope is Scope.GENERAL or self.kind is Kind.EVENTS or self.of is Second.TEACHER
+
+    def sibling(self, kind: Kind) -> Stage:
+        """Another stage of the same model on the same data."""
+        return replace(self, kind=kind)
+
+
+SHARED = frozenset({Kind.INGEST, Kind.TOKENS, Kind.BM25, Kind.NEAR, Kind.EMBED})
+"""Their folders belong to the whole run."""
+NAME = re.compile(r"(?:(general|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?)-)?(.*)")
+ENDINGS = {kind.ending: kind for kind in Kind if kind is not Kind.MODEL}
+FIXED = {
+    stage.name: stage
+    for stage in (
+        Stage(Kind.MINE, scope=Scope.ALONE),
+        *(Stage(kind, second) for second in Second for kind in (Kind.MODEL, Kind.TOKENS)),
+    )
+}
+"""Names that the pattern would read otherwise."""
+
+
+def embedding_name(digest: str) -> str:
+    """How a commit of vectors is called: after the digest of what they depend on, so that no model is embedded twice."""
+    return f"embed-{digest[:12]}"
+
+
+def parse_name(name: str) -> Stage | None:
+    """The stage of a commit by its name; None: no stage is called that."""
+    if name.startswith("embed-"):
+        return Stage(Kind.EMBED)
+    if name in FIXED:
+        return FIXED[name]
+    scope, chosen, model, number, random, ending = NAME.fullmatch(name).groups()  # type: ignore[union-attr]  # any text fits
+    of: ModelName | Chosen | None = Chosen(chosen) if chosen else None
+    if model:
+        of = ModelName(int(number), bool(random)) if number else BASELINE
+    return Stage(ENDINGS[ending], of, Scope(scope or "")) if ending in ENDINGS else None

@@ -1,0 +1,87 @@
+"""A run as `--json` prints it: a table of rounds, from its record alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eval.verdict import decide
+from jobs.record.record import MeasuredModel, RunRecord
+from jobs.record.stages import Chosen
+
+
+def summarise(record: RunRecord, *, name: str, output: str, primary: str, patience: int, model: str | None) -> dict[str, Any]:
+    """A finished run.
+
+    Args:
+        output: the run's folder. model: where the kept model lies; None: the data's own vectors were best.
+    """
+    best = record.best(primary)
+    assert best is not None
+    return {
+        "name": name,
+        "output": output,
+        "model": model,
+        "best_round": best.round,
+        "primary": primary,
+        **rounds_json(record),
+        "reason": why_ended(record, patience),
+        "test": _test_json(record),
+    }
+
+
+def rounds_json(record: RunRecord) -> dict[str, Any]:
+    """The models that are measured so far."""
+    baseline, arm = record.baseline, record.random_arm
+    return {
+        "baseline": baseline.metrics if baseline else None,
+        "general_baseline": _general_json(baseline) if baseline else None,
+        "rounds": [_round_json(model) for model in record.rounds],
+        "random_arm": _arm_json(arm) if arm else None,
+    }
+
+
+def why_ended(record: RunRecord, patience: int) -> str:
+    """Why no further round was mined; "": nothing was mined."""
+    verdicts: list[Any] = [model.verdict for model in record.rounds if model.arm == "mined"]
+    return decide(verdicts, patience=patience).reason if verdicts else ""
+
+
+def _round_json(model: MeasuredModel) -> dict[str, Any]:
+    figures, trained = model.figures, model.train.figures if model.train else {}
+    general = _general_json(model)
+    return {
+        "round": model.round,
+        "negatives": trained.get("negatives"),
+        "train_loss": trained.get("train_loss"),
+        "steps": trained.get("steps", 0),
+        "metrics": model.metrics,
+        "hit_rate": model.mine.figures["hit_rate"] if model.mine else None,
+        "verdict": model.verdict,
+        "against_baseline": figures["against_baseline"],
+        "against_previous": figures["against_previous"],
+        "seconds": model.seconds,
+    } | ({"general": general} if general else {})
+
+
+def _arm_json(model: MeasuredModel) -> dict[str, Any]:
+    """The random arm; its verdict and `against_mined` compare it with the last mined round."""
+    row = _round_json(model)
+    names = ("metrics", "train_loss", "steps", "verdict", "against_baseline", "against_previous", "seconds")
+    return {name: row[name] for name in names} | {"against_mined": model.figures["against_best"]}
+
+
+def _general_json(model: MeasuredModel) -> dict[str, Any] | None:
+    if model.general is None:
+        return None
+    figures: dict[str, Any] = dict(model.general.figures["metrics"])
+    against = model.general.figures.get("against_baseline")
+    return figures | ({"against_baseline": against} if against else {})
+
+
+def _test_json(record: RunRecord) -> dict[str, Any] | None:
+    """The last look at the test split; None: there was none."""
+    models = {chosen: model for chosen in Chosen if (model := record.measured(chosen)) is not None}
+    return {
+        str(chosen): {"round": model.round, "metrics": model.metrics, "against_baseline": model.figures.get("against_baseline")}
+        for chosen, model in models.items()
+    } or None

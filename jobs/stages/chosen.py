@@ -1,0 +1,61 @@
+"""Which models a run has so far, which of them leads, and what each starts from."""
+
+from __future__ import annotations
+
+from jobs.config.config import Config
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage
+from jobs.stages.context import Context
+
+
+def parent_model(config: Config, model: ModelName) -> ModelName:
+    """The model that a training starts from, and whose vectors its round is mined with."""
+    if model.round <= 0:
+        return BASELINE
+    if model.random or model.round == 1:
+        return ModelName(0) if config.rounds.warmup_epochs else BASELINE
+    return ModelName(model.round - 1)
+
+
+def mining_model(config: Config, owner: object) -> ModelName:
+    """The model whose vectors a round is mined with; the off-the-shelf one alone, and for its own candidates."""
+    return parent_model(config, owner) if isinstance(owner, ModelName) else BASELINE
+
+
+def earlier_models(config: Config, model: ModelName) -> list[ModelName]:
+    """The off-the-shelf model and every round before `model`."""
+    first = 0 if config.rounds.warmup_epochs else 1
+    return [BASELINE, *(ModelName(number) for number in range(first, model.round))] if model != BASELINE else []
+
+
+def measured_models(context: Context) -> list[ModelName]:
+    """The off-the-shelf model and the rounds that are measured so far, without the random arm."""
+    return sorted(
+        stage.of
+        for stage in context.done
+        if stage.kind is Kind.EVALUATE and stage.scope is Scope.RUN and isinstance(stage.of, ModelName) and not stage.of.random
+    )
+
+
+def mined_rounds(context: Context) -> int:
+    """How many mined rounds the run has had."""
+    return max(0, max((model.round for model in measured_models(context)), default=0))
+
+
+def best_model(context: Context, among: list[ModelName]) -> ModelName:
+    """The model with the highest primary figure on dev; the earlier one of equals."""
+    primary = context.config.evaluation.primary
+
+    def standing(model: ModelName) -> tuple[float, int]:
+        figures = context.need(Stage(Kind.EVALUATE, model)).figures
+        return figures["metrics"][primary], -model.round
+
+    return max(among, key=standing)
+
+
+def chosen_model(context: Context, chosen: Chosen) -> ModelName:
+    """The model that has its last look on the test split."""
+    if chosen is Chosen.BASELINE:
+        return BASELINE
+    if chosen is Chosen.RANDOM_ARM:
+        return ModelName(mined_rounds(context), random=True)
+    return best_model(context, measured_models(context))

@@ -1,0 +1,94 @@
+"""The end of a run: the kept model as a folder that SentenceTransformer opens, and the summary."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.commits import Commit, Outcome
+from cluster.folders import fetch_folder, upload_folder
+from cluster.storage import Store
+from jobs.config.config import Config
+from jobs.record.record import RunRecord
+from jobs.record.stages import BASELINE, Kind, Stage
+from jobs.record.summary import summarise
+from jobs.stages.chosen import best_model, measured_models
+from jobs.stages.context import Context, in_worker
+from jobs.stages.ingested import read_ingested
+from jobs.stages.stage_1_embed import Model, base_model, trained_model
+
+
+def finish(context: Context, stage: Stage) -> Commit:
+    """Export the best round's model and write down what the run was."""
+    config, started = context.config, time.time()
+    best, base = best_model(context, measured_models(context)), read_ingested(context).base
+    model = base_model(base) if best == BASELINE else trained_model(context, best)
+
+    def work(folder: str) -> Outcome:
+        files = in_worker(export_model, context, context.store, folder, model, base)
+        summary = summarise(
+            RunRecord.of_commits(list({commit.name: commit for commit in context.done.values()}.values())),
+            name=config.name,
+            output=context.store.root,
+            primary=config.evaluation.primary,
+            patience=config.rounds.patience,
+            model=context.store.url(folder) if model else None,
+        )
+        return Outcome(files=files, figures={"prefix": folder, "summary": summary})
+
+    inputs = finish_inputs(config, context.prints)
+    inputs |= {"evaluation": context.need(Stage(Kind.EVALUATE, best)).key, "model": model.digest if model else None}
+    commit = context.commit(stage, inputs=inputs, work=work)
+    context.store.write_json("run.json", run_json(config, context.prints, started))
+    return commit
+
+
+def finish_inputs(config: Config, prints: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a finished run from another one."""
+    values = json.loads(
+        config.model_dump_json(
+            exclude={
+                "storage": True,
+                "output": True,
+                "encoder": {"model"},
+                "probe": True,
+                "sweep": True,
+                "evaluation": {"diagnosis", "gate"},
+            }
+        )
+    )
+    return {"config": values, "data": dict(prints)}
+
+
+def run_json(config: Config, prints: Mapping[str, Any], started: float) -> dict[str, Any]:
+    """What the run is: configuration without anything secret, versions, data."""
+    from importlib.metadata import version
+
+    packages = ("ray", "torch", "deepspeed", "pyarrow", "transformers", "numpy")
+    return {
+        "config": config.model_dump(mode="json"),
+        "data": dict(prints),
+        "written": started,
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def export_model(store: Store, folder: str, model: Model | None, base: Commit) -> dict[str, Any]:
+    """The model below `folder` in storage; its manifest."""
+    if model is None:  # the data's own vectors are best: there is no model to export
+        path = f"{folder}/none.json"
+        store.write_json(path, {"model": None, "reason": "the vectors that came with the data were best"})
+        return {path: {"bytes": store.size(path)}}
+    local = fetch_folder(store, model.files, model.prefix)
+    if model.reads_base:
+        from training.encoders.adapter import AdapterEncoder, export_with_base
+
+        base_folder = fetch_folder(store, base.files, base.figures["prefix"]) if "prefix" in base.figures else None
+        target = Path(tempfile.mkdtemp(prefix="hardmine-export-"))
+        export_with_base(AdapterEncoder.load(local), base_folder, target)
+        local = target
+    return upload_folder(local, store, folder)

@@ -1,0 +1,59 @@
+"""The order of a run's stages: what each reads comes before it, and what rounds share comes once."""
+
+from __future__ import annotations
+
+from jobs.config.config import Config, parse_config
+from jobs.record.plan import plan_run
+from jobs.record.stages import BASELINE, Kind, ModelName, Scope, Stage
+
+
+def config(**sections: object) -> Config:
+    values = {"name": "shop", "output": "/runs", "data": {"folder": "/beir"}, "encoder": {"kind": "static"}} | sections
+    return parse_config(values, source="test")
+
+
+def test_a_small_run_in_words() -> None:
+    assert [stage.name for stage in plan_run(config(rounds={"mined": 1}))] == [
+        *("ingest", "base", "tokens", "baseline-embed", "baseline-hits", "baseline-evaluate"),
+        *("round-00-train", "round-00-embed", "round-00-hits", "round-00-evaluate"),
+        *("round-01-search", "round-01-mine", "round-01-report"),
+        *("round-01-train", "round-01-embed", "round-01-hits", "round-01-evaluate", "finish"),
+    ]
+
+
+def test_no_stage_comes_twice() -> None:
+    stages = plan_run(
+        config(
+            rounds={"mined": 4, "compare_random": True},
+            mining={"sources": [{"kind": kind} for kind in ("model", "bm25", "baseline", "earlier")], "near_duplicate": 0.9},
+        )
+    )
+    assert len(set(stages)) == len(stages)
+
+
+def test_a_run_that_ended_early_has_a_shorter_plan_and_its_arm_is_named_after_its_last_round() -> None:
+    long = config(rounds={"mined": 5, "compare_random": True})
+    short = config(rounds={"mined": 2, "compare_random": True})
+    assert plan_run(long, mined=2) == plan_run(short)
+    assert Stage(Kind.TRAIN, ModelName(2, random=True)) in plan_run(short)
+
+
+def test_vectors_that_came_with_the_data_are_not_tokenised() -> None:
+    stages = plan_run(config(encoder={"kind": "adapter"}))
+    assert Stage(Kind.TOKENS) not in stages
+    assert Stage(Kind.TOKENS) in plan_run(config(encoder={"kind": "adapter", "model": "organisation/model"}))
+
+
+def test_the_off_the_shelf_model_adds_candidates_once_the_model_is_another_one() -> None:
+    sources = {"sources": [{"kind": "model"}, {"kind": "baseline"}]}
+    warm = plan_run(config(mining=sources))
+    cold = plan_run(config(mining=sources, rounds={"warmup_epochs": 0}))
+    search = Stage(Kind.SEARCH, BASELINE)
+    assert warm.index(search) < warm.index(Stage(Kind.MINE, ModelName(1)))
+    assert cold.index(Stage(Kind.MINE, ModelName(1))) < cold.index(search) < cold.index(Stage(Kind.MINE, ModelName(2)))
+
+
+def test_the_random_arm_is_not_watched_on_the_general_set() -> None:
+    stages = plan_run(config(rounds={"compare_random": True}, evaluation={"general": {"folder": "/general"}}))
+    watched = {stage.of for stage in stages if stage.scope is Scope.GENERAL and stage.kind is Kind.EVALUATE}
+    assert watched == {BASELINE, ModelName(0), ModelName(1), ModelName(2)}
