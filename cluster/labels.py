@@ -5,7 +5,9 @@ Q queries of a block, C candidate columns, K candidates per query. Rows are posi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,10 @@ import pyarrow as pa
 from cluster.tables import I64, offsets_of
 
 Bool = npt.NDArray[np.bool_]
+
+NO_NEGATIVE = -1
+"""Score of a label that is no judgement: the item has the query's own text, or is relevant to a query of the same text in
+another split. It is no negative of the query, and does not count as relevant to it."""
 
 
 def gather_csr(offsets: I64, rows: I64) -> tuple[I64, I64]:
@@ -42,7 +48,7 @@ class Labels:
     """[Q+1] into item_rows and scores, by query row."""
     item_rows: I64
     scores: I64
-    """> 0 relevant, 0 judged irrelevant."""
+    """> 0 relevant, 0 judged irrelevant, NO_NEGATIVE neither."""
     group_codes: I64
     """[N] code of each item's group; -1: none."""
     text_codes: I64
@@ -60,29 +66,42 @@ class Labels:
             num_items=items.num_rows,
             offsets=offsets_of(counts),
             item_rows=labels["item_row"].to_numpy().astype(np.int64),
-            scores=labels["score"].to_numpy().astype(np.int64),
+            scores=np.sign(labels["score"].to_numpy()).astype(np.int64),  # a grade may be a fraction
             group_codes=items["group_code"].to_numpy().astype(np.int64),
             text_codes=items["text_code"].to_numpy().astype(np.int64),
             self_rows=self_rows,
         )
 
+    @cached_property
+    def groups(self) -> tuple[I64, I64, I64]:
+        """(number [N] of each item's group, -1: none; offsets [G+1] into members; members: the items of each group)."""
+        grouped = np.flatnonzero(self.group_codes >= 0)
+        _, number, counts = np.unique(self.group_codes[grouped], return_inverse=True, return_counts=True)
+        numbers = np.full(self.num_items, -1, np.int64)
+        numbers[grouped] = number
+        return numbers, offsets_of(counts), grouped[np.argsort(number, kind="stable")]
+
     def positives(self, query_rows: I64) -> tuple[I64, I64]:
         """Relevant items of each query as (offsets [Q+1], item rows), in ascending item row."""
-        owner, index = gather_csr(self.offsets, query_rows)
-        relevant = self.scores[index] > 0
-        lengths = np.bincount(owner[relevant], minlength=len(query_rows))
-        return offsets_of(lengths), self.item_rows[index[relevant]]
+        return self._labelled(query_rows, np.greater)
+
+    def no_negatives(self, query_rows: I64) -> tuple[I64, I64]:
+        """Items that may not be a negative of each query, as (offsets [Q+1], item rows): relevant ones, and NO_NEGATIVE."""
+        return self._labelled(query_rows, np.not_equal)
 
     def judged_irrelevant(self, query_rows: I64) -> tuple[I64, I64]:
         """Items judged irrelevant (score 0) of each query as (offsets [Q+1], item rows)."""
+        return self._labelled(query_rows, np.equal)
+
+    def _labelled(self, query_rows: I64, than_zero: Callable[[I64, int], Bool]) -> tuple[I64, I64]:
+        """Items whose score is greater than, equal to or other than 0."""
         owner, index = gather_csr(self.offsets, query_rows)
-        bad = self.scores[index] <= 0
-        lengths = np.bincount(owner[bad], minlength=len(query_rows))
-        return offsets_of(lengths), self.item_rows[index[bad]]
+        kept = than_zero(self.scores[index], 0)
+        return offsets_of(np.bincount(owner[kept], minlength=len(query_rows))), self.item_rows[index[kept]]
 
     def positive_mask(self, query_rows: I64, items_QK: I64) -> Bool:
-        """True where a candidate is relevant to its query, or shares a group with an item that is."""
-        offsets, rows = self.positives(query_rows)
+        """True where a candidate is one of `no_negatives`, or shares a group with an item that is."""
+        offsets, rows = self.no_negatives(query_rows)
         owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
         mask = contains(owner, rows, items_QK)
         groups = self.group_codes[rows]
@@ -92,13 +111,22 @@ class Labels:
         return mask
 
     def duplicate_mask(self, query_rows: I64, items_QK: I64) -> Bool:
-        """True where a candidate has the same normalised text as a relevant item of its query."""
-        offsets, rows = self.positives(query_rows)
+        """True where a candidate has the same normalised text as one of its query's `no_negatives`."""
+        offsets, rows = self.no_negatives(query_rows)
         owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
         return contains_code(owner, self.text_codes[rows], self.text_codes, items_QK)
 
+    def copy_mask(self, query_rows: I64, items_QK: I64) -> Bool:
+        """True where an item without a label has the same normalised text as a relevant item of the query."""
+        offsets, rows = self.positives(query_rows)
+        owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
+        judged, index = gather_csr(self.offsets, query_rows)
+        real = self.scores[index] != NO_NEGATIVE
+        labelled = contains(judged[real], self.item_rows[index[real]], items_QK)
+        return contains_code(owner, self.text_codes[rows], self.text_codes, items_QK) & ~labelled
+
     def known_mask(self, query_rows: I64, items_C: I64) -> Bool:
-        """[Q, C]: True where column item c must not be a negative of query q: relevant, group mate, or duplicate."""
+        """[Q, C]: True where column item c must not be a negative of query q: of `no_negatives`, a group mate, or a duplicate."""
         items_QC = np.broadcast_to(items_C, (len(query_rows), len(items_C)))
         known = self.positive_mask(query_rows, items_QC) | self.duplicate_mask(query_rows, items_QC)
         known &= ~self.judged_mask(query_rows, items_QC)

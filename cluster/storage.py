@@ -32,6 +32,8 @@ PARTIAL = ".partial"
 """Ending of a local file that is still being written; never listed."""
 BUSY_FOLDER_S = 2.0
 """How long a folder on a disk is emptied again and again while files still come into it."""
+NO_ADDRESS = (errno.ELOOP, errno.ENAMETOOLONG)
+"""What no second try mends: symbolic links that go in a circle, a name that is too long."""
 EXISTS_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
 """What S3 answers to a PUT with If-None-Match where an object is, or is being written by another."""
 
@@ -74,6 +76,8 @@ class Store:
 
     def __init__(self, root: str, settings: StorageSettings | None = None) -> None:
         """Args: root: `s3://bucket/prefix` or a local folder; settings: how to reach S3."""
+        if "\0" in root:
+            raise ConfigError(f"expected an address without NUL characters, found {root!r}; take them out")
         if "://" in root and not is_s3(root):
             raise ConfigError(f"expected a local folder or s3://bucket/prefix, found {root!r}; no other is supported")
         if is_s3(root) and "@" in root.removeprefix("s3://").split("/")[0]:
@@ -127,6 +131,8 @@ class Store:
             where = f"{KEYS}, and what they may do here" if self.remote else "the permissions of the folder"
             raise ClusterError(f"cannot {what} {url}: access denied ({error}); check {where}") from error
         except Exception as error:  # botocore's connection errors share no base class with OSError
+            if getattr(error, "errno", None) in NO_ADDRESS:
+                raise ConfigError(f"cannot {what} {url} ({one_paragraph(str(error))}); fix the address, or the link") from error
             raise ClusterError(_explain(what, url, self.settings, error)) from error
 
     def read_bytes(self, path: str) -> bytes:

@@ -5,9 +5,11 @@ only where a person reads them.
 
     corpus/part-*       row i64, id str, text str, text_code i64, group_code i64, + the user's metadata (+ vector)
     corpus-tokens/…     row i64, tokens list<i32>
-    queries/part-*      row i64, id str, text str, split str, text_code i64, item_row i64 (-1: none), + metadata
-                        (+ vector)
-    labels/part-*       query_row i64, item_row i64, score i64, weight f64, source str (sorted by query_row, item_row)
+    queries/part-*      row i64, id str, text str, split str, text_code i64 (-1: it is a history), item_row i64 (-1: none),
+                        + metadata (+ vector)
+    labels/part-*       query_row i64, item_row i64, score f64 (the grade of a relevant item; 0: judged irrelevant; -1: no
+                        judgement, but no negative), gain f64 (the grade for NDCG, also below data.relevant_from), weight f64,
+                        source str (sorted by query_row, item_row; queries with one text in one split have the same labels)
     embeddings/…        row i64, vector fixed_size_list<float>[D] (L2-normalised)
     hits/part-*         query_row i64, item_rows list<i64>, scores list<float>, label_rows list<i64>,
                         label_scores list<float> (every judged item of the query), excluded i32 (known positives that

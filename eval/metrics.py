@@ -1,6 +1,6 @@
 """Retrieval metrics of ranked hits against graded judgements, one value per query.
 
-    judgements = Judgements.from_triples(query_rows, item_rows, scores)
+    judgements = Judgements.from_triples(query_rows, item_rows, gains)
     figures = summarise(per_query_metrics(hits_QK, query_rows_Q, judgements))
 
 Shape suffixes: Q queries evaluated, K hits kept per query, L labels of those queries, F labels found among the hits.
@@ -9,7 +9,7 @@ Shape suffixes: Q queries evaluated, K hits kept per query, L labels of those qu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,8 @@ class Judgements:
         query_rows: int64 [Q], ascending and unique.
         offsets: int64 [Q + 1]; the labels of `query_rows[n]` lie at `offsets[n]:offsets[n + 1]`.
         item_rows: int64 [L], ascending and unique within a query.
-        gains: float64 [L], finite and >= 0; above 0 is relevant (graded), 0 is judged irrelevant.
+        gains: float64 [L], finite and >= 0: the grade, which only NDCG reads.
+        relevant: bool [L]; false is judged irrelevant. A relevant item has a gain above 0.
 
     Raises:
         ValueError: the arrays break one of these rules.
@@ -47,6 +48,7 @@ class Judgements:
     offsets: I64
     item_rows: I64
     gains: F64
+    relevant: Bool
 
     def __post_init__(self) -> None:
         size, total = len(self.query_rows), len(self.item_rows)
@@ -57,41 +59,46 @@ class Judgements:
             raise ValueError("query_rows must be >= 0, ascending and unique; build them with Judgements.from_triples")
         if len(self.gains) != total or not (np.isfinite(self.gains) & (self.gains >= 0)).all():
             raise ValueError(f"gains must be finite and >= 0, one for each of {total} item rows, found {self.gains}")
+        if self.relevant.dtype != np.bool_ or len(self.relevant) != total or (self.relevant & (self.gains <= 0)).any():
+            raise ValueError(f"relevant must be bool, one for each of {total} item rows, and true only where the gain is above 0")
         same_query = np.diff(np.repeat(np.arange(size), np.diff(self.offsets))) == 0
         if (self.item_rows < 0).any() or (same_query & (np.diff(self.item_rows) <= 0)).any():
             raise ValueError("item_rows must be >= 0, ascending and unique within a query")
 
     @classmethod
-    def from_triples(cls, query_rows: Array, item_rows: Array, scores: Array) -> Judgements:
-        """Build from (query, item, score) triples in any order; a repeated pair keeps its largest score.
+    def from_triples(cls, query_rows: Array, item_rows: Array, gains: Array, relevant: Array | None = None) -> Judgements:
+        """Build from (query, item, gain) triples in any order; a repeated pair keeps its largest gain.
 
         Args:
             query_rows: integers [L], >= 0.
             item_rows: integers [L], >= 0.
-            scores: numbers [L], finite and >= 0.
+            gains: numbers [L], finite and >= 0.
+            relevant: bool [L], true only where the gain is above 0; None: true wherever it is.
 
         Returns:
             The same judgements for every order of the triples.
 
         Raises:
-            ValueError: lengths differ, rows are not integers >= 0, or a score is negative or not finite.
+            ValueError: lengths differ, rows are not integers >= 0, a gain is negative or not finite, or relevant without a gain.
         """
         queries = _integers(query_rows, "query_rows", ndim=1)
         items = _integers(item_rows, "item_rows", ndim=1)
-        gains = np.asarray(scores, dtype=np.float64)
-        if not queries.shape == items.shape == gains.shape:
-            raise ValueError(f"triples need one length, found shapes {queries.shape}, {items.shape} and {gains.shape}")
-        # Before repeats are dropped: a NaN must not hide behind a good score of the same pair.
+        gains = np.asarray(gains, dtype=np.float64)
+        relevant = gains > 0 if relevant is None else np.asarray(relevant)
+        if not queries.shape == items.shape == gains.shape == relevant.shape:
+            shapes = ", ".join(str(array.shape) for array in (queries, items, gains, relevant))
+            raise ValueError(f"triples need one length, found shapes {shapes}")
+        # Before repeats are dropped: a NaN must not hide behind a good gain of the same pair.
         if (wrong := (queries < 0) | (items < 0) | ~np.isfinite(gains) | (gains < 0)).any():
             n = int(wrong.argmax())
-            found = f"query row {queries[n]}, item row {items[n]}, score {gains[n]} in triple {n}"
-            raise ValueError(f"rows must be >= 0 and scores finite and >= 0, found {found}")
+            triple = f"query row {queries[n]}, item row {items[n]}, gain {gains[n]} in triple {n}"
+            raise ValueError(f"rows must be >= 0 and gains finite and >= 0, found {triple}")
         order = np.lexsort((-gains, items, queries))
         queries, items, gains = queries[order], items[order], gains[order]
         keep = (np.diff(queries, prepend=-1) != 0) | (np.diff(items, prepend=-1) != 0)
         unique_queries, starts = np.unique(queries[keep], return_index=True)
         offsets = np.append(starts, np.count_nonzero(keep)).astype(np.int64)
-        return cls(unique_queries, offsets, items[keep], gains[keep])
+        return cls(unique_queries, offsets, items[keep], gains[keep], relevant[order][keep])
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,10 @@ class _Labels:
     # The item row; for labels found among the hits their position, 0 is the first hit, ascending within a query.
     place: I64
     gain: F64
+    relevant: Bool
 
     def __getitem__(self, chosen: I64 | Bool | slice) -> _Labels:
-        return _Labels(self.query[chosen], self.place[chosen], self.gain[chosen])
+        return _Labels(self.query[chosen], self.place[chosen], self.gain[chosen], self.relevant[chosen])
 
 
 def per_query_metrics(
@@ -115,15 +123,16 @@ def per_query_metrics(
     ks: Sequence[int] = DEFAULT_KS,
     compatible_top1_Q: Bool | None = None,
 ) -> dict[str, F64]:
-    """Score each query's ranked hits; relevant means a judged score above 0.
+    """Score each query's ranked hits; relevant means what the judgements say, which trec_eval's `-l` decides.
 
     - `recall@k`: relevant hits in the first k / all relevant items, not min(k, relevant) (trec_eval `recall`).
     - `hit@k`: 1 if the first k hold a relevant item (trec_eval `success`).
-    - `ndcg@10`: gain = score, discount log2(position + 1) from position 1, over the best order of all relevant items
-      cut at 10 (Järvelin & Kekäläinen 2002, with the linear gain of trec_eval `ndcg_cut`; not 2^score - 1).
+    - `ndcg@10`: gain = grade, also of an item that is graded and not relevant, discount log2(position + 1) from position 1,
+      over the best order of all graded items cut at 10
+      (Järvelin & Kekäläinen 2002, with the linear gain of trec_eval `ndcg_cut`; not 2^score - 1).
     - `mrr@10`: 1 / position of the first relevant hit within 10, else 0 (trec_eval `recip_rank`, cut as in MS MARCO).
     - `map@100`: sum of the precision at each relevant hit within 100 / all relevant items (trec_eval `map_cut`).
-    - `bad_top1`, lower is better: 1 if the first hit is missing, judged 0, or neither relevant nor compatible.
+    - `bad_top1`, lower is better: 1 if the first hit is missing, judged irrelevant, or neither relevant nor compatible.
 
     A metric cut above K is left out. Deterministic; needs 40 MiB, 3 bytes per hit, some arrays as long as the labels.
 
@@ -148,7 +157,8 @@ def per_query_metrics(
     found = _find(hits_QK[:, : max(*ks, MAP_CUT)], labels, query_rows_Q)
     bad_Q = _bad_top1(hits_QK, found, compatible_top1_Q)
 
-    labels, found = labels[labels.gain > 0], found[found.gain > 0]
+    graded, graded_hits = labels[labels.gain > 0], found[found.gain > 0]
+    labels, found = labels[labels.relevant], found[found.relevant]
     num_relevant_Q = np.bincount(labels.query, minlength=num_queries)
     result: dict[str, F64] = {}
     for k in ks:
@@ -157,7 +167,7 @@ def per_query_metrics(
             result[f"recall@{k}"] = in_top_Q / np.maximum(num_relevant_Q, 1)
             result[f"hit@{k}"] = (in_top_Q > 0).astype(np.float64)
     if num_hits >= NDCG_CUT:
-        result[f"ndcg@{NDCG_CUT}"] = _ndcg(found, labels, num_queries)
+        result[f"ndcg@{NDCG_CUT}"] = _ndcg(graded_hits, graded, num_queries)
     if num_hits >= MRR_CUT:
         result[f"mrr@{MRR_CUT}"] = _reciprocal_position(found, num_queries)
     if num_hits >= MAP_CUT:
@@ -214,7 +224,7 @@ def _labels_of(query_rows_Q: I64, judgements: Judgements) -> _Labels:
     count_Q = np.where(known_Q, np.append(np.diff(judgements.offsets), 0)[row_Q], 0)
     query_L = np.repeat(np.arange(len(query_rows_Q)), count_Q)
     label_L = judgements.offsets[row_Q][query_L] + _place_in_group(query_L, count_Q)
-    return _Labels(query_L, judgements.item_rows[label_L], judgements.gains[label_L])
+    return _Labels(query_L, judgements.item_rows[label_L], judgements.gains[label_L], judgements.relevant[label_L])
 
 
 def _find(hits_QK: I64, labels: _Labels, query_rows_Q: I64) -> _Labels:
@@ -232,7 +242,7 @@ def _find(hits_QK: I64, labels: _Labels, query_rows_Q: I64) -> _Labels:
         item, query_row = labels.place[repeated[0]], query_rows_Q[labels.query[repeated[0]]]
         raise ValueError(f"an item may be a query's hit once, found item row {item} twice for query row {query_row}")
     order = np.lexsort((position_F, labels.query[label_F]))
-    return _Labels(labels.query[label_F[order]], position_F[order], labels.gain[label_F[order]])
+    return replace(labels[label_F[order]], place=position_F[order])
 
 
 def _bad_top1(hits_QK: I64, found: _Labels, compatible_top1_Q: Bool | None) -> F64:
@@ -241,7 +251,7 @@ def _bad_top1(hits_QK: I64, found: _Labels, compatible_top1_Q: Bool | None) -> F
     if good_Q.shape != (num_queries,) or good_Q.dtype != np.bool_:
         raise ValueError(f"compatible_top1_Q must be bool [{num_queries}], found {good_Q.dtype} {list(good_Q.shape)}")
     first = found[found.place == 0]
-    good_Q[first.query] = first.gain > 0
+    good_Q[first.query] = first.relevant
     has_hit_Q = (hits_QK[:, :1] >= 0).any(axis=1)
     return (~(good_Q & has_hit_Q)).astype(np.float64)
 
@@ -254,7 +264,7 @@ def _place_in_group(group: I64, count_Q: I64) -> I64:
 def _ndcg(found: _Labels, labels: _Labels, num_queries: int) -> F64:
     best = labels[np.lexsort((-labels.gain, labels.query))]
     position_L = _place_in_group(best.query, np.bincount(best.query, minlength=num_queries))
-    ideal_Q = _dcg(_Labels(best.query, position_L, best.gain), num_queries)
+    ideal_Q = _dcg(replace(best, place=position_L), num_queries)
     # Rounding may lift a near-ideal order a hair above 1.
     return np.minimum(_dcg(found, num_queries) / np.where(ideal_Q > 0, ideal_Q, 1), 1)
 

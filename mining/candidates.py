@@ -217,7 +217,7 @@ def judged_of(table: pa.Table, labels: Labels) -> tuple[I64, I64, F32]:
     query_rows = table["query_row"].to_numpy()
     owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
     grade = labels.scores[labels.offsets[query_rows][owner] + np.arange(len(owner)) - offsets[owner]]
-    bad = np.flatnonzero(grade <= 0)
+    bad = np.flatnonzero(grade == 0)
     order = bad[np.lexsort((rows[bad], -scores[bad], owner[bad]))]
     return owner[order], rows[order].astype(np.int64), scores[order]
 

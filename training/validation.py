@@ -66,13 +66,19 @@ def recall_per_query(
         queries = _encode_all(engine, tables.queries, chosen.query_rows, place, budget_tokens)
         items = _encode_all(engine, tables.items, chosen.item_rows, place, budget_tokens)
     engine.train()
-    scores = queries @ items.T
-    if tables.labels.self_rows is not None:
-        own = tables.labels.self_rows[chosen.query_rows][:, None] == chosen.item_rows[None, :]
-        scores = scores.masked_fill(torch.from_numpy(own).to(scores.device), -torch.inf)
-    top = scores.topk(min(k, items.shape[0]), dim=1).indices.cpu().numpy()
+    return recall_of(queries @ items.T, chosen, tables.labels, k)
+
+
+def recall_of(scores: Tensor, chosen: ValidationSet, labels: Labels, k: int) -> npt.NDArray[np.float64]:
+    """Recall@k of each query, [V], from its scores [V, P]. No hits: the item that the query is, copies of relevant items."""
+    items_VP = np.broadcast_to(chosen.item_rows, (len(chosen.query_rows), len(chosen.item_rows)))
+    no_hit = labels.copy_mask(chosen.query_rows, items_VP)
+    if labels.self_rows is not None:
+        no_hit |= labels.self_rows[chosen.query_rows][:, None] == items_VP
+    scores = scores.masked_fill(torch.from_numpy(no_hit).to(scores.device), -torch.inf)
+    top = scores.topk(min(k, scores.shape[1]), dim=1).indices.cpu().numpy()
     hits = chosen.item_rows[top]
-    offsets, positives = tables.labels.positives(chosen.query_rows)
+    offsets, positives = labels.positives(chosen.query_rows)
     owner = np.repeat(np.arange(len(chosen.query_rows)), np.diff(offsets))
     found = (hits[owner] == positives[:, None]).any(axis=1)
     return np.bincount(owner, weights=found, minlength=len(chosen.query_rows)) / np.diff(offsets)

@@ -277,7 +277,11 @@ def write_tables(store: Store, data: Data) -> Written:
         }
         for row, item in enumerate(data.items)
     ]
-    queries = [{**query, "row": row, "id": f"q{row:05d}", "item_row": -1} for row, query in enumerate(data.queries)]
+    asked = [code(" ".join(str(query["text"]).lower().split())) for query in data.queries]
+    queries = [
+        {**query, "row": row, "id": f"q{row:05d}", "item_row": -1, "text_code": text}
+        for row, (query, text) in enumerate(zip(data.queries, asked, strict=True))
+    ]
     as_earlier = {"earlier": "train", "dev": "dev"}
     earlier = [{**query, "split": as_earlier.get(str(query["split"]), "unused")} for query in queries]
     labels = [

@@ -17,7 +17,7 @@ from cluster.labels import Labels
 from cluster.tables import F32, I64, Part, csr_to_lists, offsets_of, read_parts, vectors_to_column, write_part
 from eval.settings import EvaluationSettings
 from jobs.stages.stage_5_evaluate import EvaluateTask, measure
-from mining.search.known import KnownItems
+from mining.search.known import known_items
 from mining.search.topk import Lists, Shard, canonical_scores, exact_topk
 
 SETTINGS = EvaluationSettings(primary="recall@10", resamples=2000)
@@ -84,7 +84,7 @@ class Searcher:
         """
         asked = np.ascontiguousarray(queries[rows])
         none = Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64))
-        known = KnownItems(self.labels).of(rows) if exclude_known else none
+        known = known_items(self.labels, rows) if exclude_known else none
         scores, places = exact_topk(asked, Shard(items, "faiss"), num_hits, known if exclude_known else None)
         judged = Lists(self.labels.offsets, self.labels.item_rows).take(rows)
         judged_scores, known_scores = (

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.commits import Commit, Ledger
+from cluster.labels import NO_NEGATIVE
 from cluster.storage import Store
 from cluster.tables import (
     F32,
@@ -141,7 +143,9 @@ def _read_run(store: Store) -> Prepared:
     item_vectors, query_vectors = (load_vectors(store, vectors.parts(table)) for table in ("corpus", "queries"))
     split = np.asarray(read_parts(store, tables.parts("queries"), ["split"])["split"].to_pylist())
     rows = {name: np.flatnonzero(split == name) for name in sorted(set(split))}
-    judged = read_parts(store, tables.parts("labels"), ["query_row", "item_row", "score"])
+    labels = read_parts(store, tables.parts("labels"), ["query_row", "item_row", "gain", "score"])
+    judged = labels.filter(pc.not_equal(labels["score"], NO_NEGATIVE))
+    query_L, item_L, gain_L, score_L = (judged[name].to_numpy() for name in judged.column_names)
     return Prepared(
         store,
         tables.parts("corpus"),
@@ -155,7 +159,7 @@ def _read_run(store: Store) -> Prepared:
         item_vectors,
         query_vectors,
         rows,
-        Judgements.from_triples(*(judged[name].to_numpy() for name in ("query_row", "item_row", "score"))),
+        Judgements.from_triples(query_L, item_L, gain_L, score_L > 0),
         {key: commits[LAST].figures[key] for key in REPORTED},
     )
 

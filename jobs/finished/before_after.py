@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from cluster.commits import Commit
 from cluster.errors import ArtifactError
+from cluster.labels import NO_NEGATIVE
 from cluster.rows import cut, has_texts, read_rows
 from cluster.storage import Store
 from cluster.tables import I64, Part, read_part, read_parts
+from eval.copies import without_copies
 from eval.metrics import LOWER_IS_BETTER
 
 F64 = npt.NDArray[np.float64]
@@ -98,6 +100,7 @@ def before_after(
     own = dict(zip(rows.tolist(), queries["item_row"].to_pylist(), strict=True))
     found = [_hits_of(store, commit, own) for commit in (before, after)]
     judged = _labels_of(store, ingested.parts("labels"), rows)
+    found = [_without_copies(store, ingested.parts("corpus"), hits, judged) for hits in found]
     relevant = {row: _relevant(grades) for row, grades in judged.items()}
     items = {item for row in own for hits in found for item in hits[row][0][:depth]}
     items |= {item for shown in relevant.values() for item in shown[:RELEVANT_SHOWN]}
@@ -144,12 +147,36 @@ def _hits_of(store: Store, commit: Commit, own: Mapping[int, int]) -> dict[int, 
     )
 
 
+def _without_copies(
+    store: Store, corpus: Sequence[Part], found: Mapping[int, Hits], judged: Mapping[int, Mapping[int, int]]
+) -> dict[int, Hits]:
+    """The hits of each query as they are measured: without unlabelled copies of its relevant items."""
+    labelled = [item for row in found for item in judged.get(row, ())]
+    items = np.unique(np.array([*labelled, *(item for rows, _ in found.values() for item in rows)], np.int64))
+    codes = read_rows(store, corpus, items, ["text_code"])["text_code"].to_numpy()
+    result = {}
+    for row, (hits, scores) in found.items():
+        grades = judged.get(row, {})
+        known = np.searchsorted(items, np.array(list(grades), np.int64))
+        kept, kept_scores, _ = without_copies(
+            np.searchsorted(items, np.array([hits], np.int64)),
+            np.array([scores], np.float32),
+            np.zeros_like(known),
+            known,
+            np.array([grade > 0 for grade in grades.values()], bool),
+            codes,
+        )
+        real = kept[0] >= 0
+        result[row] = items[kept[0][real]].tolist(), kept_scores[0][real].tolist()
+    return result
+
+
 def _labels_of(store: Store, parts: Sequence[Part], rows: I64) -> dict[int, dict[int, int]]:
-    """Query row -> item row -> score of the label."""
+    """Query row -> item row -> score of the label, of those that are judgements."""
     wanted, found = np.unique(rows), dict[int, dict[int, int]]()
     for part in parts:
         table = read_part(store, part.path, ["query_row", "item_row", "score"])
-        here = np.flatnonzero(np.isin(table["query_row"].to_numpy(), wanted))
+        here = np.flatnonzero(np.isin(table["query_row"].to_numpy(), wanted) & (table["score"].to_numpy() != NO_NEGATIVE))
         for label in table.take(pa.array(here)).to_pylist():
             grades = found.setdefault(label["query_row"], {})
             grades[label["item_row"]] = max(label["score"], grades.get(label["item_row"], 0))

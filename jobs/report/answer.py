@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from eval.metrics import LOWER_IS_BETTER, metric_name
+from jobs.stages.ingest.equal_texts import describe_equal_texts
 
 Json = dict[str, Any]
 State = Literal["better", "worse", "open"]
@@ -240,6 +241,22 @@ def _notes(report: Json, judged: Json | None, verdict: State) -> list[str]:
         )
     if after and after.get("without_positive"):
         notes.append(f"{after['without_positive']:,} of {after['queries']:,} queries have no relevant item and do not count.")
+    return notes + _equal_texts(report, after)
+
+
+def _equal_texts(report: Json, after: Json | None) -> list[str]:
+    """What equal texts in the data did to the figures."""
+    found = (report.get("data") or {}).get("equal_texts")
+    notes = [line.lstrip("! ") for line in describe_equal_texts(found)] if found else []
+    notes = [f"{line[0].upper()}{line[1:]}." for line in notes]
+    measured = (after or {}).get("equal_texts") or {}
+    if count := measured.get("queries_with_copies"):
+        notes.append(f"Among the hits of {count:,} queries were unlabelled copies of relevant items, which count as these.")
+    if count := measured.get("first_hits_of_own_text"):
+        notes.append(
+            f"The first hit of {count:,} queries is an item with the query's own text that is not labelled relevant: "
+            f"label it, or take it out of the corpus."
+        )
     return notes
 
 

@@ -110,6 +110,7 @@ def model_json(model: MeasuredModel) -> Json:
         "round": model.round,
         "queries": model.figures["queries"],
         "without_positive": model.figures["queries_without_positive"],
+        "equal_texts": model.figures.get("equal_texts") or {},
         "split": model.figures["split"],
         "metrics": model.metrics,
         "verdict": model.verdict,

@@ -12,7 +12,7 @@ from cluster.errors import ConfigError
 from cluster.labels import gather_csr
 from cluster.rows import read_rows
 from cluster.storage import Store
-from cluster.tables import I64, Part, read_schema
+from cluster.tables import F32, I64, Part, read_schema
 from eval.metrics import Bool
 from eval.slices import Membership, cut_into_ranges
 from mining.choice.attributes import holds_lists
@@ -47,13 +47,15 @@ class Relevant:
     """The relevant labels of the evaluated queries."""
 
     query: I64
-    """[L] place of the query, 0 … Q − 1, ascending."""
+    """[L] 0 … Q − 1, ascending."""
     item: I64
     """[L] item row."""
     source: pa.ChunkedArray
     """[L] text, or null."""
     trained: Bool
-    """[L] whether the item is relevant to a training query, too."""
+    """[L] whether the item, or one with its text, is relevant to a training query, too."""
+    score: F32
+    """[L] cosine; NaN: it was not computed."""
 
 
 def columns_of(queries: pa.Schema, items: pa.Schema) -> dict[str, Column]:

@@ -14,9 +14,11 @@ from jobs.config.data import SOURCES, DatasetSettings
 from jobs.record.stages import Kind, Scope, Second, Stage
 from jobs.stages.context import Context, in_worker
 from jobs.stages.ingest.data import ingest_tables
+from jobs.stages.ingest.equal_texts import describe_equal_texts, reads_vectors
 from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, sources
 from jobs.stages.ingest.histories import write_sequence
 from jobs.stages.ingest.models import make_base, tokenise_parts
+from jobs.stages.ingest.notes import data_lines
 from jobs.stages.ingest.second_model import make_teacher
 from jobs.stages.ingested import read_ingested
 from jobs.stages.slice_columns import check_slices
@@ -42,9 +44,13 @@ def ingest(context: Context, stage: Stage) -> Commit:
     inputs = {"data": prints, "settings": data.model_dump(exclude=set(SOURCES)), "part_rows": config.cluster.part_rows}
     if config.encoder.kind == "sequence":
         inputs["histories"] = True
+    if reads_vectors(config.encoder):
+        inputs["vectors"] = True
     tables = context.commit(
         stage, inputs=inputs, work=lambda folder: in_worker(_ingest_tables, context, config, context.store, folder, data)
     )
+    for line in [*data_lines(tables.figures, data.section), *describe_equal_texts(tables.figures["equal_texts"])]:
+        context.progress.say(line)
     if general:
         _check_general(context, tables)
     else:
@@ -193,12 +199,14 @@ def _check_counts(context: Context, tables: Commit) -> None:
             f"the {queries} training queries; set it to {max(2, queries // ranks)} or less"
             f"{more if config.data.train_fraction < 1 else ''}"
         )
+    lowest = config.data.relevant_from
+    rule = "a score > 0" if lowest is None else f"a score of at least data.relevant_from = {lowest:g}"
     for split in sorted({"dev", config.evaluation.split}):
         if figures["with_positive"][split]:
             continue
         raise DataError(
             f'evaluation.split = "{split}" is to be measured, but of its {figures["splits"][split]} queries '
-            f"none has a relevant item (a label with score > 0); label some, or measure another split"
+            f"none has a relevant item (a label with {rule}); label some, or measure another split"
         )
 
 

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome
+from cluster.labels import NO_NEGATIVE, contains
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, lists_to_csr, read_part, read_parts, write_part
+from eval.copies import placed, without_copies
 from eval.metrics import F64, Bool, Judgements, per_query_metrics, summarise
 from eval.settings import EvaluationSettings
 from eval.significance import compare
@@ -129,28 +131,34 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     Memory: the hits, all labels, a number per item, and what `result_figures` and `memberships` read of a part at a time.
     """
     store, settings = task.store, task.settings
-    judged = read_parts(store, task.labels, ["query_row", "item_row", "score", "source"])
-    queries = read_parts(store, task.queries, ["item_row", "split"])
+    labels = read_parts(store, task.labels, ["query_row", "item_row", "score", "gain", "source"])
+    judged = labels.filter(pc.not_equal(labels["score"], NO_NEGATIVE))
+    queries = read_parts(store, task.queries, ["item_row", "split", "text_code"])
     of_training = pc.equal(queries["split"], "train").to_numpy()[judged["query_row"].to_numpy()]
     learned = judged["item_row"].to_numpy()[of_training & (judged["score"].to_numpy() > 0)]
-    ranking, relevant = load_ranking(task, judged, queries["item_row"].to_numpy(), learned)
+    ranking = load_ranking(task, judged, queries, learned)
     compatible = None
     if task.compatible:
         values = read_parts(store, task.corpus, [task.compatible])[task.compatible]
-        compatible = _compatible(values, relevant, ranking.rows[:, 0])
-    judgements = Judgements.from_triples(*(judged[name].to_numpy() for name in ("query_row", "item_row", "score")))
+        compatible = _compatible(values, ranking)
+    query_L, item_L, gain_L, score_L = (judged[name].to_numpy() for name in ("query_row", "item_row", "gain", "score"))
+    judgements = Judgements.from_triples(query_L, item_L, gain_L, score_L > 0)
     per_query = per_query_metrics(ranking.rows, ranking.query_rows, judgements, compatible_top1_Q=compatible)
     table = pa.table({"query_row": ranking.query_rows} | {name: pa.array(values) for name, values in per_query.items()})
     part = write_part(store, f"{task.folder}/per_query.parquet", table)
     figures: dict[str, Any] = {
         "queries": len(ranking.query_rows),
         "queries_without_positive": int(np.isnan(per_query["recall@1"]).sum()),
+        "equal_texts": {
+            "queries_with_copies": int(ranking.had_copies.sum()),
+            "first_hits_of_own_text": int(ranking.first_has_own_text.sum()),
+        },
         "metrics": {name: None if math.isnan(value) else value for name, value in summarise(per_query).items()},
     }
     others = {parts[0].path: _values_of(store, parts) for parts in task.others.values()}
     compared = {path: compare_metrics(per_query, other, settings) for path, other in others.items()}
     figures |= {f"against_{key}": compared[parts[0].path] for key, parts in task.others.items()}
-    columns = memberships(store, task.queries, task.corpus, ranking.query_rows, relevant, settings.slices)
+    columns = memberships(store, task.queries, task.corpus, ranking.query_rows, ranking.relevant, settings.slices)
     slices = slice_figures(
         per_query,
         columns,
@@ -169,41 +177,48 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     return figures, part
 
 
-def load_ranking(task: EvaluateTask, judged: pa.Table, item_of_query: I64, learned: I64) -> tuple[Ranking, Relevant]:
+def load_ranking(task: EvaluateTask, judged: pa.Table, queries: pa.Table, learned: I64) -> Ranking:
     """The hits and relevant labels of the evaluated queries.
 
     Args:
         judged: all labels of the run, sorted by query and item.
-        item_of_query: the item that each query of the run is itself; -1: none.
+        queries: item_row and text_code of every query of the run.
         learned: the items of all relevant labels of training queries.
     """
-    found = read_parts(task.store, task.hits, ["query_row", "item_rows", "scores", "label_rows", "label_scores"])
-    query_rows = found["query_row"].to_numpy()
-    own = item_of_query[query_rows]
-    rows_QK, scores_QK = without_self(*dense_hits(found), own)
-    place = np.searchsorted(query_rows, judged["query_row"].to_numpy())
-    known = np.append(query_rows, -1)[place] == judged["query_row"].to_numpy()
-    chosen = np.flatnonzero(known & (judged["score"].to_numpy() > 0))
-    relevant_items = judged["item_row"].to_numpy()[chosen].astype(np.int64)
+    hits = read_parts(task.store, task.hits, ["query_row", "item_rows", "scores", "label_rows", "label_scores"])
+    query_rows = hits["query_row"].to_numpy()
+    own, query_codes = (queries[name].to_numpy()[query_rows] for name in ("item_row", "text_code"))
+    text_codes = read_parts(task.store, task.corpus, ["text_code"])["text_code"].to_numpy()
+    query, label = placed(query_rows, judged["query_row"].to_numpy())
+    item = judged["item_row"].to_numpy()[label].astype(np.int64)
+    wanted = judged["score"].to_numpy()[label] > 0
     relevant = Relevant(
-        place[chosen].astype(np.int64), relevant_items, judged["source"].take(pa.array(chosen)), np.isin(relevant_items, learned)
+        query[wanted],
+        item[wanted],
+        judged["source"].take(pa.array(label[wanted])),
+        np.isin(text_codes[item[wanted]], text_codes[learned]),  # by text: under another id it is the same memory
+        _label_scores(hits, query[wanted], item[wanted]),
     )
-    ranking = Ranking(query_rows, own, rows_QK, scores_QK, relevant.query, relevant.item, _label_scores(found, relevant))
-    return ranking, relevant
+    found = without_self(*dense_hits(hits), own)
+    rows_QK, scores_QK, had_copies = without_copies(*found, query, item, wanted, text_codes)
+    first_Q = rows_QK[:, 0]
+    same = (text_codes[first_Q] == query_codes) | ((own >= 0) & (text_codes[first_Q] == text_codes[own]))
+    own_text = (first_Q >= 0) & same & ~contains(relevant.query, relevant.item, rows_QK[:, :1])[:, 0]
+    return Ranking(query_rows, own, rows_QK, scores_QK, relevant, had_copies, own_text)
 
 
-def _label_scores(found: pa.Table, relevant: Relevant) -> F32:
-    """[L] the cosine of each relevant label, from the hits table's lists of judged items; NaN: it is not there."""
-    offsets, rows = lists_to_csr(found["label_rows"])
-    scores = lists_to_csr(found["label_scores"])[1].astype(np.float32)
-    owner = np.repeat(np.arange(found.num_rows), np.diff(offsets))
-    width = int(max(rows.max(initial=0), relevant.item.max(initial=0))) + 1
-    keys, wanted = owner * width + rows, relevant.query * width + relevant.item
+def _label_scores(hits: pa.Table, query: I64, item: I64) -> F32:
+    """[L] the cosine of each label, from the hits table's lists of judged items; NaN: it is not there."""
+    offsets, rows = lists_to_csr(hits["label_rows"])
+    scores = lists_to_csr(hits["label_scores"])[1].astype(np.float32)
+    owner = np.repeat(np.arange(hits.num_rows), np.diff(offsets))
+    width = int(max(rows.max(initial=0), item.max(initial=0))) + 1
+    keys, wanted = owner * width + rows, query * width + item
     order = np.argsort(keys, kind="stable")
-    place = np.minimum(np.searchsorted(keys[order], wanted), max(len(keys) - 1, 0))
+    position = np.minimum(np.searchsorted(keys[order], wanted), max(len(keys) - 1, 0))
     if not len(keys):
         return np.full(len(wanted), np.nan, np.float32)
-    return np.where(keys[order][place] == wanted, scores[order][place], np.float32(np.nan))
+    return np.where(keys[order][position] == wanted, scores[order][position], np.float32(np.nan))
 
 
 def _values_of(store: Store, parts: Sequence[Part]) -> dict[str, F64]:
@@ -230,7 +245,8 @@ def compare_metrics(per_query: Mapping[str, F64], other: Mapping[str, F64], sett
     return result
 
 
-def _compatible(column: pa.ChunkedArray, relevant: Relevant, first_Q: I64) -> Bool:
+def _compatible(column: pa.ChunkedArray, ranking: Ranking) -> Bool:
     """[Q]: whether the first hit shares a value of the column with a relevant item of its query."""
-    shares: Bool = Attribute.from_column(column).overlap((relevant.query, relevant.item), first_Q[:, None])[:, 0]
+    wanted = ranking.relevant.query, ranking.relevant.item
+    shares: Bool = Attribute.from_column(column).overlap(wanted, ranking.rows[:, :1])[:, 0]
     return shares

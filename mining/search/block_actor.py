@@ -29,7 +29,7 @@ from cluster.tables import (
     write_part,
 )
 from mining.search.kernels import sort_hits
-from mining.search.known import KnownItems, read_lists, united
+from mining.search.known import known_items, read_lists, united
 from mining.search.shards import QueryBlock
 from mining.search.topk import Lists
 
@@ -149,7 +149,6 @@ class BlockActor:
         set_threads(1)  # beside the shard holders, which have the processors
         self._task = task
         self._labels: Labels | None = None
-        self._known: KnownItems | None = None
 
     def load(self, block: QueryBlock) -> LoadedBlock:
         """The vectors of a block, and the lists of its queries."""
@@ -161,8 +160,7 @@ class BlockActor:
             known = self._all_labels()
             labels = Lists(known.offsets, known.item_rows).take(rows)
             if self._task.exclude_known:
-                self._known = self._known or KnownItems(known)
-                excluded = self._known.of(rows)
+                excluded = known_items(known, rows)
         if self._task.histories:
             excluded = united(excluded, read_lists(self._task.store, self._task.histories, "history_rows", rows))
         if self._task.also and block.index >= 0:  # samples have none

@@ -1,4 +1,4 @@
-"""The items that a query is known to want, so that a search for negatives need not find them."""
+"""The items that are known to be no negatives of a query, so that a search for negatives need not find them."""
 
 from __future__ import annotations
 
@@ -12,32 +12,19 @@ from cluster.tables import I64, Part, lists_to_csr, offsets_of, parts_between, r
 from mining.search.topk import Lists
 
 
-class KnownItems:
-    """Relevant items of every query and the mates of their groups, but for items judged irrelevant to it."""
-
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
-        grouped = np.flatnonzero(labels.group_codes >= 0)
-        # a group's code is a digest of 63 bits: number the groups anew
-        _, number, counts = np.unique(labels.group_codes[grouped], return_inverse=True, return_counts=True)
-        self._groups = np.full(labels.num_items, -1, np.int64)
-        self._groups[grouped] = number
-        self._members = grouped[np.argsort(number, kind="stable")]
-        self._starts = offsets_of(counts)
-
-    def of(self, query_rows: I64) -> Lists:
-        """Known items of each query, ascending, each once."""
-        offsets, rows = self.labels.positives(query_rows)
-        owner = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(offsets))
-        grouped = self._groups[rows] >= 0
-        pair, index = gather_csr(self._starts, self._groups[rows[grouped]])
-        items = np.int64(self.labels.num_items)
-        keys = np.unique(np.concatenate([owner * items + rows, owner[grouped][pair] * items + self._members[index]]))
-        bad_offsets, bad = self.labels.judged_irrelevant(query_rows)
-        spared = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(bad_offsets)) * items + bad
-        keys = keys[~np.isin(keys, spared)] if len(spared) else keys
-        counts = np.bincount(keys // items, minlength=len(query_rows))
-        return Lists(offsets_of(counts), keys % items)
+def known_items(labels: Labels, query_rows: I64) -> Lists:
+    """`Labels.no_negatives` of each query and their group mates, but for items judged irrelevant; ascending, each once."""
+    offsets, rows = labels.no_negatives(query_rows)
+    owner = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(offsets))
+    numbers, starts, members = labels.groups
+    grouped = numbers[rows] >= 0
+    pair, index = gather_csr(starts, numbers[rows[grouped]])
+    items = np.int64(labels.num_items)
+    keys = np.unique(np.concatenate([owner * items + rows, owner[grouped][pair] * items + members[index]]))
+    bad_offsets, bad = labels.judged_irrelevant(query_rows)
+    spared = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(bad_offsets)) * items + bad
+    keys = keys[~np.isin(keys, spared)] if len(spared) else keys
+    return Lists(offsets_of(np.bincount(keys // items, minlength=len(query_rows))), keys % items)
 
 
 def read_lists(store: Store, parts: Sequence[Part], column: str, rows: I64) -> Lists:

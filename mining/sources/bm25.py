@@ -24,7 +24,7 @@ from cluster.progress import post
 from cluster.session import set_threads
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, csr_to_lists, part_name, parts_between, read_part, read_parts, write_part
-from mining.search.known import KnownItems
+from mining.search.known import known_items
 from mining.search.shards import QueryBlock
 from mining.sources.words import words
 
@@ -169,14 +169,14 @@ def search_blocks(task: Bm25Task, blocks: Sequence[QueryBlock], threads: int, ma
     there = task.store.list(task.folder)
     index = WordIndex(_texts(task, mailbox))
     corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
-    known = KnownItems(Labels.from_tables(read_parts(task.store, task.labels), corpus, task.num_queries))
+    labels = Labels.from_tables(read_parts(task.store, task.labels), corpus, task.num_queries)
     parts, done = [], 0
     for block in blocks:
         path, done = f"{task.folder}/{part_name(block.index)}", done + len(block.query_rows)
         if path in there:
             parts.append(Part(path, len(block.query_rows), there[path]))
             continue
-        excluded = known.of(block.query_rows)
+        excluded = known_items(labels, block.query_rows)
         offsets, scores, rows = index.best(_query_texts(task, block), task.num_hits, (excluded.offsets, excluded.rows), threads)
         table = pa.table(
             {"query_row": block.query_rows, "item_rows": csr_to_lists(offsets, rows), "scores": csr_to_lists(offsets, scores)}

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.labels import Labels, contains, gather_csr
+from cluster.labels import NO_NEGATIVE, Labels, contains, gather_csr
 
 QUERIES, ITEMS = 4, 7
 
@@ -38,12 +38,19 @@ class Case:
     def positives(self, query: int) -> list[int]:
         return [item for item in range(ITEMS) if self.judged.get((query, item), 0) > 0]
 
+    def no_negatives(self, query: int) -> list[int]:
+        return [item for item in range(ITEMS) if self.judged.get((query, item), 0) != 0]
+
     def is_positive(self, query: int, item: int) -> bool:
-        groups = {self.groups[known] for known in self.positives(query)} - {-1}
-        return item in self.positives(query) or self.groups[item] in groups
+        groups = {self.groups[known] for known in self.no_negatives(query)} - {-1}
+        return item in self.no_negatives(query) or self.groups[item] in groups
 
     def is_duplicate(self, query: int, item: int) -> bool:
-        return self.texts[item] in {self.texts[known] for known in self.positives(query)}
+        return self.texts[item] in {self.texts[known] for known in self.no_negatives(query)}
+
+    def is_copy(self, query: int, item: int) -> bool:
+        labelled = self.judged.get((query, item), NO_NEGATIVE) != NO_NEGATIVE
+        return self.texts[item] in {self.texts[known] for known in self.positives(query)} and not labelled
 
     def is_judged(self, query: int, item: int) -> bool:
         return self.judged.get((query, item), 1) == 0
@@ -52,7 +59,7 @@ class Case:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     pairs = st.tuples(st.integers(0, QUERIES - 1), st.integers(0, ITEMS - 1))
-    judged = draw(st.dictionaries(pairs, st.integers(0, 2), max_size=12))
+    judged = draw(st.dictionaries(pairs, st.integers(NO_NEGATIVE, 2), max_size=12))
     groups = draw(st.lists(st.integers(-1, 2), min_size=ITEMS, max_size=ITEMS))
     texts = draw(st.lists(st.integers(0, 4), min_size=ITEMS, max_size=ITEMS))
     query_rows = sorted(draw(st.sets(st.integers(0, QUERIES - 1), min_size=1)))
@@ -89,6 +96,7 @@ def test_masks_equal_the_slow_reference(case: Case) -> None:
         (labels.positive_mask, case.is_positive),
         (labels.duplicate_mask, case.is_duplicate),
         (labels.judged_mask, case.is_judged),
+        (labels.copy_mask, case.is_copy),
     ):
         got = mask(case.query_rows, case.items)
         want = [

@@ -78,6 +78,19 @@ def test_hand_worked_graded_ranking() -> None:
     assert {name: float(values[0]) for name, values in got.items()} == pytest.approx(want, abs=1e-15)
 
 
+def test_what_is_graded_and_not_relevant_counts_in_ndcg_alone() -> None:
+    judgements = Judgements.from_triples(
+        np.array([7, 7, 7]), np.array([1, 2, 9]), np.array([3.0, 1.0, 2.0]), np.array([True, False, True])
+    )
+    hits_QK = np.array([padded([2, 4, 1], 100)])
+    got = {name: float(values[0]) for name, values in per_query_metrics(hits_QK, np.array([7]), judgements).items()}
+    assert got["ndcg@10"] == pytest.approx((1 + 3 / 2) / (3 + 2 / math.log2(3) + 1 / 2))
+    assert (got["hit@1"], got["recall@3"], got["mrr@10"], got["map@100"]) == pytest.approx((0, 1 / 2, 1 / 3, 1 / 6))
+    assert got["bad_top1"] == 1, "judged irrelevant outweighs what is compatible"
+    only_low = Judgements.from_triples(np.array([7]), np.array([1]), np.array([1.0]), np.array([False]))
+    assert all(np.isnan(values[0]) for values in per_query_metrics(hits_QK, np.array([7]), only_low).values())
+
+
 def test_recall_divides_by_all_relevant_items_even_beyond_k() -> None:
     judgements = judgements_of([(0, item, 1) for item in range(4)])
     assert per_query_metrics(np.array([[0]]), np.array([0]), judgements, ks=(1,))["recall@1"][0] == 1 / 4
@@ -195,8 +208,8 @@ def test_no_judgements_at_all_give_nan() -> None:
 @pytest.mark.parametrize(
     ("triples", "message"),
     [
-        ([(0, 1, -1)], "score -1.0 in triple 0"),
-        ([(0, 1, 1), (0, 1, math.nan)], "score nan in triple 1"),
+        ([(0, 1, -1)], "gain -1.0 in triple 0"),
+        ([(0, 1, 1), (0, 1, math.nan)], "gain nan in triple 1"),
         ([(-1, -1, 1)], "query row -1"),
         ([(0, -2, 1)], "item row -2"),
     ],
@@ -222,7 +235,13 @@ def test_judgements_refuse_broken_arrays(
 ) -> None:
     rows, ends, items = (np.array(values, dtype=np.int64) for values in (query_rows, offsets, item_rows))
     with pytest.raises(ValueError, match=message):
-        Judgements(rows, ends, items, np.array(gains))
+        Judgements(rows, ends, items, np.array(gains), np.array(gains) > 0)
+
+
+def test_a_relevant_item_without_a_gain_is_refused() -> None:
+    one = np.array([1])
+    with pytest.raises(ValueError, match="true only where the gain is above 0"):
+        Judgements.from_triples(one, one, np.array([0.0]), np.array([True]))
 
 
 def test_bad_hits_are_named() -> None:

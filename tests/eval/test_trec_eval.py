@@ -27,15 +27,15 @@ def named(item: int) -> str:
     return f"{10**6 - item:07d}"
 
 
-def theirs(scored: list[dict[int, float]], triples: Triples) -> dict[str, dict[str, float]]:
+def theirs(scored: list[dict[int, float]], triples: Triples, level: int = 1) -> dict[str, dict[str, float]]:
     """trec_eval's figures per query: its own sort of the scores, and reciprocal rank of the ten best alone."""
     qrels: dict[str, dict[str, int]] = {}
     for query, item, score in triples:
         qrels.setdefault(str(query), {})[named(item)] = score
     run = {str(query): {named(item): score for item, score in found.items()} for query, found in enumerate(scored)}
     top = {query: dict(sorted(found.items(), key=lambda pair: (-pair[1], -int(pair[0])))[:10]) for query, found in run.items()}
-    whole = pytrec_eval.RelevanceEvaluator(qrels, MEASURES).evaluate(run)
-    first = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(top)
+    whole = pytrec_eval.RelevanceEvaluator(qrels, MEASURES, relevance_level=level).evaluate(run)
+    first = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}, relevance_level=level).evaluate(top)
     return {query: figures | first[query] for query, figures in whole.items()}
 
 
@@ -45,19 +45,20 @@ def hits_of(scored: list[dict[int, float]], width: int) -> I64:
     return np.array([hits[:width] + [-1] * (width - len(hits)) for hits in ranked], np.int64)
 
 
-def compare_all(scored: list[dict[int, float]], triples: Triples, width: int) -> int:
+def compare_all(scored: list[dict[int, float]], triples: Triples, width: int, level: int = 1) -> int:
     """Compare every metric of every query; returns how many were compared."""
     rows = np.array(triples, np.int64).reshape(-1, 3)
-    got = per_query_metrics(hits_of(scored, width), np.arange(len(scored)), Judgements.from_triples(*rows.T))
-    want = theirs(scored, triples)
+    judgements = Judgements.from_triples(*rows.T, relevant=rows[:, 2] >= level)
+    got = per_query_metrics(hits_of(scored, width), np.arange(len(scored)), judgements)
+    want = theirs(scored, triples, level)
     compared = 0
     for query in range(len(scored)):
-        relevant = any(score > 0 for asked, _, score in triples if asked == query)
+        relevant = any(score >= level for asked, _, score in triples if asked == query)
         for ours, name in THEIRS.items():
             value = float(got[ours][query])
             if not relevant:
                 assert np.isnan(value), "ours says that there is nothing to measure"
-                assert want.get(str(query), {}).get(name, 0.0) == 0.0, "trec_eval says 0"
+                assert ours == "ndcg@10" or want.get(str(query), {}).get(name, 0.0) == 0.0, "trec_eval says 0"
             else:  # trec_eval leaves out a query for which nothing was found
                 assert value == pytest.approx(want[str(query)][name] if scored[query] else 0.0, abs=1e-9), (query, ours)
                 compared += 1
@@ -67,8 +68,8 @@ def compare_all(scored: list[dict[int, float]], triples: Triples, width: int) ->
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("graded", [False, True])
-def test_random_rankings_equal_trec_eval(seed: int, graded: bool) -> None:
+@pytest.mark.parametrize(("graded", "level"), [(False, 1), (True, 1), (True, 2), (True, 3)])
+def test_random_rankings_equal_trec_eval_at_every_level_of_relevance(seed: int, graded: bool, level: int) -> None:
     """Ties, short and empty lists, items judged irrelevant, queries without a relevant item or without any label."""
     rng = np.random.default_rng(seed)
     scored: list[dict[int, float]] = []
@@ -83,7 +84,7 @@ def test_random_rankings_equal_trec_eval(seed: int, graded: bool) -> None:
             (query, int(item), int(rng.integers(0, top + 1)))
             for item in np.unique(rng.choice(likely, size=int(rng.choice([0, 1, 3, 25]))))
         ]
-    assert compare_all(scored, triples, 120) > 400
+    assert compare_all(scored, triples, 120, level) > 400
 
 
 def test_a_bag_of_words_ranking_of_the_catalogue_equals_trec_eval() -> None:

@@ -121,6 +121,7 @@ class _Writer:
             {
                 "row": np.arange(size.items),
                 "id": [f"i{n}" for n in range(size.items)],
+                "text_code": np.arange(size.items),
                 "text": [f"{size.title} {n} is a text of some length" for n in range(size.items)],
                 "title": [f"{size.title} {n}" for n in range(size.items)],
             }

@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome
+from cluster.labels import NO_NEGATIVE, contains
 from cluster.rows import cut, group_blocks, has_texts, read_rows, rows_at_once
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, read_part, read_parts
+from eval.copies import placed, without_copies
 from jobs.config.evaluation import EventSettings
 from jobs.record.stages import Chosen, Kind, ModelName, Stage
 from jobs.stages.chosen import chosen_model
@@ -141,9 +144,10 @@ class EventLog:
 
 def _records(task: EventTask) -> Iterator[dict[str, Any]]:
     """All lines in the order of the queries, with the texts of some blocks' hits in memory at a time."""
-    judged = read_parts(task.store, task.labels, ["query_row", "item_row", "score"])
-    relevant = judged.filter(pa.array(judged["score"].to_numpy() > 0))
-    pairs = (relevant["query_row"].to_numpy(), relevant["item_row"].to_numpy())
+    labels = read_parts(task.store, task.labels, ["query_row", "item_row", "score"])
+    labels = labels.filter(pc.not_equal(labels["score"], NO_NEGATIVE))
+    query_J, item_J, score_J = (labels[name].to_numpy() for name in ("query_row", "item_row", "score"))
+    text_codes = read_parts(task.store, task.corpus, ["text_code"])["text_code"].to_numpy()
     query_columns = ["id", "text", "item_row", *[name for name in KINDS if has_texts(task.store, task.queries[0], name)][:1]]
     depth = max(task.settings.k, *CUTOFFS)
     for group in group_blocks(task.hits, rows_at_once(task.corpus), task.settings.k, 1):
@@ -152,9 +156,13 @@ def _records(task: EventTask) -> Iterator[dict[str, Any]]:
         )
         query_rows = found["query_row"].to_numpy()
         queries = read_rows(task.store, task.queries, query_rows, query_columns)
-        rows_QK, scores_QK = without_self(*dense_hits(found), queries["item_row"].to_numpy())
+        hits = without_self(*dense_hits(found), queries["item_row"].to_numpy())
+        query, label = placed(query_rows, query_J)
+        item, relevant = item_J[label], score_J[label] > 0
+        rows_QK, scores_QK, _ = without_copies(*hits, query, item, relevant, text_codes)
         rows_QK, scores_QK = rows_QK[:, :depth], scores_QK[:, :depth]
-        relevant_QK, known_Q = find_relevant(rows_QK, query_rows, *pairs)
+        relevant_QK = contains(query[relevant], item[relevant], rows_QK)
+        known_Q = np.isin(np.arange(len(query_rows)), query[relevant])
         shown_QK = rows_QK[:, : task.settings.k]
         items = _items(task, np.unique(shown_QK[shown_QK >= 0]))
         yield from make_records(task.head, queries, rows_QK, scores_QK, relevant_QK, known_Q, items, k=task.settings.k)
@@ -166,17 +174,6 @@ def _items(task: EventTask, rows: I64) -> dict[int, tuple[str, str]]:
     table = read_rows(task.store, task.corpus, rows, ["id", column])
     titles = cut(table[column], TITLE_LENGTH)
     return dict(zip(rows.tolist(), zip(table["id"].to_pylist(), titles, strict=True), strict=True))
-
-
-def find_relevant(rows_QK: I64, query_rows: I64, owner: I64, items: I64) -> tuple[Bool, Bool]:
-    """Which hits are relevant, bool [Q, K], and which queries have a relevant item at all, bool [Q].
-
-    Args:
-        owner, items: query row and item row of each relevant pair.
-    """
-    span = 1 + max(int(items.max(initial=0)), int(rows_QK.max(initial=0)))
-    relevant_QK = np.isin(query_rows[:, None] * span + rows_QK, owner * span + items) & (rows_QK >= 0)
-    return relevant_QK, np.isin(query_rows, owner)
 
 
 def make_records(

@@ -17,7 +17,9 @@ from cluster.labels import contains
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, read_parts, read_schema
 from eval.diversity import coverage, exposure, gini, intra_list_similarity, mean_by_owner, percentiles, popularity, top_share
+from eval.metrics import Bool
 from eval.score_histogram import score_figures
+from jobs.stages.slice_columns import Relevant
 from mining.search.block_actor import read_rows
 
 DEPTH = 10
@@ -30,7 +32,7 @@ POPULARITY = "popularity"
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The hits of the evaluated queries, without the item that a query itself is."""
+    """The hits of the evaluated queries, without the item that a query itself is and unlabelled copies of relevant items."""
 
     query_rows: I64
     """[Q] ascending."""
@@ -40,12 +42,11 @@ class Ranking:
     """[Q, K] item rows, best first; -1 is padding."""
     scores: F32
     """[Q, K] cosines."""
-    relevant_query: I64
-    """[L] place of the query, ascending."""
-    relevant_item: I64
-    """[L]"""
-    relevant_score: F32
-    """[L] cosine."""
+    relevant: Relevant
+    had_copies: Bool
+    """[Q] unlabelled copies of relevant items were among the hits."""
+    first_has_own_text: Bool
+    """[Q] the first hit has the text of the query, or of the item that it is, and is not labelled relevant."""
 
 
 def popularity_percentiles(store: Store, corpus: Sequence[Part], learned: I64, column: str | None) -> Any:
@@ -79,7 +80,7 @@ def result_figures(
     similarity_S = intra_list_similarity(np.where(first_SK >= 0, np.searchsorted(rows, first_SK), -1), vectors_MD)
     top_QK = ranking.rows[:, :DEPTH]
     shown_N = exposure(top_QK, num_items)
-    relevant = mean_by_owner(ranking.relevant_query, percentile_N[ranking.relevant_item])
+    relevant = mean_by_owner(ranking.relevant.query, percentile_N[ranking.relevant.item])
     results = {
         "coverage": coverage(shown_N),
         "gini": gini(shown_N),
@@ -89,7 +90,7 @@ def result_figures(
         "relevant_popularity": relevant,
     }
     scores = {
-        "positive": ranking.relevant_score,
+        "positive": ranking.relevant.score,
         "hard": hard_scores(ranking),
         "random": random_scores(ranking, sample, random_SR, queries_SD, vectors_MD[np.searchsorted(rows, random_SR)]),
     }
@@ -108,18 +109,18 @@ def draw_sample(num_queries: int, num_items: int) -> tuple[I64, I64]:
 
 def hard_scores(ranking: Ranking) -> F32:
     """The cosines of each query's DEPTH nearest items that are not relevant, end to end; fewer where too few were found."""
-    counts = np.bincount(ranking.relevant_query, minlength=1)
+    counts = np.bincount(ranking.relevant.query, minlength=1)
     width = DEPTH + int(counts.max())
     rows = ranking.rows[:, :width]
-    other = (rows >= 0) & ~contains(ranking.relevant_query, ranking.relevant_item, rows)
+    other = (rows >= 0) & ~contains(ranking.relevant.query, ranking.relevant.item, rows)
     found: F32 = ranking.scores[:, :width][other & (np.cumsum(other, axis=1) <= DEPTH)]
     return found
 
 
 def random_scores(ranking: Ranking, sample: I64, random_SR: I64, queries_SD: F32, items_SRD: F32) -> F32:
     """The cosines of sampled queries with random items, but for those that are relevant or the query itself."""
-    num_items = max(int(random_SR.max(initial=0)), int(ranking.relevant_item.max(initial=0))) + 1
-    known = ranking.relevant_query * num_items + ranking.relevant_item
+    num_items = max(int(random_SR.max(initial=0)), int(ranking.relevant.item.max(initial=0))) + 1
+    known = ranking.relevant.query * num_items + ranking.relevant.item
     other = ~np.isin(sample[:, None] * num_items + random_SR, known) & (random_SR != ranking.own[sample][:, None])
     lengths = np.linalg.norm(queries_SD, axis=1)[:, None] * np.linalg.norm(items_SRD, axis=2)
     found: F32 = (np.einsum("sd,srd->sr", queries_SD, items_SRD) / lengths)[other]

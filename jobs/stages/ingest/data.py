@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +14,19 @@ import pyarrow.compute as pc
 from cluster.commits import Outcome
 from cluster.errors import ConfigError, DataError
 from cluster.storage import StorageSettings, Store
-from cluster.tables import Part, read_part, write_part
+from cluster.tables import I64, Part, read_part, write_part
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings, DataSettings
 from jobs.config.templates import Template
-from jobs.stages.ingest.files import Chunk, read_chunks
+from jobs.stages.ingest.equal_texts import EqualTexts, equal_text_figures, find_equal_texts, reads_vectors, share_labels
+from jobs.stages.ingest.files import read_chunks
 from jobs.stages.ingest.histories import history_rows, refuse_repeats
-from jobs.stages.ingest.labels import LabelRows, assign_splits, leave_out_queries, read_labels, split_column, write_labels
+from jobs.stages.ingest.labels import LabelRows, read_labels, split_column, write_labels
+from jobs.stages.ingest.lines import Chunk
+from jobs.stages.ingest.positives import check_negatives, check_positives, label_figures, refuse_nothing_relevant
+from jobs.stages.ingest.splits import assign_splits, leave_out_queries
 from jobs.stages.ingest.tables import Written, stable_code, write_texts
+from jobs.stages.ingest.values import as_texts, id_column, id_hint, one_array
 
 Sources = dict[str, list[tuple[str, str | None]]]
 """Table -> (address, the split its file stands for)."""
@@ -37,63 +43,67 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         DataError: what is wrong with the data; names file, row or id, and the count.
         ConfigError: a template or data.columns names a column that the data has not.
     """
-    part_rows = config.cluster.part_rows
     histories = config.encoder.kind == "sequence"  # what a query is, instead of its text
+    item_template = Template(data.item_text, "data.item_text")
     reader = _Reader(data, config.storage, sources)
-    corpus = write_texts(
-        reader.chunks("corpus"),
-        store,
-        f"{folder}/corpus",
-        what="items",
-        columns=data.columns,
-        template=Template(data.item_text, "data.item_text"),
-        part_rows=part_rows,
-        extra=_group_codes,
-        source=reader.places("corpus"),
-    )
+    groups: list[I64] = []
     splits: list[str | None] = []
 
-    def keep_splits(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
+    def of_items(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
+        groups.append(_group_codes(table, chunk))
+        return {"group_code": pa.array(groups[-1])}
+
+    def of_queries(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
         splits.extend(split_column(table, chunk))
         own = {"item_row": _item_rows(table, chunk, corpus)}
         return own | {"history_rows": history_rows(table, chunk, corpus.ids)} if histories else own
 
-    queries = write_texts(
-        reader.chunks("queries"),
-        store,
-        f"{folder}/queries-unsplit",
-        what="queries",
-        columns=data.columns,
-        template=Template(data.query_text, "data.query_text"),
-        part_rows=part_rows,
-        extra=keep_splits,
-        source=reader.places("queries"),
-        needs_text=not histories,
-    )
+    def write(table: str, name: str, what: str, template: Template, **more: Any) -> Written:
+        return write_texts(
+            reader.chunks(table),
+            store,
+            f"{folder}/{name}",
+            what=what,
+            columns=data.columns,
+            template=template,
+            part_rows=config.cluster.part_rows,
+            source=reader.addresses(table),
+            **more,
+        )
+
+    corpus = write("corpus", "corpus", "items", item_template, extra=of_items)
+    asks = Template(data.query_text, "data.query_text")
+    queries = write("queries", "queries-unsplit", "queries", asks, extra=of_queries, needs_text=not histories)
     if corpus.dimension != queries.dimension and not histories:
         raise DataError(
             f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
             f"both need a `vector` column of one length, or neither; make the vectors with one model"
         )
-    labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns)
+    every = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns, data.relevant_from)
+    labels, repeated = every.unrepeated()
     reader.refuse_unknown_columns()
     if histories and not config.encoder.repeats:
         refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
-    assigned, notes = _assign(data, splits, labels, queries)
-    query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned)
-    label_parts, repeated = write_labels(labels, store, f"{folder}/labels")
-    relevant = Counter(assigned[row] for row in set(labels.relevant.tolist()))
+    on_vectors = queries.dimension is not None and reads_vectors(config.encoder)
+    texts = find_equal_texts(store, queries, corpus, labels, item_template, histories=histories, on_vectors=on_vectors)
+    assigned, shared, notes = _assign(data, splits, labels, queries, texts)
+    if isinstance(data, DataSettings):
+        notes |= check_negatives(assigned, shared, corpus.text_codes, np.concatenate(groups))
+    query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned, texts)
+    label_parts, _ = write_labels(shared, store, f"{folder}/labels")
+    relevant = Counter(assigned[row] for row in set(shared.relevant.tolist()))
     return Outcome(
         tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
         figures={
             "items": len(corpus.ids),
             "queries": len(queries.ids),
-            "labels": len(labels.scores),
             "repeated_labels": repeated,
             "splits": {split: assigned.count(split) for split in (*data.splits, "none")},
             "with_positive": {split: relevant[split] for split in data.splits},
             "dimension": corpus.dimension,
-            "judged_irrelevant": int((labels.scores == 0).sum()),
+            "equal_texts": equal_text_figures(texts, assigned, labels),
+            "texts": {"items": corpus.notes, "queries": queries.notes},
+            **label_figures(every),
             **notes,
         },
     )
@@ -106,7 +116,7 @@ class _Reader:
         self._data, self._storage, self._sources = data, storage, sources
         self._seen: set[str] = set()
 
-    def places(self, table: str) -> str:
+    def addresses(self, table: str) -> str:
         """The addresses of a table, for messages."""
         return ", ".join(url for url, _ in self._sources[table])
 
@@ -142,16 +152,16 @@ def _describe(dimension: int | None) -> str:
     return "no vectors" if dimension is None else f"vectors of {dimension} numbers"
 
 
-def _group_codes(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
-    values = [None] * table.num_rows
-    if "group" in table.column_names:
-        if pa.types.is_nested(table["group"].type):
-            raise DataError(
-                f"{chunk.file}: column 'group' should hold one text or number per item, found "
-                f"{table['group'].type}; rename it if it is something else"
-            )
-        values = table["group"].cast(pa.string()).to_pylist()
-    return {"group_code": pa.array([stable_code(value) if value else -1 for value in values], pa.int64())}
+def _group_codes(table: pa.Table, chunk: Chunk) -> I64:
+    if "group" not in table.column_names:
+        return np.full(table.num_rows, -1)
+    if pa.types.is_nested(table["group"].type):
+        raise DataError(
+            f"{chunk.file}: column 'group' should hold one text or number per item, found "
+            f"{table['group'].type}; rename it if it is something else"
+        )
+    values = as_texts(one_array(table["group"])).to_pylist()
+    return np.array([stable_code(value) if value else -1 for value in values], np.int64)
 
 
 def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
@@ -162,84 +172,54 @@ def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
             f"{chunk.file}: column 'item_id' should hold the one item that the query is, found "
             f"{table['item_id'].type}; relevant items belong into the labels"
         )
-    ids = table["item_id"].cast(pa.string())
+    ids = id_column(table, "item_id", chunk, optional=True)
     rows = pc.index_in(ids, value_set=corpus.ids)
-    unknown = pc.and_(pc.is_null(rows), pc.is_valid(ids)).to_numpy()
-    if unknown.any():
-        where = int(np.flatnonzero(unknown)[0])
+    unknown = pc.and_(pc.is_null(rows), pc.is_valid(ids))
+    if pc.any(unknown).as_py():
+        where = int(np.flatnonzero(unknown.to_numpy(zero_copy_only=False))[0])
+        hint = id_hint(pc.unique(ids.filter(unknown)), corpus.ids)
         raise DataError(
             f"{chunk.file}, row {chunk.first_row + where}: the query says it is item "
-            f"{ids[where].as_py()!r}, which is not in the corpus; {int(unknown.sum())} row(s) of this chunk do "
-            f"so. Correct `item_id`, or add the items"
+            f"{ids[where].as_py()!r}, which is not in the corpus; {pc.sum(unknown).as_py()} row(s) of this chunk do "
+            f"so.{hint or ' Correct `item_id`, or add the items'}"
         )
-    return pc.fill_null(rows, -1).cast(pa.int64()).combine_chunks()
+    return pc.fill_null(rows, -1).cast(pa.int64())
 
 
 def _assign(
-    data: DatasetSettings, splits: list[str | None], labels: LabelRows, queries: Written
-) -> tuple[list[str], dict[str, int]]:
-    """The split of every query, and notes: counts of what was decided here."""
+    data: DatasetSettings, splits: list[str | None], labels: LabelRows, queries: Written, texts: EqualTexts
+) -> tuple[list[str], LabelRows, dict[str, int]]:
+    """The split of every query, the labels as equal texts share them, and notes: counts of what was decided here."""
     if not isinstance(data, DataSettings):
-        return _all_labelled(labels, len(splits)), {}
-    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction)
-    notes |= _check_positives(assigned, labels, queries, data)
-    return assigned, notes | leave_out_queries(assigned, queries.ids, data.train_fraction)
+        assigned = _all_labelled(labels, len(splits))
+        return assigned, share_labels(labels, assigned, texts), {}
+    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction, texts.questions)
+    shared = share_labels(labels, assigned, texts)
+    notes |= check_positives(assigned, shared, queries, data)
+    return assigned, shared, notes | leave_out_queries(assigned, queries.ids, data.train_fraction, texts.questions)
 
 
 def _all_labelled(labels: LabelRows, count: int) -> list[str]:
     """Every query with a label is measured, whatever its split."""
-    if not len(labels.relevant):
-        raise DataError(
-            f"none of the {len(labels.scores)} labels says that an item is relevant (a score > 0), so there is "
-            f"nothing to measure; check the scores in the labels"
-        )
+    refuse_nothing_relevant(labels)
     labelled = set(labels.query_rows.tolist())
     return ["general" if row in labelled else "none" for row in range(count)]
 
 
-def _check_positives(splits: list[str], labels: LabelRows, queries: Written, data: DataSettings) -> dict[str, int]:
-    relevant = set(labels.relevant.tolist())
-    notes = {"dev_queries_without_positive": sum(split == "dev" and row not in relevant for row, split in enumerate(splits))}
-    if "train" not in splits:
-        raise DataError(
-            f'expected queries of the train split, found {_counts(splits)}; say split = "train" for some in '
-            f"the queries or the labels"
-        )
-    without = [row for row, split in enumerate(splits) if split == "train" and row not in relevant]
-    if not without:
-        return notes
-    if not data.skip_queries_without_positive:
-        raise DataError(
-            f"expected a relevant item (a label with score > 0) for each training query, found none for "
-            f"{len(without)} of {splits.count('train')}, the first is {queries.ids[without[0]].as_py()!r}; label "
-            f"or remove them, or set data.skip_queries_without_positive = true to leave them out"
-        )
-    if len(without) == splits.count("train"):
-        raise DataError(
-            f"none of the {len(without)} training queries has a relevant item (a label with score > 0); check "
-            f"the scores in the labels"
-        )
-    for row in without:
-        splits[row] = "none"
-    return notes | {"train_queries_skipped": len(without)}
-
-
-def _counts(splits: list[str]) -> str:
-    return (
-        ", ".join(f"{count} of {split}" for split, count in Counter(splits).items() if split != "none")
-        or "none with a label or a split"
-    )
-
-
-def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str]) -> list[Part]:
+def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str], texts: EqualTexts) -> list[Part]:
+    """The queries with what is known of them only now: their split, the item that they are, and whether they are a text."""
     written = []
     for part in parts:
-        table = read_part(store, part.path)
-        if "split" in table.column_names:
-            table = table.drop_columns(["split"])
-        own = pa.array(splits[part.first_row : part.first_row + part.rows], pa.string())
+        table, rows = read_part(store, part.path), slice(part.first_row, part.first_row + part.rows)
+        known = {
+            "split": pa.array(splits[rows], pa.string()),
+            "item_row": pa.array(texts.own_items[rows], pa.int64()),
+            "text_code": pa.array(texts.query_codes[rows], pa.int64()),
+        }
         name = part.path.rsplit("/", 1)[-1]
-        table = table.append_column("split", own)
+        table = table.drop_columns([column for column in known if column in table.column_names])
+        for column, values in known.items():
+            table = table.append_column(column, values)
         written.append(write_part(store, f"{folder}/{name}", table, first_row=part.first_row))
         store.delete(part.path)
     return written

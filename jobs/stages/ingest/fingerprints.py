@@ -73,7 +73,7 @@ def naming_section(data: DatasetSettings) -> Iterator[None]:
         if data.section == "data":
             raise
         text = str(error).replace("[data]", f"[{data.section}]")
-        text = re.sub(r"\bdata\.(columns|item_text|query_text)\b", rf"{data.section}.\1", text)
+        text = re.sub(r"\bdata\.(columns|item_text|query_text|relevant_from)\b", rf"{data.section}.\1", text)
         raise type(error)(f"the general set: {text}") from error
 
 

@@ -16,8 +16,8 @@ from cluster.folders import folder_digest, upload_folder
 from cluster.storage import Store
 from cluster.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offsets_of, read_part, read_parts, write_part
 from jobs.config.config import Config
-from jobs.stages.ingest.files import Chunk
 from jobs.stages.ingest.labels import LabelRows
+from jobs.stages.ingest.lines import Chunk
 
 
 def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:

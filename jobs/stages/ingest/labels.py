@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
+from cluster.labels import NO_NEGATIVE
 from cluster.storage import Store
 from cluster.tables import I64, Part
-from jobs.stages.ingest.files import Chunk
-from jobs.stages.ingest.tables import id_column, one_array, rename, stable_code
+from jobs.stages.ingest.lines import SCORE_NAMES, Chunk
+from jobs.stages.ingest.tables import rename
+from jobs.stages.ingest.values import id_column, id_hint, number_column, one_array
 from jobs.stages.ingest.writer import TableWriter
 
-SPLITS = ("train", "dev", "test")
+F64 = npt.NDArray[np.float64]
 LARGEST_SCORE = 1_000_000
 
 
@@ -28,55 +30,142 @@ class LabelRows:
 
     query_rows: I64
     item_rows: I64
-    scores: I64
-    weights: npt.NDArray[np.float64]
+    grades: F64
+    """As the file says; below 0 means what 0 does. NaN: the pair is not judged, the item may only not be a negative."""
+    weights: F64
     sources: pa.Array
     splits: list[str | None]
+    relevant_from: float | None = None
+    """The lowest grade that is relevant; None: every one above 0."""
+
+    @property
+    def scores(self) -> F64:
+        """The grade of a relevant label; 0: judged irrelevant; NO_NEGATIVE. The one place that applies `relevant_from`."""
+        is_relevant = self.grades > 0 if self.relevant_from is None else self.grades >= self.relevant_from
+        return np.where(np.isnan(self.grades), NO_NEGATIVE, np.where(is_relevant, self.grades, 0.0))
 
     @property
     def relevant(self) -> I64:
         """Query row of each label that says relevant."""
         return self.query_rows[self.scores > 0]
 
+    @property
+    def rule(self) -> str:
+        """What makes a label relevant, for messages."""
+        return "a score > 0" if self.relevant_from is None else f"a score of at least relevant_from = {self.relevant_from:g}"
+
+    def take(self, index: I64) -> LabelRows:
+        """Some of the labels."""
+        return replace(
+            self,
+            query_rows=self.query_rows[index],
+            item_rows=self.item_rows[index],
+            grades=self.grades[index],
+            weights=self.weights[index],
+            sources=self.sources.take(pa.array(index)),
+            splits=[self.splits[place] for place in index.tolist()],
+        )
+
+    def joined(self, *more: LabelRows) -> LabelRows:
+        """These labels and more, one after another."""
+        several = [self, *more]
+        return replace(
+            self,
+            query_rows=np.concatenate([some.query_rows for some in several]),
+            item_rows=np.concatenate([some.item_rows for some in several]),
+            grades=np.concatenate([some.grades for some in several]),
+            weights=np.concatenate([some.weights for some in several]),
+            sources=pa.concat_arrays([some.sources for some in several]),
+            splits=[split for some in several for split in some.splits],
+        )
+
+    def unrepeated(self) -> tuple[LabelRows, int]:
+        """(the labels by query and item, how many repeat a pair). Of a pair the highest grade stays, of equal ones the first.
+
+        A pair that is not judged stays before "judged irrelevant": a person calls the item relevant in another split.
+        """
+        scores = self.scores
+        kind = np.where(scores > 0, 0, np.where(scores == 0, 2, 1))
+        order = np.lexsort((-np.nan_to_num(self.grades), kind, self.item_rows, self.query_rows))
+        queries, items = self.query_rows[order], self.item_rows[order]
+        first = np.ones(len(order), bool)
+        first[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
+        return self.take(order[first]), int(np.count_nonzero(~first))
+
+
+def no_negatives(query_rows: I64, item_rows: I64) -> LabelRows:
+    """Pairs that are not judged: the item may only not be a negative of the query."""
+    count = len(query_rows)
+    return LabelRows(query_rows, item_rows, np.full(count, np.nan), np.ones(count), pa.nulls(count, pa.string()), [None] * count)
+
 
 def read_labels(
-    chunks: Iterator[tuple[Chunk, str | None]], query_ids: pa.Array, item_ids: pa.Array, columns: dict[str, str]
+    chunks: Iterator[tuple[Chunk, str | None]],
+    query_ids: pa.Array,
+    item_ids: pa.Array,
+    columns: dict[str, str],
+    relevant_from: float | None = None,
 ) -> LabelRows:
     """Resolve labels to rows.
 
     Args:
         chunks: label chunks, each with the split its file stands for (BEIR) or None.
+        relevant_from: the lowest score that is relevant; None: every one above 0.
 
     Raises:
-        DataError: a label names an unknown query or item, or has no whole-number score.
+        DataError: a label names an unknown query or item, or its score or weight is not a usable number.
     """
-    found: list[tuple[Any, ...]] = []
+    pieces: list[tuple[Any, ...]] = []
     splits: list[str | None] = []
+    scored: dict[str, bool] = {}
     for chunk, split in chunks:
         if not chunk.table.num_rows:
             continue
         table = rename(chunk, columns, ["query_id", "item_id"], "labels")
-        found.append(
+        _check_scored(scored, table, chunk, relevant_from)
+        pieces.append(
             (
-                _resolve(table, "query_id", query_ids, chunk),
-                _resolve(table, "item_id", item_ids, chunk),
-                _scores(table, chunk),
-                _numbers(table, "weight", chunk, 1.0, optional=True),
+                _resolve(table, "query_id", query_ids, item_ids, chunk),
+                _resolve(table, "item_id", item_ids, query_ids, chunk),
+                _grades(table, chunk, fractions=relevant_from is not None),
+                _weights(table, chunk),
                 _sources(table, chunk),
             )
         )
         splits += split_column(table, chunk) if split is None else [split] * table.num_rows
-    if not found:
+    if not pieces:
         raise DataError("expected at least one label, found none; check the address of the labels in [data]")
-    queries, items, scores, weights, sources = zip(*found, strict=True)
+    queries, items, grades, weights, sources = zip(*pieces, strict=True)
     return LabelRows(
         np.concatenate(queries),
         np.concatenate(items),
-        np.concatenate(scores),
+        np.concatenate(grades),
         np.concatenate(weights),
         pa.concat_arrays(sources),
         splits,
+        relevant_from,
     )
+
+
+def _check_scored(scored: dict[str, bool], table: pa.Table, chunk: Chunk, relevant_from: float | None) -> None:
+    """Raises DataError: it is unclear which column is the score, or only some rows of a file have one."""
+    has = "score" in table.column_names
+    if scored.setdefault(chunk.file, has) != has:
+        raise DataError(
+            f"{chunk.file}, from row {chunk.first_row}: expected {'no score' if has else 'a score'} as in the rows before, "
+            f"found {'one' if has else 'none'}; give all labels of the file a score, or none (then all are relevant)"
+        )
+    alike = [name for name in table.column_names if name.lower() in SCORE_NAMES]
+    if not has and alike:
+        raise DataError(
+            f"{chunk.file}: labels without a column 'score' are all relevant, but {alike[0]!r} looks like one; say "
+            f'data.columns = {{ score = "{alike[0]}" }}, or rename the column if it is something else'
+        )
+    if not has and relevant_from is not None:
+        raise DataError(
+            f"{chunk.file}: data.relevant_from = {relevant_from:g} needs the column 'score' in the labels, found "
+            f"{', '.join(table.column_names)}; name it in data.columns, or take relevant_from out"
+        )
 
 
 def split_column(table: pa.Table, chunk: Chunk) -> list[str | None]:
@@ -97,146 +186,69 @@ def _text_column(table: pa.Table, column: str, chunk: Chunk) -> pa.Array:
     return one_array(table[column].cast(pa.string()))
 
 
-def _resolve(table: pa.Table, column: str, known: pa.Array, chunk: Chunk) -> I64:
-    what, tables = ("query", "queries") if column == "query_id" else ("item", "items")
+def _resolve(table: pa.Table, column: str, known: pa.Array, others: pa.Array, chunk: Chunk) -> I64:
+    what, tables, other = ("query", "queries", "items") if column == "query_id" else ("item", "items", "queries")
     ids = id_column(table, column, chunk)
     rows = pc.index_in(ids, value_set=known)
     if rows.null_count:
         missing = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
+        hint = id_hint(pc.unique(ids.filter(rows.is_null())), known, others, other)
         raise DataError(
             f"{chunk.file}, row {chunk.first_row + int(missing[0])}: the label names {what} "
             f"{ids[int(missing[0])].as_py()!r}, which is not in the table of {tables}; {len(missing)} "
-            f"label(s) of this chunk name an unknown {what}. Remove them, or add the missing rows"
+            f"label(s) of this chunk name an unknown {what}.{hint or ' Remove them, or add the missing rows'}"
         )
     return np.asarray(rows.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _scores(table: pa.Table, chunk: Chunk) -> I64:
-    values = _numbers(table, "score", chunk, 1.0, optional=False)
-    bad = np.flatnonzero((values != np.floor(values)) | (values > LARGEST_SCORE))
-    if len(bad):
-        raise DataError(
-            f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a score that is a whole number from "
-            f"0 (0 judged irrelevant, 1 and more relevant) to {LARGEST_SCORE:,}, found {values[bad[0]]:g}; "
-            f"{len(bad)} label(s) of this chunk differ. Round them"
+def _grades(table: pa.Table, chunk: Chunk, *, fractions: bool) -> F64:
+    if "score" not in table.column_names:
+        return np.ones(table.num_rows)
+    values = number_column(table, "score", chunk)
+    _refuse(np.isnan(values), values, "a score in every row (or no score column, then all are relevant)", chunk)
+    _refuse(np.abs(values) > LARGEST_SCORE, values, f"a score of at most {LARGEST_SCORE:,}", chunk)
+    if not fractions:
+        _refuse(
+            values != np.floor(values),
+            values,
+            "a score that is a whole number (1 and more relevant, 0 and less judged irrelevant), unless data.relevant_from "
+            "says from which score on an item is relevant",
+            chunk,
         )
-    return values.astype(np.int64)
+    return values
 
 
-def _numbers(table: pa.Table, column: str, chunk: Chunk, default: float, *, optional: bool) -> npt.NDArray[np.float64]:
-    if column not in table.column_names:
-        return np.full(table.num_rows, default)
-    kind = table[column].type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise DataError(f"{chunk.file}: column {column!r} should hold numbers, found {kind}; write it as numbers")
-    given = table[column].cast(pa.float64())
-    values = pc.fill_null(given, default if optional else float("nan")).to_numpy()
-    bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
-    if len(bad):
-        found = given[int(bad[0])].as_py()
+def _weights(table: pa.Table, chunk: Chunk) -> F64:
+    if "weight" not in table.column_names:
+        return np.ones(table.num_rows)
+    values = number_column(table, "weight", chunk)
+    _refuse((values < 0) | (values > LARGEST_SCORE), values, f"a weight from 0 to {LARGEST_SCORE:,}", chunk)
+    return np.where(np.isnan(values), 1.0, values)
+
+
+def _refuse(wrong: npt.NDArray[np.bool_], values: F64, expected: str, chunk: Chunk) -> None:
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        value = values[rows[0]]
         raise DataError(
-            f"{chunk.file}, row {chunk.first_row + int(bad[0])}: expected a {column} of 0 or more, found "
-            f"{'none' if found is None else f'{found:g}'}; {len(bad)} label(s) of this chunk differ. Correct "
-            f"or remove them"
+            f"{chunk.file}, row {chunk.first_row + int(rows[0])}: expected {expected}, found "
+            f"{'none' if np.isnan(value) else f'{value:g}'}; {len(rows)} label(s) of this chunk differ. Correct or remove them"
         )
-    return np.asarray(values, np.float64)
-
-
-def assign_splits(
-    own: list[str | None] | None, labels: LabelRows, query_ids: pa.Array, dev_fraction: float
-) -> tuple[list[str], dict[str, int]]:
-    """The split of every query: its own, else that of its labels, else train; a dev split is cut where there is none.
-
-    Returns:
-        (split of each query row, notes: counts of what was decided here).
-
-    Raises:
-        DataError: a split is not train, dev or test; or a query has labels of two splits, or of another than its own.
-    """
-    splits = _splits_of_labels(own if own is not None else [None] * len(query_ids), labels, query_ids)
-    wrong = [row for row, split in enumerate(splits) if split is not None and split not in (*SPLITS, "none")]
-    if wrong:
-        same = sum(splits[row] == splits[wrong[0]] for row in wrong)
-        raise DataError(
-            f"expected a split of train, dev or test, found {splits[wrong[0]]!r} in {same} row(s), the first is "
-            f"query {query_ids[wrong[0]].as_py()!r}; rename it (a validation split is called dev)"
-        )
-    labelled = set(labels.query_rows.tolist())
-    result = [split or ("train" if row in labelled else "none") for row, split in enumerate(splits)]
-    notes = {}
-    if "dev" not in result:
-        cut = _dev_rows(result, labels, query_ids, dev_fraction)
-        for row in cut:
-            result[row] = "dev"
-        notes["dev_queries_cut_from_train"] = len(cut)
-    return result, notes
-
-
-def _dev_rows(splits: list[str], labels: LabelRows, query_ids: pa.Array, dev_fraction: float) -> list[int]:
-    """Training queries with a positive that become dev: drawn by id, so the same in every run; at least one of two."""
-    relevant = set(labels.relevant.tolist())
-    drawn = {
-        row: stable_code(f"dev:{query_ids[row].as_py()}") % 10_000
-        for row, split in enumerate(splits)
-        if split == "train" and row in relevant
-    }
-    cut = [row for row, number in drawn.items() if number < dev_fraction * 10_000]
-    return cut or ([min(drawn, key=drawn.__getitem__)] if len(drawn) > 1 else [])
-
-
-def leave_out_queries(splits: list[str], query_ids: pa.Array, train_fraction: float) -> dict[str, int]:
-    """Give all but a share of the training queries the split "none", in place: drawn by id, at least one stays.
-
-    The queries of a smaller share are among those of a larger one. Returns notes: how many were left out.
-    """
-    if train_fraction >= 1.0:
-        return {}
-    drawn = {
-        row: stable_code(f"train:{query_ids[row].as_py()}") % 1_000_000 for row, split in enumerate(splits) if split == "train"
-    }
-    first = min(drawn, key=drawn.__getitem__)
-    left = [row for row, number in drawn.items() if number >= train_fraction * 1_000_000 and row != first]
-    for row in left:
-        splits[row] = "none"
-    return {"train_queries_left_out": len(left)}
-
-
-def _splits_of_labels(own: list[str | None], labels: LabelRows, query_ids: pa.Array) -> list[str | None]:
-    """`own`, with what the labels say where it says nothing."""
-    result = list(own)
-    for row, split in zip(labels.query_rows.tolist(), labels.splits, strict=True):
-        if split is None or result[row] in (split, "none"):
-            continue
-        if result[row] is not None:
-            says = (
-                f"is in the split {own[row]!r} and has labels of {split!r}"
-                if own[row] is not None
-                else (f"has labels in the splits {result[row]!r} and {split!r}")
-            )
-            raise DataError(
-                f"query {query_ids[row].as_py()!r} {says}; a query belongs to one split, or what is measured "
-                f"was trained on: remove it from the others"
-            )
-        result[row] = split
-    return result
 
 
 def write_labels(labels: LabelRows, store: Store, folder: str) -> tuple[list[Part], int]:
-    """Write labels sorted by query and item; of repeated pairs the highest score stays. (parts, repeated pairs)."""
-    order = np.lexsort((-labels.scores, labels.item_rows, labels.query_rows))
-    queries, items = labels.query_rows[order], labels.item_rows[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
-    keep = order[first]
+    """Write labels sorted by query and item; of repeated pairs the highest grade stays. (parts, repeated pairs)."""
+    kept, repeated = labels.unrepeated()
     table = pa.table(
         {
-            "query_row": labels.query_rows[keep],
-            "item_row": labels.item_rows[keep],
-            "score": labels.scores[keep],
-            "weight": labels.weights[keep],
-            "source": labels.sources.take(pa.array(keep)),
+            "query_row": kept.query_rows,
+            "item_row": kept.item_rows,
+            "score": kept.scores,
+            "gain": np.fmax(kept.grades, 0.0),
+            "weight": kept.weights,
+            "source": kept.sources,
         }
     )
     writer = TableWriter(store, folder, 1_000_000)
     writer.add(table)
-    return writer.close(), int(len(order) - len(keep))
+    return writer.close(), repeated

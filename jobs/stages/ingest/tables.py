@@ -21,7 +21,9 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import I64, Part, lists_to_csr, vectors_to_column
 from jobs.config.templates import Template
-from jobs.stages.ingest.files import Chunk
+from jobs.stages.ingest.lines import Chunk
+from jobs.stages.ingest.texts import TextNotes
+from jobs.stages.ingest.values import id_column
 from jobs.stages.ingest.writer import TableWriter
 
 OWN = ("row", "text_code", "group_code", "item_row", "history_rows")
@@ -45,6 +47,8 @@ class Written:
     text_codes: I64
     dimension: int | None
     """Length of the `vector` column; None: there is none."""
+    notes: dict[str, Any]
+    """What is unusual about the texts."""
 
 
 def stable_code(text: str) -> int:
@@ -132,28 +136,6 @@ def _free(name: str, names: Sequence[str]) -> str:
     return name if name not in names else _free(f"{name}_", names)
 
 
-def id_column(table: pa.Table, column: str, chunk: Chunk) -> pa.Array:
-    """A column of ids as texts. Raises DataError: of another type, or a row has none."""
-    ids = table[column]
-    if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or pa.types.is_integer(ids.type)):
-        raise DataError(f"{chunk.file}: column {column!r} should hold texts or whole numbers, found {ids.type}; write it as text")
-    ids = one_array(ids.cast(pa.string()))
-    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
-    if pc.any(empty).as_py():
-        where = int(np.flatnonzero(empty.to_numpy(zero_copy_only=False))[0])
-        raise DataError(
-            f"{chunk.file}, row {chunk.first_row + where}: column {column!r} is empty; every row needs an id: "
-            f"add it or remove the row"
-        )
-    return ids
-
-
-def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """The column in one piece."""
-    combined = column.combine_chunks()
-    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
-
-
 def _texts_of(table: pa.Table, template: Template) -> list[str]:
     fields = [field for field in dict.fromkeys(template.fields) if field in table.column_names]
     if not fields:
@@ -234,7 +216,9 @@ def write_texts(
         raise DataError(f"expected at least one row in the table of {what}, found none in {source}; check the address in [data]")
     ids = pa.concat_arrays(checked.ids)
     _refuse_repeated(ids, checked.places, what)
-    return Written(writer.close(), ids, list(checked.columns_seen), np.concatenate(checked.codes), checked.dimension)
+    return Written(
+        writer.close(), ids, list(checked.columns_seen), np.concatenate(checked.codes), checked.dimension, checked.notes.figures
+    )
 
 
 class _Checked:
@@ -248,6 +232,7 @@ class _Checked:
         self.places: list[tuple[str, int, int]] = []
         self.columns_seen: dict[str, None] = {}
         self.dimension: int | None = None
+        self.notes = TextNotes()
 
     def take(self, chunk: Chunk, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]]) -> pa.Table:
         """The chunk as rows of our table."""
@@ -255,7 +240,7 @@ class _Checked:
         if self._needs_text:
             self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
         ids = id_column(table, "id", chunk)
-        texts = _texts_of(table, self._template)
+        texts = self.notes.take(_texts_of(table, self._template), ids)
         if self._needs_text:
             self._refuse_empty(texts, ids, chunk)
         codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))

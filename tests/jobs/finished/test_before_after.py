@@ -35,7 +35,8 @@ def halves(table: pa.Table) -> list[pa.Table]:
 def world(root: Path, *, titled: bool = True) -> tuple[Store, Commit]:
     """Six items and four queries; query 1 is item 4."""
     store = Store(str(root))
-    corpus = pa.table({"row": range(6), "id": [f"i{n}" for n in range(6)], "text": [f"text {n} " + "x" * 300 for n in range(6)]})
+    texts = [f"text {n} " + "x" * 300 for n in range(6)]
+    corpus = pa.table({"row": range(6), "id": [f"i{n}" for n in range(6)], "text": texts, "text_code": range(6)})
     if titled:
         corpus = corpus.append_column("title", pa.array([f"Title {n}" if n != 5 else None for n in range(6)], pa.string()))
     queries = pa.table(

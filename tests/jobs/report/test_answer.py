@@ -47,6 +47,25 @@ def test_a_proven_gain_is_told_with_its_interval(report: dict[str, Any]) -> None
     assert any("also chose the round" in note for note in got["notes"])
 
 
+def test_equal_texts_are_told_with_their_counts(report: dict[str, Any]) -> None:
+    assert not any("text" in note for note in answer(report)["notes"])
+    changed = copy.deepcopy(report)
+    changed["data"]["equal_texts"] = {
+        "queries": 5,
+        "across_splits": {"train": 3, "dev": 2},
+        "queries_that_are_items": 0,
+        "items": 4,
+        "copies_of_relevant_items": 1,
+    }
+    model = next(model for model in changed["models"] if model["name"] == changed["best"])
+    model["equal_texts"] = {"queries_with_copies": 7, "first_hits_of_own_text": 6}
+    notes = answer(changed)["notes"]
+    assert any(note.startswith("Queries with one text are in two splits (3 of train, 2 of dev)") for note in notes)
+    assert any("with another one: 5;" in note for note in notes)
+    assert any("hits of 7 queries were unlabelled copies" in note for note in notes)
+    assert any("first hit of 6 queries is an item with the query's own text" in note for note in notes)
+
+
 def test_no_better_without_significance(report: dict[str, Any]) -> None:
     got = answer(with_primary(report, interval(0.1, -0.01, 0.2, significant=False)) | {"gate": None})
     assert got["headline"].startswith("Not proven: ")

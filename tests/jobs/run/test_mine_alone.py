@@ -147,3 +147,31 @@ def test_a_mining_after_a_finished_run_leaves_it_finished(tmp_path: Path) -> Non
     assert read_status(store).summary == {"best_round": 1}
     ledger.stage("round-01-mine", inputs={}, work=lambda _: Outcome(), folder="x")
     assert read_status(store).summary is None, "the run goes on under other settings"
+
+
+@pytest.mark.cluster
+def test_equal_texts_are_no_negatives_of_each_other(ray_case: Any, ray_local: Any) -> None:
+    units = give_vectors(ray_case)
+    # q0 and q1 ask the same; q2 is item q2; q3 has the text of item i11, whose id is another
+    ray_case.queries[1] |= {"text": "Thing 0!", "vector": ray_case.queries[0]["vector"]}
+    ray_case.items[10] = ray_case.items[10] | {
+        "id": "q2",
+        "title": "",
+        "text": "thing 2",
+        "vector": ray_case.queries[2]["vector"],
+    }
+    ray_case.items[11] = ray_case.items[11] | {"title": "", "text": "thing 3", "vector": ray_case.queries[3]["vector"]}
+    ray_case.items[1]["vector"] = ray_case.queries[0]["vector"]  # the nearest item of q0 is relevant to q1 alone
+    assert units["items"].shape == (12, 6)
+    answer = ray_case.run("--json", "mining.num_hits=12", "mining.num_negatives=12", command="mine")
+    assert answer.code == 0, answer.err
+    assert "queries that share their text with another one: 2;" in answer.err
+    assert "queries that are items: 1;" in answer.err
+    mined = Ledger(Store(str(ray_case.folder / "out/run"))).find("mine")
+    assert mined is not None
+    rows = read_parts(Store(str(ray_case.folder / "out/run")), mined.parts("negatives")).to_pylist()
+    items = {item["id"] for item in ray_case.items}
+    missing = {row["query_id"]: items - {negative["item_id"] for negative in row["negatives"]} for row in rows}
+    assert missing == {"q0": {"i0", "i1"}, "q1": {"i0", "i1"}, "q2": {"i2", "q2"}, "q3": {"i3", "i11"}} | {
+        f"q{number}": {f"i{number}"} for number in range(4, 10)
+    }

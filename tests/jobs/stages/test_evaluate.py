@@ -14,7 +14,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.storage import Store
-from cluster.tables import Part, csr_to_lists, offsets_of, part_name, vectors_to_column, write_part
+from cluster.tables import Part, csr_to_lists, offsets_of, part_name, read_parts, vectors_to_column, write_part
 from eval.settings import EvaluationSettings
 from eval.significance import paired_bootstrap
 from jobs.stages.evaluate.leakage_pairs import are_tags, one_of_each, tags_of
@@ -53,6 +53,7 @@ class Run:
             {
                 "row": np.arange(ITEMS),
                 "id": [f"i{n}" for n in range(ITEMS)],
+                "text_code": np.arange(ITEMS),
                 "genres": self.genres,
                 "text": [f"text {n}" for n in range(ITEMS)],
                 "popularity": rng.random(ITEMS),
@@ -64,6 +65,7 @@ class Run:
             {
                 "row": np.arange(QUERIES),
                 "id": [f"q{n}" for n in range(QUERIES)],
+                "text_code": np.arange(QUERIES) + 1000,
                 "kind": self.kinds,
                 "text": [" ".join(self.first_genres(n)) + " please" for n in range(QUERIES)],
                 "language": ["en"] * QUERIES,
@@ -71,14 +73,17 @@ class Run:
                 "split": ["train"] * (QUERIES - DEV) + ["dev"] * DEV,
             }
         )
-        labels = pa.table(
-            dict(zip(("query_row", "item_row", "score", "source"), map(list, zip(*self.labels, strict=True)), strict=True))
-        )
+        labels = self.label_table()
         self.parts = {
             "corpus": in_parts(self.store, "corpus", corpus, 16),
             "queries": in_parts(self.store, "queries", queries, 16),
             "labels": in_parts(self.store, "labels", labels, 1000),
         }
+
+    def label_table(self) -> pa.Table:
+        columns = zip(*self.labels, strict=True)
+        table = pa.table(dict(zip(("query_row", "item_row", "score", "source"), map(list, columns), strict=True)))
+        return table.append_column("gain", table["score"])
 
     def relevant(self, query: int) -> list[int]:
         return [item for asked, item, score, _ in self.labels if asked == query and score > 0]
@@ -208,6 +213,60 @@ def test_slices_are_of_queries_of_their_relevant_items_and_of_label_sources(
     assert " to " in named["year"]["slices"][0]["value"], "many numbers are cut into ranges"
     assert len(named["year"]["slices"]) == 4
     assert measure(run.task("none", run.items, {}, slices=()))[0]["slices"] == {}
+
+
+def with_values(run: Run, table: str, column: str, values: dict[int, Any]) -> None:
+    """Other values in some rows of a table of the run."""
+    whole = read_parts(run.store, run.parts[table])
+    changed = [values.get(row, value) for row, value in enumerate(whole[column].to_pylist())]
+    whole = whole.set_column(whole.column_names.index(column), column, pa.array(changed, whole.schema.field(column).type))
+    run.parts[table] = in_parts(run.store, f"{table}-{column}", whole, 16)
+
+
+@pytest.fixture(params=[(0, ITEMS - 1), (ITEMS - 1, 0)], ids=["copy behind", "copy before"])
+def copied(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    """The last query finds its one relevant item first, and an unlabelled copy of it beside it."""
+    relevant, copy = request.param
+    run, query = Run(tmp_path), QUERIES - 1
+    run.labels = [label for label in run.labels if label[0] != query and relevant not in label and copy not in label]
+    run.labels.append((query, relevant, 1, "click"))
+    run.parts["labels"] = in_parts(run.store, "labels-copied", run.label_table(), 1000)
+    with_values(run, "corpus", "text_code", {copy: relevant})
+    run.items[copy] = run.items[relevant] = run.queries[query]
+    return run
+
+
+def test_a_copy_of_a_relevant_item_is_that_item_wherever_it_stands_in_the_file(copied: Run) -> None:
+    figures, part = measure(copied.task("model", copied.items, {}))
+    values = read_parts(copied.store, [part]).to_pylist()[-1]
+    assert figures["equal_texts"]["queries_with_copies"] == 1
+    assert [values[name] for name in ("recall@1", "ndcg@10", "mrr@10", "bad_top1")] == [1, 1, 1, 0]
+
+
+def test_who_was_trained_on_a_copy_was_trained_on_the_item(copied: Run) -> None:
+    def remembered() -> int:
+        slices = measure(copied.task("model", copied.items, {}, slice_queries=2))[0]["slices"]["relevant_trained"]["slices"]
+        return int(next(row["queries"] for row in slices if row["value"] == "true"))
+
+    before = remembered()
+    (relevant,) = copied.relevant(QUERIES - 1)
+    labels = read_parts(copied.store, copied.parts["labels"])
+    copy = pa.table({"query_row": [0], "item_row": [ITEMS - 1 - relevant], "score": [1], "source": ["click"], "gain": [1]})
+    copied.parts["labels"] = in_parts(copied.store, "labels-trained", pa.concat_tables([copy, labels]), 1000)
+    assert remembered() == before + 1
+
+
+def test_first_hits_with_the_query_s_own_text_are_counted_unless_they_are_relevant(run: Run, tmp_path: Path) -> None:
+    own = Run(tmp_path)
+    scores = own.queries[-DEV:] @ own.items.T
+    first = {QUERIES - DEV + place: int(np.argmax(row)) for place, row in enumerate(scores)}
+    with_values(own, "queries", "text_code", dict(first))
+    figures, _ = measure(own.task("model", own.items, {}))
+    want = [query for query, item in first.items() if item not in own.relevant(query) and item != own.own[query]]
+    assert 5 < figures["equal_texts"]["first_hits_of_own_text"] == len(want) < DEV
+    plain, _ = measure(run.task("plain", run.items, {}))
+    assert figures["metrics"] == plain["metrics"], "they are counted, not taken out"
+    assert plain["equal_texts"] == {"queries_with_copies": 0, "first_hits_of_own_text": 0}
 
 
 def test_columns_that_are_no_slices_are_refused_with_those_that_are(run: Run) -> None:

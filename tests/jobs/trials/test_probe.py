@@ -18,7 +18,7 @@ from eval.significance import Interval
 from jobs.config.config import Config, parse_config
 from jobs.config.probe import ProbeSettings
 from jobs.demo.catalogue import generate_catalogue
-from jobs.stages.ingest.labels import leave_out_queries
+from jobs.stages.ingest.splits import leave_out_queries
 from jobs.trials.probe import Check, make_checks, probe_config, verdict
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.labels import Labels
+from cluster.labels import NO_NEGATIVE, Labels
 from cluster.storage import Store
 from cluster.tables import csr_to_lists, offsets_of, write_part
-from mining.search.known import KnownItems, read_lists, united
+from mining.search.known import known_items, read_lists, united
 from mining.search.topk import Lists
 
 
@@ -31,7 +31,7 @@ def make_labels(judged: dict[tuple[int, int], int], groups: list[int], queries: 
 
 
 def known_of(labels: Labels, rows: list[int]) -> list[list[int]]:
-    lists = KnownItems(labels).of(np.array(rows, np.int64))
+    lists = known_items(labels, np.array(rows, np.int64))
     assert lists.offsets[0] == 0
     return [lists.rows[start:stop].tolist() for start, stop in zip(lists.offsets[:-1], lists.offsets[1:], strict=True)]
 
@@ -55,15 +55,15 @@ def test_without_groups_the_relevant_items_are_all_that_is_known() -> None:
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=12), st.integers(1, 6), st.data())
 def test_known_items_equal_a_slow_reference(groups: list[int], queries: int, data: st.DataObject) -> None:
     pair = st.tuples(st.integers(0, queries - 1), st.integers(0, len(groups) - 1))
-    judged = data.draw(st.dictionaries(pair, st.integers(0, 2), max_size=20))
+    judged = data.draw(st.dictionaries(pair, st.integers(NO_NEGATIVE, 2), max_size=20))
     rows = data.draw(st.lists(st.integers(0, queries - 1), min_size=1, max_size=8))
     want = []
     for query in rows:
-        relevant = {item for (owner, item), score in judged.items() if owner == query and score > 0}
+        relevant = {item for (owner, item), score in judged.items() if owner == query and score != 0}
         known = relevant | {
             item for item, group in enumerate(groups) if group >= 0 and any(groups[other] == group for other in relevant)
         }
-        want.append(sorted(item for item in known if judged.get((query, item), 1) > 0))
+        want.append(sorted(item for item in known if judged.get((query, item), 1) != 0))
     assert known_of(make_labels(judged, groups, queries), rows) == want
 
 

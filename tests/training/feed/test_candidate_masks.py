@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.labels import Labels
+from cluster.labels import NO_NEGATIVE, Labels
 from training.feed.batches import Batch, candidate_masks
 from training.telemetry.geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 
@@ -16,13 +16,13 @@ def slow_masks(batch: Batch, columns: list[int], labels: Labels) -> tuple[list[l
         judged = {
             int(labels.item_rows[i]): int(labels.scores[i]) for i in range(labels.offsets[query], labels.offsets[query + 1])
         }
-        good = [item for item, score in judged.items() if score > 0]
+        good = [item for item, score in judged.items() if score != 0]
         groups = {int(labels.group_codes[item]) for item in good} - {-1}
         texts = {int(labels.text_codes[item]) for item in good}
         known = [
             item in good or int(labels.group_codes[item]) in groups or int(labels.text_codes[item]) in texts for item in columns
         ]
-        masked.append([is_known and judged.get(item, 1) > 0 for item, is_known in zip(columns, known, strict=True)])
+        masked.append([is_known and judged.get(item, 1) != 0 for item, is_known in zip(columns, known, strict=True)])
         kinds.append(
             [
                 HARD
@@ -50,7 +50,7 @@ def test_masks_and_kinds_equal_a_slow_reference(seed: int) -> None:
         num_items,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         item_rows=np.concatenate(rows).astype(np.int64),
-        scores=rng.integers(0, 3, counts.sum()),
+        scores=rng.integers(NO_NEGATIVE, 3, counts.sum()),
         group_codes=np.where(rng.random(num_items) < 0.5, -1, rng.integers(0, 4, num_items)),
         text_codes=rng.integers(0, 12, num_items),
     )

@@ -18,7 +18,7 @@ from cluster.tables import Part, part_name, write_part
 from jobs.config.config import parse_config
 from jobs.config.evaluation import EventSettings
 from jobs.config.toml import to_toml
-from jobs.stages.evaluate.events import INDEX, EventLog, EventTask, _write, find_relevant
+from jobs.stages.evaluate.events import INDEX, EventLog, EventTask, _write
 
 HEAD = {
     "event": "retrieval_eval",
@@ -29,13 +29,6 @@ HEAD = {
     "split": "dev",
     "model": "abc",
 }
-
-
-def test_relevance_is_of_the_pair_and_padding_never_is() -> None:
-    rows = np.array([[2, 5], [5, -1], [2, -1]])
-    relevant, known = find_relevant(rows, np.array([0, 1, 4]), np.array([0, 0, 4]), np.array([5, 9, 7]))
-    assert relevant.tolist() == [[False, True], [False, False], [False, False]]
-    assert known.tolist() == [True, False, True]
 
 
 def write(store: Store, name: str, table: pa.Table, rows: int) -> list[Part]:
@@ -55,6 +48,7 @@ def task(tmp_path: Path) -> EventTask:
             "id": [f"i{n}" for n in range(14)],
             "title": [None if n == 3 else f"Title {n}" for n in range(14)],
             "text": ["…"] * 14,
+            "text_code": np.arange(14),
         }
     )
     queries = pa.table(

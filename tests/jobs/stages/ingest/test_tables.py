@@ -16,8 +16,9 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
 from cluster.tables import read_part, read_parts
 from jobs.config.templates import Template
-from jobs.stages.ingest.files import Chunk
-from jobs.stages.ingest.labels import LabelRows, assign_splits, read_labels, write_labels
+from jobs.stages.ingest.labels import LabelRows, read_labels, write_labels
+from jobs.stages.ingest.lines import Chunk
+from jobs.stages.ingest.splits import assign_splits
 from jobs.stages.ingest.tables import Written, _fold, normalise, rename, stable_code, write_texts
 from jobs.stages.ingest.writer import TableWriter
 from jobs.stages.stage_0_ingest import _ingest_tables
@@ -297,19 +298,31 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
     case.items[1]["group"] = case.items[2]["group"] = "g"
     case.queries[0]["item_id"] = "i3"
     case.labels.append({"query_id": "q1", "item_id": "i1", "score": 1})
-    outcome = _ingest_tables(load_config(case.write(), ["cluster.part_rows=16"]), store, "tables", load_config(case.write()).data)
-    assert outcome.figures | {"x": 0} == {
-        "items": 12,
-        "queries": 10,
-        "labels": 11,
-        "repeated_labels": 1,
-        "dimension": None,
-        "judged_irrelevant": 0,
-        "x": 0,
-        "splits": {"train": 8, "dev": 2, "test": 0, "none": 0},
-        "with_positive": {"train": 8, "dev": 2, "test": 0},
-        "dev_queries_without_positive": 0,
-    }
+    config = load_config(case.write(), ["cluster.part_rows=16"])
+    outcome = _ingest_tables(config, store, "tables", config.data)
+    assert (
+        outcome.figures
+        | {
+            "items": 12,
+            "queries": 10,
+            "labels": 11,
+            "repeated_labels": 1,
+            "dimension": None,
+            "judged_irrelevant": 0,
+            "negative_scores": 0,
+            "equal_texts": {
+                "queries": 0,
+                "across_splits": {},
+                "queries_that_are_items": 1,
+                "items": 0,
+                "copies_of_relevant_items": 0,
+            },
+            "splits": {"train": 8, "dev": 2, "test": 0, "none": 0},
+            "with_positive": {"train": 8, "dev": 2, "test": 0},
+            "dev_queries_without_positive": 0,
+        }
+        == outcome.figures
+    )
     corpus, queries = read_parts(store, outcome.tables["corpus"]), read_parts(store, outcome.tables["queries"])
     assert corpus["text"][0].as_py() == "Title 0 a text about thing 0"
     assert corpus["group_code"].to_pylist()[:4] == [-1, stable_code("g"), stable_code("g"), -1]
@@ -325,8 +338,8 @@ def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
     case.settings["data"] = {"folder": "beir"}
     header = b"query-id\tcorpus-id\tscore\n"
     case.files |= {
-        "beir/corpus.jsonl": b"".join(b'{"_id": "i%d", "title": "", "text": "t", "metadata": {}}\n' % n for n in range(9)),
-        "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "t"}\n' % n for n in range(9)),
+        "beir/corpus.jsonl": b"".join(b'{"_id": "i%d", "title": "", "text": "t%d", "metadata": {}}\n' % (n, n) for n in range(9)),
+        "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "asks t%d"}\n' % (n, n) for n in range(9)),
         "beir/qrels/train.tsv": header + b"".join(b"q%d\ti%d\t1\n" % (n, n) for n in range(6)),
     }
     outcome = _ingest_tables(load_config(case.write()), store, "tables", load_config(case.write()).data)

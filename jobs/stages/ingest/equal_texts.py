@@ -1,0 +1,268 @@
+"""What equal texts come to: queries with one text are one question, and a query may itself be an item. Runs in a worker.
+
+Texts are equal as `normalise` compares them. The queries of one question keep their rows, and share their labels:
+
+    same split      what is relevant (or judged irrelevant) to one is so to all
+    another split   what is relevant there is no negative here, and does not count as relevant either
+    own text        an item with the query's text is no negative of it, unless it is labelled
+
+Q queries, N items, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import DataError
+from cluster.rows import read_rows
+from cluster.storage import Store
+from cluster.tables import I64, column_to_vectors, read_part, read_parts
+from jobs.config.templates import Template
+from jobs.stages.ingest.labels import LabelRows, no_negatives
+from jobs.stages.ingest.tables import Written, normalise, stable_code
+from training.settings import EncoderSettings
+
+SAME_VECTOR = 0.999
+"""Least cosine of two vectors of one text that came with the data: it was encoded twice, in other batches perhaps."""
+MOST_ADDED = 20_000_000
+"""Labels that equal texts may add; they are held in memory wherever labels are."""
+
+
+@dataclass(frozen=True)
+class EqualTexts:
+    """Which queries have one text, and which items they are."""
+
+    questions: I64
+    """[Q] the first query with the same text; mostly the query itself."""
+    own_items: I64
+    """[Q] the item that the query is; -1: it is none."""
+    query_codes: I64
+    """[Q] codes of the normalised texts; -1: the query is no text."""
+    item_codes: I64
+    """[N]"""
+
+    @property
+    def several(self) -> npt.NDArray[np.bool_]:
+        """[Q] another query has the same text."""
+        several: npt.NDArray[np.bool_] = np.bincount(self.questions, minlength=len(self.questions))[self.questions] > 1
+        return several
+
+
+def reads_vectors(encoder: EncoderSettings) -> bool:
+    """Whether the vectors that came with the data stand for the texts of queries."""
+    return encoder.kind in ("adapter", "vectors") and encoder.model is None
+
+
+def find_equal_texts(
+    store: Store,
+    queries: Written,
+    corpus: Written,
+    labels: LabelRows,
+    item_template: Template,
+    *,
+    histories: bool,
+    on_vectors: bool,
+) -> EqualTexts:
+    """Compare the texts of all queries and items.
+
+    Args:
+        item_template: how an item's text was made.
+        histories: a query is its history; whatever text it has plays no part.
+        on_vectors: queries are read as the vectors that came with the data, so equal ones need about the same vector, too.
+    """
+    own = read_parts(store, queries.parts, ["item_row"])["item_row"].to_numpy()
+    if histories:
+        count = len(queries.ids)
+        return EqualTexts(np.arange(count), own, np.full(count, -1, np.int64), corpus.text_codes)
+    questions = first_of_equal(queries.text_codes)
+    if on_vectors:
+        questions = _of_one_vector(store, queries, questions)
+    own = np.where(own >= 0, own, _items_of_their_id(store, queries, corpus, labels, item_template))
+    return EqualTexts(questions, own, queries.text_codes, corpus.text_codes)
+
+
+def first_of_equal(codes: I64) -> I64:
+    """[Q] the first row with the same code."""
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    return first[inverse].astype(np.int64)
+
+
+def _of_one_vector(store: Store, queries: Written, questions: I64) -> I64:
+    """`questions`, but a query whose vector is another than that of the first one with its text is a question of its own."""
+    result = questions.copy()
+    for part in queries.parts:
+        rows = np.arange(part.first_row, part.first_row + part.rows)
+        later = rows[questions[rows] != rows]
+        if len(later):
+            own, first = (
+                column_to_vectors(read_rows(store, queries.parts, wanted, ["vector"])["vector"])
+                for wanted in (later, questions[later])
+            )
+            lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(first, axis=1)
+            other = later[(own * first).sum(axis=1) < SAME_VECTOR * lengths]
+            result[other] = other
+    return result
+
+
+def _items_of_their_id(store: Store, queries: Written, corpus: Written, labels: LabelRows, template: Template) -> I64:
+    """[Q] the item with the query's id and text, -1: none; an item that is labelled relevant is what is looked for."""
+    rows = pc.fill_null(pc.index_in(queries.ids, value_set=corpus.ids), -1).to_numpy().astype(np.int64)
+    named = np.flatnonzero(rows >= 0)
+    same = np.zeros(len(rows), bool)
+    same[named] = queries.text_codes[named] == corpus.text_codes[rows[named]]
+    for part in queries.parts:  # of an item with a title and a text, a query may be the text
+        mine = named[(named >= part.first_row) & (named < part.first_row + part.rows)]
+        mine = mine[~same[mine]]
+        if len(mine):
+            texts = read_part(store, part.path, ["text"])["text"].take(pa.array(mine - part.first_row))
+            same[mine] = _filled_in(store, corpus, rows[mine], texts, template) == corpus.text_codes[rows[mine]]
+    items = np.int64(len(corpus.ids))
+    wanted = labels.query_rows[labels.scores > 0] * items + labels.item_rows[labels.scores > 0]
+    same &= ~np.isin(np.arange(len(rows)) * items + rows, wanted)
+    return np.where(same, rows, -1)
+
+
+def _filled_in(store: Store, corpus: Written, rows: I64, texts: pa.ChunkedArray, template: Template) -> I64:
+    """The codes that items would have if these were their texts; -1 where items have nothing beside a text."""
+    beside = [name for name in dict.fromkeys(template.fields) if name != "text" and name in corpus.columns]
+    if not beside or "text" not in template.fields:
+        return np.full(len(rows), -1, np.int64)
+    values = read_rows(store, corpus.parts, rows, beside).append_column("text", texts).to_pylist()
+    return np.array([stable_code(normalise(template.render(row))) for row in values], np.int64)
+
+
+def share_labels(labels: LabelRows, splits: Sequence[str], texts: EqualTexts) -> LabelRows:
+    """The labels with what equal texts add to them.
+
+    Args:
+        labels: as `LabelRows.unrepeated` leaves them. splits: of every query; one of "none" gets nothing.
+
+    Returns:
+        As `unrepeated` leaves them.
+
+    Raises:
+        DataError: equal texts would add more than MOST_ADDED labels.
+    """
+    used = np.array([split != "none" for split in splits], bool)
+    shared = _shared(labels, splits, used, texts) if texts.several.any() else labels
+    own = [
+        _no_negatives(shared, rows, codes[rows], texts)
+        for rows, codes in (
+            (np.flatnonzero(used), texts.query_codes),
+            (np.flatnonzero(used & (texts.own_items >= 0)), texts.item_codes[texts.own_items]),  # copies of what the query is
+        )
+    ]
+    return shared.joined(*own).unrepeated()[0] if any(len(some.query_rows) for some in own) else shared
+
+
+def _shared(labels: LabelRows, splits: Sequence[str], used: npt.NDArray[np.bool_], texts: EqualTexts) -> LabelRows:
+    """The labels with those of other queries with the same text, of the same split and of others."""
+    names = {split: number for number, split in enumerate(dict.fromkeys(splits))}
+    split_Q = np.array([names[split] for split in splits], np.int64)
+    mine = labels.take(np.flatnonzero(texts.several[labels.query_rows]))
+    relevant = mine.take(np.flatnonzero(mine.scores > 0))
+    same = _spread(mine, texts.questions * len(names) + split_Q, np.flatnonzero(texts.several & used), texts)
+    elsewhere = _spread(relevant, texts.questions, np.flatnonzero(_across(texts.questions, split_Q) & used), texts)
+    return labels.joined(same, no_negatives(elsewhere.query_rows, elsewhere.item_rows)).unrepeated()[0]
+
+
+def _across(questions: I64, split_Q: I64) -> npt.NDArray[np.bool_]:
+    """[Q] a query with the same text is in another split."""
+    lowest, highest = split_Q.copy(), split_Q.copy()
+    np.minimum.at(lowest, questions, split_Q)
+    np.maximum.at(highest, questions, split_Q)
+    across: npt.NDArray[np.bool_] = lowest[questions] != highest[questions]
+    return across
+
+
+def _spread(labels: LabelRows, key_Q: I64, rows: I64, texts: EqualTexts) -> LabelRows:
+    """For every query of `rows` the labels of all queries of its key, each item with its highest grade; not the query itself."""
+    keys = key_Q[labels.query_rows]
+    order = np.lexsort((-labels.grades, labels.item_rows, keys))
+    first = np.ones(len(order), bool)
+    first[1:] = (np.diff(keys[order]) != 0) | (np.diff(labels.item_rows[order]) != 0)
+    best = order[first]
+    start, stop = (np.searchsorted(keys[best], key_Q[rows], side=side) for side in ("left", "right"))
+    owner, index = _ranges(start, stop)
+    spread = replace(labels.take(best[index]), query_rows=rows[owner])
+    return spread.take(np.flatnonzero(spread.item_rows != texts.own_items[spread.query_rows]))
+
+
+def _no_negatives(labels: LabelRows, rows: I64, codes: I64, texts: EqualTexts) -> LabelRows:
+    """The items with the text `codes` of each query of `rows`, but for those with a label and the one that the query is."""
+    order = np.argsort(texts.item_codes, kind="stable")
+    start, stop = (np.searchsorted(texts.item_codes[order], codes, side=side) for side in ("left", "right"))
+    owner, index = _ranges(start, stop)
+    queries, items = rows[owner], order[index].astype(np.int64)
+    count = np.int64(len(texts.item_codes))
+    new = ~np.isin(queries * count + items, labels.query_rows * count + labels.item_rows) & (items != texts.own_items[queries])
+    return no_negatives(queries[new], items[new])
+
+
+def _ranges(start: I64, stop: I64) -> tuple[I64, I64]:
+    """(position of the range, number) of all numbers in the ranges start … stop - 1. Raises DataError: there are too many."""
+    lengths = stop - start
+    total = int(lengths.sum())
+    if total > MOST_ADDED:
+        raise DataError(
+            f"expected queries of different texts, found some text so often that its queries, which share their labels, "
+            f"would have {total:,} of them; at most {MOST_ADDED:,} are possible. Make queries of one text one row of the "
+            f"queries, with all their labels"
+        )
+    owner = np.repeat(np.arange(len(start)), lengths)
+    return owner, np.arange(total) - (np.cumsum(lengths) - lengths)[owner] + start[owner]
+
+
+def equal_text_figures(texts: EqualTexts, splits: Sequence[str], labels: LabelRows) -> dict[str, Any]:
+    """Counts for the figures of ingest: see docs/decisions.md, "Equal texts"."""
+    used = np.array([split != "none" for split in splits], bool)
+    rows = np.flatnonzero(used)
+    questions = first_of_equal(texts.questions[rows])
+    names = {split: number for number, split in enumerate(dict.fromkeys(splits))}
+    split_Q = np.array([names[split] for split in splits], np.int64)[rows]
+    across = _across(questions, split_Q)
+    _, place, counts = np.unique(texts.item_codes, return_inverse=True, return_counts=True)
+    wanted = np.zeros(len(texts.item_codes), bool)
+    wanted[labels.item_rows[labels.scores > 0]] = True
+    known = np.zeros(len(counts), bool)
+    known[place[wanted]] = True
+    return {
+        "queries": int((np.bincount(questions, minlength=len(rows))[questions] > 1).sum()),
+        "across_splits": {
+            split: count for split, number in names.items() if (count := int((across & (split_Q == number)).sum()))
+        },
+        "queries_that_are_items": int((texts.own_items[rows] >= 0).sum()),
+        "items": int((counts[place] > 1).sum()),
+        "copies_of_relevant_items": int((known[place] & ~wanted).sum()),
+    }
+
+
+def describe_equal_texts(figures: dict[str, Any]) -> list[str]:
+    """The counts in sentences, for a person; a warning begins with "! "."""
+    lines = []
+    across = figures["across_splits"]
+    if across:
+        shares = ", ".join(f"{count:,} of {split}" for split, count in across.items())
+        lines.append(
+            f"! queries with one text are in two splits ({shares}): what is measured on them was trained on; put each text into "
+            f"one split"
+        )
+    if figures["queries"]:
+        lines.append(
+            f"  queries that share their text with another one: {figures['queries']:,}; they share what is relevant, too"
+        )
+    if figures["queries_that_are_items"]:
+        lines.append(f"  queries that are items: {figures['queries_that_are_items']:,}; no item is a hit or a negative of itself")
+    if figures["copies_of_relevant_items"]:
+        lines.append(
+            f"  unlabelled copies of relevant items: {figures['copies_of_relevant_items']:,}; they are no negatives, and count "
+            f"as the items that they copy"
+        )
+    return lines
