@@ -124,11 +124,7 @@ def test_tsv_with_and_without_a_header(tmp_path: Path, header: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("line", "found"),
-    [
-        (b"q\ti\n", r"\['q', 'i'\]"),
-        (b"q\t0\ti\t1\n", r"\['q', '0', 'i', '1'\].*TREC's four columns"),
-        (b"\xff\ti\t1\n", "UTF-8"),
-    ],
+    [(b"q\ti\n", r"\['q', 'i'\]"), (b"q\t0\ti\t1\n", r"\['q', '0', 'i', '1'\].*TREC's four columns"), (b"\xff\ti\t1\n", "UTF-8")],
 )
 def test_a_label_line_of_another_shape_is_named(tmp_path: Path, line: bytes, found: str) -> None:
     path = tmp_path / "train.tsv"
