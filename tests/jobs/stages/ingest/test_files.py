@@ -201,7 +201,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").symlink_to("a.jsonl")
     with pytest.raises(ConfigError, match=r"a\.jsonl.*symbolic links.*fix the address, or the link"):
         source_files(str(tmp_path / "a.jsonl"), STORAGE)
-    with pytest.raises(ConfigError, match="name too long.*fix the address"):
+    with pytest.raises(ConfigError, match=r"name too long.*fix the address"):
         source_files(str(tmp_path / ("x" * 300 + ".jsonl")), STORAGE)
     with pytest.raises(ConfigError, match="without NUL characters"):
         source_files(f"{tmp_path}/a\0/corpus.jsonl", STORAGE)
