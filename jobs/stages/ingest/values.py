@@ -92,7 +92,7 @@ def number_column(table: pa.Table, column: str, chunk: Chunk) -> npt.NDArray[np.
         raise DataError(f"{chunk.file}: column {column!r} should hold numbers, found {kind}; write it as numbers")
     if texts:
         _refuse(values, pc.invert(pc.match_substring_regex(values, NUMBER)), column, chunk)
-    numbers = values.cast(pa.float64())
+    numbers = values.cast(pa.float64(), safe=texts)
     _refuse(values, pc.invert(pc.is_finite(numbers)), column, chunk)
     return np.asarray(pc.fill_null(numbers, float("nan")).to_numpy(zero_copy_only=False), np.float64)
 
