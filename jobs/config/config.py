@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, one_paragraph
 from cluster.resources import ClusterSettings
 from cluster.storage import StorageSettings, is_s3
 from jobs.config.data import SOURCES, DatasetSettings, DataSettings
-from jobs.config.errors import KEYS_ADVICE, explain
+from jobs.config.errors import KEYS_ADVICE
 from jobs.config.evaluation import RunEvaluation
 from jobs.config.probe import ProbeSettings
+from jobs.config.strict import validate
 from jobs.config.sweep import SweepSettings
 from mining.settings import MiningSettings
 from training.engine.deepspeed_config import check_deepspeed, read_deepspeed
@@ -141,17 +142,19 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, trains: bool = Tru
         ConfigError: the file is missing or no TOML, or a setting is wrong; names the key, what was expected and found.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
             f"there is no config file {path}; `hardmine demo` needs none, and the README shows one of ten lines"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"expected a text file in UTF-8 at {path}, found something else ({error}); give the TOML file of the run"
         ) from error
     try:
         values = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: expected lists and tables a few levels deep, found hundreds; take them out") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f'{path} is not valid TOML: {error}; texts need quotes (name = "catalogue"), sections brackets ([data])'
@@ -163,10 +166,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, trains: bool = Tru
 
 def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = None, trains: bool = True) -> Config:
     """Validate a tree of values. Raises ConfigError as `load_config`."""
-    try:
-        config = Config.model_validate(values, context={"trains": trains})
-    except ValidationError as error:
-        raise ConfigError(explain(error, Config, source)) from None
+    config = validate(Config, values, source=source, context={"trains": trains})
     if folder is None:
         return config
     config = _absolute(config, folder)
@@ -202,7 +202,7 @@ def put_override(values: dict[str, Any], override: str) -> str:
 def _parse_value(text: str) -> Any:
     try:
         values = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text  # a bare word is a text: shells eat quotes
     return values["value"] if len(values) == 1 else text
 
@@ -213,8 +213,14 @@ def _absolute(config: Config, folder: Path) -> Config:
     def place(value: str | None) -> str | None:
         if value is None or is_s3(value):
             return value
-        path = Path(value).expanduser()
-        return str(path if path.is_absolute() else (folder / path).resolve())
+        try:
+            path = Path(value).expanduser()
+            return str(path if path.is_absolute() else (folder / path).resolve())
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(
+                f"expected the address of a file or folder, found {value!r} ({one_paragraph(str(error))}); fix the address, or "
+                f"the symbolic links on the way"
+            ) from error
 
     def place_model(model: str | None) -> str | None:
         # "organisation/name" may be a folder or a name on the hub; with dots before or more slashes only a folder

@@ -52,6 +52,13 @@ def _few_left(figures: dict[str, Any], settings: MiningSettings) -> str | None:
     if not figures["candidates"] or figures["hit_rate"] >= settings.low_hit_rate:
         return None
     worst, count = _worst(figures["dropped"])
+    if not count:
+        relevant = figures["dropped"].get("positive", 0)
+        return (
+            f"hit rate {figures['hit_rate']:.1%} is below {settings.low_hit_rate:.0%} (mining.low_hit_rate), and no filter "
+            f"dropped anything: {relevant:,} of {figures['candidates']:,} candidates are relevant to their query or of a "
+            f"relevant item's group. Check the labels and the groups: {cure('positive')} finds more only where there are others"
+        )
     return (
         f"hit rate {figures['hit_rate']:.1%} is below {settings.low_hit_rate:.0%} (mining.low_hit_rate): the filters are "
         f"too strict for this model. {worst} dropped most, {count:,} of {figures['candidates']:,} candidates: {cure(worst)}"
@@ -62,13 +69,16 @@ def _short(figures: dict[str, Any], settings: MiningSettings) -> str | None:
     if figures["queries_short"] <= MANY_SHORT * figures["queries"]:
         return None
     worst, count = _worst(figures.get("dropped_short") or figures["dropped"])
-    ways = dict.fromkeys([cure(worst), f"raise mining.num_hits (now {settings.num_hits})", "lower mining.num_negatives"])
+    took = f"{worst} took most of theirs ({count:,})" if count else "no filter took any of theirs, there were too few candidates"
+    ways = dict.fromkeys(
+        [*([cure(worst)] if count else []), f"raise mining.num_hits (now {settings.num_hits})", "lower mining.num_negatives"]
+    )
     if settings.max_uses is not None:
         ways["raise mining.max_uses, which no filter's count shows"] = None
     none = f", {figures['queries_empty']:,} of them none at all" if figures["queries_empty"] else ""
     return (
         f"{figures['queries_short']:,} of {figures['queries']:,} queries have fewer than {settings.num_negatives} "
-        f"negatives{none}; {worst} took most of theirs ({count:,}): {'; or '.join(ways)}"
+        f"negatives{none}; {took}: {'; or '.join(ways)}"
     )
 
 

@@ -79,8 +79,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
             f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
             f"both need a `vector` column of one length, or neither; make the vectors with one model"
         )
-    every = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns, data.relevant_from)
-    labels, repeated = every.unrepeated()
+    labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns, data.relevant_from)
     reader.refuse_unknown_columns()
     if histories and not config.encoder.repeats:
         refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
@@ -97,13 +96,13 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         figures={
             "items": len(corpus.ids),
             "queries": len(queries.ids),
-            "repeated_labels": repeated,
+            "repeated_labels": len(labels.query_rows) - len(np.unique(labels.query_rows * len(corpus.ids) + labels.item_rows)),
             "splits": {split: assigned.count(split) for split in (*data.splits, "none")},
             "with_positive": {split: relevant[split] for split in data.splits},
             "dimension": corpus.dimension,
             "equal_texts": equal_text_figures(texts, assigned, labels),
             "texts": {"items": corpus.notes, "queries": queries.notes},
-            **label_figures(every),
+            **label_figures(labels),
             **notes,
         },
     )

@@ -47,7 +47,10 @@ def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
 def fingerprint(url: str, storage: StorageSettings) -> dict[str, str]:
     """File -> what tells its content apart: a SHA-256 on disk, size and ETag on S3."""
     store, names = source_files(url, storage)
-    return {name: store.fingerprint(name) for name in names}
+    try:
+        return {name: store.fingerprint(name) for name in names}
+    except ArtifactError as error:
+        raise DataError(f"{error}; a symbolic link that leads nowhere? Mend or remove it") from error
 
 
 def count_rows(url: str, storage: StorageSettings) -> int:

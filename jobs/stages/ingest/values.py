@@ -49,7 +49,7 @@ def id_column(table: pa.Table, column: str, chunk: Chunk, *, optional: bool = Fa
         if len(wrong):
             raise DataError(
                 f"{_row(chunk, wrong[0])}: expected an id in {column!r}, a text or a whole number, found "
-                f"{numbers[wrong[0]]!r} in a column of {kind}; write the ids as text"
+                f"{float(numbers[wrong[0]])!r} in a column of {kind}; write the ids as text"
             )
     elif not _is_id(kind):
         raise DataError(f"{chunk.file}: column {column!r} should hold texts or whole numbers, found {kind}; write it as text")
@@ -92,7 +92,7 @@ def number_column(table: pa.Table, column: str, chunk: Chunk) -> npt.NDArray[np.
         raise DataError(f"{chunk.file}: column {column!r} should hold numbers, found {kind}; write it as numbers")
     if texts:
         _refuse(values, pc.invert(pc.match_substring_regex(values, NUMBER)), column, chunk)
-    numbers = values.cast(pa.float64())
+    numbers = values.cast(pa.float64(), safe=texts)
     _refuse(values, pc.invert(pc.is_finite(numbers)), column, chunk)
     return np.asarray(pc.fill_null(numbers, float("nan")).to_numpy(zero_copy_only=False), np.float64)
 

@@ -124,11 +124,7 @@ def test_tsv_with_and_without_a_header(tmp_path: Path, header: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("line", "found"),
-    [
-        (b"q\ti\n", r"\['q', 'i'\]"),
-        (b"q\t0\ti\t1\n", r"\['q', '0', 'i', '1'\].*TREC's four columns"),
-        (b"\xff\ti\t1\n", "UTF-8"),
-    ],
+    [(b"q\ti\n", r"\['q', 'i'\]"), (b"q\t0\ti\t1\n", r"\['q', '0', 'i', '1'\].*TREC's four columns"), (b"\xff\ti\t1\n", "UTF-8")],
 )
 def test_a_label_line_of_another_shape_is_named(tmp_path: Path, line: bytes, found: str) -> None:
     path = tmp_path / "train.tsv"
@@ -205,7 +201,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").symlink_to("a.jsonl")
     with pytest.raises(ConfigError, match=r"a\.jsonl.*symbolic links.*fix the address, or the link"):
         source_files(str(tmp_path / "a.jsonl"), STORAGE)
-    with pytest.raises(ConfigError, match="name too long.*fix the address"):
+    with pytest.raises(ConfigError, match=r"name too long.*fix the address"):
         source_files(str(tmp_path / ("x" * 300 + ".jsonl")), STORAGE)
     with pytest.raises(ConfigError, match="without NUL characters"):
         source_files(f"{tmp_path}/a\0/corpus.jsonl", STORAGE)
