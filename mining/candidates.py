@@ -33,7 +33,7 @@ class Candidates:
     rows: I64
     """[Q, K] corpus rows, -1 padding."""
     scores: F32
-    """[Q, K] cosines under the current model, whatever source found the item; -inf padding."""
+    """[Q, K] cosines under the current model, whichever source the item comes from; -inf padding."""
     lowest_positive: F32
     """[Q] lowest score among the query's relevant items; NaN: it has none."""
     mean_positive: F32
@@ -53,6 +53,15 @@ class Candidates:
     teacher_positive: F32 | None = None
     """[Q] the teacher's score of the relevant item that counts (margin_reference); NaN: none."""
 
+    def is_self(self, owner: I64, rows: I64) -> npt.NDArray[np.bool_]:
+        """Which items are the item that the query itself is; such an item is no negative, and no measure of one.
+
+        Args:
+            owner: position in the block of each item's query. rows: corpus rows, as many; or both broadcast to one shape.
+        """
+        same: npt.NDArray[np.bool_] = (rows == self.self_rows[owner]) & (rows >= 0)
+        return same
+
     def positive(self, reference: str) -> F32:
         """[Q] the score that margins are taken from: "lowest", "mean" or "highest"."""
         return {"lowest": self.lowest_positive, "mean": self.mean_positive, "highest": self.highest_positive}[reference]
@@ -60,10 +69,10 @@ class Candidates:
 
 @dataclass(frozen=True)
 class ExtraParts:
-    """What other sources than the model's own search found for the same queries, in the same order."""
+    """Candidates of other sources than the model's own search, for the same queries in the same order."""
 
     pairs: list[Part]
-    """query_row, also_rows (what the model's search has not found), and a list of rows per source, e.g. bm25_rows."""
+    """query_row, also_rows (items that are not among the model's hits), and a list of rows per source, e.g. bm25_rows."""
     scored: list[Part]
     """query_row, also_rows, also_scores: those of `pairs` with their cosines under the current model."""
     shares: Mapping[str, float]
@@ -77,7 +86,7 @@ def load_candidates(
 
     Args:
         self_rows: of every query of the run, the item that it is; -1: none.
-        extra: other sources' finds, fused by rank with the model's; their parts may be cut elsewhere than the hits.
+        extra: other sources' candidates, fused by rank with the model's; their parts may be cut elsewhere than the hits.
 
     Returns:
         (the hits part's table, its candidates). Of one source they are its hits as they are.
@@ -91,14 +100,18 @@ def load_candidates(
     source = np.zeros(rows.shape, np.uint8)
     position = np.broadcast_to(np.arange(rows.shape[1], dtype=np.int64), rows.shape)
     if extra is not None:
-        start = sum(part.rows for part in hits[:number])
-        fused, scores = _fuse_extra(store, extra, query_rows, start, rows, scores)
+        fused, scores = _fuse_extra(store, extra, query_rows, first_query(hits, number), rows, scores)
         rows, source, position = fused.rows, fused.source, fused.position
     excluded = np.zeros(len(query_rows), np.int64)
     if "excluded" in table.column_names:
         excluded = table["excluded"].to_numpy().astype(np.int64)
     lowest, mean, highest = _positive_range(table, labels)
     return table, Candidates(query_rows, rows, scores, lowest, mean, highest, self_rows[query_rows], excluded, source, position)
+
+
+def first_query(hits: Sequence[Part], number: int) -> int:
+    """Where the queries of hits part `number` begin among all queries of the hits."""
+    return sum(part.rows for part in hits[:number])
 
 
 def _fuse_extra(store: Store, extra: ExtraParts, query_rows: I64, start: int, rows: I64, scores: F32) -> tuple[Fused, F32]:
@@ -110,16 +123,16 @@ def _fuse_extra(store: Store, extra: ExtraParts, query_rows: I64, start: int, ro
     fused = fuse(lists, {SOURCES.index(kind): extra.shares[kind] for kind in kinds})
     known = np.concatenate([rows, dense(scored["also_rows"], -1)], axis=1)
     known_scores = np.concatenate([scores, dense(scored["also_scores"], -np.inf)], axis=1)
-    found = look_up(fused.rows, known, known_scores, missing=np.nan)
-    missing = np.argwhere(np.isnan(found) & (fused.rows >= 0))
+    fused_scores = look_up(fused.rows, known, known_scores, missing=np.nan)
+    missing = np.argwhere(np.isnan(fused_scores) & (fused.rows >= 0))
     if len(missing):
-        query, place = missing[0]
+        query, column = missing[0]
         raise ArtifactError(
             f"expected a score of every pair in {extra.scored[0].path.rsplit('/', 1)[0]}, found none of query "
-            f"row {query_rows[query]} with item row {fused.rows[query, place]}, and {len(missing)} like it; "
+            f"row {query_rows[query]} with item row {fused.rows[query, column]}, and {len(missing)} like it; "
             f"delete the commit of the stage that wrote it and run again"
         )
-    return fused, np.where(fused.rows >= 0, found, np.float32(-np.inf))
+    return fused, np.where(fused.rows >= 0, fused_scores, np.float32(-np.inf))
 
 
 def read_span(store: Store, parts: Sequence[Part], start: int, query_rows: I64, columns: Sequence[str]) -> pa.Table:
@@ -140,7 +153,7 @@ def read_span(store: Store, parts: Sequence[Part], start: int, query_rows: I64, 
     table = pa.concat_tables(tables) if tables else None
     if table is None or not np.array_equal(table["query_row"].to_numpy(), query_rows):
         raise ArtifactError(
-            f"expected query rows {query_rows[0]} to {query_rows[-1]} from place {start} on in "
+            f"expected query rows {query_rows[0]} to {query_rows[-1]} from row {start} on in "
             f"{parts[0].path.rsplit('/', 1)[0]}, found others; delete the commit of the stage that wrote it "
             f"and run again"
         )

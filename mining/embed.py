@@ -23,7 +23,7 @@ from cluster.progress import post
 from cluster.resources import PoolSize
 from cluster.session import set_threads
 from cluster.storage import Store
-from cluster.tables import F32, Part, read_part, vectors_to_column, write_part
+from cluster.tables import F32, Part, vectors_to_column, write_part
 from mining.part_pool import load_share, over_parts
 
 
@@ -193,8 +193,3 @@ def check_counts(embedded: Embedded, jobs: Sequence[EmbedJob], store: Store) -> 
                 f"expected {wanted} vectors of {job.table}, found {found} below {store.url(job.folder)}; "
                 f"delete that folder and run again"
             )
-
-
-def vector_dimension(store: Store, parts: Sequence[Part]) -> int:
-    """Length of the vectors of an embedding table."""
-    return int(read_part(store, parts[0].path, ["vector"]).schema.field("vector").type.list_size)

@@ -14,14 +14,13 @@ import pyarrow as pa
 from cluster.labels import Labels
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, csr_to_lists, offsets_of, part_name, read_parts, write_part
-from mining.candidates import SOURCES, Candidates, ExtraParts, judged_of, load_candidates, relevant_scores
+from mining.candidates import SOURCES, Candidates, ExtraParts, first_query, judged_of, load_candidates, relevant_scores
 from mining.choice.attributes import Attribute
-from mining.choice.calibrate import Histogram, block_histogram
 from mining.choice.choose import Chosen, choose, popularity_log_weights
-from mining.choice.filters import Cuts, Filtered, apply_filters, filters_before_cuts
+from mining.choice.filters import Cuts, Filtered, apply_filters
 from mining.report.counts import Counts, count_block
 from mining.settings import MiningSettings
-from mining.sources.earlier import Earlier, first_rounds, load_earlier
+from mining.sources.earlier import first_rounds, load_earlier
 from mining.sources.near import Near, near_of_block, read_near
 from mining.teacher.cut import attach, read_scored
 
@@ -42,15 +41,15 @@ class MineTask:
     seed: int
     round: int = 0
     extra: ExtraParts | None = None
-    """What other sources found; None: the hits are the only candidates."""
+    """What other sources gave; None: the hits are the only candidates."""
     earlier: list[Part] = field(default_factory=list)
     """The negatives of the round before; empty: there was none."""
     near: list[Part] = field(default_factory=list)
     """Near-duplicates of relevant items; empty: they were not looked for."""
     teacher: list[Part] = field(default_factory=list)
-    """What the teacher has read of the hits' queries; empty: it has read nothing yet."""
+    """The teacher's scores for the hits' queries; empty: it has read nothing yet."""
     cuts: Cuts | None = None
-    """The calibrated ones; None: the settings give them."""
+    """Calibrated cuts; None: those of the settings."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Side:
     self_rows: I64
     near: Near | None = None
     log_weights: npt.NDArray[np.float64] | None = None
-    """[items] for random choice by popularity; None: it does not matter."""
+    """[items] for random choice by popularity; None: popularity plays no part."""
 
 
 def load_side(task: MineTask) -> Side:
@@ -85,23 +84,43 @@ def load_side(task: MineTask) -> Side:
     )
 
 
-def survivors(task: MineTask, number: int, side: Side) -> tuple[pa.Table, Candidates, Filtered]:
-    """(table of hits part `number`, its candidates with what the teacher says of them, what the filters leave)."""
-    table, found = load_candidates(task.store, task.hits, number, side.labels, side.self_rows, task.extra)
+@dataclass(frozen=True)
+class Block:
+    """The queries of one part of the hits, with all that calibrating, a teacher's pairs and choosing look at."""
+
+    number: int
+    """Of the hits part."""
+    start: int
+    """Number of its first query among all queries of the hits."""
+    candidates: Candidates
+    """Fused, if there are several sources; with the teacher's scores, if it has read them."""
+    near: tuple[I64, I64] | None
+    """Near-duplicates of relevant items, as the filters take them; None: they were not looked for."""
+    judged: tuple[I64, I64, F32]
+    """(owner, item row, score) of the items judged irrelevant, as `choose` takes them."""
+    positive_scores: F32
+    """[P] scores of the relevant items, in the order of `Labels.positives`."""
+
+
+def read_block(task: MineTask, number: int, side: Side) -> Block:
+    """Hits part `number`, fused with what other sources gave and joined with what the teacher said.
+
+    Raises:
+        ArtifactError: another stage's table is of other queries than the hits, or lacks a score.
+    """
+    table, candidates = load_candidates(task.store, task.hits, number, side.labels, side.self_rows, task.extra)
+    query_rows, start = candidates.query_rows, first_query(task.hits, number)
     if task.teacher:
         assert task.settings.teacher is not None
-        read = read_scored(task.store, task.teacher, task.settings.teacher.kind, task.hits, number, found.query_rows)
-        found = attach(found, read, side.labels, task.settings)
-    near = None if side.near is None else near_of_block(side.near, side.labels, found.query_rows)
-    return table, found, apply_filters(found, side.labels, side.attributes, task.settings, near=near, cuts=task.cuts)
+        read = read_scored(task.store, task.teacher, task.settings.teacher.kind, start, query_rows)
+        candidates = attach(candidates, read, side.labels, task.settings)
+    near = None if side.near is None else near_of_block(side.near, side.labels, query_rows)
+    return Block(number, start, candidates, near, judged_of(table, side.labels), relevant_scores(table, side.labels))
 
 
-def calibration_of_block(task: MineTask, number: int, side: Side) -> Histogram:
-    """What hits part `number` says of where the cuts should lie."""
-    table, found = load_candidates(task.store, task.hits, number, side.labels, side.self_rows, task.extra)
-    near = None if side.near is None else near_of_block(side.near, side.labels, found.query_rows)
-    before = filters_before_cuts(found, side.labels, side.attributes, task.settings, near=near)
-    return block_histogram(found, before, task.settings, relevant_scores(table, side.labels))
+def filter_block(task: MineTask, block: Block, side: Side) -> Filtered:
+    """What the filters leave of a block's candidates."""
+    return apply_filters(block.candidates, side.labels, side.attributes, task.settings, near=block.near, cuts=task.cuts)
 
 
 def mine_block(task: MineTask, number: int, side: Side | None = None, uses: I32 | None = None) -> tuple[Part, Counts]:
@@ -113,25 +132,22 @@ def mine_block(task: MineTask, number: int, side: Side | None = None, uses: I32 
         uses: with settings.max_uses, [items] the lists that each item is in so far; brought up to date.
     """
     side = side or load_side(task)
-    table, found, filtered = survivors(task, number, side)
+    block = read_block(task, number, side)
+    query_rows, filtered = block.candidates.query_rows, filter_block(task, block, side)
     chosen = choose(
-        found, filtered.alive, judged_of(table, side.labels), task.settings, task.seed, log_weights=side.log_weights, uses=uses
+        block.candidates, filtered.alive, block.judged, task.settings, task.seed, log_weights=side.log_weights, uses=uses
     )
-    rounds = first_rounds(chosen.rows, _earlier(task, number, found.query_rows), task.round)
-    negatives = _table(chosen, rounds, found.query_rows, side, relevant_scores(table, side.labels))
-    part = write_part(task.store, f"{task.folder}/{part_name(number)}", negatives)
-    counts = count_block(found, filtered, chosen, task.settings)
+    earlier = load_earlier(task.store, task.earlier, block.start, query_rows) if task.earlier else None
+    rounds = first_rounds(chosen.rows, earlier, task.round)
+    part = write_part(task.store, f"{task.folder}/{part_name(number)}", _table(block, chosen, rounds, side))
+    counts = count_block(block.candidates, filtered, chosen, task.settings)
     counts.new = int(((rounds == task.round) & (chosen.rows >= 0)).sum())
     return part, counts
 
 
-def _earlier(task: MineTask, number: int, query_rows: I64) -> Earlier | None:
-    if not task.earlier:
-        return None
-    return load_earlier(task.store, task.earlier, sum(part.rows for part in task.hits[:number]), query_rows)
-
-
-def _table(chosen: Chosen, rounds: I64, query_rows: I64, side: Side, positive_scores: F32) -> pa.Table:
+def _table(block: Block, chosen: Chosen, rounds: I64, side: Side) -> pa.Table:
+    """The negatives of a block as they are written: docs/mining.md has the columns."""
+    query_rows = block.candidates.query_rows
     real = chosen.rows >= 0
     offsets = offsets_of(real.sum(axis=1))
     flat = chosen.rows[real]
@@ -155,7 +171,7 @@ def _table(chosen: Chosen, rounds: I64, query_rows: I64, side: Side, positive_sc
             "query_id": side.query_ids.take(pa.array(query_rows)),
             "positive_ids": csr_to_lists(positive_offsets, side.item_ids.take(pa.array(positives)).combine_chunks()),
             "positive_rows": csr_to_lists(positive_offsets, positives),
-            "positive_scores": csr_to_lists(positive_offsets, positive_scores),
+            "positive_scores": csr_to_lists(positive_offsets, block.positive_scores),
             "negative_rows": csr_to_lists(offsets, flat),
             "negatives": csr_to_lists(offsets, items),
         }

@@ -12,8 +12,9 @@ import numpy as np
 
 from cluster.session import set_threads, task_groups
 from cluster.tables import Part
-from mining.choice.calibrate import Histogram, needs_calibration, resolve_cuts
-from mining.negatives import MineTask, calibration_of_block, load_side, mine_block
+from mining.choice.calibrate import Histogram, block_histogram, needs_calibration, resolve_cuts
+from mining.choice.filters import filters_before_cuts
+from mining.negatives import MineTask, load_side, mine_block, read_block
 from mining.report.counts import Counts
 
 
@@ -52,7 +53,9 @@ def _calibrate_group(task: MineTask, numbers: Sequence[int]) -> Histogram:
     set_threads(1)
     side, total = load_side(task), Histogram()
     for number in numbers:
-        total.add(calibration_of_block(task, number, side))
+        block = read_block(task, number, side)
+        left = filters_before_cuts(block.candidates, side.labels, side.attributes, task.settings, near=block.near)
+        total.add(block_histogram(block.candidates, left, task.settings, block.positive_scores))
     return total
 
 

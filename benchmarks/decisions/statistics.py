@@ -1,21 +1,21 @@
-"""Intervals and permutation tests against scipy's: `python -m benchmarks.decisions.statistics`.
+"""Intervals and permutation tests against scipy's: `python -m benchmarks.decisions.statistics [--case interval]`.
 
-10,000 resamples of the paired differences of two made-up runs on 5,000 queries: hit@10 (few distinct differences), recall@3
-and ndcg@10 (many). Both sides answer the same question with the same number of resamples on one core; they must agree, and
-how far they are apart is printed in units of the interval's half width. "whole" is what an evaluation does: nine metrics at
-once, interval, p and correction.
+Resamples of the paired differences of two generated runs: hit@10 (few distinct differences), recall@3 and
+ndcg@10 (many). Both sides answer the same question with the same number of resamples on one core; they must agree, and
+how far they are apart is printed in units of the interval's half width. The case "whole" is what an evaluation does: nine
+metrics at once, interval, p and correction. docs/results.md quotes `--queries 5000 --resamples 10000`.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.shared.machine import emit, paired
+from benchmarks.shared.command import Row, chosen_cases, compared, emit, make_parser
+from benchmarks.shared.machine import paired
 from eval.significance import compare, paired_bootstrap, paired_permutation_p
 
 F64 = npt.NDArray[np.float64]
@@ -72,36 +72,43 @@ def scipy_p(values: F64, baseline: F64, resamples: int) -> float:
     )
 
 
-def cases(queries: int, resamples: int, runs: int) -> list[dict[str, Any]]:
+def case_interval(queries: int, resamples: int, runs: int) -> list[Row]:
     """See the module."""
-    made = made_runs(queries)
-    rows: list[dict[str, Any]] = []
-    for name, (values, baseline) in made.items():
+    rows: list[Row] = []
+    for name, (values, baseline) in made_runs(queries).items():
         ours = paired_bootstrap(values, baseline, resamples=resamples)
         theirs = scipy_interval(values, baseline, resamples)
         apart = max(abs(ours.low - theirs[0]), abs(ours.high - theirs[1])) / ((ours.high - ours.low) / 2)
-        rows.append(
-            _row(
-                f"interval of {name}",
-                runs,
-                lambda v=values, b=baseline: paired_bootstrap(v, b, resamples=resamples),
-                "scipy.stats.bootstrap",
-                lambda v=values, b=baseline: scipy_interval(v, b, resamples),
-            )
-            | {"ends_apart": apart}
+        row = _row(
+            f"interval of {name}",
+            runs,
+            lambda v=values, b=baseline: paired_bootstrap(v, b, resamples=resamples),
+            "scipy.stats.bootstrap",
+            lambda v=values, b=baseline: scipy_interval(v, b, resamples),
         )
+        rows.append(row | {"ends_apart": apart})
+    return rows
+
+
+def case_p(queries: int, resamples: int, runs: int) -> list[Row]:
+    """See the module."""
+    rows: list[Row] = []
+    for name, (values, baseline) in made_runs(queries).items():
         p, other = paired_permutation_p(values, baseline, resamples=resamples), scipy_p(values, baseline, resamples)
-        rows.append(
-            _row(
-                f"p of {name}",
-                runs,
-                lambda v=values, b=baseline: paired_permutation_p(v, b, resamples=resamples),
-                "scipy.stats.permutation_test",
-                lambda v=values, b=baseline: scipy_p(v, b, resamples),
-            )
-            | {"p": p, "peer_p": other}
+        row = _row(
+            f"p of {name}",
+            runs,
+            lambda v=values, b=baseline: paired_permutation_p(v, b, resamples=resamples),
+            "scipy.stats.permutation_test",
+            lambda v=values, b=baseline: scipy_p(v, b, resamples),
         )
-    nine = {f"{name} {number}": pair for name, pair in made.items() for number in range(3)}
+        rows.append(row | {"p": p, "peer_p": other})
+    return rows
+
+
+def case_whole(queries: int, resamples: int, runs: int) -> list[Row]:
+    """See the module."""
+    nine = {f"{name} {number}": pair for name, pair in made_runs(queries).items() for number in range(3)}
     values, baseline = ({name: pair[side] for name, pair in nine.items()} for side in (0, 1))
 
     def scipy_all() -> None:
@@ -109,24 +116,25 @@ def cases(queries: int, resamples: int, runs: int) -> list[dict[str, Any]]:
             scipy_interval(*pair, resamples)
             scipy_p(*pair, resamples)
 
-    rows.append(_row("whole: nine metrics", runs, lambda: compare(values, baseline, resamples=resamples), "scipy", scipy_all))
-    return rows
+    return [_row("whole: nine metrics", runs, lambda: compare(values, baseline, resamples=resamples), "scipy", scipy_all)]
 
 
-def _row(case: str, runs: int, ours: Callable[[], Any], peer: str, theirs: Callable[[], Any]) -> dict[str, Any]:
+def _row(case: str, runs: int, ours: Callable[[], Any], peer: str, theirs: Callable[[], Any]) -> Row:
     took = paired({"ours": ours, "peer": theirs}, runs)
-    return {"case": case, "ours_s": took["ours"], "peer": peer, "peer_s": took["peer"], "ratio": took["peer"] / took["ours"]}
+    return compared(case, took["ours"], peer, took["peer"])
+
+
+CASES = {"interval": case_interval, "p": case_p, "whole": case_whole}
 
 
 def main() -> None:
     """Run the cases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=5000)
-    parser.add_argument("--resamples", type=int, default=10_000)
-    parser.add_argument("--runs", type=int, default=3, help="paired runs; the median counts")
-    parser.add_argument("--json", action="store_true")
+    parser = make_parser(__doc__, cases=CASES, runs=1)
+    parser.add_argument("--queries", type=int, default=2000, help="of the generated runs (%(default)s)")
+    parser.add_argument("--resamples", type=int, default=2000, help="%(default)s")
     given = parser.parse_args()
-    emit(cases(given.queries, given.resamples, given.runs), as_json=given.json)
+    rows = [row for name in chosen_cases(given) for row in CASES[name](given.queries, given.resamples, given.runs)]
+    emit(rows, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.illnesses.cases import BY_NAME, CASES, Case
 from benchmarks.illnesses.kept import read_evidence, write_evidence
 from benchmarks.illnesses.table import Named, as_markdown, name_arms
-from benchmarks.shared.machine import describe
+from benchmarks.shared.machine import describe_machine
 from eval.diagnosis.evidence import Evidence
 
 
@@ -95,7 +95,7 @@ def main() -> None:
         for seed in given.seeds
         if place_of(given.work, BY_NAME[name], seed).exists()
     }
-    print(as_markdown(found, describe(), datetime.date.today()))
+    print(as_markdown(found, describe_machine(), datetime.date.today()))
     if given.json:
         given.json.write_text(
             json.dumps(

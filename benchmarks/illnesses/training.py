@@ -23,8 +23,8 @@ from cluster.storage import StorageSettings, Store
 from cluster.tables import F32, Part, vectors_to_column
 from eval.diagnosis.evidence import Arm, Evidence, Measurement, Mining, Training
 from jobs.finished.evidence import measurement_from_figures, mining_from_figures, training_from_lines
-from jobs.stages.mine.report import summarise
 from mining.negatives import MineTask, mine_block
+from mining.report.figures import ChoiceFigures
 from mining.settings import MiningSettings
 from training.settings import EncoderSettings, Kind, TrainingSettings
 from training.task import TrainTask
@@ -262,7 +262,7 @@ class Run:
             round=number,
         )
         part, counts = mine_block(task, 0, uses=np.zeros(len(self.data.items), np.int32) if self.mining.max_uses else None)
-        return [part], mining_from_figures(f"round-{number:02d}", number, summarise(counts))
+        return [part], mining_from_figures(f"round-{number:02d}", number, ChoiceFigures.of(counts).to_json())
 
     def _settings(self) -> dict[str, float | str | bool]:
         """What the run was told, by the names of the configuration."""

@@ -1,21 +1,19 @@
-"""How many mined negatives are unlabelled positives, under each cut: labels that are known are withheld, and looked for.
+"""How many mined negatives are unlabelled positives under each cut: known labels are withheld, and looked for.
 
-    python -m benchmarks.mining.false_negatives DATA --withhold labels --model MODEL_FOLDER --teacher MODEL_FOLDER
+    python -m benchmarks.mining.false_negatives [--case "no cut"] [DATA --withhold labels --teacher MODEL_FOLDER]
 
-DATA is a folder with corpus.parquet, queries.parquet and qrels.parquet. `--withhold labels` hides a share of the relevant
-items of every training query (one is always left); `--withhold COLUMN` keeps the best label of every query only and calls
-every item that shares its COLUMN (a source package, a franchise) relevant in truth. Each setting mines through
-`hardmine mine` on the same embeddings and the same search; only the training split is used.
+DATA is a folder with corpus.parquet, queries.parquet and qrels.parquet (default: the demo's catalogue). `--withhold labels`
+hides a share of the relevant items of every training query (one is always left); `--withhold COLUMN` keeps the best label of
+every query only and calls every item that shares its COLUMN (a source package, a franchise) relevant in truth. Each case
+mines through `hardmine mine` on the same embeddings and the same search; only the training split is used. docs/mining.md
+quotes `--case all`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.shared.machine import emit
+from benchmarks.shared.command import EMPTY, chosen_cases, emit, make_parser
+from benchmarks.shared.inputs import generated_data, packaged_model, temporary_folder
 
 OFF = "mining.relative_margin=off"
 LOWEST, HIGHEST = "mining.margin_reference=lowest", "mining.margin_reference=highest"
@@ -44,6 +43,11 @@ SETTINGS: dict[str, list[str]] = {
     "below the lowest 10 % of positives": [OFF, "mining.positive_quantile=0.1"],
     "skip the first 10": [OFF, "mining.skip_first=10"],
 }
+
+FEW = ("no cut", "relative 0.95 of the mean positive", "below the median positive")
+"""What runs without --case."""
+TITLES = 400
+"""Of the generated catalogue."""
 
 
 def teacher_settings(folder: str, kind: str) -> dict[str, list[str]]:
@@ -139,14 +143,27 @@ def measure(printed: dict[str, Any], truth: Pairs) -> dict[str, Any]:
     }
 
 
+def write_config(folder: Path, model: Path | None, template: str) -> Path:
+    """The configuration of every mining, over the data in FOLDER/data."""
+    config = folder / "mine.toml"
+    encoder = f'kind = "transformer"\nmodel = "{model.resolve()}"' if model else 'kind = "vectors"'
+    config.write_text(
+        f'name = "study"\noutput = "{folder}/runs"\n[data]\ncorpus = "data/corpus.parquet"\n'
+        f'queries = "data/queries.parquet"\nqrels = "data/qrels.parquet"\n'
+        f'item_text = "{template}"\n[encoder]\n{encoder}\n[mining]\nnum_hits = 200\nnum_negatives = 32\n'
+    )
+    return config
+
+
 def main() -> None:
     """Mine under every setting and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser = make_parser(__doc__, cases=[*SETTINGS, "all"], default=FEW)
+    parser.add_argument("data", type=Path, nargs="?", help="data folder (default: the demo's catalogue)")
     parser.add_argument("--withhold", default="labels", help="labels, or a column of the corpus")
     parser.add_argument("--share", type=float, default=0.8, help="share of the labels that is withheld")
-    parser.add_argument("--model", type=Path, help="embedding model; none: the data has vector columns")
-    parser.add_argument("--teacher", help="model folder of a teacher")
+    parser.add_argument("--model", type=Path, help="embedding model (default: the packaged all-MiniLM-L6-v2)")
+    parser.add_argument("--vectors", action="store_true", help="the data has vector columns: no model")
+    parser.add_argument("--teacher", help="model folder of a teacher; its cases run too")
     parser.add_argument(
         "--train-teacher",
         nargs="+",
@@ -156,24 +173,17 @@ def main() -> None:
     parser.add_argument("--teacher-kind", default="encoder", choices=["encoder", "cross_encoder"])
     parser.add_argument("--template", default="{title} {text}")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="hardmine-false-negatives-"))
-    try:
-        truth = withhold(given.data, work / "data", given.withhold, given.share, given.seed)
-        config = work / "mine.toml"
-        encoder = f'kind = "transformer"\nmodel = "{given.model.resolve()}"' if given.model else 'kind = "vectors"'
-        config.write_text(
-            f'name = "study"\noutput = "{work}/runs"\n[data]\ncorpus = "data/corpus.parquet"\n'
-            f'queries = "data/queries.parquet"\nqrels = "data/qrels.parquet"\n'
-            f'item_text = "{given.template}"\n[encoder]\n{encoder}\n[mining]\nnum_hits = 200\nnum_negatives = 32\n'
-        )
+    names = chosen_cases(given)
+    with temporary_folder() as folder:
+        data = given.data or generated_data(folder / "demo", TITLES)
+        truth = withhold(data, folder / "data", given.withhold, given.share, given.seed)
+        config = write_config(folder, None if given.vectors else given.model or packaged_model(folder), given.template)
         if given.train_teacher:
             given.teacher = train_teacher(config, given.train_teacher)
-        settings = SETTINGS | (teacher_settings(given.teacher, given.teacher_kind) if given.teacher else {})
-        rows = [{"case": name} | measure(run("mine", config, overrides), truth) for name, overrides in settings.items()]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        settings = {name: SETTINGS[name] for name in (SETTINGS if "all" in names else names)}
+        settings |= teacher_settings(given.teacher, given.teacher_kind) if given.teacher else {}
+        rows = [EMPTY | {"case": name} | measure(run("mine", config, overrides), truth) for name, overrides in settings.items()]
     emit(rows, as_json=given.json)
 
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.mining.ours import EXACT, TWO_STAGE, pipeline, product, temporary_catalogue
+from benchmarks.shared.command import Row, compared
 from benchmarks.shared.machine import paired
 from cluster.tables import F32, load_vectors
+from mining.settings import MiningSettings
 
 NUM_HITS, NUM_NEGATIVES = 100, 10
 
@@ -48,29 +51,27 @@ class GivenVectors:
         return pairwise_cos_sim(left, right)
 
 
-def case_peer(runs: int, items: int, queries: int) -> list[dict[str, Any]]:
+def case_peer(runs: int, items: int, queries: int) -> list[Row]:
     """See benchmarks.mining."""
-    from benchmarks.mining.__main__ import __main__ as mining
-
-    with mining.made(items=items, queries=queries) as data:
+    with temporary_catalogue(items=items, queries=queries) as data:
         peer = _peer(data)
-        settings = mining.MiningSettings(num_hits=NUM_HITS, num_negatives=NUM_NEGATIVES, relative_margin=0.05)
+        settings = MiningSettings(num_hits=NUM_HITS, num_negatives=NUM_NEGATIVES, relative_margin=0.05)
 
         def ours(how: Any) -> Callable[[], Any]:
-            return lambda: mining.pipeline(data, NUM_HITS, how, f"out-{how.mode}-{how.engine}", shards=1, settings=settings)
+            return lambda: pipeline(data, NUM_HITS, how, f"out-{how.mode}-{how.engine}", shards=1, settings=settings)
 
         items_ND = load_vectors(data.store, data.item_vectors).copy()  # torch takes no read-only array
         queries_QD = load_vectors(data.store, data.query_vectors).copy()
         works = {
-            "floor": lambda: mining.product(queries_QD, items_ND),
+            "floor": lambda: product(queries_QD, items_ND),
             "sentence-transformers": lambda: peer(use_faiss=False),
             "sentence-transformers with FAISS": lambda: peer(use_faiss=True),
-            **{f"ours exact ({name})": ours(how) for name, how in mining.EXACT_WAYS.items()},
-            "ours two-stage": ours(mining.TWO_STAGE),
+            **{f"ours exact ({name})": ours(how) for name, how in EXACT.items()},
+            "ours two-stage": ours(TWO_STAGE),
         }
         took = paired(works, runs)
     return [
-        mining._row(f"peer {name}", took[name], other, took[other], took["floor"])
+        compared(f"peer {name}", took[name], other, took[other], took["floor"])
         for name in works
         if name.startswith("ours")
         for other in works

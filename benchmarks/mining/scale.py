@@ -7,45 +7,36 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.mining.ours import BLOCK, temporary_catalogue
+from benchmarks.shared.catalogue import Catalogue
+from benchmarks.shared.command import Row, compared
 from benchmarks.shared.machine import PeakMemory
 
 MODES = (("exact", "faiss"), ("exact", "auto"), ("auto", "auto"), ("two_stage", "auto"))
 """mining.search.mode and engine"""
 
 
-def case_scale(runs: int, items: int, queries: int) -> list[dict[str, Any]]:
+def case_scale(runs: int, items: int, queries: int) -> list[Row]:
     """See benchmarks.mining. Every mode runs once: they take minutes."""
-    from benchmarks.mining.__main__ import __main__ as mining
-
-    rows: list[dict[str, Any]] = []
-    with mining.made(items=items, queries=queries, dtype="float16") as data, _ray():
+    rows: list[Row] = []
+    with temporary_catalogue(items=items, queries=queries, dtype="float16") as data, _ray():
         exact = None
         for mode, engine in MODES:
-            row = _searched(data, mode, engine, f"out-{mode}-{engine}")
-            exact = exact or row["ours_s"]
-            rows.append(
-                {"case": f"scale {mode} ({engine})", "peer": "exact (faiss)", "peer_s": exact, "ratio": exact / row["ours_s"]}
-                | row
-            )
+            figures = _search(data, mode, engine, f"out-{mode}-{engine}")
+            exact = exact or figures["seconds"]
+            rows.append(compared(f"scale {mode} ({engine})", figures.pop("seconds"), "exact (faiss)", exact) | figures)
     return rows
 
 
-def case_growth(runs: int, items: int, queries: int) -> list[dict[str, Any]]:
+def case_growth(runs: int, items: int, queries: int) -> list[Row]:
     """See benchmarks.mining."""
-    from benchmarks.mining.__main__ import __main__ as mining
-
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for count in [size for size in (100_000, 300_000, 1_000_000, 3_000_000) if size <= items]:
-        with mining.made(items=count, queries=queries, dtype="float16") as data, _ray():
-            row = _searched(data, "exact", "auto", "out")
-            rows.append(
-                {
-                    "case": f"growth {count}",
-                    "ns_per_item_and_query": row["ours_s"] / count / queries * 1e9,
-                    "searching_ns": row["searching_s"] / count / queries * 1e9,
-                }
-                | row
-            )
+        with temporary_catalogue(items=count, queries=queries, dtype="float16") as data, _ray():
+            figures = _search(data, "exact", "auto", "out")
+            seconds, pairs = figures.pop("seconds"), count * queries
+            each = {"ns_per_item_and_query": seconds / pairs * 1e9, "searching_ns": figures["searching_s"] / pairs * 1e9}
+            rows.append(compared(f"growth {count}", seconds) | each | figures)
     return rows
 
 
@@ -56,17 +47,17 @@ def _ray() -> Any:
     return ray_session(ClusterSettings())
 
 
-def _searched(data: Any, mode: str, engine: str, folder: str) -> dict[str, Any]:
+def _search(data: Catalogue, mode: str, engine: str, folder: str) -> Row:
     from cluster.resources import PoolSize
     from mining.search.driver import search
     from mining.search.shards import plan_blocks, plan_shards
     from mining.settings import SearchSettings
 
     shards = plan_shards(data.num_items, shards=None, actors=1, shard_rows=1_000_000)
-    blocks = plan_blocks(np.arange(data.num_queries), 4096)
+    blocks = plan_blocks(np.arange(data.num_queries), BLOCK)
     settings = SearchSettings(mode=mode, engine=engine)  # type: ignore[arg-type]
     with PeakMemory() as memory:
         started = time.perf_counter()
-        found = search(data.search_task(folder, 100), shards, blocks, PoolSize(1, 2, 0), settings, retries=1)
+        searched = search(data.search_task(folder, 100), shards, blocks, PoolSize(1, 2, 0), settings, retries=1)
         took = time.perf_counter() - started
-    return {"ours_s": took, "searching_s": found.seconds, **found.figures, "peak_mib": memory.megabytes()}
+    return {"seconds": took, "searching_s": searched.seconds, **searched.figures, "peak_mib": memory.megabytes()}

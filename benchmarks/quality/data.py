@@ -42,7 +42,7 @@ NEAR_MISSES = 100
 LAST = "mine-report"
 """The last stage of `hardmine mine`."""
 REPORTED = ("hit_rate", "queries", "queries_short", "queries_empty", "suspected_false_negatives", "hardness", "judged", "chosen")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 Features = tuple[list[Part], list[Part]]
 """Tables of items and of queries."""
 
@@ -57,7 +57,10 @@ class DataSet:
     """Tokens that a transformer in training reads here; mining and an adapter's frozen vectors are of the model's own limit."""
 
 
+GENERATED = "demo"
+"""The demo's generated catalogue, which needs no data folder."""
 SETS = {
+    GENERATED: DataSet(item_text="{title} by {author} | {genres} | {text}"),
     "products": DataSet(item_text="{text}"),  # its texts start with the title
     "tldr": DataSet(),
     "goodbooks": DataSet(item_text="{title} by {authors} | {genres} | {text}"),

@@ -1,5 +1,6 @@
 """Next-item retrieval on readers' histories (goodbooks): makes the data of a run, and measures what the run has learned.
 
+    python -m benchmarks.quality.goodbooks_histories             # all three steps, small, on generated readers
     python -m benchmarks.quality.goodbooks_histories make GOODBOOKS FOLDER --model MODEL     # tables and run.toml
     hardmine run FOLDER/run.toml
     python -m benchmarks.quality.goodbooks_histories measure FOLDER [--json]
@@ -17,7 +18,8 @@ books are among the most rated 420 (median), the next one is number 1,343, so po
 from __future__ import annotations
 
 import argparse
-import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.shared.command import EMPTY, Row, emit, make_parser
+from benchmarks.shared.inputs import generated_data, packaged_model, temporary_folder
 from cluster.commits import Ledger
 from cluster.folders import fetch_folder
 from cluster.storage import Store
@@ -39,6 +43,10 @@ TRAIN_PREFIXES, HELD_OUT_PREFIXES = 4, 5
 """Queries of one reader: drawn from all prefixes, or the last ones."""
 CUTS = (1, 5, 10)
 F64 = npt.NDArray[np.float64]
+TITLES, READERS = 300, 150
+"""Of the generated readers' catalogue."""
+SMALL = ("rounds.warmup_epochs=1", "rounds.mined=0", "mining.num_hits=50")
+"""What the run on generated readers changes."""
 CONFIG = """name = "goodbooks-histories"
 output = "runs"
 [data]
@@ -82,8 +90,25 @@ def queries_of(user: str, liked: list[str]) -> list[dict[str, Any]]:
     return [{"id": f"{user}-{end}", "user": user, "split": split, "history": liked[:end], "next": liked[end]} for end in ends]
 
 
-def make(source: Path, folder: Path, model: str) -> None:
-    """Write corpus, queries, labels and run.toml."""
+def generate(folder: Path) -> Path:
+    """Write generated readers in the form of goodbooks: each likes titles of one or two genres of the demo's catalogue."""
+    corpus = pq.read_table(generated_data(folder / "catalogue", TITLES) / "corpus.parquet")
+    corpus = pa.table({name: corpus[name] for name in ("id", "title", "text", "genres")} | {"authors": corpus["author"]})
+    genres = corpus["genres"].to_pylist()
+    rng, rows = np.random.default_rng(0), []
+    names = sorted({genre for some in genres for genre in some})
+    for user in range(READERS):
+        liked = set(rng.choice(names, 2, replace=False))
+        books = [row for row in rng.permutation(len(genres)) if liked & set(genres[row])][:30]
+        rows += [(user, corpus["id"][int(row)].as_py(), position, LIKED) for position, row in enumerate(books)]
+    columns = dict(zip(("user_id", "item_id", "position", "rating"), map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(corpus, folder / "corpus.parquet")
+    pq.write_table(pa.table(columns), folder / "interactions_train.parquet")
+    return folder
+
+
+def make(source: Path, folder: Path, model: str) -> str:
+    """Write corpus, queries, labels and run.toml; says what there is."""
     folder.mkdir(parents=True, exist_ok=True)
     corpus = pq.read_table(source / "corpus.parquet", columns=["id", "title", "text", "authors", "genres"])
     read = pq.read_table(source / "interactions_train.parquet").sort_by([("user_id", "ascending"), ("position", "ascending")])
@@ -102,11 +127,11 @@ def make(source: Path, folder: Path, model: str) -> None:
     )
     (folder / "run.toml").write_text(CONFIG.format(model=model), encoding="utf-8")
     counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "dev", "test")}
-    print(f"{corpus.num_rows:,} books, {len(liked):,} readers, queries: {counts}")
+    return f"{corpus.num_rows:,} books, {len(liked):,} readers, queries: {counts}"
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Hit@k of each ranking on the test queries, with a 95 % interval over readers."""
+def measure(folder: Path) -> list[Row]:
+    """A row per ranking: hit@k on the test queries, as [mean, lower, upper] of a 95 % interval over readers."""
     corpus = pq.read_table(folder / "corpus.parquet", columns=["id"])["id"].to_pylist()
     queries = pq.read_table(folder / "queries.parquet").to_pylist()
     wanted = dict(
@@ -117,14 +142,14 @@ def measure(folder: Path) -> dict[str, Any]:
     target = np.array([row_of[wanted[query["id"]]] for query in test])
     read = [np.array([row_of[item] for item in query["history"]]) for query in test]
     users = np.unique([query["user"] for query in test], return_inverse=True)[1]
-    result: dict[str, Any] = {"queries": len(test), "readers": int(users.max()) + 1, "rankings": {}}
+    counts = {"queries": len(test), "readers": int(users.max()) + 1}
+    rows: list[Row] = []
     for name, scores in _rankings(folder, queries, wanted, row_of, test).items():
         for label, left_out in (("read books are candidates", None), ("read books left out", read)):
             place = positions(scores, target, left_out)
-            result["rankings"].setdefault(name, {})[label] = {
-                f"hit@{cut}": interval((place < cut).astype(np.float64), users) for cut in CUTS
-            }
-    return result
+            hits = {f"hit@{cut}": interval((place < cut).astype(np.float64), users) for cut in CUTS}
+            rows.append(EMPTY | {"case": f"{name}, {label}"} | counts | hits)
+    return rows
 
 
 def _rankings(
@@ -183,30 +208,36 @@ def interval(values_Q: F64, users_Q: I64, *, resamples: int = 2000) -> list[floa
     return [round(float(value), 4) for value in (values_Q.mean(), low, high)]
 
 
+def run(config: Path, *overrides: str) -> None:
+    """`hardmine run`. Raises SystemExit: it failed; says what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "run", str(config), *overrides], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+
+
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    maker = commands.add_parser("make")
+    parser = make_parser(__doc__)
+    commands = parser.add_subparsers(dest="command")
+    maker = commands.add_parser("make", help="write the data of a run")
     maker.add_argument("source", type=Path)
     maker.add_argument("folder", type=Path)
-    maker.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
-    measurer = commands.add_parser("measure")
+    maker.add_argument("--model", help="model folder (default: the packaged all-MiniLM-L6-v2)")
+    measurer = commands.add_parser("measure", help="measure a finished run")
     measurer.add_argument("folder", type=Path)
-    measurer.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    if asked.command == "make":
-        make(asked.source, asked.folder, asked.model)
+    measurer.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.command == "make":
+        print(make(given.source, given.folder, given.model or str(packaged_model(given.folder))))
         return
-    result = measure(asked.folder)
-    if asked.json:
-        print(json.dumps(result))
-        return
-    print(f"{result['queries']} queries of {result['readers']} readers")
-    for name, cases in result["rankings"].items():
-        for label, figures in cases.items():
-            cells = "  ".join(f"{cut} {mean:.3f} [{low:.3f}, {high:.3f}]" for cut, (mean, low, high) in figures.items())
-            print(f"{name:32} {label:26} {cells}")
+    with temporary_folder() as folder:
+        if given.command is None:
+            make(generate(folder), folder / "run", str(packaged_model(folder)))
+            run(folder / "run" / "run.toml", *SMALL)
+        rows = measure(given.folder if given.command else folder / "run")
+    emit(rows, as_json=given.json)
 
 
 if __name__ == "__main__":

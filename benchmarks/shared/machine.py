@@ -1,19 +1,18 @@
-"""What every benchmark shares: the machine it ran on, paired runs, peak memory of processes, the rows it prints."""
+"""Measuring: the machine, paired runs, peak memory of processes."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def describe() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """The machine and the versions that matter for speed."""
     from importlib.metadata import version
 
@@ -87,15 +86,3 @@ class PeakMemory:
                     name = name.partition(".")[0]
                     # Ray's object store is shared by all: it is counted by itself, not once for every reader
                     self._peaks[name] = max(self._peaks.get(name, 0), resident - shared)
-
-
-def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print the machine and the rows."""
-    machine = describe()
-    if as_json:
-        print(json.dumps({"machine": machine, "rows": list(rows)}))
-        return
-    print(" · ".join(f"{key}: {value}" for key, value in machine.items() if key != "versions"))
-    print(" · ".join(f"{key} {value}" for key, value in machine["versions"].items()))
-    for row in rows:
-        print(" | ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))

@@ -1,28 +1,25 @@
 """What the gradient looks at with random and with mined negatives, side by side, from two rounds' telemetry:
 
-    python -m benchmarks.training.telemetry_picture RANDOM/telemetry.jsonl MINED/telemetry.jsonl OUT.png
+    python -m benchmarks.training.telemetry_picture [RANDOM/telemetry.jsonl MINED/telemetry.jsonl] [--out OUT.png]
 
 Over the optimizer steps: loss, effective number of negatives, weight of the hardest one, share of dead negatives, which
 kind of negative carries the gradient, and validation recall where there is any. Faint points are single steps, lines
 their moving mean; both columns share their axes. Several rounds in one file (`cat`) follow each other. Pieces of a long
-telemetry beside a file called telemetry.jsonl are read too. Needs the extra "bench" (matplotlib).
+telemetry beside a file called telemetry.jsonl are read too. Without arguments: the telemetry of a generated run
+(tests/support/synthetic_run.py). The picture needs the extra "bench" (matplotlib); without it only the figures are printed.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cluster.storage import Store
-from training.telemetry.telemetry import read_lines
-
-F64 = npt.NDArray[np.float64]
+from benchmarks.shared.command import emit, has_package, make_parser, note
+from benchmarks.shared.inputs import temporary_folder
+from benchmarks.training.arms import F64, Arm, arm_row, generated_telemetry, load
 
 # Okabe and Ito's colours, which people who do not see red or green tell apart
 RANDOM_COLOUR, MINED_COLOUR = "#0072B2", "#D55E00"
@@ -41,71 +38,6 @@ PANELS = {
     "recall": ("Validation recall", "%"),
 }
 PERCENT = {"hardest_weight", "dead_negatives", "recall"}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One telemetry: figures per optimizer step (NaN where a step has none), and of validations."""
-
-    steps: F64
-    rounds: F64
-    """Number of the round of each step."""
-    figures: dict[str, F64]
-    checked_at: F64
-    recall: F64
-
-    def of(self, name: str) -> F64:
-        """A figure per step; NaN where it was never logged."""
-        return self.figures.get(name, np.full(len(self.steps), np.nan))
-
-    def smooth(self, name: str) -> F64:
-        """Moving mean of a figure within each round."""
-        return np.concatenate([smooth(self.of(name)[self.rounds == number]) for number in dict.fromkeys(self.rounds)])
-
-
-def load(path: str) -> Arm:
-    """Read telemetry; micro-steps of one step become their mean, and a later round goes on where the one before ended."""
-    address, _, name = str(Path(path).absolute()).rpartition("/") if "://" not in path else path.rpartition("/")
-    if name == "telemetry.jsonl":
-        root, _, folder = address.rpartition("/")
-        lines = read_lines(Store(root), folder)
-    else:
-        lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    seen: dict[int, list[dict[str, Any]]] = {}
-    checks: list[tuple[int, float]] = []
-    before, last, number = 0, 0, None
-    for line in lines:
-        if number not in {None, line.get("round", number)}:
-            before = last
-        number = line.get("round", number)
-        last = before + int(line["step"])
-        if line.get("event") == "validation":
-            checks += [(last, float(line["recall"]))]
-        elif "event" not in line:
-            seen.setdefault(last, []).append(line)
-    names = {name for micro in seen.values() for name, value in micro[0].items() if isinstance(value, int | float)}
-    figures = {name: np.array([_mean(micro, name) for micro in seen.values()]) for name in sorted(names)}
-    rounds = np.array([micro[0].get("round", 0) for micro in seen.values()], float)
-    return Arm(
-        np.array(list(seen), float),
-        rounds,
-        figures,
-        np.array([step for step, _ in checks], float),
-        np.array([value for _, value in checks], float),
-    )
-
-
-def smooth(values: F64) -> F64:
-    """Centred moving mean over a tenth of the steps; gaps are passed over."""
-    half = max(1, len(values) // 20)
-    known = np.isfinite(values)
-    total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
-    count = np.concatenate([[0], np.cumsum(known)])
-    low = np.maximum(np.arange(len(values)) - half, 0)
-    high = np.minimum(np.arange(len(values)) + half + 1, len(values))
-    with np.errstate(invalid="ignore"):
-        mean: F64 = (total[high] - total[low]) / (count[high] - count[low])
-    return mean
 
 
 def draw(random: Arm, mined: Arm, out: str) -> None:
@@ -141,40 +73,39 @@ def draw(random: Arm, mined: Arm, out: str) -> None:
         for row, name in enumerate(names):
             axes = grid[row, column]
             panel(axes, arm, name, colour)
-            for start in arm.steps[1:][np.diff(arm.rounds) != 0]:
-                axes.axvline(start, color="#444444", linewidth=0.8, linestyle=":")
-                if not row:
-                    axes.annotate(
-                        "next round",
-                        (start, 1),
-                        (3, -9),
-                        xycoords=("data", "axes fraction"),
-                        textcoords="offset points",
-                        fontsize=8,
-                        color="#666666",
-                    )
-            axes.annotate(
-                PANELS[name][0],
-                (0, 1),
-                (0, 6),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                fontweight="bold",
-                fontsize=10.5,
-            )
-            axes.annotate(
-                PANELS[name][1],
-                (1, 1),
-                (0, 6),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                ha="right",
-                fontsize=8.5,
-                color="#666666",
-            )
+            _headings(axes, arm, name, first=row == 0)
         grid[-1, column].set_xlabel("optimizer step")
     figure.savefig(out, dpi=150)
     plt.close(figure)
+
+
+def _headings(axes: Any, arm: Arm, name: str, *, first: bool) -> None:
+    """Title and unit of a panel, and where rounds begin; only the first panel says what those lines are."""
+    for start in arm.steps[1:][np.diff(arm.rounds) != 0]:
+        axes.axvline(start, color="#444444", linewidth=0.8, linestyle=":")
+        if first:
+            axes.annotate(
+                "next round",
+                (start, 1),
+                (3, -9),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                fontsize=8,
+                color="#666666",
+            )
+    axes.annotate(
+        PANELS[name][0], (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontweight="bold", fontsize=10.5
+    )
+    axes.annotate(
+        PANELS[name][1],
+        (1, 1),
+        (0, 6),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        color="#666666",
+    )
 
 
 def panel(axes: Any, arm: Arm, name: str, colour: str) -> None:
@@ -271,20 +202,23 @@ def _label_end(axes: Any, steps: F64, values: F64, colour: str, unit: str) -> No
         )
 
 
-def _mean(micro: list[dict[str, Any]], name: str) -> float:
-    values = [float(line[name]) for line in micro if line.get(name) is not None]
-    return float(np.mean(values)) if values else float("nan")
-
-
 def main() -> None:
-    """Read two files, write one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("random", help="telemetry of a round with random negatives")
-    parser.add_argument("mined", help="telemetry of a round with mined negatives")
-    parser.add_argument("out", help="picture to write: .png, .svg or .pdf")
-    arguments = parser.parse_args()
-    draw(load(arguments.random), load(arguments.mined), arguments.out)
-    print(arguments.out)
+    """Read two files, print their figures, draw one picture."""
+    parser = make_parser(__doc__)
+    parser.add_argument("random", nargs="?", help="telemetry of a round with random negatives")
+    parser.add_argument("mined", nargs="?", help="telemetry of a round with mined negatives")
+    parser.add_argument("--out", help="picture to write: .png, .svg or .pdf (default: in the folder for temporary files)")
+    given = parser.parse_args()
+    if (given.random is None) != (given.mined is None):
+        parser.error("expected the telemetry of two rounds, found one; name both or none")
+    with temporary_folder() as folder:
+        paths = (given.random, given.mined) if given.random else generated_telemetry(folder)
+        random, mined = map(load, paths)
+    if has_package("matplotlib", "the picture"):
+        out = given.out or str(Path(tempfile.gettempdir()) / "telemetry-picture.png")
+        draw(random, mined, out)
+        note(f"picture: {out}")
+    emit([arm_row("random", random), arm_row("mined", mined)], as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """Trains the small models of docs/why-hard-negatives.md, draws its pictures and prints its tables:
 
-    OMP_NUM_THREADS=1 python -m benchmarks.why [--seed 0] [--out docs/pictures] [--only circle arms …]
+    OMP_NUM_THREADS=1 python -m benchmarks.why [--case arms] [--case all --out docs/pictures] [--seed 0]
 
-No data, no download; the catalogue is made up (benchmarks/why/world.py), the models, batches, masks, losses and figures are the
-project's own. Needs the extra "bench" (matplotlib).
+No data, no download; the catalogue is generated (benchmarks/why/world.py), the models, batches, masks, losses and figures are
+the project's own. Pictures are drawn with --out and need the extra "bench" (matplotlib).
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import copy
 import datetime
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,8 +22,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.shared.machine import describe
-from benchmarks.why.bench import BATCH_PLAN, MINED_PLAN, RANDOM_PLAN, TEMPERATURES, Bench, table
+from benchmarks.shared.command import chosen_cases, emit, has_package, make_parser
+from benchmarks.shared.machine import describe_machine
+from benchmarks.why.bench import BATCH_PLAN, MINED_PLAN, RANDOM_PLAN, ROWS, TEMPERATURES, Bench, compare, table
+from benchmarks.why.editions import false_negatives
 from benchmarks.why.figures import (
     chance_of_hard,
     draws_for_chance,
@@ -31,25 +34,10 @@ from benchmarks.why.figures import (
     softmax_gradient,
     weights_by_position,
 )
-from benchmarks.why.pictures import (
-    FOURTH,
-    INK,
-    MINED,
-    RANDOM,
-    THIRD,
-    Circle,
-    Draws,
-    FalseArm,
-    draw_arms,
-    draw_batch_sizes,
-    draw_circles,
-    draw_false_negatives,
-    draw_temperatures,
-)
-from benchmarks.why.training import F64, Head, Plan, embed, last, means, measure, mine, new_adapter, search, train
+from benchmarks.why.pictures import Circle, Draws, draw_arms, draw_batch_sizes, draw_circles, draw_temperatures
+from benchmarks.why.training import F64, Head, Plan, embed, last, means, measure, new_adapter, search, train
 from benchmarks.why.variants import capacity, collapse, mixture, trained_temperatures, unlearning
 from benchmarks.why.world import Recipe, World, make_world
-from eval.significance import paired_bootstrap
 
 FIGURES = (
     "loss",
@@ -90,7 +78,7 @@ def circle(bench: Bench) -> None:
         plan = Plan(steps=40, hard=hard, random=random, temperature=0.02, mine_every=10, kept=3)
         train(arm, world, plan, bench.seed)
         panels.append(_panel(title, arm, world))
-    draw_circles(panels, bench.picture("why-1-circle"))
+    bench.draw("why-1-circle", draw_circles, panels)
     table(
         "two dimensions",
         ["model", "right item first", "right genre first"],
@@ -118,7 +106,7 @@ def temperature(bench: Bench) -> None:
     """Who is pushed at which temperature, by the warm model's scores over the whole catalogue."""
     positives_Q, negatives_QR = bench.negatives
     weights = {value: weights_by_position(negatives_QR, value) for value in TEMPERATURES}
-    draw_temperatures(weights, RANDOM_PLAN.temperature, bench.picture("why-2-temperature"))
+    bench.draw("why-2-temperature", draw_temperatures, weights, RANDOM_PLAN.temperature)
     rows = []
     for value, weight_R in weights.items():
         total = np.cumsum(weight_R)
@@ -147,7 +135,7 @@ def arms(bench: Bench) -> None:
         model = bench.start()
         lines[name] = train(model, bench.world, replace(plan, steps=600), bench.seed + 1, validate_every=100)
         measured[name] = measure(model, bench.world)
-    draw_arms(bench.warmup, lines, bench.picture("why-3-random-or-mined"))
+    bench.draw("why-3-random-or-mined", draw_arms, bench.warmup, lines)
     lines = {"warm-up": bench.warmup} | lines
     table(
         "random or mined", ["", *lines], [[figure, *(f"{last(own, figure):.3g}" for own in lines.values())] for figure in FIGURES]
@@ -179,60 +167,6 @@ def arms(bench: Bench) -> None:
         compare(f"Recall@3, {ours} − {theirs}", measured[ours]["recall@3"], measured[theirs]["recall@3"])
 
 
-def compare(title: str, ours_Q: F64, theirs_Q: F64) -> None:
-    """Print a difference with its interval."""
-    found = paired_bootstrap(ours_Q, theirs_Q)
-    print(f"{title}: {100 * found.mean:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]")
-
-
-def false_negatives(bench: Bench) -> None:
-    """Twelve editions of every work, one of them labelled: what the cuts are worth."""
-    recipe = Recipe(works=4_200, editions=12, train=2_500, dev=1_500)
-    world, grouped = make_world(recipe, bench.seed), make_world(recipe, bench.seed, group="work")
-    warm = new_adapter(bench.seed)
-    train(warm, world, RANDOM_PLAN, bench.seed)
-    cut = replace(MINED_PLAN, relative_margin=0.05)
-    plans = [
-        ("random", RANDOM, world, RANDOM_PLAN),
-        ("mined, no cut", MINED, world, MINED_PLAN),
-        ("mined, margin 5 %", THIRD, world, cut),
-        ("mined, margin 20 %", FOURTH, world, replace(cut, relative_margin=0.2)),
-        ("mined, editions grouped", INK, grouped, MINED_PLAN),
-    ]
-    before = means(measure(warm, world))["ndcg@10"]
-    drawn, rows, measured = [], [], {}
-    for name, colour, told, plan in plans:
-        model = copy.deepcopy(warm)
-        among = _false_among_mined(model, world, mine(model, told, plan)) if plan.hard else 0.0
-        lines = train(model, told, replace(plan, steps=400, mine_every=100), bench.seed + 1, validate_every=100)
-        quality = [(0, before), *((line["step"], line["ndcg@10"]) for line in lines if "event" in line)]
-        measured[name] = measure(model, world)["ndcg@10"]
-        drawn.append(FalseArm(name, colour, quality, last(lines, "gradient_share_false", 400), among))
-        rows.append(
-            [
-                name,
-                f"{among:.1%}",
-                f"{drawn[-1].share_false:.1%}",
-                f"{quality[-1][1]:.3f}",
-                *(f"{last(lines, key):.3g}" for key in ("loss", "positive_probability", "above_positive", "above_hard")),
-            ]
-        )
-    draw_false_negatives(drawn, bench.picture("why-4-false-negatives"))
-    table(
-        f"false negatives; before: {before:.3f}",
-        ["", "false among mined", "share of push", "NDCG@10 by all", "loss", "p⁺", "above", "above, hard"],
-        rows,
-    )
-    for name, values in measured.items():
-        compare(f"NDCG@10, {name} − no cut", values, measured["mined, no cut"])
-
-
-def _false_among_mined(model: nn.Module, world: World, mined_TN: np.ndarray[Any, Any]) -> float:
-    kept = mined_TN >= 0
-    false = world.work_N[np.maximum(mined_TN, 0)] == world.work_Q[world.train_rows][:, None]
-    return float((false & kept).sum() / kept.sum())
-
-
 def batch_size(bench: Bench) -> None:
     """The hardest of n random negatives: formula against the warm model's scores; and what n random ones leave to learn."""
     positives_Q, negatives_QR = bench.negatives
@@ -248,7 +182,7 @@ def batch_size(bench: Bench) -> None:
         rows.append(Draws(number, expected_best_position(num_items, number), float(best.mean()), mass))
     hard = np.stack([rng.choice(32, 7, replace=False) for _ in range(count)])
     mined = _mass(positives_Q, np.take_along_axis(negatives_QR, hard, 1))
-    draw_batch_sizes(rows, mined, 7, num_items, bench.picture("why-5-batch-size"))
+    bench.draw("why-5-batch-size", draw_batch_sizes, rows, mined, 7, num_items)
     table(
         f"n random of {num_items:,}; 7 of the 32 hardest: 1 − p⁺ = {mined:.3f}",
         ["n", "(N+1)/(n+1)", "measured", "chance of one of the 32 hardest", "1 − p⁺"],
@@ -293,25 +227,34 @@ EXPERIMENTS: dict[str, Callable[[Bench], None]] = {
 }
 
 
+QUICK = ("gradient", "circle", "temperature", "batch_size")
+"""What runs without --case."""
+
+
 def main() -> None:
     """Run the experiments one after another."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, cases=[*EXPERIMENTS, "all"], default=QUICK)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder of the pictures")
+    parser.add_argument("--out", type=Path, help="folder of the pictures (default: none are drawn)")
     parser.add_argument("--format", nargs="+", default=[], choices=["svg", "png"], help="beside SVG")
-    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    names = chosen_cases(given)
+    if given.out is not None and has_package("matplotlib", "every picture"):
+        given.out.mkdir(parents=True, exist_ok=True)
+    else:
+        given.out = None
     torch.set_num_threads(1)
-    machine = describe()
-    print(
-        f"{datetime.date.today()}, seed {given.seed}, one thread of {machine['processor']}, torch {machine['versions']['torch']}"
-    )
+    machine = describe_machine()
     bench = Bench(given.seed, given.out, sorted({"svg", *given.format}))
-    for name in given.only:
-        started = time.perf_counter()
-        EXPERIMENTS[name](bench)
-        print(f"({name}: {time.perf_counter() - started:.0f} s)", flush=True)
+    with contextlib.redirect_stdout(sys.stderr) if given.json else contextlib.nullcontext():
+        processor, version = machine["processor"], machine["versions"]["torch"]
+        print(f"{datetime.date.today()}, seed {given.seed}, one thread of {processor}, torch {version}")
+        for name in EXPERIMENTS if "all" in names else names:
+            started = time.perf_counter()
+            EXPERIMENTS[name](bench)
+            print(f"({name}: {time.perf_counter() - started:.0f} s)", flush=True)
+    if given.json:
+        emit(ROWS, as_json=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from benchmarks.shared.command import Row
 from benchmarks.why.training import F64, Plan, embed, new_adapter, train
 from benchmarks.why.world import Recipe, World, make_world
+from eval.significance import paired_bootstrap
 
 TEMPERATURES = (0.02, 0.05, 0.07, 0.1, 0.2, 0.5)
 RANDOM_PLAN = Plan(random=8)
@@ -29,12 +31,14 @@ class Bench:
     """What the experiments share: one catalogue, and a model warmed up on it with random negatives."""
 
     seed: int
-    out: Path
+    out: Path | None
+    """Folder of the pictures; None: no pictures."""
     formats: Sequence[str] = ("svg",)
 
-    def picture(self, name: str) -> list[Path]:
-        """Where a picture goes."""
-        return [self.out / f"{name}.{ending}" for ending in self.formats]
+    def draw(self, name: str, drawer: Callable[..., None], *figures: Any) -> None:
+        """Draw a picture in every format, if pictures are wanted."""
+        if self.out is not None:
+            drawer(*figures, [self.out / f"{name}.{ending}" for ending in self.formats])
 
     @cached_property
     def world(self) -> World:
@@ -66,8 +70,19 @@ class Bench:
         return positives_Q, -np.sort(-scores_QN, axis=1)[:, :-1].astype(np.float64)
 
 
+ROWS: list[Row] = []
+"""The rows of all tables so far, as --json prints them."""
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print one, as Markdown."""
+    """Print one, as Markdown; and keep its rows."""
     print(f"\n**{title}**\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
+        ROWS.append({"case": f"{title}: {row[0]}"} | dict(zip(columns[1:], row[1:], strict=True)))
+
+
+def compare(title: str, ours_Q: F64, theirs_Q: F64) -> None:
+    """Print a difference with its interval."""
+    found = paired_bootstrap(ours_Q, theirs_Q)
+    print(f"{title}: {100 * found.mean:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]")

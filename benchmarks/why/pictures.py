@@ -4,7 +4,6 @@ colours (told apart without red or green) and, where an order matters, in cividi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.why.canvas import figure, save
+
 F64 = npt.NDArray[np.float64]
 Line = dict[str, Any]
 
-RANDOM, MINED, THIRD, FOURTH, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A8A8A", "#222222"
+RANDOM, MINED, THIRD, FOURTH, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A8A8A"
 GENRES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#B8A800", "#8A8A8A", "#5D3A9B"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]
 POINTS = 70
@@ -36,54 +37,6 @@ class Circle(NamedTuple):
     hit: float
     """Share of the queries whose nearest item is the right one."""
     genre_hit: float
-
-
-def figure(rows: int, columns: int, size: tuple[float, float], **more: Any) -> tuple[Any, Any]:
-    """An empty figure in the page's style."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {
-            "font.size": 10.5,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.color": "#E8E8E8",
-            "axes.axisbelow": True,
-            "axes.edgecolor": "#999999",
-            "text.color": INK,
-            "axes.labelcolor": INK,
-            "xtick.color": "#555555",
-            "ytick.color": "#555555",
-            "axes.titlelocation": "left",
-            "axes.titlesize": 11,
-            "axes.titleweight": "bold",
-            "svg.fonttype": "path",
-            "svg.hashsalt": "hardmine",
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-        }
-    )
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **more)
-
-
-def save(drawn: Any, paths: Sequence[Path]) -> None:
-    """In each format; an SVG has no date, so the same figures give the same bytes."""
-    import matplotlib.pyplot as plt
-
-    for path in paths:
-        drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
-        if path.suffix == ".svg":
-            path.write_text(compact(path.read_text()))
-    plt.close(drawn)
-
-
-def compact(svg: str) -> str:
-    """The same picture with paths to a hundredth of a point, in two thirds of the bytes."""
-    return re.sub(r' d="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), svg)
 
 
 def draw_circles(panels: Sequence[Circle], paths: Sequence[Path]) -> None:

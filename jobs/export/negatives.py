@@ -19,7 +19,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,17 +108,33 @@ class Written:
         )
 
 
-def export_negatives(context: Context, mined: Commit, export: Export) -> dict[str, Any]:
-    """Write the negatives of stage `mined`; {"path", "columns", "num", "rows", "left_out", "files"}.
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote: export.json, and "export" of `hardmine mine --json`."""
+
+    path: str
+    columns: Columns
+    num: int
+    """Negatives of a row, at most."""
+    run: str
+    stage: str
+    key: str
+    """Of the stage's commit."""
+    rows: int
+    left_out: int
+    """Pairs of a query and a relevant item with too few negatives."""
+    files: int
+
+
+def export_negatives(context: Context, mined: Commit, export: Export) -> Exported:
+    """Write the negatives of stage `mined`.
 
     Raises:
         ConfigError: no row has enough negatives, or the cluster's nodes do not share the folder.
     """
-    import ray
-
     config, ingested = context.config, context.ledger.find("ingest")
     assert ingested is not None
-    target = Store(export.target, config.storage)
+    target, num = Store(export.target, config.storage), export.count(config)
     if not target.remote and context.size.nodes > 1:
         raise ConfigError(
             f"--export {export.target} is a local folder, but the cluster has {context.size.nodes} nodes that "
@@ -129,25 +144,26 @@ def export_negatives(context: Context, mined: Commit, export: Export) -> dict[st
     started = time.monotonic()
     for name in target.list():  # of an earlier export: it was checked before anything ran
         target.delete(name)
-    head = {
-        "columns": export.columns,
-        "num": export.count(config),
-        "run": context.store.root,
-        "stage": mined.name,
-        "key": mined.key,
-    }
+    head = {"columns": export.columns, "num": num, "run": context.store.root, "stage": mined.name, "key": mined.key}
     target.write_json("export.json", head | {"complete": False})
-    task = ExportTask(
-        context.store,
-        target,
-        mined.parts("negatives"),
-        ingested.parts("corpus"),
-        ingested.parts("queries"),
-        export.columns,
-        export.count(config),
+    negatives, corpus, queries = mined.parts("negatives"), ingested.parts("corpus"), ingested.parts("queries")
+    total = _write_all(ExportTask(context.store, target, negatives, corpus, queries, export.columns, num), context)
+    exported = Exported(
+        target.root, export.columns, num, context.store.root, mined.name, mined.key, total.rows, total.left_out, total.files
     )
+    target.write_bytes("README.md", card(exported).encode())
+    counts = {"rows": total.rows, "left_out": total.left_out, "files": total.files}
+    target.write_json("export.json", head | counts | {"complete": True})
+    context.progress.say(f"✓ {'export':24} {time.monotonic() - started:.1f} s")
+    return exported
+
+
+def _write_all(task: ExportTask, context: Context) -> Written:
+    """Write all blocks in Ray tasks. Raises ConfigError: no row has enough negatives."""
+    import ray
+
     groups = group_blocks(task.negatives, rows_at_once(task.corpus), 2 + task.num, max(1, context.size.cpus))
-    remote = ray.remote(export_blocks).options(num_cpus=1, max_retries=config.cluster.retries)
+    remote = ray.remote(export_blocks).options(num_cpus=1, max_retries=context.config.cluster.retries)
     total = Written()
     for written in ray.get([remote.remote(task, group) for group in groups]):
         total = total.add(written)
@@ -157,11 +173,7 @@ def export_negatives(context: Context, mined: Commit, export: Export) -> dict[st
             f"query and a relevant item (the longest list has {total.longest}); ask for fewer with --num, or mine "
             f"more: see the report's warnings"
         )
-    figures = head | {"rows": total.rows, "left_out": total.left_out, "files": total.files}
-    target.write_bytes("README.md", card(figures).encode())
-    target.write_json("export.json", figures | {"complete": True})
-    context.progress.say(f"✓ {'export':24} {time.monotonic() - started:.1f} s")
-    return {"path": target.root} | figures
+    return total
 
 
 def export_blocks(task: ExportTask, numbers: Sequence[int]) -> Written:
@@ -206,10 +218,10 @@ def _write(target: Store, path: str, slices: Iterator[pa.Table]) -> None:
     target.write_bytes(path, sink.getvalue())
 
 
-def card(figures: dict[str, Any]) -> str:
-    """README.md of the folder; its head tells the `datasets` library which files are which."""
+def card(exported: Exported) -> str:
+    """README.md of the folder; its first lines tell the `datasets` library which files are which."""
     package, model, loss = "sentence_transformers", "SentenceTransformer", "MultipleNegativesRankingLoss"
-    if figures["columns"] == "labeled-list":  # what rerankers learn from
+    if exported.columns == "labeled-list":  # what rerankers learn from
         package, model, loss = f"{package}.cross_encoder", "CrossEncoder", "LambdaLoss"
     imports = f"from {package} import {model}, {model}Trainer\nfrom {package}.losses import {loss}"
     return f"""---
@@ -220,10 +232,10 @@ configs:
   data_files: "ids/*.parquet"
 ---
 
-# Hard negatives: {figures["columns"]}
+# Hard negatives: {exported.columns}
 
-{figures["rows"]:,} rows with {figures["num"]} negatives at most, mined by hardmine ({figures["stage"]} of {figures["run"]}).
-{figures["left_out"]:,} pairs of a query and a relevant item had too few negatives and are left out. `ids/` holds the same rows as
+{exported.rows:,} rows with {exported.num} negatives at most, mined by hardmine ({exported.stage} of {exported.run}).
+{exported.left_out:,} pairs of a query and a relevant item had too few negatives and are left out. `ids/` holds the same rows as
 ids and scores.
 
 ```python

@@ -48,7 +48,10 @@ def read_minings(store: Store, record: RunRecord) -> list[Json]:
         {"name": name, "label": label}
         | {figure: commit.figures.get(figure) for figure in FIGURES}
         | {
-            "waterfall": [{"step": step, "count": count, "share": share} for step, count, share in waterfall(commit.figures)],
+            "waterfall": [
+                {"step": step, "count": count, "share": share}
+                for step, count, share in waterfall(*(commit.figures[name] for name in ("candidates", "dropped", "survivors")))
+            ],
             "samples": read_samples(store, commit) if commit is reports[-1][2] else [],
         }
         for name, label, commit in reports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def mine_command(
             **described.figures,
         }
         if export is not None:
-            figures["export"] = export_negatives(context, mined, export)
+            figures["export"] = asdict(export_negatives(context, mined, export))
     return figures, config.mining
 
 

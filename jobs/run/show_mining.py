@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mining.report.figures import ChoiceFigures
 from mining.report.markdown import answer, waterfall
 from mining.settings import MiningSettings
 
@@ -17,7 +18,7 @@ def waterfall_table(figures: dict[str, Any]) -> Table:
     table = Table(title="where the candidates went", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("step", "candidates", "share"):
         table.add_column(name, justify="left" if name == "step" else "right")
-    steps = waterfall(figures)
+    steps = waterfall(figures["candidates"], figures["dropped"], figures["survivors"])
     for name, count, share in steps:
         table.add_row(name, f"{count:,}", f"{share:.1%}", style="bold" if name == steps[-1][0] else None)
     return table
@@ -29,7 +30,7 @@ def show_mining(console: Console, figures: dict[str, Any], settings: MiningSetti
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    say(answer(figures, settings).replace("**", ""))
+    say(answer(ChoiceFigures.from_json(figures), settings).replace("**", ""))
     console.print(waterfall_table(figures))
     if figures["hardness"]:
         say(

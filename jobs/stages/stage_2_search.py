@@ -1,8 +1,9 @@
-"""Stage 2: the nearest items of some queries over shards of the corpus, and the scores of pairs that others found."""
+"""Stage 2: the nearest items of some queries over shards of the corpus, and the scores of given pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,8 @@ from jobs.stages.chosen import mining_model
 from jobs.stages.context import Context
 from jobs.stages.ingested import Ingested, read_ingested
 from mining.search.block_actor import SearchTask
-from mining.search.driver import search
-from mining.search.shards import plan_blocks, plan_shards
+from mining.search.driver import Searched, search
+from mining.search.shards import QueryBlock, plan_blocks, plan_shards
 from mining.settings import SearchSettings
 
 
@@ -70,7 +71,7 @@ def search_queries(
     Args:
         exclude_known: leave out items that are known to be relevant, when mining.
         also: pairs (query_row, also_rows; one part for each block) that are scored under `vectors` too; with num_hits = 0
-            nothing else is done.
+            only these.
         settings: how to search; None: exactly, as every evaluation does.
     """
     config, ingested = context.config, read_ingested(context, stage.scope)
@@ -79,7 +80,6 @@ def search_queries(
 
     def work(place: str) -> Outcome:
         rows = rows_of_split(context, ingested, split)
-        pool = search_pool(config.cluster, context.size)
         task = SearchTask(
             store=context.store,
             item_vectors=vectors.parts("corpus"),
@@ -88,40 +88,20 @@ def search_queries(
             corpus=ingested.corpus,
             num_queries=int(ingested.tables.figures["queries"]),
             num_hits=num_hits,
-            folder=f"{place}/blocks-of-{config.cluster.query_block}",  # blocks of another size: other parts
+            folder=place,
             exclude_known=exclude_known,
             also=tuple(also or ()),
             histories=tuple(ingested.queries) if once else (),
         )
-        shards = plan_shards(
-            int(ingested.tables.figures["items"]),
-            shards=config.cluster.shards,
-            actors=pool.count,
-            shard_rows=config.cluster.shard_rows,
-        )
-        found = search(
-            task,
-            shards,
-            plan_blocks(rows, config.cluster.query_block),
-            pool,
-            how,
-            retries=config.cluster.retries,
-            seed=config.rounds.seed,
-            mailbox=context.progress.mailbox,
-        )
+        searched, shards = search_corpus(context, ingested, task, rows, how)
         return Outcome(
-            tables={"hits": found.parts},
-            work_seconds=found.seconds,
-            figures={"queries": len(rows), "shards": len(shards)} | found.figures,
+            tables={"hits": searched.parts},
+            work_seconds=searched.seconds,
+            figures={"queries": len(rows), "shards": shards} | searched.figures,
         )
 
-    inputs = {
-        "vectors": vectors.key,
-        "tables": ingested.tables.key,
-        "split": split,
-        "num_hits": num_hits,
-        "search": _what_matters(how),
-    }
+    inputs = {"vectors": vectors.key, "tables": ingested.tables.key, "split": split, "num_hits": num_hits}
+    inputs["search"] = "exact" if how.mode == "exact" else how.model_dump(exclude={"engine"})  # exact hits: any way gives them
     if exclude_known:
         inputs["exclude_known"] = True
     if once:
@@ -131,23 +111,48 @@ def search_queries(
     return context.commit(stage, inputs=inputs, work=work)
 
 
-def _what_matters(how: SearchSettings) -> dict[str, object] | str:
-    """What the hits depend on: an exact search's do not depend on how it is done."""
-    return "exact" if how.mode == "exact" else how.model_dump(exclude={"engine"})
+def search_corpus(
+    context: Context, ingested: Ingested, task: SearchTask, rows: I64, settings: SearchSettings
+) -> tuple[Searched, int]:
+    """Search the corpus for some rows of `task.query_vectors`, cut into shards and blocks as [cluster] says.
+
+    Args:
+        task: what to search; its folder gets a folder for this size of blocks.
+        rows: ascending.
+
+    Returns:
+        (what the search wrote, number of shards).
+    """
+    cluster, pool = context.config.cluster, search_pool(context.config.cluster, context.size)
+    items = int(ingested.tables.figures["items"])
+    shards = plan_shards(items, shards=cluster.shards, actors=pool.count, shard_rows=cluster.shard_rows)
+    searched = search(
+        replace(task, folder=f"{task.folder}/blocks-of-{cluster.query_block}"),  # blocks of another size: other parts
+        shards,
+        plan_blocks(rows, cluster.query_block),
+        pool,
+        settings,
+        retries=cluster.retries,
+        seed=context.config.rounds.seed,
+        mailbox=context.progress.mailbox,
+    )
+    return searched, len(shards)
+
+
+def blocks_of_split(context: Context, ingested: Ingested, split: str) -> list[QueryBlock]:
+    """The queries of a split, cut as a search of them is. Raises DataError: there are none."""
+    return plan_blocks(rows_of_split(context, ingested, split), context.config.cluster.query_block)
 
 
 def rows_of_split(context: Context, ingested: Ingested, split: str) -> I64:
     """Rows of the queries of a split ("train"), or of several ("train+dev"), ascending. Raises DataError: none."""
-    found: Sequence[I64] = [_rows_in(context, part, split) for part in ingested.queries]
-    rows = np.concatenate(found)
+    wanted, in_parts = pa.array(split.split("+")), [np.zeros(0, np.int64)]
+    for part in ingested.queries:
+        column = read_part(context.store, part.path, ["split"])["split"]
+        in_parts.append(np.flatnonzero(pc.is_in(column, value_set=wanted).to_numpy()) + part.first_row)
+    rows: I64 = np.concatenate(in_parts)
     if not len(rows):
         raise DataError(
             f"no query belongs to the {split} split, so there is nothing to search; found {ingested.tables.figures['splits']}"
         )
     return rows
-
-
-def _rows_in(context: Context, part: Part, split: str) -> I64:
-    column = read_part(context.store, part.path, ["split"])["split"]
-    mask = pc.is_in(column, value_set=pa.array(split.split("+"))).to_numpy()
-    return np.flatnonzero(mask).astype(np.int64) + part.first_row

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from cluster.commits import Commit, Outcome
 from jobs.record.stages import Kind, Stage
 from jobs.stages.context import Context
-from jobs.stages.mine.report import REPORT_ONLY, summarise
+from jobs.stages.mine.report import REPORT_ONLY
 from jobs.stages.mine.task import mining_task
+from mining.choice.filters import Cuts
 from mining.passes import mine, with_cuts
+from mining.report.figures import ChoiceFigures
 
 
 def mine_negatives(context: Context, stage: Stage) -> Commit:
@@ -20,18 +22,17 @@ def mine_negatives(context: Context, stage: Stage) -> Commit:
     if settings.teacher is not None:
         scored = context.need(stage.sibling(Kind.TEACHER_SCORES))
         table = "hits" if settings.teacher.kind == "encoder" else "scores"
-        task, inputs["teacher"] = replace(task, teacher=scored.parts(table)), scored.key
+        cuts = context.need(stage.sibling(Kind.TEACHER_PAIRS)).figures["cuts"]  # calibrated for the pairs already
+        task = replace(task, teacher=scored.parts(table), cuts=Cuts(**cuts) if cuts else None)
+        inputs["teacher"] = scored.key
 
     def work(folder: str) -> Outcome:
-        with_settled_cuts = with_cuts(replace(task, folder=f"{folder}/negatives"), retries=retries)
-        parts, counts = mine(with_settled_cuts, retries=retries)
-        cuts = with_settled_cuts.cuts
-        figures = summarise(counts) | {
-            "engine": hits.figures["engine"],
-            "negatives": context.store.url(with_settled_cuts.folder),
-            "cuts": asdict(cuts) if cuts else None,
-        }
-        return Outcome(tables={"negatives": parts}, figures=figures)
+        ready = with_cuts(replace(task, folder=f"{folder}/negatives"), retries=retries)
+        parts, counts = mine(ready, retries=retries)
+        figures = ChoiceFigures.of(
+            counts, engine=hits.figures["engine"], negatives=context.store.url(ready.folder), cuts=ready.cuts
+        )
+        return Outcome(tables={"negatives": parts}, figures=figures.to_json())
 
     inputs |= {
         "seed": context.config.rounds.seed,

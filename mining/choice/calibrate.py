@@ -1,4 +1,4 @@
-"""Cuts that are found anew for every model: from histograms that add up over blocks, so that no scores are kept.
+"""Cuts that are computed anew for every model, from histograms that add up over blocks: no scores are kept.
 
 Two passes over the candidates: `block_histogram` of every block, added up; then `resolve_cuts`, and the filters.
 
@@ -17,31 +17,23 @@ from mining.choice.filters import Cuts, Filtered
 from mining.settings import MiningSettings
 
 BINS = 10_000
-"""Per unit of margin or score: both are found to 1e-4."""
+"""Per unit of margin or score: both are exact to 1e-4."""
 
 
 def needs_calibration(settings: MiningSettings) -> bool:
-    """Whether a cut must be found before candidates can be filtered."""
+    """Whether a cut must be computed from all candidates before any can be filtered."""
     return settings.target_discard_rate is not None or settings.positive_quantile is not None
-
-
-def _no_margins() -> I64:
-    return np.zeros(BINS + 2, np.int64)
-
-
-def _no_positives() -> I64:
-    return np.zeros(2 * BINS, np.int64)
 
 
 @dataclass
 class Histogram:
-    """What cuts are found from. Whole numbers: the sum does not depend on how queries were cut into blocks."""
+    """What cuts are computed from. Whole numbers: the sum does not depend on how queries were cut into blocks."""
 
     survivors: int = 0
     """Candidates that the filters before the cuts left."""
-    margins: I64 = field(default_factory=_no_margins)
+    margins: I64 = field(default_factory=lambda: np.zeros(BINS + 2, np.int64))
     """[BINS + 2] survivors by the margin above which the relative cut drops them: at any; in bins of [0, 1); at none."""
-    positives: I64 = field(default_factory=_no_positives)
+    positives: I64 = field(default_factory=lambda: np.zeros(2 * BINS, np.int64))
     """[2 BINS] relevant items by score, bins of [-1, 1]."""
 
     def add(self, other: Histogram) -> None:
@@ -51,7 +43,7 @@ class Histogram:
         self.positives = self.positives + other.positives
 
 
-def block_histogram(found: Candidates, before: Filtered, settings: MiningSettings, positive_scores: F32) -> Histogram:
+def block_histogram(candidates: Candidates, before: Filtered, settings: MiningSettings, positive_scores: F32) -> Histogram:
     """The histogram of one block.
 
     Args:
@@ -60,8 +52,8 @@ def block_histogram(found: Candidates, before: Filtered, settings: MiningSetting
     """
     alive = before.alive
     counted = alive & ~before.spared
-    reference = np.broadcast_to(found.positive(settings.margin_reference)[:, None], alive.shape)[counted].astype(np.float64)
-    scores = found.scores[counted].astype(np.float64)
+    reference = np.broadcast_to(candidates.positive(settings.margin_reference)[:, None], alive.shape)[counted].astype(np.float64)
+    scores = candidates.scores[counted].astype(np.float64)
     size = np.abs(reference)
     # score > s - |s| m means m > (s - score) / |s|; where s = 0 the margin plays no part, and without s nothing is cut
     margin = np.divide(reference - scores, size, out=np.where(scores > 0, -1.0, 1.0), where=size > 0)
@@ -117,5 +109,5 @@ def _quantile(positives: I64, share: float) -> float | None:
     reached = np.cumsum(positives)
     if not reached[-1]:
         return None
-    place = int(np.searchsorted(reached, share * reached[-1]))
-    return (place + 1 - BINS) / BINS
+    number = int(np.searchsorted(reached, share * reached[-1]))
+    return (number + 1 - BINS) / BINS

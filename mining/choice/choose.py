@@ -45,7 +45,7 @@ class Chosen:
 
 
 def choose(
-    found: Candidates,
+    candidates: Candidates,
     alive: Bool,
     judged: tuple[I64, I64, F32],
     settings: MiningSettings,
@@ -70,20 +70,20 @@ def choose(
     """
     assert (log_weights is None) == (settings.popularity is None)
     assert uses is not None or settings.max_uses is None
-    marked, marked_scores, eligible = _judged_first(found, alive, judged, settings.num_negatives)
-    slots, quotas = _shares(found.source, settings.sources, settings.num_negatives)
-    in_order = np.arange(found.rows.shape[1], dtype=np.int64)[None, :]
+    marked, marked_scores, eligible = _judged_first(candidates, alive, judged, settings.num_negatives)
+    slots, quotas = _shares(candidates.source, settings.sources, settings.num_negatives)
+    in_order = np.arange(candidates.rows.shape[1], dtype=np.int64)[None, :]
     if settings.choose == "top":
         overall = in_order
-        within = in_order if not quotas.shape[1] else np.argsort(found.position, axis=1, kind="stable")
+        within = in_order if not quotas.shape[1] else np.argsort(candidates.position, axis=1, kind="stable")
     else:
-        keys = np.where(eligible, _random_keys(found, settings, seed, log_weights), np.inf)
+        keys = np.where(eligible, _random_keys(candidates, settings, seed, log_weights), np.inf)
         within = overall = np.argsort(keys, axis=1, kind="stable")
-    places = np.empty((len(found.rows), settings.num_negatives), np.int64)
+    columns = np.empty((len(candidates.rows), settings.num_negatives), np.int64)
     take(
-        np.argsort(found.query_rows, kind="stable"),
+        np.argsort(candidates.query_rows, kind="stable"),
         eligible,
-        np.ascontiguousarray(found.rows),
+        np.ascontiguousarray(candidates.rows),
         slots,
         quotas,
         within,
@@ -91,9 +91,9 @@ def choose(
         marked,
         np.zeros(0, np.int32) if uses is None else uses,
         settings.max_uses or np.iinfo(np.int32).max,
-        places,
+        columns,
     )
-    return _chosen(found, marked, marked_scores, places)
+    return _chosen(candidates, marked, marked_scores, columns)
 
 
 def popularity_log_weights(popularity_N: npt.NDArray[np.floating] | I64, power: float) -> F64:
@@ -127,42 +127,42 @@ def _shares(source: npt.NDArray[np.uint8], sources: Sequence[Source], num_negati
     return slot_of[source], quotas_of([setting.share for setting in sources], num_negatives)
 
 
-def _judged_first(found: Candidates, alive: Bool, judged: tuple[I64, I64, F32], num_negatives: int) -> tuple[I64, F32, Bool]:
+def _judged_first(candidates: Candidates, alive: Bool, judged: tuple[I64, I64, F32], num_negatives: int) -> tuple[I64, F32, Bool]:
     """(rows [Q, N], scores [Q, N] of the judged items that are listed, best first; candidates [Q, K] that may follow)."""
     owner, rows, scores = judged
-    other = rows != found.self_rows[owner]  # a query is no negative of itself, whatever was judged
+    other = ~candidates.is_self(owner, rows)  # whatever was judged
     owner, rows, scores = owner[other], rows[other], scores[other]
     # a judged item that is also a candidate is listed once, among the judged
-    eligible = alive & ~contains(owner, rows, found.rows)
+    eligible = alive & ~contains(owner, rows, candidates.rows)
     spot = np.arange(len(owner)) - np.searchsorted(owner, owner)
     fits = spot < num_negatives
-    shape = (len(found.query_rows), num_negatives)
+    shape = (len(candidates.query_rows), num_negatives)
     marked, marked_scores = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
     marked[owner[fits], spot[fits]], marked_scores[owner[fits], spot[fits]] = rows[fits], scores[fits]
     return marked, marked_scores, eligible
 
 
-def _random_keys(found: Candidates, settings: MiningSettings, seed: int, log_weights: F64 | None) -> F64:
+def _random_keys(candidates: Candidates, settings: MiningSettings, seed: int, log_weights: F64 | None) -> F64:
     """[Q, K] numbers whose smallest N are a random choice without replacement, with the strategy's weights.
 
     Source: Efraimidis and Spirakis 2006 (exponential keys, in logarithms so that no weight over- or underflows).
     """
-    keys = _uniform(found, seed)
+    keys = _uniform(candidates, seed)
     if settings.choose == "uniform" and log_weights is None:
         return keys  # the same order, without logarithms
     keys = np.log(-np.log1p(-keys))
     if settings.choose == "softmax":
-        keys -= found.scores.astype(np.float64) / settings.temperature
+        keys -= candidates.scores.astype(np.float64) / settings.temperature
     if log_weights is not None:
-        keys -= log_weights[np.maximum(found.rows, 0)]
+        keys -= log_weights[np.maximum(candidates.rows, 0)]
     result: F64 = keys
     return result
 
 
-def _uniform(found: Candidates, seed: int) -> F64:
+def _uniform(candidates: Candidates, seed: int) -> F64:
     """A number between 0 and 1, neither included, for each candidate; it depends on (seed, query, item) only."""
     with np.errstate(over="ignore"):
-        x = found.query_rows.astype(np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15) + found.rows.astype(np.uint64)
+        x = candidates.query_rows.astype(np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15) + candidates.rows.astype(np.uint64)
         x = (x ^ np.uint64(seed)) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(32))
@@ -170,18 +170,18 @@ def _uniform(found: Candidates, seed: int) -> F64:
     return result
 
 
-def _chosen(found: Candidates, marked: I64, marked_scores: F32, places: I64) -> Chosen:
-    """Judged items, and behind them the candidates at `places`."""
-    owner, spot = np.nonzero(places >= 0)
-    place = places[owner, spot]
+def _chosen(candidates: Candidates, marked: I64, marked_scores: F32, columns: I64) -> Chosen:
+    """Judged items, and behind them the candidates at `columns`."""
+    owner, spot = np.nonzero(columns >= 0)
+    column = columns[owner, spot]
     behind = (owner, spot + (marked >= 0).sum(axis=1)[owner])
     rows, scores = marked.copy(), marked_scores.copy()
-    rows[behind], scores[behind] = found.rows[owner, place], found.scores[owner, place]
+    rows[behind], scores[behind] = candidates.rows[owner, column], candidates.scores[owner, column]
     positions = np.full(rows.shape, -1, np.int64)
-    positions[behind] = found.position[owner, place]
+    positions[behind] = candidates.position[owner, column]
     source = np.where(marked >= 0, np.uint8(JUDGED), np.uint8(0))
-    source[behind] = found.source[owner, place]
+    source[behind] = candidates.source[owner, column]
     teacher = np.full(rows.shape, np.nan, np.float32)
-    if found.teacher is not None:
-        teacher[behind] = found.teacher[owner, place]
+    if candidates.teacher is not None:
+        teacher[behind] = candidates.teacher[owner, column]
     return Chosen(rows, scores, positions, source, teacher)

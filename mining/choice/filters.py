@@ -1,4 +1,4 @@
-"""Which candidates may be negatives: the filters in their order, each counted.
+"""Which candidates may be negatives: the filters in their order, each with its count, and what makes each drop less.
 
 Q queries of a block, K candidates per query in their order, best first.
 """
@@ -27,7 +27,7 @@ Near = tuple[I64, I64]
 
 @dataclass(frozen=True)
 class Cuts:
-    """The limits that are taken from scores of relevant items, as they hold for one model."""
+    """Limits that depend on the scores of relevant items, for one model."""
 
     relative: float | None
     """Margin: a negative scores at most s - |s| × margin."""
@@ -71,17 +71,12 @@ class Filtered:
         counts["positive"] = counts["positive"] + self.excluded
         return counts
 
-    def dropped_by(self, query: int, place: int) -> str | None:
-        """The filter that dropped candidate `place` of the block's `query`; None: it is alive, or padding."""
-        number = int(self.code[query, place])
-        return None if number in (ALIVE, PADDING) else self.filters[number - 1]
-
 
 class _Sieve:
-    """Candidates that filters are taken from one after another."""
+    """The candidates of a block while one filter after another runs."""
 
-    def __init__(self, found: Candidates, judged: Bool) -> None:
-        real = found.rows >= 0
+    def __init__(self, candidates: Candidates, judged: Bool) -> None:
+        real = candidates.rows >= 0
         self.code = np.where(real, np.uint8(ALIVE), np.uint8(PADDING))
         self.judged = judged
         self.open = real & ~judged
@@ -123,7 +118,7 @@ def cut_below(positive_Q: F32, margin: float) -> F32:
 
 
 def apply_filters(
-    found: Candidates,
+    candidates: Candidates,
     labels: Labels,
     attributes: Mapping[str, Attribute],
     settings: MiningSettings,
@@ -131,71 +126,124 @@ def apply_filters(
     near: Near | None = None,
     cuts: Cuts | None = None,
 ) -> Filtered:
-    """Run every filter over a block. Items judged irrelevant are dropped by none but `self`: a person has spoken.
+    """Run every filter over a block. Items judged irrelevant are dropped by none but `self`: a person judged them.
 
     A query without a relevant item is cut by no margin. Deterministic; a query's outcome does not depend on its block.
 
     Args:
         near: near-duplicates of relevant items, which `duplicate` drops as it does equal texts.
-        cuts: of `mining.choice.calibrate.resolve_cuts`; None: the margins that the settings give, which must then be given.
+        cuts: of `mining.choice.calibrate.resolve_cuts`; None: the margins of the settings, if they need no calibration.
 
-    Where `found.teacher` is None nothing has been read yet, and the filters are those before the teacher.
+    Without `candidates.teacher` the teacher has read nothing yet: only the filters before it run.
     """
     assert cuts is not None or (settings.target_discard_rate is None and settings.positive_quantile is None)
     cuts = cuts or Cuts(settings.relative_margin, settings.absolute_margin, None)
-    sieve = _before_cuts(found, labels, attributes, settings, near)
-    positive = found.positive(settings.margin_reference)
+    sieve = _before_cuts(candidates, labels, attributes, settings, near)
+    positive = candidates.positive(settings.margin_reference)
     if cuts.relative is not None:
-        sieve.drop("relative_margin", found.scores > cut_above(positive, cuts.relative)[:, None])
+        sieve.drop("relative_margin", candidates.scores > cut_above(positive, cuts.relative)[:, None])
     if cuts.absolute is not None:
-        sieve.drop("absolute_margin", found.scores > cut_below(positive, cuts.absolute)[:, None])
+        sieve.drop("absolute_margin", candidates.scores > cut_below(positive, cuts.absolute)[:, None])
     if cuts.ceiling is not None:
-        sieve.drop("ceiling", found.scores > np.float32(cuts.ceiling))
+        sieve.drop("ceiling", candidates.scores > np.float32(cuts.ceiling))
     if settings.skip_first:
-        sieve.drop("position", np.broadcast_to(np.arange(found.rows.shape[1]) < settings.skip_first, found.rows.shape))
-    if settings.teacher is not None and found.teacher is not None:
-        _teacher(sieve, found, settings)
-    return sieve.result(found.excluded)
+        sieve.drop("position", np.broadcast_to(np.arange(candidates.rows.shape[1]) < settings.skip_first, candidates.rows.shape))
+    if settings.teacher is not None and candidates.teacher is not None:
+        _teacher(sieve, candidates, settings)
+    return sieve.result(candidates.excluded)
 
 
 def filters_before_cuts(
-    found: Candidates, labels: Labels, attributes: Mapping[str, Attribute], settings: MiningSettings, *, near: Near | None = None
+    candidates: Candidates,
+    labels: Labels,
+    attributes: Mapping[str, Attribute],
+    settings: MiningSettings,
+    *,
+    near: Near | None = None,
 ) -> Filtered:
     """The first filters of `apply_filters`, up to `max_score`: what cuts are calibrated on."""
-    return _before_cuts(found, labels, attributes, settings, near).result(found.excluded)
+    return _before_cuts(candidates, labels, attributes, settings, near).result(candidates.excluded)
 
 
 def _before_cuts(
-    found: Candidates, labels: Labels, attributes: Mapping[str, Attribute], settings: MiningSettings, near: Near | None
+    candidates: Candidates, labels: Labels, attributes: Mapping[str, Attribute], settings: MiningSettings, near: Near | None
 ) -> _Sieve:
-    sieve = _Sieve(found, labels.judged_mask(found.query_rows, found.rows))
-    sieve.drop("positive", labels.positive_mask(found.query_rows, found.rows))
-    repeated = np.empty(found.rows.shape, bool)
-    mark_repeats(labels.text_codes, np.ascontiguousarray(found.rows), repeated)
-    repeated |= labels.duplicate_mask(found.query_rows, found.rows)
+    sieve = _Sieve(candidates, labels.judged_mask(candidates.query_rows, candidates.rows))
+    sieve.drop("positive", labels.positive_mask(candidates.query_rows, candidates.rows))
+    repeated = np.empty(candidates.rows.shape, bool)
+    mark_repeats(labels.text_codes, np.ascontiguousarray(candidates.rows), repeated)
+    repeated |= labels.duplicate_mask(candidates.query_rows, candidates.rows)
     if near is not None:
-        repeated |= contains(*near, found.rows)
+        repeated |= contains(*near, candidates.rows)
     sieve.drop("duplicate", repeated)
-    sieve.drop_even_judged("self", found.rows == found.self_rows[:, None])
-    sieve.suspected = int(np.count_nonzero(sieve.open & (found.scores > found.highest_positive[:, None])))
+    sieve.drop_even_judged("self", candidates.is_self(np.arange(len(candidates.rows))[:, None], candidates.rows))
+    sieve.suspected = int(np.count_nonzero(sieve.open & (candidates.scores > candidates.highest_positive[:, None])))
     for rule in settings.rules:
-        mask = rule_mask(rule, attributes[rule.column], labels, found.query_rows, found.rows)
+        mask = rule_mask(rule, attributes[rule.column], labels, candidates.query_rows, candidates.rows)
         sieve.drop(f"rule:{rule.column}:{rule.keep}", mask)
     if settings.min_score is not None:
-        sieve.drop("min_score", found.scores < settings.min_score)
+        sieve.drop("min_score", candidates.scores < settings.min_score)
     if settings.max_score is not None:
-        sieve.drop("max_score", found.scores > settings.max_score)
+        sieve.drop("max_score", candidates.scores > settings.max_score)
     return sieve
 
 
-def _teacher(sieve: _Sieve, found: Candidates, settings: MiningSettings) -> None:
-    """The teacher says that a candidate is relevant; what it has not read is not taken either."""
+def _teacher(sieve: _Sieve, candidates: Candidates, settings: MiningSettings) -> None:
+    """Drop what the teacher finds relevant, and what it has not read."""
     assert settings.teacher is not None
-    assert found.teacher is not None
-    sieve.drop("teacher:unread", np.isnan(found.teacher))
-    mask = np.zeros(found.rows.shape, bool)
+    assert candidates.teacher is not None
+    sieve.drop("teacher:unread", np.isnan(candidates.teacher))
+    mask = np.zeros(candidates.rows.shape, bool)
     if settings.teacher.max_score is not None:
-        mask |= found.teacher > settings.teacher.max_score
-    if settings.teacher.relative_margin is not None and found.teacher_positive is not None:
-        mask |= found.teacher > cut_above(found.teacher_positive, settings.teacher.relative_margin)[:, None]
+        mask |= candidates.teacher > settings.teacher.max_score
+    if settings.teacher.relative_margin is not None and candidates.teacher_positive is not None:
+        mask |= candidates.teacher > cut_above(candidates.teacher_positive, settings.teacher.relative_margin)[:, None]
     sieve.drop("teacher", mask)
+
+
+def cures(name: str, settings: MiningSettings, *, num_items: int, cuts: Cuts | None = None) -> list[str]:
+    """What to change so that a filter drops less: only what can help, and never what is set already.
+
+    Args:
+        name: of the filter, as in `Filtered.filters`. num_items: of the corpus. cuts: calibrated ones, if there were any.
+    """
+    kind, _, column = name.partition(":")
+    hits = more_hits(settings, num_items)
+    reference = {"lowest": '"mean" or "highest"', "mean": '"highest"', "highest": None}[settings.margin_reference]
+    milder = [f"set mining.margin_reference = {reference}"] if reference else []
+    margin = _change("lower", "relative_margin", settings.relative_margin)
+    if settings.target_discard_rate is not None:
+        margin = _change("lower", "target_discard_rate", settings.target_discard_rate)
+        if cuts is not None and cuts.relative == 0.0:  # a lower rate gives the same cut
+            margin = ['remove mining.target_discard_rate and set mining.relative_margin = "off"']
+    elif settings.relative_margin == 0.0:
+        margin = ['set mining.relative_margin = "off"']
+    teacher = settings.teacher
+    table = {
+        "positive": hits,
+        "self": hits,
+        "duplicate": [*_change("raise", "near_duplicate", settings.near_duplicate), "take repeated texts out of the corpus"],
+        "rule": [f"loosen mining.rules (column {column.rpartition(':')[0]})"],
+        "min_score": _change("lower", "min_score", settings.min_score),
+        "max_score": _change("raise", "max_score", settings.max_score),
+        "relative_margin": [*margin, *milder],
+        "absolute_margin": [*_change("lower", "absolute_margin", settings.absolute_margin or None), *milder],
+        "ceiling": _change("raise", "positive_quantile", settings.positive_quantile),
+        "position": _change("lower", "skip_first", settings.skip_first),
+        "teacher:unread": ["raise mining.teacher.depth"],
+        "teacher": [
+            *_change("raise", "teacher.max_score", teacher.max_score if teacher else None),
+            *_change("lower", "teacher.relative_margin", (teacher.relative_margin or None) if teacher else None),
+        ],
+    }
+    return table.get(name) or table[kind]
+
+
+def _change(verb: str, setting: str, value: float | None) -> list[str]:
+    """Advice to change a setting; none if it is off."""
+    return [] if value is None else [f"{verb} mining.{setting} (now {value})"]
+
+
+def more_hits(settings: MiningSettings, num_items: int) -> list[str]:
+    """The advice to look at more items, where there are more."""
+    return [f"raise mining.num_hits (now {settings.num_hits})"] if settings.num_hits < num_items else []

@@ -36,20 +36,20 @@ def _take_some(
         slot_K: the source whose share a candidate counts for, -1 for none.
         left_S: how many each source may still give; empty: shares do not matter.
     """
-    for place in order:
+    for column in order:
         if room == 0:
             break
-        if not eligible_K[place] or taken_K[place]:
+        if not eligible_K[column] or taken_K[column]:
             continue
-        if len(left_S) and (slot_K[place] < 0 or left_S[slot_K[place]] == 0):
+        if len(left_S) and (slot_K[column] < 0 or left_S[slot_K[column]] == 0):
             continue
         if len(uses):
-            if uses[rows_K[place]] >= max_uses:
+            if uses[rows_K[column]] >= max_uses:
                 continue
-            uses[rows_K[place]] += 1
+            uses[rows_K[column]] += 1
         if len(left_S):
-            left_S[slot_K[place]] -= 1
-        taken_K[place] = True
+            left_S[slot_K[column]] -= 1
+        taken_K[column] = True
         room -= 1
     return room
 
@@ -68,14 +68,14 @@ def take(
     max_uses: int,
     out_QN: I64,
 ) -> None:
-    """The places of the candidates that each query takes, ascending, into out_QN (-1 padding).
+    """The columns of the candidates that each query takes, ascending, into out_QN (-1 padding).
 
     Args:
         queries: [Q] the order in which queries take.
         slots_QK: the source whose share a candidate counts for, -1 for none.
         quotas: [N + 1, S] of each source, by how many are to be taken; S = 0: shares do not matter.
-        within: [Q or 1, K] places, the order in which a source's candidates count for its share; one row serves all.
-        overall: [Q or 1, K] places, the order in which what is left is filled up.
+        within: [Q or 1, K] columns, the order in which a source's candidates count for its share; one row serves all.
+        overall: [Q or 1, K] columns, the order in which what is left is filled up.
         judged_QN: items judged irrelevant, which take up room (-1 padding); they count as uses but are never used up.
         uses: [items] how often an item has been taken, brought up to date; empty: it does not matter.
         max_uses: a candidate is passed over once it has been taken so often.
@@ -106,8 +106,8 @@ def take(
         order = overall[min(query, len(overall) - 1)]
         _take_some(query, order, eligible_QK[query], slots_QK[query], rows_QK[query], nothing, room, uses, max_uses, taken)
         count = 0
-        for place in range(len(taken)):
-            if taken[place]:
-                out_QN[query, count] = place
+        for column in range(len(taken)):
+            if taken[column]:
+                out_QN[query, count] = column
                 count += 1
         out_QN[query, count:] = -1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +24,7 @@ OTHER, NONE = "(other)", "(none)"
 
 
 def confusion_column(settings: MiningSettings) -> str | None:
-    """The metadata column of the confusion table; None: there is to be none."""
+    """The metadata column of the confusion table; None: no table."""
     if settings.confusion is not None:
         return settings.confusion
     return settings.rules[0].column if settings.rules else None
@@ -59,7 +58,7 @@ class Values:
     offsets: I64
     """[N+1] into codes."""
     codes: I64
-    """Each item's values as places in `names`."""
+    """Each item's values as numbers of `names`."""
     names: tuple[str, ...]
 
     @classmethod
@@ -109,10 +108,10 @@ class Buckets:
         """[owners, V + 2]: how many of an owner's items have a value in each bucket; an item counts once in each."""
         width = len(self.names) + 2
         lengths = self.values.offsets[items + 1] - self.values.offsets[items]
-        place, index = gather_csr(self.values.offsets, items)
-        there = np.zeros(len(items) * width, bool)
-        there[place * width + self.bucket_of[self.values.codes[index]]] = True
-        pairs = np.flatnonzero(there)  # an item with a value twice has it once
+        item, index = gather_csr(self.values.offsets, items)
+        has = np.zeros(len(items) * width, bool)
+        has[item * width + self.bucket_of[self.values.codes[index]]] = True
+        pairs = np.flatnonzero(has)  # an item with a value twice has it once
         counts = np.bincount(owner[pairs // width] * width + pairs % width, minlength=owners * width)
         without = np.bincount(owner[lengths == 0] * width + width - 1, minlength=owners * width)
         return (counts + without).reshape(owners, width)
@@ -135,11 +134,18 @@ def confusion_block(buckets: Buckets, relevant: tuple[I64, I64], negatives: tupl
     return result
 
 
-def as_table(column: str, names: Sequence[str], counts: I64) -> dict[str, Any]:
-    """The counts as mining.json has them: {"column", "values", "counts": rows of relevant values}.
+@dataclass(frozen=True)
+class Confusion:
+    """The confusion table, as mining.json has it."""
 
-    A value that is neither a row nor a column of anything is left out.
-    """
-    used = np.flatnonzero(counts.any(axis=1) | counts.any(axis=0))
-    every = [*names, OTHER, NONE]
-    return {"column": column, "values": [every[place] for place in used], "counts": counts[np.ix_(used, used)].tolist()}
+    column: str
+    values: list[str]
+    counts: list[list[int]]
+    """By value of the relevant items (rows) and of the negatives (columns)."""
+
+    @classmethod
+    def of(cls, column: str, names: Sequence[str], counts: I64) -> Confusion:
+        """The counts of all blocks; a value that no relevant item and no negative has is left out."""
+        used = np.flatnonzero(counts.any(axis=1) | counts.any(axis=0))
+        every = [*names, OTHER, NONE]
+        return cls(column, [every[number] for number in used], counts[np.ix_(used, used)].tolist())

@@ -1,13 +1,12 @@
-"""What choosing did, in figures that add up over blocks: no row of a table is kept.
+"""What choosing did, in figures that add up over blocks: the driver sees no rows.
 
 Q queries of a block, K candidates, N' negatives of the longest list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +24,6 @@ HARDNESS_EDGES = np.linspace(-1.0, 1.0, 401)
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_USED = 10
 """Items that are named in the report because they are used most."""
-
-
-def no_hardness() -> I64:
-    """An empty histogram of hardness."""
-    return np.zeros(len(HARDNESS_EDGES) - 1, np.int64)
 
 
 @dataclass
@@ -55,7 +49,7 @@ class Counts:
     """The same, of queries with fewer than N negatives only."""
     from_source: dict[str, int] = field(default_factory=dict)
     """Source -> chosen negatives that it placed best."""
-    hardness: I64 = field(default_factory=no_hardness)
+    hardness: I64 = field(default_factory=lambda: np.zeros(len(HARDNESS_EDGES) - 1, np.int64))
     """[400] negatives by negative − best positive score."""
 
     def add(self, other: Counts) -> None:
@@ -70,17 +64,17 @@ def add_named(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, i
     return {name: ours.get(name, 0) + theirs.get(name, 0) for name in {**ours, **theirs}}
 
 
-def count_block(found: Candidates, filtered: Filtered, chosen: Chosen, settings: MiningSettings) -> Counts:
+def count_block(candidates: Candidates, filtered: Filtered, chosen: Chosen, settings: MiningSettings) -> Counts:
     """The counts of one block. A query without a relevant item counts in all but `hardness` and `above_positive`."""
     real = chosen.rows >= 0
     per_query = real.sum(axis=1)
-    harder = (chosen.scores - found.highest_positive[:, None])[real]
+    harder = (chosen.scores - candidates.highest_positive[:, None])[real]
     known = np.isfinite(harder)
     short = per_query < settings.num_negatives
     of_short = {name: int(counts[short].sum()) for name, counts in filtered.dropped_per_query().items()} if short.any() else {}
     sources = np.bincount(chosen.source[real], minlength=len(SOURCES))
     return Counts(
-        queries=len(found.query_rows),
+        queries=len(candidates.query_rows),
         candidates=filtered.candidates,
         survivors=int(filtered.alive.sum()),
         chosen=int(real.sum()),
@@ -96,8 +90,8 @@ def count_block(found: Candidates, filtered: Filtered, chosen: Chosen, settings:
     )
 
 
-def percentiles(histogram: Any) -> dict[str, float]:
-    """Percentiles of negative − positive score from its histogram (bins of 0.005); empty where it is."""
+def percentiles(histogram: I64) -> dict[str, float]:
+    """Percentiles of negative − positive score from its histogram (bins of 0.005); none of an empty one."""
     total = histogram.sum()
     if not total:
         return {}
@@ -110,32 +104,49 @@ def count_uses(negative_rows: I64, num_items: int) -> I32:
     return np.bincount(negative_rows, minlength=num_items).astype(np.int32)
 
 
-def reuse(uses_N: I32) -> dict[str, Any]:
-    """How unevenly the items are used as negatives.
+@dataclass(frozen=True)
+class UsedItem:
+    """An item that is used most."""
 
-    Returns:
-        "items", "used" (items that are a negative of any query), "top_share" (share of all uses that the most used 1 % of
-        the items have), "gini" (over all items: 0 all alike, near 1 a few have all uses; Gini 1912) and "histogram":
-        uses, as "0", "1", "2", "3-4", "5-8" …, -> items.
-    """
+    item_id: str
+    title: str
+    uses: int
+    """Queries whose negative it is."""
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """How unevenly the items are used as negatives, as mining.json has it."""
+
+    items: int
+    used: int
+    """Items that are a negative of any query."""
+    top_share: float
+    """Share of all uses that the most used 1 % of the items have."""
+    gini: float
+    """Over all items: 0 all alike, near 1 a few have all uses (Gini 1912)."""
+    histogram: dict[str, int]
+    """Uses, as "0", "1", "2", "3-4", "5-8" … -> items."""
+    most_used: list[UsedItem]
+
+
+def reuse(uses_N: I32, most_used: Sequence[UsedItem]) -> Reuse:
+    """How unevenly the items are used, from the uses of each."""
     total, count = int(uses_N.sum(dtype=np.int64)), len(uses_N)
     ascending = np.sort(uses_N).astype(np.float64)
     most = ascending[count - -(-count // 100) :].sum()
     weighted = float((np.arange(1, count + 1) * ascending).sum())
-    return {
-        "items": count,
-        "used": int((uses_N > 0).sum()),
-        "top_share": round(float(most) / max(1, total), 4),
-        "gini": round(2 * weighted / (count * total) - (count + 1) / count, 4) if total else 0.0,
-        "histogram": _uses_histogram(uses_N),
-    }
-
-
-def _uses_histogram(uses_N: I32) -> dict[str, int]:
     # bin 0: never; bin b: 2^(b-2) < uses <= 2^(b-1)
     bins = np.where(uses_N > 0, 1 + np.ceil(np.log2(np.maximum(uses_N, 1))).astype(np.int64), 0)
     names = ["0", "1", "2"] + [f"{2 ** (b - 2) + 1}-{2 ** (b - 1)}" for b in range(3, 33)]
-    return {names[b]: int(items) for b, items in enumerate(np.bincount(bins)) if items}
+    return Reuse(
+        items=count,
+        used=int((uses_N > 0).sum()),
+        top_share=round(float(most) / max(1, total), 4),
+        gini=round(2 * weighted / (count * total) - (count + 1) / count, 4) if total else 0.0,
+        histogram={names[b]: int(items) for b, items in enumerate(np.bincount(bins)) if items},
+        most_used=list(most_used),
+    )
 
 
 def most_used(uses_N: I32) -> I64:

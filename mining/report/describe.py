@@ -1,7 +1,7 @@
 """What the negatives look like, read from the finished table: reuse of items, confusion of values, samples.
 
-A second look at a table that is small (N per query), so choosing need not know of it, and it can be taken again when
-only the report's settings changed. Groups of blocks are Ray tasks; the driver gets figures and the shown samples.
+The table is small (N per query), so it is simply read again: choosing does not know of this, and a change of the report's
+settings alone chooses nothing anew. Groups of blocks are Ray tasks; the driver gets figures and the shown samples.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cluster.rows import cut, has_texts, read_rows
 from cluster.session import task_groups
 from cluster.storage import Store
 from cluster.tables import I64, Part, lists_to_csr, read_part, read_parts
-from mining.report.confusion import Buckets, Values, as_table, confusion_block, confusion_column
-from mining.report.counts import I32, count_uses, most_used, reuse
-from mining.report.samples import Sample, best_samples, draw_samples, show_samples
+from mining.report.confusion import Buckets, Confusion, Values, confusion_block, confusion_column
+from mining.report.counts import I32, Reuse, UsedItem, count_uses, most_used, reuse
+from mining.report.samples import Sample, ShownSample, best_samples, draw_samples, show_samples
 from mining.settings import MiningSettings
 
 TITLE_LENGTH = 80
@@ -42,8 +42,18 @@ class DescribeTask:
 
 
 @dataclass(frozen=True)
+class Described:
+    """What the negatives look like, as mining.json has it."""
+
+    reuse: Reuse
+    confusion: Confusion | None
+    """None: there is no such column."""
+    samples: list[ShownSample]
+
+
+@dataclass(frozen=True)
 class Glance:
-    """What one or several blocks look like; adds up but for the uses, which may be large and travel on their own."""
+    """Samples and confusion of some blocks; they add up. The uses, which may be large, travel on their own."""
 
     samples: list[Sample]
     confusion: I64
@@ -92,43 +102,40 @@ def glance_group(task: DescribeTask, numbers: Sequence[int]) -> tuple[Glance, I3
     return total, uses, names
 
 
-def describe(task: DescribeTask, *, retries: int) -> dict[str, Any]:
-    """{"reuse", "confusion" (or None), "samples"} of a negatives table; the same for every block size."""
+def describe(task: DescribeTask, *, retries: int) -> Described:
+    """Describe a negatives table; the same for every block size."""
     import ray
 
     remote = ray.remote(glance_group).options(num_returns=3, max_retries=retries)
-    found = [remote.remote(task, group) for group in task_groups(len(task.negatives))]
-    glances: list[Glance] = ray.get([glance for glance, _, _ in found])
+    groups = [remote.remote(task, group) for group in task_groups(len(task.negatives))]
+    glances: list[Glance] = ray.get([glance for glance, _, _ in groups])
     total = glances[0]
     for glance in glances[1:]:
         total = total.add(glance, task.settings.samples)
-    reused = ray.remote(_reuse).options(max_retries=retries).remote(task, [uses for _, uses, _ in found])
+    reused = ray.remote(_reuse).options(max_retries=retries).remote(task, [uses for _, uses, _ in groups])
     shown = ray.remote(show_samples).options(max_retries=retries).remote(total.samples, task.store, task.corpus, task.queries)
-    column, names = confusion_column(task.settings), ray.get(found[0][2])
-    return {
-        "reuse": ray.get(reused),
-        "confusion": as_table(column, names, total.confusion) if column else None,
-        "samples": ray.get(shown),
-    }
+    column, names = confusion_column(task.settings), ray.get(groups[0][2])
+    confusion = Confusion.of(column, names, total.confusion) if column else None
+    return Described(ray.get(reused), confusion, ray.get(shown))
 
 
-def _reuse(task: DescribeTask, references: Sequence[Any]) -> dict[str, Any]:
-    """Add the groups' uses up, one at a time, and say what they come to."""
+def _reuse(task: DescribeTask, references: Sequence[Any]) -> Reuse:
+    """Add the groups' uses up, one group at a time in memory."""
     import ray
 
     total = np.zeros(task.num_items, np.int32)
     for reference in references:
         total += ray.get(reference)
-    return reuse(total) | {"most_used": name_most_used(total, task)}
+    return reuse(total, name_most_used(total, task))
 
 
-def name_most_used(uses_N: I32, task: DescribeTask) -> list[dict[str, Any]]:
+def name_most_used(uses_N: I32, task: DescribeTask) -> list[UsedItem]:
     """The items used most, with their titles (the start of their text where there is no title)."""
     rows = most_used(uses_N)
     titled = has_texts(task.store, task.corpus[0], "title")
     table = read_rows(task.store, task.corpus, rows, ["id", "text", *(["title"] if titled else [])])
     titles, texts = cut(table["title"], TITLE_LENGTH) if titled else [""] * len(rows), cut(table["text"], TITLE_LENGTH)
     return [
-        {"item_id": item, "title": title or text, "uses": int(uses)}
+        UsedItem(item, title or text, int(uses))
         for item, title, text, uses in zip(table["id"].to_pylist(), titles, texts, uses_N[rows], strict=True)
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +48,37 @@ def tickets(query_rows: I64, seed: int) -> npt.NDArray[np.uint64]:
     return drawn
 
 
+@dataclass(frozen=True)
+class ShownItem:
+    """A relevant item of a shown query."""
+
+    item_id: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ShownNegative(ShownItem):
+    """A negative of a shown query."""
+
+    position: int
+    """In its source's list, from 0; -1: judged irrelevant."""
+    source: str
+    suspected: bool
+    """No one has judged it, and it scores above the query's best relevant item."""
+
+
+@dataclass(frozen=True)
+class ShownSample:
+    """One drawn query with ids and texts, as mining.json has it."""
+
+    query_id: str
+    query: str
+    relevant: list[ShownItem]
+    relevant_total: int
+    negatives: list[ShownNegative]
+
+
 def draw_samples(table: pa.Table, seed: int, count: int) -> list[Sample]:
     """The `count` best draws of a block of the negatives table. A query without negatives shows nothing: it has none."""
     query_rows = table["query_row"].to_numpy()
@@ -56,16 +86,16 @@ def draw_samples(table: pa.Table, seed: int, count: int) -> list[Sample]:
     some = np.flatnonzero(table["negative_rows"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False) > 0)
     chosen = some[np.argsort(drawn[some], kind="stable")[:count]]
     rows = table.take(pa.array(chosen)).to_pylist()
-    return [_sample(int(drawn[place]), row) for place, row in zip(chosen, rows, strict=True)]
-
-
-def _sample(ticket: int, row: dict[str, Any]) -> Sample:
-    relevant = sorted(zip(row["positive_rows"], row["positive_scores"], strict=True), key=lambda pair: (-pair[1], pair[0]))
-    negatives = tuple(
-        (item, value["score"], value["position"], value["source"])
-        for item, value in zip(row["negative_rows"], row["negatives"], strict=True)
-    )
-    return Sample(ticket, row["query_row"], tuple(relevant[:RELEVANT_SHOWN]), len(relevant), negatives)
+    samples = []
+    for number, row in zip(chosen, rows, strict=True):
+        relevant = sorted(zip(row["positive_rows"], row["positive_scores"], strict=True), key=lambda pair: (-pair[1], pair[0]))
+        negatives = tuple(
+            (item, value["score"], value["position"], value["source"])
+            for item, value in zip(row["negative_rows"], row["negatives"], strict=True)
+        )
+        shown = tuple(relevant[:RELEVANT_SHOWN])
+        samples.append(Sample(int(drawn[number]), row["query_row"], shown, len(relevant), negatives))
+    return samples
 
 
 def best_samples(samples: Iterable[Sample], count: int) -> list[Sample]:
@@ -73,13 +103,8 @@ def best_samples(samples: Iterable[Sample], count: int) -> list[Sample]:
     return sorted(heapq.nsmallest(count, samples), key=lambda sample: sample.query_row)
 
 
-def show_samples(
-    samples: Sequence[Sample], store: Store, corpus: Sequence[Part], queries: Sequence[Part]
-) -> list[dict[str, Any]]:
-    """The samples with ids and texts, as mining.json has them.
-
-    `suspected`: no one has judged the negative, and it scores above the query's best relevant item.
-    """
+def show_samples(samples: Sequence[Sample], store: Store, corpus: Sequence[Part], queries: Sequence[Part]) -> list[ShownSample]:
+    """The samples with ids and texts."""
     if not samples:
         return []
     items = sorted(
@@ -96,24 +121,14 @@ def _texts(store: Store, parts: Sequence[Part], rows: Sequence[int]) -> dict[int
     return dict(zip(rows, zip(table["id"].to_pylist(), cut(table["text"], TEXT_LENGTH), strict=True), strict=True))
 
 
-def _shown(sample: Sample, query: tuple[str, str], items: dict[int, tuple[str, str]]) -> dict[str, Any]:
+def _shown(sample: Sample, query: tuple[str, str], items: dict[int, tuple[str, str]]) -> ShownSample:
     best = max((score for _, score in sample.relevant), default=float("inf"))
-    relevant = [{"item_id": items[row][0], "text": items[row][1], "score": round(score, 4)} for row, score in sample.relevant]
-    negatives = [
-        {
-            "item_id": items[row][0],
-            "text": items[row][1],
-            "score": round(score, 4),
-            "position": position,
-            "source": source,
-            "suspected": source != "judged" and score > best,
-        }
-        for row, score, position, source in sample.negatives
-    ]
-    return {
-        "query_id": query[0],
-        "query": query[1],
-        "relevant": relevant,
-        "relevant_total": sample.relevant_total,
-        "negatives": negatives,
-    }
+    return ShownSample(
+        *query,
+        relevant=[ShownItem(*items[row], score=round(score, 4)) for row, score in sample.relevant],
+        relevant_total=sample.relevant_total,
+        negatives=[
+            ShownNegative(*items[row], round(score, 4), position, source, suspected=source != "judged" and score > best)
+            for row, score, position, source in sample.negatives
+        ],
+    )

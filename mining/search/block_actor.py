@@ -1,4 +1,4 @@
-"""Query blocks: loading them with what is known of them, merging what shards found, writing finished ones.
+"""Query blocks: loading them with the known items of their queries, merging the shards' hits, writing finished ones.
 
 Q queries of a block, K hits, P pairs whose scores are computed whatever their place.
 """
@@ -49,7 +49,7 @@ class SearchTask:
     """0: score the pairs only."""
     folder: str
     exclude_known: bool = False
-    """Relevant items and their group mates are no hits; how many would have been is written."""
+    """Leave relevant items and their group mates out of the hits; how many would have been hits is written."""
     also: tuple[Part, ...] = ()
     """For each block, in their order: more pairs to score (query_row, also_rows)."""
     histories: tuple[Part, ...] = ()
@@ -58,7 +58,7 @@ class SearchTask:
 
 @dataclass(frozen=True)
 class LoadedBlock:
-    """A query block with its vectors, what must not be found, and the pairs to score."""
+    """A query block with its vectors, the items that are no hits, and the pairs to score."""
 
     query_rows: I64
     vectors: F32
@@ -75,7 +75,7 @@ class LoadedBlock:
 
 @dataclass(frozen=True)
 class BlockHits:
-    """What one or several shards found for a block."""
+    """The hits of a block in one or several shards."""
 
     scores: F32
     """[Q, K]"""
@@ -128,7 +128,7 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
 
 
 def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
-    """Merge what disjoint shards found: equals searching one shard that holds all of them."""
+    """Merge the hits of disjoint shards: equals searching one shard that holds all of them."""
     if len(found) == 1:
         return found[0]
     scores, rows = found[0].scores, found[0].rows

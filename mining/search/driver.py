@@ -1,7 +1,7 @@
 """Search: shards in Ray actors, query blocks streamed through all of them, hits merged exactly and written per block.
 
-More shards than actors go in waves; what the waves so far found for a block waits in storage. Every finished block is one
-object, so an interrupted search repeats only the blocks that were running.
+If there are more shards than actors, they are searched in waves; the hits of a block wait in storage between waves. Every
+finished block is one object, so an interrupted search repeats only the blocks that were running.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def search(
     seed: int = 0,
     mailbox: Any = None,
 ) -> Searched:
-    """Search every block that is not there yet in all shards.
+    """Search every block that is not finished yet in all shards.
 
     An exact search gives the same bytes for any number of shards and actors and any block size.
 
@@ -96,7 +96,7 @@ class _Driver:
 
     @property
     def _plain(self) -> How:
-        """The exact search that samples are measured against: of float32, so no 8-bit copy is made for a few queries."""
+        """The exact search that samples are measured against: in float32, because an 8-bit copy does not pay for few queries."""
         return How("exact", "torch" if self._pool.gpus else "faiss")
 
     def search(self) -> Searched:
@@ -122,7 +122,7 @@ class _Driver:
         self._task.store.write_json(self._note, {"how": asdict(decision.how), "figures": decision.figures})
 
     def _blocks_as(self, how: How) -> tuple[list[Part], float]:
-        """All blocks' parts; those that are there are kept."""
+        """The parts of all blocks; finished ones are kept."""
         folder = f"{self._task.folder}/probes-{how.probes}" if how.mode == "ivf" else f"{self._task.folder}/{how.mode}"
         there = self._task.store.list(folder)
         targets = {block.index: f"{folder}/{part_name(block.index)}" for block in self._blocks}
@@ -137,7 +137,7 @@ class _Driver:
         return [parts[targets[block.index]] for block in self._blocks], seconds
 
     def _decide(self) -> Decision:
-        """Which mode and engine: by what is set, or by measured rates and counts."""
+        """The mode and engine: as set, or by measured rates and counts."""
         queries = sum(len(block.query_rows) for block in self._blocks)
         work = Work(queries, self._shards[-1].stop, len(self.waves.first))
         gpu, rates = bool(self._pool.gpus), self._rates(work)
@@ -162,7 +162,7 @@ class _Driver:
         return decision
 
     def _rates(self, work: Work) -> Rates:
-        """The engines' rates, where the search takes a while and there is a choice; else none."""
+        """The rates of the engines, if the search takes a while and there is a choice; else none."""
         small = work.queries * work.items < SMALL_PRODUCTS or not self._task.num_hits
         if small or (self._settings.mode == "exact" and self._settings.engine != "auto"):
             return {}
@@ -190,7 +190,7 @@ class _Driver:
             probes = more_probes(probes, lists)
 
     def _centroids(self, work: Work) -> tuple[str, int]:
-        """(address, how many): trained in one task with an actor's CPUs, unless they are there."""
+        """(address, how many): trained in one task with an actor's CPUs, unless an earlier attempt left them."""
         import ray
 
         path = f"{self._task.folder}/centroids.parquet"

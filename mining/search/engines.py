@@ -1,4 +1,4 @@
-"""Engines that propose the nearest items of a shard: fast, not exact, and honest about how far off they may be.
+"""Engines that propose the nearest items of a shard: fast, not exact, each with a bound on its error.
 
 Whatever an engine does not propose scores at most its last proposed score plus its error; `mining.search.topk` scores what was
 proposed again exactly, and asks for more where that bound does not settle the K best.
@@ -64,7 +64,7 @@ class FaissEngine:
         self._items = items_ND
 
     def width(self, num_hits: int) -> int:
-        """A few more than needed: only rounding stands between."""
+        """A few more than needed: only rounding can change the order."""
         return num_hits + SLACK
 
     def propose(self, queries_QD: F32, width: int) -> Proposal:
@@ -75,7 +75,7 @@ class FaissEngine:
         return Proposal(scores, index, _rounding(queries_QD))
 
     def learn(self, unsettled: float) -> None:
-        """Nothing to learn: ties are searched again one by one."""
+        """Does nothing: ties are searched again one by one."""
 
 
 class TorchEngine:
@@ -115,7 +115,7 @@ class TorchEngine:
         return Proposal(np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found]), error)
 
     def learn(self, unsettled: float) -> None:
-        """Nothing to learn, as for faiss."""
+        """Does nothing, as for faiss."""
 
 
 def padded(rows: int, dimension: int) -> npt.NDArray[np.int8]:
@@ -124,7 +124,7 @@ def padded(rows: int, dimension: int) -> npt.NDArray[np.int8]:
 
 
 class EightBitItems:
-    """Items as 8-bit whole numbers around their mean, with what that loses."""
+    """Items as 8-bit whole numbers around their mean, with the loss of each."""
 
     def __init__(self, items_ND: F32) -> None:
         import torch
@@ -206,7 +206,7 @@ class EightBitEngine:
         )
 
     def learn(self, unsettled: float) -> None:
-        """Propose more to the next queries if many were left open."""
+        """Propose more for the next queries if many were unsettled."""
         self._oversample = learnt(self._oversample, unsettled)
 
     def _some(self, queries_QD: F32, width: int) -> Proposal:

@@ -17,9 +17,9 @@ from mining.settings import SearchSettings
 SHORT_S = 30.0
 """An exact search that takes less is not worth approximating."""
 WORTHWHILE = 0.5
-"""Share of the exact search's seconds below which another one is worth its inexactness."""
+"""Another search must take less than this share of the exact one's seconds."""
 SMALL_PRODUCTS = 2.5e9
-"""Query–item pairs below which nothing is probed: the search takes seconds on any engine."""
+"""Up to this many query–item pairs nothing is probed: the search takes seconds on any engine."""
 LIKELY_SHARE = 1 / 32
 """Share of the lists that is assumed to be read before it is tuned."""
 CERTAIN_OVERSAMPLE = 2.0
@@ -44,11 +44,11 @@ class How:
 
 @dataclass(frozen=True)
 class Decision:
-    """How to search, kept in storage so that a search that goes on goes on in the same way."""
+    """How to search; kept in storage, so that a resumed search continues the same way."""
 
     how: How
     figures: dict[str, Any] = field(default_factory=dict)
-    """What the search reports; "recall" once it was verified."""
+    """What the search reports; has "recall" once that was verified."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def estimates(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) 
 
 
 def choose_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) -> How:
-    """The mode that is set, or for "auto" the cheapest; exact where that is short or nothing was measured."""
+    """The mode that is set, or for "auto" the cheapest; exact if that is short or nothing was measured."""
     mode: str = settings.mode
     if mode == "auto":
         costs = estimates(settings, rates, work, gpu=gpu)
@@ -126,7 +126,7 @@ def exact_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) 
 
 
 def aimed_recall(min_recall: float) -> float:
-    """What lists are tuned to on a sample: a little more than the least, for a sample is no proof."""
+    """The recall that lists are tuned to on a sample: a little above the minimum, because a sample is no proof."""
     return min_recall + 0.4 * (1.0 - min_recall)
 
 
@@ -142,7 +142,7 @@ def after_recall(decision: Decision, recall: float, settings: SearchSettings, pl
         plain: an exact search, which replaces a two-stage one that misses too much.
 
     Returns:
-        The same way, with its recall; or another one, without: search again.
+        The same way, with its recall; or another way, without: then search again.
 
     Raises:
         ConfigError: the recall that is asked for is not reached though everything was read.

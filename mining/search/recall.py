@@ -37,7 +37,7 @@ def sample_blocks(blocks: Sequence[QueryBlock], count: int) -> tuple[QueryBlock,
 
 
 def sampled_parts(parts: Sequence[Part], wanted: int) -> list[tuple[Part, int]]:
-    """Parts to read for a sample of `wanted` rows, each with how many of its rows to take: all there are if those are fewer.
+    """Parts to read for a sample of `wanted` rows, each with how many of its rows to take; all rows if there are fewer.
 
     About SAMPLED_PARTS parts are read, or as many more as hold so many rows; in proportion to their rows.
     """
@@ -51,5 +51,5 @@ def sampled_parts(parts: Sequence[Part], wanted: int) -> list[tuple[Part, int]]:
 
 
 def _spread(length: int, count: int) -> I64:
-    """At most `count` places of 0 … length - 1, ascending, as far apart as can be."""
+    """At most `count` numbers of 0 … length - 1, ascending, spread as far as possible."""
     return np.unique(np.linspace(0, length - 1, min(length, count)).astype(np.int64))

@@ -54,7 +54,7 @@ class Waves:
         self._writers = [beside.remote(self._task) for _ in range(count)]
 
     def end(self) -> None:
-        """Let the actors go."""
+        """Stop the actors."""
         import ray
 
         for actor in [*self._holders, *self._loaders, *self._writers]:
@@ -98,7 +98,7 @@ class Waves:
         return [part for part, _ in written], seconds + sum(took for _, took in written)
 
     def clear(self) -> None:
-        """Remove what waited between waves, of this search or of one that was interrupted; every job must be written."""
+        """Remove what waited between waves, of this search or an interrupted one; every job must be written."""
         self._task.store.delete(f"{self._task.folder}/waves")
 
     def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How) -> list[Any]:
@@ -128,7 +128,7 @@ class Waves:
         return list(ray.get(running))
 
     def _between(self, wave: Sequence[ShardRange]) -> str:
-        """Folder of the hits among all items up to the wave's last: right however the corpus is cut when it is read."""
+        """Folder of the hits among all items up to the wave's last: valid however the corpus is cut later."""
         return f"{self._task.folder}/waves/{wave[-1].stop:012d}"
 
     def _place(self, wave: Sequence[ShardRange], job: Job) -> str:

@@ -1,4 +1,4 @@
-"""What the round before chose: which of a block's negatives are new, and since which round the others have been negatives.
+"""What the round before chose: which negatives of a block are new, and since which round the others have been chosen.
 
 Q queries of a block, E negatives of the longest list of the round before, N' of this round's.
 """
@@ -32,7 +32,7 @@ def load_earlier(store: Store, parts: Sequence[Part], start: int, query_rows: I6
 
     Args:
         parts: negatives of all queries; they may be cut elsewhere than this round's.
-        start: place of the first of `query_rows` among all queries.
+        start: number of the first of `query_rows` among all queries.
 
     Raises:
         ArtifactError: the table is of other queries.

@@ -18,13 +18,13 @@ from cluster.tables import I64
 
 Number = TypeVar("Number", bound=np.number[Any])
 RANK_CONSTANT = 60
-"""Of the paper: how much less the first places of a list weigh than 1 / place would have it."""
+"""Of the paper: damps the weight of the first positions, which would be 1 / position."""
 ENTRY_BITS = 20
 """A list entry's number in a sort key; the rest of the key is its row or its weight."""
 SHARE_UNITS = 10_000
-"""Weights are whole numbers, share units × place units: their sums are exact, so equal weights are equal."""
+"""Weights are whole numbers, share units × position units: their sums are exact, so equal weights are equal."""
 PLACE_UNITS = 1 << 33
-"""Of 1: neighbours differ up to place 90,000. Five whole shares in first places have 43 bits: with ENTRY_BITS and a sign
+"""Of 1: neighbours differ up to position 90,000. Five whole shares in first positions have 43 bits: with ENTRY_BITS and a sign
 they fit an int64."""
 
 
@@ -43,7 +43,7 @@ class Fused:
 def fuse(lists: Mapping[int, I64], shares: Mapping[int, float]) -> Fused:
     """Fuse the lists of several sources.
 
-    An item weighs Σ share / (60 + place) over the sources that list it, place counted from 1; heavier items come first,
+    An item weighs Σ share / (60 + position) over the sources that list it, position counted from 1; heavier items come first,
     equal ones by smaller row. Source: reciprocal rank fusion, Cormack, Clarke and Büttcher, SIGIR 2009.
 
     Args:
@@ -107,8 +107,8 @@ def _fuse(
         best = np.empty(real, np.int64)
         weight = np.zeros(real, np.int64)
         items, last = 0, np.int64(-1)
-        for place in range(real):
-            row, entry = keys[place] >> ENTRY_BITS, keys[place] & entry_mask
+        for number in range(real):
+            row, entry = keys[number] >> ENTRY_BITS, keys[number] & entry_mask
             if row != last:
                 best[items] = entry
                 items, last = items + 1, row
@@ -119,11 +119,11 @@ def _fuse(
         for item in range(items):  # items are in ascending row: that settles ties
             order[item] = (-weight[item] << ENTRY_BITS) | item
         order.sort()
-        for place in range(items):
-            entry = best[order[place] & entry_mask]
-            out_rows[query, place] = entries_QM[query, entry]
-            out_source[query, place] = sources_M[entry]
-            out_position[query, place] = positions_M[entry]
+        for position in range(items):
+            entry = best[order[position] & entry_mask]
+            out_rows[query, position] = entries_QM[query, entry]
+            out_source[query, position] = sources_M[entry]
+            out_position[query, position] = positions_M[entry]
         count[query] = items
     return count
 
@@ -145,8 +145,8 @@ def _look_up(wanted_QK: I64, rows_QM: I64, values_QM: npt.NDArray[Number], out_Q
     entry_mask = np.int64((1 << ENTRY_BITS) - 1)
     for query in numba.prange(len(wanted_QK)):
         keys = _by_row(rows_QM[query])
-        for place in range(wanted_QK.shape[1]):
-            row = wanted_QK[query, place]
-            found = np.searchsorted(keys, row << ENTRY_BITS)
-            if row >= 0 and found < len(keys) and keys[found] >> ENTRY_BITS == row:
-                out_QK[query, place] = values_QM[query, keys[found] & entry_mask]
+        for column in range(wanted_QK.shape[1]):
+            row = wanted_QK[query, column]
+            at = np.searchsorted(keys, row << ENTRY_BITS)
+            if row >= 0 and at < len(keys) and keys[at] >> ENTRY_BITS == row:
+                out_QK[query, column] = values_QM[query, keys[at] & entry_mask]

@@ -1,6 +1,6 @@
 """Near-duplicates of relevant items: items that say the same in almost the same words, though no label knows them.
 
-They are found once per run, with the off-the-shelf vectors: what an item says does not follow the model in training.
+They are looked up once per run, with the off-the-shelf vectors: a text stays the same while the model trains.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def near_of_block(near: Near, labels: Labels, query_rows: I64) -> tuple[I64, I64
 
 @dataclass(frozen=True)
 class Found:
-    """What looking for near-duplicates found."""
+    """What `find_near` wrote."""
 
     parts: list[Part]
     items: int
@@ -126,5 +126,5 @@ def _find_in_part(store: Store, hits: Part, target: str, threshold: float) -> tu
 
 
 def read_near(store: Store, parts: Sequence[Part]) -> Near | None:
-    """The near-duplicates that a stage left; None: `parts` is empty, they were not looked for."""
+    """The near-duplicates that a stage wrote; None: `parts` is empty, they were not looked for."""
     return Near.from_table(read_parts(store, parts, ["item_row", "near_rows"])) if parts else None

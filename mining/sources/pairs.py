@@ -1,4 +1,4 @@
-"""What several sources found for each query, side by side: which pairs the current model has still to score.
+"""The candidates of several sources for each query, side by side: the pairs that the current model has still to score.
 
 Q queries of a block.
 """
@@ -23,7 +23,7 @@ COLUMN = {"baseline": "item_rows", "bm25": "item_rows", "earlier": "negative_row
 
 @dataclass(frozen=True)
 class PairsTask:
-    """What to put side by side. All tables are of the same queries in the same order; each may be cut elsewhere."""
+    """What to put side by side. All tables have the same queries in the same order; each may be cut elsewhere."""
 
     store: Store
     hits: list[Part]
@@ -33,7 +33,7 @@ class PairsTask:
 
 
 def new_pairs(num_items: int, found: tuple[I64, I64], lists: Sequence[tuple[I64, I64]]) -> tuple[I64, I64]:
-    """The items of `lists` that `found` has not, each once, ascending, for each query.
+    """The items of `lists` that `found` does not have, each once, ascending, for each query.
 
     Args:
         num_items: above every row.

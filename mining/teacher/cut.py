@@ -1,4 +1,4 @@
-"""A teacher's scores: which pairs it is to read, and what it said of a block's candidates.
+"""A teacher's scores: which pairs it reads, and how they join a block's candidates.
 
 Q queries of a block, K candidates per query. Tables, one row per query:
 
@@ -78,12 +78,12 @@ class Pairs:
         return result
 
     def without(self, other: Pairs) -> Pairs:
-        """Those that `other` does not have."""
+        """The pairs that `other` does not have."""
         new = other.find(self.query_rows, self.item_rows) < 0
         return Pairs(self.query_rows[new], self.item_rows[new], self.scores[new])
 
     def of(self, query_rows: I64) -> Pairs:
-        """Those of some queries (ascending rows)."""
+        """The pairs of some queries (ascending rows)."""
         mine = np.isin(self.query_rows, query_rows)
         return Pairs(self.query_rows[mine], self.item_rows[mine], self.scores[mine])
 
@@ -120,8 +120,8 @@ def pairs_to_read(found: Candidates, alive: Bool, labels: Labels, depth: int) ->
 
     Args:
         alive: [Q, K] candidates that every filter before the teacher's left.
-        depth: candidates of each query, in their order. Items judged irrelevant are not among them: a person has spoken,
-            no teacher drops them.
+        depth: candidates of each query, in their order. Items judged irrelevant are not among them: a person judged
+            them, so no teacher drops them.
 
     Returns:
         Those candidates, and up to MOST_POSITIVES relevant items of each query (those of the smallest rows, never the
@@ -132,7 +132,7 @@ def pairs_to_read(found: Candidates, alive: Bool, labels: Labels, depth: int) ->
     owner, column = np.nonzero(wanted)
     offsets, positives = labels.positives(found.query_rows)
     positive_owner = np.repeat(np.arange(len(found.query_rows)), np.diff(offsets))
-    other = positives != found.self_rows[positive_owner]
+    other = ~found.is_self(positive_owner, positives)
     positive_owner, positives = positive_owner[other], positives[other]
     spot = np.arange(len(positive_owner)) - np.searchsorted(positive_owner, positive_owner)
     few = spot < MOST_POSITIVES
@@ -155,7 +155,7 @@ def attach(found: Candidates, scored: Pairs, labels: Labels, settings: MiningSet
     offsets, positives = labels.positives(found.query_rows)
     owner = np.repeat(np.arange(len(found.query_rows)), np.diff(offsets))
     scores = known[scored.find(found.query_rows[owner], positives)]
-    read = ~np.isnan(scores) & (positives != found.self_rows[owner])
+    read = ~np.isnan(scores) & ~found.is_self(owner, positives)
     return replace(
         found,
         teacher=known[place],
@@ -163,16 +163,16 @@ def attach(found: Candidates, scored: Pairs, labels: Labels, settings: MiningSet
     )
 
 
-def read_scored(store: Store, teacher: Sequence[Part], kind: str, hits: Sequence[Part], number: int, query_rows: I64) -> Pairs:
-    """What the teacher has read of the queries of hits part `number`.
+def read_scored(store: Store, teacher: Sequence[Part], kind: str, start: int, query_rows: I64) -> Pairs:
+    """What the teacher has read of some queries.
 
     Args:
         kind: of the teacher, cross_encoder or encoder.
+        start: place of the first of `query_rows` among all queries of the hits.
 
     Raises:
         ArtifactError: the teacher's parts are of other queries than the hits.
     """
-    start = sum(part.rows for part in hits[:number])
     return Pairs.from_table(read_span(store, teacher, start, query_rows, COLUMNS[kind]))
 
 

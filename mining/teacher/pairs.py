@@ -1,4 +1,4 @@
-"""What a teacher is to read: the pairs of every block, by the filters that choosing uses. One Ray task for every few blocks."""
+"""The pairs that a teacher reads, by the filters that choosing uses; one Ray task for every few blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cluster.session import set_threads, task_groups
 from cluster.storage import Store
 from cluster.tables import Part, part_name, write_part
 from mining.candidates import read_span
-from mining.negatives import MineTask, Side, load_side, survivors
+from mining.negatives import MineTask, Side, filter_block, load_side, read_block
 from mining.passes import with_cuts
 from mining.search.shards import QueryBlock
 from mining.teacher.cut import depth_of, pairs_to_read
@@ -22,9 +22,10 @@ def pairs_of_block(task: MineTask, number: int, side: Side) -> tuple[Part, int]:
     Args:
         task: what will be chosen from, without a teacher; `folder` is where the parts go.
     """
-    _, found, filtered = survivors(task, number, side)
-    pairs = pairs_to_read(found, filtered.alive, side.labels, depth_of(task.settings))
-    table = pairs.to_table(found.query_rows, scored=False)
+    block = read_block(task, number, side)
+    alive = filter_block(task, block, side).alive
+    pairs = pairs_to_read(block.candidates, alive, side.labels, depth_of(task.settings))
+    table = pairs.to_table(block.candidates.query_rows, scored=False)
     return write_part(task.store, f"{task.folder}/{part_name(number)}", table), len(pairs)
 
 
@@ -34,8 +35,8 @@ def write_pairs(task: MineTask, *, retries: int) -> tuple[list[Part], int]:
 
     task = with_cuts(task, retries=retries)
     remote = ray.remote(_pairs_of_group).options(max_retries=retries)
-    found = ray.get([remote.remote(task, group) for group in task_groups(len(task.hits))])
-    written = [entry for group in found for entry in group]
+    groups = ray.get([remote.remote(task, group) for group in task_groups(len(task.hits))])
+    written = [entry for group in groups for entry in group]
     return [part for part, _ in written], sum(pairs for _, pairs in written)
 
 

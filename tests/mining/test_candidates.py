@@ -201,7 +201,7 @@ def test_every_cut_into_parts_gives_the_slow_reference(store: Store, hits_size: 
 def test_parts_of_other_queries_are_refused(store: Store) -> None:
     world = World(store, 23)
     hits = write(store, "hits", world.table.slice(1), 30)
-    with pytest.raises(ArtifactError, match=r"expected query rows 3 to 45 from place 0 on in pairs-23, found others; delete"):
+    with pytest.raises(ArtifactError, match=r"expected query rows 3 to 45 from row 0 on in pairs-23, found others; delete"):
         load_candidates(store, hits, 0, world.labels, world.self_rows, world.extra)
 
 

@@ -1,4 +1,4 @@
-"""Where a mining's candidates come from besides its own search: found, put side by side, and scored by the current model."""
+"""Candidates of other sources than the model's own search: collected side by side, then scored by the current model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from jobs.record.stages import BASELINE, Kind, ModelName, Stage
 from jobs.stages.chosen import mining_model
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
-from jobs.stages.stage_2_search import mined_split, rows_of_split, search_queries
+from jobs.stages.stage_2_search import blocks_of_split, mined_split, search_queries
 from mining.candidates import ExtraParts
-from mining.search.shards import plan_blocks
 from mining.sources.bm25 import Bm25Task, search_words
 from mining.sources.pairs import PairsTask, write_pairs
 
@@ -23,7 +22,7 @@ class ExtraCandidates:
     """What a mining reads besides the hits of its own search."""
 
     pairs: Commit | None = None
-    """Other sources' finds side by side; None: there are no other sources."""
+    """Other sources' candidates side by side; None: there are no other sources."""
     scored: Commit | None = None
     """Their scores under the current model."""
     earlier: Commit | None = None
@@ -83,7 +82,7 @@ def find_pairs(context: Context, stage: Stage) -> Commit:
     hits = context.need(stage.sibling(Kind.SEARCH))
 
     def work(folder: str) -> Outcome:
-        blocks = plan_blocks(rows_of_split(context, read_ingested(context), _split(hits)), config.cluster.query_block)
+        blocks = blocks_of_split(context, read_ingested(context), str(hits.inputs["split"]))
         task = PairsTask(context.store, hits.parts("hits"), candidates, f"{folder}/pairs")
         parts, count = write_pairs(task, blocks, retries=config.cluster.retries)
         return Outcome(tables={"pairs": parts}, figures={"sources": sorted(candidates), "to_score": count})
@@ -107,7 +106,7 @@ def search_bm25(context: Context, stage: Stage) -> Commit:
     config, data, split = context.config, read_ingested(context), mined_split(context, stage.scope)
 
     def work(folder: str) -> Outcome:
-        rows = rows_of_split(context, data, split)
+        blocks = blocks_of_split(context, data, split)
         task = Bm25Task(
             context.store,
             data.corpus,
@@ -119,12 +118,13 @@ def search_bm25(context: Context, stage: Stage) -> Commit:
         )
         parts, seconds = search_words(
             task,
-            plan_blocks(rows, config.cluster.query_block),
+            blocks,
             threads=search_pool(config.cluster, context.size).cpus,
             retries=config.cluster.retries,
             mailbox=context.progress.mailbox,
         )
-        return Outcome(tables={"hits": parts}, work_seconds=seconds, figures={"queries": len(rows)})
+        queries = sum(len(block.query_rows) for block in blocks)
+        return Outcome(tables={"hits": parts}, work_seconds=seconds, figures={"queries": queries})
 
     inputs = {"tables": data.tables.key, "split": split, "num_hits": config.mining.num_hits}
     return context.commit(stage, inputs=inputs, work=work)
@@ -138,7 +138,3 @@ def _earlier(stage: Stage) -> Stage:
     """The mining of the round before."""
     assert isinstance(stage.of, ModelName)
     return Stage(Kind.MINE, ModelName(stage.of.round - 1))
-
-
-def _split(hits: Commit) -> str:
-    return str(hits.inputs["split"])

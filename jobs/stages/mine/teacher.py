@@ -1,9 +1,9 @@
-"""A teacher's second opinion on what the filters left: the pairs it is to read, and what it says of them."""
+"""A teacher's second opinion on what the filters left: the pairs that it reads, and its scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from cluster.commits import Commit, Outcome
@@ -15,8 +15,8 @@ from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
 from jobs.stages.mine.report import REPORT_ONLY
 from jobs.stages.mine.task import mining_task
-from jobs.stages.stage_2_search import mined_split, rows_of_split, search_queries
-from mining.search.shards import plan_blocks
+from jobs.stages.stage_2_search import blocks_of_split, mined_split, search_queries
+from mining.passes import with_cuts
 from mining.teacher.cut import depth_of
 from mining.teacher.pairs import cut_as, write_pairs
 from mining.teacher.reading import ReadTask, read_pairs
@@ -34,19 +34,22 @@ AFTER_TEACHER = {
     "embedding_dtype",
     *REPORT_ONLY,
 }
-"""Settings that do not decide what a teacher is to read; its depth is told apart."""
+"""Settings that do not decide what a teacher reads; its depth is part of the key on its own."""
 
 
 def choose_pairs(context: Context, stage: Stage) -> Commit:
-    """The pairs that the teacher is to read: the best survivors of the other filters, one part for each block of queries."""
+    """The pairs that the teacher reads: the best survivors of the other filters, one part for each block of queries."""
     task, inputs = mining_task(context, stage)
     query_block, split = context.config.cluster.query_block, mined_split(context, stage.scope)
 
     def work(folder: str) -> Outcome:
-        parts, count = write_pairs(replace(task, folder=f"{folder}/pairs"), retries=context.config.cluster.retries)
-        rows = rows_of_split(context, read_ingested(context), split)
-        parts = cut_as(context.store, parts, plan_blocks(rows, query_block), f"{folder}/pairs-of-{query_block}")
-        return Outcome(tables={"pairs": parts}, figures={"pairs": count})
+        retries = context.config.cluster.retries
+        ready = with_cuts(replace(task, folder=f"{folder}/pairs"), retries=retries)
+        parts, count = write_pairs(ready, retries=retries)
+        blocks = blocks_of_split(context, read_ingested(context), split)  # the hits may be cut otherwise
+        parts = cut_as(context.store, parts, blocks, f"{folder}/pairs-of-{query_block}")
+        cuts = asdict(ready.cuts) if ready.cuts else None  # choosing needs the same
+        return Outcome(tables={"pairs": parts}, figures={"pairs": count, "cuts": cuts})
 
     inputs |= {"mining": context.config.mining.model_dump(exclude=AFTER_TEACHER)}
     return context.commit(stage, inputs=inputs | {"depth": depth_of(task.settings), "query_block": query_block}, work=work)

@@ -17,7 +17,7 @@ from cluster.rows import group_blocks, rows_at_once
 from cluster.storage import StorageSettings, Store
 from cluster.tables import Part, read_parts, write_part
 from jobs.config.config import parse_config
-from jobs.export.negatives import Export, ExportTask, Written, card, check_export, export_blocks
+from jobs.export.negatives import Export, Exported, ExportTask, Written, card, check_export, export_blocks
 
 
 def config(folder: Path, **mining: Any) -> Any:
@@ -108,7 +108,7 @@ def test_blocks_become_files_with_ids_beside_them(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("columns", "words"), [("n-tuple", "MultipleNegativesRankingLoss"), ("labeled-list", "LambdaLoss")])
 def test_the_card_tells_texts_from_ids_and_how_to_train(columns: str, words: str) -> None:
-    page = card({"columns": columns, "rows": 1234, "num": 5, "left_out": 6, "stage": "mine", "run": "s3://b/run"})
+    page = card(Exported("s3://b/texts", columns, num=5, run="s3://b/run", stage="mine", key="k", rows=1234, left_out=6, files=1))
     assert page.split("---")[1].split() == [
         "configs:",
         "-",

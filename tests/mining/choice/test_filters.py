@@ -15,7 +15,18 @@ from pydantic import ValidationError
 from cluster.labels import Labels
 from mining.candidates import Candidates
 from mining.choice.attributes import Attribute
-from mining.choice.filters import Cuts, Near, apply_filters, cut_above, cut_below, filters_before_cuts
+from mining.choice.filters import (
+    ALIVE,
+    PADDING,
+    Cuts,
+    Filtered,
+    Near,
+    apply_filters,
+    cures,
+    cut_above,
+    cut_below,
+    filters_before_cuts,
+)
 from mining.settings import MiningSettings, Rule, TeacherSettings
 
 NAN = float("nan")
@@ -52,6 +63,12 @@ def case() -> tuple[Candidates, Labels]:
     scores = [[1.0, 0.9, 0.88, 0.9, 0.86, 0.85, 0.7, 0.5, -np.inf]]
     found = candidates([[0, 1, 2, 3, 4, 5, 6, 7, -1]], scores, [0.9], [0])
     return found, Labels.from_tables(labels, items, 1)
+
+
+def dropped_by(filtered: Filtered, query: int, column: int) -> str | None:
+    """The filter that dropped a candidate; None: it is alive, or padding."""
+    number = int(filtered.code[query, column])
+    return None if number in (ALIVE, PADDING) else filtered.filters[number - 1]
 
 
 def settings_of(**settings: Any) -> MiningSettings:
@@ -165,7 +182,7 @@ def test_rules_all_hold_and_are_counted_by_name() -> None:
 def test_each_candidate_says_which_filter_dropped_it() -> None:
     found, labels = case()
     filtered = apply_filters(found, labels, {}, settings_of(relative_margin=0.05))
-    assert [filtered.dropped_by(0, place) for place in range(9)] == [
+    assert [dropped_by(filtered, 0, place) for place in range(9)] == [
         "self",
         "positive",
         "positive",
@@ -298,7 +315,7 @@ def test_filters_equal_the_slow_reference(
     filtered = apply_filters(found, world.labels, world.attributes, settings, near=world.near, cuts=cuts)
     for (query, place), row in np.ndenumerate(found.rows):
         want = None if row < 0 else world.reason(query, place, settings, cuts)
-        assert filtered.dropped_by(query, place) == want
+        assert dropped_by(filtered, query, place) == want
         assert filtered.alive[query, place] == (row >= 0 and want is None)
     per_query = filtered.dropped_per_query()
     assert {name: int(counts.sum()) for name, counts in per_query.items()} == filtered.dropped
@@ -355,3 +372,84 @@ def test_cuts_that_must_be_found_first_cannot_be_forgotten() -> None:
 def test_settings_that_leave_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         MiningSettings(**settings)
+
+
+TEACHER = TeacherSettings(model="m")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "want"),
+    [
+        ("positive", {}, ["raise mining.num_hits (now 9)"]),
+        ("self", {}, ["raise mining.num_hits (now 9)"]),
+        ("duplicate", {}, ["take repeated texts out of the corpus"]),
+        (
+            "duplicate",
+            {"near_duplicate": 0.9},
+            ["raise mining.near_duplicate (now 0.9)", "take repeated texts out of the corpus"],
+        ),
+        ("rule:a:b:disjoint", {}, ["loosen mining.rules (column a:b)"]),
+        ("min_score", {"min_score": 0.2}, ["lower mining.min_score (now 0.2)"]),
+        ("max_score", {"max_score": 0.8}, ["raise mining.max_score (now 0.8)"]),
+        (
+            "relative_margin",
+            {"relative_margin": 0.1},
+            ["lower mining.relative_margin (now 0.1)", 'set mining.margin_reference = "mean" or "highest"'],
+        ),
+        (
+            "relative_margin",
+            {"relative_margin": 0.0, "margin_reference": "mean"},
+            ['set mining.relative_margin = "off"', 'set mining.margin_reference = "highest"'],
+        ),
+        (
+            "relative_margin",
+            {"target_discard_rate": 0.5, "margin_reference": "highest"},
+            ["lower mining.target_discard_rate (now 0.5)"],
+        ),
+        ("absolute_margin", {"absolute_margin": 0.1, "margin_reference": "highest"}, ["lower mining.absolute_margin (now 0.1)"]),
+        ("ceiling", {"positive_quantile": 0.5}, ["raise mining.positive_quantile (now 0.5)"]),
+        ("position", {"skip_first": 3}, ["lower mining.skip_first (now 3)"]),
+        ("teacher:unread", {"teacher": TEACHER}, ["raise mining.teacher.depth"]),
+        ("teacher", {"teacher": TEACHER}, ["lower mining.teacher.relative_margin (now 0.05)"]),
+        (
+            "teacher",
+            {"teacher": TEACHER.model_copy(update={"max_score": 0.1, "relative_margin": None})},
+            ["raise mining.teacher.max_score (now 0.1)"],
+        ),
+    ],
+)
+def test_a_cure_names_the_setting_that_is_set_and_no_value_that_it_has(name: str, settings: Any, want: list[str]) -> None:
+    assert cures(name, settings_of(**settings), num_items=100) == want
+
+
+def test_a_lower_rate_is_no_cure_where_the_margin_is_at_its_lowest() -> None:
+    settings = settings_of(target_discard_rate=0.5, margin_reference="highest")
+    got = cures("relative_margin", settings, num_items=100, cuts=Cuts(0.0, None, None))
+    assert got == ['remove mining.target_discard_rate and set mining.relative_margin = "off"']
+    got = cures("relative_margin", settings, num_items=100, cuts=Cuts(0.1, None, None))
+    assert got == ["lower mining.target_discard_rate (now 0.5)"]
+
+
+def test_more_hits_cure_nothing_where_all_items_are_looked_at() -> None:
+    assert cures("positive", settings_of(), num_items=9) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_filter_has_a_cure(seed: int) -> None:
+    world = World(seed)
+    settings = settings_of(
+        min_score=-0.75,
+        max_score=0.875,
+        skip_first=1,
+        near_duplicate=0.9,
+        relative_margin=0.05,
+        absolute_margin=0.1,
+        positive_quantile=0.5,
+        rules=(Rule(column="tags", keep="disjoint"), Rule(column="kind", keep="equal")),
+        teacher=TeacherSettings(model="m", max_score=0.75),
+    )
+    cuts = Cuts(0.05, 0.1, 0.9)
+    filtered = apply_filters(world.found, world.labels, world.attributes, settings, near=world.near, cuts=cuts)
+    assert len(filtered.filters) == 13
+    for name in filtered.filters:
+        assert cures(name, settings, num_items=100), name

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.labels import Labels
-from mining.report.confusion import Buckets, Values, as_table, check_confusion, confusion_block, confusion_column
+from mining.report.confusion import Buckets, Confusion, Values, check_confusion, confusion_block, confusion_column
 from mining.settings import MiningSettings, Rule
 
 GENRES = [["crime", "drama"], ["crime"], ["sf"], [], None, ["drama", None, "drama"]]
@@ -64,16 +64,12 @@ def test_a_block_by_hand() -> None:
         [1, 0, 0, 0],
     ]  # none: of query 2
     assert got.tolist() == want
-    assert as_table("genres", buckets.names, got) == {
-        "column": "genres",
-        "values": ["crime", "drama", "(other)", "(none)"],
-        "counts": want,
-    }
+    assert Confusion.of("genres", buckets.names, got) == Confusion("genres", ["crime", "drama", "(other)", "(none)"], want)
 
 
 def test_values_that_occur_nowhere_are_left_out() -> None:
     counts = np.array([[2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    assert as_table("g", ["a", "b"], counts) == {"column": "g", "values": ["a"], "counts": [[2]]}
+    assert Confusion.of("g", ["a", "b"], counts) == Confusion("g", ["a"], [[2]])
 
 
 def world(seed: int, width: int) -> tuple[list[list[str]], list[list[int]], list[list[int]]]:
@@ -130,11 +126,11 @@ def test_blocks_of_any_size_add_up_to_the_slow_reference(seed: int, width: int) 
             )
             for start in range(0, 25, size)
         )
-        found = as_table("genres", buckets.names, np.asarray(total))
+        found = Confusion.of("genres", buckets.names, np.asarray(total))
         got = {
             (row, column): count
-            for row, counts in zip(found["values"], found["counts"], strict=True)
-            for column, count in zip(found["values"], counts, strict=True)
+            for row, counts in zip(found.values, found.counts, strict=True)
+            for column, count in zip(found.values, counts, strict=True)
             if count
         }
         assert got == want

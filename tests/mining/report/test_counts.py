@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mining.candidates import JUDGED, Candidates
 from mining.choice.choose import Chosen
 from mining.choice.filters import Filtered
-from mining.report.counts import Counts, count_block, count_uses, most_used, percentiles, reuse
+from mining.report.counts import Counts, Reuse, UsedItem, count_block, count_uses, most_used, percentiles, reuse
 from mining.settings import MiningSettings
 
 
@@ -109,39 +109,36 @@ def test_uses_are_counted_as_by_hand() -> None:
     assert uses.dtype == np.int32
     assert uses.tolist() == [1, 0, 1, 0, 3, 0]
     assert most_used(uses).tolist() == [4, 0, 2], "most first, then by row; the unused are not named"
-    got = reuse(uses)
-    assert (got["items"], got["used"], got["top_share"]) == (6, 3, 0.6)
-    assert got["histogram"] == {"0": 3, "1": 2, "3-4": 1}
+    got = reuse(uses, [])
+    assert (got.items, got.used, got.top_share) == (6, 3, 0.6)
+    assert got.histogram == {"0": 3, "1": 2, "3-4": 1}
 
 
 def test_even_use_has_no_gini_and_one_item_for_all_nearly_one() -> None:
-    assert reuse(np.full(1000, 7, np.int32))["gini"] == 0.0
+    assert reuse(np.full(1000, 7, np.int32), []).gini == 0.0
     alone = np.zeros(1000, np.int32)
     alone[17] = 2_000_000_000
-    assert reuse(alone) == {
-        "items": 1000,
-        "used": 1,
-        "top_share": 1.0,
-        "gini": 0.999,
-        "histogram": {"0": 999, "1073741825-2147483648": 1},
-    }
-    assert reuse(np.zeros(5, np.int32)) == {"items": 5, "used": 0, "top_share": 0.0, "gini": 0.0, "histogram": {"0": 5}}
+    most = [UsedItem("i17", "Seventeen", 2_000_000_000)]
+    assert reuse(alone, most) == Reuse(
+        items=1000, used=1, top_share=1.0, gini=0.999, histogram={"0": 999, "1073741825-2147483648": 1}, most_used=most
+    )
+    assert reuse(np.zeros(5, np.int32), []) == Reuse(5, 0, 0.0, 0.0, {"0": 5}, [])
     assert most_used(np.zeros(5, np.int32)).tolist() == []
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=300))
 def test_reuse_equals_its_definitions(numbers: list[int]) -> None:
     uses = np.array(numbers, np.int32)
-    got = reuse(uses)
+    got = reuse(uses, [])
     total, count = sum(numbers), len(numbers)
     if total:
         differences = sum(abs(a - b) for a in numbers for b in numbers)
-        assert got["gini"] == pytest.approx(differences / (2 * count * total), abs=1e-4)
+        assert got.gini == pytest.approx(differences / (2 * count * total), abs=1e-4)
         most = sorted(numbers, reverse=True)[: -(-count // 100)]
-        assert got["top_share"] == pytest.approx(sum(most) / total, abs=1e-4)
-    for name, items in got["histogram"].items():
+        assert got.top_share == pytest.approx(sum(most) / total, abs=1e-4)
+    for name, items in got.histogram.items():
         low, _, high = name.partition("-")
         assert items == sum(int(low) <= number <= int(high or low) for number in numbers)
-    assert sum(got["histogram"].values()) == count
+    assert sum(got.histogram.values()) == count
     order = sorted(range(count), key=lambda row: (-numbers[row], row))
     assert most_used(uses).tolist() == [row for row in order if numbers[row]][:10]

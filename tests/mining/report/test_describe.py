@@ -13,6 +13,7 @@ import pytest
 from cluster.resources import ClusterSize
 from cluster.storage import Store
 from cluster.tables import read_part, write_part
+from mining.report.counts import UsedItem
 from mining.report.describe import DescribeTask, Glance, describe, glance_block, load_buckets, name_most_used
 from mining.settings import MiningSettings
 
@@ -100,21 +101,19 @@ def test_the_items_used_most_are_named_by_title_or_text(tmp_path: Path) -> None:
     uses = np.zeros(ITEMS, np.int32)
     uses[[3, 4]] = [9, 2]
     task = make_task(tmp_path, 30, SETTINGS)
-    assert name_most_used(uses, task) == [
-        {"item_id": "i3", "title": "text of 3", "uses": 9},
-        {"item_id": "i4", "title": "title 4", "uses": 2},
-    ]
+    assert name_most_used(uses, task) == [UsedItem("i3", "text of 3", 9), UsedItem("i4", "title 4", 2)]
     untitled = make_task(tmp_path / "untitled", 30, SETTINGS, title=False)
-    assert [row["title"] for row in name_most_used(uses, untitled)] == ["text of 3", "text of 4"]
+    assert [row.title for row in name_most_used(uses, untitled)] == ["text of 3", "text of 4"]
 
 
 @pytest.mark.cluster
 def test_describing_in_ray_tasks_does_not_depend_on_the_blocks(tmp_path: Path, ray_local: ClusterSize) -> None:
     got = [describe(make_task(tmp_path, block, SETTINGS), retries=0) for block in (4, 30)]
     assert got[0] == got[1]
-    assert got[0]["reuse"]["items"] == ITEMS
-    assert got[0]["reuse"]["most_used"][0]["uses"] == max(row["uses"] for row in got[0]["reuse"]["most_used"])
-    assert got[0]["confusion"]["column"] == "genres"
-    assert len(got[0]["samples"]) == 4
+    assert got[0].reuse.items == ITEMS
+    assert got[0].reuse.most_used[0].uses == max(row.uses for row in got[0].reuse.most_used)
+    assert got[0].confusion is not None
+    assert got[0].confusion.column == "genres"
+    assert len(got[0].samples) == 4
     bare = describe(make_task(tmp_path, 30, MiningSettings(samples=0)), retries=0)
-    assert (bare["confusion"], bare["samples"]) == (None, [])
+    assert (bare.confusion, bare.samples) == (None, [])

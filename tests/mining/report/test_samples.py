@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from cluster.storage import Store
 from cluster.tables import write_part
-from mining.report.samples import RELEVANT_SHOWN, Sample, best_samples, draw_samples, show_samples, tickets
+from mining.report.samples import RELEVANT_SHOWN, Sample, ShownNegative, best_samples, draw_samples, show_samples, tickets
 
 
 def negatives_table(queries: int, *, empty: int = 0) -> pa.Table:
@@ -64,17 +65,14 @@ def test_a_sample_is_shown_with_texts_and_its_suspects(tmp_path: Path) -> None:
     corpus = [write_part(store, f"c/{start}", items.slice(start, 5), first_row=start) for start in (0, 5, 10)]
     queries = [write_part(store, "q/0", pa.table({"id": ["q0", "q1"], "text": ["what", "why"]}))]
     sample = Sample(5, 1, ((3, 0.5), (11, 0.25)), 9, ((7, 0.75, 0, "model"), (2, 0.75, -1, "judged"), (0, 0.25, 4, "bm25")))
-    shown = show_samples([sample], store, corpus, queries)
-    assert [(row.pop("text")[:7], len(row)) for row in shown[0]["negatives"]] == [("item 7 ", 5), ("item 2 ", 5), ("item 0 ", 5)]
-    assert all(len(row["text"]) == 200 and row["text"].endswith("…") for row in shown[0]["relevant"])
-    assert shown[0]["query_id"] == "q1"
-    assert shown[0]["query"] == "why"
-    assert shown[0]["relevant_total"] == 9
-    assert [(row["item_id"], row["score"]) for row in shown[0]["relevant"]] == [("i3", 0.5), ("i11", 0.25)]
-    assert shown[0]["negatives"] == [
-        {"item_id": "i7", "score": 0.75, "position": 0, "source": "model", "suspected": True},
-        {"item_id": "i2", "score": 0.75, "position": -1, "source": "judged", "suspected": False},
-        {"item_id": "i0", "score": 0.25, "position": 4, "source": "bm25", "suspected": False},
+    (shown,) = show_samples([sample], store, corpus, queries)
+    assert all(len(item.text) == 200 and item.text.endswith("…") for item in [*shown.relevant, *shown.negatives])
+    assert (shown.query_id, shown.query, shown.relevant_total) == ("q1", "why", 9)
+    assert [(item.item_id, item.score) for item in shown.relevant] == [("i3", 0.5), ("i11", 0.25)]
+    assert [replace(item, text=item.text[:6]) for item in shown.negatives] == [
+        ShownNegative("i7", "item 7", 0.75, position=0, source="model", suspected=True),
+        ShownNegative("i2", "item 2", 0.75, position=-1, source="judged", suspected=False),
+        ShownNegative("i0", "item 0", 0.25, position=4, source="bm25", suspected=False),
     ]
     assert show_samples([], store, corpus, queries) == []
 

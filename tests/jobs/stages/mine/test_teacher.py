@@ -178,6 +178,14 @@ def test_an_embedding_model_teaches_by_its_cosines(ray_case: Any, tmp_path: Path
     assert [part.rows for part in commit_of(case, "mine-teacher").parts("hits")] == [3, 3, 3, 2]
     check_negatives(case, scores_of(case, "mine-teacher", "hits"), 0.05)
 
+    case.set("mining.positive_quantile", 0.5)  # cuts that are calibrated once, for the pairs, hold for the choice too
+    assert case.run(command="mine").code == 0
+    pairs, mined = (commit_of(case, name).figures["cuts"] for name in ("mine-teacher-pairs", "mine"))
+    relevant = [score for scores in table_of(case, "mine", "negatives")["positive_scores"].to_pylist() for score in scores]
+    assert pairs == mined
+    assert mined["ceiling"] == pytest.approx(np.quantile(relevant, 0.5, method="inverted_cdf"), abs=2e-4)
+    check_negatives(case, scores_of(case, "mine-teacher", "hits"), 0.05)
+
 
 @pytest.mark.slow
 @pytest.mark.cluster

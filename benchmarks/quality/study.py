@@ -1,0 +1,204 @@
+"""The arms of one data set and encoder: trained from the same start, measured, and kept: see `benchmarks.quality`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality.data import SETS, cut_tokens, measure, prepare
+from cluster.folders import Manifest, fetch_folder, upload_folder
+from cluster.tables import F32
+from eval.metrics import summarise
+from training.settings import TrainingSettings
+from training.task import TrainTask
+
+BASE = "off the shelf"
+GEOMETRY = (
+    "positive_probability",
+    "effective_negatives",
+    "hardest_weight",
+    "dead_negatives",
+    "above_positive",
+    "negatives_per_query",
+    "gradient_share_hard",
+    "gradient_share_random",
+    "gradient_share_in_batch",
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm does otherwise than the others."""
+
+    mined: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+ARMS = {
+    "random": Arm(),
+    "in-batch": Arm(settings={"hard_negatives": 0}),
+    "mined 0.05": Arm(mined=True),
+    "mined 0.07": Arm(mined=True, settings={"temperature": 0.07}),
+}
+STEPS = {"adapter": 300, "transformer": 25}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "adapter": {"batch_size": 128},
+    # a processor does some pairs a second: few steps, so a higher rate than the default, which is meant for whole epochs
+    "transformer": {
+        "batch_size": 32,
+        "hard_negatives": 3,
+        "learning_rate": 5e-5,
+        "validation_queries": 200,
+        "validation_items": 500,
+    },
+}
+
+
+class Study:
+    """Trains the arms of one data set and encoder, and keeps what came out."""
+
+    def __init__(self, given: argparse.Namespace, name: str, kind: str) -> None:
+        self.work, self.threads, self.name, self.kind = given.work, given.threads, name, kind
+        self.steps = given.steps or STEPS[kind]
+        self.prepared = prepare(name, given.data, given.work, given.model, given.threads)
+        self.features = self.prepared.vectors if kind == "adapter" else cut_tokens(self.prepared, SETS[name].max_length)
+
+    def path(self, arm: str, seed: int, suffix: str) -> Path:
+        """Where an arm's figures lie."""
+        label = arm.replace(" ", "-")
+        return Path(self.work) / "arms" / f"{self.name}.{self.kind}.{self.steps}.{label}.{seed}{suffix}"
+
+    def off_the_shelf(self) -> None:
+        """Measure the model as it comes."""
+        if self.path(BASE, 0, ".json").exists():
+            return
+        vectors = self.prepared.item_vectors, self.prepared.query_vectors
+        if self.kind == "transformer":  # which reads fewer tokens here than when it mined
+            vectors = self._encode(*self._start(0))
+        self._keep(BASE, 0, *vectors, {"mining": self.prepared.mining})
+
+    def _encode(self, model: Manifest, prefix: str) -> tuple[F32, F32]:
+        """(items, queries) under the model at `prefix`; rows of training queries are left empty."""
+        from training.encoders.load import load_encoder
+
+        return self._encode_by(load_encoder(fetch_folder(self.prepared.store, model, prefix)))
+
+    def _encode_by(self, encoder: Any) -> tuple[F32, F32]:
+        from training.encoders.features import load_features
+
+        items, queries = (load_features(self.prepared.store, parts) for parts in self.features)
+        wanted = np.concatenate([rows for name, rows in self.prepared.rows.items() if name != "train"])
+        vectors = np.zeros((len(queries), encoder.dimension), np.float32)
+        vectors[wanted] = encoder.encode(queries.take(wanted))
+        return encoder.encode(items), vectors
+
+    def train(self, arm: str, seed: int) -> None:
+        """Train and measure one arm, unless that is done."""
+        if self.path(arm, seed, ".json").exists():
+            return
+        import torch
+
+        from training.engine.engine import Place
+        from training.loop import Trainer
+
+        started = time.monotonic()
+        task = self._task(arm, seed)
+        trainer = Trainer(task, Place(0, 1, torch.device("cpu"), False))
+        result = trainer.run(lambda _: None)
+        trained = time.monotonic() - started
+        items, queries = self._encode(result["best"]["model"], result["best"]["prefix"])
+        more = {
+            "seconds": trained,
+            "best_epoch": result["best"]["epoch"],
+            "epochs": result["epochs"],
+            "steps": result["steps"],
+            "train_loss": result["train_loss"],
+            "geometry": _geometry(task),
+        }
+        if self.kind == "adapter":  # what choosing the epoch on dev did: the last model beside the kept one
+            more["last"] = summarise(self._measure(*self._encode_by(trainer.engine.module)))
+        trainer.engine.destroy()
+        task.store.delete(task.folder)
+        self._keep(arm, seed, items, queries, more)
+
+    def _task(self, arm: str, seed: int) -> TrainTask:
+        from training.encoders.base import CPU_BUDGET_TOKENS
+
+        prepared, chosen = self.prepared, ARMS[arm]
+        folder = f"quality/{self.path(arm, seed, '').name}"
+        prepared.store.delete(folder)  # of an interrupted attempt
+        # no stopping policy is handed over: all arms make the same steps
+        settings = TrainingSettings(**SETTINGS[self.kind] | chosen.settings)
+        model, prefix = self._start(seed)
+        return TrainTask(
+            store=prepared.store,
+            folder=folder,
+            kind=self.kind,
+            model=model,
+            model_prefix=prefix,  # type: ignore[arg-type]
+            corpus=prepared.corpus,
+            queries=prepared.queries,
+            item_features=self.features[0],
+            query_features=self.features[1],
+            labels=prepared.labels,
+            negatives=prepared.negatives if chosen.mined else [],
+            near_misses=prepared.near_misses,
+            settings=settings,
+            epochs=self.steps,
+            steps=self.steps,
+            seed=seed,
+            threads=self.threads,
+            budget_tokens=CPU_BUDGET_TOKENS,
+        )
+
+    def _start(self, seed: int) -> tuple[Manifest, str]:
+        """The model that all arms of a seed start from: a new adapter of that seed, or the transformer as it comes."""
+        if self.kind != "adapter":
+            return self.prepared.base.files, self.prepared.base.figures["prefix"]
+        from training.encoders.adapter import new_adapter_folder
+        from training.settings import EncoderSettings
+
+        prefix = f"quality/adapter-{seed}"
+        with tempfile.TemporaryDirectory() as local:
+            new_adapter_folder(Path(local), self.prepared.item_vectors.shape[1], EncoderSettings(kind="adapter").hidden, seed)
+            return upload_folder(Path(local), self.prepared.store, prefix), prefix
+
+    def _measure(self, items: F32, queries: F32) -> dict[str, Any]:
+        rows = self.prepared.rows["dev"]
+        return measure(self.prepared, items, queries[rows], rows)
+
+    def _keep(self, arm: str, seed: int, items: F32, queries: F32, more: dict[str, Any]) -> None:
+        per_query = self._measure(items, queries)
+        path = self.path(arm, seed, ".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(self.path(arm, seed, ".dev.npz"), **per_query)
+        if "test" in self.prepared.rows:  # to be measured once, at the end
+            np.savez(self.path(arm, seed, ".vectors.npz"), items=items, queries=queries[self.prepared.rows["test"]])
+        row = {"set": self.name, "encoder": self.kind, "arm": arm, "seed": seed, "metrics": summarise(per_query)} | more
+        with (Path(self.work) / "results.jsonl").open("a") as log:
+            log.write(json.dumps(row | {"planned": self.steps, "at": time.time()}) + "\n")
+        path.write_text(json.dumps(row))  # last: what exists is done
+
+    def test(self) -> None:
+        """Measure the kept vectors of every arm on the test split."""
+        rows = self.prepared.rows.get("test")
+        found = sorted((Path(self.work) / "arms").glob(f"{self.name}.{self.kind}.{self.steps}.*.vectors.npz"))
+        for path in found if rows is not None else []:
+            kept = np.load(path)
+            per_query = measure(self.prepared, kept["items"], kept["queries"], rows)  # type: ignore[arg-type]
+            np.savez(Path(str(path).replace(".vectors.npz", ".test.npz")), **per_query)
+
+
+def _geometry(task: TrainTask) -> dict[str, float]:
+    """Means over the last tenth of the steps, at least five."""
+    lines = [json.loads(line) for line in task.store.read_bytes(f"{task.folder}/telemetry.jsonl").splitlines()]
+    lines = [line for line in lines if "event" not in line]
+    last = lines[-max(5, len(lines) // 10) :]
+    return {name: float(np.mean([line[name] for line in last])) for name in GEOMETRY if name in last[-1]}

@@ -1,0 +1,52 @@
+"""mining.md: the answer first, then everything, as text that Markdown shows as it is."""
+
+from __future__ import annotations
+
+from mining.choice.filters import Cuts
+from mining.report.markdown import markdown, plain, waterfall
+from mining.settings import MiningSettings
+from tests.support.mining_figures import CONFUSION, SAMPLE, figures_of
+
+SETTINGS = MiningSettings(num_negatives=10)
+
+
+def test_the_waterfall_goes_from_all_candidates_to_what_is_left() -> None:
+    figures = figures_of()
+    steps = waterfall(figures.candidates, figures.dropped, figures.survivors)
+    assert steps == [
+        ("candidates", 10_000, 1.0),
+        ("− positive", 100, 0.01),
+        ("− rule:genres:disjoint", 1500, 0.15),
+        ("− relative_margin", 400, 0.04),
+        ("left", 8_000, 0.8),
+    ]
+    assert steps[0][1] - sum(count for _, count, _ in steps[1:-1]) == steps[-1][1]
+
+
+def test_the_page_says_the_answer_first_and_shows_everything() -> None:
+    page = markdown("shop, round-01-mine", figures_of(samples=[SAMPLE], confusion=CONFUSION, warnings=["beware"]), SETTINGS)
+    lines = page.splitlines()
+    assert lines[0] == "# Negatives: shop, round-01-mine"
+    assert lines[2].startswith("**Hit rate 80.0%: 8,000 of 10,000 candidates")
+    assert "- beware" in lines
+    assert "Search: mode ivf, engine faiss, recall 0.9950, 1.5 s." in lines
+    assert "| − rule:genres:disjoint | 1,500 | 15.0% |" in lines
+    assert "| crime | 40 | 75% | 25% |" in lines
+    assert not any(line.startswith("| (none) |") for line in lines), "a row without a count is no row"
+    assert "| i7 | Seven | 4 | 4.0% |" in lines
+    assert "| new since the round before | 400 | 40.4% |" in lines
+    assert "### 1. a \\*bold\\* question" in lines
+    assert "- 0.500 right \\| so (i1)" in lines
+    assert "- and 2 more" in lines
+    assert "- [ ] 0.750 **!** (model, position 3) \\<b\\>wrong\\</b\\> (i2)" in lines
+    assert "- [ ] 0.250 (judged) judged (i3)" in lines
+
+
+def test_the_page_says_that_there_are_no_warnings_and_which_cuts_were_computed() -> None:
+    assert markdown("x", figures_of(), SETTINGS).count("No warnings.") == 1
+    calibrated = markdown("x", figures_of(cuts=Cuts(0.12345, None, 0.75)), SETTINGS)
+    assert "Cuts computed for this model: relative 0.1235, ceiling 0.7500." in calibrated.splitlines()
+
+
+def test_a_text_stays_one_plain_line() -> None:
+    assert plain("a\n# b | `c` [d](e)") == "a \\# b \\| \\`c\\` \\[d\\](e)"

@@ -1,0 +1,146 @@
+"""Warnings about a mining: none where nothing is unusual, else the numbers and settings that can still be changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mining.report.warnings import warnings
+from mining.settings import MiningSettings, Rule, SearchSettings, TeacherSettings
+from tests.support.mining_figures import figures_of
+
+SETTINGS = MiningSettings(num_negatives=10)
+
+
+def test_a_usual_mining_has_no_warning() -> None:
+    assert warnings(figures_of(), SETTINGS) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "settings", "words"),
+    [
+        (
+            {"hit_rate": 0.04, "dropped": {"positive": 9_000, "max_score": 400, "min_score": 200}},
+            {"max_score": 0.7, "min_score": 0.1},
+            [
+                "hit rate 4.0% is below 10% (mining.low_hit_rate)",
+                "max_score dropped most, 400 of 10,000 candidates: raise mining.max_score (now 0.7)",
+            ],
+        ),
+        (
+            {"hit_rate": 0.04, "dropped": {"teacher:unread": 9, "relative_margin": 3}},
+            {"teacher": TeacherSettings(model="m")},
+            ["raise mining.teacher.depth"],
+        ),
+        (
+            {"hit_rate": 0.04, "dropped": {"rule:genres:disjoint": 9}},
+            {"rules": (Rule(column="genres", keep="disjoint"),)},
+            ["loosen mining.rules (column genres)"],
+        ),
+        (
+            {"queries_short": 21, "queries_empty": 3, "dropped_short": {"positive": 70, "relative_margin": 60, "min_score": 5}},
+            {"min_score": 0.0},
+            [
+                "21 of 100 queries have fewer than 10 negatives, 3 of them none at all",
+                "relative_margin dropped most of their candidates (60): lower mining.relative_margin (now 0.05)",
+                'set mining.margin_reference = "highest"',
+                "raise mining.num_hits (now 100)",
+                "lower mining.num_negatives",
+            ],
+        ),
+        (
+            {"suspected_false_negatives": 1_001},
+            {},
+            ["1,001 of 10,000 candidates (10.0%", "mining.high_suspected = 10%", "[mining.teacher]", "mining.near_duplicate"],
+        ),
+        ({"search": {"mode": "ivf", "recall": 0.973}}, {}, ["97.3%", "mode ivf", "mining.search.min_recall (now 0.95)"]),
+    ],
+)
+def test_a_warning_has_its_numbers_and_the_setting(changed: dict[str, Any], settings: dict[str, Any], words: list[str]) -> None:
+    texts = warnings(figures_of(**changed), MiningSettings(num_negatives=10, **settings))
+    assert len(texts) == 1
+    for word in words:
+        assert word in texts[0]
+
+
+def test_where_all_candidates_are_relevant_that_is_the_warning_and_no_filter_is_blamed() -> None:
+    known = {"positive": 9_980, "duplicate": 20, "self": 0, "relative_margin": 0}
+    figures = figures_of(hit_rate=0.0, survivors=0, dropped=known, queries_short=100, queries_empty=100, dropped_short=known)
+    rate, short = warnings(figures, MiningSettings(num_negatives=10, near_duplicate=0.9))
+    assert "9,980 of 10,000 candidates are relevant to their query by the labels: raise mining.num_hits (now 100)" in rate
+    assert "near_duplicate" not in rate
+    only = {"positive": 10_000, "duplicate": 0, "self": 0}
+    figures = figures_of(hit_rate=0.0, survivors=0, dropped=only, queries_short=100, queries_empty=100, dropped_short=only)
+    rate, short = warnings(figures, MiningSettings(num_negatives=10, near_duplicate=0.9))
+    assert "near_duplicate" not in rate + short
+    assert "is relevant to its query by the labels" in short
+
+
+def test_more_hits_are_not_proposed_where_the_corpus_has_no_more_items() -> None:
+    only = {"positive": 10_000, "duplicate": 0, "self": 0}
+    figures = figures_of(hit_rate=0.0, survivors=0, dropped=only, queries_short=100, queries_empty=100, dropped_short=only)
+    figures = replace(figures, reuse=replace(figures.reuse, items=100))
+    rate, short = warnings(figures, SETTINGS)
+    assert rate.endswith("candidates are relevant to their query by the labels, and the corpus has no other items")
+    assert "num_hits" not in short
+    assert "lower mining.num_negatives" in short
+
+
+def test_short_lists_without_any_dropped_candidate_blame_no_filter() -> None:
+    figures = figures_of(
+        queries_short=100, dropped={"positive": 0, "duplicate": 0}, dropped_short={"positive": 0, "duplicate": 0}
+    )
+    figures = replace(figures, reuse=replace(figures.reuse, items=5))
+    assert warnings(figures, SETTINGS) == ["100 of 100 queries have fewer than 10 negatives: lower mining.num_negatives"]
+
+
+@pytest.mark.parametrize(("queries", "uses", "warned"), [(100, 20, False), (100, 21, True), (1000, 50, False), (1000, 51, True)])
+def test_an_item_that_is_everybody_s_negative_is_named(queries: int, uses: int, warned: bool) -> None:
+    figures = figures_of(queries=queries)
+    most = [replace(figures.reuse.most_used[0], uses=uses)]
+    texts = warnings(replace(figures, reuse=replace(figures.reuse, most_used=most)), SETTINGS)
+    assert len(texts) == warned
+    assert all(word in text for text in texts for word in ("i7 (Seven)", f"{uses} of {queries:,}", "set mining.max_uses"))
+
+
+def test_a_cap_on_uses_is_named_where_queries_are_short() -> None:
+    texts = warnings(figures_of(queries_short=90), MiningSettings(num_negatives=10, max_uses=3))
+    assert len(texts) == 1
+    assert "raise mining.max_uses (now 3)" in texts[0]
+
+
+EVERY_WARNING: dict[str, Any] = {
+    "queries_short": 100,
+    "suspected_false_negatives": 9_000,
+    "search": {"mode": "ivf", "recall": 0.5},
+}
+SET: list[dict[str, Any]] = [
+    {"max_uses": 1_000},
+    {"near_duplicate": 0.9},
+    {"teacher": TeacherSettings(model="m")},
+    {"popularity": "sales", "choose": "uniform"},
+    {"relative_margin": None, "positive_quantile": 0.5},
+    {"relative_margin": None, "target_discard_rate": 0.5},
+    {"num_negatives": 1},
+    {"margin_reference": "highest"},
+    {"search": SearchSettings(min_recall=0.9)},
+]
+
+
+@pytest.mark.parametrize("settings", SET)
+def test_no_warning_proposes_what_is_set_already(settings: dict[str, Any]) -> None:
+    figures = figures_of(**EVERY_WARNING)
+    most = [replace(figures.reuse.most_used[0], uses=90)]
+    figures = replace(figures, reuse=replace(figures.reuse, most_used=most))
+    text = " ".join(warnings(figures, MiningSettings(**{"num_negatives": 10} | settings)))
+    for name in settings.keys() - {"num_negatives", "choose", "relative_margin", "search"}:
+        assert f"set mining.{name}" not in text
+        assert f"[mining.{name}]" not in text
+    if settings.get("num_negatives") == 1:
+        assert "mining.num_negatives" not in text
+    if "relative_margin" in settings:
+        assert "set mining.relative_margin" not in text
+    if "choose" in settings:
+        assert "mining.choose" not in text
