@@ -26,6 +26,8 @@ from training.engine.deepspeed_config import check_deepspeed, read_deepspeed
 from training.settings import EncoderSettings, TrainingSettings
 
 D = TypeVar("D", bound=DatasetSettings)
+LONGEST_NAME = 255
+"""Bytes of a file's name, on every usual disk."""
 
 
 class RoundsSettings(BaseModel):
@@ -76,6 +78,12 @@ class Config(BaseModel):
             "training.guide.model": guide,
         } | {f"{data.section}.{name}": getattr(data, name) for data in self.datasets for name in SOURCES}
         for key, address in addresses.items():
+            if address is not None and not address.strip():
+                raise ValueError(f"{key}: expected an address, found {address!r}; give one, or take the setting out")
+            if address is not None and max(map(len, address.encode().split(b"/"))) > LONGEST_NAME:
+                raise ValueError(
+                    f"{key}: expected names of at most {LONGEST_NAME} bytes between the slashes, found {address[:60]!r}…"
+                )
             if address is not None and is_s3(address) and "@" in address.split("/")[2]:
                 raise ValueError(f"{key}: an s3:// address must not hold keys; {KEYS_ADVICE}")
             if address is not None and "://" in address and not is_s3(address):
