@@ -17,8 +17,8 @@ from cluster.storage import Store
 from cluster.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offsets_of, read_part, read_parts, write_part
 from jobs.config.config import Config
 from jobs.stages.ingest.labels import LabelRows
-from jobs.stages.ingest.values import id_hint
 from jobs.stages.ingest.lines import Chunk
+from jobs.stages.ingest.values import id_hint
 
 
 def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:

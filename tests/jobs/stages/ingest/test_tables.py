@@ -424,6 +424,21 @@ def test_a_general_set_has_its_own_relevant_from(case: Any, store: Store) -> Non
     assert _ingest_tables(config, store, "general", config.evaluation.general).figures["judged_irrelevant"] == 9
 
 
+def test_scores_of_a_tsv_are_read_as_those_of_other_files(case: Any, store: Store) -> None:
+    from jobs.config.config import load_config
+
+    case.set("data.qrels", "qrels.tsv")
+    scores = ["1.0", "1", "2", "1e0", "3.00", "1", "1", "1", "1", "2.0"]
+    case.files["qrels.tsv"] = b"\xef\xbb\xbf" + "".join(f"q{n}\ti{n}\t{score}\r\n" for n, score in enumerate(scores)).encode()
+    case.files["qrels.tsv"] += b"q0\ti5\t-1\nq0\ti6\t-2.0\nq0\ti7\t0\n"
+    outcome = _ingest_tables(load_config(case.write()), store, "tables")
+    labels = read_parts(store, outcome.tables["labels"])
+    assert labels["score"].to_pylist() == [1, 0, 0, 0, 1, 2, 1, 3, 1, 1, 1, 1, 2]
+    assert outcome.figures["negative_scores"] == 2
+    assert outcome.figures["judged_irrelevant"] == 3
+    assert outcome.figures["grades"] == [1, 1, 3]
+
+
 def test_queries_without_a_positive_are_left_out_and_counted(case: Any, store: Store) -> None:
     from jobs.config.config import load_config
 
