@@ -270,7 +270,7 @@ def test_who_was_trained_on_a_copy_was_trained_on_the_item(copied: Run) -> None:
     before = remembered()
     (relevant,) = copied.relevant(QUERIES - 1)
     labels = read_parts(copied.store, copied.parts["labels"])
-    copy = pa.table({"query_row": [0], "item_row": [ITEMS - 1 - relevant], "score": [1], "source": ["click"], "gain": [1]})
+    copy = pa.table({"query_row": [0], "item_row": [ITEMS - 1 - relevant], "score": [1], "source": ["click"], "gain": [1.0]})
     copied.parts["labels"] = in_parts(copied.store, "labels-trained", pa.concat_tables([copy, labels]), 1000)
     assert remembered() == before + 1
 
