@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError
+from cluster.local_files import list_files
 from cluster.storage_errors import code, told
 
 if TYPE_CHECKING:
@@ -158,9 +159,15 @@ class Store:
         return self._call("look up", path, action)
 
     def list(self, path: str = "") -> dict[str, int]:
-        """All objects below `path`, sorted: address relative to the root -> size in bytes; perhaps none."""
+        """All objects below `path`, sorted: address relative to the root -> size in bytes; perhaps none.
+
+        On a disk also what symbolic links lead to; one that leads nowhere has 0 bytes, and fails when it is opened.
+        """
 
         def action(fs: Any, key: str) -> dict[str, int]:
+            if not self.remote:
+                files = list_files(key, leave_out=PARTIAL)
+                return {str(PurePosixPath(name).relative_to(self.root)): size for name, size in sorted(files.items())}
             found = fs.find(key, detail=True)
             root = self.root.removeprefix("s3://")
             # pyarrow leaves empty objects that stand for folders: they are no one's data

@@ -33,7 +33,7 @@ app = typer.Typer(
 ConfigFile = Annotated[Path, typer.Argument(help="TOML file of the run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value …")]
 Takeover = Annotated[bool, typer.Option("--takeover", help="Take the run from a writer that is dead.")]
-RoundNumber = Annotated[int, typer.Option("--round", help="Number of the round; 0 is the warm-up.")]
+RoundNumber = Annotated[int, typer.Option("--round", min=-1, help="Number of the round; 0 is the warm-up.")]
 
 
 @contextmanager
@@ -159,6 +159,7 @@ def mine(
         int | None,
         typer.Option(
             "--round",
+            min=0,
             help="Mine for this round of a run; without it, with the model as it comes, on any data: nothing is trained.",
         ),
     ] = None,

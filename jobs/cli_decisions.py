@@ -52,7 +52,9 @@ def register(app: typer.Typer, emit: Emit) -> None:
         *,
         round_number: Annotated[
             int | None,
-            typer.Option("--round", help="Judge this round; -1: the off-the-shelf model; without it, the round that was kept."),
+            typer.Option(
+                "--round", min=-1, help="Judge this round; -1: the off-the-shelf model; without it, the round that was kept."
+            ),
         ] = None,
         no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure how long a query takes.")] = False,
         endpoint: Endpoint = None,

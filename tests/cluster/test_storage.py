@@ -64,6 +64,30 @@ def test_a_listing_sees_what_another_process_wrote_a_moment_ago(store: Store) ->
     assert store.exists("a/x")
 
 
+def test_a_listing_of_a_disk_follows_symbolic_links(tmp_path: Path) -> None:
+    """Folders of links are how DVC, git-annex and the Hugging Face cache keep data and models."""
+    (tmp_path / "there/deep").mkdir(parents=True)
+    (tmp_path / "there/deep/file").write_bytes(b"four")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/own").write_bytes(b"1")
+    for name, target in (("file", "../there/deep/file"), ("folder", "../there"), ("up", ".."), ("none", "nowhere"), ("a", "a")):
+        (tmp_path / "here" / name).symlink_to(target)
+    os.mkfifo(tmp_path / "here/pipe")
+    want = {"a": 0, "file": 4, "folder/deep/file": 4, "none": 0, "own": 1, "up/there/deep/file": 4}
+    assert Store(str(tmp_path / "here")).list() == want, "without the pipe, and up/here is where we came from"
+    with pytest.raises(ArtifactError, match="none: there is no such object"):
+        Store(str(tmp_path / "here")).read_bytes("none")
+    with pytest.raises(ConfigError, match=r"symbolic links.*fix the address, or the link"):
+        Store(str(tmp_path / "here")).read_bytes("a")
+
+
+def test_an_address_that_no_disk_has_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"name too long.*fix the address"):
+        Store(str(tmp_path)).write_bytes("x" * 300, b"")
+    with pytest.raises(ConfigError, match="without NUL characters"):
+        Store(f"{tmp_path}/a\0b")
+
+
 def test_size_and_exists_tell_objects_from_folders_and_from_nothing(store: Store) -> None:
     store.write_bytes("a/x", b"12")
     assert (store.size("a/x"), store.size("a"), store.size("b")) == (2, None, None)

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,34 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "file of another kind": (file("corpus.csv", b"id,text\n"), ("corpus.csv", ".jsonl", "another kind", "convert")),
     "folder without data files": (file("there/notes.txt", b"x"), ("found notes.txt", "a folder of them")),
     "BEIR folder without training labels": (lambda case: beir(case, "dev"), ("no file", "qrels/train.tsv")),
+    "corpus is an empty folder": (
+        both(setting("data.corpus", "c.parquet"), lambda case: (case.folder / "c.parquet").mkdir()),
+        ("c.parquet", "found an empty folder", "[data]"),
+    ),
+    "corpus is a link to itself": (
+        both(setting("data.corpus", "c.jsonl"), lambda case: (case.folder / "c.jsonl").symlink_to("c.jsonl")),
+        ("c.jsonl", "Symlink loop", "fix the address, or the symbolic links"),
+    ),
+    "corpus is a pipe": (
+        both(setting("data.corpus", "c.jsonl"), lambda case: os.mkfifo(case.folder / "c.jsonl")),
+        ("c.jsonl", "neither file nor folder"),
+    ),
+    "folder with a link to itself": (
+        both(
+            file("c/1.jsonl", LINE),
+            lambda case: (case.folder / "c").mkdir(),
+            lambda case: (case.folder / "c/2.jsonl").symlink_to("2.jsonl"),
+        ),
+        ("2.jsonl", "symbolic links"),
+    ),
+    "folder with a link to nothing": (
+        both(
+            file("c/1.jsonl", LINE),
+            lambda case: (case.folder / "c").mkdir(),
+            lambda case: (case.folder / "c/2.jsonl").symlink_to("nothing.jsonl"),
+        ),
+        ("2.jsonl", "a symbolic link that leads nowhere"),
+    ),
     "empty corpus": (file("c.jsonl", b"\n"), ("at least one row", "items", "c.jsonl")),
     "empty Parquet table": (file("c.parquet", parquet({"id": pa.array([], pa.string())})), ("at least one row", "items")),
     "no labels": (file("l.jsonl", b"", "data.qrels"), ("at least one label",)),
@@ -97,6 +126,17 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "column twice": (file("c.parquet", parquet({"id": ["a"], "x": ["a"]}).replace(b"\x02id", b"\x01x")), ()),
     "JSONL with a broken line": (file("c.jsonl", LINE + b'{"id": "i1", "te\n'), ("c.jsonl, line 2", '{"id": "i1", "te')),
     "JSONL with a list": (file("c.jsonl", LINE + b'\n["i1"]\n'), ("c.jsonl, line 3", "found list", "i1")),
+    "JSONL of empty objects": (file("c.jsonl", LINE + b"\n{}\n"), ("c.jsonl, line 3", "an object with an id, found {}")),
+    "JSONL with a key twice": (
+        file("c.jsonl", LINE + b'{"id": "i1", "text": "x", "id": "i2"}\n'),
+        ("c.jsonl, line 2", "each key once", "'id'"),
+    ),
+    "JSONL nested without end": (
+        file("c.jsonl", LINE + b'{"id": "i1", "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}\n"),
+        ("c.jsonl, line 2", "nested at most 20 levels"),
+    ),
+    "JSONL with half an emoji": (file("c.jsonl", LINE + b'{"id": "i1", "text": "\\ud83d"}\n'), ("line 2", "half of a surrogate")),
+    "JSONL in UTF-16": (file("c.jsonl", LINE.decode().encode("utf-16")), ("line 1", "UTF-8")),
     "JSONL in Latin-1": (file("c.jsonl", LINE + b'{"id": "i1", "text": "caf\xe9"}\n'), ("line 2", "UTF-8", "caf")),
     "JSONL field of two types": (file("c.jsonl", LINE + b'{"id": "i1", "text": 5}\n'), ("line 2", "'text'", "found 5", "'x'")),
     "files of a folder with two types": (
@@ -109,7 +149,25 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "not gzip": (file("c.jsonl.gz", LINE), ("c.jsonl.gz", "not a readable gzip file")),
     "TSV with spaces": (beir_with("qrels/train.tsv", b"q0 i0 1\n"), ("train.tsv, line 1", "separated by tabs", "q0 i0 1")),
     "TSV with four columns": (beir_with("qrels/train.tsv", b"q0\t0\ti0\t1\n"), ("train.tsv, line 1", "query-id, corpus-id")),
-    "TSV score is no number": (beir_with("qrels/dev.tsv", b"q8\ti8\t1\nq9\ti9\tyes\n"), ("dev.tsv, line 2", "'yes'")),
+    "TSV score is no number": (
+        beir_with("qrels/dev.tsv", b"q8\ti8\t1\nq9\ti9\tyes\n"),
+        ("dev.tsv, row 2", "a number in 'score'", "'yes'"),
+    ),
+    "TSV with a number that Python reads": (
+        beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\t1_0\n"),
+        ("train.tsv, row 2", "found '1_0'", "like 1, 0.5 or -1"),
+    ),
+    "TSV with a number in other digits": (beir_with("qrels/train.tsv", "q0\ti0\t1\nq1\ti1\t１\n".encode()), ("row 2", "'１'")),
+    "TSV with a hexadecimal number": (beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\t0x1\n"), ("row 2", "'0x1'")),
+    "TSV with a space in a number": (beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\t 1\n"), ("row 2", "' 1'")),
+    "TSV with nan": (beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\tnan\n"), ("row 2", "'nan'")),
+    "TSV with a number beyond all": (beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\t1e999\n"), ("row 2", "'1e999'")),
+    "TSV with an empty score": (beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\t\n"), ("row 2", "found ''")),
+    "TSV with two headers": (beir_with("qrels/train.tsv", b"query-id\tcorpus-id\tscore\n" * 2), ("row 2", "'query-id'")),
+    "TSV in another order": (
+        beir_with("qrels/train.tsv", b"corpus-id\tquery-id\tscore\ni0\tq0\t1\n"),
+        ("train.tsv, line 1", "in this order", "swap"),
+    ),
     "TSV that starts with a broken label": (beir_with("qrels/train.tsv", b"q0\ti0\thigh\n"), ("line 1", "'high'")),
     # ids
     "duplicate item ids": (row("items", 5, id="i2"), ("1 id(s) of items", "'i2'", "row 3 and", "row 6", "unique")),
@@ -117,15 +175,60 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "missing id column": (every("items", id=None), ("corpus.jsonl", "items need the column 'id'", "title, text", "data.columns")),
     "empty id": (row("items", 3, id=" "), ("corpus.jsonl, row 4", "'id' is empty")),
     "missing query id": (row("queries", 3, id=None), ("queries.jsonl, row 4", "'id' is empty")),
-    "id is a fraction": (both(*(row("items", n, id=n + 0.5) for n in range(12))), ("corpus.jsonl", "'id'", "double")),
+    "id is a fraction": (
+        both(*(row("items", n, id=n + 0.5) for n in range(12))),
+        ("corpus.jsonl, row 1", "'id'", "found 0.5", "double"),
+    ),
     "label for an unknown item": (row("labels", 4, item_id="i99"), ("qrels.jsonl, row 5", "'i99'", "table of items", "1 label")),
+    "label ids with a space": (row("labels", 4, item_id="i4 "), ("row 5", "'i4 '", "There is 'i4'", "white space", "1 of 1")),
+    "label ids in quotes": (row("labels", 4, query_id='"q4"'), ("'\"q4\"'", "There is 'q4'", "quotation marks")),
+    "label ids in another case": (every("labels", item_id="I3"), ("'I3'", "There is 'i3'", "upper and lower case")),
+    "labels with the columns swapped": (
+        both(*(row("labels", n, query_id=f"i{n}", item_id=f"q{n}") for n in range(10))),
+        ("'i0'", "10 of them", "are ids of items", "swapped"),
+    ),
+    "label ids were numbers once": (
+        both(*(row("items", n, id=str(n)) for n in range(12)), *(row("labels", n, item_id=f"{n}.0") for n in range(10))),
+        ("'0.0'", "There is '0'", "a .0 at its end", "10 of 10"),
+    ),
+    "label ids lost their zeros": (
+        both(*(row("items", n, id=f"{n:03d}") for n in range(12)), *(row("labels", n, item_id=n) for n in range(10))),
+        ("'0'", "There is '000'", "zeros before it"),
+    ),
+    "query id is NaN, which makes doubles": (
+        file(
+            "l.parquet",
+            parquet({"query_id": [0.0, math.nan, 2.0], "item_id": ["i0", "i1", "i2"], "score": [1, 1, 1]}),
+            "data.qrels",
+        ),
+        ("l.parquet, row 2", "'query_id' is empty", "NaN, which also made doubles"),
+    ),
+    "ids beyond what a double holds": (
+        file("l.parquet", parquet({"query_id": [2.0**60], "item_id": ["i0"], "score": [1]}), "data.qrels"),
+        ("l.parquet, row 1", "expected an id in 'query_id'", "as text"),
+    ),
+    "query is an item with a space": (row("queries", 1, item_id="i9 "), ("queries.jsonl, row 2", "There is 'i9'", "white space")),
     "label for an unknown query": (row("labels", 4, query_id="q99"), ("qrels.jsonl, row 5", "'q99'", "table of queries")),
     "labels without item_id": (every("labels", item_id=None), ("qrels.jsonl", "labels need the column 'item_id'")),
     "query is an unknown item": (row("queries", 1, item_id="i99"), ("queries.jsonl, row 2", "'i99'", "not in the corpus")),
     "query is a list of items": (every("queries", item_id=["i1"]), ("'item_id'", "list<", "labels")),
+    "text is an object": (
+        every("items", text={"en": "a"}),
+        ("corpus.jsonl", "struct<en: string>", "'text'", "columns of their own"),
+    ),
+    "text is a list of objects": (every("items", text=[{"en": "a"}]), ("corpus.jsonl", "'text'", "columns of their own")),
+    "group is bytes": (
+        file("c.parquet", parquet({"id": ["a"], "text": ["t"], "group": [b"\xff"]})),
+        ("c.parquet", "'group'", "binary"),
+    ),
     "group is a list": (every("items", group=["g"]), ("corpus.jsonl", "'group'", "list<")),
     # texts and templates
     "empty text": (row("items", 7, title="", text=" "), ("corpus.jsonl, row 8 (id 'i7')", "text is empty", "1 of 12 items")),
+    "text that nobody sees": (
+        row("items", 7, title="\u200b", text="\ufeff \u2060\u3164"),
+        ("corpus.jsonl, row 8 (id 'i7')", "text is empty", "1 of 12 items"),
+    ),
+    "query of control characters": (row("queries", 2, text="\x00\x07"), ("queries.jsonl, row 3 (id 'q2')", "text is empty")),
     "empty query": (row("queries", 2, text=None), ("queries.jsonl, row 3 (id 'q2')", "1 of 10 queries")),
     "template with an unknown column": (setting("data.item_text", "{title} by {autor}"), ("data.item_text", "'autor'", "genres")),
     "template with a misspelt column": (setting("data.item_text", "{text} {genre}"), ("did you mean 'genres'?",)),
@@ -169,11 +272,69 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "no train split": (every("queries", split="dev"), ("train split", "found 10 of dev", 'split = "train"')),
     "nothing to measure": (both(row("labels", 8, score=0), row("labels", 9, score=0)), ('evaluation.split = "dev"', "2 queries")),
     "no test split": (setting("evaluation.split", "test"), ('evaluation.split = "test"', "0 queries", "another split")),
-    "score is a fraction": (row("labels", 3, score=0.5), ("qrels.jsonl, row 4", "whole number", "found 0.5")),
-    "negative score": (row("labels", 3, score=-1), ("qrels.jsonl, row 4", "score of 0 or more", "found -1")),
-    "score is a text": (every("labels", score="high"), ("qrels.jsonl", "'score'", "string")),
-    "score is missing": (row("labels", 3, score=None), ("qrels.jsonl, row 4", "score of 0 or more", "found none")),
-    "negative weight": (row("labels", 3, weight=-1), ("qrels.jsonl, row 4", "weight of 0 or more", "found -1")),
+    "score is a fraction": (row("labels", 3, score=0.5), ("qrels.jsonl, row 4", "whole number", "relevant_from", "found 0.5")),
+    "score is negative": (row("labels", 3, score=-1), ("a score > 0", "none for 1 of 8", "'q3'")),
+    "score is a text": (every("labels", score="high"), ("qrels.jsonl, row 1", "a number in 'score'", "'high'")),
+    "score is true": (every("labels", score=True), ("qrels.jsonl", "'score' should hold numbers", "bool")),
+    "score is missing": (row("labels", 3, score=None), ("qrels.jsonl, row 4", "a score in every row", "found none")),
+    "score is missing in later rows": (
+        lambda case: case.files.update(
+            {
+                "qrels.jsonl": b"".join(
+                    b'{"query_id": "q%d", "item_id": "i%d"%s}\n%s'
+                    % (n, n, b', "score": 1' if n < 5 else b"", b"\n" if n == 4 else b"")
+                    for n in range(10)
+                )
+            }
+        ),
+        ("qrels.jsonl, from row 7", "expected a score as in the rows before, found none"),
+    ),
+    "score is huge": (row("labels", 3, score=1_600_000_000), ("row 4", "at most 1,000,000", "found 1.6e+09")),
+    "score is infinite": (row("labels", 3, score=math.inf), ("row 4", "a number in 'score'", "found inf")),
+    "score is NaN": (row("labels", 3, score=math.nan), ("row 4", "a number in 'score'", "found nan")),
+    "score in another spelling": (
+        both(every("labels", score=None), every("labels", Score=0)),
+        ("the column 'Score' is 'score' in another spelling", 'data.columns = { score = "Score" }'),
+    ),
+    "weight in another spelling": (every("labels", Weight=0), ("'Weight' is 'weight' in another spelling",)),
+    "title in another spelling": (
+        both(every("items", title=None), every("items", Title="a")),
+        ("corpus.jsonl", "'Title' is 'title' in another spelling", "would be ignored"),
+    ),
+    "score under another name": (
+        both(every("labels", score=None), every("labels", relevance=0)),
+        ("all relevant, but 'relevance' looks like one", 'data.columns = { score = "relevance" }'),
+    ),
+    "nothing reaches relevant_from": (
+        setting("data.relevant_from", 2),
+        ("a label with a score of at least relevant_from = 2", "none for 8 of 8"),
+    ),
+    "relevant_from without scores": (
+        both(every("labels", score=None), setting("data.relevant_from", 2)),
+        ("data.relevant_from = 2 needs the column 'score'", "query_id, item_id"),
+    ),
+    "dev queries do not reach relevant_from": (
+        both(*(row("labels", n, score=2) for n in range(8)), setting("data.relevant_from", 1.5)),
+        ('evaluation.split = "dev"', "score of at least data.relevant_from = 1.5"),
+    ),
+    "weight is negative": (row("labels", 3, weight=-1), ("qrels.jsonl, row 4", "weight from 0 to", "found -1")),
+    "weight is infinite": (row("labels", 3, weight=math.inf), ("qrels.jsonl, row 4", "a number in 'weight'", "found inf")),
+    "weight is NaN": (row("labels", 3, weight=math.nan), ("qrels.jsonl, row 4", "a number in 'weight'", "found nan")),
+    "weight overflows a float": (row("labels", 3, weight=1e300), ("row 4", "weight from 0 to 1,000,000", "found 1e+300")),
+    "all weights are 0": (every("labels", weight=0), ("a weight above 0", "found 0 in all 8", "'weight'")),
+    "all weights of training queries are 0": (
+        both(every("labels", weight=0), row("labels", 9, weight=1)),
+        ("a weight above 0", "found 0 in all 8"),
+    ),
+    # labels that leave nothing to tell apart
+    "every item is relevant for every query": (
+        lambda case: setattr(
+            case, "labels", [{"query_id": f"q{q}", "item_id": f"i{i}", "score": 1} for q in range(10) for i in range(12)]
+        ),
+        ("every one of the 12 items is relevant to every one of the 8 training queries", "score 0"),
+    ),
+    "every item is of one group": (every("items", group="all"), ("all 12 items have the same group", "data.columns.group")),
+    "every item has one text": (every("items", title="a", text="b"), ("all 12 items have the same text", "data.item_text")),
     # rules and sizes that only the data can tell
     "rule on an unknown column": (
         setting("mining.rules", [{"column": "genre", "keep": "disjoint"}]),

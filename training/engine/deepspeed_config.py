@@ -63,14 +63,14 @@ def read_deepspeed(path: str) -> Tree:
             f"the run's config and name that"
         )
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
             f"training.deepspeed: there is no file {path}; give a DeepSpeed JSON file, or take the setting out"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"training.deepspeed: {path} cannot be read ({error}); give a DeepSpeed JSON file") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(
             f"training.deepspeed: {path} is not valid JSON: {error}; comments and trailing commas are not allowed there"
         ) from error

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
@@ -17,7 +17,7 @@ from cluster.storage import Store
 from eval.gate import make_checks, passed, verdict
 from eval.settings import EvaluationSettings
 from jobs.config.config import put_override
-from jobs.config.errors import explain
+from jobs.config.strict import validate
 from jobs.finished.before_after import before_after, changed_queries
 from jobs.finished.finished_run import FinishedRun, open_finished
 from jobs.finished.gate.figures import gather
@@ -108,10 +108,7 @@ def read_settings(run: FinishedRun, overrides: Sequence[str]) -> EvaluationSetti
             )
         put_override(values, override)
     source = f"{run.store.url('run.json')}{' with overrides from the command line' if overrides else ''}"
-    try:
-        return _Overridden.model_validate(values).evaluation
-    except ValidationError as error:
-        raise ConfigError(explain(error, _Overridden, source)) from None
+    return validate(_Overridden, values, source=source).evaluation
 
 
 def _worse(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -> dict[str, Any]:

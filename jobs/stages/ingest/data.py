@@ -79,8 +79,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
             f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
             f"both need a `vector` column of one length, or neither; make the vectors with one model"
         )
-    every = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns, data.relevant_from)
-    labels, repeated = every.unrepeated()
+    labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns, data.relevant_from)
     reader.refuse_unknown_columns()
     if histories and not config.encoder.repeats:
         refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
@@ -97,13 +96,13 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         figures={
             "items": len(corpus.ids),
             "queries": len(queries.ids),
-            "repeated_labels": repeated,
+            "repeated_labels": len(labels.query_rows) - len(np.unique(labels.query_rows * len(corpus.ids) + labels.item_rows)),
             "splits": {split: assigned.count(split) for split in (*data.splits, "none")},
             "with_positive": {split: relevant[split] for split in data.splits},
             "dimension": corpus.dimension,
             "equal_texts": equal_text_figures(texts, assigned, labels),
             "texts": {"items": corpus.notes, "queries": queries.notes},
-            **label_figures(every),
+            **label_figures(labels),
             **notes,
         },
     )
@@ -155,7 +154,7 @@ def _describe(dimension: int | None) -> str:
 def _group_codes(table: pa.Table, chunk: Chunk) -> I64:
     if "group" not in table.column_names:
         return np.full(table.num_rows, -1)
-    if pa.types.is_nested(table["group"].type):
+    if pa.types.is_nested(table["group"].type) or pa.types.is_binary(table["group"].type):
         raise DataError(
             f"{chunk.file}: column 'group' should hold one text or number per item, found "
             f"{table['group'].type}; rename it if it is something else"
@@ -179,7 +178,7 @@ def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
         where = int(np.flatnonzero(unknown.to_numpy(zero_copy_only=False))[0])
         hint = id_hint(pc.unique(ids.filter(unknown)), corpus.ids)
         raise DataError(
-            f"{chunk.file}, row {chunk.first_row + where}: the query says it is item "
+            f"{chunk.where(where)}: the query says it is item "
             f"{ids[where].as_py()!r}, which is not in the corpus; {pc.sum(unknown).as_py()} row(s) of this chunk do "
             f"so.{hint or ' Correct `item_id`, or add the items'}"
         )

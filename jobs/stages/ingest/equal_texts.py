@@ -142,15 +142,16 @@ def share_labels(labels: LabelRows, splits: Sequence[str], texts: EqualTexts) ->
     """The labels with what equal texts add to them.
 
     Args:
-        labels: as `LabelRows.unrepeated` leaves them. splits: of every query; one of "none" gets nothing.
+        splits: of every query; one of "none" gets nothing.
 
     Returns:
-        As `unrepeated` leaves them.
+        As `LabelRows.unrepeated` leaves them.
 
     Raises:
         DataError: equal texts would add more than MOST_ADDED labels.
     """
     used = np.array([split != "none" for split in splits], bool)
+    labels, _ = labels.unrepeated()
     shared = _shared(labels, splits, used, texts) if texts.several.any() else labels
     own = [
         _no_negatives(shared, rows, codes[rows], texts)

@@ -47,7 +47,10 @@ def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
 def fingerprint(url: str, storage: StorageSettings) -> dict[str, str]:
     """File -> what tells its content apart: a SHA-256 on disk, size and ETag on S3."""
     store, names = source_files(url, storage)
-    return {name: store.fingerprint(name) for name in names}
+    try:
+        return {name: store.fingerprint(name) for name in names}
+    except ArtifactError as error:
+        raise DataError(f"{error}; a symbolic link that leads nowhere? Mend or remove it") from error
 
 
 def count_rows(url: str, storage: StorageSettings) -> int:
@@ -123,10 +126,12 @@ def _parquet(store: Store, name: str) -> Iterator[Chunk]:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Categories as their values: their codes differ from file to file."""
+    """Categories as their values, whose codes differ from file to file; views of texts as texts."""
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+        elif pa.types.is_string_view(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
     return table
 
 

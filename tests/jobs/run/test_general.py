@@ -120,7 +120,7 @@ def test_paths_are_the_config_s_and_both_kinds_of_address_are_refused(case: Any)
     loaded = load_config(case.write())
     assert loaded.evaluation.general is not None
     assert loaded.evaluation.general.corpus == str(case.folder / "general/corpus.jsonl")
-    assert 'general = {corpus = "' in to_toml(loaded), "and it reads back"
+    assert "[evaluation.general]\ncorpus = " in to_toml(loaded), "and it reads back"
     with pytest.raises(ConfigError, match=r"evaluation\.general\.queries, evaluation\.general\.qrels not set"):
         config(evaluation={"general": {"corpus": "/c"}})
     with pytest.raises(ConfigError, match=r"evaluation\.general\.folder and evaluation\.general\.corpus are both set"):

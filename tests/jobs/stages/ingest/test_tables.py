@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, DataError
+from cluster.labels import Labels
 from cluster.storage import Store
 from cluster.tables import read_part, read_parts
 from jobs.config.templates import Template
 from jobs.stages.ingest.labels import LabelRows, read_labels, write_labels
 from jobs.stages.ingest.lines import Chunk
+from jobs.stages.ingest.positives import label_figures
 from jobs.stages.ingest.splits import assign_splits
 from jobs.stages.ingest.tables import Written, _fold, normalise, rename, stable_code, write_texts
 from jobs.stages.ingest.writer import TableWriter
@@ -238,7 +241,7 @@ def test_labels_become_rows() -> None:
     found = read_labels(pairs, QUERIES, pa.array(["a", "b"]), {})
     assert found.query_rows.tolist() == [2, 0]
     assert found.item_rows.tolist() == [1, 0]
-    assert found.scores.tolist() == [2, 0]
+    assert found.grades.tolist() == found.scores.tolist() == [2, 0]
     assert found.weights.tolist() == [1.0, 0.5]
     assert found.sources.to_pylist() == ["click", None]
     assert found.splits == ["dev", "dev"]
@@ -289,6 +292,44 @@ def test_labels_are_sorted_and_the_best_of_a_repeated_pair_stays(store: Store) -
     assert repeated == 2
 
 
+@pytest.mark.parametrize(
+    ("relevant_from", "scores", "gains"),
+    [
+        (None, [0, 0, 0, 1, 2, 3], [0, 0, 0, 1, 2, 3]),
+        (2, [0, 0, 0, 0, 2, 3], [0, 0, 0, 1, 2, 3]),
+        (2.5, [0, 0, 0, 0, 0, 3], [0, 0, 0, 1, 2, 3]),
+    ],
+)
+def test_what_is_relevant_is_decided_once_and_the_gain_stays(
+    store: Store, relevant_from: float | None, scores: list[int], gains: list[int]
+) -> None:
+    rows = [{"query_id": "q0", "item_id": f"i{n}", "score": score} for n, score in enumerate([-2, -1, 0, 1, 2, 3])]
+    pairs = ((chunk, None) for chunk in chunks(rows))
+    known = read_labels(pairs, QUERIES, pa.array([f"i{n}" for n in range(6)]), {}, relevant_from)
+    table = read_parts(store, write_labels(known, store, "labels")[0])
+    assert table["score"].to_pylist() == scores
+    assert table["gain"].to_pylist() == gains
+    assert known.relevant.tolist() == [0] * sum(score > 0 for score in scores)
+    assert label_figures(known)["negative_scores"] == 2
+    assert label_figures(known)["judged_irrelevant"] == scores.count(0)
+    items = pa.table({"group_code": [-1] * 6, "text_code": range(6)})
+    mined = Labels.from_tables(table, items, 200)
+    assert mined.positives(np.array([0]))[1].tolist() == [n for n in range(6) if scores[n]], "what mining and training know"
+    assert mined.judged_irrelevant(np.array([0]))[1].tolist() == [n for n in range(6) if not scores[n]]
+
+
+def test_a_fraction_is_a_grade_where_relevant_from_gives_it_a_meaning(store: Store) -> None:
+    rows = [{"query_id": "q0", "item_id": name, "score": score} for name, score in (("a", 0.25), ("b", 0.5), ("c", 0.75))]
+    known = read_labels(((chunk, None) for chunk in chunks(rows)), QUERIES, pa.array(["a", "b", "c"]), {}, 0.5)
+    table = read_parts(store, write_labels(known, store, "labels")[0])
+    assert table["score"].to_pylist() == [0, 0.5, 0.75]
+    assert table["gain"].to_pylist() == [0.25, 0.5, 0.75]
+    mined = Labels.from_tables(table, pa.table({"group_code": [-1] * 3, "text_code": range(3)}), 200)
+    assert mined.positives(np.array([0]))[1].tolist() == [1, 2], "half a grade is not rounded to irrelevant"
+    with pytest.raises(DataError, match=r"row 1: .*whole number.*relevant_from.*found 0\.25; 3 label"):
+        read_labels(((chunk, None) for chunk in chunks(rows)), QUERIES, pa.array(["a", "b", "c"]), {})
+
+
 # the whole
 
 
@@ -300,29 +341,31 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
     case.labels.append({"query_id": "q1", "item_id": "i1", "score": 1})
     config = load_config(case.write(), ["cluster.part_rows=16"])
     outcome = _ingest_tables(config, store, "tables", config.data)
-    assert (
-        outcome.figures
-        | {
-            "items": 12,
-            "queries": 10,
-            "labels": 11,
-            "repeated_labels": 1,
-            "dimension": None,
-            "judged_irrelevant": 0,
-            "negative_scores": 0,
-            "equal_texts": {
-                "queries": 0,
-                "across_splits": {},
-                "queries_that_are_items": 1,
-                "items": 0,
-                "copies_of_relevant_items": 0,
-            },
-            "splits": {"train": 8, "dev": 2, "test": 0, "none": 0},
-            "with_positive": {"train": 8, "dev": 2, "test": 0},
-            "dev_queries_without_positive": 0,
-        }
-        == outcome.figures
-    )
+    assert outcome.figures | {"x": 0} == {
+        "items": 12,
+        "queries": 10,
+        "labels": 11,
+        "repeated_labels": 1,
+        "dimension": None,
+        "judged_irrelevant": 0,
+        "negative_scores": 0,
+        "grades": [1.0, 1.0, 1.0],
+        "texts": {
+            "items": {"control": 0, "damaged": 0, "long": 0, "longest": [30, "i10"]},
+            "queries": {"control": 0, "damaged": 0, "long": 0, "longest": [7, "q0"]},
+        },
+        "equal_texts": {
+            "queries": 0,
+            "across_splits": {},
+            "queries_that_are_items": 1,
+            "items": 0,
+            "copies_of_relevant_items": 0,
+        },
+        "x": 0,
+        "splits": {"train": 8, "dev": 2, "test": 0, "none": 0},
+        "with_positive": {"train": 8, "dev": 2, "test": 0},
+        "dev_queries_without_positive": 0,
+    }
     corpus, queries = read_parts(store, outcome.tables["corpus"]), read_parts(store, outcome.tables["queries"])
     assert corpus["text"][0].as_py() == "Title 0 a text about thing 0"
     assert corpus["group_code"].to_pylist()[:4] == [-1, stable_code("g"), stable_code("g"), -1]
@@ -338,13 +381,64 @@ def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
     case.settings["data"] = {"folder": "beir"}
     header = b"query-id\tcorpus-id\tscore\n"
     case.files |= {
-        "beir/corpus.jsonl": b"".join(b'{"_id": "i%d", "title": "", "text": "t%d", "metadata": {}}\n' % (n, n) for n in range(9)),
-        "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "asks t%d"}\n' % (n, n) for n in range(9)),
+        "beir/corpus.jsonl": b"".join(
+            b'{"_id": "i%d", "title": "", "text": "t %d", "metadata": {}}\n' % (n, n) for n in range(9)
+        ),
+        "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "asks t %d"}\n' % (n, n) for n in range(9)),
         "beir/qrels/train.tsv": header + b"".join(b"q%d\ti%d\t1\n" % (n, n) for n in range(6)),
     }
-    outcome = _ingest_tables(load_config(case.write()), store, "tables", load_config(case.write()).data)
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
     assert outcome.figures["splits"]["none"] == 3
     assert outcome.figures["splits"]["dev"] == outcome.figures["dev_queries_cut_from_train"] >= 1
+
+
+def test_ids_that_became_doubles_match_whole_numbers_everywhere(case: Any, store: Store) -> None:
+    """One missing value makes doubles of a column of integers, in pandas and in Parquet."""
+    from jobs.config.config import load_config
+
+    for number, item in enumerate(case.items):
+        item |= {"id": number, "group": 7.0 if number < 2 else None if number < 6 else math.nan}
+    for number, query in enumerate(case.queries):
+        query |= {"id": float(number), "item_id": 3.0 if number == 0 else None}
+    for number, label in enumerate(case.labels):
+        label |= {"query_id": number, "item_id": float(number)}
+    case.items[7]["group"] = 8.5
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
+    corpus, queries, labels = (read_parts(store, outcome.tables[name]) for name in ("corpus", "queries", "labels"))
+    assert corpus["id"].to_pylist() == [str(n) for n in range(12)]
+    assert queries["id"].to_pylist() == [str(n) for n in range(10)]
+    assert queries["item_row"].to_pylist() == [3] + [-1] * 9
+    assert labels["item_row"].to_pylist() == list(range(10))
+    want = [stable_code("7")] * 2 + [-1] * 5 + [stable_code("8.5")] + [-1] * 4
+    assert corpus["group_code"].to_pylist() == want, "7.0 is the group 7 of another file, NaN is no group"
+
+
+def test_a_general_set_has_its_own_relevant_from(case: Any, store: Store) -> None:
+    from jobs.config.config import load_config
+
+    case.set("evaluation.general", dict(case.settings["data"]) | {"relevant_from": 3})
+    case.labels[0]["score"] = 3
+    config = load_config(case.write())
+    assert _ingest_tables(config, store, "own", config.data).figures["judged_irrelevant"] == 0
+    assert _ingest_tables(config, store, "general", config.evaluation.general).figures["judged_irrelevant"] == 9
+
+
+def test_scores_of_a_tsv_are_read_as_those_of_other_files(case: Any, store: Store) -> None:
+    from jobs.config.config import load_config
+
+    case.set("data.qrels", "qrels.tsv")
+    scores = ["1.0", "1", "2", "1e0", "3.00", "1", "1", "1", "1", "2.0"]
+    case.files["qrels.tsv"] = b"\xef\xbb\xbf" + "".join(f"q{n}\ti{n}\t{score}\r\n" for n, score in enumerate(scores)).encode()
+    case.files["qrels.tsv"] += b"q0\ti5\t-1\nq0\ti6\t-2.0\nq0\ti7\t0\n"
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
+    labels = read_parts(store, outcome.tables["labels"])
+    assert labels["score"].to_pylist() == [1, 0, 0, 0, 1, 2, 1, 3, 1, 1, 1, 1, 2]
+    assert outcome.figures["negative_scores"] == 2
+    assert outcome.figures["judged_irrelevant"] == 3
+    assert outcome.figures["grades"] == [1, 1, 3]
 
 
 def test_queries_without_a_positive_are_left_out_and_counted(case: Any, store: Store) -> None:
@@ -353,7 +447,8 @@ def test_queries_without_a_positive_are_left_out_and_counted(case: Any, store: S
     case.labels[3]["score"] = 0
     case.labels[8]["score"] = 0
     case.set("data.skip_queries_without_positive", True)
-    figures = _ingest_tables(load_config(case.write()), store, "tables", load_config(case.write()).data).figures
+    config = load_config(case.write())
+    figures = _ingest_tables(config, store, "tables", config.data).figures
     assert figures["train_queries_skipped"] == 1
     assert figures["dev_queries_without_positive"] == 1
     assert figures["splits"] == {"train": 7, "dev": 2, "test": 0, "none": 1}
