@@ -18,7 +18,14 @@ from cluster.tables import I64, Part, read_part, write_part
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings, DataSettings
 from jobs.config.templates import Template
-from jobs.stages.ingest.equal_texts import EqualTexts, equal_text_figures, find_equal_texts, reads_vectors, share_labels
+from jobs.stages.ingest.equal_texts import (
+    EqualTexts,
+    equal_text_figures,
+    find_equal_texts,
+    reads_vectors,
+    share_labels,
+    tell_apart,
+)
 from jobs.stages.ingest.files import read_chunks
 from jobs.stages.ingest.histories import history_rows, refuse_repeats
 from jobs.stages.ingest.labels import LabelRows, read_labels, split_column, write_labels
@@ -83,7 +90,8 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     reader.refuse_unknown_columns()
     if histories and not config.encoder.repeats:
         refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
-    on_vectors = queries.dimension is not None and reads_vectors(config.encoder)
+    on_vectors = corpus.dimension is not None and reads_vectors(config.encoder)
+    corpus = tell_apart(store, corpus) if on_vectors else corpus
     texts = find_equal_texts(store, queries, corpus, labels, item_template, histories=histories, on_vectors=on_vectors)
     assigned, shared, notes = _assign(data, splits, labels, queries, texts)
     if isinstance(data, DataSettings):

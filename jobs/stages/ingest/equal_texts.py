@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from cluster.errors import DataError
 from cluster.rows import read_rows
 from cluster.storage import Store
-from cluster.tables import I64, column_to_vectors, read_part, read_parts
+from cluster.tables import I64, column_to_vectors, read_part, read_parts, write_part
 from jobs.config.templates import Template
 from jobs.stages.ingest.labels import LabelRows, no_negatives
 from jobs.stages.ingest.tables import Written, normalise, stable_code
@@ -56,8 +56,25 @@ class EqualTexts:
 
 
 def reads_vectors(encoder: EncoderSettings) -> bool:
-    """Whether the vectors that came with the data stand for the texts of queries."""
-    return encoder.kind in ("adapter", "vectors") and encoder.model is None
+    """Whether the encoder reads the vectors that came with the data, and not the texts."""
+    return encoder.kind in ("adapter", "vectors", "sequence") and encoder.model is None
+
+
+def tell_apart(store: Store, corpus: Written) -> Written:
+    """The corpus, where an item with another vector than the first item of its text gets a text code of its own: to an
+    encoder that reads vectors they are two things, whatever their texts (a category, say) have in common."""
+    first = first_of_equal(corpus.text_codes)
+    other = np.flatnonzero(_of_one_vector(store, corpus, first) != first)
+    if not len(other):
+        return corpus
+    codes, parts = corpus.text_codes.copy(), []
+    codes[other] = [stable_code(f"{code}:{row}") for code, row in zip(codes[other].tolist(), other.tolist(), strict=True)]
+    for part in corpus.parts:
+        table = read_part(store, part.path)
+        own = pa.array(codes[part.first_row : part.first_row + part.rows])
+        table = table.set_column(table.column_names.index("text_code"), "text_code", own)
+        parts.append(write_part(store, part.path, table, first_row=part.first_row))
+    return replace(corpus, parts=parts, text_codes=codes)
 
 
 def find_equal_texts(
@@ -94,19 +111,19 @@ def first_of_equal(codes: I64) -> I64:
     return first[inverse].astype(np.int64)
 
 
-def _of_one_vector(store: Store, queries: Written, questions: I64) -> I64:
-    """`questions`, but a query whose vector is another than that of the first one with its text is a question of its own."""
-    result = questions.copy()
-    for part in queries.parts:
+def _of_one_vector(store: Store, written: Written, first: I64) -> I64:
+    """`first`, the first row with the same text, or the row itself if its vector is another than that of the first."""
+    result = first.copy()
+    for part in written.parts:
         rows = np.arange(part.first_row, part.first_row + part.rows)
-        later = rows[questions[rows] != rows]
+        later = rows[first[rows] != rows]
         if len(later):
-            own, first = (
-                column_to_vectors(read_rows(store, queries.parts, wanted, ["vector"])["vector"])
-                for wanted in (later, questions[later])
+            own, like = (
+                column_to_vectors(read_rows(store, written.parts, wanted, ["vector"])["vector"])
+                for wanted in (later, first[later])
             )
-            lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(first, axis=1)
-            other = later[(own * first).sum(axis=1) < SAME_VECTOR * lengths]
+            lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(like, axis=1)
+            other = later[(own * like).sum(axis=1) < SAME_VECTOR * lengths]
             result[other] = other
     return result
 

@@ -84,6 +84,7 @@ class Run:
                 "row": range(ITEMS),
                 "id": [f"i{n}" for n in range(ITEMS)],
                 "text": [f"text {n}" for n in range(ITEMS)],
+                "text_code": range(ITEMS),
                 "title": [f"Title {n}" for n in range(ITEMS)],
             }
         )

@@ -241,6 +241,23 @@ def test_with_vectors_queries_of_one_text_need_about_the_same_vector(case: Any, 
     assert figures["equal_texts"]["queries"] == 2
 
 
+def test_with_vectors_items_of_one_text_need_about_the_same_vector(case: Any, store: Store) -> None:
+    case.settings["encoder"] = {"kind": "adapter"}
+    case.set("cluster.part_rows", 16)  # the last four items are a part of their own
+    case.items += [{"id": f"i{number}"} for number in range(12, 20)]
+    for number, item in enumerate(case.items):
+        item |= {"title": "", "text": "electronics", "vector": [1.0, float(number)]}
+    case.items[7]["vector"] = [1.0, 0.0001]  # as item 0, encoded in another batch
+    for number, query in enumerate(case.queries):
+        query["vector"] = [1.0, float(number)]
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
+    codes = read_parts(store, outcome.tables["corpus"], ["text_code"])["text_code"].to_pylist()
+    assert codes[0] == codes[7]
+    assert len(set(codes)) == 19
+    assert outcome.figures["equal_texts"]["items"] == 2
+
+
 def test_histories_are_no_texts(case: Any, store: Store) -> None:
     case.settings["encoder"] = {"kind": "sequence"}
     for item in case.items:
