@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eval.diagnosis.thresholds import DiagnosisSettings
 from eval.gate_settings import GateSettings
 
 
@@ -37,7 +36,5 @@ class EvaluationSettings(BaseModel):
     relevant item is one of a training query, too. None: every column of texts or yes/no with 2 to 50 values; []: none."""
     slice_queries: Annotated[int, Field(ge=2, le=1_000_000)] = 10
     """Queries that a slice must have; values of fewer are counted, not shown."""
-    diagnosis: DiagnosisSettings = DiagnosisSettings()
-    """From where on `hardmine diagnose` calls a figure ill; nothing is trained or measured by it."""
     gate: GateSettings = GateSettings()
     """When a model may be shipped."""
