@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eval.gate_settings import GateSettings
+from eval.gate.settings import GateSettings
 
 
 class EvaluationSettings(BaseModel):
@@ -38,3 +38,14 @@ class EvaluationSettings(BaseModel):
     """Queries that a slice must have; values of fewer are counted, not shown."""
     gate: GateSettings = GateSettings()
     """When a model may be shipped."""
+
+    @model_validator(mode="after")
+    def _gate_has_its_hits(self) -> EvaluationSettings:
+        for name in self.gate.metrics:
+            depth = name.partition("@")[2]
+            if depth and int(depth) > self.num_hits:
+                raise ValueError(
+                    f"evaluation.gate.metrics names {name!r}, which evaluation.num_hits = {self.num_hits} results cannot give; "
+                    f"raise the latter"
+                )
+        return self

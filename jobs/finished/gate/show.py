@@ -9,18 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.gate import FORMS, plain
+from eval.gate.check import FORMS, plain
 from eval.metrics import metric_name
 
 SHOWN = 3
 """Queries shown with their results; gate.json has more."""
-STYLES = {"passed": "green", "not sure": "yellow", "failed": "bold red", "skipped": "dim"}
+STYLES = {"passed": "green", "not sure": "yellow", "failed": "bold red", "not checked": "dim"}
 
 
 def state(check: dict[str, Any]) -> str:
     """One word or two for a check's outcome."""
     if check["passed"] is None:
-        return "skipped"
+        return "not checked"
     return "failed" if not check["passed"] else "not sure" if check["uncertain"] else "passed"
 
 
@@ -43,7 +43,7 @@ def checks_table(result: dict[str, Any]) -> Table:
             check["name"],
             "–" if check["value"] is None else form.format(check["value"]),
             between,
-            form.format(check["threshold"]),
+            "–" if check["threshold"] is None else form.format(check["threshold"]),
             Text(found, style=STYLES[found]),
         )
     return table
@@ -53,13 +53,13 @@ def _model(result: dict[str, Any]) -> str:
     return "the off-the-shelf model" if result["round"] < 0 else f"round {result['round']}"
 
 
-def skipped_lines(result: dict[str, Any]) -> list[str]:
-    """Why checks were skipped, those of one reason together."""
+def not_checked_lines(result: dict[str, Any]) -> list[str]:
+    """Why checks were not made, those of one reason together."""
     names: dict[str, list[str]] = {}
     for check in result["checks"]:
-        if check["skipped"]:
-            names.setdefault(check["text"].partition(" skipped: ")[2], []).append(check["name"])
-    return [f"skipped: {', '.join(some)}: {why}" for why, some in names.items()]
+        if check["passed"] is None:
+            names.setdefault(check["why"], []).append(check["name"])
+    return [f"not checked: {', '.join(some)}: {why}" for why, some in names.items()]
 
 
 def latency_line(latency: dict[str, Any] | None) -> str | None:
@@ -100,7 +100,7 @@ def show_gate(console: Console, result: dict[str, Any]) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     console.print(checks_table(result))
-    for text in [*skipped_lines(result), *result["notes"]]:
+    for text in [*not_checked_lines(result), *result["notes"]]:
         say(f"! {text}")
     timed = latency_line(result["latency"])
     if timed is not None:
