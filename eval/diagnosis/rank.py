@@ -101,10 +101,10 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     for arm in evidence.arms:
         case = Case(evidence, arm)
         rules = LOG_RULES if arm.name == "log" else GRADIENT_RULES + (RESULT_RULES if arm is lead else ())
-        found = _without_consequences([finding for rule in rules if (finding := rule(case)) is not None])
-        if all(finding.severity == "note" for finding in found):
-            found = [*found, _verdict(case)]
-        findings += found
+        illnesses = _without_consequences([finding for rule in rules if (finding := rule(case)) is not None])
+        findings += illnesses
+        if all(finding.severity == "note" for finding in illnesses):
+            findings.append(_verdict(case))
     return sorted(findings, key=_rank)
 
 
@@ -113,10 +113,10 @@ def _lead(evidence: Evidence) -> Arm | None:
     return min(evidence.arms, key=lambda arm: ARMS.index(arm.name), default=None)
 
 
-def _without_consequences(found: list[Finding]) -> list[Finding]:
-    names = {finding.name for finding in found}
+def _without_consequences(findings: list[Finding]) -> list[Finding]:
+    names = {finding.name for finding in findings}
     explained = frozenset[str]().union(*(EXPLAINS.get(name, frozenset()) for name in names))
-    return [finding for finding in found if finding.name not in explained]
+    return [finding for finding in findings if finding.name not in explained]
 
 
 def _rank(finding: Finding) -> tuple[int, int, int]:

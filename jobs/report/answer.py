@@ -223,7 +223,7 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
 
 def _counts(gate: Json) -> str:
     counts = [
-        (sum(check["passed"] is value for check in gate["checks"]), word) for value, word in ((True, "passed"), (None, "skipped"))
+        (sum(check["passed"] is value for check in gate["checks"]), word) for value, word in ((True, "passed"), (None, "not checked"))
     ]
     return ", ".join(f"{count} {word}" for count, word in counts if count)
 

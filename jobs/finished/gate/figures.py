@@ -39,7 +39,7 @@ def gather(
     Raises:
         ConfigError: evaluation.gate.metrics names a metric that was not measured.
     """
-    latency_found, timed, missing = _latency(run, subject, evaluation, latency)
+    measured_latency, timed, missing = _latency(run, subject, evaluation, latency)
     evaluated = [measured.evaluation.figures for measured in (subject.model, subject.baseline)]
     results = [figures.get("results") for figures in evaluated]
     if None in results:
@@ -56,7 +56,7 @@ def gather(
         baseline_results=numbers(results[1] or {}),
         slices=read_slices(evaluated[0].get("slices", {})),
         general=general,
-        latency=latency_found,
+        latency=measured_latency,
         missing=missing,
         is_baseline=subject.is_baseline,
     ), timed
@@ -120,8 +120,8 @@ def _latency(
     rows = read_parts(run.store, subject.model.evaluation.parts("per_query"), ["query_row"])["query_row"].to_numpy()
     if not len(rows):
         return None, None, {"latency": "no query was evaluated"}
-    found, told = measure_latency(run, subject.round, rows, confidence=evaluation.confidence)
-    return found, told, {} if found.p95_increase else {"latency:p95": NO_BASE}
+    latency, timed = measure_latency(run, subject.round, rows, confidence=evaluation.confidence)
+    return latency, timed, {} if latency.p95_increase else {"latency:p95": NO_BASE}
 
 
 def _general(run: FinishedRun, subject: Subject, primary: str) -> tuple[Interval | None, str | None]:

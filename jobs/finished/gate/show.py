@@ -36,7 +36,7 @@ def checks_table(result: dict[str, Any]) -> Table:
     for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", ""):
         table.add_column(name, justify="left" if name in ("check", "") else "right", no_wrap=True)
     for check in result["checks"]:
-        interval, found = check["interval"], state(check)
+        interval, outcome = check["interval"], state(check)
         form = FORMS[check["unit"]]
         between = f"{plain(form, interval['low'])} to {plain(form, interval['high'])}" if interval else ""
         table.add_row(
@@ -44,7 +44,7 @@ def checks_table(result: dict[str, Any]) -> Table:
             "–" if check["value"] is None else form.format(check["value"]),
             between,
             "–" if check["threshold"] is None else form.format(check["threshold"]),
-            Text(found, style=STYLES[found]),
+            Text(outcome, style=STYLES[outcome]),
         )
     return table
 
@@ -80,15 +80,15 @@ def worse_table(query: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("", "off the shelf", "now"):
         table.add_column(name, justify="right" if not name else "left", overflow="fold")
-    for place in range(max(len(query["before"]), len(query["after"]))):
-        table.add_row(str(place + 1), *(_hit(query[side], place) for side in ("before", "after")))
+    for position in range(max(len(query["before"]), len(query["after"]))):
+        table.add_row(str(position + 1), *(_hit(query[side], position) for side in ("before", "after")))
     return table
 
 
-def _hit(hits: list[dict[str, Any]], place: int) -> Text:
-    if place >= len(hits):
+def _hit(hits: list[dict[str, Any]], position: int) -> Text:
+    if position >= len(hits):
         return Text("")
-    hit = hits[place]
+    hit = hits[position]
     mark = {True: "✓ ", False: "✗ ", None: "  "}[hit["relevant"]]
     return Text(f"{mark}{hit['title'][:60]} ({hit['item_id']})", style="green" if hit["relevant"] else "")
 
