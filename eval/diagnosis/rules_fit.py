@@ -32,7 +32,7 @@ OVERFIT_NOISE = 2.0
 """… and by at least so many standard errors of such a difference."""
 OVERFIT_FALL = 0.05
 """Meanwhile the training loss fell by at least this share."""
-ROUNDS_DROP = 0.01
+ROUNDS_DROP = 0.005
 """Over the rounds: the primary figure below the best that the arm had, or started from, by at least this …"""
 ROUNDS_FALL = 0.40
 """… while the training loss fell by at least this share over the arm."""
