@@ -51,7 +51,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "synthetic_drift": frozenset({"negatives_too_easy"}),
     "narrow_results": frozenset({"negatives_too_easy"}),
     "diverged": frozenset({"loss_spikes", "plateau", "overfitting"}),
-    "overfitting": frozenset({"negatives_too_easy", "plateau"}),
+    "overfitting": frozenset({"negatives_too_easy", "capacity_plateau", "plateau"}),  # whoever learns by heart can follow
     "negatives_too_easy": frozenset({"plateau"}),
     "capacity_plateau": frozenset({"plateau"}),
     # where positives score below their negatives, a margin takes nearly all; loosening it would let in more false ones

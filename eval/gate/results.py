@@ -75,13 +75,13 @@ def _gini(figures: GateFigures, most: float) -> Iterator[Check]:
 
 def slice_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     """No slice significantly worse than off the shelf, and none below a floor."""
-    large = [one for one in figures.slices if one.queries >= settings.slice_queries]
+    large = [one for one in figures.slices if one.queries >= settings.min_slice_queries]
     why = figures.missing.get("slices")
     wanted = why is not None or bool(figures.slices)
     if not wanted:
         why = "the queries have no slices (evaluation.slices)"
     elif not large and why is None:
-        why = f"none of {len(figures.slices)} slices has {settings.slice_queries} queries (evaluation.gate.slice_queries)"
+        why = f"none of {len(figures.slices)} slices has {settings.min_slice_queries} queries (evaluation.gate.min_slice_queries)"
     if not settings.slices:
         yield switched_off("slices", "slices")
     elif why is not None:
@@ -99,7 +99,7 @@ def _worse_slices(large: Sequence[Slice], settings: GateSettings) -> Check:
     worse = sorted(
         ((one, change) for one, change in compared if one.significant and change.mean < 0), key=lambda pair: pair[1].mean
     )
-    of = f"{len(compared)} slices with at least {settings.slice_queries} queries"
+    of = f"{len(compared)} slices with at least {settings.min_slice_queries} queries"
     if len(compared) < len(large):
         of += f" ({len(large) - len(compared)} more are not compared with the off-the-shelf model)"
     if not worse:

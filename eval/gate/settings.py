@@ -80,7 +80,7 @@ class GateSettings(BaseModel):
     """Maximum rise of the Gini coefficient of how often items are shown, in percentage points."""
     slices: bool = True
     """No slice of the queries may be significantly worse than off the shelf (corrected for their number)."""
-    slice_queries: Annotated[int, Field(ge=1)] = 50
+    min_slice_queries: Annotated[int, Field(ge=1)] = 50
     """Minimum number of queries of such a slice; smaller ones are not checked."""
     min_slice: Share = None
     """Minimum of the primary figure of every such slice."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from eval.diagnosis.evidence import Evidence
 from eval.diagnosis.experiments import (
     Turn,
@@ -67,3 +69,19 @@ def test_one_epoch_is_made_gentler_and_several_are_made_fewer() -> None:
 def test_gradients_that_are_not_clipped_are_clipped() -> None:
     assert "training.gradient_clipping=1" in slower(told(training__gradient_clipping=0.0), "slower", 1.0, 10)
     assert "clipping" not in slower(told(training__gradient_clipping=1.0), "slower", 1.0, 10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "value", "change"),
+    [
+        ("adapter", "encoder.hidden", 512, "encoder.hidden=1024"),
+        ("static", "encoder.dimension", 128, "encoder.dimension=256"),
+        ("transformer", "training.lora.rank", 8, "training.lora.rank=32"),
+        ("transformer", "encoder.max_length", 64, "encoder.max_length=128"),
+        ("transformer", "encoder.model", "small", "choose a larger encoder.model"),
+    ],
+)
+def test_more_capacity_fits_the_encoder(kind: str, setting: str, value: float | str, change: str) -> None:
+    text = more_capacity(Evidence([], settings={"name": "run", "encoder.kind": kind, setting: value}))
+    assert change in text
+    assert "hardmine run run.toml name=run-" in text

@@ -241,21 +241,6 @@ def test_collapse_shows_in_the_scores_of_random_items_too(make: Make) -> None:
     assert rule_on("collapse", make(mean_pairwise_cosine=None, scores={"random_p50": 0.2})) is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings", "change"),
-    [
-        ("adapter", {"encoder.hidden": 512}, "encoder.hidden=1024"),
-        ("static", {"encoder.dimension": 128}, "encoder.dimension=256"),
-        ("transformer", {"training.lora.rank": 8}, "training.lora.rank=32"),
-        ("transformer", {"encoder.max_length": 64}, "encoder.max_length=128"),
-    ],
-)
-def test_the_next_experiment_fits_the_encoder(kind: str, settings: dict[str, Any], change: str, make: Make) -> None:
-    found = rule_on("capacity_plateau", make(**ILL["capacity_plateau"], settings={"encoder.kind": kind, **settings}))
-    assert found is not None
-    assert change in shlex.split(found.next)
-
-
 TOLD: dict[str, Any] = {
     "encoder.kind": "static",
     "encoder.dimension": 128,
