@@ -26,7 +26,10 @@ def register(app: typer.Typer, emit: Emit) -> None:
         output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>, or another trainer's log.")],
         *,
         config: Annotated[
-            Path | None, typer.Option(help="The run's TOML file, as it should stand in the commands that are proposed.")
+            Path | None,
+            typer.Option(
+                exists=True, dir_okay=False, help="The run's TOML file, as it should stand in the commands that are proposed."
+            ),
         ] = None,
         endpoint: Endpoint = None,
         json_output: Json = False,

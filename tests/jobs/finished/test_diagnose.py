@@ -221,11 +221,12 @@ def test_a_run_and_a_log_on_s3_are_read_from_there(s3_bucket: str, s3_endpoint: 
         assert (value["log"]["lines"], value["findings"][0]["name"]) == (24, "healthy")
 
 
-def test_the_runs_own_file_stands_in_what_is_proposed(run: Run, case: Any) -> None:
+def test_the_runs_own_file_stands_in_what_is_proposed(run: Run, case: Any, refused: Any) -> None:
     run.mined_round(1, mean_pairwise_cosine=0.99)
     path = str(case.write())
     answer = case.hardmine("diagnose", run.store.root, "--config", path)
     assert f"hardmine run {path} name=catalogue-slower" in answer.out
+    refused(case.hardmine("diagnose", run.store.root, "--config", "nowhere.toml"), 2, ["nowhere.toml"])
 
 
 def test_the_command_reads_a_log(tmp_path: Path, case: Any) -> None:
