@@ -221,6 +221,13 @@ def test_a_run_and_a_log_on_s3_are_read_from_there(s3_bucket: str, s3_endpoint: 
         assert (value["log"]["lines"], value["findings"][0]["name"]) == (24, "healthy")
 
 
+def test_a_run_whose_rounds_lost_what_the_warm_up_had_is_over_fitted(run: Run) -> None:
+    for name, number, recall, change in (("round-00", 0, 0.565, 0.3), ("round-01", 1, 0.549, -0.016)):
+        run.train(name, number, lines(100))
+        run.evaluate(name, number, metrics={"recall@3": recall}, against_previous=interval(change))
+    assert [found.name for found in diagnose_output(run.store).findings] == ["overfitting"]
+
+
 def test_the_runs_own_file_stands_in_what_is_proposed(run: Run, case: Any, refused: Any) -> None:
     run.mined_round(1, mean_pairwise_cosine=0.99)
     path = str(case.write())
