@@ -13,36 +13,37 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class ClusterSettings(BaseModel):
-    """Where the work runs and how it is cut. Every None is decided from what the cluster has."""
+    """Where the work runs and how it is split. What is not set follows from what the cluster has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     address: str | None = None
-    """Ray address ("auto", "ray-head:6379"); None: RAY_ADDRESS if set, else a local Ray that ends with the command."""
+    """Ray address ("auto", "ray-head:6379"). Default: RAY_ADDRESS if it is set, else a local Ray that ends with the command."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where models run; auto: GPUs if the cluster has any."""
+    """Where models run. auto: on GPUs if the cluster has any."""
     cpus: Count | None = None
-    """Logical CPUs of a local Ray; None: all of the machine. Not used with an address."""
+    """CPUs of a local Ray. Default: all of the machine. Without effect if address is set."""
     embed_actors: Count | None = None
-    """Encoders that embed at the same time; None: one per GPU, else one per node."""
+    """Number of actors that embed. Default: one per GPU; without GPUs one per node."""
     search_actors: Count | None = None
-    """Shard holders that search at the same time; None: one per GPU, else one per node."""
+    """Number of actors that search, each with one shard at a time. Default: one per GPU; without GPUs one per node."""
     shards: Count | None = None
-    """Slices of the corpus; None: one per search actor, more if a slice would exceed shard_rows."""
+    """Number of slices of the corpus. Default: one per search actor, more if a slice would have more than shard_rows items."""
     shard_rows: Count = 1_000_000
-    """Most items in one shard. A shard needs rows × dimension × 4 bytes in its actor."""
+    """Maximum items of a shard. A shard takes items × dimension × 4 bytes of its actor's memory."""
     train_workers: Count | None = None
-    """Ray Train workers, one rank each; None: one per GPU, else 1."""
+    """Number of training workers, one rank each. Default: one per GPU; without GPUs 1."""
     cpus_per_worker: Count | None = None
-    """CPUs of each actor and training worker; None: what the node has, divided by those that share it."""
+    """CPUs of each actor and training worker. Default: the node's CPUs divided by the actors or workers on it."""
     part_rows: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
-    """Rows of one part of a table: the unit of embedding, and what an interruption may cost."""
+    """Rows of a table part. A part is embedded as a whole; an interruption costs at most the parts under way."""
     query_block: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
-    """Queries searched at once: the unit of searching and mining."""
+    """Queries that are searched and mined together."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | None = None
-    """Tokens (padding included) encoded at once; None: 1,024 on CPU, 32,768 on GPU."""
+    """Tokens (padding included) that are encoded together. Default: 1,024 on a CPU and 32,768 on a GPU to embed; training finds
+    the fastest number in a short trial."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often a dead actor, task or training worker is started again."""
+    """How often an actor, task or training worker that died is started again."""
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,13 @@ class StorageSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     endpoint: str | None = None
-    """S3 endpoint, e.g. "http://minio:9000"; None: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else AWS itself."""
+    """S3 endpoint, e.g. "http://minio:9000". Default: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else AWS itself."""
     region: str | None = None
-    """Region name; None: AWS_REGION or AWS_DEFAULT_REGION, else us-east-1."""
+    """Region. Default: AWS_REGION or AWS_DEFAULT_REGION, else us-east-1."""
     profile: str | None = None
-    """Named profile of the shared credentials file; None: the usual chain (variables, instance role)."""
+    """Profile of the AWS credentials file. Default: the usual order (environment variables, instance role)."""
     attempts: Annotated[int, Field(ge=1, le=20)] = 5
-    """Tries per request before the storage counts as failed."""
+    """How often a request is tried before the storage counts as failed."""
 
     def resolved_endpoint(self) -> str | None:
         """The endpoint from the settings or the usual variables."""

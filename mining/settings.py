@@ -17,16 +17,19 @@ Off = BeforeValidator(_off)
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
+OPPOSITE = {"disjoint": "overlap", "overlap": "disjoint", "equal": "different", "different": "equal"}
+
+
 class Rule(BaseModel):
-    """Keep only candidates that stand in this relation to the query's relevant items."""
+    """Keep only candidates whose metadata compare in this way with the query's relevant items."""
 
     model_config = MODEL_CONFIG
 
     column: str
     """A metadata column of the corpus, e.g. "genres"."""
     keep: Literal["disjoint", "overlap", "equal", "different"]
-    """Lists: disjoint (no value in common with any relevant item: nearest off-genre) or overlap. Scalars: equal or
-    different."""
+    """Columns of lists: disjoint (no value in common with any relevant item, e.g. the nearest of another genre) or overlap.
+    Columns of single values: equal or different."""
 
 
 class Source(BaseModel):
@@ -35,129 +38,128 @@ class Source(BaseModel):
     model_config = MODEL_CONFIG
 
     kind: Literal["model", "baseline", "bm25", "earlier"]
-    """model: the nearest under the model as it is now; baseline: under the off-the-shelf model; bm25: by words;
-    earlier: the negatives of the round before (none in the first mined round)."""
+    """model: the nearest items by the model as it is now. baseline: the nearest by the off-the-shelf model. bm25: by words.
+    earlier: the negatives of the round before (the first mined round has none)."""
     share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Weight of this source's order, and the share of the negatives that it is to give (shares are made to add up to
-    1; what a source cannot give, the others do)."""
+    """Share of the negatives that come from this source, and the weight of its order. Shares are scaled to add up to 1. What a
+    source cannot provide comes from the others."""
 
 
 class TeacherSettings(BaseModel):
-    """A second opinion: a slower, better model that says which survivors are relevant after all."""
+    """A slower, better model that scores the remaining candidates and drops those that look relevant."""
 
     model_config = MODEL_CONFIG
 
     model: Annotated[str, Field(min_length=1)]
     """Local folder, s3:// folder or hub name."""
     kind: Literal["cross_encoder", "encoder"] = "cross_encoder"
-    """cross_encoder: reads query and item together, scores each pair once per run; encoder: a second embedding model,
-    scores by cosine."""
+    """cross_encoder: reads query and item together and scores each pair once per run. encoder: a second embedding model; the
+    score is the cosine."""
     max_score: float | None = None
-    """Drop a candidate that the teacher scores above this (RocketQA keeps those below 0.1 of a cross-encoder)."""
+    """Drop candidates that the teacher scores above this (RocketQA: 0.1 of a cross-encoder). Default: no such limit."""
     relative_margin: Annotated[Annotated[float, Field(ge=0.0, lt=1.0)] | None, Off] = 0.05
-    """Drop a candidate that the teacher scores above s - |s| × margin, s its score of the query's relevant item."""
+    """Drop candidates that the teacher scores above s - |s| × margin, where s is its score of the query's relevant item.
+    "off": no such limit."""
     depth: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Survivors of each query that the teacher reads, best first; the others are not taken. None: 2 × num_negatives."""
+    """How many remaining candidates of each query the teacher reads, best first; the others are dropped. Default:
+    2 × num_negatives."""
     batch_pairs: Annotated[int, Field(ge=1, le=65_536)] = 64
-    """Pairs that a cross-encoder reads at once."""
+    """Pairs that a cross-encoder reads in one batch."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
-    """Tokens of a pair; None: the model's own limit."""
+    """Maximum tokens of a pair. Default: the model's own limit."""
 
     @model_validator(mode="after")
     def _cuts_something(self) -> TeacherSettings:
         if self.max_score is None and self.relative_margin is None:
             raise ValueError(
-                "mining.teacher has neither max_score nor relative_margin, so it would score pairs and drop "
-                "none; set one of them, or remove [mining.teacher]"
+                "mining.teacher has neither max_score nor relative_margin, so it would score pairs and drop none; set one of "
+                "them, or remove [mining.teacher]"
             )
         return self
 
 
 class SearchSettings(BaseModel):
-    """How the nearest items are found when mining. Evaluation always searches exactly."""
+    """How mining searches for the nearest items. Evaluation always searches exactly."""
 
     model_config = MODEL_CONFIG
 
     mode: Literal["auto", "exact", "two_stage", "ivf"] = "auto"
-    """exact: every product, float32; two_stage: a first pass in 8 bits (CPU) or half precision (GPU), survivors scored
-    exactly; ivf: only the lists of the corpus that are near each query; auto: exact wherever that takes less than
-    half a minute or nothing else takes half its time, by measured rates; else the cheapest."""
+    """exact: all inner products, in float32. two_stage: a first pass in 8 bits (CPU) or half precision (GPU), whose best
+    items are scored exactly. ivf: only the parts of the corpus that are near each query. auto: exact, unless that takes more
+    than half a minute and another mode takes less than half its time, by measured rates."""
     engine: Literal["auto", "faiss", "torch"] = "auto"
-    """What multiplies in exact mode; auto: torch on a GPU, else what a short probe finds fastest. The hits are the same."""
+    """Library for the exact mode. auto: torch on a GPU, else the faster one in a short trial. The hits are the same."""
     min_recall: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
-    """ivf: least recall@K against exact search on a sample of queries; the search is widened until it is reached."""
+    """ivf: minimum recall of the search, measured against exact search on a sample. The search is widened until it is reached."""
     recall_queries: Annotated[int, Field(ge=16, le=65_536)] = 256
-    """Queries on which recall is measured in two_stage and ivf mode."""
+    """two_stage, ivf: queries in the sample on which recall is measured."""
     lists: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
-    """ivf: lists that the corpus is cut into; None: from the number of items."""
+    """ivf: number of clusters of the corpus. Default: by the number of items."""
     oversample: Annotated[float, Field(ge=1.0, le=16.0)] = 1.25
-    """two_stage: survivors of the first pass, as a multiple of K."""
+    """two_stage, ivf: items that the first pass keeps, as a multiple of num_hits."""
 
 
 class MiningSettings(BaseModel):
-    """How negatives are found."""
+    """How hard negatives are mined."""
 
     model_config = MODEL_CONFIG
 
     num_hits: Annotated[int, Field(ge=1, le=65_536)] = 100
-    """Nearest items looked at for each query (K); known positives do not count."""
+    """Nearest items that are candidates of each query (K). Known positives do not count."""
     num_negatives: Annotated[int, Field(ge=1, le=1024)] = 32
     """Negatives kept for each query (N)."""
     sources: tuple[Source, ...] = (Source(kind="model"),)
-    """Where candidates come from; several are fused by rank."""
+    """Where candidates come from. The lists of several sources are fused by rank."""
     rules: tuple[Rule, ...] = ()
-    """Attribute rules; all must hold."""
+    """Metadata rules; a candidate must meet all of them."""
     near_duplicate: Annotated[float, Field(gt=0.5, lt=1.0)] | None = None
-    """Items whose off-the-shelf vectors have at least this cosine with a relevant item count as its duplicates, 0.98
-    for instance; None: only equal texts do (case, punctuation and space do not matter)."""
+    """Items whose off-the-shelf vectors have at least this cosine with a relevant item count as its duplicates and are dropped;
+    e.g. 0.98. Default: only equal texts are duplicates (case, punctuation and spaces are ignored)."""
     min_score: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
-    """Least cosine of a negative to its query."""
+    """Minimum cosine of a negative and its query."""
     max_score: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
-    """Most cosine of a negative to its query."""
+    """Maximum cosine of a negative and its query."""
     relative_margin: Annotated[Annotated[float, Field(ge=0.0, lt=1.0)] | None, Off] = 0.05
-    """Drop a candidate that scores above s - |s| × margin, s the score of the query's relevant item (margin_reference): it
-    may be an unlabelled positive. 0.05 keeps up to 95 % of s (NV-Retriever's TopK-PercPos); "off": no such cut, for
-    labels that are known to be complete."""
+    """Drop candidates that score above s - |s| × margin, where s is the score of the query's relevant item
+    (margin_reference); they may be unlabelled positives. 0.05 keeps candidates up to 95 % of s (NV-Retriever's TopK-PercPos).
+    "off": no such limit, for labels that are known to be complete."""
     absolute_margin: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
-    """Drop a candidate that scores above s - margin (NV-Retriever's TopK-MarginPos)."""
+    """Drop candidates that score above s - margin (NV-Retriever's TopK-MarginPos). Default: no such limit."""
     margin_reference: Literal["lowest", "mean", "highest"] = "mean"
-    """Which of several relevant items of a query is s. The lowest is the rule of NV-Retriever and sentence-transformers, but
-    where a query has many, it leaves hardly any candidate (docs/mining.md)."""
+    """s of a query with several relevant items: their lowest, mean or highest score. NV-Retriever and sentence-transformers
+    use the lowest, which leaves hardly any candidate where a query has many relevant items (docs/mining.md)."""
     target_discard_rate: Share | None = None
-    """Find the relative margin that drops this share of the candidates, in place of relative_margin: a fixed margin means
-    something else for every model."""
+    """Instead of relative_margin: use the margin that drops this share of the candidates. A fixed margin drops a different share
+    with every model."""
     positive_quantile: Share | None = None
-    """Drop candidates that score above this quantile of all relevant items' scores, found anew for every model: 0.5 keeps
-    what scores below the median positive."""
+    """Drop candidates that score above this quantile of all relevant items' scores, computed for each model: 0.5 keeps what
+    scores below the median relevant item. Default: no such limit."""
     skip_first: Annotated[int, Field(ge=0, le=65_535)] = 0
-    """Drop this many best positions of every query."""
+    """Drop the first candidates of every query, this many."""
     teacher: TeacherSettings | None = None
-    """A model that says which survivors are relevant after all."""
+    """A model that drops remaining candidates that look relevant. Default: none."""
     choose: Literal["top", "uniform", "softmax"] = "top"
-    """Of the candidates that are left: the nearest N, N at random, or at random with weights exp(score / temperature)."""
-    temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 0.05
-    """Of choose = "softmax"."""
+    """How negatives are taken from the remaining candidates: the nearest N, N at random, or N at random with weights
+    exp(score / choice_temperature)."""
+    choice_temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 0.05
+    """For choose = "softmax": lower values prefer the nearest candidates. Not the τ of training."""
     max_uses: Annotated[int, Field(ge=1)] | None = None
-    """Most queries whose negative one item may be; None: no limit."""
+    """Maximum number of queries that one item may be a negative of. Default: no limit."""
     popularity: str | None = None
-    """A number column of the corpus; with it, random choice weighs an item by its popularity ^ -popularity_power."""
+    """A number column of the corpus. With it, the random choice weighs an item by its popularity ^ -popularity_power."""
     popularity_power: Annotated[float, Field(ge=-4.0, le=4.0)] = 0.5
     """Above 0, popular items are taken less often; below 0, more often."""
     confusion: str | None = None
-    """Metadata column of the report's confusion table (whose value is taken for whose); None: the first rule's column."""
+    """Metadata column of the report's confusion table (which value is mistaken for which). Default: the first rule's column."""
     samples: Annotated[int, Field(ge=0, le=1000)] = 20
-    """Queries shown in the report with their relevant items and negatives as text."""
-    low_hit_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.10
-    """Warn when less than this share of the candidates is left."""
-    high_suspected: Annotated[float, Field(ge=0.0, le=1.0)] = 0.10
-    """Warn when more than this share of the candidates scores above the query's best relevant item."""
+    """Queries that the report shows with the texts of their relevant items and negatives."""
     embedding_dtype: Literal["float32", "float16"] = "float32"
-    """How embeddings are stored; scores are computed in float32 and settled in float64 either way."""
+    """How embeddings are stored. Scores are computed in float32, and close ones in float64, either way."""
     embedding_precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """How the model computes when it embeds; auto: float32 on a CPU, on a GPU what it is trained in. bfloat16 on a CPU
-    pays where it has instructions for it (AVX512_BF16, AMX; docs/mining.md); evaluation reads the same vectors."""
+    """How the model computes when it embeds. auto: float32 on a CPU; on a GPU the precision of training. On a CPU, bfloat16 is
+    faster only with AVX512_BF16 or AMX (docs/mining.md). Evaluation uses the same vectors."""
     search: SearchSettings = SearchSettings()
-    """How the nearest items are found."""
+    """How the nearest items are searched."""
 
     def embeds_in_bfloat16(self, *, gpu: bool, training: str) -> bool:
         """Whether a model embeds in bfloat16. Args: gpu: it runs on one; training: training.precision."""
@@ -172,10 +174,37 @@ class MiningSettings(BaseModel):
                 f"mining.num_negatives = {self.num_negatives} cannot come from mining.num_hits = "
                 f"{self.num_hits} candidates; raise num_hits to at least {4 * self.num_negatives}"
             )
-        if self.skip_first >= self.num_hits:
-            raise ValueError(f"mining.skip_first = {self.skip_first} skips all of mining.num_hits = {self.num_hits}")
+        candidates = self.num_hits * len(self.sources)
+        if candidates - self.skip_first < self.num_negatives:
+            several = f" of each of {len(self.sources)} sources" if len(self.sources) > 1 else ""
+            raise ValueError(
+                f"mining.skip_first = {self.skip_first} of mining.num_hits = {self.num_hits}{several} leaves at most "
+                f"{max(0, candidates - self.skip_first)} candidates, fewer than mining.num_negatives = {self.num_negatives}; "
+                f"raise num_hits, or lower skip_first"
+            )
         if self.min_score is not None and self.max_score is not None and self.min_score >= self.max_score:
-            raise ValueError(f"mining.min_score = {self.min_score} leaves nothing below mining.max_score = {self.max_score}")
+            raise ValueError(
+                f"mining.min_score = {self.min_score} leaves nothing below mining.max_score = {self.max_score}; "
+                "exchange or remove one of them"
+            )
+        if self.teacher is not None and self.teacher.depth is not None and self.teacher.depth < self.num_negatives:
+            raise ValueError(
+                f"mining.teacher.depth = {self.teacher.depth}: what the teacher does not read is dropped, so fewer than "
+                f"mining.num_negatives = {self.num_negatives} negatives can be left; raise depth to {2 * self.num_negatives}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_can_be_met(self) -> MiningSettings:
+        for rule in self.rules:
+            other = next(
+                (other for other in self.rules if other.column == rule.column and other.keep == OPPOSITE[rule.keep]), None
+            )
+            if other is not None:
+                raise ValueError(
+                    f'mining.rules: no candidate can be both "{rule.keep}" and "{other.keep}" in column "{rule.column}"; '
+                    f"remove one of the two rules"
+                )
         return self
 
     @model_validator(mode="after")

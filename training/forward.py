@@ -104,12 +104,7 @@ def encode_rows(engine: Any, features: Features, rows: I64, place: Place, *, bud
         for places in pack(chosen.lengths, budget_tokens, pads=engine.module.pads)
     ]
     if place.world > 1 and engine.zero_optimization_stage() == 3:
-        missing = _most(len(packs), place) - len(packs)
-        packs += [Pack(np.zeros(0, np.int64), packs[-1].inputs, 0)] * missing
+        most = torch.tensor([len(packs)], device=place.device)
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        packs += [Pack(np.zeros(0, np.int64), packs[-1].inputs, 0)] * (int(most.item()) - len(packs))
     return Pass(engine, packs, place, cached=True).forward()
-
-
-def _most(count: int, place: Place) -> int:
-    value = torch.tensor([count], device=place.device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return int(value.item())

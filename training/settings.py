@@ -11,7 +11,12 @@ Pooling = Literal["mean", "cls", "last"]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
 SYNTHETIC_CAP = 0.2
-"""Largest share of an epoch that labels of the source "synthetic" make up, unless training.sources says another."""
+"""Largest share of an epoch that labels of the source "synthetic" may make up, unless training.label_sources sets another."""
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 1.0
+LEARNED_TEMPERATURES = (0.01, 0.2)
+"""A learned τ is kept between these. Below, one negative takes the whole softmax; above, all of them weigh alike."""
+VALIDATION_K = 10
+"""Validation after each epoch measures recall at this position, among the validation items."""
 
 
 class LoraSettings(BaseModel):
@@ -20,37 +25,37 @@ class LoraSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Rank of the additions."""
+    """Rank of the added matrices."""
     alpha: Annotated[float, Field(gt=0.0)] = 32.0
-    """The additions are scaled by alpha / rank."""
+    """The added matrices are scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Dropout on what enters the additions."""
+    """Dropout on the input of the added matrices."""
     targets: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of the layers that get an addition."""
+    """Names of the linear layers that are adapted."""
 
 
 class GuideSettings(BaseModel):
-    """A second encoder that says which candidates are as relevant as the positive: they are no negatives (GISTEmbed)."""
+    """A second encoder that finds candidates as relevant as the positive; they are not used as negatives (GISTEmbed)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     model: str | None = None
-    """Local folder, s3:// folder or hub name; None: the model that the run starts from."""
+    """Local folder, s3:// folder or hub name. Default: the model that the run starts from."""
     margin: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Candidates above (the guide's score of the positive - margin) are left out of the loss."""
+    """Candidates that the guide scores above its score of the positive minus this margin are left out of the loss."""
     relative: bool = False
     """The margin is a share of the positive's score instead of an absolute difference."""
 
 
 class SourceSettings(BaseModel):
-    """How the labels of one source (click, editorial, synthetic ...) take part."""
+    """How the labels of one source (click, editorial, synthetic …) are used in training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     weight: Annotated[float, Field(gt=0.0)] = 1.0
-    """Factor on the loss of its examples."""
+    """The loss of its examples is multiplied by this."""
     cap: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Largest share of an epoch's examples; of a source that has more, other ones are drawn in each epoch."""
+    """Maximum share of an epoch's examples. A source with more examples than that takes different ones in each epoch."""
 
 
 class EncoderSettings(BaseModel):
@@ -59,31 +64,31 @@ class EncoderSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     kind: Kind = "transformer"
-    """transformer: all weights are trained; adapter: a small network on frozen base vectors; static: mean of token
-    embeddings, tiny and fast on CPU; sequence: a GRU over the items of a query's `history`;
-    vectors: no model, the data's `vector` columns are the embeddings (only for `hardmine mine`: nothing is trained)."""
+    """transformer: a Hugging Face encoder, all weights are trained. adapter: a small network on frozen base vectors. static: the
+    mean of token embeddings, small and fast on a CPU. sequence: a GRU over the items of a query's `history`. vectors: no model,
+    the data's `vector` columns are the embeddings (for `hardmine mine` only; nothing is trained)."""
     model: str | None = None
-    """Local folder, s3:// folder or hub name. adapter, sequence: the frozen base model (None: the data has `vector` columns;
-    of a sequence encoder the items only).
-    static: a static model to start from (None: a tokenizer is trained on the corpus, weights start random)."""
+    """Local folder, s3:// folder or hub name. adapter, sequence: the frozen base model; without one, the data's `vector` columns
+    are used (of a sequence encoder: the items' only). static: the model to start from; without one, a tokenizer is trained on
+    the corpus and the weights start random."""
     pooling: Pooling | None = None
-    """How token vectors become one; None: what the model's folder says, else mean."""
+    """How a text's token vectors become one vector. Default: what the model's folder says, else mean."""
     query_prompt: str | None = None
-    """Put before every query text; None: the model's own "query" prompt."""
+    """Text put before every query. Default: the model's own "query" prompt."""
     item_prompt: str | None = None
-    """Put before every item text; None: the model's own "document" prompt."""
+    """Text put before every item. Default: the model's own "document" prompt."""
     max_length: Annotated[int, Field(ge=4, le=65_536)] | None = None
-    """Tokens per text, special tokens included; None: the model's own limit. sequence: items kept of a history, the newest;
-    None: 200."""
+    """Maximum tokens of a text, special tokens included. Default: the model's own limit. sequence: how many of the newest
+    items of a history are kept; default: 200."""
     dimension: Annotated[int, Field(ge=8, le=8192)] = 256
-    """Length of a new static model's vectors. Other models bring their own."""
+    """Vector length of a new static model. Other models have their own."""
     vocabulary: Annotated[int, Field(ge=256, le=1_000_000)] = 16_000
-    """Most tokens of a new static model's tokenizer."""
+    """Maximum vocabulary size of a new static model's tokenizer."""
     hidden: Annotated[int, Field(ge=8, le=65_536)] = 512
-    """Width of the adapter's hidden layer; sequence: of the items' hidden layer and of the GRU's state."""
+    """Width of the adapter's hidden layer. sequence: width of the items' hidden layer and of the GRU's state."""
     repeats: bool = False
-    """sequence: what is in the history may come again (music, groceries); False: it is no hit of its query, neither in mining
-    nor in the figures."""
+    """sequence: items of the history may be recommended again (music, groceries). false: they are never hits of that query,
+    neither in mining nor in evaluation."""
 
     @model_validator(mode="after")
     def _model_is_named(self) -> EncoderSettings:
@@ -94,8 +99,8 @@ class EncoderSettings(BaseModel):
             )
         if self.kind == "vectors" and self.model:
             raise ValueError(
-                'encoder.kind = "vectors" takes the data\'s own vectors as they are, so encoder.model has no '
-                "place beside it; take one of them out"
+                f'encoder.kind = "vectors" uses the vectors in the data, but encoder.model = "{self.model}" is set too; '
+                "remove encoder.model, or choose another kind"
             )
         return self
 
@@ -106,116 +111,112 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Passes over the training queries in each mined round; one example is a query with one of its positives."""
+    """Passes over the training queries in each mined round. One example is a query with one of its relevant items."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
-    """Queries per rank and micro-step: their items are each other's in-batch negatives."""
+    """Queries per rank and micro-step. The items of one query are in-batch negatives of the others."""
     accumulation: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Micro-steps per optimizer step. More does not mean more negatives: those come from batch_size and ranks."""
+    """Micro-steps per optimizer step. It does not add negatives: only a larger batch_size or more ranks do."""
     hard_negatives: Annotated[int, Field(ge=0, le=1024)] = 7
-    """Mined negatives per query and step, taken from the query's mined list, others in each epoch."""
+    """Mined negatives per query and step. Each epoch takes different ones from the query's mined list."""
     random_fraction: Annotated[float, Field(ge=0.0, le=8.0)] = 0.25
-    """Random negatives per query, as a share of hard_negatives. A warm-up uses as many random ones as both together."""
+    """Random negatives per query and step, as a multiple of hard_negatives. The warm-up round, which has no mined negatives, uses
+    random ones in their place, so that every round has equally many."""
     loss: Literal["info_nce", "triplet"] = "info_nce"
-    """info_nce: softmax over all candidates (MultipleNegativesRanking with scale = 1 / temperature); triplet: hinge."""
-    temperature: Annotated[float, Field(ge=0.001, le=1.0)] = 0.05
-    """τ of InfoNCE: cosines are divided by it. Of a learned one the start."""
+    """info_nce: softmax over all candidates (MultipleNegativesRanking with scale = 1 / temperature). triplet: hinge loss."""
+    temperature: Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)] = 0.05
+    """τ of InfoNCE: cosines are divided by it. A learned τ starts here."""
     learn_temperature: bool = False
-    """Learn τ with the model."""
-    temperature_range: tuple[float, float] = (0.01, 0.2)
-    """Between which a learned τ is kept."""
-    temperature_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
-    """Learning rate of log τ."""
+    """Learn τ together with the model, between 0.01 and 0.2."""
     margin: Annotated[float, Field(ge=0.0, le=2.0)] = 0.2
-    """Of the triplet loss: by how much, in cosine, a positive should lead every negative."""
+    """Triplet loss: the positive should score this much higher than every negative (cosine)."""
     symmetric: bool = False
-    """Also let every positive find its query among all queries of the batch; the loss is the mean of both directions."""
+    """Add the other direction: each positive must also find its query among all queries of the batch. The loss is the mean of
+    both."""
     in_batch: bool = True
-    """Items of the other queries are negatives too, not only those mined or drawn for the query itself."""
+    """Use the items of the other queries in the batch as negatives."""
     gather: bool = True
-    """Use the other ranks' items as negatives too."""
+    """Use the items of the other ranks as in-batch negatives."""
     false_negative_margin: Annotated[float, Field(ge=-1.0, le=2.0)] | None = None
-    """Leave out negatives whose cosine exceeds the positive's by more than this: unlabelled positives; None: keep all."""
+    """Leave out negatives whose cosine is higher than the positive's by more than this; they are probably unlabelled positives.
+    Default: keep all."""
     guide: GuideSettings | None = None
-    """A second encoder that leaves out unlabelled positives; None: none."""
+    """A second encoder that leaves out unlabelled positives. Default: none."""
     matryoshka: list[Annotated[int, Field(ge=1)]] = []
-    """Further lengths at which the first dimensions alone must serve; the loss is the mean over them and the whole."""
+    """Also train the first dimensions alone, at each of these lengths. The loss is the mean over them and the full length."""
     grad_cache: bool = False
-    """Encode each step twice and keep one micro-batch of activations at a time (GradCache): a batch of any size in the
-    memory of one micro-batch, with the same gradient, for one more forward pass."""
+    """GradCache: encode each step twice and keep the activations of one micro-batch at a time. A batch of any size then needs
+    the memory of one micro-batch, with the same gradient, at the cost of one more forward pass."""
     random_popularity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Random negatives are drawn in proportion to (how often an item is a positive, plus 1) to this power; 0: all alike."""
-    sources: dict[str, SourceSettings] = {}
-    """Weight and cap by the `source` of a label; "synthetic" has a cap of 0.2 unless it is set here."""
+    """Draw random negatives in proportion to (times the item is a positive + 1) ^ this power. 0: every item equally often."""
+    label_sources: dict[str, SourceSettings] = {}
+    """Weight and cap of the labels of each `source`. "synthetic" has a cap of 0.2 unless it is set here."""
     one_source_per_batch: bool = False
-    """Every step takes its examples from one source."""
+    """Take all examples of a step from one label source."""
     lora: LoraSettings | None = None
-    """Train low-rank additions instead of all weights; merged into the model that is kept. Only encoder.kind = "transformer"."""
+    """Train low-rank matrices instead of all weights. They are merged into the model that is kept. Transformers only."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    """Peak learning rate; None: 2e-5 for a transformer, 1e-3 for an adapter, 1e-2 for a static model."""
+    """Peak learning rate. Default: transformer 2e-5 (with LoRA 1e-4), adapter and sequence 1e-3, static 1e-2."""
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
-    """Of AdamW: the share of each weight that a step of learning rate 1 takes away."""
+    """Weight decay of AdamW."""
     warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Share of the steps in which the learning rate rises linearly; then it falls as a cosine to 0."""
+    """Share of the steps in which the learning rate rises linearly. After that it falls to 0 as a cosine."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Most optimizer steps in one round; None: epochs decide."""
+    """Maximum optimizer steps of a round. Default: as many as the epochs have."""
     gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
-    """Norm to which gradients are clipped; 0: not at all."""
+    """Maximum gradient norm; larger gradients are scaled down to it. 0: no clipping."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 where the GPU has it, else float32. float16 scales the loss as it goes."""
+    """auto: bfloat16 on a GPU that supports it, else float32. float16 uses dynamic loss scaling."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
-    """DeepSpeed ZeRO stage: 0 replicate, 1 shard optimizer, 2 and gradients, 3 and weights."""
+    """DeepSpeed ZeRO. 0: every rank holds everything. 1: optimizer states are split over ranks. 2: gradients too. 3: weights
+    too."""
     offload_optimizer: bool = False
-    """Keep the optimizer's state in the host's memory (ZeRO 1 to 3)."""
+    """Keep optimizer states in CPU memory (ZeRO 1 to 3)."""
     activation_checkpointing: bool = False
-    """Compute a transformer's activations again in the backward pass instead of keeping them."""
+    """Recompute a transformer's activations in the backward pass instead of keeping them."""
     deepspeed: str | None = None
-    """A DeepSpeed JSON file of your own, merged with what these settings say; a contradiction is refused by name."""
+    """Path of a DeepSpeed JSON file to merge with these settings. A value that contradicts them is refused."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps between checkpoints, beside the one after every epoch; None: only that one."""
-    keep_checkpoints: Annotated[int, Field(ge=1, le=100)] = 1
-    """Checkpoints kept while a round trains, the newest; the best model is kept beside them."""
+    """Write a checkpoint every so many optimizer steps. Default: only after each epoch."""
     trackers: list[Tracker] = []
-    """Where figures go as well as to telemetry.jsonl; each needs its package."""
+    """Experiment trackers that receive the figures of telemetry.jsonl. Each needs its package."""
     patience: Annotated[int, Field(ge=1)] = 3
-    """Epochs without a better validation recall after which a round's training stops."""
+    """Stop a round's training after this many epochs without a better validation recall."""
     validation_queries: Annotated[int, Field(ge=1)] = 500
-    """Most dev queries used for validation after each epoch."""
+    """Maximum dev queries that are validated after each epoch."""
     validation_items: Annotated[int, Field(ge=10)] = 2000
-    """Items validation searches: the dev queries' positives and near misses first, then a random fill."""
-    validation_k: Annotated[int, Field(ge=1, le=100)] = 10
-    """Validation figure: recall at this position, among the validation items."""
+    """Items that validation searches: first the dev queries' positives and their nearest wrong items, then random ones."""
 
     @model_validator(mode="after")
     def _loss_is_consistent(self) -> TrainingSettings:
-        low, high = self.temperature_range
-        if not 0.001 <= low < high <= 1.0:
-            raise ValueError(
-                f"training.temperature_range: expected two numbers with 0.001 <= low < high <= 1, found "
-                f"[{low}, {high}]; [0.01, 0.2] is usual"
-            )
+        low, high = LEARNED_TEMPERATURES
         if self.learn_temperature and not low <= self.temperature <= high:
             raise ValueError(
-                f"training.temperature = {self.temperature} is where a learned temperature starts, but "
-                f"training.temperature_range is [{low}, {high}]; move one of them"
+                f"training.temperature = {self.temperature}: a learned temperature stays between {low} and {high}; start it "
+                "there, or set training.learn_temperature = false"
             )
         if self.learn_temperature and self.loss == "triplet":
             raise ValueError(
-                "training.learn_temperature = true: the triplet loss has no temperature; set it to false, or "
+                "training.learn_temperature = true, but the triplet loss has no temperature; set it to false, or set "
                 'training.loss = "info_nce"'
             )
         if self.symmetric and not self.in_batch:
             raise ValueError(
-                "training.symmetric = true compares a positive with the other queries of the batch, which "
-                "training.in_batch = false leaves out; set one of them otherwise"
+                "training.symmetric = true compares each positive with the other queries of the batch, but training.in_batch = "
+                "false leaves those out; set symmetric = false or in_batch = true"
+            )
+        if not self.in_batch and not self.hard_negatives:
+            raise ValueError(
+                "training.in_batch = false and training.hard_negatives = 0 leave no negatives at all (random ones are a multiple "
+                "of hard_negatives); set in_batch = true, or hard_negatives to 1 or more"
             )
         if self.offload_optimizer and not self.zero_stage:
             raise ValueError("training.offload_optimizer = true needs training.zero_stage = 1, 2 or 3, found 0")
         return self
 
     def source(self, name: str) -> SourceSettings:
-        """How the labels of a source take part."""
+        """How the labels of a source are used."""
         default = SourceSettings(cap=SYNTHETIC_CAP) if name == "synthetic" else SourceSettings()
-        return self.sources.get(name, default)
+        return self.label_sources.get(name, default)
 
     def peak_learning_rate(self, kind: Kind) -> float:
         """The learning rate after warm-up."""

@@ -1,4 +1,5 @@
-"""What a round's training starts with on each rank: the encoder, and how many tokens it encodes at once."""
+"""What a round's training starts with on each rank: the plan of its batches, the encoder, how many tokens it encodes at once,
+and the trackers."""
 
 from __future__ import annotations
 
@@ -7,14 +8,18 @@ from typing import Any
 
 import torch.distributed as dist
 
+from cluster.errors import ConfigError
 from cluster.folders import fetch_folder
+from cluster.progress import post
 from training.encoders.base import Encoder
 from training.encoders.features import Features
 from training.encoders.load import load_encoder
 from training.encoders.transformer import TransformerEncoder
 from training.engine.budget import probe_budget
 from training.engine.engine import Place
+from training.feed.batches import BatchPlan, Examples
 from training.task import TrainTask
+from training.telemetry.trackers import Trackers, make_trackers
 
 UNPADDED_BUDGET = 16_384
 """Tokens or vectors encoded at once by an encoder that pads nothing."""
@@ -35,13 +40,47 @@ def start_encoder(task: TrainTask, place: Place, say: Callable[[str], None]) -> 
     return encoder
 
 
+def plan_batches(task: TrainTask, place: Place, examples: Examples, num_items: int) -> BatchPlan:
+    """Raises ConfigError: the examples do not fill an optimizer step."""
+    settings = task.settings
+    plan = BatchPlan.of(
+        examples,
+        settings,
+        num_items=num_items,
+        mined=bool(task.data.negatives),
+        seed=task.seed * 1009 + task.round,
+        rank=place.rank,
+        world=place.world,
+    )
+    if plan.micro_steps < settings.accumulation:
+        raise ConfigError(
+            f"an epoch has {plan.micro_steps} micro-step(s) of {settings.batch_size} queries on each of {place.world} rank(s), "
+            f"fewer than training.accumulation = {settings.accumulation}; lower training.accumulation or training.batch_size"
+        )
+    return plan
+
+
+def start_trackers(task: TrainTask, place: Place) -> Trackers:
+    """Those of the settings on rank 0, none elsewhere."""
+    mailbox = task.mailbox if place.rank == 0 else None
+    return make_trackers(
+        task.settings.trackers if place.rank == 0 else [],
+        run=task.name,
+        number=task.round,
+        store=task.store,
+        folder=task.folder,
+        config=task.settings.model_dump(mode="json") | {"encoder": task.kind},
+        say=lambda text: post(mailbox, "trackers", text),
+    )
+
+
 def find_budget(encoder: Encoder, features: Features, place: Place, *, together: int, seed: int) -> int:
     """Tokens of a pack, the same on all ranks: rank 0 tries. Collective. `together`: texts that a step encodes."""
     if not encoder.pads:
         return UNPADDED_BUDGET
     found: list[Any] = [None]
     if place.rank == 0:
-        found = [probe_budget(encoder, features, train=True, together=together, seed=seed, bfloat16=place.bfloat16)]
+        found = [probe_budget(encoder, features, together=together, seed=seed, bfloat16=place.bfloat16)]
     if place.world > 1:
         dist.broadcast_object_list(found, src=0)
     return int(found[0])

@@ -17,6 +17,7 @@ from cluster.labels import Labels, gather_csr
 from cluster.storage import Store
 from cluster.tables import I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part, read_parts
 from training.encoders.features import load_features
+from training.engine.schedule import Schedule
 from training.feed.batches import Examples
 from training.feed.tables import Guide, Tables
 from training.settings import Kind, TrainingSettings
@@ -42,6 +43,25 @@ class Stopping(Protocol):
 
 
 @dataclass(frozen=True)
+class TrainData:
+    """The tables that a round trains on."""
+
+    corpus: list[Part]
+    """Corpus table (group and text codes)."""
+    queries: list[Part]
+    item_features: list[Part]
+    query_features: list[Part]
+    labels: list[Part]
+    negatives: list[Part] = field(default_factory=list)
+    """Mined negatives; empty: random ones only."""
+    near_misses: list[Part] = field(default_factory=list)
+    """Hits of dev queries whose items make validation hard; may be empty."""
+    guide_items: list[Part] = field(default_factory=list)
+    """Vectors of a guide; empty: there is none."""
+    guide_queries: list[Part] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class TrainTask:
     """What to train, on what, and where to leave it."""
 
@@ -52,30 +72,14 @@ class TrainTask:
     model: Manifest
     """The model to start from."""
     model_prefix: str
-    corpus: list[Part]
-    """Corpus table (group and text codes)."""
-    queries: list[Part]
-    item_features: list[Part]
-    query_features: list[Part]
-    labels: list[Part]
-    negatives: list[Part]
-    """Mined negatives; empty: random ones only."""
-    near_misses: list[Part]
-    """Hits of dev queries whose items make validation hard; may be empty."""
+    data: TrainData
     settings: TrainingSettings
-    epochs: int
-    cycles: int = 1
-    """Equal cycles of learning-rate warm-up and decay; with more than one, nothing stops before the last step."""
-    steps: int | None = None
-    """Most optimizer steps of all cycles together; None: epochs and settings decide."""
+    schedule: Schedule
     seed: int = 0
     round: int = 0
     threads: int = 1
     budget_tokens: int | None = None
     """Tokens encoded at once; None: found by a probe."""
-    guide_items: list[Part] = field(default_factory=list)
-    """Vectors of a guide; empty: there is none."""
-    guide_queries: list[Part] = field(default_factory=list)
     deepspeed: dict[str, Any] | None = None
     """A DeepSpeed configuration of the user's own."""
     stopping: Stopping | None = None
@@ -91,28 +95,28 @@ def load_tables(task: TrainTask) -> tuple[Tables, Examples, I64, I64]:
     Raises:
         DataError: no training query has a relevant item.
     """
-    queries = read_parts(task.store, task.queries, ["row", "split", "item_row"])
-    corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
-    judged = read_parts(task.store, task.labels)
+    queries = read_parts(task.store, task.data.queries, ["row", "split", "item_row"])
+    corpus = read_parts(task.store, task.data.corpus, ["row", "group_code", "text_code"])
+    judged = read_parts(task.store, task.data.labels)
     labels = Labels.from_tables(judged, corpus, queries.num_rows, queries["item_row"].to_numpy().astype(np.int64))
     split = queries["split"]
-    queries_in, items_in = (load_features(task.store, parts) for parts in (task.query_features, task.item_features))
+    queries_in, items_in = (load_features(task.store, parts) for parts in (task.data.query_features, task.data.item_features))
     tables = Tables(queries_in, items_in, labels, _guide(task))
     examples = _examples(task, judged, _equal(split, "train"))
     near = np.zeros(0, np.int64)
-    if task.near_misses:
-        hits = read_parts(task.store, task.near_misses, ["item_rows"])
+    if task.data.near_misses:
+        hits = read_parts(task.store, task.data.near_misses, ["item_rows"])
         offsets, rows = lists_to_csr(hits["item_rows"])
         near = _nearest_first(offsets, rows.astype(np.int64), depth=10)
     return tables, examples, np.flatnonzero(_equal(split, "dev")), near
 
 
 def _guide(task: TrainTask) -> Guide | None:
-    if not task.guide_items:
+    if not task.data.guide_items:
         return None
     sides = [
         np.concatenate([column_to_vectors(read_part(task.store, part)["vector"]).astype(np.float16) for part in parts])
-        for parts in (task.guide_queries, task.guide_items)
+        for parts in (task.data.guide_queries, task.data.guide_items)
     ]
     return Guide(*sides)
 
@@ -160,9 +164,9 @@ def _source_codes(column: pa.ChunkedArray) -> tuple[I64, tuple[str, ...]]:
 
 def _mined(task: TrainTask, query_rows: I64, num_queries: int) -> tuple[I64, I64]:
     """Mined negatives of each example's query as (offsets [E+1], item rows), nearest first; none where none were mined."""
-    if not task.negatives:
+    if not task.data.negatives:
         return np.zeros(len(query_rows) + 1, np.int64), np.zeros(0, np.int64)
-    table = read_parts(task.store, task.negatives, ["query_row", "negative_rows"])
+    table = read_parts(task.store, task.data.negatives, ["query_row", "negative_rows"])
     offsets, rows = lists_to_csr(table["negative_rows"])
     place_Q = np.full(num_queries, table.num_rows, np.int64)
     place_Q[table["query_row"].to_numpy()] = np.arange(table.num_rows)

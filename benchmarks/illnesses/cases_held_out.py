@@ -176,7 +176,7 @@ HELD_OUT: tuple[Case, ...] = (
         plants=(EarlierModel(0.5), SyntheticQueries(kept=True)),
         earlier_epochs=6,
         warmup_epochs=0,
-        training={"sources": {"synthetic": {"cap": 0.5}}},
+        training={"label_sources": {"synthetic": {"cap": 0.5}}},
     ),
     Case(
         "leaked tags, half",

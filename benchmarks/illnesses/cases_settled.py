@@ -202,7 +202,7 @@ SETTLED: tuple[Case, ...] = (
         plants=(EarlierModel(0.5), SyntheticQueries()),
         earlier_epochs=6,
         warmup_epochs=0,
-        training={"sources": NO_CAP},
+        training={"label_sources": NO_CAP},
     ),
     Case(
         "leaked tags",

@@ -26,8 +26,9 @@ from jobs.finished.evidence import measurement_from_figures, mining_from_figures
 from mining.negatives import MineTask, mine_block
 from mining.report.figures import ChoiceFigures
 from mining.settings import MiningSettings
+from training.engine.schedule import Schedule
 from training.settings import EncoderSettings, Kind, TrainingSettings
-from training.task import TrainTask
+from training.task import TrainData, TrainTask
 
 Features = dict[str, list[Part]]
 
@@ -188,17 +189,17 @@ class Run:
             kind=model.kind,
             model=model.files,
             model_prefix=model.prefix,
-            corpus=self.tables.corpus,
-            queries=queries or self.tables.queries,
-            item_features=self.features["items"],
-            query_features=self.features["queries"],
-            labels=self.tables.labels,
-            negatives=negatives or [],
-            near_misses=[self.baseline.measured.hits] if self.baseline else [],
+            data=TrainData(
+                corpus=self.tables.corpus,
+                queries=queries or self.tables.queries,
+                item_features=self.features["items"],
+                query_features=self.features["queries"],
+                labels=self.tables.labels,
+                negatives=negatives or [],
+                near_misses=[self.baseline.measured.hits] if self.baseline else [],
+            ),
             settings=settings or self.training,
-            epochs=epochs,
-            cycles=cycles,
-            steps=steps,
+            schedule=Schedule(epochs, cycles, steps),
             seed=self.seed,
             round=number,
             threads=1,

@@ -16,8 +16,9 @@ from benchmarks.quality.data import SETS, cut_tokens, measure, prepare
 from cluster.folders import Manifest, fetch_folder, upload_folder
 from cluster.tables import F32
 from eval.metrics import summarise
+from training.engine.schedule import Schedule
 from training.settings import TrainingSettings
-from training.task import TrainTask
+from training.task import TrainData, TrainTask
 
 BASE = "off the shelf"
 GEOMETRY = (
@@ -143,16 +144,17 @@ class Study:
             kind=self.kind,
             model=model,
             model_prefix=prefix,  # type: ignore[arg-type]
-            corpus=prepared.corpus,
-            queries=prepared.queries,
-            item_features=self.features[0],
-            query_features=self.features[1],
-            labels=prepared.labels,
-            negatives=prepared.negatives if chosen.mined else [],
-            near_misses=prepared.near_misses,
+            data=TrainData(
+                corpus=prepared.corpus,
+                queries=prepared.queries,
+                item_features=self.features[0],
+                query_features=self.features[1],
+                labels=prepared.labels,
+                negatives=prepared.negatives if chosen.mined else [],
+                near_misses=prepared.near_misses,
+            ),
             settings=settings,
-            epochs=self.steps,
-            steps=self.steps,
+            schedule=Schedule(self.steps, steps=self.steps),
             seed=seed,
             threads=self.threads,
             budget_tokens=CPU_BUDGET_TOKENS,

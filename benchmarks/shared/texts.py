@@ -22,8 +22,9 @@ from cluster.storage import StorageSettings, Store
 from cluster.tables import Part, part_name, vectors_to_column, write_part
 from training.encoders.adapter import new_adapter_folder
 from training.encoders.prepare import Tokenizer, build_base
+from training.engine.schedule import Schedule
 from training.settings import EncoderSettings, Kind, TrainingSettings
-from training.task import TrainTask
+from training.task import TrainData, TrainTask
 
 NEGATIVES = 3
 PART_ROWS = 4096
@@ -176,15 +177,16 @@ def write_task(folder: Path, triples: Triples, model: str, settings: TrainingSet
         kind=actual,
         model=upload_folder(local, store, "model"),
         model_prefix="model",
-        corpus=write_parts(store, "corpus", corpus),
-        queries=write_parts(store, "queries", table),
-        labels=write_parts(store, "labels", labels),
-        negatives=write_parts(store, "negatives", mined),
-        near_misses=[],
-        item_features=features["items"],
-        query_features=features["queries"],
+        data=TrainData(
+            corpus=write_parts(store, "corpus", corpus),
+            queries=write_parts(store, "queries", table),
+            labels=write_parts(store, "labels", labels),
+            negatives=write_parts(store, "negatives", mined),
+            item_features=features["items"],
+            query_features=features["queries"],
+        ),
         settings=settings,
-        epochs=settings.epochs,
+        schedule=Schedule(settings.epochs),
         threads=2,
     )
     (folder / "task.pkl").write_bytes(pickle.dumps((task, triples, str(local))))

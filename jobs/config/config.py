@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from cluster.errors import ConfigError, one_paragraph
 from cluster.resources import ClusterSettings
 from cluster.storage import StorageSettings, is_s3
+from jobs.config.agreement import contradictions
 from jobs.config.data import SOURCES, DatasetSettings, DataSettings
 from jobs.config.errors import KEYS_ADVICE
 from jobs.config.evaluation import RunEvaluation
@@ -31,20 +32,20 @@ LONGEST_NAME = 255
 
 
 class RoundsSettings(BaseModel):
-    """The loop."""
+    """The loop of mining and training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     warmup_epochs: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Epochs of round 0, with random negatives only; 0: mine with the model as it comes."""
+    """Epochs of round 0, which trains with random negatives only. 0: the first round mines with the model as it comes."""
     mined: Annotated[int, Field(ge=0, le=100)] = 2
-    """Most rounds with mined negatives."""
+    """Maximum number of rounds with mined negatives."""
     patience: Annotated[int, Field(ge=1, le=100)] = 2
-    """Stop after this many mined rounds in a row that are not better."""
+    """Stop after this many mined rounds in a row without a better model."""
     compare_random: bool = False
-    """Also train an arm with random negatives only, with the same steps, from the same warm-up."""
+    """Also train a second model with random negatives only, from the same warm-up and for as many steps, to compare with."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 17
-    """Of everything that is drawn."""
+    """Seed of every random choice."""
 
 
 class Config(BaseModel):
@@ -53,9 +54,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    """Name of the run: the folder below `output`. Letters, digits, dot, dash, underscore."""
+    """Name of the run and of its folder below `output`. Letters, digits, dots, dashes, underscores."""
     output: Annotated[str, Field(min_length=1)]
-    """Local folder or s3:// prefix for runs."""
+    """Local folder or s3:// prefix below which runs are stored."""
     data: DataSettings
     encoder: EncoderSettings
     rounds: RoundsSettings = RoundsSettings()
@@ -101,32 +102,8 @@ class Config(BaseModel):
     def _sections_agree(self, info: ValidationInfo) -> Config:
         if info.context is not None and not info.context["trains"]:
             return self
-        if self.encoder.kind == "vectors":
-            raise ValueError(
-                'encoder.kind = "vectors" has no model that could be trained: `hardmine mine` without --round '
-                'mines with the vectors as they are; to train on them, set encoder.kind = "adapter"'
-            )
-        if self.training.lora is not None and self.encoder.kind != "transformer":
-            raise ValueError(
-                f'training.lora adds to the layers of a transformer, but encoder.kind = "{self.encoder.kind}", '
-                f"which is small enough to be trained whole; take [training.lora] out"
-            )
-        if self.encoder.kind == "sequence" and self.evaluation.general is not None:
-            raise ValueError(
-                "evaluation.general: expected an encoder that reads texts or vectors, found encoder.kind = "
-                '"sequence", which knows the items of its own corpus only; take [evaluation.general] out'
-            )
-        if self.rounds.warmup_epochs == 0 and self.rounds.mined == 0:
-            raise ValueError("rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them")
-        if self.rounds.mined and not self.training.hard_negatives:
-            raise ValueError(
-                "training.hard_negatives = 0 would mine negatives that no step uses; set it to 1 or more, or rounds.mined = 0"
-            )
-        if self.training.hard_negatives > self.mining.num_negatives:
-            raise ValueError(
-                f"training.hard_negatives = {self.training.hard_negatives} per step cannot come from "
-                f"mining.num_negatives = {self.mining.num_negatives} per query; raise the latter"
-            )
+        for contradiction in contradictions(self):
+            raise ValueError(contradiction)
         return self
 
     @property

@@ -63,11 +63,11 @@ class DataSettings(DatasetSettings):
     """Where the queries, items and labels are."""
 
     dev_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
-    """Share of the training queries cut off as dev where the data has no dev split."""
+    """Share of the training queries that become the dev split where the data has none."""
     train_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the training queries that take part, drawn by id; the others are left out, dev and test stay whole."""
+    """Share of the training queries that are used, drawn by id. Dev and test queries are all used."""
     skip_queries_without_positive: bool = False
-    """Leave out training queries without a relevant item (they are counted and shown) instead of refusing the data."""
+    """Leave out training queries without a relevant item, and print how many. false: such data is refused."""
 
 
 class GeneralSettings(DatasetSettings):

@@ -10,15 +10,15 @@ Points = Annotated[float, Field(gt=0.0, le=100.0)]
 
 
 class ProbeSettings(BaseModel):
-    """The cheap trial before the real run: mined against random negatives on a share of the training queries."""
+    """A cheap trial before the real run: mined against random negatives on a share of the training queries."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    """Share of the training queries, of those that data.train_fraction leaves; dev stays whole."""
+    """Share of the training queries that are used (of those that data.train_fraction leaves). All dev queries are used."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Passes over them, of each arm."""
+    """Passes over them, with mined and with random negatives each."""
     hit5_points: Points = 0.5
-    """By how many percentage points of Hit@5 mined negatives must lead random ones."""
+    """Minimum lead of mined over random negatives in Hit@5, in percentage points, for the answer yes."""
     hit10_points: Points = 1.5
-    """By how many percentage points of Hit@10."""
+    """The same for Hit@10."""

@@ -155,7 +155,7 @@ def _settings(store: Store, record: RunRecord) -> dict[str, float | str | bool]:
     if trained:
         values["training"] = {**(values.get("training") or {}), **trained[-1].inputs["training"]}
     values.setdefault("name", store.root.rstrip("/").rsplit("/", 1)[-1])
-    return {"training.sources.synthetic.cap": SYNTHETIC_CAP, **dict(_flat(values)), "run": store.root}
+    return {"training.label_sources.synthetic.cap": SYNTHETIC_CAP, **dict(_flat(values)), "run": store.root}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, float | str | bool]]:

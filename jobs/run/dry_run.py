@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cluster.commits import Ledger
 from cluster.storage import Store, check_writable
+from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.record.plan import plan_run
@@ -46,6 +47,7 @@ def make_plan(config: Config) -> dict[str, Any]:
     block = min(config.cluster.query_block, rows["queries"])
     return {
         "config": json.loads(config.model_dump_json()),
+        "warnings": without_effect(config),
         "rows": rows,
         "general_rows": general,
         "dimension": dimension,
@@ -88,6 +90,8 @@ def _dimension(config: Config) -> int:
 def show_plan(console: Console, plan: dict[str, Any]) -> None:
     """Print the plan for a person."""
     console.print_json(json.dumps(plan["config"]))
+    for warning in plan["warnings"]:
+        console.print(f"! {warning}", highlight=False, markup=False)
     table = Table(title="stages", title_justify="left")
     table.add_column("stage")
     table.add_column("state")

@@ -9,10 +9,12 @@ from cluster.errors import ConfigError, DataError
 from cluster.resources import embed_pool, search_pool, train_pool
 from cluster.storage import Store
 from cluster.tables import read_schema
+from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
 from jobs.record.stages import Kind, Scope, Second, Stage
 from jobs.stages.context import Context, in_worker
+from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.data import ingest_tables
 from jobs.stages.ingest.equal_texts import describe_equal_texts, reads_vectors
 from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, sources
@@ -24,7 +26,6 @@ from jobs.stages.ingested import read_ingested
 from jobs.stages.slice_columns import check_slices
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
-from mining.search.shards import plan_shards
 from mining.settings import TeacherSettings
 from training.settings import EncoderSettings
 
@@ -176,38 +177,16 @@ def _check_pools(context: Context) -> None:
 
 
 def _check_counts(context: Context, tables: Commit) -> None:
-    """What later stages would stop at, told before anything is embedded.
+    """What later stages would stop at, and what would make their figures meaningless, told before anything is embedded.
 
     Raises:
-        ConfigError: more shards than items, or a batch larger than the training queries.
-        DataError: no query that is to be measured has a relevant item.
+        ConfigError, DataError: as `refuse_unfit`.
     """
-    config, figures = context.config, tables.figures
-    plan_shards(figures["items"], shards=config.cluster.shards, actors=1, shard_rows=config.cluster.shard_rows)
-    if not context.trains:
-        return
-    ranks, queries = train_pool(config.cluster, context.size).count, figures["splits"]["train"]
-    if config.training.batch_size * ranks > queries:
-        if queries < 2 * ranks:
-            raise DataError(
-                f"expected at least {2 * ranks} training queries for {ranks} rank(s), found {queries}; label more "
-                f"queries, or lower cluster.train_workers"
-            )
-        more = ", or take more of the training queries (data.train_fraction; of a probe probe.fraction)"
-        raise ConfigError(
-            f"training.batch_size = {config.training.batch_size} on each of {ranks} rank(s) is more than "
-            f"the {queries} training queries; set it to {max(2, queries // ranks)} or less"
-            f"{more if config.data.train_fraction < 1 else ''}"
-        )
-    lowest = config.data.relevant_from
-    rule = "a score > 0" if lowest is None else f"a score of at least data.relevant_from = {lowest:g}"
-    for split in sorted({"dev", config.evaluation.split}):
-        if figures["with_positive"][split]:
-            continue
-        raise DataError(
-            f'evaluation.split = "{split}" is to be measured, but of its {figures["splits"][split]} queries '
-            f"none has a relevant item (a label with {rule}); label some, or measure another split"
-        )
+    config, trains = context.config, context.trains
+    counts = Counts.of(tables.figures, train_pool(config.cluster, context.size).count if trains else 1)
+    refuse_unfit(config, counts, trains=trains)
+    for warning in [*without_effect(config), *doubts(config, counts, trains=trains)]:
+        context.progress.say(f"! {warning}")
 
 
 def _check_schema(context: Context, tables: Commit) -> None:

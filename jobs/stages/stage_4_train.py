@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from cluster.commits import Commit, Outcome
@@ -16,33 +16,23 @@ from jobs.stages.ingested import read_ingested
 from jobs.stages.stage_1_embed import read_features, trained_model
 from jobs.stages.train_guide import guide_vectors
 from training.engine.deepspeed_config import read_deepspeed
-from training.task import TrainTask
+from training.engine.schedule import Schedule
+from training.task import TrainData, TrainTask
 from training.telemetry.telemetry import telemetry_files
 from training.trainer import train
 
-BESIDE = {"trackers", "checkpoint_steps", "keep_checkpoints"}
+BESIDE = {"trackers", "checkpoint_steps"}
 """Settings of training that change no weight."""
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a model is trained."""
-
-    epochs: int
-    cycles: int = 1
-    """Equal learning-rate cycles: the random arm trains several rounds in one go."""
-    steps: int | None = None
-    """Most optimizer steps of all cycles together; None: what the settings say."""
-
-
-def training_length(context: Context, model: ModelName) -> Length:
+def training_length(context: Context, model: ModelName) -> Schedule:
     """How long a model is trained: the random arm as long as all mined rounds together."""
     config = context.config
     if not model.random:
-        return Length(config.training.epochs if model.round else config.rounds.warmup_epochs)
+        return Schedule(config.training.epochs if model.round else config.rounds.warmup_epochs)
     trained = [context.need(Stage(Kind.TRAIN, ModelName(number))) for number in range(1, model.round + 1)]
     steps = sum(int(commit.figures["steps"]) for commit in trained)
-    return Length(len(trained) * config.training.epochs, len(trained), steps)
+    return Schedule(len(trained) * config.training.epochs, len(trained), steps)
 
 
 def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[TrainTask, dict[str, Any]]:
@@ -61,32 +51,31 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
     mined = context.need(Stage(Kind.MINE, model)) if model.round and not model.random else None
     # hits of dev queries under the off-the-shelf model, which make validation hard
     near_misses = context.need(Stage(Kind.HITS, BASELINE))
-    length = training_length(context, model)
     task = TrainTask(
         store=context.store,
         folder="",
         kind=config.encoder.kind,
         model=start.files,
         model_prefix=start.prefix,
-        corpus=data.corpus,
-        queries=data.queries,
-        item_features=items,
-        query_features=queries,
-        labels=data.labels,
-        negatives=mined.parts("negatives") if mined else [],
-        near_misses=near_misses.parts("hits"),
+        data=TrainData(
+            corpus=data.corpus,
+            queries=data.queries,
+            item_features=items,
+            query_features=queries,
+            labels=data.labels,
+            negatives=mined.parts("negatives") if mined else [],
+            near_misses=near_misses.parts("hits"),
+            guide_items=guide.parts("corpus") if guide else [],
+            guide_queries=guide.parts("queries") if guide else [],
+        ),
         settings=config.training,
-        epochs=length.epochs,
-        cycles=length.cycles,
-        steps=length.steps,
+        schedule=training_length(context, model),
         seed=config.rounds.seed,
         round=model.round,
         threads=pool.cpus,
         budget_tokens=config.cluster.micro_batch_tokens,
         mailbox=context.progress.mailbox,
         deepspeed=own,
-        guide_items=guide.parts("corpus") if guide else [],
-        guide_queries=guide.parts("queries") if guide else [],
         name=config.name,
         stopping=decide_epochs,
     )
@@ -133,15 +122,13 @@ def train_model(context: Context, stage: Stage) -> Commit:
             "best_epoch": result["best"]["epoch"],
             "best_recall": result["best"]["recall"],
             "prefix": result["best"]["prefix"],
-            "negatives": "mined" if task.negatives else "random",
+            "negatives": "mined" if task.data.negatives else "random",
         }
         return Outcome(files=files, figures=figures, work_seconds=result["seconds"])
 
     inputs |= {
         "training": config.training.model_dump(exclude=BESIDE) | {"deepspeed": inputs.pop("deepspeed")},
-        "epochs": task.epochs,
-        "cycles": task.cycles,
-        "steps": task.steps,
+        **asdict(task.schedule),
         "round": task.round,
         "ranks": pool.count,
     }

@@ -31,7 +31,7 @@ from jobs.stages.slice_columns import Relevant, memberships
 from mining.candidates import dense_hits, without_self
 from mining.choice.attributes import Attribute
 
-MEASURED_BY = {"num_hits", "primary", "confidence", "resamples", "bad_top1_column", "slices", "slice_queries"}
+MEASURED_BY = {"num_hits", "primary", "confidence", "resamples", "bad_top1_column", "slices", "min_slice_queries"}
 """Settings that the figures depend on. Nothing is trained, embedded or searched again when one changes."""
 COMPARED = ("recall@3", "recall@10", "hit@1", "hit@5", "hit@10", "ndcg@10", "mrr@10", "bad_top1")
 """Metrics that are compared with another model's, besides the primary one."""
@@ -164,7 +164,7 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
         columns,
         primary=settings.primary,
         baseline=others[task.others["baseline"][0].path] if task.others else None,
-        least=settings.slice_queries,
+        least=settings.min_slice_queries,
         resamples=settings.resamples,
         confidence=settings.confidence,
     )

@@ -98,7 +98,7 @@ def probe_config(config: Config) -> Config:
             "training.patience": max(settings.epochs, config.rounds.warmup_epochs, config.training.patience),
             "evaluation.split": "dev",  # the test split is not looked at to decide what to run
             "evaluation.general": None,
-            "evaluation.events": None,  # nor what is watched and logged of a real run
+            "evaluation.events": False,  # nor what is watched and logged of a real run
             # what the thresholds are is no part of the run: other ones keep everything that is trained
             "probe": ProbeSettings().model_dump(),
             "sweep": SweepSettings().model_dump(),

@@ -21,6 +21,7 @@ from jobs.stages.context import Context
 from jobs.stages.stage_4_train import refuse_local_output, training_task
 from jobs.trials.sweep_plan import Record, Trial, best_toml, choose, plan_trials, summarise, trial_settings
 from jobs.trials.sweep_trial import Job
+from training.engine.schedule import Schedule
 from training.settings import TrainingSettings
 
 ROUND = ModelName(1)
@@ -69,7 +70,7 @@ def make_job(context: Context, settings: list[TrainingSettings], pool: PoolSize)
     refuse_local_output(context)
     config = context.config
     task, inputs = training_task(context, ROUND, pool)
-    task = replace(task, epochs=config.sweep.epochs, name=f"{config.name} sweep")
+    task = replace(task, schedule=Schedule(config.sweep.epochs), name=f"{config.name} sweep")
     # all that a trial depends on beside its settings: an earlier sweep's trials on the same are found again
     inputs |= {"gpu": bool(pool.gpus)}
     return Job(context.store, f"sweep/{digest(inputs)}", task, settings, bool(pool.gpus))
@@ -101,13 +102,7 @@ def _run(context: Context, job: Job, trials: list[Trial], pool: PoolSize) -> lis
 
     if open_ones:
         with context.progress.watch("sweep"):
-            run_trials(
-                job,
-                pool,
-                reduction_factor=context.config.sweep.reduction_factor,
-                retries=context.config.cluster.retries,
-                on_end=on_end,
-            )
+            run_trials(job, pool, retries=context.config.cluster.retries, on_end=on_end)
         for leftover in ("running", "tune"):  # what trials and Tune wrote to be able to go on
             context.store.delete(f"{job.folder}/{leftover}")
     return [job.close(number) for number in range(len(trials))]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from cluster.commits import digest
-from cluster.errors import TrainingDiverged
+from cluster.errors import ConfigError, TrainingDiverged
 from eval.significance import Interval, paired_bootstrap
 from eval.verdict import verdict
 from jobs.config.config import Config
 from jobs.config.derived import with_settings
 from jobs.config.toml import to_toml
-from training.settings import TrainingSettings
+from training.settings import VALIDATION_K, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,12 @@ class Choice:
 
 
 def plan_trials(config: Config) -> list[Trial]:
-    """The configuration as it is, then all other combinations of [sweep], or as many as max_trials allows.
+    """The configuration as it is, then all other combinations of [sweep].
 
-    Combinations that come to the same (as many random negatives per query) are one trial.
+    Combinations that amount to the same (as many random negatives per query) are one trial.
+
+    Raises:
+        ConfigError: there is nothing to compare the configuration as it is with.
     """
     training, sweep = config.training, config.sweep
     as_is = Trial(
@@ -85,11 +88,13 @@ def plan_trials(config: Config) -> list[Trial]:
             for fraction in sweep.random_fraction:
                 trial = Trial(loss, scale, fraction)
                 trials.setdefault(_sameness(trial, training), trial)
-    first, *others = trials.values()
-    if len(others) >= sweep.max_trials:
-        drawn = np.random.default_rng([config.rounds.seed, len(others)]).permutation(len(others))[: sweep.max_trials - 1]
-        others = [others[number] for number in sorted(drawn)]
-    return [first, *others]
+    if len(trials) == 1:
+        raise ConfigError(
+            f"[sweep] has no combination other than the configuration as it is ({as_is.describe()}: "
+            f"{training.random_negatives(mined=True)} random negatives per query); add a value to sweep.temperature, "
+            f"sweep.margin, sweep.loss or sweep.random_fraction"
+        )
+    return list(trials.values())
 
 
 def _sameness(trial: Trial, training: TrainingSettings) -> tuple[str, float, int]:
@@ -99,13 +104,8 @@ def _sameness(trial: Trial, training: TrainingSettings) -> tuple[str, float, int
 def trial_settings(config: Config, trial: Trial) -> TrainingSettings:
     """How a trial trains. Raises ConfigError: its settings do not fit the others."""
     changes = {f"training.{name}": value for name, value in trial.changes.items()}
-    # a trial's model is not kept: no tracker, and no more checkpoints than resuming needs
-    changes |= {
-        "training.epochs": config.sweep.epochs,
-        "training.trackers": [],
-        "training.checkpoint_steps": None,
-        "training.keep_checkpoints": 1,
-    }
+    # a trial's model is not kept and a trial is not resumed: no tracker, no checkpoints within an epoch
+    changes |= {"training.epochs": config.sweep.epochs, "training.trackers": [], "training.checkpoint_steps": None}
     return with_settings(config, changes, source=f"[sweep], trial {trial.describe()}").training
 
 
@@ -177,7 +177,7 @@ def summarise(config: Config, trials: Sequence[Trial], records: Sequence[Record]
         if choice.interval
         else None,
         "queries": len(queries) if queries else 0,
-        "recall_at": config.training.validation_k,
+        "recall_at": VALIDATION_K,
         "confidence": config.evaluation.confidence,
         "seconds": round(sum(record.seconds for record in records), 2),
     }

@@ -25,6 +25,10 @@ QUIET = {
 }
 
 
+REDUCTION_FACTOR = 2.0
+"""After epochs 1, 2, 4 … about one in so many trials continues (ASHA, Li 2020, arXiv 1810.05934)."""
+
+
 class _Closing(tune.Callback):  # type: ignore[misc]  # Ray has no types here
     """Ends each trial as soon as Tune has, so that its models do not lie about and a later attempt knows it."""
 
@@ -40,7 +44,7 @@ class _Closing(tune.Callback):  # type: ignore[misc]  # Ray has no types here
         self._on_end(number, self._job.close(number))
 
 
-def run_trials(job: Job, pool: PoolSize, *, reduction_factor: float, retries: int, on_end: Callable[[int, Record], None]) -> None:
+def run_trials(job: Job, pool: PoolSize, *, retries: int, on_end: Callable[[int, Record], None]) -> None:
     """Run every trial of `job` to its record; those that have one are only told to the scheduler.
 
     Args:
@@ -54,7 +58,7 @@ def run_trials(job: Job, pool: PoolSize, *, reduction_factor: float, retries: in
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are told below, in a paragraph
     for attempt in range(retries + 1):
-        error = _fit(job, pool, reduction_factor, on_end)
+        error = _fit(job, pool, on_end)
         if error is None:
             return
         cause = unwrap(error)
@@ -68,7 +72,7 @@ def run_trials(job: Job, pool: PoolSize, *, reduction_factor: float, retries: in
             ) from error
 
 
-def _fit(job: Job, pool: PoolSize, reduction_factor: float, on_end: Callable[[int, Record], None]) -> Exception | None:
+def _fit(job: Job, pool: PoolSize, on_end: Callable[[int, Record], None]) -> Exception | None:
     """One run of Tune; the first error of a trial, after which the others were stopped."""
     filesystem, root = job.store.arrow_filesystem()
     epochs = job.settings[0].epochs
@@ -86,7 +90,7 @@ def _fit(job: Job, pool: PoolSize, reduction_factor: float, on_end: Callable[[in
                 mode="max",
                 max_t=epochs + 1,
                 grace_period=1,
-                reduction_factor=reduction_factor,
+                reduction_factor=REDUCTION_FACTOR,
             ),
         ),
         run_config=tune.RunConfig(

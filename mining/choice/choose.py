@@ -152,7 +152,7 @@ def _random_keys(candidates: Candidates, settings: MiningSettings, seed: int, lo
         return keys  # the same order, without logarithms
     keys = np.log(-np.log1p(-keys))
     if settings.choose == "softmax":
-        keys -= candidates.scores.astype(np.float64) / settings.temperature
+        keys -= candidates.scores.astype(np.float64) / settings.choice_temperature
     if log_weights is not None:
         keys -= log_weights[np.maximum(candidates.rows, 0)]
     result: F64 = keys

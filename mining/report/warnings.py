@@ -8,6 +8,12 @@ from mining.choice.filters import cures, more_hits
 from mining.report.figures import MiningFigures
 from mining.settings import MiningSettings
 
+LOW_HIT_RATE = 0.10
+"""Share of the candidates that the filters leave, below which a warning is printed."""
+
+HIGH_SUSPECTED = 0.10
+"""Share of the candidates that score above the query's best relevant item, above which a warning is printed."""
+
 MANY_SHORT = 0.2
 """Share of the queries with fewer than N negatives above which a warning is printed."""
 
@@ -40,11 +46,11 @@ def warnings(figures: MiningFigures, settings: MiningSettings) -> list[str]:
 
 
 def _few_left(figures: MiningFigures, settings: MiningSettings) -> str | None:
-    if not figures.candidates or figures.hit_rate >= settings.low_hit_rate:
+    if not figures.candidates or figures.hit_rate >= LOW_HIT_RATE:
         return None
-    head = f"hit rate {figures.hit_rate:.1%} is below {settings.low_hit_rate:.0%} (mining.low_hit_rate)"
+    head = f"hit rate {figures.hit_rate:.1%} is below {LOW_HIT_RATE:.0%}"
     known = sum(figures.dropped.get(name, 0) for name in BY_LABELS)
-    if figures.candidates - known < settings.low_hit_rate * figures.candidates:  # no other filter could make up for it
+    if figures.candidates - known < LOW_HIT_RATE * figures.candidates:  # no other filter could make up for it
         ways = more_hits(settings, figures.reuse.items)
         return (
             f"{head}: {known:,} of {figures.candidates:,} candidates are relevant to their query by the labels"
@@ -85,7 +91,7 @@ def _short(figures: MiningFigures, settings: MiningSettings) -> str | None:
 
 def _suspected(figures: MiningFigures, settings: MiningSettings) -> str | None:
     suspected, candidates = figures.suspected_false_negatives, figures.candidates
-    if suspected <= settings.high_suspected * candidates:
+    if suspected <= HIGH_SUSPECTED * candidates:
         return None
     ways = []
     if settings.relative_margin is None and settings.target_discard_rate is None and settings.positive_quantile is None:
@@ -95,8 +101,8 @@ def _suspected(figures: MiningFigures, settings: MiningSettings) -> str | None:
     if settings.teacher is None:
         ways.append("ask a [mining.teacher]")
     return (
-        f"{suspected:,} of {candidates:,} candidates ({suspected / candidates:.1%}, mining.high_suspected = "
-        f"{settings.high_suspected:.0%}) score above the query's best relevant item: many may be unlabelled positives. Read "
+        f"{suspected:,} of {candidates:,} candidates ({suspected / candidates:.1%}, more than {HIGH_SUSPECTED:.0%}) "
+        f" score above the query's best relevant item: many may be unlabelled positives. Read "
         f"the samples and label those that are relevant" + "".join(f"; or {way}" for way in ways)
     )
 

@@ -346,6 +346,14 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "figure on an unknown column": (setting("evaluation.bad_top1_column", "genre"), ("evaluation.bad_top1_column", "'genre'")),
     "batch larger than the training queries": (setting("training.batch_size", 32), ("batch_size = 32", "8 training queries")),
+    "more micro-steps per step than an epoch has": (
+        setting("training", {"batch_size": 4, "accumulation": 3}),
+        ("accumulation = 3", "2 micro-step(s)", "8 examples"),
+    ),
+    "too few labels within the cap of a source": (
+        both(setting("training.batch_size", 4), every("labels", source="synthetic"), row("labels", 3, source="click")),
+        ("synthetic 7 with a cap of 20 %", "raise a cap in training.label_sources"),
+    ),
     "more shards than items": (setting("cluster.shards", 13), ("cluster.shards = 13", "12 items")),
     "GPU on a machine without one": (setting("cluster.device", "gpu"), ("cluster.device", "no GPU", '"auto"')),
     "more workers than CPUs": (setting("cluster.train_workers", 3), ("train_workers", "3 × 1 CPU(s)", "offers 2 CPU(s)")),
@@ -364,3 +372,16 @@ def test_mistake_gets_one_paragraph(name: str, case: Any, refused: Any, tmp_path
     refused(case.run(), 2, expected)
     committed = {path.stem for path in (tmp_path / "out/run/commits").glob("*")}
     assert committed <= {"ingest"}, "nothing is made of bad data"
+
+
+def test_settings_that_the_data_makes_idle_are_warned_about_before_anything_is_embedded(case: Any) -> None:
+    case.set("mining.choice_temperature", 0.2)
+    case.set("encoder.model", "./nowhere")  # the stage after the tables stops
+    answer = case.run()
+    assert answer.code == 2
+    warnings = [line for line in answer.err.splitlines() if line.startswith("! ")]
+    assert [line.split(",")[0] for line in warnings[:2]] == [
+        '! mining.choice_temperature = 0.2 has no effect with mining.choose = "top"; set choose = "softmax"',
+        "! mining.num_negatives = 32",
+    ]
+    assert any("only 2 dev queries" in line and "50 points" in line for line in warnings)

@@ -83,7 +83,7 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "out of range": (setting("training.temperature", 5), ("training.temperature", "at most 1", "found 5", "τ of InfoNCE")),
     "below the range": (setting("rounds.patience", 0), ("rounds.patience", "at least 1", "found 0")),
     "not one of the choices": (setting("cluster.device", "tpu"), ("cluster.device", "'auto', 'cpu' or 'gpu'", "'tpu'")),
-    "name with a slash": (setting("name", "a/b"), ("name", "'a/b'", "Letters, digits, dot, dash, underscore")),
+    "name with a slash": (setting("name", "a/b"), ("name", "'a/b'", "Letters, digits, dots, dashes, underscores")),
     "empty output": (setting("output", ""), ("output", "a text that is not empty")),
     "http output": (setting("output", "http://host/x"), ("output", "s3://bucket/prefix", "'http://host/x'")),
     "s3 address without a bucket": (setting("output", "s3:///runs"), ("output", "'s3:///runs'", "without a bucket")),
@@ -186,3 +186,9 @@ def test_the_unspoilt_case_is_a_good_one(case: Any) -> None:
     answer = case.run("--json", "--dry-run")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["rows"] == {"corpus": 12, "queries": 10, "labels": 10}
+
+
+def test_a_setting_without_effect_is_told_by_a_dry_run(case: Any) -> None:
+    case.set("mining.choice_temperature", 0.2)
+    assert "choice_temperature = 0.2 has no effect" in json.loads(case.run("--json", "--dry-run").out)["warnings"][0]
+    assert "! mining.choice_temperature = 0.2 has no effect" in case.run("--dry-run").out.replace("\n", " ")

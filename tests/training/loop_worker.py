@@ -32,9 +32,10 @@ from training.encoders.adapter import new_adapter_folder
 from training.encoders.load import load_encoder
 from training.encoders.prepare import Tokenizer, build_base
 from training.engine.engine import Place, full_state
+from training.engine.schedule import Schedule
 from training.loop import Trainer
-from training.settings import EncoderSettings, TrainingSettings
-from training.task import TrainTask
+from training.settings import VALIDATION_K, EncoderSettings, TrainingSettings
+from training.task import TrainData, TrainTask
 from training.telemetry.telemetry import read_lines
 
 NUM_ITEMS, NUM_TRAIN, NUM_DEV, TOPICS, JOINED_BATCH = 90, 96, 12, 15, 8
@@ -166,7 +167,6 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
         "queries": write(store, "queries", split),
         "labels": write(store, "labels", label_table(rng)),
         "negatives": write(store, "negatives", negative_table(rng)),
-        "near_misses": [],
     }
     tasks = {}
     for name, kind, local, source in (
@@ -182,21 +182,13 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
             kind=kind,
             model=upload_folder(local, store, f"models/{name}"),  # type: ignore[arg-type]
             model_prefix=f"models/{name}",
-            item_features=features[source][0],
-            query_features=features[source][1],
+            data=TrainData(item_features=features[source][0], query_features=features[source][1], **shared),
             settings=TrainingSettings(
-                epochs=2,
-                hard_negatives=3,
-                random_fraction=0.67,
-                zero_stage=2,
-                validation_k=3,
-                learning_rate=5e-4,
-                validation_items=60,
+                epochs=2, hard_negatives=3, random_fraction=0.67, zero_stage=2, learning_rate=5e-4, validation_items=60
             ),
-            epochs=2,
+            schedule=Schedule(2),
             budget_tokens=48,
             stopping=decide_epochs,
-            **shared,
         )
     return tasks
 
@@ -215,9 +207,10 @@ class Runs:
     def task(self, name: str, kind: str, **changes: Any) -> TrainTask:
         """The task of a kind with other settings; the joined batch is the same for every world size."""
         task = self.tasks[kind]
-        own = {key: changes.pop(key) for key in ("epochs", "negatives", "queries") if key in changes}
+        data = {key: changes.pop(key) for key in ("negatives", "queries") if key in changes}
+        schedule = Schedule(changes.pop("epochs", task.schedule.epochs))
         settings = task.settings.model_copy(update={"batch_size": JOINED_BATCH // self.world, **changes})
-        return replace(task, folder=f"runs/{name}", settings=settings, **own)
+        return replace(task, folder=f"runs/{name}", settings=settings, schedule=schedule, data=replace(task.data, **data))
 
     def train(
         self,
@@ -273,7 +266,7 @@ def slow_recall(trainer: Trainer, best: Figures) -> float:
     items = encoder.encode(trainer.tables.items.take(trainer.check.item_rows))
     total = 0.0
     for place, query in enumerate(trainer.check.query_rows):
-        top = trainer.check.item_rows[np.argsort(-(items @ queries[place]))[: trainer.task.settings.validation_k]]
+        top = trainer.check.item_rows[np.argsort(-(items @ queries[place]))[:VALIDATION_K]]
         _, positives = trainer.tables.labels.positives(np.array([query]))
         total += len(set(top) & set(positives)) / len(positives)
     return total / len(trainer.check.query_rows)
@@ -362,7 +355,7 @@ def one_rank(runs: Runs) -> None:
     runs.train("no-dev", runs.task("no-dev", "adapter", queries=no_dev, epochs=4, patience=1))
     patience = runs.task("patience", "adapter", epochs=9, patience=1, learning_rate=1e-9)
     runs.train("patience", patience)
-    runs.train("no-policy", replace(patience, folder="runs/no-policy", epochs=3, stopping=None))
+    runs.train("no-policy", replace(patience, folder="runs/no-policy", schedule=Schedule(3), stopping=None))
 
 
 def main(rank: int, world: int, folder: Path) -> None:

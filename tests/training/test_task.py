@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from cluster.errors import DataError
 from cluster.storage import Store
 from cluster.tables import Part, vectors_to_column, write_part
+from training.engine.schedule import Schedule
 from training.settings import SourceSettings, TrainingSettings
-from training.task import TrainTask, load_tables
+from training.task import TrainData, TrainTask, load_tables
 
 NUM_ITEMS, NUM_QUERIES = 12, 8
 Row = tuple[int, int, int, float, str | None]
@@ -55,23 +56,24 @@ def task_of(
         model={},
         model_prefix="",
         settings=TrainingSettings(**options),
-        epochs=1,
-        corpus=write("corpus", {"row": items, "group_code": np.full(NUM_ITEMS, -1), "text_code": items}),
-        queries=write("queries", {"row": queries, "split": splits, "item_row": np.full(len(splits), -1)}),
-        item_features=write("items", {"vector": vectors_to_column(np.eye(NUM_ITEMS, dtype=np.float32))}),
-        query_features=write("asked", {"vector": vectors_to_column(np.eye(len(splits), NUM_ITEMS, dtype=np.float32))}),
-        labels=write(
-            "labels",
-            {
-                "query_row": pa.array(columns[0], pa.int64()),
-                "item_row": pa.array(columns[1], pa.int64()),
-                "score": pa.array(columns[2], pa.int64()),
-                "weight": pa.array(columns[3], pa.float64()),
-                "source": pa.array(columns[4], source_type or pa.string()),
-            },
+        schedule=Schedule(1),
+        data=TrainData(
+            corpus=write("corpus", {"row": items, "group_code": np.full(NUM_ITEMS, -1), "text_code": items}),
+            queries=write("queries", {"row": queries, "split": splits, "item_row": np.full(len(splits), -1)}),
+            item_features=write("items", {"vector": vectors_to_column(np.eye(NUM_ITEMS, dtype=np.float32))}),
+            query_features=write("asked", {"vector": vectors_to_column(np.eye(len(splits), NUM_ITEMS, dtype=np.float32))}),
+            labels=write(
+                "labels",
+                {
+                    "query_row": pa.array(columns[0], pa.int64()),
+                    "item_row": pa.array(columns[1], pa.int64()),
+                    "score": pa.array(columns[2], pa.int64()),
+                    "weight": pa.array(columns[3], pa.float64()),
+                    "source": pa.array(columns[4], source_type or pa.string()),
+                },
+            ),
+            negatives=mined,
         ),
-        negatives=mined,
-        near_misses=[],
     )
 
 
@@ -95,7 +97,7 @@ def test_a_query_with_labels_from_two_sources_is_two_examples(tmp_path: Path) ->
         labels,
         ["train", "train", "dev", "train"],
         negatives=[(1, [6, 8]), (0, [11, 10, 9])],
-        sources={"synthetic": SourceSettings(weight=0.25), "": SourceSettings(weight=2.0)},
+        label_sources={"synthetic": SourceSettings(weight=0.25), "": SourceSettings(weight=2.0)},
     )
     tables, examples, dev, near = load_tables(task)
     assert examples.source_names == ("", "click", "synthetic")
@@ -160,7 +162,11 @@ def test_examples_equal_a_slow_reference(
     store, factor = Store(str(tmp_path_factory.mktemp("task"))), {"cart": 0.5, "": 3.0}
     want = slow_examples(labels, splits, factor)
     task = task_of(
-        store, labels, splits, negatives=mined, sources={name: SourceSettings(weight=weight) for name, weight in factor.items()}
+        store,
+        labels,
+        splits,
+        negatives=mined,
+        label_sources={name: SourceSettings(weight=weight) for name, weight in factor.items()},
     )
     if not want:
         with pytest.raises(DataError, match="no training query"):

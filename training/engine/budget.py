@@ -41,7 +41,6 @@ def probe_budget(
     encoder: Encoder,
     features: Features,
     *,
-    train: bool,
     candidates: Sequence[int] | None = None,
     repeats: int = 2,
     seed: int = 0,
@@ -58,7 +57,6 @@ def probe_budget(
     Args:
         encoder: one that pads; on its device.
         features: real ones; up to 4,096 of them are drawn.
-        train: forward and backward, else forward alone.
         candidates: ascending; None: 512 to 2,048 on a CPU, 8,192 to 524,288 on a GPU.
         repeats: timings of each candidate, in turns; the fastest counts, because nothing but disturbance makes one slower.
         limit_s: after this many seconds no further timing is begun.
@@ -77,10 +75,10 @@ def probe_budget(
     device = next(encoder.parameters()).device
     sample = _sample(features, seed)
     mode, gradients = encoder.training, [parameter.grad for parameter in encoder.parameters()]
-    encoder.train(train)
+    encoder.train()
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            trial = _Trial(encoder, sample, device, together or len(sample), train=train, bfloat16=bfloat16)
+            trial = _Trial(encoder, sample, device, together or len(sample), bfloat16=bfloat16)
             if device.type == "cuda":
                 return trial.climb(candidates or GPU_CANDIDATES, repeats)
             return trial.compare(candidates or CPU_CANDIDATES, repeats, time.perf_counter() + limit_s)
@@ -116,11 +114,9 @@ def middle_pack(lengths: I64, budget_tokens: int) -> I64:
 class _Trial:
     """Times packs of one sample."""
 
-    def __init__(
-        self, encoder: Encoder, sample: Features, device: torch.device, together: int, *, train: bool, bfloat16: bool
-    ) -> None:
+    def __init__(self, encoder: Encoder, sample: Features, device: torch.device, together: int, *, bfloat16: bool) -> None:
         self._encoder, self._sample, self._device, self._together = encoder, sample, device, together
-        self._train, self._bfloat16 = train, bfloat16
+        self._bfloat16 = bfloat16
 
     def compare(self, candidates: Sequence[int], repeats: int, deadline: float) -> int:
         """Every candidate in turns, until the deadline."""
@@ -169,19 +165,18 @@ class _Trial:
             torch.cuda.empty_cache()
             return None
         peak, memory = torch.cuda.max_memory_allocated(self._device), torch.cuda.get_device_properties(self._device)
-        return None if self._train and peak > GPU_SHARE * memory.total_memory else seconds
+        return None if peak > GPU_SHARE * memory.total_memory else seconds
 
     def _per_token(self, chosen: I64) -> float:
-        """Seconds per token, padding counted, of one pass."""
+        """Seconds per token, padding counted, of one forward and backward pass."""
         inputs = {name: value.to(self._device) for name, value in self._encoder.collate(self._sample.take(chosen)).items()}
         self._encoder.zero_grad(set_to_none=True)
         self._wait()
         started = time.perf_counter()
         cast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16)
-        with cast, torch.set_grad_enabled(self._train):
+        with cast:
             output = self._encoder(inputs)
-        if self._train:
-            output.sum().backward()
+        output.sum().backward()
         self._wait()
         seconds = time.perf_counter() - started
         return seconds / (int(self._sample.lengths[chosen].max()) * len(chosen))

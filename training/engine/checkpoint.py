@@ -28,7 +28,8 @@ from cluster.folders import Manifest
 from cluster.records import read_record
 from cluster.storage import Store
 from training.engine.engine import Place
-from training.engine.upload import STATE, KeptModel, Mark, Upload, complete, name_of
+from training.engine.kept_model import KeptModel
+from training.engine.upload import STATE, Mark, Upload, complete, name_of
 
 TAG = "engine"
 DEADLINE_S = 1500.0
@@ -81,9 +82,9 @@ def why_not(state: TrainingState, place: Place) -> str | None:
 class Checkpointer:
     """The checkpoints of one round on one rank. Collective where it says so: every rank must make the same call."""
 
-    def __init__(self, store: Store, folder: str, place: Place, *, keep: int = 1) -> None:
-        """Args: store, folder: where; the checkpoints go below <folder>/engine; keep: complete ones kept, the newest."""
-        self.store, self.place, self.keep = store, place, keep
+    def __init__(self, store: Store, folder: str, place: Place) -> None:
+        """Args: store, folder: where; the checkpoints go below <folder>/engine. Only the newest complete one is kept."""
+        self.store, self.place = store, place
         self.root = f"{folder}/engine".strip("/")
         self.seconds: dict[str, float] = {"save": 0.0, "upload": 0.0}
         """Of the latest: for how long `save` stopped training, and from then until the upload had ended."""
@@ -112,7 +113,7 @@ class Checkpointer:
 
         Returns when DeepSpeed's files are on local disk; they are uploaded in the background. Waits for the upload
         before it: at most one is under way. `superseded`: prefixes, such as folders of models that are no longer the
-        best, that are deleted once this checkpoint is complete and no checkpoint that is kept names them. `model`: uploaded
+        best, that are deleted once this checkpoint is complete, unless it names them. `model`: uploaded
         with it (rank 0).
 
         Raises:
@@ -138,9 +139,7 @@ class Checkpointer:
             attempt,
             local,
             self.place,
-            mark=state.mark,
             record=asdict(state),
-            keep=self.keep,
             superseded=superseded,
             deadline_s=DEADLINE_S,
             model=model,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -174,7 +174,9 @@ def _settle(settings: TrainingSettings, own: Tree, *, precision: Precision | Non
         elif place is not None and place.get(name) is None:
             place.pop(name, None)
         elif place is not None and not _same(place[name], rule.value):
-            problems.append(_contradiction(rule, place[name]))
+            change = rule.change(place[name])
+            way = f"set {change}, or remove the key from the file" if change else "remove the key from the file"
+            problems.append(f"{rule.key} is {_show(place[name])} there, but {rule.why}: {way}")
         elif place is not None and not rule.keep:
             del place[name]
     if problems:
@@ -186,73 +188,41 @@ def _settle(settings: TrainingSettings, own: Tree, *, precision: Precision | Non
 
 
 def _rules(settings: TrainingSettings, precision: Precision | None, world: int | None) -> list[Fixed]:
-    offload, stage, steps = settings.offload_optimizer, settings.zero_stage, settings.accumulation
-    says = f"training.offload_optimizer = {_show(offload)}"
+    device = "cpu" if settings.offload_optimizer else "none"
     rules = [
-        Fixed(
-            "train_micro_batch_size_per_gpu",
-            settings.batch_size,
-            f"training.batch_size = {settings.batch_size}",
-            lambda found: f"training.batch_size = {_show(found)}",
-        ),
-        Fixed(
-            "gradient_accumulation_steps",
-            steps,
-            f"training.accumulation = {steps}",
-            lambda found: f"training.accumulation = {_show(found)}",
-        ),
-        Fixed(
-            "gradient_clipping",
-            settings.gradient_clipping,
-            f"training.gradient_clipping = {settings.gradient_clipping}",
-            lambda found: f"training.gradient_clipping = {_show(found)}",
-        ),
-        Fixed(
-            "zero_optimization.stage",
-            stage,
-            f"training.zero_stage = {stage}",
-            lambda found: f"training.zero_stage = {_show(found)}",
-        ),
+        _of_setting("train_micro_batch_size_per_gpu", "batch_size", settings),
+        _of_setting("gradient_accumulation_steps", "accumulation", settings),
+        _of_setting("gradient_clipping", "gradient_clipping", settings),
+        _of_setting("zero_optimization.stage", "zero_stage", settings),
+        replace(_of_setting("zero_optimization.cpu_offload", "offload_optimizer", settings), keep=False),
         Fixed(
             "zero_optimization.offload_optimizer.device",
-            "cpu" if offload else "none",
-            says,
+            device,
+            f"training.offload_optimizer = {_show(settings.offload_optimizer)}",
             lambda found: f"training.offload_optimizer = {_show(found == 'cpu')}" if found in {"cpu", "none"} else None,
         ),
-        Fixed(
-            "zero_optimization.cpu_offload",
-            offload,
-            says,
-            lambda found: f"training.offload_optimizer = {_show(found)}",
-            keep=False,
-        ),
-        *(
-            Fixed(key, value, f"the training loop relies on {_show(value)}")
-            for key, value in (
-                ("managed_gradient_accumulation", True),
-                ("gradient_allreduce_op", "mean"),
-                ("checkpoint.load_universal", False),
-                ("zero_allow_untested_optimizer", True),
-                ("zero_force_ds_cpu_optimizer", False),
-            )
-        ),
     ]
+    relied_on = {
+        "managed_gradient_accumulation": True,
+        "gradient_allreduce_op": "mean",
+        "checkpoint.load_universal": False,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    rules += [Fixed(key, value, f"the training loop relies on {_show(value)}") for key, value in relied_on.items()]
     if precision is not None:
-        chosen = f'training.precision = "{settings.precision}"'
-        chosen += "" if settings.precision == precision else f", which is {precision} here"
-        for key, name in (("bf16.enabled", "bfloat16"), ("fp16.enabled", "float16")):
-            rules.append(Fixed(key, precision == name, chosen, partial(_to_precision, name)))
-        rules += [Fixed(key, False, chosen) for key in ("fp16.auto_cast", "torch_autocast.enabled", "amp.enabled")]
+        rules += _of_precision(settings.precision, precision)
     if world is not None:
-        product = f"training.batch_size × training.accumulation × ranks = {settings.batch_size * steps * world}"
+        others = settings.accumulation * world
+        product = settings.batch_size * others
         rules.append(
             Fixed(
                 "train_batch_size",
-                settings.batch_size * steps * world,
                 product,
+                f"training.batch_size × training.accumulation × ranks = {product}",
                 lambda found: (
-                    f"training.batch_size = {found // (steps * world)}"
-                    if isinstance(found, int) and found > 0 and found % (steps * world) == 0
+                    f"training.batch_size = {found // others}"
+                    if isinstance(found, int) and found > 0 and found % others == 0
                     else None
                 ),
             )
@@ -260,14 +230,21 @@ def _rules(settings: TrainingSettings, precision: Precision | None, world: int |
     return rules
 
 
+def _of_setting(key: str, name: str, settings: TrainingSettings) -> Fixed:
+    """A key that is one of our settings under another name."""
+    value = getattr(settings, name)
+    return Fixed(key, value, f"training.{name} = {_show(value)}", lambda found: f"training.{name} = {_show(found)}")
+
+
+def _of_precision(asked: str, precision: Precision) -> list[Fixed]:
+    chosen = f'training.precision = "{asked}"' + ("" if asked == precision else f", which is {precision} here")
+    half: tuple[Precision, ...] = ("bfloat16", "float16")
+    switches = [Fixed(f"{SHORT[name]}.enabled", precision == name, chosen, partial(_to_precision, name)) for name in half]
+    return switches + [Fixed(key, False, chosen) for key in ("fp16.auto_cast", "torch_autocast.enabled", "amp.enabled")]
+
+
 def _to_precision(name: str, found: Any) -> str:
     return f'training.precision = "{name if found else "float32"}"'
-
-
-def _contradiction(rule: Fixed, found: Any) -> str:
-    change = rule.change(found)
-    way = f"set {change}, or take the key out of the file" if change else "take the key out of the file"
-    return f"{rule.key} is {_show(found)} there, but {rule.why}: {way}"
 
 
 def _find(tree: Tree, key: str) -> tuple[Tree | None, str, str | None]:

@@ -1,6 +1,72 @@
-"""The learning rate of a step: a pure function of its arguments, so a resumed run has the same one."""
+"""How long a round trains, how far it is, and the learning rate of a step: pure, so that a resumed run has the same ones."""
+
+from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a round trains."""
+
+    epochs: int
+    cycles: int = 1
+    """Equal cycles of learning-rate warm-up and decay; with more than one, nothing stops before the last step."""
+    steps: int | None = None
+    """Maximum optimizer steps of all cycles together; None: epochs and settings decide."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A schedule in steps."""
+
+    schedule: Schedule
+    micro_steps: int
+    """Batches of an epoch, at least as many as `accumulation`."""
+    accumulation: int
+    """Micro-steps of an optimizer step; what does not fill the last one of an epoch is left out."""
+    max_steps: int | None
+    """Maximum optimizer steps of a cycle."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return self.micro_steps // self.accumulation
+
+    @property
+    def micro_steps_per_epoch(self) -> int:
+        """Micro-steps of one epoch that are trained."""
+        return self.steps_per_epoch * self.accumulation
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole round, if it is not stopped early."""
+        planned = self.steps_per_epoch * self.schedule.epochs
+        return min(planned, self.schedule.steps or planned, self.schedule.cycles * (self.max_steps or planned))
+
+    def after(self, epoch: int, index: int) -> tuple[int, int] | None:
+        """(epoch, micro-step) that comes after micro-step `index` of `epoch`; None after the last."""
+        if index + 1 < self.micro_steps_per_epoch:
+            return epoch, index + 1
+        return (epoch + 1, 0) if epoch + 1 < self.schedule.epochs else None
+
+
+@dataclass
+class Progress:
+    """What changes while a round trains."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    index: int = 0
+    """Micro-steps done of the epoch that is under way."""
+    step: int = 0
+    """Optimizer steps finished."""
+    validation: list[float] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Of earlier attempts, up to the state that this one goes on from."""
 
 
 def learning_rate(step: int, *, total_steps: int, warmup_fraction: float, peak: float, cycles: int = 1) -> float:

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from cluster.folders import Manifest, upload_folder
 from cluster.records import read_record, write_record
 from cluster.storage import Store
 from training.engine.engine import Place
+from training.engine.kept_model import KeptModel
 
 STATE = "state.json"
 NAME = re.compile(r"step-(\d{6,})-e(\d{2,})")
@@ -45,40 +45,16 @@ def complete(paths: Iterable[str], root: str) -> list[Mark]:
     return sorted(marks)
 
 
-def kept_marks(marks: Sequence[Mark], current: Mark, keep: int) -> list[Mark]:
-    """The `keep` newest of `marks` up to `current`, which was just completed, oldest first.
-
-    A later one is left from before training went back or started anew; it would hide `current` if it stayed.
-    """
-    return [mark for mark in sorted(marks) if mark <= current][-keep:]
-
-
-def leftovers(paths: Iterable[str], root: str, kept: Sequence[Mark], current: Mark, attempt: str) -> list[str]:
-    """Prefixes below `root` to delete: whatever is neither of a kept checkpoint nor, in `current`, of `attempt`."""
-    names = {name_of(mark) for mark in kept}
-    found = set()
+def leftovers(paths: Iterable[str], root: str, current: Mark, attempt: str) -> list[str]:
+    """Prefixes below `root` to delete: everything but the state.json of `current` and the files of its `attempt`."""
+    prefixes = set()
     for path in paths:
         name, _, rest = path.removeprefix(f"{root}/").partition("/")
-        if name not in names:
-            found.add(f"{root}/{name}")
-        elif name == name_of(current) and rest != STATE and rest.split("/")[0] != attempt:
-            found.add(f"{root}/{name}/{rest.split('/')[0]}")
-    return sorted(found)
-
-
-@dataclass(frozen=True)
-class KeptModel:
-    """A model on local disk that is to be kept at `prefix`."""
-
-    local: tempfile.TemporaryDirectory[str]
-    prefix: str
-
-    def store(self, store: Store) -> None:
-        """Upload it, and remove the local files also where that fails."""
-        try:
-            upload_folder(Path(self.local.name), store, self.prefix)
-        finally:
-            self.local.cleanup()
+        if name != name_of(current):
+            prefixes.add(f"{root}/{name}")
+        elif rest != STATE and rest.split("/")[0] != attempt:
+            prefixes.add(f"{root}/{name}/{rest.split('/')[0]}")
+    return sorted(prefixes)
 
 
 class Upload(threading.Thread):
@@ -95,9 +71,7 @@ class Upload(threading.Thread):
         local: tempfile.TemporaryDirectory[str],
         place: Place,
         *,
-        mark: Mark,
         record: dict[str, Any],
-        keep: int,
         superseded: Sequence[str],
         deadline_s: float,
         model: KeptModel | None = None,
@@ -106,14 +80,14 @@ class Upload(threading.Thread):
         root: folder of all checkpoints; attempt: a name that no other save has.
         local: this rank's files; removed as soon as they are stored, or cannot be.
         record: what state.json says, but for `files`.
-        superseded: prefixes to delete at the end, unless a kept checkpoint's `best` names them.
+        superseded: prefixes to delete at the end, unless the record's `best` names them.
         model: stored before this rank's part, so that a complete checkpoint never names a model that is not there.
         deadline_s: how long rank 0 waits for the other ranks, after its own part is stored.
         """
         super().__init__(name="checkpoint", daemon=True)
         self.store, self.root, self.attempt, self.place = store, root, attempt, place
-        self.mark, self.record, self.keep = mark, record, keep
-        self.folder = f"{root}/{name_of(mark)}"
+        self.mark, self.record = (record["epoch"], record["step"]), record
+        self.folder = f"{root}/{name_of(self.mark)}"
         self.stored = threading.Event()
         """This rank's part is in storage, or `failure` says why not."""
         self.cancelled = threading.Event()
@@ -169,15 +143,13 @@ class Upload(threading.Thread):
 
     def _clean(self) -> None:
         paths = self.store.list(self.root)
-        marks = complete(paths, self.root)
-        kept = kept_marks(marks, self.mark, self.keep)
-        dropped = [mark for mark in marks if mark not in kept]
-        # a model that a kept checkpoint needs outlives the save that superseded it, and goes with the last that named it
-        models = {*self._superseded, *(self._best_model(mark) for mark in dropped if mark < self.mark)}
-        models -= {None, *(self._best_model(mark) for mark in kept)}
-        for mark in dropped:  # first: killed in between, no state.json may be left of a checkpoint without files
+        # also a later checkpoint, left from before training went back or started anew: it would hide this one
+        replaced = [mark for mark in complete(paths, self.root) if mark != self.mark]
+        models = {*self._superseded, *(self._best_model(mark) for mark in replaced if mark < self.mark)}
+        models -= {None, self.record["best"].get("prefix")}
+        for mark in replaced:  # first: killed in between, no state.json may be left of a checkpoint without files
             self.store.delete(f"{self.root}/{name_of(mark)}/{STATE}")
-        for prefix in (*leftovers(paths, self.root, kept, self.mark, self.attempt), *sorted(models)):
+        for prefix in (*leftovers(paths, self.root, self.mark, self.attempt), *sorted(models)):
             self.store.delete(prefix)
 
     def _best_model(self, mark: Mark) -> Any:

@@ -17,16 +17,7 @@ import numpy.typing as npt
 from cluster.errors import ConfigError
 from cluster.labels import Labels, contains
 from cluster.tables import I64
-from training.feed.sources import (
-    F64,
-    Mixture,
-    cumulative_popularity,
-    describe,
-    describe_sizes,
-    draw_items,
-    epoch_order,
-    plan_mixture,
-)
+from training.feed.sources import F64, Mixture, cumulative_popularity, describe, draw_items, epoch_order, plan_mixture, too_few
 from training.settings import TrainingSettings
 from training.telemetry.geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 
@@ -101,35 +92,25 @@ class BatchPlan:
     """Largest share of an epoch of each of the examples' sources; empty: none has a cap."""
     one_source_per_batch: bool = False
     cumulative_popularity: F64 | None = field(default=None, repr=False)
-    """[N] of training.sources: how likely items are drawn as random negatives; None: all alike."""
+    """[N] how likely items are drawn as random negatives (`training.feed.sources`); None: all alike."""
     unknown_sources: tuple[str, ...] = ()
-    """Named in training.sources, but by no training label."""
+    """Named in training.label_sources, but by no training label."""
     _orders: dict[int, tuple[I64, I64]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Of the epoch asked for last."""
 
     @classmethod
     def of(
-        cls,
-        examples: Examples,
-        settings: TrainingSettings,
-        *,
-        num_items: int,
-        mined: bool,
-        seed: int,
-        rank: int,
-        world: int,
-        popularity: I64 | None = None,
+        cls, examples: Examples, settings: TrainingSettings, *, num_items: int, mined: bool, seed: int, rank: int, world: int
     ) -> BatchPlan:
         """The plan that the settings ask for.
 
         Args:
             mined: whether there are mined negatives; where not, as many random ones are drawn in their place.
-            popularity: i64 [N] how often each item is a positive; None: counted in the examples.
 
         Raises:
             ConfigError: the examples do not fill a single step.
         """
-        counts = popularity if popularity is not None else np.bincount(examples.positive_rows, minlength=num_items)
+        counts = np.bincount(examples.positive_rows, minlength=num_items)
         return cls(
             examples,
             num_items,
@@ -142,51 +123,37 @@ class BatchPlan:
             caps=tuple(settings.source(name).cap for name in examples.source_names),
             one_source_per_batch=settings.one_source_per_batch,
             cumulative_popularity=cumulative_popularity(counts, settings.random_popularity),
-            unknown_sources=tuple(sorted(settings.sources.keys() - set(examples.source_names))),
+            unknown_sources=tuple(sorted(settings.label_sources.keys() - set(examples.source_names))),
         )
 
     def __post_init__(self) -> None:
         if self.micro_steps < 1:
-            raise ConfigError(self._too_few())
+            raise ConfigError(too_few(self.mixture, self.examples.source_names, batch_size=self.batch_size, world=self.world))
 
     @cached_property
     def mixture(self) -> Mixture:
         """What every epoch takes of each source."""
-        return self._mixture(self.batch_size)
-
-    def _mixture(self, batch_size: int) -> Mixture:
         names = self.examples.source_names
         sizes = np.bincount(self.examples.source_codes, minlength=len(names)).astype(np.int64)
         caps = np.array(self.caps or [1.0] * len(names), np.float64)
-        return plan_mixture(sizes, caps, batch_size * self.world, one_source_per_batch=self.one_source_per_batch)
-
-    def _too_few(self) -> str:
-        fits = next((size for size in range(self.batch_size - 1, 1, -1) if self._mixture(size).steps), None)
-        ways = [f"set training.batch_size to {fits} or less" if fits else "add labels, or use fewer ranks"]
-        limits = ""
-        if any(cap < 1 for cap in self.caps) or self.one_source_per_batch:
-            what = "all of one source" if self.one_source_per_batch else "within the caps of their sources"
-            limits = f", {what} ({describe_sizes(self.mixture, self.examples.source_names)})"
-            ways.append(
-                "set training.one_source_per_batch = false" if self.one_source_per_batch else "raise a cap in training.sources"
-            )
-        return (
-            f"a step takes {self.batch_size} queries on each of {self.world} rank(s){limits}, but there are only "
-            f"{len(self.examples)} training queries with a positive; {', or '.join(ways)}"
-        )
+        return plan_mixture(sizes, caps, self.batch_size * self.world, one_source_per_batch=self.one_source_per_batch)
 
     @property
     def micro_steps(self) -> int:
         """Micro-steps, the same in every epoch; what does not fill the last one waits for another epoch."""
         return self.mixture.steps
 
-    def batch(self, epoch: int, step: int) -> Batch:
-        """This rank's queries and items of micro-step `step` of epoch `epoch`: its rows of `joined`."""
-        return self._assemble(epoch, step, slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size))
-
     def joined(self, epoch: int, step: int) -> Batch:
-        """The queries and items of all ranks together, W·B rows in rank order."""
-        return self._assemble(epoch, step, slice(None))
+        """The queries and items of all ranks together in micro-step `step` of epoch `epoch`, W·B rows in rank order."""
+        joined = self.batch_size * self.world
+        chosen, turns = (values[step * joined : (step + 1) * joined] for values in self._order(epoch))
+        rng = np.random.default_rng([self.seed, epoch, step])
+        random_BR = draw_items(rng, (joined, self.random), self.num_items, self.cumulative_popularity)
+        data = self.examples
+        count = data.positive_offsets[chosen + 1] - data.positive_offsets[chosen]
+        turn = (turns + (hash_rows(self.seed, chosen) % np.uint64(2**31)).astype(np.int64)) % count
+        positives = data.positive_rows[data.positive_offsets[chosen] + turn]
+        return Batch.of(data.query_rows[chosen], positives, self._hard(chosen, turns), random_BR, data.weights[chosen])
 
     def _order(self, epoch: int) -> tuple[I64, I64]:
         order = self._orders.get(epoch)
@@ -195,17 +162,6 @@ class BatchPlan:
             self._orders.clear()
             self._orders[epoch] = order
         return order
-
-    def _assemble(self, epoch: int, step: int, rows: slice) -> Batch:
-        joined = self.batch_size * self.world
-        chosen, turns = (values[step * joined : (step + 1) * joined][rows] for values in self._order(epoch))
-        rng = np.random.default_rng([self.seed, epoch, step])
-        random_BR = draw_items(rng, (joined, self.random), self.num_items, self.cumulative_popularity)[rows]
-        data = self.examples
-        count = data.positive_offsets[chosen + 1] - data.positive_offsets[chosen]
-        turn = (turns + (hash_rows(self.seed, chosen) % np.uint64(2**31)).astype(np.int64)) % count
-        positives = data.positive_rows[data.positive_offsets[chosen] + turn]
-        return Batch.of(data.query_rows[chosen], positives, self._hard(chosen, turns), random_BR, data.weights[chosen])
 
     def _hard(self, chosen: I64, turns: I64) -> I64:
         """Each query's mined list in an order of its own, in windows that move on whenever its turn comes."""
@@ -231,7 +187,7 @@ def describe_mixture(plan: BatchPlan) -> str | None:
     line = describe(plan.mixture, plan.examples.source_names)
     if plan.unknown_sources:
         unknown = ", ".join(f'"{name}"' for name in plan.unknown_sources)
-        return f"{line or 'sources'}; no training label is of {unknown}, which training.sources names"
+        return f"{line or 'sources'}; no training label is of {unknown}, which training.label_sources names"
     return line
 
 

@@ -65,8 +65,6 @@ class Prepared:
     """Columns that each rank encodes; a single number where nothing is gathered."""
     positive_column: I64
     """[B]"""
-    own_items: int
-    """U"""
     denominator: float
     """What the ranks' sums of weighted losses are divided by: the mean over ranks of their sums of weights."""
     tokens: int
@@ -157,7 +155,6 @@ class Feed:
             columns=columns,
             counts=[len(share) for share in shares],
             positive_column=column_of(batch.positive_rows, columns),
-            own_items=len(mine),
             denominator=float(joined.weights.sum(dtype=np.float64)) / plan.world,
             tokens=tokens,
             padded=padded,

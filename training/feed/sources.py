@@ -142,6 +142,35 @@ def _describe_source(mixture: Mixture, code: int, name: str) -> str:
     return f"{name or 'unnamed'} {count:,}{f' of {size:,}' if count < size else ''} ({share}{note})"
 
 
+def too_few(mixture: Mixture, names: Sequence[str], *, batch_size: int, world: int) -> str:
+    """Why there is not a single step, and what to change.
+
+    Args:
+        mixture: one without steps.
+        batch_size: of each of `world` ranks.
+    """
+
+    def steps(size: int) -> int:
+        one = mixture.one_source_per_batch
+        return plan_mixture(mixture.sizes_S, mixture.caps_S, size * world, one_source_per_batch=one).steps
+
+    fits = next((size for size in range(batch_size - 1, 1, -1) if steps(size)), None)
+    ways = [f"set training.batch_size to {fits} or less" if fits else "add labels, or use fewer ranks"]
+    limits = ""
+    if (mixture.caps_S < 1).any() or mixture.one_source_per_batch:
+        what = "all of one source" if mixture.one_source_per_batch else "within the caps of their sources"
+        limits = f", {what} ({describe_sizes(mixture, names)})"
+        ways.append(
+            "set training.one_source_per_batch = false"
+            if mixture.one_source_per_batch
+            else "raise a cap in training.label_sources"
+        )
+    return (
+        f"a step takes {batch_size} queries on each of {world} rank(s){limits}, but there are only "
+        f"{int(mixture.sizes_S.sum())} training queries with a positive; {', or '.join(ways)}"
+    )
+
+
 def describe_sizes(mixture: Mixture, names: Sequence[str]) -> str:
     """What there is of each source, e.g. "click 3,200, synthetic 5,000 with a cap of 20 %"."""
     limits = [f" with a cap of {percent(cap)}" if cap < 1 else "" for cap in mixture.shares_S.tolist()]

@@ -1,11 +1,10 @@
-"""Candidates across ranks: collect the rows of all ranks, with gradient, and find items that occur more than once.
+"""Candidates across ranks: collect the rows of all ranks, with gradient.
 
 The one exact form we use: every rank scores its *local* queries against the items of *all* ranks, and the gradient of
 an item goes back to the rank that encoded it, summed over the ranks that used it.  Re-inserting only the local slice
 gives a different gradient, not merely a scaled one.
 
-Shape letters: R rows of this rank, M rows of the largest rank, C rows of all ranks (the gathered columns),
-N any number of wanted rows, U distinct items.
+Shape letters: R rows of this rank, M rows of the largest rank, C rows of all ranks (the gathered columns).
 """
 
 from collections.abc import Sequence
@@ -67,51 +66,6 @@ def mean_over_ranks(value: Tensor, *, group: dist.ProcessGroup | None = None) ->
         dist.all_reduce(mean, op=dist.ReduceOp.SUM, group=group)  # sum over ranks; gloo has no AVG ...
         mean /= dist.get_world_size(group)  # ... so the average over ranks is made here
     return mean
-
-
-def first_occurrence(item_rows_C: Tensor) -> tuple[Tensor, Tensor]:
-    """Mark the first occurrence of each item over the gathered columns, so that an item of two ranks counts once.
-
-    Args:
-        item_rows_C: int64 corpus rows of the gathered columns.
-
-    Returns:
-        (keep_C, first_C): keep_C bool, True where a corpus row occurs for the first time; first_C int64, the column of
-        the first occurrence of the same corpus row.  Deterministic; equal on all ranks.
-    """
-    first_C = _leftmost(item_rows_C, item_rows_C)
-    keep_C = first_C == torch.arange(len(item_rows_C), device=item_rows_C.device)
-    return keep_C, first_C
-
-
-def first_column(wanted_rows_N: Tensor, item_rows_C: Tensor) -> Tensor:
-    """Find the column where each wanted corpus row occurs first: the positive columns of local queries, for one.
-
-    Args:
-        wanted_rows_N: int64 corpus rows; every one must occur in `item_rows_C`.
-        item_rows_C: int64 corpus rows of the gathered columns.
-
-    Returns:
-        (N,) int64 columns.
-
-    Raises:
-        AssertionError: a wanted row is not among the columns (a batch was put together without its positive).
-    """
-    if len(wanted_rows_N) == 0:
-        return torch.empty_like(wanted_rows_N)
-    assert len(item_rows_C) > 0, "first_column: there are no columns"
-    column_N = _leftmost(wanted_rows_N, item_rows_C)
-    missing_N = item_rows_C[column_N] != wanted_rows_N
-    assert not bool(missing_N.any()), f"corpus rows {wanted_rows_N[missing_N][:5].tolist()} are not among the columns"
-    return column_N
-
-
-def _leftmost(wanted_rows_N: Tensor, item_rows_C: Tensor) -> Tensor:
-    """First column of each wanted row; any column where the row is absent."""
-    # A stable sort keeps equal rows in column order, so the left end of a run of equal rows is the first occurrence.
-    sorted_C, order_C = torch.sort(item_rows_C, stable=True)
-    place_N = torch.searchsorted(sorted_C, wanted_rows_N.contiguous()).clamp_(max=max(len(sorted_C) - 1, 0))
-    return order_C[place_N]
 
 
 def _exchange_counts(x: Tensor, group: dist.ProcessGroup | None) -> list[int]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LOWEST_TEMPERATURE = 0.001
-HIGHEST_TEMPERATURE = 1.0
+from training.settings import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+
 # A learnable temperature that was clamped to an end of the range may sit just outside it once rounded to bfloat16.
 _ROUNDING = 0.005
 
@@ -63,7 +63,8 @@ def info_nce(
     """
     _check_temperature(temperature)
     scores_BC = scores(queries_BD, items_CD) / temperature
-    logits_BC = scores_BC.masked_fill(_protect(masked_BC, positive_column_B), -torch.inf)
+    masked_BC = masked_BC.scatter(1, positive_column_B[:, None], False)
+    logits_BC = scores_BC.masked_fill(masked_BC, -torch.inf)
     losses_B = functional.cross_entropy(logits_BC, positive_column_B, reduction="none")
     return InfoNCE(_weighted_mean(losses_B, weights_B, denominator), logits_BC.detach().float())
 
@@ -155,10 +156,6 @@ def scores(queries_BD: Tensor, items_CD: Tensor) -> Tensor:
     # Autocast would round the products to bfloat16: an error of 0.004 in a cosine is 0.08 in a logit at t = 0.05.
     with torch.autocast(queries_BD.device.type, enabled=False):
         return queries_BD.to(dtype) @ items_CD.to(dtype).T
-
-
-def _protect(masked_BC: Tensor, positive_column_B: Tensor) -> Tensor:
-    return masked_BC.scatter(1, positive_column_B[:, None], False)
 
 
 def _weighted_mean(losses_B: Tensor, weights_B: Tensor | None, denominator: Tensor | None) -> Tensor:

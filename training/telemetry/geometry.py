@@ -22,7 +22,9 @@ DEAD_BELOW = 1e-4
 """A negative whose softmax weight is below this adds practically nothing to the gradient."""
 
 ROW_SUMS = ("rows", "positive", "with_negatives", "hardest", "effective")
+"""Sums over rows: their number, p of the positive, rows that have a negative, and of those largest w and exp(entropy of w)."""
 KIND_SUMS = ("count", "pull", "dead", "above", "logit")
+"""Sums over the negatives of a kind: number, p, those that are dead, those above the positive, logits."""
 UNIFORMITY_ROWS = 1024
 """Rows that are compared with each other; of a larger batch the first."""
 
@@ -41,7 +43,8 @@ def geometry_sums(logits_BC: Tensor, positive_column_B: Tensor, kind_BC: Tensor)
         kind_BC: uint8 of KINDS; ignored at the positive and where masked.
 
     Returns:
-        float64, 5 + 5 * 4 sums; they add up over parts of a batch and over ranks. NaN logits give NaN sums: a diverged run
+        float64, one for each of ROW_SUMS, then one for each of KIND_SUMS for each of KINDS; they add up over parts of a batch
+        and over ranks. NaN logits give NaN sums: a diverged run
         must show.
     """
     logits_BC = logits_BC.float()
@@ -60,7 +63,7 @@ def geometry_sums(logits_BC: Tensor, positive_column_B: Tensor, kind_BC: Tensor)
         sum_rows(*parts, DEAD_BELOW, sums.numpy())  # type: ignore[call-arg]
     else:
         sums = _sum_on_device(softmax)
-    sums[1] = certain
+    sums[ROW_SUMS.index("positive")] = certain
     return sums
 
 
@@ -162,7 +165,8 @@ def alignment_uniformity(queries_BD: Tensor, positives_BD: Tensor) -> dict[str, 
         "uniformity": (sides[0][0] + sides[1][0]) / 2,
         "mean_pairwise_cosine": (sides[0][1] + sides[1][1]) / 2,
     }
-    return _to_floats(figures)
+    values = torch.stack(list(figures.values())).tolist()  # one copy from the device for all figures
+    return dict(zip(figures, values, strict=True))
 
 
 def _pairwise(x_BD: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,8 +184,3 @@ def _pairwise(x_BD: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
-
-
-def _to_floats(figures: dict[str, Tensor]) -> dict[str, float]:
-    values_K = torch.stack(list(figures.values())).tolist()  # one copy from the device for all figures
-    return dict(zip(figures, values_K, strict=True))

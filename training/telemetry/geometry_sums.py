@@ -11,8 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.compiled import compiled
+from training.telemetry.geometry import KIND_SUMS, KINDS, ROW_SUMS
 
 F32 = npt.NDArray[np.float32]
+
+ROWS, POSITIVE, WITH_NEGATIVES, HARDEST, EFFECTIVE = range(len(ROW_SUMS))
+"""Places of the sums over rows."""
+COUNT, PULL, DEAD, ABOVE, LOGIT = range(len(KIND_SUMS))
+"""Places of the sums over the negatives of a kind, counted from the kind's first."""
+FIRST_SUM = np.array([len(ROW_SUMS) + len(KIND_SUMS) * list(KINDS.values()).index(code) for code in range(len(KINDS))])
+"""Code of a kind -> place of its first sum."""
 
 
 @compiled(reorder_sums=True)
@@ -26,7 +34,7 @@ def sum_rows(
     dead_below: float,
     out: npt.NDArray[np.float64],
 ) -> None:
-    """Add up what `training.telemetry.geometry.geometry_sums` returns, but for its second number.
+    """Add up what `training.telemetry.geometry.geometry_sums` returns, all but POSITIVE.
 
     Args:
         negative_BC: logits, -inf where a column is no negative.
@@ -34,8 +42,9 @@ def sum_rows(
         positive_B: logit of the positive.
         among_B: log-sum-exp of the negatives.
         rest_B: share of the whole softmax that the negatives carry.
-        kind_BC: code of each column's kind, which is its place among the kinds.
-        out: float64, 5 + 5 for each kind in the order of training.telemetry.geometry.KINDS.
+        kind_BC: code of each column's kind.
+        dead_below: a negative with less of the whole softmax is dead.
+        out: float64, one for each of ROW_SUMS, then one for each of KIND_SUMS for each of KINDS.
     """
     for row in range(negative_BC.shape[0]):
         hardest, dot, count = np.float32(0.0), 0.0, 0
@@ -48,18 +57,14 @@ def sum_rows(
             count += 1
             hardest = max(hardest, w)
             dot += w * logit
-            place = 5 + 5 * PLACE_OF[kind_BC[row, column]]
-            out[place] += 1.0
-            out[place + 1] += pull
-            out[place + 2] += pull < dead_below
-            out[place + 3] += logit > positive_B[row]
-            out[place + 4] += logit
-        out[0] += 1.0
+            first = FIRST_SUM[kind_BC[row, column]]
+            out[first + COUNT] += 1.0
+            out[first + PULL] += pull
+            out[first + DEAD] += pull < dead_below
+            out[first + ABOVE] += logit > positive_B[row]
+            out[first + LOGIT] += logit
+        out[ROWS] += 1.0
         if count:
-            out[2] += 1.0
-            out[3] += hardest
-            out[4] += math.exp(among_B[row] - dot)  # entropy = log-sum-exp - sum of w * logit
-
-
-PLACE_OF = np.array([2, 0, 1, 3])
-"""Kind code (in-batch, hard, random, cross-rank) -> its place in training.telemetry.geometry.KINDS."""
+            out[WITH_NEGATIVES] += 1.0
+            out[HARDEST] += hardest
+            out[EFFECTIVE] += math.exp(among_B[row] - dot)  # entropy = log-sum-exp - sum of w * logit

@@ -3,13 +3,12 @@
     events/<name>/<key>/retrieval_eval-00000.jsonl     lines of one evaluation (name: baseline, round-01, test-best …)
     events/index.json                                  files that are kept, oldest first
 
-A file is an object that appears whole; the next is begun at `evaluation.events.max_mib`, and of all evaluations of a run
-`evaluation.events.keep` files stay. Lines are the same whenever they are written: their time is that of the search.
+A file appears whole, with at most 64 MiB, and a run keeps its newest 20 files. Lines are the same whenever they are written:
+their time is that of the search.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from cluster.rows import cut, group_blocks, has_texts, read_rows, rows_at_once
 from cluster.storage import Store
 from cluster.tables import F32, I64, Part, read_part, read_parts
 from eval.copies import placed, without_copies
-from jobs.config.evaluation import EventSettings
 from jobs.record.stages import Chosen, Kind, ModelName, Stage
 from jobs.stages.chosen import chosen_model
 from jobs.stages.context import Context, in_worker
@@ -35,7 +33,12 @@ from jobs.stages.ingested import read_ingested
 from mining.candidates import dense_hits, without_self
 
 INDEX = "events/index.json"
+RESULTS = 10
+"""Results in each line."""
 CUTOFFS = (1, 5, 10)
+FILE_BYTES = 64 * 2**20
+"""The next file is begun where a line would make one larger."""
+KEPT_FILES = 20
 KINDS = ("intent", "kind", "query_kind", "query_type")
 """Columns of the queries that may say what kind a query is; the first that there is."""
 TITLE_LENGTH = 120
@@ -53,15 +56,13 @@ class EventTask:
     corpus: list[Part]
     queries: list[Part]
     labels: list[Part]
-    settings: EventSettings
     head: Mapping[str, Any]
     """What all lines say: event, time, run, stage, round, split, model."""
 
 
 def write_events(context: Context, stage: Stage) -> Commit:
     """Write the lines of one evaluation."""
-    settings, ingested = context.config.evaluation.events, read_ingested(context)
-    assert settings is not None
+    ingested = read_ingested(context)
     hits, vectors = context.need(stage.sibling(Kind.HITS)), context.need(stage.sibling(Kind.EMBED))
     model = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
     assert isinstance(model, ModelName)
@@ -81,18 +82,16 @@ def write_events(context: Context, stage: Stage) -> Commit:
         outcome: Outcome = in_worker(
             _write,
             context,
-            EventTask(
-                context.store, folder, hits.parts("hits"), ingested.corpus, ingested.queries, ingested.labels, settings, head
-            ),
+            EventTask(context.store, folder, hits.parts("hits"), ingested.corpus, ingested.queries, ingested.labels, head),
         )
         return outcome
 
-    inputs = {"hits": hits.key, "tables": ingested.tables.key, "head": head, "settings": settings.model_dump(exclude={"keep"})}
+    inputs = {"hits": hits.key, "tables": ingested.tables.key, "head": head}
     return context.commit(stage, inputs=inputs, work=work)
 
 
 def _write(task: EventTask) -> Outcome:
-    log = EventLog(task.store, task.folder, task.settings)
+    log = EventLog(task.store, task.folder)
     for record in _records(task):
         log.add(record)
     # the files are no part of the commit: the oldest are deleted as others come
@@ -102,15 +101,15 @@ def _write(task: EventTask) -> Outcome:
 class EventLog:
     """JSON lines in files of bounded size and number."""
 
-    def __init__(self, store: Store, folder: str, settings: EventSettings) -> None:
-        self._store, self._folder, self._settings = store, folder, settings
+    def __init__(self, store: Store, folder: str, *, file_bytes: int = FILE_BYTES, kept_files: int = KEPT_FILES) -> None:
+        self._store, self._folder, self._file_bytes, self._kept_files = store, folder, file_bytes, kept_files
         self._lines: list[bytes] = []
         self._size = self._count = self._files = self._bytes = 0
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Write one line; a file is begun where it would make the open one too large."""
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        if self._lines and self._size + len(line) > self._settings.max_mib * 2**20:
+        if self._lines and self._size + len(line) > self._file_bytes:
             self._flush()
         self._lines.append(line)
         self._size += len(line)
@@ -123,10 +122,8 @@ class EventLog:
         return {"lines": self._count, "files": self._files, "bytes": self._bytes}
 
     def _flush(self) -> None:
-        path = f"{self._folder}/retrieval_eval-{self._files:05d}.jsonl{'.gz' if self._settings.gzip else ''}"
+        path = f"{self._folder}/retrieval_eval-{self._files:05d}.jsonl"
         data = b"".join(self._lines)
-        if self._settings.gzip:
-            data = gzip.compress(data, mtime=0)  # the same lines, the same bytes
         self._store.write_bytes(path, data)
         self._lines, self._size = [], 0
         self._files += 1
@@ -136,7 +133,7 @@ class EventLog:
     def _keep(self, path: str) -> None:
         known = self._store.read_json(INDEX)["files"] if self._store.exists(INDEX) else []
         files = [*(name for name in known if name != path), path]  # an interrupted attempt may have written it before
-        gone = len(files) - self._settings.keep
+        gone = len(files) - self._kept_files
         for name in files[: max(0, gone)]:
             self._store.delete(name)
         self._store.write_json(INDEX, {"files": files[max(0, gone) :]})
@@ -149,8 +146,8 @@ def _records(task: EventTask) -> Iterator[dict[str, Any]]:
     query_J, item_J, score_J = (labels[name].to_numpy() for name in ("query_row", "item_row", "score"))
     text_codes = read_parts(task.store, task.corpus, ["text_code"])["text_code"].to_numpy()
     query_columns = ["id", "text", "item_row", *[name for name in KINDS if has_texts(task.store, task.queries[0], name)][:1]]
-    depth = max(task.settings.k, *CUTOFFS)
-    for group in group_blocks(task.hits, rows_at_once(task.corpus), task.settings.k, 1):
+    depth = max(RESULTS, *CUTOFFS)
+    for group in group_blocks(task.hits, rows_at_once(task.corpus), RESULTS, 1):
         found = pa.concat_tables(
             [read_part(task.store, task.hits[number], ["query_row", "item_rows", "scores"]) for number in group]
         )
@@ -163,9 +160,9 @@ def _records(task: EventTask) -> Iterator[dict[str, Any]]:
         rows_QK, scores_QK = rows_QK[:, :depth], scores_QK[:, :depth]
         relevant_QK = contains(query[relevant], item[relevant], rows_QK)
         known_Q = np.isin(np.arange(len(query_rows)), query[relevant])
-        shown_QK = rows_QK[:, : task.settings.k]
+        shown_QK = rows_QK[:, :RESULTS]
         items = _items(task, np.unique(shown_QK[shown_QK >= 0]))
-        yield from make_records(task.head, queries, rows_QK, scores_QK, relevant_QK, known_Q, items, k=task.settings.k)
+        yield from make_records(task.head, queries, rows_QK, scores_QK, relevant_QK, known_Q, items)
 
 
 def _items(task: EventTask, rows: I64) -> dict[int, tuple[str, str]]:
@@ -184,8 +181,6 @@ def make_records(
     relevant_QK: Bool,
     known_Q: Bool,
     items: Mapping[int, tuple[str, str]],
-    *,
-    k: int,
 ) -> Iterator[dict[str, Any]]:
     """The lines of some queries.
 
@@ -194,7 +189,7 @@ def make_records(
         queries: id, text, and perhaps one of KINDS.
         rows_QK: hits, best first, -1 padding; scores_QK: their cosines; relevant_QK: whether they are relevant.
         known_Q: whether the query has a relevant item; its hit flags are null where it has none.
-        items: row -> (id, title), of the first k hits.
+        items: row -> (id, title), of the first RESULTS hits.
     """
     kind = next((name for name in KINDS if name in queries.column_names), None)
     columns = (
@@ -206,7 +201,7 @@ def make_records(
         rows, relevant = rows_QK[place].tolist(), relevant_QK[place].tolist()
         top = [
             {"item_id": items[row][0], "title": items[row][1], "score": round(float(score), 6), "relevant": good}
-            for row, score, good in zip(rows[:k], scores_QK[place, :k], relevant, strict=False)
+            for row, score, good in zip(rows[:RESULTS], scores_QK[place, :RESULTS], relevant, strict=False)
             if row >= 0
         ]
         hits = {f"hit@{cutoff}": any(relevant[:cutoff]) if known_Q[place] else None for cutoff in CUTOFFS if cutoff <= len(rows)}

@@ -107,6 +107,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
             "repeated_labels": len(labels.query_rows) - len(np.unique(labels.query_rows * len(corpus.ids) + labels.item_rows)),
             "splits": {split: assigned.count(split) for split in (*data.splits, "none")},
             "with_positive": {split: relevant[split] for split in data.splits},
+            "examples": _examples(shared, assigned),
             "dimension": corpus.dimension,
             "equal_texts": equal_text_figures(texts, assigned, labels),
             "texts": {"items": corpus.notes, "queries": queries.notes},
@@ -153,6 +154,16 @@ class _Reader:
                 raise ConfigError(
                     f"data.columns.{ours}: expected a column of the data, found {theirs!r}, which no table has; {hint}"
                 )
+
+
+def _examples(labels: LabelRows, splits: list[str]) -> dict[str, int]:
+    """Training examples of each label source: its training queries with a relevant item."""
+    trained_Q = np.array([split == "train" for split in splits])
+    used = (labels.scores > 0) & trained_Q[labels.query_rows]
+    sources = pc.fill_null(labels.sources.cast(pa.string()).filter(pa.array(used)), "").dictionary_encode()
+    pairs = np.unique(np.stack([labels.query_rows[used], sources.indices.to_numpy().astype(np.int64)]), axis=1)
+    counts = np.bincount(pairs[1], minlength=len(sources.dictionary))
+    return dict(sorted(zip(sources.dictionary.to_pylist(), counts.tolist(), strict=True)))
 
 
 def _describe(dimension: int | None) -> str:

@@ -14,7 +14,7 @@ from mining.report.figures import ChoiceFigures, MiningFigures
 from mining.report.markdown import markdown
 from mining.report.warnings import warnings
 
-REPORT_ONLY = {"confusion", "samples", "low_hit_rate", "high_suspected"}
+REPORT_ONLY = {"confusion", "samples"}
 """Settings that change the report and no negative."""
 
 

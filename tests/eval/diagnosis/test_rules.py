@@ -252,7 +252,7 @@ TOLD: dict[str, Any] = {
     "training.random_fraction": 0.25,
     "training.random_popularity": 0.0,
     "training.gradient_clipping": 0.0,
-    "training.sources.synthetic.cap": 0.2,
+    "training.label_sources.synthetic.cap": 0.2,
     "mining.num_hits": 100,
     "mining.num_negatives": 8,
     "mining.skip_first": 4,

@@ -26,13 +26,12 @@ def config(**sections: Any) -> Any:
 @pytest.mark.parametrize(
     ("training", "words"),
     [
-        ({"learn_temperature": True, "temperature": 0.5}, ["temperature_range", "0.5"]),
+        ({"learn_temperature": True, "temperature": 0.5}, ["training.temperature = 0.5", "between 0.01 and 0.2"]),
         ({"learn_temperature": True, "loss": "triplet"}, ["no temperature"]),
         ({"symmetric": True, "in_batch": False}, ["symmetric", "in_batch"]),
         ({"offload_optimizer": True, "zero_stage": 0}, ["zero_stage"]),
-        ({"temperature_range": [0.2, 0.1]}, ["temperature_range", "low < high"]),
         ({"lora": {}}, ["training.lora", "static"]),
-        ({"sources": {"click": {"cap": 0.0}}}, ["sources", "cap"]),
+        ({"label_sources": {"click": {"cap": 0.0}}}, ["label_sources", "cap"]),
         ({"temperature": 3.0}, ["training.temperature", "3.0"]),
         ({"trackers": ["excel"]}, ["trackers", "excel"]),
     ],
@@ -103,10 +102,9 @@ def test_a_run_with_a_guide_sources_checkpoints_and_a_tracker(ray_case: Any, ray
             "learn_temperature": True,
             "grad_cache": True,
             "checkpoint_steps": 2,
-            "keep_checkpoints": 2,
             "random_popularity": 0.5,
             "trackers": ["tensorboard", "wandb"],
-            "sources": {"click": {"weight": 2.0}},
+            "label_sources": {"click": {"weight": 2.0}},
         },
     )
     answer = ray_case.run("--json")

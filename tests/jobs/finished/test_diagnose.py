@@ -155,7 +155,7 @@ def test_a_run_of_two_arms_is_read_from_its_commits(run: Run) -> None:
     assert (part.column, part.queries, part.significant, part.against_baseline.high) == ("kind", 90, True, 0.15)
     assert random.measurements[0].against_mined["recall@3"].mean == -0.05
     assert evidence.settings["training.temperature"] == 0.05
-    assert evidence.settings["training.sources.synthetic.cap"] == 0.2
+    assert evidence.settings["training.label_sources.synthetic.cap"] == 0.2
     assert (evidence.settings["encoder.kind"], evidence.settings["name"]) == ("static", "catalogue")
     assert evidence.leakage["shelf"]["pairs"] == 900
     findings = diagnose_output(run.store).findings

@@ -160,7 +160,7 @@ def test_nothing_of_the_run_depends_on_it() -> None:
     assert identity["general"] == {"corpus:all": "b"}
     watched = config(evaluation={"general": TABLES, "events": True})
     trial = probe_config(watched).evaluation
-    assert (trial.general, trial.events) == (None, None), "a probe is measured on the run's own dev queries"
+    assert (trial.general, trial.events) == (None, False), "a probe is measured on the run's own dev queries"
 
 
 def interval(mean: float) -> dict[str, float]:

@@ -99,7 +99,7 @@ def check_that_a_changed_report_mines_nothing_anew(ray_case: Any, first: dict[st
 
 @pytest.mark.cluster
 def test_a_model_off_the_shelf_is_mined_and_a_person_is_told(ray_case: Any, ray_local: Any) -> None:
-    ray_case.settings["mining"] = {"num_hits": 8, "num_negatives": 3, "low_hit_rate": 1.0}
+    ray_case.settings["mining"] = {"num_hits": 8, "num_negatives": 3, "min_score": 0.999}
     answer = ray_case.run(command="mine")
     assert answer.code == 0, answer.err
     assert "Hit rate" in answer.out.splitlines()[0]
@@ -125,7 +125,7 @@ def test_vectors_that_the_data_has_not(case: Any, refused: Any) -> None:
 def test_vectors_with_a_model_beside_them(case: Any, refused: Any) -> None:
     give_vectors(case)
     case.set("encoder.model", "some/model")
-    refused(case.run(command="mine"), 2, ['encoder.kind = "vectors"', "encoder.model has no place"])
+    refused(case.run(command="mine"), 2, ['encoder.kind = "vectors"', "remove encoder.model"])
 
 
 def test_a_confusion_column_that_the_corpus_has_not(case: Any, refused: Any) -> None:

@@ -143,7 +143,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def baseline(run: Run) -> tuple[dict[str, Any], Part]:
-    return measure(run.task("baseline", run.items, {}, slice_queries=3))
+    return measure(run.task("baseline", run.items, {}, min_slice_queries=3))
 
 
 def test_figures_of_the_first_results_equal_a_slow_look(run: Run, baseline: tuple[dict[str, Any], Part]) -> None:
@@ -227,7 +227,7 @@ def test_slices_are_of_queries_of_their_relevant_items_and_of_label_sources(
         "false": sum(any(item not in trained for item in run.relevant(query)) for query in dev),
     }
     assert min(rows.values()) > 3
-    named = measure(run.task("named", run.items, {}, slices=("year", "kind", "kind"), slice_queries=2))[0]["slices"]
+    named = measure(run.task("named", run.items, {}, slices=("year", "kind", "kind"), min_slice_queries=2))[0]["slices"]
     assert list(named) == ["year", "kind"]
     assert " to " in named["year"]["slices"][0]["value"], "many numbers are cut into ranges"
     assert len(named["year"]["slices"]) == 4
@@ -264,7 +264,7 @@ def test_a_copy_of_a_relevant_item_is_that_item_wherever_it_stands_in_the_file(c
 
 def test_who_was_trained_on_a_copy_was_trained_on_the_item(copied: Run) -> None:
     def remembered() -> int:
-        slices = measure(copied.task("model", copied.items, {}, slice_queries=2))[0]["slices"]["relevant_trained"]["slices"]
+        slices = measure(copied.task("model", copied.items, {}, min_slice_queries=2))[0]["slices"]["relevant_trained"]["slices"]
         return int(next(row["queries"] for row in slices if row["value"] == "true"))
 
     before = remembered()
@@ -319,7 +319,7 @@ def test_a_model_is_compared_with_each_other_one_on_the_same_queries(run: Run, b
     better = run.items.copy()
     for query in range(QUERIES - DEV, QUERIES):
         better[run.relevant(query)] += 0.8 * run.queries[query]
-    task = run.task("round-00", unit(better), {"baseline": [baseline[1]], "previous": [baseline[1]]}, slice_queries=3)
+    task = run.task("round-00", unit(better), {"baseline": [baseline[1]], "previous": [baseline[1]]}, min_slice_queries=3)
     figures, part = measure(task)
     assert "leakage" not in figures, "the data has not changed since the baseline"
     assert "against_best" not in figures

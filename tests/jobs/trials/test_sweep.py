@@ -54,20 +54,21 @@ def test_shares_that_come_to_as_many_random_negatives_are_one_trial() -> None:
     assert trials == [Trial("info_nce", 0.05, 0.25), Trial("info_nce", 0.05, 1.0)], "a quarter of one is none"
 
 
-def test_of_too_many_combinations_as_many_as_allowed_are_drawn_always_the_same() -> None:
-    given = config(sweep={"max_trials": 5})
-    trials = plan_trials(given)
-    assert len(trials) == 5
-    assert trials[0] == Trial("info_nce", 0.05, 0.25)
-    assert trials == plan_trials(given)
-    assert set(trials) < set(plan_trials(config()))
-    assert trials != plan_trials(config(sweep={"max_trials": 5}, rounds={"seed": 3}))
-    assert len(plan_trials(config(sweep={"max_trials": 12}))) == 12, "all of them fit"
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"temperature": [0.05], "loss": ["info_nce"], "random_fraction": [0.25]},
+        {"temperature": [0.05], "loss": ["info_nce"], "random_fraction": [0.25, 0.3]},  # both are 2 of 7
+    ],
+)
+def test_a_sweep_of_one_combination_is_refused(lists: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"no combination other than.*τ 0\.05, random_fraction 0\.25: 2 random negatives"):
+        plan_trials(config(sweep=lists))
 
 
 def test_trials_differ_in_what_they_try_and_in_nothing_else() -> None:
     given = config(training={"epochs": 1, "learning_rate": 0.01, "trackers": ["tensorboard"]}, sweep={"epochs": 4})
-    same = {"epochs": 4, "trackers": [], "checkpoint_steps": None, "keep_checkpoints": 1}
+    same = {"epochs": 4, "trackers": [], "checkpoint_steps": None}
     for trial in plan_trials(given):
         settings = trial_settings(given, trial)
         assert settings == given.training.model_copy(update=trial.changes | same)
@@ -77,7 +78,7 @@ def test_trials_differ_in_what_they_try_and_in_nothing_else() -> None:
 def test_a_learned_temperature_is_refused_outside_its_range_and_left_out_of_triplet_trials() -> None:
     given = config(training={"learn_temperature": True}, sweep={"temperature": [0.5]})
     assert trial_settings(given, Trial("triplet", 0.2, 0.25)).learn_temperature is False
-    with pytest.raises(ConfigError, match=r"trial info_nce, τ 0\.5.*temperature_range"):
+    with pytest.raises(ConfigError, match=r"trial info_nce, τ 0\.5.*between 0\.01 and 0\.2"):
         trial_settings(given, Trial("info_nce", 0.5, 0.25))
 
 
@@ -182,7 +183,7 @@ def fill(case: Any) -> None:
         "rounds": {"mined": 1, "warmup_epochs": 0},
         "mining": {"num_hits": 20, "num_negatives": 4},
         "training": {"batch_size": 16, "hard_negatives": 2, "random_fraction": 0.5, "validation_items": 100},
-        "sweep": {"temperature": [0.07, 0.3], "random_fraction": [0.5], "epochs": 3, "reduction_factor": 8.0},
+        "sweep": {"temperature": [0.07, 0.3], "random_fraction": [0.5], "epochs": 3},
         "evaluation": {"num_hits": 10},
     }
 
@@ -272,7 +273,7 @@ def _check_that_a_divergence_is_a_row(case: Any, root: Path, size: Any) -> None:
     pool = PoolSize(1, 2, 0)
     job = make_job(context, Ingested(tables, base, tokens, None), [good, bad], pool)
     ended: dict[int, Record] = {}
-    run_trials(job, pool, reduction_factor=2.0, retries=0, on_end=ended.__setitem__)
+    run_trials(job, pool, retries=0, on_end=ended.__setitem__)
     assert [ended[number].state for number in (0, 1)] == ["finished", "diverged"]
     assert "no longer finite" in str(ended[1].reason)
     assert job.find(1) == ended[1]

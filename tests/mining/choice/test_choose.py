@@ -125,7 +125,7 @@ def frequencies(chosen: Chosen, width: int) -> np.ndarray:
 def test_softmax_choice_draws_by_weight_without_replacement(count: int) -> None:
     queries, temperature = 20_000, 0.1
     found = candidates(np.arange(queries * 4).reshape(queries, 4))
-    chosen = choose(found, found.rows >= 0, NO_JUDGED, taking(count, choose="softmax", temperature=temperature), seed=1)
+    chosen = choose(found, found.rows >= 0, NO_JUDGED, taking(count, choose="softmax", choice_temperature=temperature), seed=1)
     want = inclusion([math.exp(score / temperature) for score in (0.9, 0.8, 0.7, 0.6)], count)
     assert frequencies(chosen, 4) == pytest.approx(want, abs=5 * 0.5 / math.sqrt(queries))
 
@@ -232,7 +232,7 @@ class World:
             x = ((x ^ seed) * 0xBF58476D1CE4E5B9) % 2**64
             x = ((x ^ (x >> 29)) * 0x94D049BB133111EB) % 2**64
             uniform = (((x ^ (x >> 32)) >> 12) + 0.5) / 2**52
-            weight = found.scores[query, place] / settings.temperature if settings.choose == "softmax" else 0.0
+            weight = found.scores[query, place] / settings.choice_temperature if settings.choose == "softmax" else 0.0
             weight += self.weights[row] if settings.popularity else 0.0
             result.append(float(place) if settings.choose == "top" else math.log(-math.log1p(-uniform)) - float(weight))
         return result

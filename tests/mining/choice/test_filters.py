@@ -103,7 +103,7 @@ def test_filters_worked_by_hand() -> None:
         ({"cuts": Cuts(0.05, None, None), "target_discard_rate": 0.1}, [6, 7], {"relative_margin": 1}),
         ({"skip_first": 5}, [6, 7], {"position": 1}),  # counted from the first candidate, dropped or not
         ({"skip_first": 4}, [4, 6, 7], {}),
-        ({"skip_first": 8}, [6], {"position": 2}),
+        ({"skip_first": 8, "num_negatives": 1}, [6], {"position": 2}),
         ({"near": (np.array([0, 0]), np.array([7, 99]))}, [4, 6], {"duplicate": 3}),
         ({"near": (np.array([0]), np.array([6]))}, [4, 6, 7], {}),
     ],
@@ -365,7 +365,7 @@ def test_cuts_that_must_be_found_first_cannot_be_forgotten() -> None:
     ("settings", "message"),
     [
         ({"num_negatives": 32, "num_hits": 10}, "raise num_hits to at least 128"),
-        ({"num_negatives": 4, "num_hits": 10, "skip_first": 10}, "skips all"),
+        ({"num_negatives": 4, "num_hits": 10, "skip_first": 10}, "at most 0 candidates"),
         ({"min_score": 0.5, "max_score": 0.5}, "leaves nothing"),
     ],
 )

@@ -25,7 +25,7 @@ def test_a_usual_mining_has_no_warning() -> None:
             {"hit_rate": 0.04, "dropped": {"positive": 9_000, "max_score": 400, "min_score": 200}},
             {"max_score": 0.7, "min_score": 0.1},
             [
-                "hit rate 4.0% is below 10% (mining.low_hit_rate)",
+                "hit rate 4.0% is below 10%: the filters",
                 "max_score dropped most, 400 of 10,000 candidates: raise mining.max_score (now 0.7)",
             ],
         ),
@@ -53,7 +53,7 @@ def test_a_usual_mining_has_no_warning() -> None:
         (
             {"suspected_false_negatives": 1_001},
             {},
-            ["1,001 of 10,000 candidates (10.0%", "mining.high_suspected = 10%", "[mining.teacher]", "mining.near_duplicate"],
+            ["1,001 of 10,000 candidates (10.0%", "more than 10%", "[mining.teacher]", "mining.near_duplicate"],
         ),
         ({"search": {"mode": "ivf", "recall": 0.973}}, {}, ["97.3%", "mode ivf", "mining.search.min_recall (now 0.95)"]),
     ],

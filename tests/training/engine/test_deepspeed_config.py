@@ -182,7 +182,7 @@ def test_a_contradiction_names_the_key_both_values_and_what_to_change(
 ) -> None:
     message = refusal(own)
     assert "in 1 place(s)" in message
-    for part in (key, ours, f"set {change}, or take the key out of the file"):
+    for part in (key, ours, f"set {change}, or remove the key from the file"):
         assert part in message, part
 
 

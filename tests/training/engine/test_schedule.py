@@ -1,11 +1,11 @@
-"""The learning rate of a step."""
+"""How many steps a round has, which comes next, and the learning rate of each."""
 
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from training.engine.schedule import learning_rate
+from training.engine.schedule import Pace, Schedule, learning_rate
 
 
 def rates(total_steps: int, warmup_fraction: float, cycles: int = 1) -> list[float]:
@@ -44,3 +44,28 @@ def test_impossible_schedules_are_refused(bad: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"step": 0, "total_steps": 100, "warmup_fraction": 0.1, "cycles": 1} | bad
     with pytest.raises(ValueError, match="expected step >= 0"):
         learning_rate(settings.pop("step"), peak=1.0, **settings)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "max_steps", "want"),
+    [
+        (Schedule(3), None, 15),
+        (Schedule(3), 4, 4),
+        (Schedule(3), 40, 15),
+        (Schedule(6, cycles=2), 4, 8),
+        (Schedule(6, cycles=2, steps=7), None, 7),
+        (Schedule(6, cycles=2, steps=70), 20, 30),
+    ],
+)
+def test_a_round_has_the_steps_of_its_epochs_or_fewer(schedule: Schedule, max_steps: int | None, want: int) -> None:
+    assert Pace(schedule, micro_steps=11, accumulation=2, max_steps=max_steps).total_steps == want
+
+
+def test_micro_steps_follow_each_other_through_all_epochs() -> None:
+    pace = Pace(Schedule(3), micro_steps=5, accumulation=2, max_steps=None)
+    place: tuple[int, int] | None = (0, 0)
+    seen = []
+    while place is not None:
+        seen.append(place)
+        place = pace.after(*place)
+    assert seen == [(epoch, index) for epoch in range(3) for index in range(4)], "the fifth fills no optimizer step"

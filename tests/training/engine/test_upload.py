@@ -10,7 +10,7 @@ import torch
 from cluster.records import read_record
 from cluster.storage import Store
 from training.engine.engine import Place
-from training.engine.upload import Upload, complete, kept_marks, leftovers, name_of
+from training.engine.upload import Upload, complete, leftovers, name_of
 
 ROOT = "round/engine"
 
@@ -22,10 +22,8 @@ def upload(store: Store, rank: int = 0, world: int = 1, **changes: Any) -> Uploa
     (Path(local.name) / "engine" / f"part-{rank}.pt").write_bytes(f"weights of rank {rank}".encode())
     mark = changes.pop("mark", (2, 120))
     options: dict[str, Any] = {
-        "keep": 1,
         "superseded": [],
         "deadline_s": 30.0,
-        "mark": mark,
         "record": {"epoch": mark[0], "step": mark[1], "best": {}},
     } | changes
     attempt = options.pop("attempt", f"attempt-{mark[1]}")
@@ -71,11 +69,6 @@ def test_an_epoch_counts_more_than_a_step() -> None:
     assert complete(paths, ROOT) == [(1, 9), (1, 11), (2, 10)]
 
 
-@pytest.mark.parametrize(("keep", "want"), [(1, [(1, 30)]), (2, [(1, 20), (1, 30)]), (9, [(0, 10), (1, 20), (1, 30)])])
-def test_the_newest_are_kept_and_none_that_is_later_than_the_one_just_saved(keep: int, want: list[tuple[int, int]]) -> None:
-    assert kept_marks([(0, 10), (1, 20), (1, 30), (1, 40)], (1, 30), keep) == want
-
-
 def test_leftovers_are_other_checkpoints_other_attempts_and_strange_files() -> None:
     paths = [
         f"{ROOT}/{rest}"
@@ -89,9 +82,10 @@ def test_leftovers_are_other_checkpoints_other_attempts_and_strange_files() -> N
             "step-000030-e01/dead/rank-1.json",
         )
     ]
-    assert leftovers(paths, ROOT, [(1, 20), (1, 30)], (1, 30), "c") == [
+    assert leftovers(paths, ROOT, (1, 30), "c") == [
         f"{ROOT}/state.json",
         f"{ROOT}/step-000010-e00",
+        f"{ROOT}/step-000020-e01",
         f"{ROOT}/step-000030-e01/dead",
     ]
 
@@ -141,9 +135,9 @@ def test_a_disk_that_cannot_be_written_is_a_failure_in_one_paragraph(tmp_path: P
 
 def test_older_checkpoints_go_once_a_newer_one_is_complete(store: Store) -> None:
     for mark in [(0, 10), (0, 20), (1, 30)]:
-        assert finished(upload(store, mark=mark, keep=2)) == [None]
-    assert complete(store.list(ROOT), ROOT) == [(0, 20), (1, 30)]
-    assert not [path for path in store.list(ROOT) if "step-000010" in path]
+        assert finished(upload(store, mark=mark)) == [None]
+    assert complete(store.list(ROOT), ROOT) == [(1, 30)]
+    assert {path.split("/")[2] for path in store.list(ROOT)} == {name_of((1, 30))}
 
 
 def test_a_checkpoint_from_before_training_went_back_does_not_hide_the_new_one(store: Store) -> None:
@@ -152,18 +146,18 @@ def test_a_checkpoint_from_before_training_went_back_does_not_hide_the_new_one(s
     assert complete(store.list(ROOT), ROOT) == [(1, 30)]
 
 
-def test_superseded_models_go_with_the_last_kept_checkpoint_that_names_them(store: Store) -> None:
+def test_models_that_only_replaced_checkpoints_name_go_with_them(store: Store) -> None:
     store.write_bytes("round/model-001/weights", b"1")
     store.write_bytes("round/model-002/weights", b"2")
 
     def save(mark: tuple[int, int], model: str, superseded: list[str]) -> list[str]:
         record = {"epoch": mark[0], "step": mark[1], "best": {"prefix": model}}
-        assert finished(upload(store, mark=mark, keep=2, record=record, superseded=superseded)) == [None]
+        assert finished(upload(store, mark=mark, record=record, superseded=superseded)) == [None]
         return [path.split("/")[1] for path in store.list("round") if "/model-" in path]
 
     assert save((1, 10), "round/model-001", []) == ["model-001", "model-002"]
-    assert save((2, 20), "round/model-002", ["round/model-001"]) == ["model-001", "model-002"], "a kept state names it"
-    assert save((3, 30), "round/model-002", []) == ["model-002"]
+    assert save((2, 20), "round/model-001", ["round/model-001"]) == ["model-001", "model-002"], "its own state names it"
+    assert save((3, 30), "round/model-002", []) == ["model-002"], "the state that it replaced named the other"
 
 
 def test_a_superseded_model_that_no_checkpoint_names_goes_at_once(store: Store) -> None:

@@ -69,18 +69,16 @@ OPTIONS = st.fixed_dictionaries(
 
 @settings(max_examples=50)
 @given(st.integers(0, 99), st.sampled_from([1, 2, 3, 4, 6]), st.integers(0, 5), st.integers(0, 1), OPTIONS)
-def test_the_ranks_slices_joined_are_one_ranks_batch(
+def test_the_joined_batch_is_the_same_for_every_number_of_ranks(
     seed: int, world: int, epoch: int, step: int, options: dict[str, Any]
 ) -> None:
     examples = random_examples(seed, count=72, names=("click", "synthetic"))
     one = plan_of(examples, batch_size=12, **options)
-    whole = one.batch(epoch, step)
+    whole = one.joined(epoch, step)
     for rank in range(world):
         plan = plan_of(examples, batch_size=12 // world, rank=rank, world=world, **options)
         assert plan.micro_steps == one.micro_steps
-        joined = plan.joined(epoch, step)
-        assert_equal_batches(joined, whole)
-        assert_equal_batches(plan.batch(epoch, step), joined.rows(slice(rank * 12 // world, (rank + 1) * 12 // world)))
+        assert_equal_batches(plan.joined(epoch, step), whole)
 
 
 @settings(max_examples=20)
@@ -89,17 +87,17 @@ def test_a_resumed_plan_draws_what_it_would_have_drawn(seed: int, options: dict[
     examples = random_examples(seed, count=72, names=("click", "synthetic"))
     running = plan_of(examples, **options)
     for epoch in range(3):
-        batches = [running.batch(epoch, step) for step in range(running.micro_steps)]
-    assert_equal_batches(plan_of(examples, **options).batch(2, 1), batches[1])
-    assert_equal_batches(running.batch(0, 1), plan_of(examples, **options).batch(0, 1))
+        batches = [running.joined(epoch, step) for step in range(running.micro_steps)]
+    assert_equal_batches(plan_of(examples, **options).joined(2, 1), batches[1])
+    assert_equal_batches(running.joined(0, 1), plan_of(examples, **options).joined(0, 1))
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for() -> None:
     examples = random_examples(3)
-    first, again = plan_of(examples).batch(2, 5), plan_of(examples).batch(2, 5)
+    first, again = plan_of(examples).joined(2, 5), plan_of(examples).joined(2, 5)
     np.testing.assert_array_equal(first.hard_BH, again.hard_BH)
     np.testing.assert_array_equal(first.random_BR, again.random_BR)
-    other = plan_of(examples, seed=8).batch(2, 5)
+    other = plan_of(examples, seed=8).joined(2, 5)
     assert first.query_rows.tolist() != other.query_rows.tolist()
 
 
@@ -107,15 +105,15 @@ def test_an_epoch_asks_every_query_at_most_once_and_leaves_less_than_a_step() ->
     examples = random_examples(1, count=30)
     plan = plan_of(examples, batch_size=4)
     assert plan.micro_steps == 7
-    seen = np.concatenate([plan.batch(0, step).query_rows for step in range(plan.micro_steps)])
+    seen = np.concatenate([plan.joined(0, step).query_rows for step in range(plan.micro_steps)])
     assert len(seen) == len(np.unique(seen)) == 28
-    later = np.concatenate([plan.batch(1, step).query_rows for step in range(plan.micro_steps)])
+    later = np.concatenate([plan.joined(1, step).query_rows for step in range(plan.micro_steps)])
     assert seen.tolist() != later.tolist()
 
 
 def hard_of(plan: BatchPlan, query_row: int, epoch: int) -> list[int]:
     for step in range(plan.micro_steps):
-        batch = plan.batch(epoch, step)
+        batch = plan.joined(epoch, step)
         place = np.flatnonzero(batch.query_rows == query_row)
         if len(place):
             return batch.hard_BH[place[0]].tolist()
@@ -141,14 +139,14 @@ def test_every_window_has_distinct_negatives_also_where_it_wraps() -> None:
 
 def test_queries_take_their_lists_in_orders_of_their_own() -> None:
     plan = plan_of(examples_of([[50 + i % 10] for i in range(40)], [list(range(12))] * 40), batch_size=40, hard=3)
-    assert len({tuple(row) for row in plan.batch(0, 0).hard_BH.tolist()}) > 30
+    assert len({tuple(row) for row in plan.joined(0, 0).hard_BH.tolist()}) > 30
 
 
 def test_a_query_with_fewer_mined_negatives_is_padded() -> None:
     negatives = [[], [5], [6, 7], [8, 9, 10, 11]]
     plan = plan_of(examples_of([[50], [51], [52], [53]], negatives), hard=3)
     for epoch in range(5):
-        batch = plan.batch(epoch, 0)
+        batch = plan.joined(epoch, 0)
         by_query = {int(query) // 2: row for query, row in zip(batch.query_rows, batch.hard_BH.tolist(), strict=True)}
         assert by_query[0] == [-1, -1, -1]
         assert sorted(by_query[1]) == [-1, -1, 5]
@@ -158,7 +156,7 @@ def test_a_query_with_fewer_mined_negatives_is_padded() -> None:
 
 
 def test_before_anything_is_mined_there_are_no_hard_negatives() -> None:
-    batch = plan_of(examples_of([[50], [51], [52], [53]], [[]] * 4), hard=3).batch(0, 0)
+    batch = plan_of(examples_of([[50], [51], [52], [53]], [[]] * 4), hard=3).joined(0, 0)
     assert batch.hard_BH.shape == (4, 0)
     assert batch.random_BR.shape == (4, 2)
 
@@ -167,7 +165,7 @@ def test_epochs_take_turns_through_the_positives() -> None:
     plan = plan_of(examples_of([[50, 51, 52], [53], [54, 55], [56]], [[]] * 4))
     seen: dict[int, list[int]] = {}
     for epoch in range(6):
-        batch = plan.batch(epoch, 0)
+        batch = plan.joined(epoch, 0)
         for query, item in zip(batch.query_rows.tolist(), batch.positive_rows.tolist(), strict=True):
             seen.setdefault(query // 2, []).append(item)
     assert sorted(seen[0]) == [50, 50, 51, 51, 52, 52]
@@ -176,7 +174,7 @@ def test_epochs_take_turns_through_the_positives() -> None:
 
 
 def test_items_of_a_batch_are_each_encoded_once() -> None:
-    batch = plan_of(random_examples(5), batch_size=20).batch(0, 0)
+    batch = plan_of(random_examples(5), batch_size=20).joined(0, 0)
     wanted = {*batch.positive_rows.tolist(), *batch.random_BR.ravel().tolist(), *batch.hard_BH.ravel().tolist()} - {-1}
     assert batch.item_rows.tolist() == sorted(wanted)
 
@@ -191,7 +189,7 @@ def test_the_order_of_an_epoch_is_made_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("training.feed.batches.epoch_order", counted)
     plan = plan_of(random_examples(1))
     for epoch, step in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (0, 0)):
-        plan.batch(epoch, step)
+        plan.joined(epoch, step)
     assert made == [0, 1, 0]
 
 
@@ -205,7 +203,7 @@ def test_a_rare_example_goes_through_all_its_positives_and_negatives() -> None:
     seen: dict[int, list[tuple[int, frozenset[int]]]] = {}
     for epoch in range(16):
         for step in range(plan.micro_steps):
-            batch = plan.batch(epoch, step)
+            batch = plan.joined(epoch, step)
             for query, item, hard in zip(batch.query_rows, batch.positive_rows, batch.hard_BH, strict=True):
                 seen.setdefault(int(query), []).append((int(item), frozenset(hard.tolist())))
     for query, drawn in seen.items():
@@ -221,7 +219,7 @@ def test_settings_make_the_plan() -> None:
         hard_negatives=4,
         random_fraction=0.5,
         random_popularity=0.5,
-        sources={"click": SourceSettings(cap=0.3), "clik": SourceSettings(weight=2.0)},
+        label_sources={"click": SourceSettings(cap=0.3), "clik": SourceSettings(weight=2.0)},
     )
     plan = BatchPlan.of(examples, training, num_items=NUM_ITEMS, mined=True, seed=1, rank=1, world=2)
     assert (plan.batch_size, plan.hard, plan.random, plan.rank, plan.world) == (4, 4, 2, 1, 2)
@@ -230,7 +228,7 @@ def test_settings_make_the_plan() -> None:
     np.testing.assert_array_equal(plan.cumulative_popularity, cumulative_popularity(counts, 0.5))
     assert describe_mixture(plan) == (
         "sources: unnamed 20 (50 %), click 12 of 20 (30 %, capped), synthetic 8 of 20 (20 %, capped); no training label is of "
-        '"clik", which training.sources names'
+        '"clik", which training.label_sources names'
     )
     warm_up = BatchPlan.of(
         examples,
@@ -245,7 +243,7 @@ def test_settings_make_the_plan() -> None:
     assert warm_up.cumulative_popularity is None
     codes = dict(zip(examples.query_rows.tolist(), examples.source_codes.tolist(), strict=True))
     for step in range(warm_up.micro_steps):
-        assert len({codes[query] for query in warm_up.batch(0, step).query_rows.tolist()}) == 1
+        assert len({codes[query] for query in warm_up.joined(0, step).query_rows.tolist()}) == 1
 
 
 def test_one_source_without_a_cap_needs_no_words() -> None:
@@ -266,7 +264,7 @@ def test_caps_that_leave_too_little_for_one_step_are_a_config_error() -> None:
     with pytest.raises(
         ConfigError,
         match=r"caps of their sources \(click 10, synthetic 10 with a cap of 20 %\).*"
-        r"set training.batch_size to 12 or less, or raise a cap in training.sources$",
+        r"set training.batch_size to 12 or less, or raise a cap in training.label_sources$",
     ):
         plan_of(examples, batch_size=16, caps=(1.0, 0.2))
     assert plan_of(examples, batch_size=12, caps=(1.0, 0.2)).micro_steps == 1

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.objective.gather import _sum_own_rows, first_column, first_occurrence, gather_rows, mean_over_ranks
+from training.objective.gather import _sum_own_rows, gather_rows, mean_over_ranks
 from training.objective.losses import info_nce, triplet
 
 FEATURES, DIM, TEMPERATURE, MARGIN = 6, 5, 0.1, 0.4
@@ -85,10 +85,10 @@ def distributed(kind: str, batch: Batch, weighted: bool, group: dist.ProcessGrou
     encoder = make_encoder()
     q = functional.normalize(encoder(batch.queries), dim=1)
     items = gather_rows(functional.normalize(encoder(item_features(batch.items)), dim=1), group=group)
-    columns = gather_rows(torch.tensor(batch.items), group=group)
-    keep, _ = first_occurrence(columns)
-    masked = slow_mask(batch.positives, columns.tolist()) | ~keep
-    positive_column = first_column(torch.tensor(batch.positives), columns)
+    columns = gather_rows(torch.tensor(batch.items), group=group).tolist()
+    repeated = torch.tensor([columns.index(item) < place for place, item in enumerate(columns)])
+    masked = slow_mask(batch.positives, columns) | repeated
+    positive_column = torch.tensor([columns.index(positive) for positive in batch.positives])
     weights = batch.weights if weighted else None
     denominator = mean_over_ranks(batch.weights.sum(), group=group) if weighted else None
     loss = loss_of(kind, q, items, positive_column, masked=masked, w=weights, d=denominator)

@@ -1,4 +1,4 @@
-"""Gathering over ranks: 2 and 3 gloo ranks equal one process with the joined batch; repeated items count once."""
+"""Gathering over ranks: 2 and 3 gloo ranks equal one process with the joined batch."""
 
 import json
 import os
@@ -9,18 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
-from training.objective.gather import first_column, first_occurrence, gather_rows, mean_over_ranks
+from training.objective.gather import gather_rows, mean_over_ranks
 
 ROOT = Path(__file__).parents[3]
-ROWS = st.lists(st.integers(-3, 8) | st.sampled_from([2**62, -(2**62)]), max_size=40)
-
-
-def rows(values: list[int]) -> Tensor:
-    return torch.tensor(values, dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
@@ -82,34 +74,3 @@ def test_one_process_is_the_identity_with_gradient() -> None:
 def test_a_scalar_is_refused() -> None:
     with pytest.raises(ValueError, match="found a scalar"):
         gather_rows(torch.tensor(1.0))
-
-
-def test_first_occurrence_by_hand() -> None:
-    keep, first = first_occurrence(rows([5, 2, 5, 9, 2, 5]))
-    assert keep.tolist() == [True, True, False, True, False, False]
-    assert first.tolist() == [0, 1, 0, 3, 1, 0]
-
-
-@settings(max_examples=60, deadline=None)
-@given(ROWS)
-def test_first_occurrence_equals_a_dictionary(values: list[int]) -> None:
-    seen: dict[int, int] = {}
-    want = [seen.setdefault(value, column) for column, value in enumerate(values)]
-    keep, first = first_occurrence(rows(values))
-    assert first.dtype == torch.int64
-    assert keep.dtype == torch.bool
-    assert first.tolist() == want
-    assert keep.tolist() == [column == first_seen for column, first_seen in enumerate(want)]
-
-
-@settings(max_examples=60, deadline=None)
-@given(ROWS, st.randoms(use_true_random=False))
-def test_first_column_equals_list_index(values: list[int], random: Any) -> None:
-    wanted = random.choices(values, k=5) if values else []
-    assert first_column(rows(wanted), rows(values)).tolist() == [values.index(value) for value in wanted]
-
-
-@pytest.mark.parametrize("absent", [-1, 4, 99])
-def test_first_column_of_an_absent_item_is_an_error(absent: int) -> None:
-    with pytest.raises(AssertionError, match=rf"\[{absent}\] are not among"):
-        first_column(rows([3, absent]), rows([3, 7, 3]))

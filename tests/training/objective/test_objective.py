@@ -62,7 +62,7 @@ def embeddings(step: Prepared) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
     return tuple(
         functional.normalize(torch.randn(n, D, generator=generator), dim=1)  # type: ignore[return-value]
-        for n in (len(step.batch.query_rows), step.own_items)
+        for n in (len(step.batch.query_rows), step.counts[0])
     )
 
 

@@ -270,6 +270,27 @@ def test_dev_gets_one_query_of_few(count: int, dev: int) -> None:
     assert splits.count("dev") == dev
 
 
+def test_examples_are_counted_per_source_for_training_queries_only(case: Any, store: Store) -> None:
+    from jobs.config.config import load_config
+
+    for number, label in enumerate(case.labels):
+        label["source"] = "click" if number % 2 else None
+    # of query 1 another relevant item by the same source, one by another, one judged irrelevant
+    more = [("i5", 1, "click"), ("i6", 1, "editor"), ("i7", 0, "crawl")]
+    case.labels += [{"query_id": "q1", "item_id": item, "score": score, "source": source} for item, score, source in more]
+    config = load_config(case.write(), ["cluster.part_rows=16"])
+    outcome = _ingest_tables(config, store, "tables", config.data)
+    assert outcome.figures["examples"] == {"": 4, "click": 4, "editor": 1}
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_no_fraction_leaves_train_or_dev_without_a_query(count: int) -> None:
+    for first in range(0, 180, 3):  # other ids, other draws: of two queries both are often drawn for dev
+        splits, notes = assign_splits(None, labels([(n, 0, 1) for n in range(count)]), QUERIES[first : first + count], 0.49)
+        assert splits.count("dev") == notes["dev_queries_cut_from_train"] >= 1
+        assert splits.count("train") >= 1
+
+
 @pytest.mark.parametrize(
     ("own", "of_labels", "want"),
     [
@@ -346,6 +367,7 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
         "queries": 10,
         "labels": 11,
         "repeated_labels": 1,
+        "examples": {"": 8},
         "dimension": None,
         "judged_irrelevant": 0,
         "negative_scores": 0,

@@ -1,0 +1,138 @@
+"""Settings that contradict each other are refused with their numbers; settings without effect are warned about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.errors import ConfigError
+from eval.metrics import Judgements, per_query_metrics
+from jobs.config.agreement import measured_metrics, without_effect
+from jobs.config.config import Config, parse_config
+
+
+def config(**changes: Any) -> Config:
+    """A configuration; `section__key` is a setting."""
+    values: dict[str, Any] = {"name": "shop", "output": "/runs", "data": {"folder": "/beir"}, "encoder": {"kind": "static"}}
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return parse_config(values, source="test")
+
+
+TEACHER = {"model": "organisation/name"}
+GATE = {"ndcg@20": {"min": 0.5}}
+SLICE = {"min_slice": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mining__skip_first": 90}, ["skip_first = 90", "num_hits = 100", "at most 10", "num_negatives = 32"]),
+        ({"mining__skip_first": 100}, ["skip_first = 100", "at most 0 candidates"]),
+        ({"mining__num_hits": 20}, ["num_negatives = 32", "num_hits = 20", "at least 128"]),
+        ({"mining__min_score": 0.5, "mining__max_score": 0.4}, ["min_score = 0.5", "max_score = 0.4"]),
+        ({"mining__teacher": TEACHER | {"depth": 8}}, ["teacher.depth = 8", "num_negatives = 32", "depth to 64"]),
+        ({"mining__teacher": TEACHER | {"relative_margin": "off"}}, ["neither max_score nor relative_margin"]),
+        (
+            {"mining__rules": [{"column": "tags", "keep": "disjoint"}, {"column": "tags", "keep": "overlap"}]},
+            ['"disjoint" and "overlap"', '"tags"'],
+        ),
+        (
+            {"mining__rules": [{"column": "year", "keep": "different"}, {"column": "year", "keep": "equal"}]},
+            ['"different" and "equal"', '"year"'],
+        ),
+        ({"mining__near_duplicate": 0}, ["near_duplicate", "greater than 0.5", "Default: only equal texts"]),
+        ({"training__hard_negatives": 40}, ["hard_negatives = 40", "num_negatives = 32"]),
+        ({"training__hard_negatives": 0}, ["hard_negatives = 0", "rounds.mined = 0"]),
+        (
+            {"training__hard_negatives": 0, "training__in_batch": False, "rounds__mined": 0},
+            ["in_batch = false", "hard_negatives = 0", "no negatives at all"],
+        ),
+        ({"training__matryoshka": [64, 300]}, ["[64, 300]", "dimension = 256", "above 256"]),
+        ({"rounds__mined": 0, "rounds__warmup_epochs": 0}, ["rounds.warmup_epochs = 0", "rounds.mined = 0"]),
+        ({"rounds__mined": 0, "rounds__compare_random": True}, ["compare_random = true", "rounds.mined = 0"]),
+        ({"evaluation__gate__metrics": GATE}, ['"ndcg@20" is not measured', "ndcg@10", "num_hits = 100"]),
+        (
+            {"evaluation__gate__metrics": {"recall@100": {"min": 0.5}}, "evaluation__num_hits": 50},
+            ['"recall@100" is not measured', "num_hits = 50"],
+        ),
+        (
+            {"evaluation__gate__metrics": {"mrr@10": {"min": 0.8, "max": 0.5}}},
+            ['no figure passes "mrr@10"', "min = 0.8", "max = 0.5"],
+        ),
+        ({"evaluation__gate": SLICE | {"slices": False}}, ["min_slice = 0.5", "evaluation.gate.slices = false"]),
+        ({"evaluation__gate": SLICE, "evaluation__slices": []}, ["min_slice = 0.5", "evaluation.slices = []"]),
+    ],
+)
+def test_a_contradiction_is_one_paragraph_with_its_numbers(changes: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config(**changes)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mining__skip_first": 68},
+        {"mining__skip_first": 90, "mining__sources": [{"kind": "model"}, {"kind": "bm25"}]},
+        {"mining__teacher": TEACHER | {"depth": 32}},
+        {"mining__rules": [{"column": "tags", "keep": "disjoint"}, {"column": "year", "keep": "equal"}]},
+        {"mining__near_duplicate": 0.98},
+        {"training__hard_negatives": 40, "rounds__mined": 0},
+        {"training__matryoshka": [64, 256]},
+        {"mining__sources": [{"kind": "model"}, {"kind": "baseline"}], "rounds__mined": 1},
+        {"evaluation__gate__metrics": {"mrr@10": {"min": 0.5, "max": 0.5}, "bad_top1": {"max": 0.1}}},
+    ],
+)
+def test_what_just_fits_is_accepted_without_a_warning(changes: dict[str, Any]) -> None:
+    assert without_effect(config(**changes)) == []
+
+
+SOURCES = [{"kind": "model", "share": 1.0}, {"kind": "bm25", "share": 0.01}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"training__hard_negatives": 1}, ["random_fraction = 0.25", "hard_negatives = 1", "to 1 for one"]),
+        ({"training__margin": 0.3}, ["training.margin = 0.3", '"triplet"']),
+        ({"mining__choice_temperature": 0.1}, ["choice_temperature = 0.1", 'choose = "top"', '"softmax"']),
+        ({"mining__popularity_power": 1.0}, ["popularity_power = 1", "mining.popularity"]),
+        (
+            {"mining__target_discard_rate": 0.1, "mining__relative_margin": 0.2},
+            ["relative_margin = 0.2", "target_discard_rate = 0.1"],
+        ),
+        ({"mining__relative_margin": "off", "mining__margin_reference": "lowest"}, ['"lowest"', "no margin is set"]),
+        ({"mining__sources": SOURCES}, ['"bm25"', "0.01 of 1.01", "num_negatives = 32", "to 0.032 or more"]),
+        (
+            {"mining__sources": [{"kind": "model"}, {"kind": "earlier"}], "rounds__mined": 1},
+            ['"earlier" gives nothing before round 2', "rounds.mined = 1"],
+        ),
+        (
+            {"mining__sources": [{"kind": "model"}, {"kind": "baseline"}], "rounds__mined": 1, "rounds__warmup_epochs": 0},
+            ['"baseline" gives nothing before round 2', "rounds.mined = 1"],
+        ),
+        ({"mining__teacher": TEACHER | {"depth": 200}}, ["depth = 200", "the 100 candidates"]),
+        ({"encoder__repeats": True}, ["encoder.repeats", '"static"', '"sequence"']),
+        ({"cluster__address": "auto", "cluster__cpus": 4}, ["cluster.cpus = 4", "cluster.address"]),
+    ],
+)
+def test_a_setting_without_effect_is_a_warning(changes: dict[str, Any], words: list[str]) -> None:
+    (warning,) = without_effect(config(**changes))
+    assert [word for word in words if word not in warning] == [], warning
+
+
+@pytest.mark.parametrize("num_hits", [10, 50, 100])
+def test_the_metrics_that_a_gate_may_name_are_those_that_are_measured(num_hits: int) -> None:
+    import numpy as np
+
+    row = np.zeros(1, np.int64)
+    got = per_query_metrics(np.arange(num_hits)[None, :], row, Judgements.from_triples(row, row, row + 1))
+    assert measured_metrics(num_hits) == set(got)
