@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 
-from cluster.commits import Ledger
 from cluster.errors import ConfigError, TrainingDiverged
 from cluster.progress import Progress
 from cluster.resources import PoolSize
-from cluster.storage import Store
 from jobs.config.config import Config, load_config, parse_config
 from jobs.demo.catalogue import generate_catalogue
-from jobs.stages.context import Context
-from jobs.stages.ingested import Ingested
+from jobs.run.driver import open_context
 from jobs.trials.sweep import check_out, make_job
 from jobs.trials.sweep_plan import Record, Trial, best_toml, choose, plan_trials, summarise, trial_id, trial_settings
 
@@ -221,7 +218,7 @@ def test_a_sweep_tries_stops_chooses_and_repeats_nothing(ray_case: Any, ray_loca
 
     assert "--force" in ray_case.run(command="sweep").message
     _check_that_only_what_is_new_runs(ray_case, folder, result)
-    _check_that_a_divergence_is_a_row(ray_case, root, ray_local)
+    _check_that_a_divergence_is_a_row(ray_case)
 
 
 def _check_records(folder: Path, rows: dict[int, Any]) -> None:
@@ -259,21 +256,17 @@ def _check_that_only_what_is_new_runs(case: Any, folder: Path, result: dict[str,
     assert "next:   hardmine run" in third.out
 
 
-def _check_that_a_divergence_is_a_row(case: Any, root: Path, size: Any) -> None:
+def _check_that_a_divergence_is_a_row(case: Any) -> None:
     from jobs.trials.sweep_tune import run_trials
 
-    config, store = load_config(case.folder / "run.toml"), Store(str(root))
-    ledger = Ledger(store)
-    tables, base, tokens = (ledger.find(name) for name in ("ingest", "base", "tokens"))
-    assert tables is not None
-    assert base is not None
-    context = Context(config, store, ledger, Progress(quiet=True), size)
+    config = load_config(case.folder / "run.toml")
     good = trial_settings(config, plan_trials(config)[0])
     bad = good.model_copy(update={"learning_rate": 1e30, "gradient_clipping": 0.0, "warmup_fraction": 0.0})
     pool = PoolSize(1, 2, 0)
-    job = make_job(context, Ingested(tables, base, tokens, None), [good, bad], pool)
     ended: dict[int, Record] = {}
-    run_trials(job, pool, retries=0, on_end=ended.__setitem__)
+    with open_context(config, progress=Progress(quiet=True)) as context:
+        job = make_job(context, [good, bad], pool)
+        run_trials(job, pool, retries=0, on_end=ended.__setitem__)
     assert [ended[number].state for number in (0, 1)] == ["finished", "diverged"]
     assert "no longer finite" in str(ended[1].reason)
     assert job.find(1) == ended[1]
