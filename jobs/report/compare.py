@@ -23,8 +23,9 @@ from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind
 from jobs.report.answer import answer, certainty, interval_text, p_text, points, state
 from jobs.report.changes import SHOWN, change_figures
-from jobs.report.chart import LINES, STATES, Chart, category, number, spec
+from jobs.report.chart import STATES, Chart, number
 from jobs.report.charts.curves import step_rows
+from jobs.report.charts.race import race_chart
 from jobs.report.charts.recall import recall_chart
 from jobs.report.charts.seconds import time_chart
 from jobs.report.charts.training import loss_chart
@@ -244,57 +245,6 @@ def metric_rows(report: Json) -> list[list[Any]]:
 
 def _kept_figures(run: Json) -> Json:
     return next((model["metrics"] for model in run["models"] if model["name"] == run["best"]), {})
-
-
-def race_chart(runs: Mapping[str, Json]) -> Chart | None:
-    """The primary figure of every round of both runs, over the steps."""
-    primary, rows = runs["a"]["primary"], []
-    for name, run in runs.items():
-        ends = {training["name"]: training["start"] + training["steps"] for training in run["training"]}
-        rows += [
-            {
-                "run": f"{name.upper()}: {run['name']}",
-                "model": model["label"],
-                "at": ends.get(model["name"], 0),
-                "value": model["metrics"].get(primary),
-            }
-            for model in run["models"]
-            if model["arm"] != "random"
-        ]
-    if len(rows) < 3:
-        return None
-    names = list(dict.fromkeys(row["run"] for row in rows))
-    looks = {"color": ("var(--random)", "var(--hard)"), "strokeDash": ([6, 4], [1, 0]), "shape": ("diamond", "circle")}
-    encoding: Json = {
-        "x": {"field": "at", "type": "quantitative", "title": "optimizer steps"},
-        "y": {"field": "value", "type": "quantitative", "title": metric_name(primary), "scale": {"zero": False}},
-        "tooltip": [{"field": "run"}, {"field": "model"}, {"field": "at", "title": "step"}, {"field": "value", "format": ".3f"}],
-    }
-    styled = {
-        channel: category("run", dict(zip(names, values, strict=False)), legend=LINES if channel != "shape" else False)
-        for channel, values in looks.items()
-    }
-    chart = spec(
-        f"{metric_name(primary)} of both runs over the steps.",
-        height=240,
-        data={"values": rows},
-        layer=[
-            {"mark": {"type": "line"}, "encoding": encoding | {key: styled[key] for key in ("color", "strokeDash")}},
-            {
-                "mark": {"type": "point", "filled": True, "size": 90},
-                "encoding": encoding | {key: styled[key] for key in ("color", "shape")},
-            },
-        ],
-    )
-    return Chart(
-        "race",
-        f"{metric_name(primary)} of both runs",
-        "Each point is a round, measured on dev among all items. A run that is "
-        "ahead at the same step learns faster; a longer run does not.",
-        chart,
-        ("run", "model", "step", metric_name(primary)),
-        [[row["run"], row["model"], f"{row['at']:,.0f}", number(row["value"])] for row in rows],
-    )
 
 
 def _of_run(chart: Chart, name: str) -> Chart:
