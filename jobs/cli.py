@@ -1,4 +1,4 @@
-"""The `hardmine` command. Thin: it parses, calls a driver, prints, and turns errors into exit codes."""
+"""The `hardmine` command: the commands that run something, and `main`, which turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from cluster.errors import EXIT_CLUSTER, ConfigError, HardmineError, one_paragraph, unwrap
 from cluster.progress import Progress
-from cluster.storage import StorageSettings, Store
-from jobs.cli_decisions import Endpoint, Json, Output, register
+from jobs.cli_emit import Json, emit, reserved_stdout
+from jobs.cli_finished import app as finished
 from jobs.config.config import Config, load_config
 from jobs.record.stages import Kind, ModelName, Stage
 
@@ -27,38 +24,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Fine-tune embedding models by mining hard negatives, training on them, and doing it again.",
+    help="Fine-tune embedding models: mine hard negatives with the current model, train on them, repeat.",
 )
 
-ConfigFile = Annotated[Path, typer.Argument(help="TOML file of the run.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value …")]
-Takeover = Annotated[bool, typer.Option("--takeover", help="Take the run from a writer that is dead.")]
+ConfigFile = Annotated[Path, typer.Argument(help="The run's TOML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that override the file: section.key=value …")]
+Takeover = Annotated[bool, typer.Option("--takeover", help="Take the run over from a writer that died.")]
 RoundNumber = Annotated[int, typer.Option("--round", min=-1, help="Number of the round; 0 is the warm-up.")]
-
-
-@contextmanager
-def _only_answers_on_stdout(wanted: bool) -> Iterator[None]:
-    """With --json, what Ray prints in passing (a raylet's warnings) goes to standard error."""
-    if not wanted:
-        yield
-        return
-    ANSWERS.append(sys.stdout)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        ANSWERS.pop()
-
-
-ANSWERS: list[TextIO] = []
-"""Standard output, while it is kept for the one JSON object."""
-
-
-def _emit(value: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
-    if as_json:
-        (ANSWERS[-1] if ANSWERS else sys.stdout).write(json.dumps(value) + "\n")
-    else:
-        show(Console())
 
 
 @app.command()
@@ -70,13 +42,13 @@ def run(
     takeover: Takeover = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop.")] = False,
 ) -> None:
-    """Run all rounds of CONFIG; goes on from what is committed."""
+    """Run all rounds of CONFIG. The same command again resumes."""
     settings = load_config(config, overrides or [])
     if dry_run:
         from jobs.run.dry_run import make_plan, show_plan
 
         plan = make_plan(settings)
-        _emit(plan, json_output, lambda console: show_plan(console, plan))
+        emit(plan, json_output, lambda console: show_plan(console, plan))
         return
     _run(settings, json_output, takeover)
 
@@ -86,20 +58,20 @@ def _run(settings: Config, json_output: bool, takeover: bool) -> None:
     from jobs.run.driver import run as drive
 
     summary = drive(settings, progress=Progress(), takeover=takeover)
-    _emit(summary, json_output, lambda console: show_summary(console, summary))
+    emit(summary, json_output, lambda console: show_summary(console, summary))
 
 
 @app.command()
 def demo(
     *,
-    output: Annotated[Path, typer.Option(help="Where the run lies.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs"),
     compare_random: Annotated[bool, typer.Option(help="Also train an arm with random negatives only.")] = True,
-    encoder: Annotated[str, typer.Option(help="static or transformer (a small one, trained from nothing).")] = "static",
-    titles: Annotated[int, typer.Option(min=200, max=100_000, help="Size of the generated catalogue.")] = 5000,
+    encoder: Annotated[str, typer.Option(help="static, or transformer (a small one, trained from scratch).")] = "static",
+    titles: Annotated[int, typer.Option(min=200, max=100_000, help="Items in the generated catalogue.")] = 5000,
     json_output: Json = False,
     takeover: Takeover = False,
 ) -> None:
-    """Generate a catalogue and run the whole loop on it: no download, no account, a few minutes on two cores."""
+    """Run the whole loop on a generated catalogue: no download, no account, a few minutes on two cores."""
     from jobs.demo.settings import demo_config
 
     settings = demo_config(output, compare_random=compare_random, encoder=encoder, titles=titles)
@@ -121,7 +93,7 @@ def _stage(kind: Kind, of: ModelName, config: Path, overrides: list[str] | None,
         "seconds": commit.seconds,
         "rows": {table: commit.rows(table) for table in commit.tables},
     } | commit.figures
-    _emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
+    emit(value, json_output, lambda console: console.print_json(json.dumps(value)))
 
 
 @app.command()
@@ -160,28 +132,29 @@ def mine(
         typer.Option(
             "--round",
             min=0,
-            help="Mine for this round of a run; without it, with the model as it comes, on any data: nothing is trained.",
+            help="Mine for this round of a run. Without it, mine with the base model, on any data; nothing is trained.",
         ),
     ] = None,
     export: Annotated[
         str | None,
         typer.Option(
-            help="Also write the negatives as texts below this folder or s3:// prefix: "
-            "Parquet for sentence-transformers' trainers."
+            help="Also write the negatives as texts to this folder or s3:// prefix, as Parquet for sentence-transformers."
         ),
     ] = None,
-    columns: Annotated[Literal["n-tuple", "triplet", "labeled-list"], typer.Option(help="Columns of --export.")] = "n-tuple",
-    num: Annotated[int | None, typer.Option(min=1, help="Negatives in each row of --export (default: all).")] = None,
+    columns: Annotated[
+        Literal["n-tuple", "triplet", "labeled-list"], typer.Option(help="Columns that --export writes.")
+    ] = "n-tuple",
+    num: Annotated[int | None, typer.Option(min=1, help="Negatives per row of --export (default: all).")] = None,
     json_output: Json = False,
     takeover: Takeover = False,
 ) -> None:
-    """Find hard negatives, say how good they are, and take them elsewhere; embeds and searches first where that is missing."""
+    """Mine hard negatives, report how good they are, and export them. Embeds and searches first where that is missing."""
     from jobs.export.negatives import Export
     from jobs.run.mine_alone import mine_command
     from jobs.run.show_mining import show_mining
 
     if export is None and (num is not None or columns != "n-tuple"):
-        raise ConfigError("--columns and --num say what --export writes, but there is no --export; name its folder")
+        raise ConfigError("--columns and --num say what --export writes, but --export is missing; add --export FOLDER")
     figures, settings = mine_command(
         config,
         overrides or [],
@@ -190,7 +163,7 @@ def mine(
         progress=Progress(),
         takeover=takeover,
     )
-    _emit(figures, json_output, lambda console: show_mining(console, figures, settings))
+    emit(figures, json_output, lambda console: show_mining(console, figures, settings))
 
 
 @app.command()
@@ -202,7 +175,7 @@ def train(
     json_output: Json = False,
     takeover: Takeover = False,
 ) -> None:
-    """Train --round on its negatives."""
+    """Train the model of --round on its negatives."""
     _stage(Kind.TRAIN, ModelName(round_number), config, overrides, json_output=json_output, takeover=takeover)
 
 
@@ -221,13 +194,13 @@ def evaluate(
 
 @app.command()
 def probe(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = False, takeover: Takeover = False) -> None:
-    """Are mined negatives worth a real run? A tenth of the training queries, mined against random; exit code 1 says no."""
+    """Is mining worth a full run? Trains on a tenth of the queries, mined against random negatives. Exit code 1: no."""
     from jobs.trials.probe import probe as drive
     from jobs.trials.show_probe import show_probe
 
     result = drive(load_config(config, overrides or []), progress=Progress(), takeover=takeover)
-    _emit(result, json_output, lambda console: show_probe(console, result))
-    raise typer.Exit(0 if result["passed"] else 1)
+    emit(result.as_json(), json_output, lambda console: show_probe(console, result))
+    raise typer.Exit(0 if result.passed else 1)
 
 
 @app.command()
@@ -236,9 +209,9 @@ def sweep(
     overrides: Overrides = None,
     *,
     out: Annotated[
-        Path | None, typer.Option(help="Where the chosen configuration goes (default: CONFIG with the ending .best.toml).")
+        Path | None, typer.Option(help="File for the chosen configuration (default: CONFIG with the ending .best.toml).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite that file.")] = False,
     json_output: Json = False,
     takeover: Takeover = False,
 ) -> None:
@@ -253,16 +226,7 @@ def sweep(
         progress=Progress(),
         takeover=takeover,
     )
-    _emit(result, json_output, lambda console: show_sweep(console, result))
-
-
-@app.command()
-def status(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
-    """Show what is committed, who is writing, and the figures so far."""
-    from jobs.finished.status import read_status, show_status
-
-    found = read_status(Store(output, StorageSettings(endpoint=endpoint, attempts=2)))
-    _emit(found.as_json(), json_output, lambda console: show_status(console, found))
+    emit(result, json_output, lambda console: show_sweep(console, result))
 
 
 @app.command()
@@ -278,18 +242,18 @@ def submit(
     raise typer.Exit(submit_run(config, overrides or [], address=address))
 
 
-register(app, _emit)
+app.add_typer(finished)
 
 
 def main() -> None:
-    """Entry point: every error is one paragraph and an exit code, never a traceback."""
+    """The entry point: every error becomes one paragraph and an exit code, never a traceback."""
     try:
-        with _only_answers_on_stdout("--json" in sys.argv):
+        with reserved_stdout("--json" in sys.argv):
             code = app(standalone_mode=False)  # typer.Exit comes back as its code
     except SystemExit:
         raise
     except KeyboardInterrupt:
-        _fail("interrupted; what is committed is kept: run the same command again to go on", 130)
+        _fail("interrupted; what is committed is kept: run the same command again to resume", 130)
     except BaseException as error:
         _handle(error)
     raise SystemExit(code if isinstance(code, int) else 0)
@@ -301,14 +265,14 @@ def _handle(error: BaseException) -> None:
         _fail(str(cause), cause.exit_code)
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the command line
         reason = error.format_message() or "no command given"
-        _fail(f"{reason.rstrip('.')}; `hardmine --help` lists the commands, `hardmine COMMAND --help` what each takes", 2)
+        _fail(f"{reason.rstrip('.')}; `hardmine --help` lists the commands, `hardmine COMMAND --help` its options", 2)
     if type(error).__name__ in ("Exit", "Abort"):
         raise SystemExit(getattr(error, "exit_code", 1))
     with tempfile.NamedTemporaryFile("w", prefix="hardmine-", suffix=".log", delete=False) as log:
         traceback.print_exception(error, file=log)
     _fail(
         f"something failed that hardmine did not expect ({type(error).__name__}: {one_paragraph(str(error))[:400]}); "
-        f"what is committed is kept, and the same command goes on from there. The details are in {log.name}",
+        f"what is committed is kept, and the same command resumes. The details are in {log.name}",
         EXIT_CLUSTER,
     )
 

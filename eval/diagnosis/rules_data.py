@@ -57,7 +57,9 @@ def synthetic_drift(case: Case) -> Finding | None:
         "critical" if any(_gain(s).high < 0 for s in real) else "warning",
         figures,
         next=run_command(
-            case.evidence, "less-synthetic", {"training.label_sources.synthetic.cap": Turn("lower") if math.isnan(cap) else cap / 2}
+            case.evidence,
+            "less-synthetic",
+            {"training.label_sources.synthetic.cap": Turn("lower") if math.isnan(cap) else cap / 2},
         ),
         summary="The model learns the manner of synthetic queries: they improve, those of people do not.",
     )

@@ -1,7 +1,7 @@
-"""A generated catalogue of titles, with the queries that readers might ask and their relevance labels.
+"""A generated catalogue of titles, with queries that readers might ask and their relevance labels.
 
-Every title is drawn from latent traits. Its synopsis words them one way and queries word them another way; a title is
-labelled for a query when it has all the traits which the query names, or is another volume of the named franchise.
+Every title is drawn from latent traits. Its synopsis and the queries use different words for them. A title is labelled for
+a query if it has all traits that the query names, or if it is another volume of the franchise that the query names.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Catalogue:
         corpus: One row per title: `id`, `title`, `text`, `genres` (list<string>), `demographic`, `author`, `group`
             (the franchise, or null), `popularity` (float64, in (0, 1]), `year` (int64).
         queries: One row per query: `id`, `text`, `kind`, `split` (train, dev or test).
-        qrels: One row per judgement: `query_id`, `item_id`, `score` (int64: 2 exactly it, 1 relevant, 0 judged
+        qrels: One row per judgement: `query_id`, `item_id`, `score` (int64: 2 the very title, 1 relevant, 0 judged
             irrelevant), `split`, `source` (editorial or click).
     """
 
@@ -64,7 +64,7 @@ class _Author:
 
 @dataclass(frozen=True)
 class _Title:
-    """The latent traits of one title; those in `TABLES` are row numbers there."""
+    """The latent traits of one title; traits in `TABLES` are row numbers of their table."""
 
     author: str
     place: str
@@ -97,12 +97,12 @@ class _Query:
 def generate_catalogue(num_titles: int = 5000, num_queries: int = 4000, seed: int = 7) -> Catalogue:
     """Invent `num_titles` titles and `num_queries` queries whose labels follow from the traits of the titles.
 
-    The three tables are equal byte for byte whenever the arguments are equal, and `corpus` does not depend on
-    `num_queries`. Every query has 1 to 12 rows of positive score, and no two queries have the same text.
+    Equal arguments give byte-equal tables, and `corpus` does not depend on `num_queries`. Every query has 1 to 12
+    relevant titles, and no two queries have the same text.
 
     Raises:
-        ValueError: for under 100 titles, no query, a negative `seed`, or more queries than the titles can
-            answer differently (somewhat fewer than one for each title is safe).
+        ValueError: fewer than 100 titles, no query, a negative `seed`, or more queries than the titles can answer
+            differently (somewhat fewer than one per title is safe).
     """
     if num_titles < 100 or num_queries < 1 or seed < 0:
         raise ValueError(f"need >= 100 titles, >= 1 query and seed >= 0: {num_titles, num_queries, seed}")
@@ -143,18 +143,18 @@ def _draw_titles(rng: np.random.Generator, count: int) -> list[_Title]:
 
 
 def _draw_author(rng: np.random.Generator, taken: set[str]) -> _Author:
-    def given() -> str:
+    def given_name() -> str:
         return _join(rng, words.GIVEN_STARTS, words.MIDDLES, words.GIVEN_ENDS)
 
     def invent() -> str:
-        return given() + " " + _join(rng, words.FAMILY_STARTS, words.MIDDLES, words.FAMILY_ENDS)
+        return given_name() + " " + _join(rng, words.FAMILY_STARTS, words.MIDDLES, words.FAMILY_ENDS)
 
     haunts = rng.permutation(len(words.SETTINGS))[:3].tolist()
     return _Author(
         name=_fresh(taken, invent),
         genres=tuple(rng.permutation(len(words.GENRES))[:2].tolist()),
         settings=tuple((i, _join(rng, words.PLACE_STARTS, words.MIDDLES, words.PLACE_ENDS)) for i in haunts),
-        cast=tuple((given(), gender) for gender in (0, 1, 0, 1)),
+        cast=tuple((given_name(), gender) for gender in (0, 1, 0, 1)),
         audience=int(rng.integers(len(words.AUDIENCES))),
     )
 
@@ -255,7 +255,7 @@ def _draw_queries(rng: np.random.Generator, titles: list[_Title], count: int) ->
 
 
 def _ask_distinct(rng: np.random.Generator, kind: str, titles: list[_Title], index: _Index) -> Iterator[_Query]:
-    # Two queries of a kind with the same best answers would be one question, which might then lie in two splits.
+    # Two queries of a kind with the same best answers are the same question, and could land in different splits.
     seen: set[object] = set()
     for _ in range(40 * len(titles)):
         query = _ask(rng, kind, _pick(rng, titles), index)

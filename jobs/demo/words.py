@@ -1,7 +1,7 @@
 """Word lists and sentence templates for the generated catalogue.
 
-A trait is ``told :: asked``: how a synopsis words it, and how a reader looking for it does; ``;;`` parts traits on one
-line. ``(a|b)`` offers alternatives; ``{place}``, ``{sub}``, ``{pos}``, ``{obj}`` are a place and the hero's pronouns.
+A trait is ``told :: asked``: its words in a synopsis, and its words in a reader's query; ``;;`` separates traits on one
+line. ``(a|b)`` offers alternatives; ``{place}``, ``{sub}``, ``{pos}``, ``{obj}`` stand for a place and the hero's pronouns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _names = str.split
 
 
 class Trait(NamedTuple):
-    """One latent trait: `told` words it in synopses, `asked` in queries, `tag` is what its table adds (or "")."""
+    """One latent trait: its words in synopses (`told`) and in queries (`asked`); `tag` depends on its table, or is ""."""
 
     told: str
     asked: str
@@ -28,7 +28,7 @@ def _lines(templates: str) -> tuple[str, ...]:
     return tuple(templates.strip().splitlines())
 
 
-# The tag is an aside that shows the genre in a synopsis when it is not the main one.
+# The tag is an aside that shows the genre in a synopsis if it is not the main genre.
 GENRES = _table("""
 (romance|love story) :: (romances|love stories|books about falling in love) :: (a shy courtship|an unlikely sweetheart)
 (mystery|detective story) :: (whodunnits|detective fiction|crime puzzles) :: (an unsolved murder|a trail of false clues)
@@ -97,7 +97,7 @@ admit who the youngest child's (real|true) father is :: confessing (a secret abo
 sell the house in which three generations grew up :: letting go of the old (family home|ancestral home)
 """)
 
-# Clauses that can happen anywhere and in any age.
+# Events that fit any place and age.
 EVENTS = _table("""
 a stranger arrives wearing {pos} dead uncle's ring :: someone unknown turns up with a relative's jewellery
 {pos} best friend confesses to treason :: a close companion admits to betraying the state
@@ -183,7 +183,7 @@ TONES = _table("""
 (bleak|pitiless) :: (grim|depressing|dark) ;; (furious|fiery) :: (angry|outraged)
 """)
 
-# The first era goes without saying and is never asked for; the tag is the age it belongs to.
+# The first era is never mentioned and never asked for; the tag is its age.
 ERAS = _table("""
 - :: - :: m
 in the last years of the sailing fleets :: in the age of (sail|tall ships) :: p
@@ -221,7 +221,7 @@ Ribbon Saddle Shadow Spoon Staircase Swallow Teapot Thimble Thread Tide Umbrella
 """)
 GROUP_NOUNS = _names("Chronicles Cycle Ledgers Papers Sequence Casebook Voyages Annals Letters Nights Saga Tapestry")
 
-# Sentences of a synopsis, in order; one of the two kinds of aside. The first letter is raised afterwards.
+# Sentences of a synopsis, in order, with one of the two kinds of aside. The first letter becomes a capital afterwards.
 INTROS = _lines("""
 {hero} is {role} {setting}{when}.
 {setting}{when}, people know {hero} only as {role}.
@@ -260,7 +260,7 @@ The {noun} of {place}
 The {noun} and the {noun2}
 """)
 
-# The fields that a template names are the traits that a positive must have.
+# A relevant item must have all traits that the template names.
 QUERIES = {
     "plot": _lines("""
 a story about {role} {conflict} {setting}

@@ -1,1 +1,1 @@
-"""What is done with a run that has commits: status, diagnose, gate, queries before and after."""
+"""Reads a run that has commits: status, diagnosis, gate, queries before and after."""

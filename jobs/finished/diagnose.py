@@ -1,4 +1,4 @@
-"""`hardmine diagnose`: what is wrong with a run, or with the log of another trainer, and what to try next. Starts nothing."""
+"""`hardmine diagnose`: what is wrong with a run or with another trainer's log, and what to try next. Starts nothing."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ STYLES = {"critical": "bold red", "warning": "yellow", "note": "green"}
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was read, and what it says."""
+    """The findings, and what they were read from."""
 
     output: str
     findings: list[Finding]
     log: ForeignLog | None = None
-    """Of another trainer's log."""
+    """None: a run of hardmine."""
 
     def as_json(self) -> dict[str, Any]:
-        """As `hardmine diagnose --json` prints it."""
+        """What `hardmine diagnose --json` prints."""
         value: dict[str, Any] = {"output": self.output, "findings": [finding.as_json() for finding in self.findings]}
         if self.log is not None:
             value["log"] = {"lines": self.log.lines, "loss": self.log.loss, "metric": self.log.metric, "runs": self.log.runs}
@@ -39,13 +39,13 @@ class Diagnosis:
 
 
 def diagnose_output(store: Store, *, config_path: str = "run.toml") -> Diagnosis:
-    """Diagnose the run in a folder, or the log that lies at the address itself.
+    """Diagnose the run in the folder `store`, or the log file at that address.
 
     Args:
-        config_path: stands in the commands that findings propose.
+        config_path: the config that the proposed commands name.
 
     Raises:
-        ConfigError: there is neither a run nor a log.
+        ConfigError: it is neither a run nor a log.
         DataError: the log cannot be read.
         ArtifactError: a commit cannot be read.
     """
@@ -58,28 +58,28 @@ def diagnose_output(store: Store, *, config_path: str = "run.toml") -> Diagnosis
     if store.exists(STATE):
         return _of_log(store, STATE)
     raise ConfigError(
-        f"{store.root} is neither a run (it has no identity.json) nor a log ({', '.join(LOG_ENDINGS)}); give the "
-        f"run's own folder, <output>/<name>, or a file with the steps, losses and recalls of another trainer"
+        f"{store.root} is neither a run (it has no identity.json) nor a log ({', '.join(LOG_ENDINGS)}); name the "
+        f"run's folder, <output>/<name>, or a file with another trainer's steps, losses and recalls"
     )
 
 
 def _of_log(store: Store, name: str) -> Diagnosis:
     if not store.exists(name):
         raise ConfigError(
-            f"there is no log at {store.url(name)}; give a file with the steps, losses and recalls of another "
-            f"trainer, or a run's own folder, <output>/<name>"
+            f"there is no log at {store.url(name)}; name a file with another trainer's steps, losses and recalls, "
+            f"or a run's folder, <output>/<name>"
         )
     log = read_log(name, store.read_bytes(name))
     return Diagnosis(store.url(name), diagnose(log.evidence), log)
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
-    """Print the findings for a person: worst first, each with its figures and the next experiment."""
+    """Print the findings, worst first, each with its figures and the next experiment."""
     console.print(diagnosis.output, highlight=False, soft_wrap=True)
     for line in headline(diagnosis.log) if diagnosis.log else ():
         console.print(line, highlight=False)
     if not diagnosis.findings:
-        console.print("Nothing was trained yet, so there is nothing to diagnose.")
+        console.print("Nothing has been trained yet, so there is nothing to diagnose.")
     for finding in diagnosis.findings:
         _show(console, finding)
 

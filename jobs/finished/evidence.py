@@ -1,4 +1,4 @@
-"""What a diagnosis reads, from what a run left: commits and telemetry, however far it got."""
+"""The evidence for a diagnosis, read from a run's commits and telemetry, however far the run got."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from cluster.commits import Commit
 from cluster.errors import ArtifactError, DamagedObject
 from cluster.records import read_if_there
 from cluster.storage import Store
@@ -27,10 +26,10 @@ COUNTS = {name: name for name in ("queries", "candidates", "queries_short", "que
 
 
 def read_evidence(store: Store, *, config_path: str = "run.toml") -> Evidence:
-    """Everything a run's commits tell; whatever is missing is left out.
+    """All evidence in a run's commits; what is missing is left out.
 
     Args:
-        config_path: stands in the commands that findings propose.
+        config_path: the config that the proposed commands name.
 
     Raises:
         ArtifactError: a commit cannot be read.
@@ -51,7 +50,7 @@ def read_evidence(store: Store, *, config_path: str = "run.toml") -> Evidence:
 
 
 def training_from_lines(name: str, number: int, lines: Lines) -> Training:
-    """A training from the lines of its telemetry, steps and events mixed as they came."""
+    """A training from its telemetry lines, steps and events mixed as written."""
     kept = list(lines)
     rows, events = [line for line in kept if "event" not in line], [line for line in kept if "event" in line]
     known = [column for column in STEP_FIGURES if any(row.get(column) is not None for row in rows)]
@@ -69,7 +68,7 @@ def measurement_from_figures(name: str, figures: Mapping[str, Any], *, random: b
     """A measurement from the figures of an evaluation (evaluation.json).
 
     Args:
-        random: it is of the random arm, whose "best" is the last mined round.
+        random: the model is of the random arm, so its "best" is the last mined round.
     """
     spread = figures.get("scores", {}).get("percentiles", {})
     return Measurement(
@@ -97,14 +96,14 @@ def _measurement(model: MeasuredModel) -> Measurement:
 
 
 def _arms(store: Store, record: RunRecord) -> list[Arm]:
-    """The mined rounds, each random arm, or a warm-up alone."""
+    """The mined rounds and each random arm; the warm-up alone if there is nothing else."""
     numbers = sorted({stage.of.round for stage in record.commits if isinstance(stage.of, ModelName) and stage.of.round > 0})
     under_way = max(numbers, default=0)
     warm = record.measured(ModelName(0))
     start = warm or record.baseline
     arms = [_arm(store, record, "mined", [ModelName(number) for number in range(1, under_way + 1)], start)]
     arms += [_arm(store, record, "random", [ModelName(number, random=True)], start) for number in numbers]
-    if not any(arm.trainings for arm in arms):  # only a warm-up so far: it is an arm of random negatives
+    if not any(arm.trainings for arm in arms):  # only a warm-up so far, which trains on random negatives
         arms = [_arm(store, record, "random", [ModelName(0)], record.baseline)]
     return [arm for arm in arms if arm.trainings]
 
@@ -124,9 +123,12 @@ def _arm(store: Store, record: RunRecord, arm: Any, names: Sequence[ModelName], 
 
 
 def _training(store: Store, record: RunRecord, name: ModelName) -> Training | None:
-    """None where it has not begun."""
+    """None: it has not begun."""
     commit = record.find(Kind.TRAIN, name)
-    folder = _folder(commit) if commit else _under_way(store, record, name)
+    if commit is None:
+        folder = _under_way(store, record, name)
+    else:
+        folder = next((path.rpartition("/")[0] for path in commit.files if path.endswith("/telemetry.jsonl")), None)
     if folder is None:
         return None
     try:
@@ -138,14 +140,14 @@ def _training(store: Store, record: RunRecord, name: ModelName) -> Training | No
 
 
 def _under_way(store: Store, record: RunRecord, name: ModelName) -> str | None:
-    """The folder of a training that is not committed, if there is just one of them."""
+    """The folder of a training that is not committed yet; None: there is none, or more than one."""
     paths = store.list(Stage(Kind.TRAIN, name).folder)
     folders = {path.rsplit("/", 1)[0] for path in paths if path.endswith("/telemetry.jsonl")}
     return folders.pop() if len(folders) == 1 and record.finish is None else None
 
 
 def _settings(store: Store, record: RunRecord) -> dict[str, float | str | bool]:
-    """What the run was told. The newest training knows best what it was told; run.json is written at a run's end."""
+    """The run's settings by their full names. run.json is written at the run's end, so the newest training overrides it."""
     finish = record.find(Kind.FINISH)
     values: dict[str, Any] = dict(finish.inputs.get("config", {})) if finish else {}
     values |= (read_if_there(store, "run.json") or {}).get("config", {})
@@ -164,11 +166,6 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, flo
             yield from _flat(value, f"{above}{key}.")
         elif isinstance(value, float | int | str | bool):
             yield f"{above}{key}", value
-
-
-def _folder(commit: Commit) -> str | None:
-    telemetry = [path for path in commit.files if path.endswith("/telemetry.jsonl")]
-    return telemetry[0].rsplit("/", 1)[0] if telemetry else None
 
 
 def _column(values: Iterable[Any]) -> Any:

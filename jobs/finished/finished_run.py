@@ -1,4 +1,4 @@
-"""A finished run as its storage tells it: commits by name, the summary, the settings. Starts nothing."""
+"""A finished run, read from its storage: commits, summary, settings. Starts nothing."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from jobs.record.stages import Kind, ModelName, Stage
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One run, and nothing of another configuration."""
+    """A run whose commits are all of one configuration."""
 
     store: Store
     record: RunRecord
     summary: Mapping[str, Any]
-    """As `hardmine run` printed it."""
+    """What `hardmine run --json` printed."""
     settings: Mapping[str, Any]
-    """The resolved configuration, as run.json holds it; one of an older version may lack settings."""
+    """The resolved configuration, as run.json holds it."""
 
     @property
     def best_round(self) -> int:
-        """The round whose model was kept; -1: none was better than the off-the-shelf model."""
+        """The round of the kept model; -1: the off-the-shelf model."""
         return int(self.summary["best_round"])
 
     def commit(self, kind: Kind, of: ModelName | None = None) -> Commit:
@@ -42,23 +42,22 @@ class FinishedRun:
         return commit
 
     def setting(self, section: str, name: str, default: Any) -> Any:
-        """A setting of run.json, or `default` where the version that wrote it did not know it."""
+        """A setting of run.json; `default` where it is missing."""
         return self.settings.get(section, {}).get(name, default)
 
 
 def open_finished(store: Store) -> FinishedRun:
-    """The run at an address.
+    """Open the run at `store`.
 
     Raises:
-        ConfigError: there is no run, it is not finished, or it is being made anew with other settings.
+        ConfigError: there is no run, it is not finished, or it is running again with other settings.
     """
     status = read_status(store)
     if status.summary is None:
-        writer = f" (it is being written by {status.writer})" if status.writer else ""
+        writer = f" ({status.writer} is writing it)" if status.writer else ""
         raise ConfigError(
-            f"expected a finished run at {store.root}, found one with {len(status.record.all)} committed stages "
-            f"and no end{writer}; let `hardmine run` finish first, `hardmine status {store.root}` shows how far "
-            f"it is"
+            f"expected a finished run at {store.root}, found {len(status.record.all)} committed stages and no "
+            f"`finish`{writer}; let `hardmine run` finish first (`hardmine status {store.root}` shows its progress)"
         )
     settings = (read_if_there(store, "run.json") or {"config": {}})["config"]
     return FinishedRun(store, status.record, status.summary, settings)

@@ -1,11 +1,11 @@
-"""Logs of other trainers as evidence: what a loss and a held-out figure alone can say.
+"""Logs of other trainers as evidence: a loss and a held-out figure.
 
-Read are, told apart by their content:
+It reads these formats, and tells them apart by their content:
 
 - `trainer_state.json` of the Hugging Face Trainer (also of sentence-transformers), and the lines it prints;
 - CSV files of sentence-transformers' evaluators, e.g. `Information-Retrieval_evaluation_results.csv`;
-- CSV exports of Weights & Biases and of TensorBoard (one curve a file: its name says which);
-- any CSV, JSON list or JSON lines with a step, a loss and a figure, under their usual names; our own telemetry too.
+- CSV exports of Weights & Biases and of TensorBoard (one curve per file, named by the file);
+- any CSV, JSON list or JSON lines with a step, a loss and a figure under their usual names; also our own telemetry.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ METRICS = (
     r"precision@",
     r"spearman",
 )
-"""Of several held-out figures the first of these is looked at."""
+"""Where a log has several held-out figures, the first of these is read."""
 CANNOT = (
     "A loss and a held-out figure show divergence, spikes, over-fitting and standstill. They do not show why training "
     "stands still: for that, log the probability of the positive and the softmax weights of the negatives "
     "(docs/diagnose.md), or train with hardmine."
 )
 EXPECTED = (
-    "a trainer_state.json, a CSV or JSON lines with a column for the step (step, global_step, epoch), and one for "
+    "a trainer_state.json, or a CSV or JSON lines with a column for the step (step, global_step, epoch) and one for "
     "the loss (loss, train_loss) or a held-out figure (recall@10, ndcg@10, eval_loss …)"
 )
 
@@ -59,14 +59,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ForeignLog:
-    """A log as evidence, and what was taken for what."""
+    """A log as evidence, and which columns were read as what."""
 
     evidence: Evidence
     lines: int
     loss: str | None
-    """Name of the column taken for the training loss."""
+    """The column read as the training loss."""
     metric: str | None
-    """Name of the column taken for the held-out figure."""
+    """The column read as the held-out figure."""
     runs: int = 1
     """Trainings in the log; the last one is read."""
 
@@ -75,7 +75,7 @@ def read_log(name: str, content: bytes) -> ForeignLog:
     """Read a log of another trainer.
 
     Args:
-        name: of the file; a TensorBoard export says there what it holds.
+        name: of the file; the name of a TensorBoard export says what is in it.
 
     Raises:
         DataError: it is none of the known formats, or has neither a loss nor a held-out figure.
@@ -84,7 +84,7 @@ def read_log(name: str, content: bytes) -> ForeignLog:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{name}: expected {EXPECTED}, found bytes that are no UTF-8 text ({error.reason} at byte "
+            f"{name}: expected {EXPECTED}, found bytes that are not UTF-8 text ({error.reason} at byte "
             f"{error.start}); export the log as CSV or JSON lines"
         ) from None
     rows = [_plain_names(row) for row in _rows(name, text)]
@@ -94,9 +94,9 @@ def read_log(name: str, content: bytes) -> ForeignLog:
     loss = next((key for key in LOSS if key in columns), None)
     metric = _metric(columns, rows)
     if loss is None and metric is None:
-        found = f"the columns {', '.join(columns[:12])}" if columns else "no rows"
+        content_found = f"the columns {', '.join(columns[:12])}" if columns else "no rows"
         raise DataError(
-            f"{name}: expected {EXPECTED}, found {found}; rename the columns, or export the loss and the figure together"
+            f"{name}: expected {EXPECTED}, found {content_found}; rename the columns, or export the loss and the figure together"
         )
     evidence = Evidence([Arm("log", None, [_training(name, rows, loss, metric)])], primary=metric or "recall")
     return ForeignLog(evidence, len(rows), loss, metric, runs)
@@ -129,20 +129,20 @@ def _json_rows(name: str, text: str) -> list[Row]:
         value = [row for line in text.splitlines() if line.strip() if (row := _line(line)) is not None]
         if not value:
             raise DataError(
-                f"{name}: expected {EXPECTED}, found text that begins like JSON and is none; export the log as CSV or JSON lines"
+                f"{name}: expected {EXPECTED}, found text that begins like JSON but is not; export the log as CSV or JSON lines"
             ) from None
     if isinstance(value, dict):
         value = value.get("log_history", [value])
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise DataError(
-            f"{name}: expected {EXPECTED}, found JSON that holds no list of objects; the log_history of a "
-            f"trainer_state.json is one"
+            f"{name}: expected {EXPECTED}, found JSON without a list of objects; write a list as in "
+            f"the log_history of a trainer_state.json"
         )
     return value
 
 
 def _line(line: str) -> Row | None:
-    """One JSON object; None of a line that is none (a run that was killed leaves half a line)."""
+    """The JSON object of a line; None: it holds none (a killed run leaves half a line)."""
     try:
         value = json.loads(line)
     except json.JSONDecodeError:
@@ -159,7 +159,7 @@ def _literal(line: str) -> Row | None:
 
 
 def _plain_names(row: Mapping[str, Any]) -> Row:
-    """Names without the run before them (W&B: "my-run - train/loss") and the group ("train/", "eval/"), in small letters."""
+    """Names in lower case, without the run (W&B: "my-run - train/loss") and without the group ("train/", "eval/")."""
     plain: Row = {}
     for key, value in row.items():
         name = str(key).rsplit(" - ", 1)[-1].strip().lower()
@@ -173,19 +173,19 @@ def _plain_names(row: Mapping[str, Any]) -> Row:
 
 
 def _one_curve(name: str, rows: list[Row], columns: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """TensorBoard's export of one curve: Wall time, Step, Value; the file's name says what the value is."""
+    """Names the value of a TensorBoard export (Wall time, Step, Value) after its file; returns (rows, columns)."""
     if "value" not in columns or "wall time" not in columns:
         return rows, list(columns)
     tag = name.rsplit("/", 1)[-1].lower()
     held_out = re.search(r"eval|val|dev|test", tag)
     known = next((figure for figure in ("recall", "ndcg", "mrr", "map", "hit", "accuracy") if figure in tag), None)
-    called = ("eval_loss" if held_out else "loss") if "loss" in tag else known
-    if called is None:
+    column = ("eval_loss" if held_out else "loss") if "loss" in tag else known
+    if column is None:
         raise DataError(
-            f"{name}: expected a TensorBoard export whose file name says what it holds (loss, recall, ndcg …), found "
+            f"{name}: expected a TensorBoard export whose file name says what is in it (loss, recall, ndcg …), found "
             f"none of these in the name; rename the file, e.g. train_loss.csv"
         )
-    return [{"step": row.get("step"), called: row.get("value")} for row in rows], ["step", called]
+    return [{"step": row.get("step"), column: row.get("value")} for row in rows], ["step", column]
 
 
 def _metric(columns: Sequence[str], rows: Sequence[Row]) -> str | None:
@@ -202,12 +202,12 @@ def _metric(columns: Sequence[str], rows: Sequence[Row]) -> str | None:
 
 
 def _last_run(rows: list[Row]) -> tuple[list[Row], int]:
-    """(the rows of the last training, trainings in the log): one begins where the step is back at the first one's.
+    """(the rows of the last training, number of trainings): a new one begins where the step is back at the first step.
 
-    A resumed training goes back as well, but not to the beginning.
+    A resumed training goes back too, but not to the beginning.
     """
-    places = _places(rows, _step_column(rows))
-    back = np.flatnonzero((np.diff(places) < 0) & (places[1:] <= places[0])) + 1 if len(places) else np.zeros(0, np.int64)
+    times = _time_axis(rows, _step_column(rows))
+    back = np.flatnonzero((np.diff(times) < 0) & (times[1:] <= times[0])) + 1 if len(times) else np.zeros(0, np.int64)
     return rows[int(back[-1]) if len(back) else 0 :], len(back) + 1
 
 
@@ -216,41 +216,41 @@ def _step_column(rows: Sequence[Row]) -> str | None:
 
 
 def _training(name: str, rows: Sequence[Row], loss: str | None, metric: str | None) -> Training:
-    places = _places(rows, _step_column(rows))
+    times = _time_axis(rows, _step_column(rows))
     steps: dict[str, F64] = {}
     trained = [n for n, row in enumerate(rows) if loss is not None and row.get(loss) is not None]
     if trained:
-        steps["step"] = places[trained]
+        steps["step"] = times[trained]
         steps["loss"] = np.array([_loss(rows[n][loss]) for n in trained])  # type: ignore[index]
         for column in STEP_FIGURES:
             if column not in ("step", "loss", metric) and any(column in rows[n] for n in trained):
                 steps[column] = np.array([_number(rows[n].get(column)) for n in trained])
     checked = [n for n, row in enumerate(rows) if metric is not None and math.isfinite(_number(row.get(metric)))]
     figure = np.array([_number(rows[n][metric]) for n in checked]) if metric is not None else np.zeros(0)
-    return Training(name.rsplit("/", 1)[-1], 0, steps, places[checked] if checked else np.zeros(0), _as_share(figure, metric))
+    return Training(name.rsplit("/", 1)[-1], 0, steps, times[checked] if checked else np.zeros(0), _as_share(figure, metric))
 
 
-def _places(rows: Sequence[Row], step_column: str | None) -> F64:
-    """[rows] where each row stands: its step, else its epoch, else its number."""
+def _time_axis(rows: Sequence[Row], step_column: str | None) -> F64:
+    """[rows] the position of each row on the time axis: its step, else its epoch, else its number."""
     epochs = np.array([_number(row.get("epoch")) for row in rows])
     for column in (step_column, "epoch"):
         values = np.array([_number(row.get(column)) for row in rows]) if column else np.zeros(0)
-        # sentence-transformers' evaluators count the steps of each epoch anew, and write -1 for "at its end"
-        anew = (values < 0).any() or ((np.diff(values) < 0) & (np.diff(epochs) > 0)).any() if len(values) else True
-        if np.isfinite(values).any() and not anew and len(np.unique(values)) > 1:
+        # sentence-transformers' evaluators restart the step in every epoch, and write -1 for its end
+        restarts = (values < 0).any() or ((np.diff(values) < 0) & (np.diff(epochs) > 0)).any() if len(values) else True
+        if np.isfinite(values).any() and not restarts and len(np.unique(values)) > 1:
             return values
     return np.arange(1, len(rows) + 1, dtype=np.float64)
 
 
 def _as_share(values: F64, metric: str | None) -> F64:
-    """Per cent as shares; a validation loss as exp(-loss), the geometric mean probability of what was right."""
+    """Per cent as shares; a validation loss as exp(-loss), the geometric mean probability of the right answer."""
     if metric in VALIDATION_LOSS:
         return np.exp(-values)
     return values / 100 if len(values) and values.max() > 1.0 else values
 
 
 def _loss(value: Any) -> float:
-    """Infinite where the log says NaN: the training diverged there, which is not the same as a missing figure."""
+    """Infinite where the log says NaN: the training diverged there, while a missing figure says nothing."""
     number = _number(value)
     return number if math.isfinite(number) else math.inf
 
@@ -265,10 +265,10 @@ def _number(value: Any) -> float:
 
 
 def headline(log: ForeignLog) -> Iterable[str]:
-    """What was read, for a person."""
+    """Lines that say what was read."""
     yield f"{log.lines:,} lines; training loss: {log.loss or 'none'}; held-out figure: {log.metric or 'none'}"
     if log.runs > 1:
-        yield f"the log holds {log.runs} trainings; the last one is read"
+        yield f"the log holds {log.runs} trainings; this reads the last one"
     if log.metric in VALIDATION_LOSS:
         yield f"{log.metric} is read as exp(-loss): a held-out recall would say more"
     yield CANNOT

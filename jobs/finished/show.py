@@ -1,4 +1,4 @@
-"""What a person sees at the end: the table of rounds, the uplifts, where the model lies, what to do next."""
+"""What `hardmine run` prints at its end: the rounds, the uplifts, the model, and the next step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eval.metrics import metric_name
 
 NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
-"""Shown of the general set: what counts as a bad first result is about the run's own items."""
+"""Shown of the general set: bad top-1 depends on the run's own attribute rules."""
 
 
 def _figure(value: float | None) -> str:
@@ -24,7 +24,7 @@ def _share(value: float | None) -> str:
 
 
 def rounds_table(summary: dict[str, Any]) -> Table:
-    """The rounds, from off-the-shelf to the last, and the random arm."""
+    """A row per model: off the shelf, every round, the random arm."""
     table = Table(
         title=f"{summary['name']}: rounds",
         title_justify="left",
@@ -68,7 +68,7 @@ def _add(table: Table, label: str, row: dict[str, Any], negatives: str, hit_rate
 
 
 def uplifts(summary: dict[str, Any]) -> list[str]:
-    """One line per arm: the change against the off-the-shelf model with its interval."""
+    """A line per arm: its uplift over the off-the-shelf model with the interval."""
     best = next((row for row in summary["rounds"] if row["round"] == summary["best_round"]), None)
     lines = []
     for label, row in ((f"round {summary['best_round']}", best), ("random arm", summary["random_arm"])):
@@ -80,14 +80,13 @@ def uplifts(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _change(interval: dict[str, float]) -> str:
-    # of a run of an earlier version nobody knows
-    doubt = "" if interval.get("significant", True) else " (not significant)"
+def _change(interval: dict[str, Any]) -> str:
+    doubt = "" if interval["significant"] else " (not significant)"
     return f"{100 * interval['mean']:+.1f} points [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]" + doubt
 
 
 def mined_against_random(summary: dict[str, Any]) -> str | None:
-    """What mining was worth: the last mined round against the random arm, with as many steps, and how sure that is."""
+    """What mining itself gained: the last mined round against the random arm after equally many steps."""
     arm, mined = summary["random_arm"], [row for row in summary["rounds"] if row["negatives"] == "mined"]
     if not arm or not mined:
         return None
@@ -98,12 +97,12 @@ def mined_against_random(summary: dict[str, Any]) -> str | None:
     )
 
 
-def _negated(interval: dict[str, float]) -> dict[str, float]:
+def _negated(interval: dict[str, Any]) -> dict[str, Any]:
     return interval | {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
 
 
 def general_line(summary: dict[str, Any]) -> str | None:
-    """What the kept model does to the general set, if there is one: no change, or forgetting."""
+    """The kept model on the general set, if there is one: did it forget?"""
     base = summary.get("general_baseline")
     if not base:
         return None
@@ -120,17 +119,16 @@ def general_line(summary: dict[str, Any]) -> str | None:
 
 
 def last_look_lines(summary: dict[str, Any]) -> list[str]:
-    """The last look at the test split, if there was one."""
-    found = summary.get("test") or {}
+    """The figures on the test split, if it was looked at."""
     return [
         f"test split, {label.replace('_', ' ')}: "
         + " · ".join(f"{NAMES[name]} {_figure(row['metrics'].get(name))}" for name in NAMES)
-        for label, row in found.items()
+        for label, row in (summary.get("test") or {}).items()
     ]
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
-    """Print the end of a run."""
+    """Print the summary of a run."""
     console.print(rounds_table(summary))
     for line in uplifts(summary):
         console.print(line, highlight=False)
@@ -138,14 +136,10 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print(line, highlight=False)
     if summary.get("reason"):
         console.print(f"why it ended: {summary['reason']}", highlight=False)
-    console.print(
-        f"\nmodel:  {summary['model'] or 'the vectors that came with the data were best: there is no new model'}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(f"\nmodel:  {summary['model'] or 'none: the vectors in your data were best'}", highlight=False, soft_wrap=True)
     if summary["model"]:
         console.print(
-            "        copy it to a disk and open it with SentenceTransformer(folder)"
+            "        copy it to a local folder and open it with SentenceTransformer(folder)"
             if summary["model"].startswith("s3://")
             else f'        SentenceTransformer("{summary["model"]}")',
             highlight=False,
@@ -153,11 +147,12 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         )
     if summary.get("report"):
         console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
-    console.print(f"next:   hardmine status {summary['output']}", highlight=False, soft_wrap=True)
+    decide = "gate" if summary["best_round"] >= 0 else "diagnose"
+    console.print(f"next:   hardmine {decide} {summary['output']}", highlight=False, soft_wrap=True)
 
 
 def seconds_table(rows: list[dict[str, Any]]) -> Table:
-    """Where each round's time went."""
+    """Seconds per round and kind of work."""
     table = Table(title="seconds", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     names = ("embed", "search", "mine", "train", "evaluate", "overhead")
     for name in ("round", *names, "outside embed,\nsearch, train"):

@@ -1,4 +1,4 @@
-"""`hardmine status`: what is committed, who is writing, the figures so far. Reads storage only, starts nothing."""
+"""`hardmine status`: what is committed, who is writing, and the figures so far. Reads storage, starts nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobs.record.summary import rounds_json, summary_of
 
 @dataclass(frozen=True)
 class Status:
-    """A run as its storage tells it."""
+    """The state of a run, read from its storage."""
 
     store: Store
     writer: str | None
@@ -28,11 +28,11 @@ class Status:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """As `hardmine run` printed it; None: the run is not finished."""
+        """What `hardmine run --json` printed; None: the run is not finished."""
         return summary_of(self.record.finish, self.store) if self.record.finish else None
 
     def as_json(self) -> dict[str, Any]:
-        """One JSON object: the finished run's summary, or what there is so far."""
+        """What `hardmine status --json` prints: the summary of a finished run, or the figures so far."""
         so_far = {
             "name": self.store.root.rsplit("/", 1)[-1],
             "output": self.store.root,
@@ -47,7 +47,7 @@ class Status:
 
 
 def read_status(store: Store) -> Status:
-    """Commits, writer and summary of a run.
+    """Read the status of the run at `store`.
 
     Raises:
         ConfigError: there is no run at this address.
@@ -56,7 +56,7 @@ def read_status(store: Store) -> Status:
         names = sorted({path.split("/", 1)[0] for path in store.list()})[:8]
         raise ConfigError(
             f"{store.root} is not a run: it has no identity.json"
-            f"{' (found ' + ', '.join(names) + ')' if names else ' (nothing is there)'}; give the run's own "
+            f"{' (found ' + ', '.join(names) + ')' if names else ' (nothing is there)'}; name the run's "
             f"folder, <output>/<name>"
         )
     return Status(store, _writer(store), RunRecord.read(store))
@@ -71,16 +71,16 @@ def _writer(store: Store) -> str | None:
 
 
 def show_status(console: Console, status: Status) -> None:
-    """Print the status for a person."""
+    """Print the status."""
     summary, writer = status.summary, status.writer
     console.print(
         f"{status.store.root}: "
         + (
-            f"being written by {writer}"
+            f"{writer} is writing it"
             if writer
             else "finished"
             if summary
-            else "not finished; run the same command again to go on"
+            else "not finished; run the same command again to resume"
         ),
         highlight=False,
         soft_wrap=True,

@@ -1,1 +1,1 @@
-"""The run as a value: names of its stages, their order, and what its commits say. Starts nothing."""
+"""The run as a value: the names of its stages, their order, and what its commits say. Starts nothing."""

@@ -1,4 +1,4 @@
-"""The stages of a run in their order, from its configuration alone."""
+"""The stages of a run in order, from its configuration alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
     """Every stage of a run that trains.
 
     Args:
-        mined: mined rounds, where the run ended before rounds.mined of them.
+        mined: number of mined rounds, if the run ended before rounds.mined of them.
     """
     last = config.rounds.mined if mined is None else mined
     models = [ModelName(number) for number in range(0 if config.rounds.warmup_epochs else 1, last + 1)]
@@ -34,7 +34,7 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
 
 
 def plan_mining(config: Config, model: ModelName) -> list[Stage]:
-    """The stages of a round's mining; those that later rounds share come in the first that needs them."""
+    """The stages of a round's mining. The first round that needs a shared stage has it."""
     own = [Kind.PAIRS, Kind.SCORE] if other_sources(config, model) else []
     stages = [Stage(Kind.SEARCH, model), *_shared_sources(config, model), *(Stage(kind, model) for kind in own)]
     if config.mining.near_duplicate is not None and model.round == 1:
@@ -47,7 +47,7 @@ def plan_mining(config: Config, model: ModelName) -> list[Stage]:
 
 
 def other_sources(config: Config, model: ModelName | None) -> list[str]:
-    """Kinds of mining.sources beside the model's own search that have candidates for a round; None: for mining alone."""
+    """Kinds of mining.sources, besides the model's own search, that have candidates for a round; None: for mining alone."""
     number = model.round if model else 1
     trained = 1 if config.rounds.warmup_epochs else 2  # the first round whose model is not the off-the-shelf one
     since = {"bm25": 1, "baseline": trained if model else 2, "earlier": 2}
@@ -55,20 +55,20 @@ def other_sources(config: Config, model: ModelName | None) -> list[str]:
 
 
 def _shared_sources(config: Config, model: ModelName) -> list[Stage]:
-    """What the first mining that needs it makes for all."""
+    """The sources that are searched once, by the first mining that needs them."""
     shared = {"bm25": Stage(Kind.BM25), "baseline": Stage(Kind.SEARCH, BASELINE)}
     before = other_sources(config, ModelName(model.round - 1)) if model.round > 1 else []
     return [shared[source] for source in other_sources(config, model) if source in shared and source not in before]
 
 
 def _prepared(config: Config) -> list[Stage]:
-    """What is made of data and models before anything is measured."""
+    """What is prepared from the data and the models before anything is measured."""
     stages = [Stage(Kind.INGEST), Stage(Kind.BASE)]
     if reads_texts(config):
         stages.append(Stage(Kind.TOKENS))
     if config.encoder.kind == "sequence":
         stages.append(Stage(Kind.SEQUENCE))
-    stages += _second_model(config, Second.TEACHER)[:1]  # most mistakes about it show here
+    stages += _second_model(config, Second.TEACHER)[:1]  # most mistakes in its settings show here
     if config.evaluation.general is not None:
         kinds = [Kind.INGEST, Kind.TOKENS] if reads_texts(config) else [Kind.INGEST]
         stages += [Stage(kind, scope=Scope.GENERAL) for kind in kinds]
@@ -82,7 +82,7 @@ def reads_texts(config: Config) -> bool:
 
 
 def _second_model(config: Config, second: Second) -> Sequence[Stage]:
-    """The stages of a teacher's or a guide's model; none where there is no such model, or it is the run's own."""
+    """The stages of the teacher's or the guide's model; none if there is no such model, or it is the run's own."""
     teacher, guide = config.mining.teacher, config.training.guide
     model, tokens = Stage(Kind.MODEL, second), Stage(Kind.TOKENS, second)
     vectors = Stage(Kind.EMBED, second)
@@ -92,7 +92,7 @@ def _second_model(config: Config, second: Second) -> Sequence[Stage]:
 
 
 def _measured(config: Config, model: ModelName) -> list[Stage]:
-    """How a model is measured: on the run's data and, if it is watched for forgetting, on the general set."""
+    """The stages that measure a model: on the run's data and, to watch for forgetting, on the general set."""
     stages = [Stage(kind, model) for kind in (Kind.EMBED, *_measuring(config))]
     if config.evaluation.general is not None and not model.random:
         stages += [Stage(kind, model, Scope.GENERAL) for kind in (Kind.EMBED, Kind.HITS, Kind.EVALUATE)]

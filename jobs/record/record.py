@@ -1,4 +1,4 @@
-"""What the commits of a run say: its models, what each was trained on, and how it was measured. Reads, and starts nothing."""
+"""What the commits of a run say: its models, what each was trained on, and its figures. Only reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage, 
 
 ArmName = Literal["baseline", "warm-up", "mined", "random"]
 PURE = ("embed", "search", "train")
-"""Work that says how much of its time was its own; the rest is start-up and commits."""
+"""Kinds of work whose commits separate the work itself from start-up and commits."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class MeasuredModel:
     """A model whose figures are committed."""
 
     name: ModelName | Chosen
-    """Chosen: on its last look at the test split."""
+    """A `Chosen` is measured on the test split."""
     hits: Commit
     evaluation: Commit
     train: Commit | None = None
@@ -31,16 +31,16 @@ class MeasuredModel:
     general: Commit | None = None
     """Its evaluation on the general set."""
     seconds: Mapping[str, float] | None = None
-    """Inside each kind of work, and "overhead" of all."""
+    """By kind of work, and "overhead" of all."""
 
     @property
     def figures(self) -> dict[str, Any]:
-        """As evaluation.json holds them."""
+        """What evaluation.json holds."""
         return self.evaluation.figures
 
     @property
     def round(self) -> int:
-        """Of the model; −1: off the shelf."""
+        """The model's round; −1: off the shelf."""
         return self.name.round if isinstance(self.name, ModelName) else int(self.figures["round"])
 
     @property
@@ -51,16 +51,21 @@ class MeasuredModel:
         return "baseline" if self.round < 0 else "mined" if self.round else "warm-up"
 
     @property
+    def label(self) -> str:
+        """Its name for a person."""
+        labels = {"baseline": "off the shelf", "warm-up": "warm-up", "random": "random arm"}
+        return labels.get(self.arm, f"round {self.round}")
+
+    @property
     def metrics(self) -> dict[str, float | None]:
         """Means over the evaluated queries."""
-        metrics: dict[str, float | None] = self.figures["metrics"]
-        return metrics
+        return dict(self.figures["metrics"])
 
     @property
     def verdict(self) -> str | None:
-        """Against the best before it, of the random arm against the last mined round; None: there is nothing before it."""
-        verdict: str | None = (self.figures.get("against_best") or {}).get("verdict")
-        return verdict
+        """Compared with the best earlier model; the random arm: with the last mined round; None: there is no earlier model."""
+        best: dict[str, Any] = self.figures.get("against_best") or {}
+        return best.get("verdict")
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class RunRecord:
     """The commits of a run by stage."""
 
     commits: Mapping[Stage, Commit]
-    """All but vectors."""
+    """All but those of vectors."""
     vectors: Sequence[Commit] = ()
 
     @classmethod
@@ -78,13 +83,13 @@ class RunRecord:
 
     @classmethod
     def of_commits(cls, commits: Sequence[Commit]) -> RunRecord:
-        """The record of some commits, oldest first."""
+        """The record of these commits, given oldest first."""
         stages = {stage: commit for commit in commits if (stage := parse_name(commit.name)) is not None}
         vectors = [commit for commit in commits if (stage := parse_name(commit.name)) and stage.kind is Kind.EMBED]
         return cls({stage: commit for stage, commit in stages.items() if stage.kind is not Kind.EMBED}, vectors)
 
     def find(self, kind: Kind, of: ModelName | Chosen | None = None, scope: Scope = Scope.RUN) -> Commit | None:
-        """A stage's commit; None: it has none."""
+        """A stage's commit; None: there is none."""
         return self.commits.get(Stage(kind, of, scope))
 
     @property
@@ -94,13 +99,13 @@ class RunRecord:
 
     @property
     def finish(self) -> Commit | None:
-        """The end of the run; None: it has none, or the run goes on with another configuration."""
+        """The commit that ends the run; None: it is not finished, or continues with another configuration."""
         of_run = [commit for commit in self.all if (stage := parse_name(commit.name)) and stage.scope is not Scope.ALONE]
         return of_run[-1] if of_run and of_run[-1].name == Stage(Kind.FINISH).name else None
 
     @cached_property
     def models(self) -> list[MeasuredModel]:
-        """Every model that is measured on dev: the off-the-shelf one, the rounds, the random arm last."""
+        """Every model measured on dev: the off-the-shelf model, the rounds, the random arm last."""
         names = {stage.of for stage in self.commits if stage.kind is Kind.EVALUATE and stage.scope is Scope.RUN}
         ordered = sorted((name for name in names if isinstance(name, ModelName)), key=lambda name: (name.random, name.round))
         return [model for name in ordered if (model := self.measured(name)) is not None]
@@ -117,24 +122,24 @@ class RunRecord:
 
     @property
     def random_arm(self) -> MeasuredModel | None:
-        """What was trained on random negatives only, as long as all mined rounds."""
+        """The model trained on random negatives only, with as many steps as all mined rounds."""
         return next((model for model in reversed(self.models) if model.arm == "random"), None)
 
     def best(self, primary: str) -> MeasuredModel | None:
-        """The model with the highest primary figure, the earlier one of equals; the random arm does not count."""
-        chosen = [model for model in self.models if model.arm != "random"]
-        return max(chosen, key=lambda model: (model.metrics.get(primary) or 0.0, -model.round), default=None)
+        """The model with the highest primary figure, the earlier of equals. The random arm does not count."""
+        candidates = [model for model in self.models if model.arm != "random"]
+        return max(candidates, key=lambda model: (model.metrics.get(primary) or 0.0, -model.round), default=None)
 
     def measured(self, name: ModelName | Chosen) -> MeasuredModel | None:
-        """A model with its commits; None: it is not measured, or an earlier configuration left its figures.
+        """A model with its commits; None: it is not measured, or its figures are of an earlier configuration.
 
-        The latter shows in that its hits, or what it is compared with, have been replaced since.
+        They are if its hits, or the model that it was compared with, have been replaced since.
         """
         evaluation, hits = self.find(Kind.EVALUATE, name), self.find(Kind.HITS, name)
         if evaluation is None or hits is None or evaluation.inputs["hits"] != hits.key:
             return None
-        compared = evaluation.inputs.get("baseline")
-        if compared is not None and compared not in {commit.key for commit in self.commits.values()}:
+        baseline = evaluation.inputs.get("baseline")
+        if baseline is not None and baseline not in {commit.key for commit in self.commits.values()}:
             return None
         mined = isinstance(name, ModelName) and name.round > 0 and not name.random
         return MeasuredModel(
@@ -154,23 +159,20 @@ class RunRecord:
         if model is None:
             stage = Stage(Kind.EVALUATE, name)
             raise ArtifactError(
-                f"expected {stage.name} to be of the hits that are committed, found another or none: another configuration was "
-                f"begun here; let `hardmine run` finish, then ask again"
+                f"expected {stage.name} to measure the committed hits, found none that does: a run with another configuration "
+                f"has begun here; let `hardmine run` finish, then try again"
             )
         return model
 
     def _general(self, name: ModelName | Chosen, hits: Commit) -> Commit | None:
-        """The model's evaluation on the general set; None: what was measured there is another model of this name."""
+        """The model's evaluation on the general set; None: there is none, or it is of an earlier model of this name."""
         evaluation = self.find(Kind.EVALUATE, name, Scope.GENERAL)
         general = self.find(Kind.HITS, name, Scope.GENERAL)
         if evaluation is None or general is None or evaluation.inputs["hits"] != general.key:
             return None
-        digests = [self._model_digest(commit) for commit in (hits, general)]
-        return evaluation if digests[0] == digests[1] else None
-
-    def _model_digest(self, hits: Commit) -> str | None:
-        vectors = next((commit for commit in self.vectors if commit.key == hits.inputs["vectors"]), None)
-        return vectors.inputs["model"] if vectors else None
+        model_of: dict[Any, str] = {vectors.key: vectors.inputs["model"] for vectors in self.vectors}
+        same = model_of.get(hits.inputs.get("vectors")) == model_of.get(general.inputs.get("vectors"))
+        return evaluation if same else None
 
     def _seconds(self, name: ModelName | Chosen, hits: Commit) -> dict[str, float]:
         work: dict[str, list[Commit]] = {kind: [] for kind in ("embed", "search", "mine", "train", "evaluate")}

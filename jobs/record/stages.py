@@ -1,4 +1,4 @@
-"""Names of stages: what a stage does, on which model, on which data. The only place that knows how a commit is called."""
+"""Names of stages: what a stage does, for which model, on which data. Only this module knows how commits are named."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from enum import Enum, StrEnum
 
 
 class Kind(Enum):
-    """What a stage does: (last part of its name, its folder, the work it counts as)."""
+    """What a stage does: (last part of its name, its folder, the kind of work it counts as)."""
 
     INGEST = ("ingest", "tables", "prepare")
     BASE = ("base", "base", "prepare")
     TOKENS = ("tokens", "tokens", "prepare")
     SEQUENCE = ("sequence", "sequence", "prepare")
     MODEL = ("", "", "prepare")
-    """A second model, named after what it is for: teacher or guide."""
+    """A second model, named after its purpose: teacher or guide."""
     EMBED = ("embed", "embeddings", "embed")
     SEARCH = ("search", "hits-train", "search")
     BM25 = ("bm25", "bm25", "search")
@@ -43,14 +43,14 @@ class ModelName:
     round: int
     """0: the warm-up; −1: the off-the-shelf model."""
     random: bool = False
-    """Of the arm that trains on random negatives only."""
+    """Whether it is of the arm that trains on random negatives only."""
 
     def __str__(self) -> str:
         return "baseline" if self.round < 0 else f"round-{self.round:02d}{'-random' if self.random else ''}"
 
     @property
     def folder(self) -> str:
-        """Where its stages lie."""
+        """The folder of its stages."""
         return "baseline" if self.round < 0 else f"rounds/{str(self).removeprefix('round-')}"
 
 
@@ -59,14 +59,14 @@ BASELINE = ModelName(-1)
 
 
 class Second(StrEnum):
-    """A model that is not trained here, beside the run's own."""
+    """A model besides the run's own; it is not trained."""
 
     TEACHER = "teacher"
     GUIDE = "guide"
 
 
 class Chosen(StrEnum):
-    """A model that the dev split chose, on its last look at the test split."""
+    """A model that the dev split chose, measured once on the test split."""
 
     BASELINE = "baseline"
     BEST = "best"
@@ -78,9 +78,9 @@ class Scope(StrEnum):
 
     RUN = ""
     GENERAL = "general"
-    """The general set, which is only measured."""
+    """The general set, which nothing is trained on."""
     ALONE = "mine"
-    """`hardmine mine` without a round: no part of a run that trains."""
+    """`hardmine mine` without a round, which trains nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class Stage:
 
     kind: Kind
     of: ModelName | Second | Chosen | None = None
-    """The model that it measures, mines for or trains; None: the whole run's."""
+    """The model that it measures, mines for or trains; None: the stage belongs to the whole run."""
     scope: Scope = Scope.RUN
 
     @property
     def name(self) -> str:
-        """How its commit is called; an embedding's is named after its content (`embedding_name`)."""
+        """The name of its commit; an embedding is named after its content (`embedding_name`)."""
         if isinstance(self.of, Chosen):
             parts = ["test", str(self.of), self.kind.ending]
         elif self.scope is Scope.ALONE and self.kind is Kind.MINE:
@@ -105,7 +105,7 @@ class Stage:
 
     @property
     def root(self) -> str:
-        """The folder of its model, "rounds/01"; "" for what belongs to the whole run."""
+        """The folder of its model, "rounds/01"; "" if it belongs to the whole run."""
         if self.scope is Scope.GENERAL and self.of is not None:
             return f"general/{self.of}"
         if self.scope is Scope.ALONE:
@@ -116,7 +116,7 @@ class Stage:
 
     @property
     def folder(self) -> str:
-        """Where the stage's own folders lie."""
+        """The folder of the stage itself."""
         if self.kind is Kind.MODEL:
             return str(self.of)
         if self.kind is Kind.EVENTS:
@@ -130,12 +130,12 @@ class Stage:
 
     @property
     def split(self) -> str:
-        """Which evaluated queries its hits and figures are of: dev, test or general."""
+        """The split whose queries its hits and figures are of: dev, test or general."""
         return "general" if self.scope is Scope.GENERAL else "test" if isinstance(self.of, Chosen) else "dev"
 
     @property
-    def beside(self) -> bool:
-        """The other stages do without it: what is about the general set, events, the teacher's own model."""
+    def optional(self) -> bool:
+        """Whether no other stage needs it: the general set, events, the teacher's own model."""
         return self.scope is Scope.GENERAL or self.kind is Kind.EVENTS or self.of is Second.TEACHER
 
     def sibling(self, kind: Kind) -> Stage:
@@ -144,7 +144,7 @@ class Stage:
 
 
 SHARED = frozenset({Kind.INGEST, Kind.TOKENS, Kind.BM25, Kind.NEAR, Kind.EMBED})
-"""Their folders belong to the whole run."""
+"""Kinds whose folders belong to the whole run."""
 NAME = re.compile(r"(?:(general|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?)-)?(.*)")
 ENDINGS = {kind.ending: kind for kind in Kind if kind is not Kind.MODEL}
 FIXED = {
@@ -154,16 +154,16 @@ FIXED = {
         *(Stage(kind, second) for second in Second for kind in (Kind.MODEL, Kind.TOKENS)),
     )
 }
-"""Names that the pattern would read otherwise."""
+"""Names that the pattern would misread."""
 
 
 def embedding_name(digest: str) -> str:
-    """How a commit of vectors is called: after the digest of what they depend on, so that no model is embedded twice."""
+    """The name of a commit of vectors: a digest of all that they depend on, so that no model embeds the same data twice."""
     return f"embed-{digest[:12]}"
 
 
 def parse_name(name: str) -> Stage | None:
-    """The stage of a commit by its name; None: no stage is called that."""
+    """The stage with this commit name; None: there is none."""
     if name.startswith("embed-"):
         return Stage(Kind.EMBED)
     if name in FIXED:

@@ -1,4 +1,4 @@
-"""A run as `--json` prints it: a table of rounds, from its record alone."""
+"""A run as `--json` prints it, from its record alone."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from jobs.record.stages import Chosen
 
 
 def summary_of(finish: Commit, store: Store) -> dict[str, Any]:
-    """A finished run as `--json` prints it, with the addresses of the place where it is now: its folder may have been moved."""
+    """What `hardmine run --json` prints of a finished run, with its present addresses: its folder may have moved."""
     summary = finish.figures["summary"]
     return {**summary, "output": store.root, "model": store.url(summary["model"]) if summary.get("model") else None}
 
 
-def summarise(record: RunRecord, *, name: str, output: str, primary: str, patience: int, model: str | None) -> dict[str, Any]:
-    """A finished run.
+def summary_json(record: RunRecord, *, name: str, output: str, primary: str, patience: int, model: str | None) -> dict[str, Any]:
+    """The summary as the last commit holds it.
 
     Args:
-        output: the run's folder, "" in a commit. model: the kept model's folder in it; None: the data's own vectors were best.
+        output: the run's folder, "" in a commit. model: folder of the kept model in it; None: the data's vectors were best.
     """
     best = record.best(primary)
     assert best is not None
+    verdicts: list[Any] = [model.verdict for model in record.rounds if model.arm == "mined"]
     return {
         "name": name,
         "output": output,
@@ -32,13 +33,13 @@ def summarise(record: RunRecord, *, name: str, output: str, primary: str, patien
         "best_round": best.round,
         "primary": primary,
         **rounds_json(record),
-        "reason": why_ended(record, patience),
+        "reason": decide(verdicts, patience=patience).reason if verdicts else "",
         "test": _test_json(record),
     }
 
 
 def rounds_json(record: RunRecord) -> dict[str, Any]:
-    """The models that are measured so far."""
+    """The models measured so far."""
     baseline, arm = record.baseline, record.random_arm
     return {
         "baseline": baseline.metrics if baseline else None,
@@ -46,12 +47,6 @@ def rounds_json(record: RunRecord) -> dict[str, Any]:
         "rounds": [_round_json(model) for model in record.rounds],
         "random_arm": _arm_json(arm) if arm else None,
     }
-
-
-def why_ended(record: RunRecord, patience: int) -> str:
-    """Why no further round was mined; "": nothing was mined."""
-    verdicts: list[Any] = [model.verdict for model in record.rounds if model.arm == "mined"]
-    return decide(verdicts, patience=patience).reason if verdicts else ""
 
 
 def _round_json(model: MeasuredModel) -> dict[str, Any]:
@@ -87,7 +82,7 @@ def _general_json(model: MeasuredModel) -> dict[str, Any] | None:
 
 
 def _test_json(record: RunRecord) -> dict[str, Any] | None:
-    """The last look at the test split; None: there was none."""
+    """The figures on the test split; None: it was not looked at."""
     models = {chosen: model for chosen in Chosen if (model := record.measured(chosen)) is not None}
     return {
         str(chosen): {"round": model.round, "metrics": model.metrics, "against_baseline": model.figures.get("against_baseline")}

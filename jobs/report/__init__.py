@@ -7,5 +7,5 @@
     compare  two runs instead of one
     write    the command, and what a finished run does
 
-Everything before `page` is plain values, so that a test can hold the page to them.
+Everything before `page` is plain values, so that a test can compare the page with them.
 """

@@ -1,12 +1,13 @@
-"""The first screen: did it get better, how sure are we, ship or not, what next. Sentences from figures, nothing else.
+"""The first screen: did it get better, how sure is that, ship or not, what next. Only sentences, from figures.
 
-A sentence says "better" or "worse" only where the difference is significant: by the corrected p value where the evaluation
-has one, else where the interval leaves 0 out.
+A sentence says "better" or "worse" only if the difference is significant: by the corrected p value if there is one, else
+if the interval excludes 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval.metrics import LOWER_IS_BETTER, metric_name
@@ -16,13 +17,13 @@ Json = dict[str, Any]
 State = Literal["better", "worse", "open"]
 
 CARDS = ("recall@3", "ndcg@10", "hit@1", "bad_top1")
-"""Figures of the first screen beside the primary one."""
+"""Figures of the first screen besides the primary one."""
 MEANINGS = {
     "recall": "share of a query's relevant items found among the first {k} results",
     "hit": "share of queries with a relevant item among the first {k} results",
-    "ndcg": "how high relevant items stand in the first {k} results, 1 is the ideal order",
-    "mrr": "1 / place of the first relevant item, 0 past place {k}, on average",
-    "map": "precision at each relevant item in the first {k} results, on average",
+    "ndcg": "how high the relevant items are in the first {k} results; 1 is the ideal order",
+    "mrr": "mean of 1 / position of the first relevant item; 0 beyond position {k}",
+    "map": "mean precision at each relevant item in the first {k} results",
     "bad_top1": "share of queries whose first result is wrong; lower is better",
 }
 
@@ -48,7 +49,7 @@ def state(interval: Mapping[str, Any] | None, metric: str) -> State:
 
 
 def points(value: float) -> str:
-    """A difference of shares in points: +3.4."""
+    """A difference of shares, in points: +3.4."""
     text = f"{100 * value:+.1f}".replace("-", "−")
     return "0.0" if text in ("+0.0", "−0.0") else text
 
@@ -62,75 +63,77 @@ def answer(report: Json) -> Json:
     """The first screen: state, headline, certainty, ship, ship_state, next, mining, cards, notes and whether p was corrected."""
     before, after = ends(report)
     primary = report["primary"]
-    judged = _judged(report, before, after)
-    found = judged["against_baseline"].get(primary) if judged else None
-    verdict = state(found, primary)
+    measured = _measured(report, before, after)
+    interval = measured.against_baseline.get(primary) if measured else None
+    change = state(interval, primary)
     result: Json = {
-        "state": verdict,
-        "headline": _headline(report, judged, before, after, verdict),
-        "certainty": certainty(report, found, judged),
+        "state": change,
+        "headline": _headline(report, measured, before, change),
+        "certainty": certainty(report, interval, f"{measured.split} queries" if measured else ""),
         "mining": mining_sentence(report),
-        "cards": _cards(report, judged, before, after),
-        "notes": _notes(report, judged, verdict),
+        "cards": _cards(report, measured, before, after),
+        "notes": _notes(report, measured, change),
     }
     result["corrected"] = any(card["p"] and card["state"] == "open" for card in result["cards"])
-    return result | _ship(report, judged, verdict) | {"next": next_steps(report, verdict)}
+    return result | _ship(report, measured, change) | {"next": next_steps(report, change)}
 
 
 def ends(report: Json) -> tuple[Json | None, Json | None]:
-    """(the off-the-shelf model, the kept one); None where it is not measured."""
+    """(the off-the-shelf model, the kept one); None: it is not measured."""
     by_name = {model["name"]: model for model in report["models"]}
     return by_name.get("baseline"), by_name.get(report["best"])
 
 
-def _judged(report: Json, before: Json | None, after: Json | None) -> Json | None:
-    """What the answer is taken from: the test split's last look where there was one, else dev; None without a new model."""
+@dataclass(frozen=True)
+class _Measured:
+    """What the answer rests on: the test split if the run looked at it, else dev."""
+
+    split: str
+    before: Json
+    """Metrics of the off-the-shelf model."""
+    after: Json
+    """Metrics of the kept model."""
+    against_baseline: Json
+    """Metric -> its change with the interval."""
+
+
+def _measured(report: Json, before: Json | None, after: Json | None) -> _Measured | None:
+    """None: there is no new model."""
     if before is None or after is None or after["name"] == "baseline":
         return None
     test = report.get("test") or {}
     if "best" in test and test["best"].get("against_baseline"):
-        return {
-            "split": "test",
-            "before": test["baseline"]["metrics"],
-            "after": test["best"]["metrics"],
-            "against_baseline": {
-                name: value for name, value in test["best"]["against_baseline"].items() if isinstance(value, dict)
-            },
-        }
-    return {
-        "split": after["split"],
-        "before": before["metrics"],
-        "after": after["metrics"],
-        "against_baseline": after["against_baseline"],
-    }
+        changes = {name: value for name, value in test["best"]["against_baseline"].items() if isinstance(value, dict)}
+        return _Measured("test", test["baseline"]["metrics"], test["best"]["metrics"], changes)
+    return _Measured(after["split"], before["metrics"], after["metrics"], after["against_baseline"])
 
 
-def _headline(report: Json, judged: Json | None, before: Json | None, after: Json | None, verdict: State) -> str:
+def _headline(report: Json, measured: _Measured | None, before: Json | None, change: State) -> str:
     name = metric_name(report["primary"])
     if before is None:
         return "Nothing is measured yet."
-    if judged is None:
+    if measured is None:
         if not [model for model in report["models"] if model["arm"] in ("warm-up", "mined")]:
             return "No round is measured yet: there is nothing to compare."
-        return f"No: no round had a higher {name} than the model it started from, so that one is kept."
-    old, new = judged["before"].get(report["primary"]), judged["after"].get(report["primary"])
+        return f"No: no round had a higher {name} than the model you started from, so that model is kept."
+    old, new = measured.before.get(report["primary"]), measured.after.get(report["primary"])
     if old is None or new is None:
-        return f"{name} is not known for both models."
-    change = f"{name} {old:.3f} → {new:.3f}, {points(new - old)} points"
+        return f"{name} was not measured for both models."
+    figures = f"{name} {old:.3f} → {new:.3f}, {points(new - old)} points"
     return {
-        "better": f"Yes, it got better: {change}.",
-        "worse": f"No, it got worse: {change}.",
-        "open": f"Not proven: {change}, which chance alone could have made.",
-    }[verdict]
+        "better": f"Yes, it got better: {figures}.",
+        "worse": f"No, it got worse: {figures}.",
+        "open": f"Not proven: {figures}, which may be chance.",
+    }[change]
 
 
-def certainty(report: Json, interval: Json | None, judged: Json | None) -> str:
-    """How sure the headline is: the interval, the p value, and on what."""
-    if not interval or not judged:
+def certainty(report: Json, interval: Json | None, queries: str) -> str:
+    """How sure the headline is: interval, p value, and number of the `queries`, such as "dev queries"; "": no interval."""
+    if not interval:
         return ""
     text = (
         f"{report['confidence']:.0%} interval of the difference: {points(interval['low'])} to {points(interval['high'])} "
-        f"points, over {interval['queries']:,} {judged['split']} queries"
+        f"points, over {interval['queries']:,} {queries}"
     )
     if interval.get("p_adjusted") is not None:
         text += f"; p {p_text(interval['p_adjusted'])} (paired permutation test)"
@@ -143,35 +146,33 @@ def p_text(p: float) -> str:
 
 
 def mining_sentence(report: Json) -> str:
-    """What mined negatives were worth against random ones, with as many steps; "" where there is nothing to say yet."""
+    """What mined negatives gained over random ones with as many steps; "": there is nothing to say yet."""
     arm = next((model for model in report["models"] if model["arm"] == "random"), None)
     mined = [model for model in report["models"] if model["arm"] == "mined"]
-    found = (arm or {}).get("against_best", {}).get(report["primary"])
+    interval = (arm or {}).get("against_best", {}).get(report["primary"])
     if mined and not arm and report["finished"]:
-        return "Not measured: the run has no arm of random negatives beside it (rounds.compare_random = true)."
-    if not arm or not mined or not found:
+        return "Not measured: the run has no random arm (rounds.compare_random = true adds one)."
+    if not arm or not mined or not interval:
         return ""
-    turned = {"mean": -found["mean"], "low": -found["high"], "high": -found["low"]}
-    word = {"better": "worse than", "worse": "better than", "open": "not distinguishable from"}[state(found, report["primary"])]
+    turned = {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
+    word = {"better": "worse than", "worse": "better than", "open": "not distinguishable from"}[
+        state(interval, report["primary"])
+    ]
     return (
         f"Mined negatives ({mined[-1]['label']}) were {word} random ones over {arm['steps']:,} steps: "
         f"{metric_name(report['primary'])} {interval_text(turned)}."
     )
 
 
-def _cards(report: Json, judged: Json | None, before: Json | None, after: Json | None) -> list[Json]:
+def _cards(report: Json, measured: _Measured | None, before: Json | None, after: Json | None) -> list[Json]:
     """{"metric", "name", "meaning", "before", "after", "interval", "state"} of the figures that matter most."""
-    shown = judged or {
-        "before": (before or {}).get("metrics", {}),
-        "after": (after or {}).get("metrics", {}),
-        "against_baseline": {},
-    }
+    shown = measured or _Measured("", (before or {}).get("metrics", {}), (after or {}).get("metrics", {}), {})
     cards = []
     for metric in dict.fromkeys((report["primary"], *CARDS)):
-        old, new = shown["before"].get(metric), shown["after"].get(metric)
+        old, new = shown.before.get(metric), shown.after.get(metric)
         if old is None or new is None:
             continue
-        found = shown["against_baseline"].get(metric)
+        interval = shown.against_baseline.get(metric)
         cards.append(
             {
                 "metric": metric,
@@ -179,16 +180,16 @@ def _cards(report: Json, judged: Json | None, before: Json | None, after: Json |
                 "meaning": meaning(metric),
                 "before": old,
                 "after": new,
-                "interval": found,
-                "state": state(found, metric) if found else None,
-                "p": p_text(found["p_adjusted"]) if found and found.get("p_adjusted") is not None else None,
+                "interval": interval,
+                "state": state(interval, metric) if interval else None,
+                "p": p_text(interval["p_adjusted"]) if interval and interval.get("p_adjusted") is not None else None,
             }
         )
     return cards
 
 
-def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
-    """{"ship", "ship_state"}: what the gate says; where there is none, what the figures allow to say."""
+def _ship(report: Json, measured: _Measured | None, change: State) -> Json:
+    """{"ship", "ship_state"} from the gate; without one, as far as the figures allow."""
     gate = report.get("gate")
     if gate:
         failed = [check for check in gate["checks"] if check["passed"] is False]
@@ -200,7 +201,9 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
             "ship_state": "worse",
         }
     lost = [
-        metric_name(name) for name, found in (judged or {}).get("against_baseline", {}).items() if state(found, name) == "worse"
+        metric_name(name)
+        for name, interval in (measured.against_baseline if measured else {}).items()
+        if state(interval, name) == "worse"
     ]
     grave = [
         finding
@@ -209,13 +212,13 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
     ]
     if not report["finished"]:
         return {"ship": "Not yet: the run is not finished.", "ship_state": "worse"}
-    if verdict != "better":
+    if change != "better":
         return {"ship": "Do not ship: there is no proven gain.", "ship_state": "worse"}
     if lost or grave:
         why = f"{', '.join(lost)} got worse" if lost else f"the diagnosis says {grave[0]['name'].replace('_', ' ')}"
         return {"ship": f"Decide with care: {why}.", "ship_state": "open"}
     return {
-        "ship": "These figures do not speak against it. The gate also checks thresholds, groups and latency:",
+        "ship": "Nothing in these figures speaks against it. The gate also checks thresholds, slices and latency:",
         "ship_state": "open",
         "ship_command": f"hardmine gate {report['output']}",
     }
@@ -227,16 +230,16 @@ def _counts(gate: Json) -> str:
     return ", ".join(f"{count} {word}" for count, word in counts if count)
 
 
-def _notes(report: Json, judged: Json | None, verdict: State) -> list[str]:
-    """What a careful reader would ask."""
+def _notes(report: Json, measured: _Measured | None, change: State) -> list[str]:
+    """What a careful reader should know."""
     notes = []
     if not report["finished"]:
         notes.append("The run is not finished: these are the figures so far.")
     after = ends(report)[1]
-    if judged and judged["split"] == "dev" and verdict == "better" and len(report["models"]) > 2:
+    if measured and measured.split == "dev" and change == "better" and len(report["models"]) > 2:
         notes.append(
-            "These queries also chose the round that is kept, so expect slightly less on new ones; "
-            'evaluation.split = "test" takes one last look at queries that chose nothing.'
+            "The kept round was chosen on these queries, so expect slightly less on new ones. "
+            'evaluation.split = "test" measures it once on queries that decided nothing.'
         )
     if after and after.get("without_positive"):
         notes.append(f"{after['without_positive']:,} of {after['queries']:,} queries have no relevant item and do not count.")
@@ -245,8 +248,8 @@ def _notes(report: Json, judged: Json | None, verdict: State) -> list[str]:
 
 def _equal_texts(report: Json, after: Json | None) -> list[str]:
     """What equal texts in the data did to the figures."""
-    found = (report.get("data") or {}).get("equal_texts")
-    notes = [line.lstrip("! ") for line in describe_equal_texts(found)] if found else []
+    equal_texts = (report.get("data") or {}).get("equal_texts")
+    notes = [line.lstrip("! ") for line in describe_equal_texts(equal_texts)] if equal_texts else []
     notes = [f"{line[0].upper()}{line[1:]}." for line in notes]
     measured = (after or {}).get("equal_texts") or {}
     if count := measured.get("queries_with_copies"):
@@ -259,40 +262,37 @@ def _equal_texts(report: Json, after: Json | None) -> list[str]:
     return notes
 
 
-def next_steps(report: Json, verdict: State) -> list[Json]:
-    """{"text", "command"}: what the diagnosis proposes first; without one, what the verdicts of the rounds suggest."""
+def next_steps(report: Json, change: State) -> list[Json]:
+    """{"text", "command"}: what the diagnosis proposes; without one, what the verdicts of the rounds suggest."""
     findings = [
-        found
-        for found in (report.get("diagnosis") or {}).get("findings", [])
-        if found.get("arm") != "random" and found["name"] != "healthy"
+        finding
+        for finding in (report.get("diagnosis") or {}).get("findings", [])
+        if finding.get("arm") != "random" and finding["name"] != "healthy"
     ]
     if findings:
         return [
-            {"text": found.get("summary") or found["name"].replace("_", " "), "command": found.get("next")}
-            for found in findings[:2]
+            {"text": finding.get("summary") or finding["name"].replace("_", " "), "command": finding.get("next")}
+            for finding in findings[:2]
         ]
     rounds = [model for model in report["models"] if model["arm"] == "mined"]
     if not report["finished"]:
-        return [{"text": "Run the same command again: it goes on from what is committed.", "command": None}]
+        return [{"text": "Run the same command again: it resumes.", "command": None}]
     if rounds and rounds[-1]["verdict"] == "improved":
         return [
             {
-                "text": f"The last round was still better than the one before: another may be worth it "
+                "text": f"The last round was better than the one before it: another one may help "
                 f"(rounds.mined = {len(rounds) + 1}).",
                 "command": None,
             }
         ]
-    if rounds and verdict == "better":
+    if rounds and change == "better":
         return [
             {
-                "text": "The last round was no proven gain over the best before it: try another model, more labels or other "
-                "negatives rather than more rounds.",
+                "text": "The last round was not significantly better than the best one before it. Rather than more rounds, try "
+                "another model, more labels or other negatives.",
                 "command": None,
             }
         ]
     return [
-        {
-            "text": "See what the gradient looks at, below, before you change anything.",
-            "command": f"hardmine diagnose {report['output']}",
-        }
+        {"text": "Look at the gradient, below, before you change anything.", "command": f"hardmine diagnose {report['output']}"}
     ]

@@ -19,17 +19,17 @@ F64 = npt.NDArray[np.float64]
 Json = dict[str, Any]
 
 SHOWN = 20
-"""Winners, and as many losers."""
+"""Number of winners, and of losers."""
 BINS = 20
-"""Of the histogram between the smallest and the largest possible change."""
+"""Bins of the histogram, between the smallest and the largest possible change."""
 
 
 def query_changes(store: Store, record: RunRecord, best: MeasuredModel | None, metric: str) -> Json | None:
-    """Changes of `metric` from the off-the-shelf model to the kept one; None where there are not two models.
+    """Changes of `metric` from the off-the-shelf model to the kept one; None: there are not two models.
 
     Returns:
         {"metric", "queries", "better", "worse", "same", "histogram": [{"low", "high", "queries"}], "winners", "losers"}; a
-        winner or loser is what `before_after` says of a query, and its "change" (above 0 is better).
+        winner or loser is a query of `before_after` with its "change" (above 0 is better).
 
     Raises:
         ArtifactError: a table is missing or damaged.
@@ -41,9 +41,13 @@ def query_changes(store: Store, record: RunRecord, best: MeasuredModel | None, m
     moved = change_Q.round(9)
     lost, won = np.flatnonzero(moved < 0)[:SHOWN], np.flatnonzero(moved > 0)[::-1][:SHOWN]
     shown = np.concatenate([won, lost])
-    told = before_after(store, ingested, rows_Q[shown], before.hits, best.hits)
-    told = [query | {"change": float(change_Q[place])} for place, query in zip(shown, told, strict=True)]
-    return change_figures(metric, moved, winners=told[: len(won)], losers=told[len(won) :])
+    queries = [
+        query | {"change": float(change)}
+        for change, query in zip(
+            change_Q[shown], before_after(store, ingested, rows_Q[shown], before.hits, best.hits), strict=True
+        )
+    ]
+    return change_figures(metric, moved, winners=queries[: len(won)], losers=queries[len(won) :])
 
 
 def change_figures(metric: str, change_Q: F64, *, winners: list[Json], losers: list[Json]) -> Json:
@@ -61,10 +65,10 @@ def change_figures(metric: str, change_Q: F64, *, winners: list[Json], losers: l
 
 
 def histogram(change_Q: F64) -> list[Json]:
-    """Queries by change, in BINS bins between −1 and 1 and one of exactly 0 in the middle."""
+    """Number of queries by change: BINS bins between −1 and 1, and one of exactly 0 in the middle."""
     edges = np.linspace(-1.0, 1.0, BINS + 1).round(9)
     moved = change_Q[change_Q != 0]
-    # a bin holds its end that is farther from 0, so that none holds 0 itself
+    # a bin includes the end that is farther from 0, so that none includes 0
     counts = np.where(edges[:-1] < 0, np.histogram(moved, edges)[0], np.histogram(-moved, edges)[0][::-1])
     rows = [
         {"low": round(float(low), 3), "high": round(float(high), 3), "queries": int(count)}

@@ -1,7 +1,7 @@
 """A chart of the report: a Vega-Lite specification, what to look for, and a table of the same figures. Pure values.
 
-Colours are CSS variables, which SVG takes as they are: the page's style sheet alone knows light, dark and print. A chart
-never says by colour what it does not also say by shape, dash, place or word.
+Colours are CSS variables: only the style sheet of the page knows light, dark and print. Whatever a chart says by colour, it
+also says by shape, dash, position or word.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 Json = dict[str, Any]
 
 MOST_ROWS = 24
-"""Of the table below a curve."""
+"""Rows of the table below a curve."""
 
 CONFIG: Json = {
     "background": None,
@@ -49,14 +49,14 @@ CONFIG: Json = {
     "line": {"strokeWidth": 2},
     "bar": {"cornerRadius": 2},
 }
-"""Of every chart; the page hands it to Vega-Lite once."""
+"""Shared by all charts; the page passes it to Vega-Lite once."""
 
 COLOURS = {"mined": "var(--hard)", "warm-up": "var(--warm)", "random": "var(--random)", "baseline": "var(--warm)"}
 DASHES = {"mined": [1, 0], "warm-up": [2, 2], "random": [6, 4], "baseline": [1, 0]}
 LINES: Json = {"symbolType": "stroke", "symbolOpacity": 1, "offset": 20}
-"""Legend of lines, above the names of the rounds."""
+"""Legend of line charts, above the names of the rounds."""
 HALO: Json = {"stroke": "var(--sheet)", "strokeWidth": 4, "color": "var(--sheet)"}
-"""A text drawn first in the colour of the ground, so that lines do not cross the one above it."""
+"""Drawn below a text in the colour of the background, so that no line crosses the text."""
 SHAPES = {"mined": "circle", "warm-up": "square", "random": "diamond", "baseline": "circle"}
 STATES = {
     "better": ("▲ better", "var(--better)", "triangle-up"),
@@ -81,19 +81,19 @@ class Chart:
     """What to look for, in a sentence or two."""
     spec: Json
     columns: Sequence[str]
-    """Heads of the table; the first one names the rows."""
+    """Column names of the table; the first column names the rows."""
     rows: Sequence[Sequence[Any]] = field(default_factory=list)
 
 
 def spec(description: str, *, height: Any, **parts: Any) -> Json:
-    """A specification as wide as its place; `description` is what a screen reader says of the whole."""
+    """A specification as wide as its container; screen readers read `description`."""
     return {"description": description, "width": "container", "height": height, **parts}
 
 
 def category(name: str, values: dict[str, Any], *, legend: bool | Json = True) -> Json:
-    """An encoding of a text by fixed colours, shapes or dashes: {value: what it looks like}."""
-    found: Json = {"field": name, "type": "nominal", "scale": {"domain": list(values), "range": list(values.values())}}
-    return found if legend is True else found | {"legend": legend or None}
+    """An encoding of categories by fixed colours, shapes or dashes: {category: its look}."""
+    encoding: Json = {"field": name, "type": "nominal", "scale": {"domain": list(values), "range": list(values.values())}}
+    return encoding if legend is True else encoding | {"legend": legend or None}
 
 
 def zero(axis: str) -> Json:
@@ -106,17 +106,17 @@ def zero(axis: str) -> Json:
 
 
 def thinned(rows: Sequence[Any], most: int = MOST_ROWS) -> list[Any]:
-    """At most `most` of the rows, evenly spaced, the first and the last among them."""
+    """At most `most` of the rows, evenly spaced, with the first and the last."""
     if len(rows) <= most:
         return list(rows)
-    return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
+    return [rows[round(number * (len(rows) - 1) / (most - 1))] for number in range(most)]
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure for a table; – where there is none."""
+    """A figure for a table; – for None."""
     return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """A share in percent; – where there is none."""
+    """A share in percent; – for None."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"

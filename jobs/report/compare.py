@@ -1,7 +1,7 @@
 """Two runs side by side: `hardmine report A B` asks whether B's model is better than A's.
 
-Where both were measured on the same queries of the same data, query by query; else only their figures are shown, and no
-verdict is given.
+It compares query by query if both were measured on the same queries of the same data. If not, it shows their figures and
+gives no verdict.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from eval.significance import compare as compare_values
 from jobs.finished.before_after import before_after
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind
-from jobs.report.answer import answer, interval_text, p_text, points, state
+from jobs.report.answer import answer, certainty, interval_text, p_text, points, state
 from jobs.report.changes import SHOWN, change_figures
-from jobs.report.chart import LINES, STATES, Chart, category, number, spec
+from jobs.report.chart import STATES, Chart, number
 from jobs.report.charts.curves import step_rows
+from jobs.report.charts.race import race_chart
 from jobs.report.charts.recall import recall_chart
 from jobs.report.charts.seconds import time_chart
 from jobs.report.charts.training import loss_chart
@@ -64,13 +65,13 @@ SECTIONS = (
 
 
 def compare(first: Store, second: Store) -> Json:
-    """Everything the comparison shows: {"a", "b": what `gather` says of them, shortened, "metrics", "changes", "why_not", …}.
+    """Everything that the comparison shows: {"a", "b": shortened results of `gather`, "metrics", "changes", "why_not", …}.
 
     Raises:
         ConfigError: there is no run at one of the addresses. ArtifactError: it is damaged.
     """
-    found = {name: gather(store) for name, store in (("a", first), ("b", second))}
-    a, b = found["a"], found["b"]
+    runs = {name: gather(store) for name, store in (("a", first), ("b", second))}
+    a, b = runs["a"], runs["b"]
     primary = a["primary"]
     result: Json = {
         "format": FORMAT,
@@ -79,13 +80,16 @@ def compare(first: Store, second: Store) -> Json:
         "confidence": a["confidence"],
         "metrics": {},
         "changes": None,
-        "answers": {name: answer(run)["headline"] for name, run in found.items()},
+        "answers": {name: answer(run)["headline"] for name, run in runs.items()},
         "different": different_settings(a, b),
         "why_not": None,
-    } | {name: {key: run[key] for key in KEPT} for name, run in found.items()}
+    } | {name: {key: run[key] for key in KEPT} for name, run in runs.items()}
     stores = {"a": first, "b": second}
     records = {name: RunRecord.read(store) for name, store in stores.items()}
-    best = {name: _best(records[name], found[name]) for name in found}
+    best = {
+        name: next((model for model in records[name].models if str(model.name) == run["best"]), None)
+        for name, run in runs.items()
+    }
     result["why_not"] = _why_not(stores, best)
     if result["why_not"] is None:
         measured = {name: model for name, model in best.items() if model is not None}
@@ -99,18 +103,14 @@ def compare(first: Store, second: Store) -> Json:
 
 
 def different_settings(a: Json, b: Json) -> list[Json]:
-    """{"setting", "a", "b"} of what the two runs were told differently; – where one has no such setting.
+    """{"setting", "a", "b"} of the settings that differ; – if one run has no such setting.
 
-    What both were told comes first; last what only one version knows, and where the data lay, as that is compared by content.
+    Settings of both runs come first. Those of one run, and the addresses of the data, which is compared by content, come last.
     """
-    told = [{row["setting"]: row["value"] for row in run["settings"]} for run in (a, b)]
-    names = [name for name in dict.fromkeys([*told[0], *told[1]]) if told[0].get(name) != told[1].get(name)]
-    names.sort(key=lambda name: name not in told[0] or name not in told[1] or name in ADDRESSES)
-    return [{"setting": name, "a": told[0].get(name, "–"), "b": told[1].get(name, "–")} for name in names]
-
-
-def _best(record: RunRecord, run: Json) -> MeasuredModel | None:
-    return next((model for model in record.models if str(model.name) == run["best"]), None)
+    of_a, of_b = ({row["setting"]: row["value"] for row in run["settings"]} for run in (a, b))
+    names = [name for name in dict.fromkeys([*of_a, *of_b]) if of_a.get(name) != of_b.get(name)]
+    names.sort(key=lambda name: name not in of_a or name not in of_b or name in ADDRESSES)
+    return [{"setting": name, "a": of_a.get(name, "–"), "b": of_b.get(name, "–")} for name in names]
 
 
 def _why_not(stores: Mapping[str, Store], measured: Mapping[str, MeasuredModel | None]) -> str | None:
@@ -137,7 +137,7 @@ def _paired(stores: Mapping[str, Store], measured: Mapping[str, MeasuredModel]) 
 def _changes(
     lists: Mapping[str, Callable[[I64], list[Json]]], rows: I64, values: Mapping[str, Mapping[str, F64]], primary: str
 ) -> Json:
-    """As `query_changes`, from run A's model to run B's. Args: lists: the first results of some rows' queries, by run."""
+    """As `query_changes`, from run A's model to run B's. Args: lists: by run, a function from query rows to first results."""
     change = values["b"][primary] - values["a"][primary]
     known = np.flatnonzero(~np.isnan(change))
     moved = (change[known] * (-1 if primary in LOWER_IS_BETTER else 1)).round(9)
@@ -146,16 +146,16 @@ def _changes(
     won = order[::-1][moved[order[::-1]] > 0][: SHOWN // 2]
     shown = np.concatenate([won, lost])
     first = {name: read(rows[known][shown]) for name, read in lists.items()}
-    told = [
+    queries = [
         {
-            **one,
-            "after": other["after"],
-            "change": float(moved[place]),
-            "relevant": [item | {"after": then["after"]} for item, then in zip(one["relevant"], other["relevant"], strict=True)],
+            **in_a,
+            "after": in_b["after"],
+            "change": float(moved[number]),
+            "relevant": [one | {"after": other["after"]} for one, other in zip(in_a["relevant"], in_b["relevant"], strict=True)],
         }
-        for place, one, other in zip(shown, first["a"], first["b"], strict=True)
+        for number, in_a, in_b in zip(shown, first["a"], first["b"], strict=True)
     ]
-    return change_figures(primary, moved, winners=told[: len(won)], losers=told[len(won) :])
+    return change_figures(primary, moved, winners=queries[: len(won)], losers=queries[len(won) :])
 
 
 def _lists(store: Store, record: RunRecord, model: MeasuredModel) -> Callable[[I64], list[Json]]:
@@ -169,83 +169,75 @@ def render_comparison(report: Json) -> str:
     from jobs.report.page import render
     from jobs.report.tables import cost_sentence
 
-    found = {name: report[name] for name in ("a", "b")}
+    runs = {name: report[name] for name in ("a", "b")}
     curves = {
-        name: [_of_run(chart, name) for chart in (loss_chart(run), recall_chart(run)) if chart] for name, run in found.items()
+        name: [_of_run(chart, name) for chart in (loss_chart(run), recall_chart(run)) if chart] for name, run in runs.items()
     }
     figures = {
-        "race": race_chart(found),
+        "race": race_chart(runs),
         "changes": changes_chart(report),
         "curves_a": curves["a"],
         "curves_b": curves["b"],
-        "uplift_a": [_of_run(chart, "a") for chart in uplift_charts(found["a"])[:1]],
-        "uplift_b": [_of_run(chart, "b") for chart in uplift_charts(found["b"])[:1]],
-        "time_a": [_of_run(chart, "a") for chart in [time_chart(found["a"])] if chart],
-        "time_b": [_of_run(chart, "b") for chart in [time_chart(found["b"])] if chart],
+        "uplift_a": [_of_run(chart, "a") for chart in uplift_charts(runs["a"])[:1]],
+        "uplift_b": [_of_run(chart, "b") for chart in uplift_charts(runs["b"])[:1]],
+        "time_a": [_of_run(chart, "a") for chart in [time_chart(runs["a"])] if chart],
+        "time_b": [_of_run(chart, "b") for chart in [time_chart(runs["b"])] if chart],
     }
     absent = {"training": not any(curves.values()), "queries": not report["changes"]}
     return render(
         "compare.html",
         report,
         figures,
-        datasets={f"{name}-steps": step_rows(run) for name, run in found.items()},
+        datasets={f"{name}-steps": step_rows(run) for name, run in runs.items()},
         sections=[pair for pair in SECTIONS if not absent.get(pair[0])],
-        answer=verdict(report),
+        answer=comparison_answer(report),
         metric=metric_name(report["primary"]),
         rows=metric_rows(report),
-        costs={name: cost_sentence(run) for name, run in found.items()},
+        costs={name: cost_sentence(run) for name, run in runs.items()},
     )
 
 
-def verdict(report: Json) -> Json:
-    """{"state", "headline", "certainty", "ship"}: is run B's model better than run A's?"""
+def comparison_answer(report: Json) -> Json:
+    """{"state", "headline", "certainty"}: is run B's model better than run A's?"""
     primary = report["primary"]
     old, new = (_kept_figures(report[name]).get(primary) for name in ("a", "b"))
     name = metric_name(primary)
     if old is None or new is None:
-        return {"state": "open", "headline": "At least one of the two is not measured yet.", "certainty": ""}
-    change = f"{name} {old:.3f} → {new:.3f}, {points(new - old)} points"
+        return {"state": "open", "headline": "At least one of the two runs is not measured yet.", "certainty": ""}
+    figures = f"{name} {old:.3f} → {new:.3f}, {points(new - old)} points"
     if report["why_not"]:
         return {
             "state": "open",
             "headline": f"No verdict: {report['why_not']}.",
-            "certainty": f"What each says of itself: {change}. Figures of different queries cannot be compared.",
+            "certainty": f"Each on its own queries: {figures}. Figures of different queries cannot be compared.",
         }
-    found = report["metrics"][primary]
-    kind = state(found, primary)
+    interval = report["metrics"][primary]
+    change = state(interval, primary)
     if not report["changes"]["better"] + report["changes"]["worse"]:
-        return {"state": "open", "headline": f"No difference: {name} of every single query is the same.", "certainty": ""}
+        return {"state": "open", "headline": f"No difference: {name} is the same for every query.", "certainty": ""}
     headline = {
-        "better": f"B is better: {change}.",
-        "worse": f"B is worse: {change}.",
-        "open": f"Not proven which is better: {change}, which chance alone could have made.",
-    }[kind]
-    return {
-        "state": kind,
-        "headline": headline,
-        "certainty": (
-            f"{report['confidence']:.0%} interval of the difference: {points(found['low'])} to {points(found['high'])} points, "
-            "over "
-            f"{found['queries']:,} queries that both were measured on; p {p_text(found['p_adjusted'])} (paired permutation test)."
-        ),
-    }
+        "better": f"B is better: {figures}.",
+        "worse": f"B is worse: {figures}.",
+        "open": f"Not proven which is better: {figures}, which may be chance.",
+    }[change]
+    return {"state": change, "headline": headline, "certainty": certainty(report, interval, "queries of both")}
 
 
 def metric_rows(report: Json) -> list[list[Any]]:
-    """A row per metric: both figures, the difference, how sure."""
+    """A row per metric: both figures, the difference with its interval, p, and the verdict."""
     rows = []
     figures = [_kept_figures(report[name]) for name in ("a", "b")]
     for metric in figures[0]:
         if metric in figures[1]:
-            found = report["metrics"].get(metric)
+            interval = report["metrics"].get(metric)
             rows.append(
                 [
                     metric_name(metric),
                     number(figures[0][metric]),
                     number(figures[1][metric]),
-                    interval_text(found) if found else "–",
-                    p_text(found["p_adjusted"]).removeprefix("= ") if found else "–",
-                    STATES[state(found, metric)][0] if found else "no test",
+                    interval_text(interval) if interval else "–",
+                    p_text(interval["p_adjusted"]).removeprefix("= ") if interval else "–",
+                    STATES[state(interval, metric)][0] if interval else "no test",
                 ]
             )
     return rows
@@ -255,59 +247,8 @@ def _kept_figures(run: Json) -> Json:
     return next((model["metrics"] for model in run["models"] if model["name"] == run["best"]), {})
 
 
-def race_chart(runs: Mapping[str, Json]) -> Chart | None:
-    """The primary figure of every round of both runs over the steps."""
-    primary, rows = runs["a"]["primary"], []
-    for name, run in runs.items():
-        ends = {training["name"]: training["start"] + training["steps"] for training in run["training"]}
-        rows += [
-            {
-                "run": f"{name.upper()}: {run['name']}",
-                "model": model["label"],
-                "at": ends.get(model["name"], 0),
-                "value": model["metrics"].get(primary),
-            }
-            for model in run["models"]
-            if model["arm"] != "random"
-        ]
-    if len(rows) < 3:
-        return None
-    names = list(dict.fromkeys(row["run"] for row in rows))
-    looks = {"color": ("var(--random)", "var(--hard)"), "strokeDash": ([6, 4], [1, 0]), "shape": ("diamond", "circle")}
-    encoding: Json = {
-        "x": {"field": "at", "type": "quantitative", "title": "optimizer steps"},
-        "y": {"field": "value", "type": "quantitative", "title": metric_name(primary), "scale": {"zero": False}},
-        "tooltip": [{"field": "run"}, {"field": "model"}, {"field": "at", "title": "step"}, {"field": "value", "format": ".3f"}],
-    }
-    styled = {
-        channel: category("run", dict(zip(names, values, strict=False)), legend=LINES if channel != "shape" else False)
-        for channel, values in looks.items()
-    }
-    chart = spec(
-        f"{metric_name(primary)} of both runs over the steps.",
-        height=240,
-        data={"values": rows},
-        layer=[
-            {"mark": {"type": "line"}, "encoding": encoding | {key: styled[key] for key in ("color", "strokeDash")}},
-            {
-                "mark": {"type": "point", "filled": True, "size": 90},
-                "encoding": encoding | {key: styled[key] for key in ("color", "shape")},
-            },
-        ],
-    )
-    return Chart(
-        "race",
-        f"{metric_name(primary)} of both runs",
-        "Each point is a round, measured on dev among all items. A run that is "
-        "ahead at the same step learns faster; one that is only longer does not.",
-        chart,
-        ("run", "model", "step", metric_name(primary)),
-        [[row["run"], row["model"], f"{row['at']:,.0f}", number(row["value"])] for row in rows],
-    )
-
-
 def _of_run(chart: Chart, name: str) -> Chart:
-    """A chart of one run beside that of the other: its own id and its own curves."""
+    """A chart with its run in its id, title and data, because both runs are on one page."""
     data = chart.spec["data"]
     named = {"data": {"name": f"{name}-steps"}} if data == {"name": "steps"} else {}
     return replace(chart, id=f"{name}-{chart.id}", title=f"{name.upper()}: {chart.title}", spec=chart.spec | named)

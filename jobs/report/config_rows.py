@@ -1,4 +1,4 @@
-"""The configuration as rows: all of it, and what differs from the defaults, which is what a reader asks first."""
+"""The configuration as rows: all settings, and those that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 Json = dict[str, Any]
 QUIET = ("probe", "sweep", "name", "output")
-"""Of other commands, or said elsewhere."""
+"""Settings of other commands, or shown elsewhere."""
 
 
 def setting_rows(config: Json) -> list[Json]:
@@ -20,7 +20,7 @@ def setting_rows(config: Json) -> list[Json]:
 
 
 def changed_settings(config: Json) -> list[Json]:
-    """{"setting", "value", "default"} of what was set otherwise than by default; default None: it has none."""
+    """{"setting", "value", "default"} of settings that differ from their defaults; default None: it has none."""
     from jobs.config.config import Config
 
     rows: list[Json] = []
@@ -49,16 +49,16 @@ def _default(model: type[BaseModel], name: str) -> Any:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Json:
-    found: Json = {}
+    flat: Json = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and value and not prefix:
-            found |= _flat(value, f"{key}.")
+            flat |= _flat(value, f"{key}.")
         elif key.split(".", maxsplit=1)[0] not in QUIET:
-            found[key] = value
-    return found
+            flat[key] = value
+    return flat
 
 
 def _text(value: Any) -> str:
-    """A value as TOML would show it, near enough for a reader."""
+    """A value roughly as TOML writes it."""
     return "not set" if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value

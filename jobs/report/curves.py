@@ -1,4 +1,4 @@
-"""What each training showed, step by step, in few enough points for a page.
+"""The curves of each training, in few enough points for a page.
 
 Shape suffixes: S micro-steps, B bins.
 """
@@ -15,13 +15,12 @@ from cluster.commits import Commit
 from cluster.storage import Store
 from cluster.tables import read_part
 from jobs.record.record import RunRecord
-from jobs.report.labels import model_label
 
 F64 = npt.NDArray[np.float64]
 Json = dict[str, Any]
 
 MOST_POINTS = 300
-"""Of one training's curves."""
+"""Points per training."""
 SHOWN = (
     "loss",
     "positive_probability",
@@ -41,13 +40,13 @@ SHOWN = (
     "gradient_norm",
     "learning_rate",
 )
-"""Telemetry that is kept; training/telemetry/geometry.py defines it."""
+"""Telemetry columns that are kept; training/telemetry/geometry.py defines them."""
 
 
 def training_curves(store: Store, record: RunRecord) -> list[Json]:
     """A dict per trained model: {"name", "label", "arm", "start", "steps", "curves", "validation", "seconds"}.
 
-    `start` counts the optimizer steps before it in its own line of models: both arms go on from the warm-up.
+    `start` counts the optimizer steps before it in its own arm: both arms start from the warm-up.
     """
     curves, before = [], {"mined": 0, "random": 0}
     for model in record.models:
@@ -59,7 +58,7 @@ def training_curves(store: Store, record: RunRecord) -> list[Json]:
         curves.append(
             {
                 "name": str(model.name),
-                "label": model_label(model),
+                "label": model.label,
                 "arm": model.arm,
                 "start": start,
                 "steps": figures["steps"],
@@ -79,15 +78,15 @@ def _read(store: Store, commit: Commit) -> Json:
     recalls = columns.get("validation_recall")
     validation: Json = {"step": [], "recall": []}
     if recalls is not None:
-        there = np.isfinite(recalls)
-        validation = {"step": columns["step"][there].tolist(), "recall": recalls[there].tolist()}
+        measured = np.isfinite(recalls)
+        validation = {"step": columns["step"][measured].tolist(), "recall": recalls[measured].tolist()}
     return {"curves": curves, "validation": validation}
 
 
 def read_columns(store: Store, commit: Commit) -> dict[str, F64]:
-    """Columns of a training's telemetry, float64 [S], NaN where a line has no such figure; {} without telemetry.
+    """Columns of a training's telemetry, float64 [S], NaN where a line lacks the figure; {} without telemetry.
 
-    The table written at the end of a training is read where there is one; else the lines.
+    Reads the table that a finished training writes; without it, the lines.
     """
     from training.telemetry.telemetry import read_lines, steps_table
 
@@ -101,19 +100,19 @@ def read_columns(store: Store, commit: Commit) -> dict[str, F64]:
         table = steps_table(json.dumps(line) for line in read_lines(store, lines[0].rpartition("/")[0], commit.files))
     else:
         return {}
-    wanted = [name for name in ("step", "validation_recall", *SHOWN) if name in table.column_names]
-    return {name: np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=np.float64) for name in wanted}
+    known = [name for name in ("step", "validation_recall", *SHOWN) if name in table.column_names]
+    return {name: np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=np.float64) for name in known}
 
 
 def downsample(columns: Mapping[str, F64], points: int = MOST_POINTS) -> dict[str, F64]:
-    """Bin means of each column over at most `points` runs of consecutive rows.
+    """The mean of each column in at most `points` bins of consecutive rows.
 
     Args:
         columns: [S] each; "step" among them.
 
     Returns:
-        [B] each, B = min(S, points). "step" is the last one of its bin, so that a curve ends where its training ended; a
-        bin without any figure is NaN.
+        [B] each, B = min(S, points). "step" is the last one of its bin, so that a curve ends where its training ended. A
+        bin without figures is NaN.
     """
     size = len(columns.get("step", ()))
     if not size:

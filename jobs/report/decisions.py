@@ -1,4 +1,4 @@
-"""What the diagnosis and the gate say of a run, as the report shows it. Taken anew from the commits, writing nothing."""
+"""The diagnosis and the gate of a run for its report, computed from the commits. Writes nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from jobs.finished.diagnose import diagnose_output
 from jobs.finished.gate.gate import judge
 
 Json = dict[str, Any]
-LEFT = "gate.json"
+GATE = "gate.json"
 
 
 def read_diagnosis(store: Store) -> Json:
-    """{"findings": […]}, as `hardmine diagnose --json` prints them.
+    """What `hardmine diagnose --json` prints: {"findings": […]}.
 
     Raises:
         ArtifactError: a commit cannot be read.
@@ -22,8 +22,8 @@ def read_diagnosis(store: Store) -> Json:
 
 
 def read_gate(store: Store, *, finished: bool) -> Json | None:
-    """The gate's answer: what `hardmine gate` left, with its latency and thresholds, if it is still about this model; else
-    what it would say now without measuring the latency. None: the run is not finished.
+    """The stored answer of `hardmine gate`, with its latency and thresholds, if it judged this evaluation. If not, the
+    gate's answer now, without latency. None: the run is not finished.
 
     Raises:
         ConfigError: the run's settings of the gate cannot be read. ArtifactError: something of the run is damaged.
@@ -31,5 +31,5 @@ def read_gate(store: Store, *, finished: bool) -> Json | None:
     if not finished:
         return None
     now = judge(store, latency=False)
-    left: Json = store.read_json(LEFT) if store.exists(LEFT) else {}
-    return left if left.get("evaluation") == now["evaluation"] else now
+    stored: Json = store.read_json(GATE) if store.exists(GATE) else {}
+    return stored if stored.get("evaluation") == now["evaluation"] else now

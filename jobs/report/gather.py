@@ -1,4 +1,4 @@
-"""A run as one plain dict: everything its report shows, read from commits alone. Starts nothing, needs no cluster.
+"""A run as one plain dict: everything that its report shows, read from commits alone. Starts nothing.
 
 The size does not grow with the data: at most 20 + 20 queries with their lists, 300 points per curve, 200 slices.
 """
@@ -19,12 +19,11 @@ from jobs.report.changes import query_changes
 from jobs.report.config_rows import changed_settings, setting_rows
 from jobs.report.curves import training_curves
 from jobs.report.decisions import read_diagnosis, read_gate
-from jobs.report.labels import model_label
 from jobs.report.minings import read_minings
 from jobs.report.stages import stage_rows
 
 FORMAT = 1
-"""Of the dict; another number says that names have changed meaning."""
+"""Version of the dict: it changes when a name changes its meaning."""
 MOST_SLICES = 200
 COMPARISONS = ("against_baseline", "against_best", "against_previous")
 
@@ -35,7 +34,7 @@ def gather(store: Store) -> Json:
     """Everything the report of the run at `store` shows.
 
     Returns:
-        JSON-able values without NaN. What the run does not have is None or empty, and `missing` says why.
+        JSON values without NaN. What the run does not have is None or empty; `missing` names what could not be read.
 
     Raises:
         ConfigError: there is no run at this address. ArtifactError: a committed object is damaged.
@@ -82,7 +81,7 @@ def gather(store: Store) -> Json:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON holds it: NaN and infinities become None, tuples lists, numbers of numpy plain ones."""
+    """`value` as JSON: NaN and infinities become None, tuples lists, numpy numbers plain numbers."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -92,21 +91,21 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _tolerated(missing: list[str], what: str, read: Any, *given: Any, **named: Any) -> Any:
-    """One part of the report, or None: a damaged part must not take the whole page with it."""
+def _tolerated(missing: list[str], what: str, read: Any, *arguments: Any, **options: Any) -> Any:
+    """One part of the report; None: it is damaged, which must not cost the whole page."""
     try:
-        return read(*given, **named)
+        return read(*arguments, **options)
     except HardmineError as error:
         missing.append(f"{what}: {error}")
         return None
 
 
 def model_json(model: MeasuredModel) -> Json:
-    """A model as the report shows it."""
+    """A model in the report."""
     trained = model.train.figures if model.train else {}
     return {
         "name": str(model.name),
-        "label": model_label(model),
+        "label": model.label,
         "arm": model.arm,
         "round": model.round,
         "queries": model.figures["queries"],
@@ -128,13 +127,13 @@ def comparison(block: Json | None) -> Json:
 
 
 def _primary(summary: Json, config: Json, record: RunRecord) -> str:
-    known = record.models[0].metrics if record.models else {}
-    wanted = summary.get("primary") or (config.get("evaluation") or {}).get("primary") or "recall@3"
-    return str(wanted if wanted in known or not known else next(iter(known)))
+    metrics = record.models[0].metrics if record.models else {}
+    primary = summary.get("primary") or (config.get("evaluation") or {}).get("primary") or "recall@3"
+    return str(primary if primary in metrics or not metrics else next(iter(metrics)))
 
 
 def _best(summary: Json, record: RunRecord, primary: str) -> MeasuredModel | None:
-    """The model that is kept; while the run goes on, the one that would be."""
+    """The kept model; of an unfinished run, the best one so far."""
     if summary.get("best_round") is None:
         return record.best(primary)
     kept = (model for model in record.models if model.arm != "random" and model.round == summary["best_round"])
@@ -153,11 +152,11 @@ def _fingerprints(run: Json, record: RunRecord) -> Json:
 
 
 def _general(record: RunRecord) -> list[Json]:
-    """What each model scores on the general set, if there is one; nothing is trained or decided on it."""
+    """The figures of each model on the general set, if there is one."""
     return [
         {
             "name": str(model.name),
-            "label": model_label(model),
+            "label": model.label,
             "arm": model.arm,
             "queries": model.general.figures.get("queries"),
             "metrics": model.general.figures["metrics"],
@@ -169,7 +168,7 @@ def _general(record: RunRecord) -> list[Json]:
 
 
 def _before_and_after(record: RunRecord, best: MeasuredModel | None) -> Json:
-    """What an evaluation says beyond metrics, of the off-the-shelf model and of the kept one."""
+    """The figures of an evaluation besides metrics, of the off-the-shelf model and of the kept one."""
     models = {"before": record.baseline, "after": best or record.baseline}
     figures = {when: model.figures if model else {} for when, model in models.items()}
     return {
@@ -181,10 +180,10 @@ def _before_and_after(record: RunRecord, best: MeasuredModel | None) -> Json:
 
 
 def _slices(columns: Json) -> list[Json]:
-    """Rows of all columns, most queries first within each column; at most MOST_SLICES in all."""
+    """The slices of all columns, largest first within a column; at most MOST_SLICES."""
     rows: list[Json] = []
-    for column, found in columns.items():
-        slices = sorted(found["slices"], key=lambda row: -row["queries"])
+    for column, block in columns.items():
+        slices = sorted(block["slices"], key=lambda row: -row["queries"])
         rows += [
             {
                 "column": column,

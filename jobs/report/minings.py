@@ -1,4 +1,4 @@
-"""The minings of a run for its report: figures of mining.json, the waterfall, and samples of the last one."""
+"""The minings of a run for its report: figures of mining.json, the waterfall, and samples of the last mining."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from cluster.digests import read_checked
 from cluster.storage import Store
 from jobs.record.record import RunRecord
 from jobs.record.stages import Kind, Scope
-from jobs.report.labels import model_label
 from mining.report.markdown import waterfall
 
 Json = dict[str, Any]
 
 MOST_SAMPLES = 8
 MOST_ITEMS = 6
-"""Relevant items and negatives shown of one sample."""
+"""Relevant items, and negatives, shown per sample."""
 FIGURES = (
     "queries",
     "candidates",
@@ -40,8 +39,8 @@ FIGURES = (
 
 
 def read_minings(store: Store, record: RunRecord) -> list[Json]:
-    """A dict per mined round that was measured, oldest first, or of `hardmine mine` alone; the last one with samples."""
-    reports = [(str(model.name), model_label(model), model.report) for model in record.rounds if model.report is not None]
+    """A dict per measured mined round, oldest first, or of `hardmine mine` alone; the last one has samples."""
+    reports = [(str(model.name), model.label, model.report) for model in record.rounds if model.report is not None]
     alone = record.find(Kind.REPORT, scope=Scope.ALONE)
     if not reports and alone is not None:
         reports = [("mine", "mining alone", alone)]
@@ -60,7 +59,7 @@ def read_minings(store: Store, record: RunRecord) -> list[Json]:
 
 
 def read_samples(store: Store, report: Commit) -> list[Json]:
-    """The first few samples of a mining report, with few items each; [] where it lists no mining.json. Raises DamagedObject."""
+    """The first samples of a mining report, with few items each; []: it lists no mining.json. Raises DamagedObject."""
     folder = next((path.rpartition("/")[0] for path in report.files if path.endswith("/mining.md")), None)
     if folder is None:
         return []

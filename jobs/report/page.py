@@ -1,4 +1,4 @@
-"""One HTML file of a report: template, style, script, the chart library and the JSON, nothing from anywhere else."""
+"""A report as one HTML file: template, style, script, chart library and JSON. It loads nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Figures = Mapping[str, Chart | list[Chart] | None]
 
 TEMPLATES = Path(__file__).parent / "templates"
 NUMBERS = "0123456789+−-<–"
-"""First characters of numbers in tables."""
+"""First characters of a number in a table."""
 SECTIONS = (
     ("answer", "Answer"),
     ("uplift", "Uplift"),
@@ -59,7 +59,6 @@ def render_run(report: Json) -> str:
         "changes": changes_chart(report),
         "time": time_chart(report),
     }
-    found = answer(report)
     heats = [heat | {"label": mining["label"]} for mining in report["minings"][-1:] if (heat := heat_rows(mining["confusion"]))]
     tables = all_tables(report)
     absent = {
@@ -77,7 +76,7 @@ def render_run(report: Json) -> str:
         figures,
         datasets={"steps": step_rows(report)},
         sections=[pair for pair in SECTIONS if not absent.get(pair[0])],
-        answer=found | {"split": split},
+        answer=answer(report) | {"split": split},
         tables=tables,
         heats=heats,
         metric=metric_name(report["primary"]),
@@ -86,7 +85,7 @@ def render_run(report: Json) -> str:
 
 
 def render(template: str, report: Json, figures: Figures, *, datasets: Json, **values: Any) -> str:
-    """Fill a template; every text in it is escaped, as titles and queries may hold anything."""
+    """Fill a template. Every text is escaped, because titles and queries may hold anything."""
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
@@ -99,7 +98,7 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
         "figure": _figure,
         "change": lambda value: f"{value:+.2f}".replace("-", "−"),
     }
-    charts = [chart for found in figures.values() for chart in (found if isinstance(found, list) else [found]) if chart]
+    charts = [chart for figure in figures.values() for chart in (figure if isinstance(figure, list) else [figure]) if chart]
     drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in charts}}
     inline = {name: Markup((TEMPLATES / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     return environment.get_template(template).render(
@@ -116,11 +115,11 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
 
 @cache
 def chart_library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; needs no network. Takes about a second."""
+    """Vega, Vega-Lite and Vega-Embed as one script that sets `window.vegaEmbed`. Needs no network; takes a few seconds."""
     import vl_convert
 
-    # what would end the script element early is the same text to JavaScript, with a backslash
-    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for what it does not need
+    # with a backslash, JavaScript reads the same text, but HTML does not end the script element
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub requires an argument that it does not need
     return str(bundle).replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -134,9 +133,9 @@ def _version() -> str:
 
 
 def _numeric(rows: Sequence[Sequence[Any]]) -> list[bool]:
-    """Which columns hold numbers and stand to the right: any but the first whose every cell begins like one."""
+    """Which columns hold numbers, and so are right-aligned: any but the first in which every cell begins like a number."""
     columns = enumerate(zip(*rows, strict=True))
-    return [place > 0 and all(str(cell)[:1] in NUMBERS for cell in column) for place, column in columns]
+    return [number > 0 and all(str(cell)[:1] in NUMBERS for cell in column) for number, column in columns]
 
 
 def _day(seconds: float) -> str:

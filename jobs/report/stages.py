@@ -1,4 +1,4 @@
-"""Where a run's time and storage went, stage by stage."""
+"""Time and storage of a run, stage by stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobs.record.stages import ModelName, parse_name
 def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
     """A dict per commit, oldest first: {"name", "kind", "round", "wall", "work", "overhead", "rows", "bytes", "created"}.
 
-    Seconds; `bytes` are those of the objects that the commit lists.
+    "wall", "work" and "overhead" in seconds; "bytes" of the objects that the commit lists.
     """
     rows = []
     for commit in record.all:

@@ -1,4 +1,4 @@
-"""The plain tables of the page, as heads and rows of texts."""
+"""The tables of the page, as column names and rows of text."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ METRICS = (
     "bad_top1",
 )
 RESULTS = {
-    "coverage": "share of all items that appear in any first ten results",
-    "gini": "how unevenly items appear: 0 all alike, 1 one item only",
-    "top_share": "share of all places that the 1 % most shown items take",
-    "similarity": "how alike the results of one query are (cosine)",
-    "popularity": "mean popularity of what is shown, as a percentile",
-    "relevant_popularity": "mean popularity of what is relevant",
+    "coverage": "share of all items that appear among the first ten results of any query",
+    "gini": "how unevenly items appear: 0 all equally often, 1 a single item",
+    "top_share": "share of all result positions that the 1 % most shown items take",
+    "similarity": "how similar the results of one query are (cosine)",
+    "popularity": "mean popularity of the results, as a percentile",
+    "relevant_popularity": "mean popularity of the relevant items, as a percentile",
 }
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def all_tables(report: Json) -> dict[str, Any]:
-    """Every table by its name in the template; None or [] where there is nothing to show."""
+    """Every table by its name in the template; None or []: there is nothing to show."""
     last = report["minings"][-1] if report["minings"] else {}
     return {
         "models": _models(report),
@@ -72,13 +72,13 @@ def _models(report: Json) -> Table:
     primary = report["primary"]
     rows = []
     for model in report["models"]:
-        found = model["against_baseline"].get(primary)
+        interval = model["against_baseline"].get(primary)
         rows.append(
             [
                 ("★ " if model["name"] == report["best"] else "") + model["label"],
-                _negatives(model),
-                interval_text(found) if found else "–",
-                STATES[state(found, primary)][0] if found else "–",
+                {"baseline": "none", "warm-up": "random", "mined": "mined", "random": "random only"}[model["arm"]],
+                interval_text(interval) if interval else "–",
+                STATES[state(interval, primary)][0] if interval else "–",
                 number(model["train_loss"]),
                 *(number(model["metrics"].get(name)) for name in names),
             ]
@@ -89,20 +89,16 @@ def _models(report: Json) -> Table:
     }
 
 
-def _negatives(model: Json) -> str:
-    return {"baseline": "none", "warm-up": "random", "mined": "mined", "random": "random only"}[model["arm"]]
-
-
 def _test(report: Json) -> Table | None:
     rows, primary = [], report["primary"]
     for label, row in (report["test"] or {}).items():
-        found = (row.get("against_baseline") or {}).get(primary)
+        interval = (row.get("against_baseline") or {}).get(primary)
         rows.append(
             [
                 label.replace("_", " "),
                 *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10", "bad_top1")),
-                interval_text(found) if found else "–",
-                STATES[state(found, primary)][0] if found else "–",
+                interval_text(interval) if interval else "–",
+                STATES[state(interval, primary)][0] if interval else "–",
             ]
         )
     return _table(("model", "Recall@3", "Recall@10", "NDCG@10", "bad top-1", f"{metric_name(primary)}: uplift", "verdict"), rows)
@@ -112,13 +108,13 @@ def _general(report: Json) -> Table | None:
     primary = report["primary"]
     rows = []
     for row in report["general"]:
-        found = row["against_baseline"].get(primary)
+        interval = row["against_baseline"].get(primary)
         rows.append(
             [
                 row["label"],
                 *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10")),
-                interval_text(found) if found else "–",
-                STATES[state(found, primary)][0] if found else "–",
+                interval_text(interval) if interval else "–",
+                STATES[state(interval, primary)][0] if interval else "–",
             ]
         )
     return _table(("model", "Recall@3", "Recall@10", "NDCG@10", f"{metric_name(primary)}: change", "verdict"), rows)
@@ -151,7 +147,7 @@ def _minings(report: Json) -> Table | None:
             "mining",
             "hit rate",
             "candidates",
-            "left",
+            "survivors",
             "chosen",
             "queries with too few",
             "suspected false negatives",
@@ -195,7 +191,7 @@ def _leakage(report: Json) -> Table | None:
 
 def _stages(report: Json) -> Table | None:
     return _table(
-        ("stage", "kind", "seconds", "of it work", "start-up and commits", "rows", "size"),
+        ("stage", "kind", "seconds", "work", "start-up and commits", "rows", "size"),
         [
             [
                 row["name"],
@@ -211,10 +207,10 @@ def _stages(report: Json) -> Table | None:
 
 def size(count: float) -> str:
     """Bytes for a person: 6.9 MB."""
-    place = 0
-    while count >= 1000 and place < len(UNITS) - 1:
-        count, place = count / 1000, place + 1
-    return f"{count:.1f} {UNITS[place]}" if place else f"{count:.0f} B"
+    unit = 0
+    while count >= 1000 and unit < len(UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{count:.1f} {UNITS[unit]}" if unit else f"{count:.0f} B"
 
 
 def duration(seconds: float) -> str:
@@ -226,7 +222,7 @@ def duration(seconds: float) -> str:
 
 
 def cost_sentence(report: Json) -> str:
-    """What the whole run took."""
+    """What the whole run cost."""
     stages = report["stages"]
     if not stages:
         return "Nothing is committed yet."
@@ -237,5 +233,5 @@ def cost_sentence(report: Json) -> str:
     return (
         f"{len(stages)} stages took {duration(sum(by_kind.values()))}, most of it "
         f"{', '.join(f'{kind} ({duration(seconds)})' for kind, seconds in most)}; "
-        f"what they left takes {size(sum(row['bytes'] for row in stages))}."
+        f"their output takes {size(sum(row['bytes'] for row in stages))}."
     )

@@ -1,4 +1,4 @@
-"""`hardmine report`, and the report that every finished run leaves beside its commits."""
+"""`hardmine report`, and the report that every finished run writes beside its commits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ NAME = "report.html"
 
 
 def report_command(output: str, other: str | None, out: Path | None, endpoint: str | None) -> Json:
-    """Write the report of one run, or of two compared; returns its dict with "path", where it lies.
+    """Write the report of one run, or of two compared; returns its JSON with "path", the address of the page.
 
     Args:
-        output: the run's folder. other: a second run, which is compared with it.
-        out: where to write; None: report.html in the run's folder, compare-<name>.html there for two.
+        output: the run's folder. other: a second run to compare it with.
+        out: file to write; None: report.html, or compare-<name>.html for two runs, in the first run's folder.
 
     Raises:
         ConfigError: there is no run. ArtifactError: it is damaged. ClusterError: the storage is away.
@@ -29,39 +29,32 @@ def report_command(output: str, other: str | None, out: Path | None, endpoint: s
     from jobs.report.gather import gather
     from jobs.report.page import render_run
 
-    stores = [Store(place, StorageSettings(endpoint=endpoint, attempts=2)) for place in (output, other) if place is not None]
+    stores = [Store(folder, StorageSettings(endpoint=endpoint, attempts=2)) for folder in (output, other) if folder is not None]
     if other is None:
-        found = gather(stores[0])
-        text, name = render_run(found), NAME
+        report = gather(stores[0])
+        text, name = render_run(report), NAME
     else:
-        found = compare(*stores)
-        text, name = render_comparison(found), f"compare-{found['b']['name']}.html"
-    return found | {"path": _write(stores[0], name, out, text)}
+        report = compare(*stores)
+        text, name = render_comparison(report), f"compare-{report['b']['name']}.html"
+    store, name = (stores[0], name) if out is None else (Store(str(out.absolute().parent)), out.name)
+    store.write_bytes(name, text.encode())
+    return report | {"path": store.url(name)}
 
 
-def _write(store: Store, name: str, out: Path | None, text: str) -> str:
-    if out is None:
-        store.write_bytes(name, text.encode())
-        return store.url(name)
-    there = Store(str(out.absolute().parent))
-    there.write_bytes(out.name, text.encode())
-    return there.url(out.name)
-
-
-def write_after_run(store: Store, progress: Progress, *, anew: bool = True) -> str | None:
-    """Leave the report of a finished run; its address, or None where that failed: no report is worth a run.
+def write_after_run(store: Store, progress: Progress, *, overwrite: bool = True) -> str | None:
+    """Write the report of a finished run; returns its address, or None if that failed: a report must not fail a run.
 
     Args:
-        anew: write it even where there is one.
+        overwrite: write it even if there is one.
     """
     try:
-        if not anew and store.exists(NAME):
+        if not overwrite and store.exists(NAME):
             return store.url(NAME)
         from jobs.report.gather import gather
         from jobs.report.page import render_run
 
         store.write_bytes(NAME, render_run(gather(store)).encode())
-    except Exception as error:  # whatever it is, the model is there and the figures are committed
+    except Exception as error:  # whatever failed, the model and the figures are committed
         progress.say(
             f"! the report could not be written ({type(error).__name__}: {one_paragraph(str(error))[:300]}); "
             f"`hardmine report {store.root}` tries again"
@@ -71,16 +64,14 @@ def write_after_run(store: Store, progress: Progress, *, anew: bool = True) -> s
 
 
 def show_report(console: Console, report: Json) -> None:
-    """Say the answer in a line, and where the page lies."""
+    """Print the answer in a few lines, and the address of the page."""
     from jobs.report.answer import answer
-    from jobs.report.compare import verdict
+    from jobs.report.compare import comparison_answer
 
-    found = answer(report) if report["kind"] == "run" else verdict(report)
-    console.print(found["headline"], highlight=False)
-    if found["certainty"]:
-        console.print(found["certainty"], highlight=False)
-    if found.get("ship"):
-        console.print(" ".join(filter(None, [found["ship"], found.get("ship_command")])), highlight=False, soft_wrap=True)
+    first_screen = answer(report) if report["kind"] == "run" else comparison_answer(report)
+    ship = " ".join(filter(None, [first_screen.get("ship"), first_screen.get("ship_command")]))
+    for line in filter(None, [first_screen["headline"], first_screen["certainty"], ship]):
+        console.print(line, highlight=False, soft_wrap=True)
     path = report["path"]
-    how = "copy it to a disk and open it in a browser" if is_s3(path) else "open it in a browser"
+    how = "copy it to a local folder and open it in a browser" if is_s3(path) else "open it in a browser"
     console.print(f"\nreport: {path}\n        {how}", highlight=False, soft_wrap=True)

@@ -1,1 +1,1 @@
-"""Runs a configuration: the driver, its rounds, one stage alone, mining alone, and submitting it to a cluster."""
+"""Runs a configuration: all rounds, one stage alone, mining alone, or as a job on a cluster."""

@@ -1,4 +1,4 @@
-"""Starting a driver: storage checked, lease taken, Ray started, stages run."""
+"""The driver of a run: checks the storage, takes the lease, starts Ray, runs the stages."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ MAKES: Mapping[Kind, Makes] = {
     Kind.EVALUATE: PREPARING | SEARCHING | {Kind.REPORT, Kind.EVENTS},
     Kind.EMBED: PREPARING,
 }
-"""A stage that is asked for alone -> what is made on the way where it is missing."""
+"""A stage that is requested alone -> the kinds of earlier stages that run first if they are missing."""
 
 
 def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[str, Any]:
-    """Run all rounds, going on from what is committed; returns the summary. A finished run returns at once."""
+    """Run all rounds, resuming from what is committed; returns the summary. A finished run returns at once."""
     store, prints = open_run(config)
     finished, damaged = None, None
     try:
@@ -50,8 +50,8 @@ def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[s
         damaged = error
     if finished is not None:
         _keep_gate(config, store)
-        progress.say(f"{store.root} is finished: this is its result")
-        return finished | {"report": write_after_run(store, progress, anew=False)}
+        progress.say(f"{store.root} is finished; this is its result")
+        return finished | {"report": write_after_run(store, progress, overwrite=False)}
     with open_context(config, progress=progress, takeover=takeover) as context:
         if damaged is not None:
             context.ledger.set_aside(damaged)
@@ -75,10 +75,10 @@ def refuse_out_of_order(config: Config, stage: Stage, makes: Makes) -> None:
     """Check that a stage can run now, before the data is read or Ray starts.
 
     Args:
-        makes: what is made on the way.
+        makes: kinds of earlier stages that may run first.
 
     Raises:
-        ConfigError: the run has no such stage, or one before it is neither committed nor made on the way.
+        ConfigError: the run has no such stage, or an earlier one is neither committed nor in `makes`.
         ClusterError: the storage does not answer.
     """
     plan = plan_run(config)
@@ -87,10 +87,10 @@ def refuse_out_of_order(config: Config, stage: Stage, makes: Makes) -> None:
     check_writable(store)
     committed = Ledger(store).names()
     for before in plan[: plan.index(stage)]:
-        if not before.beside and not may_make(before, makes) and before.name not in committed:
+        if not before.optional and not may_make(before, makes) and before.name not in committed:
             raise ConfigError(
                 f"{stage.name} needs {before.name}, which is not committed in {config.root}; run the earlier stages "
-                f"first ({before.name} is the first that is missing), or `hardmine run` for all of them"
+                f"first ({before.name} is the first missing one), or all of them with `hardmine run`"
             )
 
 
@@ -101,13 +101,13 @@ def _refuse_unknown(config: Config, stage: Stage, plan: Sequence[Stage]) -> None
     rounds = f"{first} to {config.rounds.mined}" if config.rounds.mined > first else str(first)
     raise ConfigError(
         f"{stage.name} is not a stage of this run: expected a --round of {rounds} (rounds.warmup_epochs = "
-        f"{config.rounds.warmup_epochs}, rounds.mined = {config.rounds.mined}; nothing is mined in "
-        f"round 0); choose another round, or change [rounds]"
+        f"{config.rounds.warmup_epochs}, rounds.mined = {config.rounds.mined}; "
+        f"round 0 mines nothing); choose another round, or change [rounds]"
     )
 
 
 def embed_round(config: Config, model: ModelName, *, progress: Progress, takeover: bool = False) -> Commit:
-    """Embed with a model of the run. Raises ConfigError: the run has no such round, or it is not trained."""
+    """Embed with a model of the run. Raises ConfigError: the run has no such round, or has not trained it."""
     trained = Stage(Kind.TRAIN, model)
     if model != BASELINE:
         _refuse_unknown(config, trained, plan_run(config))
@@ -116,7 +116,7 @@ def embed_round(config: Config, model: ModelName, *, progress: Progress, takeove
         if Ledger(store).find(trained.name) is None:
             raise ConfigError(
                 f"round {model.round} is not trained: {trained.name} is not committed in {config.root}; run "
-                f"`hardmine train` for it first"
+                f"`hardmine train` with --round {model.round} first"
             )
     stage = Stage(Kind.EMBED, model)
     with open_context(config, progress=progress, takeover=takeover, alone=stage) as context:
@@ -124,10 +124,10 @@ def embed_round(config: Config, model: ModelName, *, progress: Progress, takeove
 
 
 def open_run(config: Config) -> tuple[Store, dict[str, Any]]:
-    """(the run's store, fingerprints of the data), after checking both. Writes nothing that stays.
+    """Check the storage and the data; returns (the run's store, fingerprints of data and model). Writes nothing.
 
     Raises:
-        ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: the storage is away.
+        ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: the storage does not answer.
     """
     store = Store(config.root, config.storage)
     check_writable(store)
@@ -140,18 +140,18 @@ def open_run(config: Config) -> tuple[Store, dict[str, Any]]:
 def open_context(
     config: Config, *, progress: Progress, takeover: bool = False, alone: Stage | None = None, trains: bool = True
 ) -> Iterator[Context]:
-    """The lease, Ray and everything that a driver's stages need.
+    """Take the lease, start Ray, and give the stages what they need.
 
     Args:
-        alone: the one stage that is asked for; None: all may be made.
-        trains: training and evaluation are to follow.
+        alone: the requested stage; None: every stage may run.
+        trains: whether training and evaluation follow.
 
     Raises:
-        ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: storage or cluster is away.
+        ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: storage or cluster does not answer.
     """
     store, prints = open_run(config)
     makes = None if alone is None else MAKES[alone.kind] | {alone}
-    lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # not at the next commit, hours later
+    lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # at once, not at the next commit hours later
     with lease, _loss_explained(lease), ray_session(config.cluster) as size:
         store.sweep()
         with _ray_errors_explained():
@@ -164,12 +164,12 @@ def open_context(
 
 
 def _keep_gate(config: Config, store: Store) -> None:
-    """What a finished run is judged by may still change; `hardmine gate` reads it in run.json."""
-    wanted = config.evaluation.gate.model_dump(mode="json")
-    written = read_record(store, "run.json")
-    if written["config"]["evaluation"].get("gate") != wanted:
-        written["config"]["evaluation"]["gate"] = wanted
-        write_record(store, "run.json", written)
+    """Update the gate's thresholds of a finished run, which `hardmine gate` reads from run.json."""
+    thresholds = config.evaluation.gate.model_dump(mode="json")
+    run = read_record(store, "run.json")
+    if run["config"]["evaluation"].get("gate") != thresholds:
+        run["config"]["evaluation"]["gate"] = thresholds
+        write_record(store, "run.json", run)
 
 
 def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str, Any] | None:
@@ -178,8 +178,7 @@ def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str,
     commit = ledger.find(Stage(Kind.FINISH).name)
     if commit is None:
         return None
-    wanted = finish_inputs(config, prints)
-    if any(commit.inputs.get(name) != value for name, value in wanted.items()):
+    if any(commit.inputs.get(name) != value for name, value in finish_inputs(config, prints).items()):
         return None
     ledger.verify(commit, content=True)
     return summary_of(commit, store) if read_if_there(store, "run.json") else None
@@ -187,7 +186,7 @@ def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str,
 
 @contextmanager
 def _loss_explained(lease: Lease) -> Iterator[None]:
-    """Raises ClusterError: the interruption came from our own lease, which another driver has taken."""
+    """Raises ClusterError: our own lease interrupted the driver, because another driver took it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -217,10 +216,10 @@ def _explain(error: BaseException) -> str:
     while isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         error = error.cause
     text = one_paragraph(re.sub(r"\x1b\[[0-9;]*m", "", str(error).split("Traceback", 1)[0]))[:300]
-    went = f"a worker failed ({type(error).__name__}: {text})"
+    failure = f"a worker failed ({type(error).__name__}: {text})"
     if type(error).__module__.startswith("ray."):
-        went += (
+        failure += (
             "; a worker that dies without a message usually ran out of memory: lower cluster.part_rows, "
             "cluster.shard_rows or training.batch_size"
         )
-    return f"{went}. What is committed is kept: the same command goes on from there"
+    return f"{failure}. What is committed is kept: the same command resumes"

@@ -1,4 +1,4 @@
-"""`hardmine run --dry-run`: what would run, on how much, and how large it gets. Reads the data's footers, starts nothing."""
+"""`hardmine run --dry-run`: what would run, on how many rows, with how much memory and disk. Starts nothing."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from jobs.stages.ingest.fingerprints import fingerprints, sources
 from mining.memory import mining_task_bytes, shard_actor_bytes
 
 PROCESS_BYTES = 600 * 2**20
-"""A Python process with Ray, torch and FAISS before it holds any data."""
+"""Memory of a Python process with Ray, torch and FAISS before it holds any data."""
 SHORT_TEXT_TOKENS = 128
-"""Tokens per item assumed before anything is tokenised."""
+"""Assumed tokens per item, before anything is tokenised."""
 
 
 def make_plan(config: Config) -> dict[str, Any]:
     """The resolved configuration, the stages with what is committed, and estimates of rows, memory and disk.
 
     Raises:
-        ConfigError, DataError, ClusterError: what a run would stop at before it starts.
+        ConfigError, DataError, ClusterError: a run would be refused too.
     """
     store = Store(config.root, config.storage)
     check_writable(store)
@@ -39,8 +39,8 @@ def make_plan(config: Config) -> dict[str, Any]:
     dimension = _dimension(config)
     size = dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
     vectors = (rows["corpus"] + rows["queries"]) * size
-    beside = (general["corpus"] + general["queries"]) * size if general else 0
-    measured = 1 + config.rounds.mined + bool(config.rounds.warmup_epochs)  # on the general set, too
+    general_vectors = (general["corpus"] + general["queries"]) * size if general else 0
+    general_models = 1 + config.rounds.mined + bool(config.rounds.warmup_epochs)
     models = 2 + (config.rounds.mined + bool(config.rounds.warmup_epochs)) + config.rounds.compare_random
     shards = config.cluster.shards
     shard = -(-rows["corpus"] // shards) if shards else min(rows["corpus"], config.cluster.shard_rows)
@@ -54,7 +54,7 @@ def make_plan(config: Config) -> dict[str, Any]:
         "stages": [{"name": stage.name, "committed": stage.name in committed} for stage in plan_run(config)],
         "estimates": {
             "vectors_per_model_bytes": vectors,
-            "vectors_all_models_bytes": vectors * models + beside * measured,
+            "vectors_all_models_bytes": vectors * models + general_vectors * general_models,
             "search_actor_bytes": PROCESS_BYTES + shard_actor_bytes(shard, dimension, block, config.mining.num_hits),
             "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"], rows["labels"], block, config.mining.num_hits),
             "driver_bytes": PROCESS_BYTES + rows["queries"] * 8,
@@ -65,14 +65,14 @@ def make_plan(config: Config) -> dict[str, Any]:
 
 
 def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
-    """Rows of each table; of a BEIR folder, splits may be missing."""
+    """Rows of each table. A BEIR folder need not have every split."""
 
-    def there(url: str) -> bool:
+    def exists(url: str) -> bool:
         parent, _, name = url.rstrip("/").rpartition("/")
         return data.folder is None or Store(parent, config.storage).exists(name)
 
     return {
-        table: sum(count_rows(url, config.storage) for url, _ in places if there(url)) for table, places in sources(data).items()
+        table: sum(count_rows(url, config.storage) for url, _ in files if exists(url)) for table, files in sources(data).items()
     }
 
 
@@ -84,11 +84,11 @@ def _dimension(config: Config) -> int:
     path = Path(config.encoder.model or "") / "config.json"
     if config.encoder.model and path.exists():
         return int(json.loads(path.read_text()).get("hidden_size", 768))
-    return 768  # a base-sized model: the folder is not here to ask
+    return 768  # assume a base-sized model: its folder is not on this machine
 
 
 def show_plan(console: Console, plan: dict[str, Any]) -> None:
-    """Print the plan for a person."""
+    """Print the plan."""
     console.print_json(json.dumps(plan["config"]))
     for warning in plan["warnings"]:
         console.print(f"! {warning}", highlight=False, markup=False)

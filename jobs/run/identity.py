@@ -1,4 +1,4 @@
-"""Which data and which model a run's folder belongs to: another run is refused there."""
+"""The data and the base model that a run's folder belongs to; any other run is refused there."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ IDENTITY = "identity.json"
 
 
 def refuse_other_run(config: Config, store: Store, prints: Mapping[str, Any]) -> None:
-    """Raises ConfigError: the folder holds stages on other data or of another base model.
+    """Raises ConfigError: the folder holds commits on other data or of another base model.
 
-    Only what is committed counts: data that was refused may be corrected, a model that was not found may be renamed.
+    Only commits count: refused data may be corrected, and a missing model renamed.
     """
     if not store.exists(IDENTITY):
         return
@@ -34,22 +34,22 @@ def refuse_other_run(config: Config, store: Store, prints: Mapping[str, Any]) ->
 
 
 def identity_json(config: Config, prints: Mapping[str, Any]) -> dict[str, Any]:
-    """What identity.json holds."""
+    """The content of identity.json."""
     identity = {
         "data": {name: value for name, value in prints.items() if name not in BESIDE},
         "encoder": {"kind": config.encoder.kind, "model": prints["model"]},
     }
-    # another general set changes no other figure: it is told here, but refuses nothing
+    # another general set changes no other figure: it is recorded, but refuses nothing
     return identity | ({"general": prints["general"]} if "general" in prints else {})
 
 
 def _difference(before: Any, now: Any) -> str:
-    """The first key of two mappings whose values differ, for a person."""
+    """The first difference of two mappings, in words."""
     known = before if isinstance(before, dict) else {}
     changed = [key for key in {**known, **now} if known.get(key) != now.get(key)]
     if changed[0] == "kind":
-        return f"its kind was {known.get('kind')!r}, is {now['kind']!r}"
+        return f"its kind was {known.get('kind')!r} and is now {now['kind']!r}"
     if changed[0] == "model":
-        return "encoder.model is another one, or the files in its folder have changed"
+        return "encoder.model is another model, or the files in its folder have changed"
     files = ", ".join({**(known.get(changed[0]) or {}), **(now.get(changed[0]) or {})})
     return f"the content of {files} differs"

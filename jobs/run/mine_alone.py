@@ -1,4 +1,4 @@
-"""`hardmine mine`: the negatives of any data set, of a round of a run or without any training, to read or to take elsewhere."""
+"""`hardmine mine`: mines for a round of a run, or any data set without training, and exports the negatives."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mining.settings import MiningSettings
 def mine_command(
     path: Path, overrides: list[str], *, number: int | None, export: Export | None, progress: Progress, takeover: bool
 ) -> tuple[dict[str, Any], MiningSettings]:
-    """Mine as the command line asks; returns the figures, with "export" if there was one, and the settings they are of.
+    """Mine, and export if asked to; returns (figures, with "export" if there was one; the mining settings).
 
     Args:
-        number: the round; None: the model as it comes, nothing is trained or evaluated.
+        number: the round; None: mine with the base model, train and evaluate nothing.
 
     Raises:
-        ConfigError: an earlier round is missing, or the export has no place.
+        ConfigError: an earlier round is missing, or the export cannot be written.
     """
     config = load_config(path, overrides, trains=number is not None)
     report = Stage(Kind.REPORT, scope=Scope.ALONE)
@@ -37,9 +37,9 @@ def mine_command(
         check_export(export, config)
     with open_context(config, progress=progress, takeover=takeover, alone=report, trains=number is not None) as context:
         if number is None:
-            _say_what_is_mined(context)
+            _warn_of_held_out(context)
         if config.mining.teacher is not None:
-            context.need(Stage(Kind.MODEL, Second.TEACHER))  # most mistakes about it show here
+            context.need(Stage(Kind.MODEL, Second.TEACHER))  # most mistakes in its settings show here
         refuse_unreached(context, report)
         described = context.until_whole(lambda context: context.need(report))
         mined = context.need(report.sibling(Kind.MINE))
@@ -57,10 +57,10 @@ def mine_command(
     return figures, config.mining
 
 
-def _say_what_is_mined(context: Context) -> None:
+def _warn_of_held_out(context: Context) -> None:
     cut = read_ingested(context).tables.figures.get("dev_queries_cut_from_train", 0)
     if cut:
         context.progress.say(
-            f"! the data has no dev split: all its training queries are mined, also the {cut:,} that `hardmine run` would "
-            f"set apart as dev"
+            f"! the data has no dev split: all training queries are mined, including the {cut:,} that `hardmine run` would "
+            f"hold out as dev"
         )

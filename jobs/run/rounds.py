@@ -1,4 +1,4 @@
-"""All rounds of a run: its stages in their order, until it is finished or mining no longer helps."""
+"""All rounds of a run: its stages in order, until the last one or until mining no longer helps."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ FUNCTIONS: dict[Kind, MakeStage] = {
     Kind.EVALUATE: evaluate,
     Kind.FINISH: finish,
 }
-"""What makes each kind of stage."""
+"""The function that runs each kind of stage."""
 
 
 def run_rounds(context: Context) -> dict[str, Any]:
-    """The whole run; returns its summary. Every stage is taken from its commit where there is one."""
+    """Run all stages; returns the summary. A stage that is committed is taken from its commit."""
     stages = plan_run(context.config)
     while stages:
         stage = stages.pop(0)
@@ -59,27 +59,27 @@ def run_rounds(context: Context) -> dict[str, Any]:
             if ruling.stops:
                 context.progress.say(f"! {ruling.reason}")
                 shorter = plan_run(context.config, mined=model.round)
-                stages = [left for left in shorter if left not in context.done]
+                stages = [later for later in shorter if later not in context.done]
     summary: dict[str, Any] = context.need(Stage(Kind.FINISH)).figures["summary"]
     return summary
 
 
 def mined_model(stage: Stage) -> ModelName | None:
-    """The mined round that ends with this stage; None: none does."""
+    """The mined round that ends with this stage; None: no round does."""
     if stage.kind is not Kind.EVALUATE or stage.scope is not Scope.RUN or not isinstance(stage.of, ModelName):
         return None
     return stage.of if stage.of.round > 0 and not stage.of.random else None
 
 
 def rule_on(context: Context, model: ModelName) -> Ruling:
-    """Whether mining goes on after a round."""
+    """Whether mining continues after a round."""
     evaluated = [context.need(Stage(Kind.EVALUATE, ModelName(number))) for number in range(1, model.round + 1)]
     verdicts = [commit.figures["against_best"]["verdict"] for commit in evaluated]
     return decide(verdicts, patience=context.config.rounds.patience)
 
 
 def refuse_unreached(context: Context, stage: Stage) -> None:
-    """Raises ConfigError: the run ended before the round of a stage that is asked for alone."""
+    """Raises ConfigError: the run ended before the round of this stage."""
     for number in range(1, stage.of.round if isinstance(stage.of, ModelName) else 0):
         ruling = rule_on(context, ModelName(number))
         if ruling.stops:

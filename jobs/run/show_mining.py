@@ -1,4 +1,4 @@
-"""What a person sees at the end of `hardmine mine`: the hit rate, the filters, the warnings, where the rest is."""
+"""What `hardmine mine` prints at its end: the hit rate, the filters, the warnings, the files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mining.settings import MiningSettings
 
 
 def waterfall_table(figures: dict[str, Any]) -> Table:
-    """What each filter dropped."""
+    """How many candidates each filter dropped."""
     table = Table(title="where the candidates went", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("step", "candidates", "share"):
         table.add_column(name, justify="left" if name == "step" else "right")
@@ -25,7 +25,7 @@ def waterfall_table(figures: dict[str, Any]) -> Table:
 
 
 def show_mining(console: Console, figures: dict[str, Any], settings: MiningSettings) -> None:
-    """Print the end of a mining."""
+    """Print the figures of a mining."""
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -42,9 +42,13 @@ def show_mining(console: Console, figures: dict[str, Any], settings: MiningSetti
         say(f"! {text}")
     say(f"\nnegatives:  {figures['negatives']}")
     say(f"report:     {figures['report']}")
-    found = figures.get("export")
-    if found:
-        say(f"export:     {found['path']} ({found['columns']}: {found['rows']:,} rows in {found['files']:,} file(s))")
-    if found and found["left_out"]:
-        few = f"fewer than {found['num']} negatives: --num asks for fewer" if found["columns"] == "n-tuple" else "no negative"
-        say(f"! {found['left_out']:,} pairs of a query and a relevant item are not in the export, as they have {few}")
+    export = figures.get("export")
+    if export:
+        say(f"export:     {export['path']} ({export['columns']}: {export['rows']:,} rows in {export['files']:,} file(s))")
+    if export and export["left_out"]:
+        why = (
+            f"have fewer than {export['num']} negatives; choose a smaller --num"
+            if export["columns"] == "n-tuple"
+            else "have no negative"
+        )
+        say(f"! {export['left_out']:,} pairs of a query and a relevant item are not in the export: they {why}")

@@ -1,7 +1,7 @@
-"""`hardmine submit`: a run as a job on a Ray cluster, its log followed, its exit code returned.
+"""`hardmine submit`: runs a config as a job on a Ray cluster, follows its log, and returns its exit code.
 
-What travels is a folder made for this job: the code of the five packages and the resolved config. Data, outputs and
-keys stay where they are: the nodes read s3:// with keys of their own. A job submitted again goes on from its commits.
+It uploads a folder with the code of the five packages and the resolved config. Data, outputs and keys stay where they
+are: the nodes read s3:// with their own keys. A job that is submitted again resumes from its commits.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from jobs.config.toml import to_toml
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("cluster", "eval", "jobs", "mining", "training")
 SHIPPED = frozenset({".py", ".html", ".css", ".js", ".svg"})
-"""Endings of the files that travel: code, and what a report is made of. No format that holds data or keys."""
+"""Endings of the uploaded files: code, and the parts of a report. No format that holds data or keys."""
 MAX_BYTES = 100 * 2**20
-"""What Ray's dashboard takes in one upload (ray#55877)."""
+"""The most that Ray's dashboard accepts in one upload (ray#55877)."""
 CONFIG_NAME = "job.toml"
 DEEPSPEED_NAME = "deepspeed.json"
 COMMAND = f"-m jobs run {CONFIG_NAME}"
 VARIABLES = QUIET | {"COLUMNS": "120"}
-"""What the job and its workers find in their environment: never a key. Tables in a log are this wide."""
+"""Environment of the job and its workers, never with a key. Tables in a log are as wide as COLUMNS."""
 CONNECT_S, ANSWER_S = 10.0, 60.0
 POLL_S, SLOW_POLL_S, SLOW_FROM_CHARS = 2.0, 15.0, 1_000_000
-"""The log is fetched whole each time, so a long one is fetched less often."""
+"""Each fetch returns the whole log, so a long one is fetched less often."""
 PATIENCE_S = 180.0
-"""How long a dashboard that stopped answering is asked again."""
+"""How long to wait for a dashboard that stopped answering."""
 
 
 def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
     """Run `config` on the cluster whose dashboard is at `address`; returns the run's exit code.
 
     Raises:
-        ConfigError: the config or the address is wrong, or a local path would have to be read on another machine.
+        ConfigError: the config or the address is wrong, or another machine would have to read a local path.
         ClusterError: nothing answers, the token is refused, or the dashboard is gone for `PATIENCE_S` seconds.
     """
     settings = load_config(config, overrides)
@@ -61,17 +61,17 @@ def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
     progress = Progress()
     with _client_environment(loopback):
         client = _connect(address)
-        here = loopback and _nodes_are_here(address)
-        if loopback and not here:
+        local = loopback and _nodes_are_local(address)
+        if loopback and not local:
             refuse_local_paths(settings, f"{address} leads to a cluster on other machines (a tunnel or port-forward?)")
-        job = _submit(client, settings, here=here, address=address)
+        job = _submit(client, settings, local=local, address=address)
         at = f"{job} --address {address}"
         progress.say(f"submitted {settings.name} as {job}; stop it with `ray job stop {at}`")
         try:
             details = _follow(client, job, address)
         except KeyboardInterrupt:
             progress.say(
-                f"no longer following {job}: it goes on. Its log: `ray job logs --follow {at}`; stop it: `ray job stop {at}`"
+                f"no longer following {job}, which continues. Its log: `ray job logs --follow {at}`; stop it: `ray job stop {at}`"
             )
             return 130
     code = exit_code(str(details.status), details.driver_exit_code)
@@ -80,7 +80,7 @@ def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether `address` names this machine. Raises ConfigError: it is no address of a Ray dashboard."""
+    """Whether `address` names this machine. Raises ConfigError: it is not the address of a Ray dashboard."""
     url = urlsplit(address)
     if url.username or url.password:
         raise ConfigError(
@@ -96,29 +96,29 @@ def is_loopback(address: str) -> bool:
 
 
 def refuse_local_paths(config: Config, why: str) -> None:
-    """Raises ConfigError: `config` names local paths, which no node of a remote cluster could read."""
-    places = {f"{data.section}.{name}": getattr(data, name) for data in config.datasets for name in SOURCES}
-    places["output"] = config.output
+    """Raises ConfigError: `config` names local paths, which no node of a remote cluster can read."""
+    paths = {f"{data.section}.{name}": getattr(data, name) for data in config.datasets for name in SOURCES}
+    paths["output"] = config.output
     models = {
         "encoder.model": config.encoder.model,
         "mining.teacher.model": getattr(config.mining.teacher, "model", None),
         "training.guide.model": getattr(config.training.guide, "model", None),
     }
     # a hub name is neither on S3 nor local
-    places |= {key: model for key, model in models.items() if model is not None and model.startswith(("/", ".", "~"))}
-    local = [f"{name} = {value}" for name, value in places.items() if value is not None and not is_s3(value)]
+    paths |= {key: model for key, model in models.items() if model is not None and model.startswith(("/", ".", "~"))}
+    local = [f"{name} = {value}" for name, value in paths.items() if value is not None and not is_s3(value)]
     if local:
         raise ConfigError(
-            f"{why}, and its nodes cannot read {', '.join(local)}; copy the data to s3:// and name that, "
+            f"{why}, and its nodes cannot read {', '.join(local)}; copy the data to s3:// and use that address, "
             f"e.g. output=s3://bucket/runs"
         )
 
 
 def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
-    """Put into the empty `folder` what the job needs and nothing else: the packages' files and the resolved config.
+    """Fill the empty `folder` with what the job needs: the files of the packages and the resolved config.
 
     Raises:
-        ConfigError: it is more than a cluster takes.
+        ConfigError: they are more than a cluster accepts.
     """
     for package in PACKAGES:
         for source in sorted((root / package).rglob("*")):
@@ -136,13 +136,13 @@ def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
     if sum(sizes.values()) >= MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path]).relative_to(folder)
         raise ConfigError(
-            f"the job's folder is {sum(sizes.values()) / 2**20:.0f} MiB, and a cluster takes less than "
+            f"the job's folder is {sum(sizes.values()) / 2**20:.0f} MiB, and a cluster accepts less than "
             f"{MAX_BYTES / 2**20:.0f}; the largest file is {largest}: move it out of the packages"
         )
 
 
 def exit_code(status: str, driver_exit_code: int | None) -> int:
-    """The run's own exit code (0 to 3) where the job brought one; 3 where it was stopped, killed or never started."""
+    """The run's exit code (0 to 3) if the job returned one; 3 if it was stopped, killed or never started."""
     if status == "SUCCEEDED":
         return 0
     if status == "FAILED" and driver_exit_code in (1, 2, 3):
@@ -161,15 +161,15 @@ def _last_words(job: str, details: Any, code: int, config: Config) -> str:
     elif details.driver_exit_code == EXIT_CLUSTER:
         why = "failed; its last lines above say why"
     keys = "; S3 keys are never sent with a job: the nodes need their own (instance role, service account, or Secret)"
-    return f"{job} {why}. What is committed is kept: submit the same config again to go on{keys if is_s3(config.output) else ''}"
+    return f"{job} {why}. What is committed is kept: submit the same config again to resume{keys if is_s3(config.output) else ''}"
 
 
 @contextmanager
 def _client_environment(loopback: bool) -> Iterator[None]:
-    """The variables Ray's client reads, as --address means them, put back afterwards.
+    """Set the variables of Ray's client so that --address decides; restores them afterwards.
 
     RAY_ADDRESS and RAY_API_SERVER_ADDRESS would override --address. A cluster asks for a token as soon as `ray start`
-    finds one, but the jobs client sends none unless told to: it is where a token is given, and on this machine.
+    finds one, but the jobs client sends one only with RAY_AUTH_MODE=token, which is set here if there is a token to send.
     """
     own = loopback and (Path.home() / ".ray" / "auth_token").exists()
     has_token = own or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
@@ -186,7 +186,7 @@ def _client_environment(loopback: bool) -> Iterator[None]:
 
 @contextmanager
 def _answering(address: str) -> Iterator[None]:
-    """What goes wrong in a request to the dashboard, as a ClusterError."""
+    """Raises ClusterError: a request to the dashboard failed."""
     from ray.exceptions import AuthenticationError
 
     try:
@@ -195,11 +195,11 @@ def _answering(address: str) -> Iterator[None]:
         raise ClusterError(
             f"the cluster at {address} wants a token ({str(error).splitlines()[0]}); set RAY_AUTH_MODE="
             f"token, and RAY_AUTH_TOKEN to its token or RAY_AUTH_TOKEN_PATH to a file with it; on KubeRay "
-            f"it lies in the Secret named as the cluster"
+            f"it is in the Secret with the name of the cluster"
         ) from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:  # requests' errors are OSErrors
         cause: BaseException = error
-        while cause.__context__ is not None:  # Ray says "failed to connect"; why is at the bottom
+        while cause.__context__ is not None:  # Ray only says "failed to connect"; the innermost error says why
             cause = cause.__context__
         raise ClusterError(
             f"no good answer from a Ray dashboard at {address} ({type(cause).__name__}: "
@@ -209,7 +209,7 @@ def _answering(address: str) -> Iterator[None]:
 
 
 def _connect(address: str) -> Any:
-    """A client of the dashboard whose every request ends in bounded time. Raises ClusterError: none answers."""
+    """A client of the dashboard whose requests all time out. Raises ClusterError: no dashboard answers."""
     from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
@@ -222,20 +222,20 @@ def _connect(address: str) -> Any:
         return Client(address)
 
 
-def _nodes_are_here(address: str) -> bool:
-    """Whether all nodes run on this machine: a loopback address may be the near end of a tunnel."""
+def _nodes_are_local(address: str) -> bool:
+    """Whether all nodes run on this machine: a loopback address may be the end of a tunnel."""
     from ray.util.state import list_nodes
     from ray.util.state.exception import RayStateApiException
 
     try:
         nodes = list_nodes(address=address, timeout=int(ANSWER_S), raise_on_missing_output=False)
-    except RayStateApiException:  # another version of Ray lists other fields: trust the address
+    except RayStateApiException:  # another version of Ray has other fields: trust the address
         return True
     return all(_is_own(node.node_ip) for node in nodes if node.state == "ALIVE")
 
 
 def _is_own(ip: str) -> bool:
-    """Whether `ip` is an address of this machine: only those can be bound."""
+    """Whether `ip` is an address of this machine: only such an address can be bound."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind((ip, 0))
@@ -244,10 +244,12 @@ def _is_own(ip: str) -> bool:
     return True
 
 
-def _submit(client: Any, config: Config, *, here: bool, address: str) -> str:
-    """Package and submit; returns the job's id, which Ray invents: a fixed one would refuse the second try."""
-    job = config.model_copy(update={"cluster": config.cluster.model_copy(update={"address": None})})  # its own cluster
-    python = shlex.quote(sys.executable) if here else "python"
+def _submit(client: Any, config: Config, *, local: bool, address: str) -> str:
+    """Package and submit; returns the job's id, which Ray chooses: a second try with a fixed one would be refused."""
+    job = config.model_copy(
+        update={"cluster": config.cluster.model_copy(update={"address": None})}
+    )  # it joins the cluster that runs it
+    python = shlex.quote(sys.executable) if local else "python"
     with tempfile.TemporaryDirectory(prefix="hardmine-job-") as folder:
         stage_job(job, Path(folder))
         with _answering(address):
@@ -260,8 +262,8 @@ def _submit(client: Any, config: Config, *, here: bool, address: str) -> str:
 def _follow(client: Any, job: str, address: str) -> Any:
     """Print the job's log as it grows until the job has ended; returns Ray's details of it.
 
-    The log is polled: Ray's own follower may end while the job still runs (ray#51601), and a log that cannot be
-    had is no reason to lose sight of the job.
+    It polls: Ray's own follower may end while the job still runs (ray#51601), and a log that cannot be read is no
+    reason to stop following.
 
     Raises:
         ClusterError: the dashboard did not answer for `PATIENCE_S`.
@@ -274,7 +276,7 @@ def _follow(client: Any, job: str, address: str) -> Any:
             answered = time.monotonic()
         except ClusterError as error:
             if time.monotonic() - answered > PATIENCE_S:
-                raise ClusterError(f"lost sight of {job}, which may still run: {error}") from error
+                raise ClusterError(f"lost contact with {job}, which may still run: {error}") from error
         else:
             shown += _print_log(client, job, shown, address)
             if details.status.is_terminal():

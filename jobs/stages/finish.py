@@ -17,7 +17,7 @@ from cluster.storage import Store
 from jobs.config.config import Config
 from jobs.record.record import RunRecord
 from jobs.record.stages import BASELINE, Kind, Stage
-from jobs.record.summary import summarise
+from jobs.record.summary import summary_json
 from jobs.stages.chosen import best_model, measured_models
 from jobs.stages.context import Context, in_worker
 from jobs.stages.ingested import read_ingested
@@ -32,7 +32,7 @@ def finish(context: Context, stage: Stage) -> Commit:
 
     def work(folder: str) -> Outcome:
         files = in_worker(export_model, context, context.store, folder, model, base)
-        summary = summarise(
+        summary = summary_json(
             RunRecord.of_commits(list({commit.name: commit for commit in context.done.values()}.values())),
             name=config.name,
             output="",

@@ -1,23 +1,24 @@
-"""`hardmine probe`: are mined negatives worth a real run? The run itself on a share of the training queries, both arms.
+"""`hardmine probe`: is mining worth a full run? The run itself on a share of the training queries, with both arms.
 
 It is an ordinary run in a folder of its own, <output>/<name>-probe: ingest, the baseline, the warm-up if the
 configuration has one, one mined round, and an arm with random negatives only, from the same model with as many steps.
-A warm-up stays because it comes before both arms: what the real run mines, it mines with a warmed-up model, and a model
-that starts from nothing (static, adapter) would mine noise without one.
+The warm-up stays because it comes before both arms: the full run mines with a warmed-up model, and a model that starts
+from nothing (static, adapter) would mine noise without one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from cluster.progress import Progress
 from cluster.storage import Store
 from cluster.tables import Part, read_parts
+from eval.metrics import metric_name
 from eval.settings import EvaluationSettings
 from eval.significance import Interval, paired_bootstrap
-from eval.verdict import verdict as judge
+from eval.verdict import verdict
 from jobs.config.config import Config
 from jobs.config.derived import with_settings
 from jobs.config.probe import ProbeSettings
@@ -25,7 +26,7 @@ from jobs.config.sweep import SweepSettings
 from jobs.record.stages import Kind, ModelName, Stage
 from jobs.run.driver import open_context
 from jobs.run.rounds import run_rounds
-from jobs.stages.context import Context, in_worker
+from jobs.stages.context import in_worker
 
 MINED, RANDOM = ModelName(1), ModelName(1, random=True)
 RULE_OF_THREE = 3.0
@@ -33,34 +34,39 @@ RULE_OF_THREE = 3.0
 
 
 @dataclass(frozen=True)
-class Check:
-    """One figure: mined minus random, in percentage points."""
+class Lead:
+    """Mined minus random in one metric, in percentage points."""
 
-    name: str
+    metric: str
     value: float
     threshold: float
     interval: Interval
     """In points too."""
 
     @property
+    def title(self) -> str:
+        """The metric as a person writes it."""
+        return metric_name(self.metric)
+
+    @property
     def passed(self) -> bool:
-        """The difference reaches the threshold."""
+        """Whether the difference reaches the threshold."""
         return self.value >= self.threshold
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval says that there is a difference at all."""
-        return judge(self.interval) != "flat"
+        """Whether the interval shows a difference at all."""
+        return verdict(self.interval) != "flat"
 
     @property
     def half_width(self) -> float:
-        """The interval as ± points; where no query differs, what the rule of three leaves open."""
+        """Half the interval's width; where no query differs, the bound of the rule of three."""
         width = (self.interval.high - self.interval.low) / 2
         return width if width > 0 else 100 * RULE_OF_THREE / self.interval.queries
 
     @property
     def undecided(self) -> bool:
-        """Not passed, but the queries are too few to tell the threshold from nothing."""
+        """Not passed, but the queries are too few to tell the threshold from 0."""
         return not self.passed and self.value - self.half_width <= 0 and self.value + self.half_width >= self.threshold
 
     @property
@@ -69,9 +75,9 @@ class Check:
         return math.ceil(self.interval.queries * (self.half_width / self.threshold) ** 2)
 
     def as_json(self) -> dict[str, Any]:
-        """As `--json` prints it; everything in points."""
+        """What `--json` prints; everything in points."""
         return {
-            "name": self.name,
+            "name": self.metric,
             "value": self.value,
             "threshold": self.threshold,
             "passed": self.passed,
@@ -79,8 +85,36 @@ class Check:
         }
 
 
+@dataclass(frozen=True)
+class ProbeResult:
+    """The figures of both arms, and what they say."""
+
+    leads: list[Lead]
+    mined: dict[str, float | None]
+    """Metrics of the mined arm; so are `random` and `baseline` of theirs."""
+    random: dict[str, float | None]
+    baseline: dict[str, float | None]
+    fraction: float
+    """Share of the training queries."""
+    confidence: float
+    steps: int
+    """In each arm."""
+    output: str
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether mining is worth a full run."""
+        return all(lead.passed for lead in self.leads)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints and probe.json holds."""
+        figures = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "leads"}
+        return {"passed": self.passed, "verdict": advice(self.leads), "checks": [lead.as_json() for lead in self.leads]} | figures
+
+
 def probe_config(config: Config) -> Config:
-    """The run that a probe of `config` is.
+    """The run that probes `config`.
 
     Raises:
         ConfigError: the name has no room for "-probe".
@@ -96,10 +130,10 @@ def probe_config(config: Config) -> Config:
             "training.epochs": settings.epochs,
             # neither arm may end before the other, so neither stops early
             "training.patience": max(settings.epochs, config.rounds.warmup_epochs, config.training.patience),
-            "evaluation.split": "dev",  # the test split is not looked at to decide what to run
+            "evaluation.split": "dev",  # the test split must not decide what to run
             "evaluation.general": None,
-            "evaluation.events": False,  # nor what is watched and logged of a real run
-            # what the thresholds are is no part of the run: other ones keep everything that is trained
+            "evaluation.events": False,  # nor does a probe need what a full run logs
+            # the thresholds are no part of the run: other ones re-train nothing
             "probe": ProbeSettings().model_dump(),
             "sweep": SweepSettings().model_dump(),
         },
@@ -107,8 +141,8 @@ def probe_config(config: Config) -> Config:
     )
 
 
-def probe(config: Config, *, progress: Progress, takeover: bool = False) -> dict[str, Any]:
-    """Run the probe of `config`, going on from what is committed; returns it as `--json` prints it.
+def probe(config: Config, *, progress: Progress, takeover: bool = False) -> ProbeResult:
+    """Probe `config`, resuming from what is committed.
 
     Raises:
         HardmineError: as a run does.
@@ -116,74 +150,66 @@ def probe(config: Config, *, progress: Progress, takeover: bool = False) -> dict
     trial = probe_config(config)
     with open_context(trial, progress=progress, takeover=takeover) as context:
         summary = run_rounds(context)
-        intervals = _intervals(context, trial.evaluation)
-    checks = make_checks(config.probe, intervals)
-    result = {
-        "passed": all(check.passed for check in checks),
-        "verdict": verdict(checks),
-        "checks": [check.as_json() for check in checks],
-        "mined": summary["rounds"][-1]["metrics"],
-        "random": summary["random_arm"]["metrics"],
-        "baseline": summary["baseline"],
-        "fraction": config.probe.fraction,
-        "confidence": trial.evaluation.confidence,
-        "steps": summary["random_arm"]["steps"],
-        "output": context.store.root,
-        # of the stages themselves, whenever they were made
-        "seconds": round(sum({commit.key: commit.seconds["wall"] for commit in context.done.values()}.values()), 2),
-    }
-    context.store.write_json("probe.json", result)
+        per_query = [context.need(Stage(Kind.EVALUATE, arm)).parts("per_query") for arm in (MINED, RANDOM)]
+        intervals = in_worker(compare_arms, context, context.store, *per_query, trial.evaluation)
+    result = ProbeResult(
+        measure_leads(config.probe, intervals),
+        mined=summary["rounds"][-1]["metrics"],
+        random=summary["random_arm"]["metrics"],
+        baseline=summary["baseline"],
+        fraction=config.probe.fraction,
+        confidence=trial.evaluation.confidence,
+        steps=summary["random_arm"]["steps"],
+        output=context.store.root,
+        # of the stages themselves, whenever they ran
+        seconds=round(sum({commit.key: commit.seconds["wall"] for commit in context.done.values()}.values()), 2),
+    )
+    context.store.write_json("probe.json", result.as_json())
     return result
 
 
-def make_checks(settings: ProbeSettings, intervals: dict[str, Interval]) -> list[Check]:
-    """Both checks, from "hit@5" and "hit@10": mined minus random as a share of queries."""
-    checks = []
-    for name, threshold in (("hit@5", settings.hit5_points), ("hit@10", settings.hit10_points)):
-        found = intervals[name]
-        mean, low, high = (round(100 * value, 4) for value in (found.mean, found.low, found.high))
-        checks.append(Check(name, mean, threshold, Interval(mean, low, high, found.queries)))
-    return checks
+def measure_leads(settings: ProbeSettings, intervals: dict[str, Interval]) -> list[Lead]:
+    """Both leads, from the differences of "hit@5" and "hit@10" as shares of queries."""
+    leads = []
+    for metric, threshold in (("hit@5", settings.hit5_points), ("hit@10", settings.hit10_points)):
+        share = intervals[metric]
+        mean, low, high = (round(100 * value, 4) for value in (share.mean, share.low, share.high))
+        leads.append(Lead(metric, mean, threshold, Interval(mean, low, high, share.queries)))
+    return leads
 
 
-def verdict(checks: list[Check]) -> str:
-    """ "yes", "no", or "no" for want of queries, with the reason: one sentence."""
-    told = " and ".join(
-        f"{check.value:+.2f} points of {check.name.capitalize()} (asked for: {check.threshold:+.2f})" for check in checks
+def advice(leads: list[Lead]) -> str:
+    """One sentence: "yes", "no", or "no" because the queries are too few, with the reason."""
+    differences = " and ".join(
+        f"{lead.value:+.2f} points of {lead.title} (asked for at least {lead.threshold:+.2f})" for lead in leads
     )
-    missed = [check for check in checks if not check.passed]
+    missed = [lead for lead in leads if not lead.passed]
     if not missed:
         chance = "".join(
-            f"; but the interval of {check.name.capitalize()} includes 0, so that may be chance: about "
-            f"{check.queries_needed:,} dev queries would be needed for ±{check.threshold:.2f}"
-            for check in checks
-            if not check.excludes_zero
+            f"; but the interval of {lead.title} includes 0, so that may be chance: about "
+            f"{lead.queries_needed:,} dev queries would be needed for ±{lead.threshold:.2f}"
+            for lead in leads
+            if not lead.excludes_zero
         )
-        return f"yes: mined negatives lead random ones by {told}{chance}"
-    if all(check.undecided for check in missed):
-        worst = max(missed, key=lambda check: check.queries_needed)
+        return f"yes: mined negatives beat random ones by {differences}{chance}"
+    if all(lead.undecided for lead in missed):
+        widest = max(missed, key=lambda lead: lead.queries_needed)
         return (
-            f"no: too few queries to tell (the interval of {worst.name.capitalize()} is ±{worst.half_width:.2f} points with "
-            f"{worst.interval.queries:,} dev queries; about {worst.queries_needed:,} queries would be needed for "
-            f"±{worst.threshold:.2f}); measured: {told}"
+            f"no: too few queries to tell (the interval of {widest.title} is ±{widest.half_width:.2f} points with "
+            f"{widest.interval.queries:,} dev queries; about {widest.queries_needed:,} queries would be needed for "
+            f"±{widest.threshold:.2f}). Measured, mined minus random: {differences}"
         )
-    return f"no: mined negatives against random ones make {told}"
-
-
-def _intervals(context: Context, settings: EvaluationSettings) -> dict[str, Interval]:
-    parts = [context.need(Stage(Kind.EVALUATE, model)).parts("per_query") for model in (MINED, RANDOM)]
-    intervals: dict[str, Interval] = in_worker(compare_arms, context, context.store, *parts, settings)
-    return intervals
+    return f"no: mined minus random negatives is {differences}"
 
 
 def compare_arms(store: Store, mined: list[Part], random: list[Part], settings: EvaluationSettings) -> dict[str, Interval]:
-    """Mined minus random, query by query, of "hit@5" and "hit@10": in a worker."""
+    """Mined minus random in "hit@5" and "hit@10", query by query. Runs in a worker."""
     names = ["hit@5", "hit@10"]
-    ours, theirs = (read_parts(store, parts, ["query_row", *names]) for parts in (mined, random))
-    assert ours["query_row"].equals(theirs["query_row"]), "both arms are measured on the same queries"
+    of_mined, of_random = (read_parts(store, parts, ["query_row", *names]) for parts in (mined, random))
+    assert of_mined["query_row"].equals(of_random["query_row"]), "both arms are measured on the same queries"
     return {
         name: paired_bootstrap(
-            ours[name].to_numpy(), theirs[name].to_numpy(), resamples=settings.resamples, confidence=settings.confidence
+            of_mined[name].to_numpy(), of_random[name].to_numpy(), resamples=settings.resamples, confidence=settings.confidence
         )
         for name in names
     }

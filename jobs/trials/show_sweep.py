@@ -1,4 +1,4 @@
-"""What a person sees at the end of `hardmine sweep`: all trials, the chosen one, how sure that is."""
+"""What `hardmine sweep` prints at its end: all trials, the chosen one, how sure the choice is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ("trial", "loss", "random", "recall", "epochs", "end", "s", "eff.\nneg.", "hardest\nweight")
-"""The loss with its temperature τ or margin m; the geometry at the end: effective negatives, the hardest one's share."""
+"""Loss with its temperature τ or margin m; last, at the end of the trial: effective negatives, and the hardest one's weight."""
 
 
 def trials_table(result: dict[str, Any]) -> Table:

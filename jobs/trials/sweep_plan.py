@@ -1,4 +1,4 @@
-"""Which trials a sweep makes, which of them it chooses, and what it writes down: pure, from settings and figures."""
+"""Which trials a sweep runs, which one it chooses, and what it writes down. Pure: from settings and figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Trial:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """Settings of [training] that are this trial's own."""
+        """The settings of [training] that this trial changes."""
         if self.loss == "triplet":
             return {"loss": self.loss, "margin": self.scale, "random_fraction": self.random_fraction, "learn_temperature": False}
         return {"loss": self.loss, "temperature": self.scale, "random_fraction": self.random_fraction}
@@ -41,23 +41,23 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What became of a trial; JSON-able."""
+class TrialRecord:
+    """How a trial went, as trial-<id>.json holds it."""
 
     state: str
     """finished, stopped (by the scheduler), diverged, or running."""
     recalls: list[float]
     """Validation recall after each epoch."""
     recall: float | None = None
-    """Of the best epoch, whose model a round would keep; None: diverged before the first."""
+    """Of the best epoch, whose model a round would keep; None: it diverged before the end of the first."""
     per_query: list[float] | None = None
     """Recall of each validation query at that epoch."""
     seconds: float = 0.0
     effective_negatives: float | None = None
-    """Mean over the last quarter of its steps, as `hardest_weight`."""
+    """Mean over the last quarter of its steps; so is `hardest_weight`."""
     hardest_weight: float | None = None
     reason: str | None = None
-    """Of a divergence."""
+    """Why it diverged."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Choice:
     number: int
     reason: str
     interval: Interval | None
-    """Best trial minus the configuration as it is, in recall; None: they are the same, or cannot be compared."""
+    """Recall of the best trial minus that of the configuration as it is; None: the same trial, or not comparable."""
 
 
 def plan_trials(config: Config) -> list[Trial]:
@@ -102,7 +102,7 @@ def _sameness(trial: Trial, training: TrainingSettings) -> tuple[str, float, int
 
 
 def trial_settings(config: Config, trial: Trial) -> TrainingSettings:
-    """How a trial trains. Raises ConfigError: its settings do not fit the others."""
+    """The settings that a trial trains with. Raises ConfigError: they contradict each other."""
     changes = {f"training.{name}": value for name, value in trial.changes.items()}
     # a trial's model is not kept and a trial is not resumed: no tracker, no checkpoints within an epoch
     changes |= {"training.epochs": config.sweep.epochs, "training.trackers": [], "training.checkpoint_steps": None}
@@ -110,12 +110,12 @@ def trial_settings(config: Config, trial: Trial) -> TrainingSettings:
 
 
 def trial_id(settings: TrainingSettings) -> str:
-    """Short name of a trial among those of one folder."""
+    """Short name of a trial, unique within its sweep."""
     return digest(settings.model_dump())[:10]
 
 
-def choose(trials: Sequence[Trial], records: Sequence[Record], *, resamples: int, confidence: float) -> Choice:
-    """The trial with the highest recall, unless it cannot be told from the configuration as it is (the first trial).
+def choose_trial(trials: Sequence[Trial], records: Sequence[TrialRecord], *, resamples: int, confidence: float) -> Choice:
+    """The trial with the highest recall; the first trial (the configuration as it is) where the difference may be chance.
 
     Raises:
         TrainingDiverged: all trials diverged.
@@ -126,27 +126,27 @@ def choose(trials: Sequence[Trial], records: Sequence[Record], *, resamples: int
     best = max(finished, key=lambda n: (records[n].recall, -n))
     if best == 0:
         return Choice(0, f"the configuration as it is ({trials[0].describe()}) has the highest recall", None)
-    ours, theirs = records[best].per_query, records[0].per_query
     if records[0].state == "diverged":
         return Choice(best, f"{trials[best].describe()} has the highest recall; the configuration as it is diverged", None)
-    assert ours is not None
-    assert theirs is not None
-    interval = paired_bootstrap(np.array(ours), np.array(theirs), resamples=resamples, confidence=confidence)
-    told = (
+    assert None not in (records[best].per_query, records[0].per_query), "only a diverged trial has no recalls"
+    of_best, of_first = (np.array(records[number].per_query) for number in (best, 0))
+    interval = paired_bootstrap(of_best, of_first, resamples=resamples, confidence=confidence)
+    difference = (
         f"{100 * interval.mean:+.2f} points of recall, {confidence:.0%} interval [{100 * interval.low:+.2f}, "
         f"{100 * interval.high:+.2f}] over {interval.queries:,} dev queries"
     )
     if verdict(interval) == "improved":
-        return Choice(best, f"{trials[best].describe()} leads the configuration as it is by {told}", interval)
+        return Choice(best, f"{trials[best].describe()} beats the configuration as it is by {difference}", interval)
     return Choice(
         0,
-        f"the best trial ({trials[best].describe()}) cannot be told from the configuration as it is, which is kept: {told}",
+        f"the best trial ({trials[best].describe()}) may be better only by chance, so the configuration stays as it is: "
+        f"{difference}",
         interval,
     )
 
 
-def summarise(config: Config, trials: Sequence[Trial], records: Sequence[Record], choice: Choice) -> dict[str, Any]:
-    """The sweep as `--json` prints it; trials by recall, best first."""
+def sweep_json(config: Config, trials: Sequence[Trial], records: Sequence[TrialRecord], choice: Choice) -> dict[str, Any]:
+    """What `--json` prints of a sweep; trials by recall, best first."""
     rows: list[dict[str, Any]] = [
         {
             "trial": number,
@@ -168,14 +168,12 @@ def summarise(config: Config, trials: Sequence[Trial], records: Sequence[Record]
         for number, (trial, record) in enumerate(zip(trials, records, strict=True))
     ]
     rows.sort(key=lambda row: (row["state"] == "diverged", -(row["recall"] or 0.0), row["trial"]))
-    queries = records[choice.number].per_query
+    queries, interval = records[choice.number].per_query, choice.interval
     return {
         "trials": rows,
         "chosen": trials[choice.number].changes,
         "reason": choice.reason,
-        "interval": {"mean": choice.interval.mean, "low": choice.interval.low, "high": choice.interval.high}
-        if choice.interval
-        else None,
+        "interval": {"mean": interval.mean, "low": interval.low, "high": interval.high} if interval else None,
         "queries": len(queries) if queries else 0,
         "recall_at": VALIDATION_K,
         "confidence": config.evaluation.confidence,
@@ -183,21 +181,20 @@ def summarise(config: Config, trials: Sequence[Trial], records: Sequence[Record]
     }
 
 
-def best_toml(config: Config, result: dict[str, Any]) -> str:
-    """The configuration with what the sweep chose, as TOML under a comment that says how sure that is."""
-    chosen = with_settings(
-        config, {f"training.{name}": value for name, value in result["chosen"].items()}, source="what the sweep chose"
-    )
-    interval = result["interval"]
+def best_toml(config: Config, trials: Sequence[Trial], records: Sequence[TrialRecord], choice: Choice) -> str:
+    """The configuration with the chosen settings, as TOML under a comment that says how sure the choice is."""
+    changes = {f"training.{name}": value for name, value in trials[choice.number].changes.items()}
+    interval = choice.interval
     noise = (
-        f"Differences of less than about {50 * (interval['high'] - interval['low']):.2f} points are noise"
+        f"Differences of less than about {50 * (interval.high - interval.low):.2f} points are noise"
         if interval
         else "Small differences are noise"
     )
     lines = [
-        f"Chosen by `hardmine sweep` among {len(result['trials'])} trials of at most {config.sweep.epochs} epochs on one "
-        f"rank, by recall@{result['recall_at']} of {result['queries']:,} dev queries among the validation items:",
-        f"{result['reason']}.",
+        f"Chosen by `hardmine sweep` among {len(trials)} trials of at most {config.sweep.epochs} epochs on one rank, "
+        f"by recall@{config.training.validation_k} of {len(records[choice.number].per_query or ()):,} dev queries among the "
+        f"validation items:",
+        f"{choice.reason}.",
         f"{noise}, and the best of many trials looks better than it is.",
     ]
-    return "".join(f"# {line}\n" for line in lines) + to_toml(chosen)
+    return "".join(f"# {line}\n" for line in lines) + to_toml(with_settings(config, changes, source="what the sweep chose"))

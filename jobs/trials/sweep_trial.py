@@ -1,7 +1,7 @@
-"""One trial of a sweep, in an actor of Ray Tune: the training loop on one rank, a report of recall after every epoch.
+"""One trial of a sweep, in an actor of Ray Tune: the training loop on one rank, which reports recall after every epoch.
 
-<folder>/running/<trial>/  the loop's own files and record.json, written after every epoch; gone with the trial's end
-<folder>/trial-<trial>.json  the record of a trial that is over: it is never made again
+<folder>/running/<trial>/    the loop's own files, and record.json, written after every epoch; deleted when the trial ends
+<folder>/trial-<trial>.json  the record of a trial that has ended: it never runs again
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from cluster.errors import TrainingDiverged
 from cluster.session import set_threads
 from cluster.storage import Store
-from jobs.trials.sweep_plan import Record, trial_id
+from jobs.trials.sweep_plan import TrialRecord, trial_id
 from training.settings import TrainingSettings
 from training.task import TrainTask
 from training.telemetry.telemetry import read_lines
@@ -34,40 +34,40 @@ class Job:
     folder: str
     task: TrainTask
     settings: Sequence[TrainingSettings]
-    """Of each trial, by its number."""
+    """One per trial, by its number."""
     gpu: bool
 
     def work(self, number: int) -> str:
-        """Where a trial works."""
+        """The folder in which a trial works."""
         return f"{self.folder}/running/{trial_id(self.settings[number])}"
 
-    def find(self, number: int) -> Record | None:
-        """The record of a trial that is over."""
+    def find(self, number: int) -> TrialRecord | None:
+        """The record of a trial that has ended; None: it has not."""
         return self._read(f"{self.folder}/trial-{trial_id(self.settings[number])}.json")
 
-    def close(self, number: int) -> Record:
-        """End a trial: its record stays, its models go. One that still runs was stopped by the scheduler."""
-        known = self.find(number)
-        if known is not None:
-            return known
+    def close(self, number: int) -> TrialRecord:
+        """End a trial: keep its record, delete its models. The scheduler has stopped one that still runs."""
+        ended = self.find(number)
+        if ended is not None:
+            return ended
         record = self._read(f"{self.work(number)}/record.json")
-        assert record is not None, "a trial is stopped after a report, and reports after it wrote its record"
+        assert record is not None, "a trial is stopped at a report, and writes its record before it reports"
         if record.state == "running":
             record = replace(record, state="stopped")
         self.store.write_json(f"{self.folder}/trial-{trial_id(self.settings[number])}.json", asdict(record))
         self.store.delete(self.work(number))
         return record
 
-    def note(self, number: int, record: Record) -> None:
-        """Write down how far a trial is."""
+    def note(self, number: int, record: TrialRecord) -> None:
+        """Store how far a trial is."""
         self.store.write_json(f"{self.work(number)}/record.json", asdict(record))
 
-    def _read(self, path: str) -> Record | None:
-        return Record(**self.store.read_json(path)) if self.store.exists(path) else None
+    def _read(self, path: str) -> TrialRecord | None:
+        return TrialRecord(**self.store.read_json(path)) if self.store.exists(path) else None
 
 
 def run_trial(config: dict[str, Any], job: Job) -> None:
-    """What each Tune actor runs.
+    """What a Tune actor runs.
 
     Args:
         config: "number" of the trial.
@@ -78,9 +78,9 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
     # Tune gives the stopped trial of an actor 2 s to end before the next one; its step and a busy disk may take longer
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "600")
     number = int(config["number"])
-    known = job.find(number)
-    if known is not None:  # told again, so that the scheduler judges the others by it
-        for epoch, recall in enumerate(known.recalls, start=1):
+    ended = job.find(number)
+    if ended is not None:  # reported again, so that the scheduler compares the others with it
+        for epoch, recall in enumerate(ended.recalls, start=1):
             _report(number, epoch, recall)
         return
     set_threads(job.task.threads)
@@ -90,17 +90,17 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
 def _report(number: int, epoch: int, recall: float) -> None:
     from ray import tune
 
-    # the scheduler leaves a trial alone that tells no epoch: all others are compared with the first one's last
+    # the scheduler never stops a trial that reports no epoch: the first one runs to its end, and all others are compared with it
     tune.report({"recall": recall} | ({"epoch": epoch} if number else {}))
 
 
 class _Attempt:
-    """A trial from its start to its end; one that was interrupted starts anew, which costs a few epochs of one trial."""
+    """A trial from start to end. One that was interrupted starts over, which costs a few epochs."""
 
     def __init__(self, job: Job, number: int) -> None:
         self._job, self._number = job, number
         self._started = time.monotonic()
-        self._record = Record("running", [])
+        self._record = TrialRecord("running", [])
 
     def run(self) -> None:
         import torch
@@ -119,7 +119,7 @@ class _Attempt:
             self._record = replace(self._record, state="finished")
         except TrainingDiverged as error:
             self._record = replace(self._record, state="diverged", recall=None, per_query=None, reason=str(error))
-        finally:  # also where the scheduler stops the trial: its report then raises SystemExit
+        finally:  # also where the scheduler stops the trial: the report raises SystemExit
             trainer.engine.destroy()
         self._note()
         if self._record.state == "diverged":
@@ -150,7 +150,7 @@ class _Attempt:
 
 
 def _start_group(job: Job) -> None:
-    """A group of one rank, once per actor: the next trial may come to the same one."""
+    """A process group of one rank, once per actor: the next trial may run in the same one."""
     import torch.distributed as dist
 
     os.environ["LOCAL_RANK"] = "0"  # as Ray Train sets it; DeepSpeed reads it

@@ -1,4 +1,4 @@
-"""The trials of a sweep on Ray Tune: one actor each, bad ones stopped early by asynchronous successive halving."""
+"""The trials of a sweep on Ray Tune: an actor each; asynchronous successive halving stops bad ones early."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from cluster.errors import ClusterError, HardmineError, one_paragraph, unwrap
 from cluster.resources import PoolSize
-from jobs.trials.sweep_plan import Record
+from jobs.trials.sweep_plan import TrialRecord
 from jobs.trials.sweep_trial import Job, run_trial
 
 QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table on standard output even where it is to be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table on standard output even when told to be silent
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files beside our records
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interruption ends the command, it is not a wish to stop softly
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the first trial tells no epoch
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command at once
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the first trial reports no epoch
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "600",
 }
@@ -30,22 +30,22 @@ REDUCTION_FACTOR = 2.0
 
 
 class _Closing(tune.Callback):  # type: ignore[misc]  # Ray has no types here
-    """Ends each trial as soon as Tune has, so that its models do not lie about and a later attempt knows it."""
+    """Closes each trial as soon as Tune ends it: its models are deleted, and a later attempt finds its record."""
 
-    def __init__(self, job: Job, on_end: Callable[[int, Record], None]) -> None:
+    def __init__(self, job: Job, on_end: Callable[[int, TrialRecord], None]) -> None:
         self._job, self._on_end = job, on_end
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune stores its callbacks so that it can restore itself; a new attempt here makes new ones
+        return {}  # Tune stores its callbacks to restore itself; a new attempt here makes new ones
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Called in the driver when a trial has finished, diverged or been stopped."""
+        """Tune calls this in the driver when a trial has finished, diverged or been stopped."""
         number = int(trial.config["number"])
         self._on_end(number, self._job.close(number))
 
 
-def run_trials(job: Job, pool: PoolSize, *, retries: int, on_end: Callable[[int, Record], None]) -> None:
-    """Run every trial of `job` to its record; those that have one are only told to the scheduler.
+def run_trials(job: Job, pool: PoolSize, *, retries: int, on_end: Callable[[int, TrialRecord], None]) -> None:
+    """Run every trial of `job` to its record; those that have one are only reported to the scheduler.
 
     Args:
         pool: CPUs and GPUs of each trial.
@@ -56,7 +56,7 @@ def run_trials(job: Job, pool: PoolSize, *, retries: int, on_end: Callable[[int,
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are told below, in a paragraph
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are raised below, as one paragraph
     for attempt in range(retries + 1):
         error = _fit(job, pool, on_end)
         if error is None:
@@ -72,8 +72,8 @@ def run_trials(job: Job, pool: PoolSize, *, retries: int, on_end: Callable[[int,
             ) from error
 
 
-def _fit(job: Job, pool: PoolSize, on_end: Callable[[int, Record], None]) -> Exception | None:
-    """One run of Tune; the first error of a trial, after which the others were stopped."""
+def _fit(job: Job, pool: PoolSize, on_end: Callable[[int, TrialRecord], None]) -> Exception | None:
+    """One run of Tune; returns the first error of a trial, which stopped the others."""
     filesystem, root = job.store.arrow_filesystem()
     epochs = job.settings[0].epochs
     trainable = tune.with_resources(tune.with_parameters(run_trial, job=job), {"cpu": pool.cpus, "gpu": pool.gpus})
@@ -81,9 +81,9 @@ def _fit(job: Job, pool: PoolSize, on_end: Callable[[int, Record], None]) -> Exc
         trainable,
         param_space={"number": tune.grid_search(list(range(len(job.settings))))},
         tune_config=tune.TuneConfig(
-            # a process takes long to start; on a GPU a new one is worth it, as nothing of the last trial's memory is left
+            # a process takes long to start; on a GPU a new one is worth it, because it frees all memory of the last trial
             reuse_actors=not job.gpu,
-            # one epoch more than there are: a trial that reaches the last ends by itself
+            # one epoch more than there are: a trial that reaches the last one ends by itself
             scheduler=AsyncHyperBandScheduler(
                 time_attr="epoch",
                 metric="recall",
@@ -102,5 +102,5 @@ def _fit(job: Job, pool: PoolSize, on_end: Callable[[int, Record], None]) -> Exc
             callbacks=[_Closing(job, on_end)],
         ),
     ).fit()
-    error = next(iter(results.errors), None)  # a text where Tune itself gave a trial up
+    error = next(iter(results.errors), None)  # a string where Tune itself gave up on a trial
     return tune.TuneError(error) if isinstance(error, str) else error

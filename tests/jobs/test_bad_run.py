@@ -165,7 +165,7 @@ def test_another_writer_is_alive(case: Any, refused: Any, monkeypatch: pytest.Mo
         ("evaluate", "0", ["round-00-evaluate needs baseline-evaluate", "not committed"]),
         ("embed", "0", ["round 0 is not trained", "hardmine train"]),
         ("mine", "7", ["round-07-mine is not a stage", "0 to 1", "rounds.mined = 1"]),
-        ("mine", "0", ["round-00-mine is not a stage", "nothing is mined in round 0"]),
+        ("mine", "0", ["round-00-mine is not a stage", "round 0 mines nothing"]),
         ("train", "-1", ["is not a stage", "0 to 1"]),
         ("embed", "2", ["round-02-train is not a stage", "0 to 1"]),
     ],

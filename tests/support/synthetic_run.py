@@ -25,7 +25,7 @@ from cluster.tables import Part, part_name, write_part
 from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.score_histogram import score_figures
 from jobs.record.record import RunRecord
-from jobs.record.summary import summarise as summarise_run
+from jobs.record.summary import summary_json
 
 Json = dict[str, Any]
 BLOCK = 4096
@@ -346,7 +346,7 @@ class _Writer:
     def finish(self) -> None:
         """The last commit and run.json."""
         record = RunRecord.read(self.store)
-        summary = summarise_run(record, name=Path(self.store.root).name, output="", primary="recall@3", patience=2, model="model")
+        summary = summary_json(record, name=Path(self.store.root).name, output="", primary="recall@3", patience=2, model="model")
         config = {
             "name": summary["name"],
             "training": {"temperature": 0.07, "batch_size": 64},

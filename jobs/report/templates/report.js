@@ -58,17 +58,17 @@
   // Charts, one after another, so that the page answers while they are drawn.
   const { config, datasets, specs } = read("charts");
   const tables = Object.fromEntries(Object.entries(datasets).map(([name, { columns, rows }]) =>
-    [name, rows.map((row) => Object.fromEntries(columns.map((column, place) => [column, row[place]])))]));
+    [name, rows.map((row) => Object.fromEntries(columns.map((column, index) => [column, row[index]])))]));
   const options = { renderer: "svg", mode: "vega-lite", actions: false, logLevel: 1, config,
     tooltip: { theme: "hm", disableDefaultStyle: true } };
   const draw = async () => {
-    for (const place of document.querySelectorAll(".plot")) {
-      const spec = specs[place.dataset.chart];
+    for (const plot of document.querySelectorAll(".plot")) {
+      const spec = specs[plot.dataset.chart];
       try {
-        await window.vegaEmbed(place, spec.data?.name ? { ...spec, datasets: { [spec.data.name]: tables[spec.data.name] } } : spec, options);
+        await window.vegaEmbed(plot, spec.data?.name ? { ...spec, datasets: { [spec.data.name]: tables[spec.data.name] } } : spec, options);
       } catch (error) {
-        console.error(`chart ${place.dataset.chart}: ${error}`);
-        place.textContent = "This chart could not be drawn; its figures are in the table below.";
+        console.error(`chart ${plot.dataset.chart}: ${error}`);
+        plot.textContent = "This chart could not be drawn. The table below has its figures.";
       }
       await new Promise((done) => setTimeout(done));
     }

@@ -167,9 +167,9 @@ def test_per_cent_and_a_validation_loss_become_shares() -> None:
     [
         ("a.csv", b"", ["no rows", "step"]),
         ("a.csv", b"colour,size\nred,3\n", ["colour, size", "rename the columns"]),
-        ("a.json", b"{broken", ["begins like JSON and is none"]),
-        ("a.json", b"[1, 2]", ["no list of objects"]),
-        ("a.csv", b"\xff\xfe\x00\x80", ["no UTF-8 text", "export"]),
+        ("a.json", b"{broken", ["begins like JSON but is not"]),
+        ("a.json", b"[1, 2]", ["without a list of objects"]),
+        ("a.csv", b"\xff\xfe\x00\x80", ["not UTF-8 text", "export"]),
         ("a.parquet.csv", b"PAR1\x00\x00", ["step"]),
     ],
 )

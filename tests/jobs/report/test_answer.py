@@ -44,7 +44,7 @@ def test_a_proven_gain_is_told_with_its_interval(report: dict[str, Any]) -> None
     assert got["certainty"] == (
         "95% interval of the difference: +5.0 to +15.0 points, over 100 dev queries; p < 0.001 (paired permutation test)."
     )
-    assert any("also chose the round" in note for note in got["notes"])
+    assert any("was chosen on these queries" in note for note in got["notes"])
 
 
 def test_equal_texts_are_told_with_their_counts(report: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def test_a_metric_that_lost_asks_for_care(report: dict[str, Any]) -> None:
 
 def test_a_run_whose_start_was_best_says_so(report: dict[str, Any]) -> None:
     got = answer(report | {"best": "baseline"})
-    assert got["headline"] == "No: no round had a higher Recall@3 than the model it started from, so that one is kept."
+    assert got["headline"] == "No: no round had a higher Recall@3 than the model you started from, so that model is kept."
 
 
 def test_a_run_without_figures_says_so(report: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ def test_the_test_split_answers_where_it_was_looked_at(report: dict[str, Any]) -
         },
     }
     got = answer(report | {"test": test})
-    assert got["headline"] == "Not proven: Recall@3 0.500 → 0.510, +1.0 points, which chance alone could have made."
+    assert got["headline"] == "Not proven: Recall@3 0.500 → 0.510, +1.0 points, which may be chance."
     assert "test queries" in got["certainty"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from cluster.records import write_record
 from cluster.storage import Store
 from eval.significance import paired_bootstrap
-from jobs.report.compare import compare, render_comparison, verdict
+from jobs.report.compare import compare, comparison_answer, render_comparison
 from jobs.report.write import report_command
 from tests.support.synthetic_run import Size, write_run
 
@@ -45,8 +45,8 @@ def test_other_queries_get_no_verdict(made_up: Store, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", Size(queries=30))
     found = compare(made_up, other)
     assert found["why_not"] == "the two runs were measured on different queries"
-    assert verdict(found)["headline"].startswith("No verdict: ")
-    assert verdict(found)["state"] == "open"
+    assert comparison_answer(found)["headline"].startswith("No verdict: ")
+    assert comparison_answer(found)["state"] == "open"
     assert "No verdict" in render_comparison(found)
 
 
@@ -60,7 +60,7 @@ def test_the_command_writes_a_page_of_both(made_up: Store, longer: Store, tmp_pa
     found = report_command(made_up.root, longer.root, tmp_path / "both.html", None)
     text = (tmp_path / "both.html").read_text(encoding="utf-8")
     assert found["path"] == str(tmp_path / "both.html")
-    assert verdict(found)["headline"] in text
+    assert comparison_answer(found)["headline"] in text
     assert re.search(r'id="plot-a-loss".*id="plot-b-loss"', text, re.DOTALL)
     ids = re.findall(r'\bid="([^"]+)"', text.split("<script", 1)[0])
     assert len(ids) == len(set(ids))

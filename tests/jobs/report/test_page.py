@@ -133,7 +133,7 @@ def test_a_finished_run_has_its_report_beside_it(made_up: Store) -> None:
     assert path == made_up.url("report.html")
     assert made_up.read_bytes("report.html").startswith(b"<!doctype html>")
     made_up.write_bytes("report.html", b"kept")
-    write_after_run(made_up, Progress(quiet=True), anew=False)
+    write_after_run(made_up, Progress(quiet=True), overwrite=False)
     assert made_up.read_bytes("report.html") == b"kept"
 
 

@@ -135,7 +135,7 @@ def test_paths_are_the_config_s_and_both_kinds_of_address_are_refused(case: Any)
 
 def test_a_plan_lists_its_stages_and_no_stage_alone_waits_for_them() -> None:
     plain, watched = config(), config(evaluation={"general": TABLES, "events": True}, rounds={"compare_random": True})
-    added = [stage.name for stage in plan_run(watched) if stage.beside]
+    added = [stage.name for stage in plan_run(watched) if stage.optional]
     assert added == [
         "general-ingest",
         "general-tokens",
@@ -150,7 +150,7 @@ def test_a_plan_lists_its_stages_and_no_stage_alone_waits_for_them() -> None:
         ),
         "round-02-random-events",
     ]
-    assert not any(stage.beside for stage in plan_run(plain))
+    assert not any(stage.optional for stage in plan_run(plain))
 
 
 def test_nothing_of_the_run_depends_on_it() -> None:
@@ -164,7 +164,7 @@ def test_nothing_of_the_run_depends_on_it() -> None:
 
 
 def interval(mean: float) -> dict[str, float]:
-    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "queries": 9}
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "queries": 9, "significant": True}
 
 
 def commits_of(name: str, model: str, general_model: str, number: int) -> list[Commit]:

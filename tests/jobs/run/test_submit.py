@@ -316,7 +316,7 @@ def test_dashboard_that_stays_away_is_a_cluster_error(
 ) -> None:
     monkeypatch.setattr(submit, "PATIENCE_S", 0.1)
     dashboard.statuses = [{"status": "RUNNING"}, None]
-    with pytest.raises(ClusterError, match=f"lost sight of {JOB}, which may still run"):
+    with pytest.raises(ClusterError, match=f"lost contact with {JOB}, which may still run"):
         submit_run(write_config(tmp_path), [], address=dashboard.address)
 
 
@@ -329,7 +329,7 @@ def test_interrupt_leaves_the_job_alone(
     dashboard.statuses = [{"status": "RUNNING"}]
     monkeypatch.setattr(submit.time, "sleep", interrupt)
     assert submit_run(write_config(tmp_path), [], address=dashboard.address) == 130
-    assert "it goes on" in capsys.readouterr().err
+    assert "which continues" in capsys.readouterr().err
     assert not any("stop" in request for request in dashboard.requests)
 
 

@@ -19,7 +19,7 @@ from jobs.config.config import Config, parse_config
 from jobs.config.probe import ProbeSettings
 from jobs.demo.catalogue import generate_catalogue
 from jobs.stages.ingest.splits import leave_out_queries
-from jobs.trials.probe import Check, make_checks, probe_config, verdict
+from jobs.trials.probe import Lead, advice, measure_leads, probe_config
 
 
 def config(**sections: Any) -> Config:
@@ -27,11 +27,14 @@ def config(**sections: Any) -> Config:
     return parse_config(values, source="test")
 
 
-def checks(hit5: tuple[float, float, float], hit10: tuple[float, float, float], queries: int = 400) -> list[Check]:
-    """Both checks from (mean, low, high) in points."""
-    return make_checks(
+def leads(hit5: tuple[float, float, float], hit10: tuple[float, float, float], queries: int = 400) -> list[Lead]:
+    """Both leads from (mean, low, high) in points."""
+    return measure_leads(
         ProbeSettings(),
-        {name: Interval(*(value / 100 for value in found), queries) for name, found in (("hit@5", hit5), ("hit@10", hit10))},
+        {
+            metric: Interval(*(value / 100 for value in points), queries)
+            for metric, points in (("hit@5", hit5), ("hit@10", hit10))
+        },
     )
 
 
@@ -78,21 +81,21 @@ def test_a_config_that_mines_nothing_can_be_probed() -> None:
     ],
 )
 def test_yes_needs_both_differences(hit5: Any, hit10: Any, passed: bool) -> None:
-    found = checks(hit5, hit10)
-    assert all(check.passed for check in found) is passed
-    assert verdict(found).startswith("yes" if passed else "no")
+    both = leads(hit5, hit10)
+    assert all(lead.passed for lead in both) is passed
+    assert advice(both).startswith("yes" if passed else "no")
 
 
 def test_a_yes_that_may_be_chance_says_so() -> None:
-    assert "chance" not in verdict(checks((2.0, 0.5, 3.5), (3.0, 1.0, 5.0)))
-    text = verdict(checks((2.0, -0.5, 4.5), (3.0, 1.0, 5.0)))
+    assert "chance" not in advice(leads((2.0, 0.5, 3.5), (3.0, 1.0, 5.0)))
+    text = advice(leads((2.0, -0.5, 4.5), (3.0, 1.0, 5.0)))
     assert text.startswith("yes")
     # ±2.5 points with 400 queries: 25 times as many for ±0.5
     assert "Hit@5 includes 0, so that may be chance: about 10,000 dev queries" in text
 
 
 def test_a_no_for_want_of_queries_tells_how_many_would_do() -> None:
-    text = verdict(checks((0.0, -2.0, 2.0), (1.0, -3.0, 5.0)))
+    text = advice(leads((0.0, -2.0, 2.0), (1.0, -3.0, 5.0)))
     assert text.startswith("no: too few queries to tell (the interval of Hit@5 is ±2.00 points with 400 dev queries")
     assert "about 6,400 queries" in text, "16 times as many for ±0.5"
 
@@ -106,18 +109,18 @@ def test_a_no_for_want_of_queries_tells_how_many_would_do() -> None:
     ],
 )
 def test_a_no_that_is_sure_does_not_blame_the_queries(hit5: Any, hit10: Any) -> None:
-    text = verdict(checks(hit5, hit10))
+    text = advice(leads(hit5, hit10))
     assert text.startswith("no: mined")
     assert "too few" not in text
 
 
 def test_queries_that_all_agree_prove_little_when_they_are_few() -> None:
-    assert "too few queries" in verdict(checks((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), queries=20))
-    assert verdict(checks((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), queries=100_000)).startswith("no: mined")
+    assert "too few queries" in advice(leads((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), queries=20))
+    assert advice(leads((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), queries=100_000)).startswith("no: mined")
 
 
 def test_an_interval_is_told_in_points_with_whether_it_excludes_zero() -> None:
-    first, second = (check.as_json() for check in checks((2.0, 0.5, 3.5), (3.0, -1.0, 7.0)))
+    first, second = (lead.as_json() for lead in leads((2.0, 0.5, 3.5), (3.0, -1.0, 7.0)))
     assert first == {
         "name": "hit@5",
         "value": 2.0,
@@ -186,7 +189,7 @@ def test_a_probe_runs_both_arms_alike_says_what_they_differ_by_and_is_kept(ray_c
     assert other["seconds"] == result["seconds"]
     shown = ray_case.run("probe.hit5_points=100", command="probe")
     assert shown.code == 1
-    assert "asked for +100.00: not passed" in shown.out
+    assert "asked for at least +100.00: not passed" in shown.out
     assert "over 20 dev queries" in shown.out
 
 

@@ -16,7 +16,7 @@ from jobs.config.config import Config, load_config, parse_config
 from jobs.demo.catalogue import generate_catalogue
 from jobs.run.driver import open_context
 from jobs.trials.sweep import check_out, make_job
-from jobs.trials.sweep_plan import Record, Trial, best_toml, choose, plan_trials, summarise, trial_id, trial_settings
+from jobs.trials.sweep_plan import Trial, TrialRecord, best_toml, choose_trial, plan_trials, sweep_json, trial_id, trial_settings
 
 
 def config(**sections: Any) -> Config:
@@ -24,9 +24,9 @@ def config(**sections: Any) -> Config:
     return parse_config(values, source="test")
 
 
-def finished(per_query: list[float], **more: Any) -> Record:
+def finished(per_query: list[float], **more: Any) -> TrialRecord:
     recall = sum(per_query) / len(per_query)
-    return Record("finished", [recall / 2, recall], recall, per_query, **more)
+    return TrialRecord("finished", [recall / 2, recall], recall, per_query, **more)
 
 
 def test_a_triplet_loss_is_not_repeated_for_every_temperature() -> None:
@@ -89,62 +89,63 @@ SURE = {"resamples": 1000, "confidence": 0.95}
 
 
 def test_a_clear_lead_is_chosen() -> None:
-    choice = choose(
+    choice = choose_trial(
         TRIALS,
         [
             finished([0.0] * 60 + [1.0] * 40),
             finished([1.0] * 30 + [0.0] * 30 + [1.0] * 40),
-            Record("stopped", [0.1], 0.1, [0.1] * 100),
+            TrialRecord("stopped", [0.1], 0.1, [0.1] * 100),
         ],
         **SURE,
     )
     assert choice.number == 1
     assert choice.interval is not None
     assert choice.interval.mean == pytest.approx(0.3)
-    assert "leads" in choice.reason
+    assert "beats" in choice.reason
     assert "100 dev queries" in choice.reason
 
 
 def test_a_tie_goes_to_the_configuration_as_it_is() -> None:
     slightly_better = finished([0.0, 1.0] * 49 + [1.0, 1.0])
-    choice = choose(TRIALS, [finished([1.0, 0.0] * 50), finished([0.0, 1.0] * 50), slightly_better], **SURE)
+    choice = choose_trial(TRIALS, [finished([1.0, 0.0] * 50), finished([0.0, 1.0] * 50), slightly_better], **SURE)
     assert choice.number == 0
     assert choice.interval is not None
     assert choice.interval.low < 0 < choice.interval.high
-    assert "cannot be told" in choice.reason
+    assert "only by chance" in choice.reason
 
 
 def test_the_configuration_as_it_is_wins_among_equals_and_where_it_is_best() -> None:
-    equal = choose(TRIALS[:2], [finished([0.5] * 10), finished([0.5] * 10)], **SURE)
+    equal = choose_trial(TRIALS[:2], [finished([0.5] * 10), finished([0.5] * 10)], **SURE)
     assert (equal.number, equal.interval) == (0, None)
     assert "highest recall" in equal.reason
 
 
 def test_what_diverged_or_was_stopped_is_not_chosen() -> None:
-    diverged = Record("diverged", [0.9], reason="the loss is nan")
-    choice = choose(TRIALS, [diverged, Record("stopped", [0.9], 0.9, [0.9] * 4), finished([0.2] * 4)], **SURE)
+    diverged = TrialRecord("diverged", [0.9], reason="the loss is nan")
+    choice = choose_trial(TRIALS, [diverged, TrialRecord("stopped", [0.9], 0.9, [0.9] * 4), finished([0.2] * 4)], **SURE)
     assert (choice.number, choice.interval) == (2, None)
     assert "diverged" in choice.reason
     with pytest.raises(TrainingDiverged, match=r"all 2 trials.*nan"):
-        choose(TRIALS[:2], [diverged, diverged], **SURE)
+        choose_trial(TRIALS[:2], [diverged, diverged], **SURE)
 
 
 def test_the_chosen_configuration_reads_back_under_a_comment_that_says_how_sure_it_is() -> None:
     given = config(training={"learn_temperature": True}, sweep={"epochs": 2})
     records = [
         finished([0.0] * 60 + [1.0] * 40),
-        Record("diverged", [], reason="the loss is nan"),
+        TrialRecord("diverged", [], reason="the loss is nan"),
         finished([1.0] * 30 + [0.0] * 30 + [1.0] * 40),
     ]
-    result = summarise(given, TRIALS, records, choose(TRIALS, records, **SURE))
+    choice = choose_trial(TRIALS, records, **SURE)
+    result = sweep_json(given, TRIALS, records, choice)
     assert [row["trial"] for row in result["trials"]] == [2, 0, 1], "by recall, what diverged last"
     assert [row["state"] for row in result["trials"]] == ["finished", "finished", "diverged"]
     assert (result["queries"], result["trials"][0]["temperature"], result["trials"][0]["margin"]) == (100, None, 0.2)
-    text = best_toml(given, result)
+    text = best_toml(given, TRIALS, records, choice)
     comment = [line for line in text.splitlines() if line.startswith("#")]
     assert "3 trials" in comment[0]
     assert "100 dev queries" in comment[0]
-    assert "leads the configuration as it is by +30.00 points" in comment[1]
+    assert "beats the configuration as it is by +30.00 points" in comment[1]
     assert "noise" in comment[2]
     read = parse_config(tomllib.loads(text), source="test")
     assert read.training == given.training.model_copy(update=TRIALS[2].changes)
@@ -263,7 +264,7 @@ def _check_that_a_divergence_is_a_row(case: Any) -> None:
     good = trial_settings(config, plan_trials(config)[0])
     bad = good.model_copy(update={"learning_rate": 1e30, "gradient_clipping": 0.0, "warmup_fraction": 0.0})
     pool = PoolSize(1, 2, 0)
-    ended: dict[int, Record] = {}
+    ended: dict[int, TrialRecord] = {}
     with open_context(config, progress=Progress(quiet=True)) as context:
         job = make_job(context, [good, bad], pool)
         run_trials(job, pool, retries=0, on_end=ended.__setitem__)
@@ -271,4 +272,4 @@ def _check_that_a_divergence_is_a_row(case: Any) -> None:
     assert "no longer finite" in str(ended[1].reason)
     assert job.find(1) == ended[1]
     with pytest.raises(TrainingDiverged):
-        choose([TRIALS[0]], [ended[1]], **SURE)
+        choose_trial([TRIALS[0]], [ended[1]], **SURE)

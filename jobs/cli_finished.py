@@ -1,0 +1,99 @@
+"""The commands that read an existing run: `status`, `diagnose`, `gate`, `verify`, `report`. They start nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.storage import StorageSettings, Store
+from jobs.cli_emit import Json, emit
+
+app = typer.Typer()
+
+Output = Annotated[str, typer.Argument(help="The run's folder, <output>/<name>.")]
+Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, if not in AWS_ENDPOINT_URL.")]
+
+
+def _open(output: str, endpoint: str | None) -> Store:
+    return Store(output, StorageSettings(endpoint=endpoint, attempts=2))
+
+
+@app.command()
+def status(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
+    """Show what is committed, who is writing, and the figures so far."""
+    from jobs.finished.status import read_status, show_status
+
+    run = read_status(_open(output, endpoint))
+    emit(run.as_json(), json_output, lambda console: show_status(console, run))
+
+
+@app.command()
+def diagnose(
+    output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>, or another trainer's log.")],
+    *,
+    config: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="The run's TOML file, which the proposed commands name.")
+    ] = None,
+    endpoint: Endpoint = None,
+    json_output: Json = False,
+) -> None:
+    """Say what the gradient is doing, what is wrong, and what to try next."""
+    from jobs.finished.diagnose import diagnose_output, show_diagnosis
+
+    diagnosis = diagnose_output(_open(output, endpoint), config_path=str(config or "run.toml"))
+    emit(diagnosis.as_json(), json_output, lambda console: show_diagnosis(console, diagnosis))
+
+
+@app.command()
+def gate(
+    output: Output,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Thresholds that override the run's: evaluation.gate.key=value …")
+    ] = None,
+    *,
+    round_number: Annotated[
+        int | None,
+        typer.Option(
+            "--round", min=-1, help="Judge the model of this round; -1: the off-the-shelf model (default: the kept model)."
+        ),
+    ] = None,
+    no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure how long a query takes.")] = False,
+    endpoint: Endpoint = None,
+    json_output: Json = False,
+) -> None:
+    """Ship the kept model? Checks thresholds, guards and the queries that got worse. Exit code 1: no."""
+    from jobs.finished.gate.gate import gate as judge
+    from jobs.finished.gate.show import show_gate
+
+    result = judge(_open(output, endpoint), overrides or [], number=round_number, latency=not no_latency)
+    emit(result, json_output, lambda console: show_gate(console, result))
+    raise typer.Exit(0 if result["passed"] else 1)
+
+
+@app.command()
+def verify(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
+    """Check that every stored file is still as it was written. Reads every byte. Exit code 1: no."""
+    from jobs.finished.verify import show_verified
+    from jobs.finished.verify import verify as check
+
+    result = check(_open(output, endpoint))
+    emit(result, json_output, lambda console: show_verified(console, result))
+    raise typer.Exit(1 if result["damaged"] else 0)
+
+
+@app.command()
+def report(
+    output: Output,
+    other: Annotated[str | None, typer.Argument(help="A second run: is its model better than the first one's?")] = None,
+    *,
+    out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run's folder).")] = None,
+    endpoint: Endpoint = None,
+    json_output: Json = False,
+) -> None:
+    """Write a page that says whether the run got better, how sure that is, and what to do next."""
+    from jobs.report.write import report_command, show_report
+
+    page = report_command(output, other, out, endpoint)
+    emit(page, json_output, lambda console: show_report(console, page))
