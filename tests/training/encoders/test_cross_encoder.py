@@ -69,7 +69,8 @@ def test_what_scores_pairs_is_accepted(tmp_path: Path, config: dict[str, Any], m
 def test_a_copy_reads_pairs_as_the_original_does(cross_encoder: Path, tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
-    copied = copy_cross_encoder(cross_encoder, 32)
+    copied = tmp_path / "copied"
+    copy_cross_encoder(cross_encoder, 32, copied)
     store = Store(str(tmp_path))
     files = upload_folder(copied, store, "teacher/model")
     reader = MakeCrossEncoder(store, files, "teacher/model", 1, False, False, 6, 32)()
@@ -92,7 +93,8 @@ def test_weights_that_are_pickles_are_kept_as_safetensors(cross_encoder: Path, t
     source = Path(shutil.copytree(cross_encoder, tmp_path / "old"))
     torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
     (source / "model.safetensors").unlink()
-    copied = copy_cross_encoder(source, None)
+    copied = tmp_path / "copied"
+    copy_cross_encoder(source, None, copied)
     assert not list(copied.rglob("*.bin"))
     kept, want = load_file(copied / "model.safetensors"), load_file(cross_encoder / "model.safetensors")
     assert kept.keys() == want.keys()
@@ -106,19 +108,19 @@ def test_classes_too_many_tokens_and_damaged_weights_are_told_at_once(cross_enco
     from transformers import BertForSequenceClassification
 
     with pytest.raises(ConfigError, match=r"max_length = 65 is more than the 64 tokens"):
-        copy_cross_encoder(cross_encoder, 65)
+        copy_cross_encoder(cross_encoder, 65, tmp_path / "copy-65")
     classes = Path(shutil.copytree(cross_encoder, tmp_path / "classes"))
     BertForSequenceClassification.from_pretrained(cross_encoder, num_labels=3, ignore_mismatched_sizes=True).save_pretrained(
         classes
     )
     with pytest.raises(ConfigError, match="a classifier of 3 classes"):
-        copy_cross_encoder(classes, None)
+        copy_cross_encoder(classes, None, tmp_path / "copy-classes")
     damaged = Path(shutil.copytree(cross_encoder, tmp_path / "damaged"))
     weights = load_file(damaged / "model.safetensors")
     weights["classifier.weight"] = torch.full_like(weights["classifier.weight"], float("nan"))
     save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="gives nan for a pair"):
-        copy_cross_encoder(damaged, None)
+        copy_cross_encoder(damaged, None, tmp_path / "copy-damaged")
 
 
 # batches

@@ -148,7 +148,9 @@ def test_an_embedding_model_teaches_by_its_cosines(ray_case: Any, tmp_path: Path
     case = ray_case
     with_vectors(case, {"kind": "encoder", "depth": 6, "relative_margin": 0.05})
     texts = [row["text"] for row in [*case.items, *case.queries]]
-    folder = build_base(EncoderSettings(kind="static", dimension=16, vocabulary=256), StorageSettings(), texts, 3)
+    folder = build_base(
+        EncoderSettings(kind="static", dimension=16, vocabulary=256), StorageSettings(), texts, 3, tmp_path / "teacher"
+    )
     case.set("mining.teacher.model", str(folder))
     answer = case.run(command="mine")
     assert answer.code == 0, answer.err
