@@ -136,12 +136,30 @@ def _shape_transformer(settings: EncoderSettings, source: Path, target: Path, ki
             f"encoder.max_length = {settings.max_length} is more than the {positions} tokens that the model in {source} "
             f"has positions for; set it to {positions} or less"
         )
+    _add_padding(root, source)
     options = {"do_lower_case": False} | first_config(root)
     write_json(root / "sentence_bert_config.json", options | {"max_seq_length": settings.max_length or model_limit(root)})
     # weights are trained and kept in float32; sentence-transformers would round them to what this file says
     config = read_json(root / "config.json")
     config.pop("torch_dtype", None)
     write_json(root / "config.json", config | {"dtype": "float32"})
+
+
+def _add_padding(root: Path, source: Path) -> None:
+    """Give a tokenizer without a padding token one: it is masked, but without it sentence-transformers encodes nothing."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(root))
+    if tokenizer.pad_token_id is not None:
+        return
+    token = tokenizer.eos_token or tokenizer.unk_token
+    if token is None:
+        raise ConfigError(
+            f"encoder.model: expected a tokenizer with a padding token in {source}, found one with neither padding, nor end, "
+            f"nor unknown token; set pad_token in its tokenizer_config.json"
+        )
+    tokenizer.pad_token = token
+    tokenizer.save_pretrained(str(root))
 
 
 def _shape_static(settings: EncoderSettings, source: Path, target: Path, kinds: list[str]) -> None:

@@ -148,12 +148,10 @@ class TransformerEncoder(TextEncoder):
         if pooling is None:
             return None
         root = folder / st_format.module_path(folder, 0)
-        config = AutoConfig.from_pretrained(str(root))
-        if (
-            config.is_encoder_decoder
-            or not hasattr(config, "hidden_size")
-            or any(first_config(root).get(name) for name in OPTIONS)
-        ):
+        config, options = AutoConfig.from_pretrained(str(root)), first_config(root)
+        with torch.device("meta"):
+            empty = AutoModel.from_config(config)
+        if (hasattr(empty, "encoder") and hasattr(empty, "decoder")) or any(options.get(name) for name in OPTIONS):
             return None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # weights that the folder lacks (a pooler) are drawn: the same on every rank and run
