@@ -103,34 +103,52 @@ def outside(modules: Any) -> Any:
     return [modules[0], {**modules[1], "path": "../../etc"}, *modules[2:]]
 
 
+def fewer_words(state: Any) -> Any:
+    """Weights of another vocabulary than config.json says."""
+    return {name: value[:5] if "word_embeddings" in name else value for name, value in state.items()}
+
+
+def all_nan(state: Any) -> Any:
+    """Weights of a training that diverged."""
+    return {name: value * torch.nan for name, value in state.items()}
+
+
+def without(part: str) -> Any:
+    """The weights without those whose name contains `part`."""
+    return weights(lambda state: {name: value for name, value in state.items() if part not in name})
+
+
+def rename_options(folder: Path) -> None:
+    """The options of the first module under the name that RoBERTa's once had."""
+    (folder / "sentence_bert_config.json").rename(folder / "sentence_roberta_config.json")
+
+
+OPTIONS = "sentence_bert_config.json"
+T5 = plain("T5", d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, tokenizer={"template": "$A [SEP]"})
+CASED = plain("Bert", **SMALL, tokenizer={"lower": False})
+LEFT = plain("Bert", **SMALL, tokenizer={"padding_side": "left"})
+NO_PADDING = plain("Qwen2", **QWEN, tokenizer={"template": "$A [SEP]", "pad_token": None, "eos_token": "[SEP]"})
 ST = pipeline(BERT, dense, normalize)
-PROMPTS = {"query": "find: ", "document": "item: "}
+PROMPT = {"query": "find: the quick "}
+POOLING = "1_Pooling/config.json"
 
 KINDS = [
     Kind("BERT", BERT),
     Kind("BERT, cls pooling", pipeline(BERT, pooling="cls")),
-    Kind("BERT, left padding, cls pooling", pipeline(plain("Bert", **SMALL, tokenizer={"padding_side": "left"}), pooling="cls")),
-    Kind("BERT, left padding, mean pooling", plain("Bert", **SMALL, tokenizer={"padding_side": "left"})),
+    Kind("BERT, left padding, cls pooling", pipeline(LEFT, pooling="cls")),
+    Kind("BERT, left padding, mean pooling", LEFT),
     Kind("DistilBERT", plain("DistilBert", dim=32, n_layers=2, n_heads=4, hidden_dim=48)),
     Kind("RoBERTa, 66 positions", plain("Roberta", **SMALL, max_position_embeddings=66)),
     Kind("MPNet, 66 positions", plain("MPNet", **SMALL, max_position_embeddings=66)),
     Kind("DeBERTa-v2", plain("DebertaV2", **SMALL, relative_attention=True, pos_att_type=["c2p", "p2c"])),
     Kind("ModernBERT", plain("ModernBert", **SMALL, max_position_embeddings=512, cls_token_id=2, sep_token_id=3)),
-    Kind(
-        "T5 encoder",
-        plain("T5", d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0, tokenizer={"template": "$A [SEP]"}),
-    ),
+    Kind("T5 encoder", T5),
     Kind("Qwen2, last token", pipeline(plain("Qwen2", **QWEN, tokenizer=ENDLESS), normalize, pooling="lasttoken")),
     Kind(
         "Qwen2, last token, left padding",
         pipeline(plain("Qwen2", **QWEN, tokenizer={**ENDLESS, "padding_side": "left"}), normalize, pooling="lasttoken"),
     ),
-    Kind(
-        "Qwen2, no padding token",
-        pipeline(
-            plain("Qwen2", **QWEN, tokenizer={"template": "$A [SEP]", "pad_token": None, "eos_token": "[SEP]"}), pooling="lasttoken"
-        ),
-    ),
+    Kind("Qwen2, no padding token", pipeline(NO_PADDING, pooling="lasttoken")),
     Kind("GPT-2, mean pooling", plain("GPT2", n_embd=32, n_layer=2, n_head=4, n_positions=48, tokenizer=ENDLESS)),
     Kind("float16 file", half(BERT, torch.float16)),
     Kind("bfloat16 file", half(BERT, torch.bfloat16)),
@@ -139,51 +157,31 @@ KINDS = [
     Kind("LayerNorm and Dense", pipeline(BERT, layer_norm, dense)),
     Kind("cls, mean and max pooling at once", pipeline(BERT, pooling=("cls", "mean", "max"))),
     Kind("weighted mean pooling", pipeline(BERT, pooling="weightedmean")),
-    Kind(
-        "prompt not pooled (INSTRUCTOR), mean",
-        pipeline(BERT, normalize, include_prompt=False, prompts={"query": "find: the quick "}),
-        query_prompt_name="query",
-    ),
-    Kind(
-        "prompt not pooled (INSTRUCTOR), T5 and Dense",
-        pipeline(
-            plain("T5", d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, tokenizer={"template": "$A [SEP]"}),
-            dense,
-            include_prompt=False,
-            prompts={"query": "find: the quick "},
-        ),
-        query_prompt_name="query",
-    ),
-    Kind("prompts by name", pipeline(BERT, normalize, prompts={"query": "find: "}), query_prompt_name="query"),
+    Kind("prompt not pooled (INSTRUCTOR), mean", pipeline(BERT, normalize, include_prompt=False, prompts=PROMPT), side="query"),
+    Kind("prompt not pooled (INSTRUCTOR), T5 and Dense", pipeline(T5, dense, include_prompt=False, prompts=PROMPT), side="query"),
+    Kind("prompts by name", pipeline(BERT, normalize, prompts=PROMPT), side="query"),
     Kind("default prompt", pipeline(BERT, prompts={"all": "find: "}, default_prompt_name="all")),
-    Kind("do_lower_case", changed(pipeline(plain("Bert", **SMALL, tokenizer={"lower": False})), "sentence_bert_config.json", do_lower_case=True)),
-    Kind("max_seq_length above the positions", changed(pipeline(BERT), "sentence_bert_config.json", max_seq_length=512)),
-    Kind(
-        "options under an older name",
-        edited(pipeline(BERT), lambda folder: (folder / "sentence_bert_config.json").rename(folder / "sentence_roberta_config.json")),
-    ),
+    Kind("do_lower_case", changed(pipeline(CASED), OPTIONS, do_lower_case=True)),
+    Kind("max_seq_length above the positions", changed(pipeline(BERT), OPTIONS, max_seq_length=512)),
+    Kind("options under an older name", edited(pipeline(BERT), rename_options)),
     Kind("vectors cut by truncate_dim", pipeline(BERT, truncate_dim=8), refused="truncate_dim"),
     Kind("custom_st.Transformer", edited(ST, rewrite("modules.json", foreign_module)), refused="code of its own"),
     Kind("auto_map", changed(BERT, "config.json", auto_map={"AutoModel": "modeling.MyModel"}), refused="code of its own"),
     Kind("module outside the folder", edited(ST, rewrite("modules.json", outside)), refused="leads out of it"),
-    Kind("modules.json is no list", edited(ST, lambda folder: (folder / "modules.json").write_text("{}")), refused="expected a list"),
+    Kind("modules.json is no list", edited(ST, rewrite("modules.json", lambda modules: {})), refused="expected a list"),
     Kind("module folder missing", edited(ST, lambda folder: shutil.rmtree(folder / "1_Pooling")), refused="is missing"),
     Kind("adapter of peft", edited(BERT, adapter_of_peft), refused="adapter of peft"),
     Kind("tokenizer missing", edited(BERT, lambda folder: (folder / "tokenizer.json").unlink()), refused="expected a tokenizer"),
-    Kind("chat messages", changed(ST, "sentence_bert_config.json", modality_config={"message": {"method": "forward"}}), refused="modality_config"),
+    Kind("chat messages", changed(ST, OPTIONS, modality_config={"message": {}}), refused="modality_config"),
     Kind("pickle with code", edited(BERT, pickled), refused="safetensors"),
     Kind("weights cut off", edited(BERT, cut_off), refused="cannot be read"),
-    Kind(
-        "weights of another shape",
-        edited(BERT, weights(lambda state: {name: value[:5] if "word_embeddings" in name else value for name, value in state.items()})),
-        refused="cannot be read",
-    ),
-    Kind(
-        "weights missing",
-        edited(BERT, weights(lambda state: {name: value for name, value in state.items() if ".1.attention" not in name})),
-        refused="lack",
-    ),
-    Kind("weights with NaN", edited(BERT, weights(lambda state: {name: value * torch.nan for name, value in state.items()})), refused="NaN"),
+    Kind("weights of another shape", edited(BERT, weights(fewer_words)), refused="expected weights of the shapes"),
+    Kind("weights missing", edited(BERT, without(".1.attention")), refused="lack"),
+    Kind("weights with NaN", edited(BERT, weights(all_nan)), refused="NaN"),
     Kind("max_length above the positions", BERT, {"max_length": 64}, refused="max_length = 64"),
-    Kind("prompt not pooled, weighted mean", pipeline(BERT, pooling="weightedmean", include_prompt=False), refused="include_prompt"),
-]  # fmt: skip
+    Kind(
+        "prompt not pooled, weighted mean",
+        changed(pipeline(BERT, pooling="weightedmean"), POOLING, include_prompt=False),
+        refused="include_prompt",
+    ),
+]

@@ -26,7 +26,8 @@ from training.encoders.tokenizer import Tokenizer, read_prompts
 from training.encoders.trial import reading_model, try_model
 from training.settings import EncoderSettings
 
-WORDS = "the quick brown fox jumps over a lazy dog cat red shoe green bag find item query document Größe naïve 北 京".split()
+SENTENCE = "the quick brown fox jumps over a lazy dog cat red shoe green bag find item query document Größe naïve 北 京"
+WORDS = SENTENCE.split(" ")
 TEXTS = ("a red shoe", "The quick brown FOX", "  naïve Größe, 北京 🙂", "fox dog cat " * 70, "dog")
 """Of very different lengths, the longest of 210 words."""
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -43,8 +44,8 @@ class Kind:
     """Of the encoder, beside its model."""
     refused: str = ""
     """Words of the reason why it is refused; "": it works."""
-    query_prompt_name: str | None = None
-    """Of sentence-transformers, for what we take for a query."""
+    side: str | None = None
+    """Name of the prompt under which sentence-transformers encodes a query; None: it has no such."""
 
 
 def write_tokenizer(folder: Path, *, template: str = "[CLS] $A [SEP]", lower: bool = True, **options: Any) -> int:
@@ -197,8 +198,7 @@ def measure(kind: Kind, scratch: Path) -> dict[str, float]:
         "alone": cosine(ours(encoder, base, settings, TEXTS, prompts.item, alone=True), want),
         "in a batch": cosine(ours(encoder, base, settings, TEXTS, prompts.item, alone=False), want),
         "query": cosine(
-            ours(encoder, base, settings, TEXTS, prompts.query, alone=False),
-            theirs(source, limit, TEXTS, prompt_name=kind.query_prompt_name),
+            ours(encoder, base, settings, TEXTS, prompts.query, alone=False), theirs(source, limit, TEXTS, prompt_name=kind.side)
         ),
     }
     before = ours(encoder, base, settings, TEXTS, "", alone=False)

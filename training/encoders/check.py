@@ -16,6 +16,8 @@ FURTHER = ("Pooling", "Normalize", "Dense", "LayerNorm", "Dropout")
 """Modules of sentence-transformers that may follow the first one."""
 WITHOUT_FILES = ("Normalize", "Dropout")
 """Modules whose folder may be missing: git keeps no empty folder."""
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+"""Files one of which holds a tokenizer's words; others keep them in a *.model file."""
 TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "transformer_task": ("feature-extraction",),
@@ -48,7 +50,7 @@ def check_folder(source: Path) -> None:
 
     Raises:
         ConfigError: modules.json is no list of modules, or leaves the folder; a module, or the model itself, has code of its
-            own; a module or an option that we do not run; an adapter of peft.
+            own; a module or an option that we do not run; an adapter of peft; no tokenizer.
     """
     modules = read_modules(source)
     root = source / modules[0].path if modules else source
@@ -65,6 +67,10 @@ def check_folder(source: Path) -> None:
         _check_options(root, source)
         _check_pooling(source / modules[1].path, source)
     _refuse_truncation(source)
+    if not any((root / name).exists() for name in TOKENIZERS) and not list(root.glob("*.model")):
+        raise ConfigError(
+            f"encoder.model: expected a tokenizer in {root}, found none of {', '.join(TOKENIZERS)}; give a complete model folder"
+        )
 
 
 def read_modules(source: Path) -> list[Module]:

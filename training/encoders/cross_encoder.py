@@ -123,6 +123,9 @@ class MakeCrossEncoder:
         torch.set_num_threads(self.threads)
         device = "cuda" if self.gpu else "cpu"
         model = _load(fetch_folder(self.store, self.files, self.prefix), self.max_length, device)
+        activation = model.activation_fn
+        # in bfloat16 the largest scores of a sigmoid are 1/256 apart, so that all good pairs would have the same one
+        model.activation_fn = lambda logits: activation(logits.float())
 
         def read(queries: Sequence[str], items: Sequence[str], on_progress: Callable[[int], None]) -> F32:
             with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bfloat16):
@@ -140,14 +143,9 @@ def read_sorted(
     only by float32 rounding.
 
     Args:
-        model: a sentence-transformers CrossEncoder; its own activation (most often a sigmoid) is applied, in float32: in
-            bfloat16 the largest scores of a sigmoid are 1/256 apart, so that many good pairs would have the same one.
+        model: a sentence-transformers CrossEncoder; its own activation (most often a sigmoid) is applied.
     """
     import torch
-
-    def activation(logits: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = model.activation_fn(logits.float())
-        return scores
 
     order = np.argsort([-len(query) - len(item) for query, item in zip(queries, items, strict=True)], kind="stable")
     scores = np.empty(len(order), np.float32)
@@ -156,10 +154,7 @@ def read_sorted(
         some = order[start : start + batch * REPORT_EVERY]
         try:
             scores[some] = model.predict(
-                [(queries[pair], items[pair]) for pair in some],
-                batch_size=batch,
-                show_progress_bar=False,
-                activation_fn=activation,
+                [(queries[pair], items[pair]) for pair in some], batch_size=batch, show_progress_bar=False
             )
         except torch.cuda.OutOfMemoryError:
             if batch == 1:

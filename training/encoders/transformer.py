@@ -138,20 +138,17 @@ class TransformerEncoder(TextEncoder):
     def try_load(cls, folder: Path) -> TransformerEncoder | None:
         """From a sentence-transformers folder [Transformer, Pooling, Normalize]; None: its pooling is another, or its model is
         not loaded by its configuration alone (an encoder that is half of an encoder and decoder, options in its files)."""
-        from transformers import AutoConfig, AutoModel
-        from transformers.utils import logging
+        from transformers import AutoModel
 
-        logging.disable_progress_bar()  # one bar per worker and model would drown our own lines
+        quiet()
         # where accelerate is installed, loading imports it, and it imports deepspeed, which then looks for a device and says so
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
         pooling = st_format.read_pooling(folder / st_format.module_path(folder, 1))
         if pooling is None:
             return None
         root = folder / st_format.module_path(folder, 0)
-        config, options = AutoConfig.from_pretrained(str(root)), first_config(root)
-        with torch.device("meta"):
-            empty = AutoModel.from_config(config)
-        if (hasattr(empty, "encoder") and hasattr(empty, "decoder")) or any(options.get(name) for name in OPTIONS):
+        options = first_config(root)
+        if _has_decoder(_empty_model(root)) or any(options.get(name) for name in OPTIONS):
             return None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # weights that the folder lacks (a pooler) are drawn: the same on every rank and run
@@ -233,12 +230,44 @@ class GenericEncoder(TextEncoder):
         fresh.save(str(folder), create_model_card=False)
 
 
-def _open(folder: Path) -> Any:
-    """The pipeline in `folder`, all of it in float32: a file may hold any other type, and so may each of its modules."""
-    from sentence_transformers import SentenceTransformer
+def quiet() -> None:
+    """No progress bars and no tables of weights: those of every worker and model would drown our own lines."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def encoder_class(root: Path) -> Any:
+    """The class of transformers that encodes with the model at `root`; None: sentence-transformers has its own choice."""
+    import transformers
+
+    model = _empty_model(root)
+    return (
+        getattr(transformers, f"{type(model).__name__.removesuffix('Model')}EncoderModel", None)
+        if _has_decoder(model)
+        else type(model)
+    )
+
+
+def _empty_model(root: Path) -> Any:
+    """The model at `root` without weights."""
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        return AutoModel.from_config(AutoConfig.from_pretrained(str(root)))
+
+
+def _has_decoder(model: Any) -> bool:
+    """Whether it is an encoder and a decoder, of which sentence-transformers takes the encoder alone."""
+    return hasattr(model, "encoder") and hasattr(model, "decoder")
+
+
+def _open(folder: Path) -> Any:
+    """The pipeline in `folder`, all of it in float32: a file may hold any other type, and so may each of its modules."""
+    from sentence_transformers import SentenceTransformer
+
+    quiet()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # as above
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})

@@ -11,15 +11,12 @@ import numpy as np
 from cluster.errors import ConfigError, one_paragraph
 from cluster.tables import F32, lists_to_csr
 from training.encoders import st_format
-from training.encoders.base import Encoder
 from training.encoders.features import Tokens
 from training.encoders.load import load_encoder
 from training.encoders.tokenizer import Tokenizer
-from training.encoders.transformer import GenericEncoder, TransformerEncoder
+from training.encoders.transformer import encoder_class, quiet
 from training.settings import EncoderSettings
 
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
-"""Files one of which holds a tokenizer's words; others keep them in a *.model file."""
 TEXTS = ("a", "red shoe", "The quick brown fox jumps over the lazy dog, 42 times.")
 LONG = 512
 """Most tokens of the longest text that is tried."""
@@ -34,18 +31,14 @@ def try_model(folder: Path, settings: EncoderSettings) -> int:
         The length of its vectors.
 
     Raises:
-        ConfigError: the tokenizer or a weight is missing or damaged, a weight has another shape than the configuration says,
-            or a vector is not finite or depends on what is embedded with it.
+        ConfigError: a weight is missing or damaged, or has another shape than the configuration says, or a vector is not finite
+            or depends on what is embedded with it.
     """
-    root = folder / st_format.module_path(folder, 0)
-    if not any((root / name).exists() for name in TOKENIZERS) and not list(root.glob("*.model")):
-        raise ConfigError(
-            f"encoder.model: expected a tokenizer in {settings.model}, found none of {', '.join(TOKENIZERS)}; "
-            f"give a complete model folder"
-        )
     with reading_model(settings.model):
+        quiet()
+        if settings.kind != "static":
+            _check_weights(folder / st_format.module_path(folder, 0), settings)
         encoder = load_encoder(folder)
-        _refuse_missing_weights(encoder, root, settings)
         features = _features(folder, settings)
         together = encoder.encode(features, budget_tokens=int(features.lengths.max(initial=1)) * len(features))
         alone = np.concatenate([encoder.encode(features.take(np.array([row]))) for row in range(len(features))])
@@ -89,20 +82,22 @@ def _cut(tokens: Tokens) -> Tokens:
     return Tokens(np.concatenate([[0], np.cumsum(kept)]), tokens.values[rows])
 
 
-def _refuse_missing_weights(encoder: Encoder, root: Path, settings: EncoderSettings) -> None:
+def _check_weights(root: Path, settings: EncoderSettings) -> None:
     """A weight that the files lack is drawn at random, without a word from transformers that anybody would see."""
-    if isinstance(encoder, GenericEncoder):
-        model = encoder.model[0].model
-    elif isinstance(encoder, TransformerEncoder):
-        model = encoder.model
-    else:
+    model_class = encoder_class(root)
+    if model_class is None:
         return
-    _, report = type(model).from_pretrained(str(root), dtype="auto", output_loading_info=True)
+    _, report = model_class.from_pretrained(str(root), dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True)
+    for name, got, expected in sorted(report["mismatched_keys"]):
+        raise ConfigError(
+            f"encoder.model: expected weights of the shapes that config.json of {settings.model} says, found {name} of "
+            f"{list(got)} where {model_class.__name__} has {list(expected)}; take all files of one model"
+        )
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name.split("."))
     if missing:
         raise ConfigError(
             f"encoder.model: the weights of {settings.model} lack {len(missing)} of those that its architecture "
-            f"({type(model).__name__}) needs, {missing[0]} for one, which would be drawn at random; give the complete model"
+            f"({model_class.__name__}) needs, {missing[0]} for one, which would be drawn at random; give the complete model"
         )
 
 

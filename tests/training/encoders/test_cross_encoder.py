@@ -23,6 +23,8 @@ ITEMS = [f"item {n} {'long words ' * (n % 5)}" for n in range(40)]
 def folder_with(folder: Path, config: dict[str, Any], modules: Sequence[str] = ()) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
+    for n in range(1, len(modules)):
+        (folder / f"{n}").mkdir()
     if modules:
         (folder / "modules.json").write_text(
             json.dumps(
@@ -83,6 +85,32 @@ def test_a_copy_reads_pairs_as_the_original_does(cross_encoder: Path, tmp_path: 
     halved = MakeCrossEncoder(store, files, "teacher/model", 1, False, True, 6, 32)()(QUERIES, ITEMS, lambda pairs: None)
     np.testing.assert_allclose(halved, want, atol=0.1)
     assert not np.array_equal(halved, got)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_scores_near_one_are_told_apart_in_bfloat16(cross_encoder: Path, tmp_path: Path, stored: str) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    sure = Path(shutil.copytree(cross_encoder, tmp_path / "sure"))
+    weights = load_file(sure / "model.safetensors")
+    weights["classifier.bias"] += 10.0
+    save_file(
+        {name: value.to(getattr(torch, stored)) for name, value in weights.items()},
+        sure / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = json.loads((sure / "config.json").read_text())
+    (sure / "config.json").write_text(json.dumps(config | {"dtype": stored}))
+    copied, store = tmp_path / "copied", Store(str(tmp_path))
+    copy_cross_encoder(sure, 32, copied)
+    files = upload_folder(copied, store, "teacher/model")
+    reader = MakeCrossEncoder(store, files, "teacher/model", 1, False, True, 6, 32)()
+    scores = reader(QUERIES, ITEMS, lambda pairs: None)
+    assert scores.min() > 0.99
+    different = len({*zip(QUERIES, ITEMS, strict=True)})
+    assert len(np.unique(scores)) > 0.5 * different, "a sigmoid in bfloat16 knows no more than 0.9922, 0.9961 and 1"
 
 
 @pytest.mark.slow
