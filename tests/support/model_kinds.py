@@ -14,6 +14,7 @@ from tests.support.tiny_models import SMALL, Kind, changed, edited, pipeline, pl
 
 BERT = plain("Bert", **SMALL, max_position_embeddings=48)
 QWEN: dict[str, Any] = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 512}
+SEGMENTS = {"template": "[CLS]:1 $A:0 [SEP]:0"}
 ENDLESS: dict[str, Any] = {"template": "$A"}
 """A tokenizer that adds no token of its own."""
 
@@ -172,6 +173,7 @@ KINDS = [
     Kind("module folder missing", edited(ST, lambda folder: shutil.rmtree(folder / "1_Pooling")), refused="is missing"),
     Kind("adapter of peft", edited(BERT, adapter_of_peft), refused="adapter of peft"),
     Kind("tokenizer missing", edited(BERT, lambda folder: (folder / "tokenizer.json").unlink()), refused="expected a tokenizer"),
+    Kind("segments within a text", plain("Bert", **SMALL, tokenizer=SEGMENTS), refused="segments"),
     Kind("chat messages", changed(ST, OPTIONS, modality_config={"message": {}}), refused="modality_config"),
     Kind("pickle with code", edited(BERT, pickled), refused="safetensors"),
     Kind("weights cut off", edited(BERT, cut_off), refused="cannot be read"),

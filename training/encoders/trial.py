@@ -37,7 +37,9 @@ def try_model(folder: Path, settings: EncoderSettings) -> int:
     with reading_model(settings.model):
         quiet()
         if settings.kind != "static":
-            _check_weights(folder / st_format.module_path(folder, 0), settings)
+            root = folder / st_format.module_path(folder, 0)
+            _refuse_segments(root, settings)
+            _check_weights(root, settings)
         encoder = load_encoder(folder)
         features = _features(folder, settings)
         together = encoder.encode(features, budget_tokens=int(features.lengths.max(initial=1)) * len(features))
@@ -80,6 +82,17 @@ def _cut(tokens: Tokens) -> Tokens:
     kept = np.minimum(tokens.lengths, LONG)
     rows = np.repeat(tokens.offsets[:-1], kept) + np.concatenate([np.arange(length) for length in kept])
     return Tokens(np.concatenate([[0], np.cumsum(kept)]), tokens.values[rows])
+
+
+def _refuse_segments(root: Path, settings: EncoderSettings) -> None:
+    """Token lists carry no segments: a tokenizer that gives a single text another one than 0 (XLNet) needs them."""
+    from transformers import AutoTokenizer
+
+    if any(AutoTokenizer.from_pretrained(str(root))(TEXTS[-1]).get("token_type_ids", [])):
+        raise ConfigError(
+            f"encoder.model: the tokenizer of {settings.model} puts the tokens of one text into several segments "
+            f"(token_type_ids, as XLNet's does), which hardmine does not hand on; give another encoder.model"
+        )
 
 
 def _check_weights(root: Path, settings: EncoderSettings) -> None:
