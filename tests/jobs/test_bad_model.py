@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import ConfigError
+from cluster.storage import Store
 from tests.support.model_kinds import BERT, KINDS
 from tests.support.tiny_models import Kind
 
@@ -48,14 +50,20 @@ def test_a_model_that_is_not_run_is_refused(name: str, encoder: str, case: Any, 
     assert not list(temporary.glob("hardmine-*"))
 
 
-def test_a_teacher_that_is_not_run_is_refused_under_its_own_name(case: Any, refused: Any, temporary: Path) -> None:
-    kind = next(kind for kind in KINDS if kind.name == "custom_st.Transformer")
+@pytest.mark.parametrize("name", ["custom_st.Transformer", "weights of another shape"])
+def test_a_teacher_that_is_not_run_is_refused_under_its_own_name(name: str, case: Any, temporary: Path) -> None:
+    from jobs.config.config import load_config
+    from jobs.stages.ingest.second_model import make_teacher
+
+    kind = next(kind for kind in KINDS if kind.name == name)
     teacher = case.folder / "teacher"
     teacher.mkdir()
     kind.make(teacher)
     case.set("mining.teacher", {"kind": "encoder", "model": str(teacher)})
-    case.patch.setattr("jobs.stages.stage_0_ingest.make_tokens", lambda *arguments, **named: arguments[1])
-    refused(case.run(), 2, ["mining.teacher.model", kind.refused])
+    config = load_config(case.write())
+    assert config.mining.teacher is not None
+    with pytest.raises(ConfigError, match=rf"^mining\.teacher\.model: .*{kind.refused}"):
+        make_teacher(config, Store(str(case.folder / "run")), "teacher", config.mining.teacher, "mining.teacher")
     assert not list(temporary.glob("hardmine-*"))
 
 

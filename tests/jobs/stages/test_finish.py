@@ -11,7 +11,7 @@ from cluster.commits import Commit
 from cluster.errors import ArtifactError
 from cluster.folders import fetch_folder, upload_folder
 from cluster.storage import Store
-from jobs.run.rounds import _export
+from jobs.stages.finish import export_model
 from jobs.stages.stage_1_embed import Model
 from tests.support.model_kinds import BERT
 from tests.support.tiny_models import TEXTS, Kind, cosine, encoder_folder, ours, theirs
@@ -42,7 +42,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_an_adapter_is_exported_with_its_base_and_nothing_is_left_behind(run: Any) -> None:
     store, model, base, want, temporary = run
-    files = _export(store, "model", model, base)
+    files = export_model(store, "model", model, base)
     assert not list(temporary.iterdir())
     assert cosine(want, theirs(fetch_folder(store, files, "model"), 0, TEXTS)) > 0.9999
 
@@ -54,7 +54,7 @@ def test_nothing_is_left_behind_by_an_export_that_fails(run: Any, monkeypatch: p
         assert list(temporary.iterdir()), "it is made there"
         raise ArtifactError("the disk is full")
 
-    monkeypatch.setattr("jobs.run.rounds.upload_folder", full)
+    monkeypatch.setattr("jobs.stages.finish.upload_folder", full)
     with pytest.raises(ArtifactError, match="the disk is full"):
-        _export(store, "model", model, base)
+        export_model(store, "model", model, base)
     assert not list(temporary.iterdir())
