@@ -100,17 +100,18 @@ def build_base(settings: EncoderSettings, storage: StorageSettings, texts: Seque
 
 
 def _copy_model(settings: EncoderSettings, source: Path, target: Path) -> None:
+    wanted = "StaticEmbedding" if settings.kind == "static" else "Transformer"
+    first = next((module.kind for module in read_modules(source)), "Transformer")
+    if first != wanted:
+        raise ConfigError(
+            f"encoder.model: {source} starts with a {first} module, but encoder.kind = "
+            f'"{settings.kind}" needs {wanted}; change encoder.kind or encoder.model'
+        )
     check_folder(source)
     st_format.copy_folder(source, target, without_weights=False)
     if not (target / "modules.json").exists():
         _describe_plain(target, settings.pooling)
     kinds = [module.kind for module in read_modules(target)]
-    wanted = "StaticEmbedding" if settings.kind == "static" else "Transformer"
-    if kinds[0] != wanted:
-        raise ConfigError(
-            f"encoder.model: {source} starts with a {kinds[0]} module, but encoder.kind = "
-            f'"{settings.kind}" needs {wanted}; change encoder.kind or encoder.model'
-        )
     _convert_pickles(source, target)
     if wanted == "Transformer":
         _shape_transformer(settings, source, target, kinds)

@@ -243,7 +243,10 @@ def test_a_later_round_reads_only_new_pairs(ray_case: Any, cross_encoder: Path) 
             {"model": "pairs", "kind": "encoder"},
             ["mining.teacher.model", "BertForSequenceClassification", 'mining.teacher.kind = "cross_encoder"'],
         ),
-        ({"model": "embedding", "kind": "encoder"}, ["mining.teacher.model", "cannot be loaded", "give a complete model folder"]),
+        (
+            {"model": "embedding", "kind": "encoder"},
+            ["mining.teacher.model", "expected a tokenizer", "give a complete model folder"],
+        ),
         ({"model": "s3://key:secret@bucket/model"}, ["mining.teacher.model", "must not hold keys"]),
         ({"model": "http://hub/model"}, ["mining.teacher.model", "expected a local path or s3://"]),
         ({"model": "pairs", "relative_margin": "off"}, ["mining.teacher", "neither max_score nor relative_margin"]),
