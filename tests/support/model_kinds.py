@@ -14,7 +14,7 @@ from tests.support.tiny_models import SMALL, Kind, changed, edited, pipeline, pl
 
 BERT = plain("Bert", **SMALL, max_position_embeddings=48)
 QWEN: dict[str, Any] = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 512}
-SEGMENTS = {"template": "[CLS]:1 $A:0 [SEP]:0"}
+SEGMENTS = {"template": "[CLS]:1 $A:0 [SEP]:0", "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
 ENDLESS: dict[str, Any] = {"template": "$A"}
 """A tokenizer that adds no token of its own."""
 

@@ -9,19 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cluster.errors import ConfigError
 from cluster.storage import StorageSettings
+from cluster.tables import lists_to_csr
 from tests.support.model_kinds import BERT, KINDS, ST, half
 from tests.support.tiny_models import SMALL, TEXTS, Kind, encoder_folder, measure, ours, pipeline, plain
 from training.encoders.base import Encoder
+from training.encoders.features import Tokens
 from training.encoders.load import load_encoder
 from training.encoders.new_static import MOST_LETTERS
 from training.encoders.prepare import build_base
 from training.encoders.tokenizer import Tokenizer, read_prompts
+from training.encoders.transformer import TransformerEncoder
+from training.engine.engine import Place
+from training.feed.feed import Pack
+from training.forward import Pass
 from training.settings import EncoderSettings
 
 pytestmark = pytest.mark.slow
@@ -156,3 +163,32 @@ def test_no_temporary_folder_is_left_behind(name: str, tmp_path: Path, monkeypat
     except ConfigError:
         assert kind.refused
     assert not list((tmp_path / "temporary").iterdir())
+
+
+class Bare:
+    """What `Pass` asks of DeepSpeed's engine, without DeepSpeed."""
+
+    def __init__(self, module: Encoder) -> None:
+        self.module = module
+
+    def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        vectors: torch.Tensor = self.module(inputs)
+        return vectors
+
+    def zero_optimization_stage(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_training_step_leaves_the_prompt_out_of_pooling_as_embedding_does(cached: bool, tmp_path: Path) -> None:
+    source = pipeline(BERT, include_prompt=False, prompts={"query": "find: the quick "})
+    encoder, base, settings = loaded(Kind("", source), tmp_path)
+    assert isinstance(encoder, TransformerEncoder)
+    tokenizer, prompt = Tokenizer(base, settings), read_prompts(base, settings).query
+    offsets, values = lists_to_csr(pa.chunked_array([tokenizer(TEXTS, prompt), tokenizer(TEXTS, "")]))
+    tokens = Tokens(offsets, values.astype(np.int32))  # queries and items in one pack
+    encoder.find_token_table()
+    assert encoder.token_table is not None
+    packs = [Pack(rows, encoder.collate(tokens.take(rows)), 0) for rows in (np.arange(6), np.arange(6, 10))]
+    got = Pass(Bare(encoder.eval()), packs, Place(0, 1, torch.device("cpu"), False), cached=cached).forward()
+    np.testing.assert_allclose(got.detach().numpy(), encoder.encode(tokens), atol=1e-5)
