@@ -76,7 +76,8 @@ class Pass:
         vectors = table(torch.cat([part.flatten() for part in ids]).to(self._place.device))
         parts = vectors.split([part.numel() for part in ids])
         return [
-            {"inputs_embeds": part.view(*own.shape, -1), "attention_mask": each.inputs["attention_mask"]}
+            {name: value for name, value in each.inputs.items() if name != "input_ids"}
+            | {"inputs_embeds": part.view(*own.shape, -1)}
             for part, own, each in zip(parts, ids, self._packs, strict=True)
         ]
 

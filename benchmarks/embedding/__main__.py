@@ -82,7 +82,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     rows: list[Row] = []
     with temporary_folder() as folder:
-        model = base_model(str(given.model or packaged_model(folder)))
+        model = base_model(str(given.model or packaged_model(folder)), folder / "base")
         data = given.data or [generated_data(folder / "demo", TITLES)]
         for case in chosen_cases(given):
             rows += CASES[case](Bench(model, mixed_texts(data, given.texts)), given.runs)

@@ -18,7 +18,7 @@ from cluster.tables import F32, lists_to_csr
 from training.encoders.features import Tokens
 from training.encoders.load import load_encoder
 from training.encoders.packed import pack_linears
-from training.encoders.prepare import Tokenizer
+from training.encoders.tokenizer import Tokenizer
 from training.settings import EncoderSettings
 
 BATCH_SIZES = (8, 16, 32, 64, 128)

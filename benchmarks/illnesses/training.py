@@ -103,19 +103,21 @@ class Run:
 
     def _off_the_shelf(self) -> Standing:
         """The model that everything is compared with: new, or trained on earlier queries."""
-        from training.encoders.prepare import Tokenizer, build_base
+        from training.encoders.prepare import build_base
+        from training.encoders.tokenizer import Tokenizer
 
         texts = {
             "items": [str(item["text"]) for item in self.data.items],
             "queries": [str(query["text"]) for query in self.data.queries],
         }
         encoder = EncoderSettings(kind="static", dimension=self.case.dimension, vocabulary=8000)
-        local = build_base(encoder, StorageSettings(), texts["items"], self.seed)
-        tokenizer = Tokenizer(local, encoder)
-        for side, of_side in texts.items():
-            table = pa.table({"row": np.arange(len(of_side)), "tokens": tokenizer(of_side, "")})
-            self.features[side] = write_parts(self.store, f"tokens/{side}", table)
-        model = Model("static", "base", upload_folder(local, self.store, "base"))
+        with tempfile.TemporaryDirectory() as folder:
+            local = build_base(encoder, StorageSettings(), texts["items"], self.seed, Path(folder))
+            tokenizer = Tokenizer(local, encoder)
+            for side, of_side in texts.items():
+                table = pa.table({"row": np.arange(len(of_side)), "tokens": tokenizer(of_side, "")})
+                self.features[side] = write_parts(self.store, f"tokens/{side}", table)
+            model = Model("static", "base", upload_folder(local, self.store, "base"))
         if self.case.earlier_epochs:
             model = self._fit(
                 model,

@@ -21,7 +21,8 @@ from cluster.folders import upload_folder
 from cluster.storage import StorageSettings, Store
 from cluster.tables import Part, part_name, vectors_to_column, write_part
 from training.encoders.adapter import new_adapter_folder
-from training.encoders.prepare import Tokenizer, build_base
+from training.encoders.prepare import build_base
+from training.encoders.tokenizer import Tokenizer
 from training.engine.schedule import Schedule
 from training.settings import EncoderSettings, Kind, TrainingSettings
 from training.task import TrainData, TrainTask
@@ -110,9 +111,9 @@ def write_parts(store: Store, name: str, table: pa.Table) -> list[Part]:
     ]
 
 
-def base_model(name: str) -> Path:
-    """The model folder `name` as a run keeps it."""
-    return build_base(EncoderSettings(model=name), StorageSettings(), [], 0)
+def base_model(name: str, folder: Path) -> Path:
+    """The model folder `name` as a run keeps it, in `folder`."""
+    return build_base(EncoderSettings(model=name), StorageSettings(), [], 0, folder)
 
 
 def small_bert(model: str, folder: Path) -> Path:
@@ -134,7 +135,7 @@ def small_bert(model: str, folder: Path) -> Path:
     ).save_pretrained(folder)
     tokenizer.model_max_length = 128
     tokenizer.save_pretrained(folder)
-    return base_model(str(folder))
+    return base_model(str(folder), folder.with_name(f"{folder.name}-base"))
 
 
 def write_task(folder: Path, triples: Triples, model: str, settings: TrainingSettings, *, kind: str = "transformer") -> TrainTask:
@@ -146,7 +147,7 @@ def write_task(folder: Path, triples: Triples, model: str, settings: TrainingSet
     """
     store = Store(str(folder / "store"))
     local = {
-        "transformer": lambda: base_model(model),
+        "transformer": lambda: base_model(model, folder / "base"),
         "bert": lambda: small_bert(model, folder / "bert"),
         "adapter": lambda: _new_adapter(folder / "new-adapter"),
     }[kind]()

@@ -86,11 +86,8 @@ def export_model(store: Store, folder: str, model: Model | None, base: Commit) -
         store.write_json(path, {"model": None, "reason": "the vectors that came with the data were best"})
         return {path: described(store.read_bytes(path))}
     local = fetch_folder(store, model.files, model.prefix)
-    if model.reads_base:
-        from training.encoders.adapter import AdapterEncoder, export_with_base
+    from training.encoders.adapter import servable_folder
 
-        base_folder = fetch_folder(store, base.files, base.figures["prefix"]) if "prefix" in base.figures else None
-        target = Path(tempfile.mkdtemp(prefix="hardmine-export-"))
-        export_with_base(AdapterEncoder.load(local), base_folder, target)
-        local = target
-    return upload_folder(local, store, folder)
+    frozen = fetch_folder(store, base.files, base.figures["prefix"]) if model.reads_base and "prefix" in base.figures else None
+    with tempfile.TemporaryDirectory(prefix="hardmine-export-") as target:
+        return upload_folder(servable_folder(local, frozen, Path(target)), store, folder)

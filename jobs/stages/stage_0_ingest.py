@@ -8,7 +8,7 @@ from cluster.commits import Commit, Outcome
 from cluster.errors import ConfigError, DataError
 from cluster.resources import embed_pool, search_pool, train_pool
 from cluster.storage import Store
-from cluster.tables import read_schema
+from cluster.tables import Part, read_schema
 from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
@@ -61,13 +61,19 @@ def ingest(context: Context, stage: Stage) -> Commit:
 
 
 def prepare_base(context: Context, stage: Stage) -> Commit:
-    """The model that the run starts from."""
+    """The model that the run starts from.
+
+    Raises:
+        ConfigError: the model is missing, damaged or of a kind that is not run, or training.matryoshka does not fit it.
+    """
     tables = context.need(Stage(Kind.INGEST))
-    return context.commit(
+    base = context.commit(
         stage,
         inputs=_base_inputs(context.config, tables, tables.figures["dimension"], context.prints["model"]),
         work=lambda folder: in_worker(make_base, context, context.config, context.store, folder, tables),
     )
+    _check_matryoshka(context, base.figures["dimension"])
+    return base
 
 
 def prepare_sequence(context: Context, stage: Stage) -> Commit:
@@ -162,12 +168,39 @@ def _tokenise(context: Context, config: Config, folder: str, tables: Commit, bas
     remote = ray.remote(tokenise_parts).options(num_cpus=1, max_retries=context.config.cluster.retries)
     results = ray.get([remote.remote(config, context.store, folder, base, group) for group in groups])
     written = [entry for result in results for entry in result]
-    by_table = {
-        table: sorted((part for name, part, _ in written if name == table), key=lambda part: part.first_row)
-        for table in ("corpus", "queries")
-    }
-    count = {f"{table}_tokens": sum(tokens for name, _, tokens in written if name == table) for table in by_table}
-    return Outcome(tables=by_table, figures=count)
+    tables_of: dict[str, list[Part]] = {}
+    figures: dict[str, int] = {}
+    for table in ("corpus", "queries"):
+        own = sorted((entry for entry in written if entry.table == table), key=lambda entry: entry.part.first_row)
+        tables_of[table] = [entry.part for entry in own]
+        blank = sum(entry.blank for entry in own)
+        figures |= {f"{table}_tokens": sum(entry.tokens for entry in own), f"{table}_blank": blank}
+        if blank and (table == "corpus" or config.encoder.kind != "sequence"):  # whose queries are histories
+            first = next(entry.first_blank for entry in own if entry.blank)
+            _report_blank(context, table, blank, tables.rows(table), first)
+    return Outcome(tables=tables_of, figures=figures)
+
+
+def _report_blank(context: Context, table: str, blank: int, rows: int, first: str | None) -> None:
+    """Raises DataError: the model reads none of the texts."""
+    what = {"corpus": "items", "queries": "queries"}[table]
+    text = (
+        f"{blank:,} of {rows:,} {what} have a text of which the model reads nothing (only white space, control "
+        f"characters, or words that it does not know), the first with the id {first!r}"
+    )
+    if blank == rows:
+        raise DataError(f"{text}; give an encoder.model for the language of these texts, or mend the text template of [data]")
+    context.progress.say(f"! {text}. They count as empty texts: their vectors say nothing of them. Leave them out, or mend them")
+
+
+def _check_matryoshka(context: Context, dimension: int | None) -> None:
+    """Raises ConfigError: a length of training.matryoshka that the model's vectors do not have."""
+    lengths = context.config.training.matryoshka
+    if context.trains and dimension is not None and lengths and max(lengths) > dimension:
+        raise ConfigError(
+            f"training.matryoshka = {lengths}: the vectors of this model have {dimension} dimensions, and no first "
+            f"{max(lengths)}; take out what is above {dimension}"
+        )
 
 
 def _check_pools(context: Context) -> None:

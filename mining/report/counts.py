@@ -16,6 +16,7 @@ from mining.candidates import SOURCES, Candidates
 from mining.choice.choose import Chosen
 from mining.choice.filters import Filtered
 from mining.settings import MiningSettings
+from mining.teacher.cut import count_ties
 
 I32 = npt.NDArray[np.int32]
 
@@ -43,6 +44,10 @@ class Counts:
     suspected: int = 0
     above_positive: int = 0
     """Chosen negatives that score above the query's best relevant item."""
+    teacher_read: int = 0
+    """Candidates that a teacher has read."""
+    teacher_tied: int = 0
+    """Of these, candidates that share the teacher's highest score of their query with another or with a relevant item."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Filter -> candidates that it, and none before it, dropped."""
     dropped_short: dict[str, int] = field(default_factory=dict)
@@ -71,6 +76,7 @@ def count_block(candidates: Candidates, filtered: Filtered, chosen: Chosen, sett
     harder = (chosen.scores - candidates.highest_positive[:, None])[real]
     known = np.isfinite(harder)
     short = per_query < settings.num_negatives
+    read, tied = count_ties(candidates)
     of_short = {name: int(counts[short].sum()) for name, counts in filtered.dropped_per_query().items()} if short.any() else {}
     sources = np.bincount(chosen.source[real], minlength=len(SOURCES))
     return Counts(
@@ -84,6 +90,8 @@ def count_block(candidates: Candidates, filtered: Filtered, chosen: Chosen, sett
         queries_empty=int((per_query == 0).sum()),
         suspected=filtered.suspected,
         above_positive=int((harder[known] > 0).sum()),
+        teacher_read=read,
+        teacher_tied=tied,
         dropped=dict(filtered.dropped),
         from_source={name: int(count) for name, count in zip(SOURCES, sources, strict=True) if count},
         hardness=np.histogram(np.clip(harder[known], -1, 1), HARDNESS_EDGES)[0],

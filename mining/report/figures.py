@@ -33,6 +33,10 @@ class ChoiceFigures:
     """Candidates without a label that score above the query's best relevant item."""
     above_positive: int
     """Chosen negatives that score above it."""
+    teacher_read: int
+    """Candidates that a teacher has read."""
+    teacher_tied: int
+    """Of these, candidates that share the teacher's highest score of their query with another or with a relevant item."""
     dropped: dict[str, int]
     """Filter -> candidates that it, and none before it, dropped."""
     dropped_short: dict[str, int]

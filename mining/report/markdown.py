@@ -81,6 +81,10 @@ def _waterfall(figures: MiningFigures) -> str:
     if cuts:
         values = ", ".join(f"{name} {value:.4f}" for name, value in cuts.items())
         paragraphs.append(f"Cuts computed for this model: {values}.")
+    if figures.teacher_read:
+        tied = figures.teacher_tied / figures.teacher_read
+        read = f"The teacher has read {figures.teacher_read:,} candidates"
+        paragraphs.append(f"{read}; {tied:.1%} of them share the highest score of their query.")
     return "\n\n".join([*paragraphs, _table(("step", "candidates", "share"), rows)])
 
 

@@ -26,6 +26,9 @@ MUCH_USED_LEAST = 20
 FULL_RECALL = 0.99
 """Search recall below which a warning is printed."""
 
+MUCH_TIED = 0.05
+"""Share of the candidates a teacher has read that may share the highest score of their query before a warning is printed."""
+
 BY_LABELS = ("positive", "self")
 """Filters that follow from the labels: no setting makes them stricter or milder."""
 
@@ -41,6 +44,7 @@ def warnings(figures: MiningFigures, settings: MiningSettings) -> list[str]:
         _suspected(figures, settings),
         _much_used(figures, settings),
         _recall(figures, settings),
+        _tied(figures),
     ]
     return [text for text in texts if text]
 
@@ -133,6 +137,18 @@ def _recall(figures: MiningFigures, settings: MiningSettings) -> str | None:
         f"the search found {recall:.1%} of the nearest items (mode {figures.search.get('mode', '?')}): hard negatives "
         f"are missing; raise mining.search.min_recall (now {settings.search.min_recall}), or set mining.search.mode = "
         f'"exact"'
+    )
+
+
+def _tied(figures: MiningFigures) -> str | None:
+    read, tied = figures.teacher_read, figures.teacher_tied
+    if tied <= MUCH_TIED * read:
+        return None
+    return (
+        f"the teacher gives {tied:,} of the {read:,} candidates that it has read ({tied / read:.1%}) the highest score of their "
+        f"query, the same as another's or a relevant item's: its scores are saturated, so mining.teacher.max_score and "
+        f"mining.teacher.relative_margin cannot tell these apart. Give another mining.teacher.model, or take repeated texts out "
+        f"of the corpus if that is why they are equal"
     )
 
 

@@ -163,6 +163,24 @@ def attach(found: Candidates, scored: Pairs, labels: Labels, settings: MiningSet
     )
 
 
+def count_ties(found: Candidates) -> tuple[int, int]:
+    """(candidates that the teacher has read, those of them that share their query's highest score).
+
+    The highest is over the candidates and the relevant item that counts, and is shared if two of these have it. Scores of
+    which many are shared are saturated: no margin tells such candidates from relevant items.
+    """
+    if found.teacher is None:
+        return 0, 0
+    scores_QK = np.where(np.isnan(found.teacher), -np.inf, found.teacher)
+    positive_Q = np.full(len(scores_QK), -np.inf) if found.teacher_positive is None else found.teacher_positive
+    positive_Q = np.where(np.isnan(positive_Q), -np.inf, positive_Q)
+    highest_Q = np.maximum(scores_QK.max(axis=1, initial=-np.inf), positive_Q)
+    at_the_top_QK = (scores_QK == highest_Q[:, None]) & np.isfinite(scores_QK)
+    top_Q = at_the_top_QK.sum(axis=1)
+    shared_Q = top_Q + (positive_Q == highest_Q) > 1
+    return int(np.isfinite(scores_QK).sum()), int(top_Q[shared_Q].sum())
+
+
 def read_scored(store: Store, teacher: Sequence[Part], kind: str, start: int, query_rows: I64) -> Pairs:
     """What the teacher has read of some queries.
 

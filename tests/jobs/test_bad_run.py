@@ -247,8 +247,8 @@ BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_att
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"config.json": b"{"}, ["cannot be read", "JSONDecodeError"]),
-        ({"config.json": json.dumps({"model_type": "bert"}).encode()}, ["cannot be read", "hidden_size"]),
+        ({"config.json": b"{"}, ["expected JSON", "config.json", "mend that file"]),
+        ({"config.json": json.dumps({"model_type": "bert"}).encode()}, ["weights", "lack", "BertModel"]),
         ({"vocab.txt": None}, ["expected a tokenizer", "vocab.txt", "a complete model folder"]),
         ({"model.safetensors": b"rubbish" * 99}, ["cannot be read", "SafetensorError", "download it again"]),
         ({"model.safetensors": None}, ["encoder.model", "complete model folder"]),

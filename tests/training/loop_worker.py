@@ -30,7 +30,8 @@ from cluster.tables import Part, part_name, vectors_to_column, write_part
 from eval.verdict import decide_epochs
 from training.encoders.adapter import new_adapter_folder
 from training.encoders.load import load_encoder
-from training.encoders.prepare import Tokenizer, build_base
+from training.encoders.prepare import build_base
+from training.encoders.tokenizer import Tokenizer
 from training.engine.engine import Place, full_state
 from training.engine.schedule import Schedule
 from training.loop import Trainer
@@ -138,13 +139,15 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
             "split": ["train"] * NUM_TRAIN + ["dev"] * NUM_DEV,
         }
     )
-    static = build_base(EncoderSettings(kind="static", dimension=24, vocabulary=256), storage, items + queries, 0)
+    static = build_base(
+        EncoderSettings(kind="static", dimension=24, vocabulary=256), storage, items + queries, 0, folder / "base-static"
+    )
     write_bert(folder / "bert", static)
-    bert = build_base(EncoderSettings(model=str(folder / "bert")), storage, [], 0)
+    bert = build_base(EncoderSettings(model=str(folder / "bert")), storage, [], 0, folder / "base-bert")
     write_bert(folder / "dropout", static, dropout=0.2)
-    dropout = build_base(EncoderSettings(model=str(folder / "dropout")), storage, [], 0)
+    dropout = build_base(EncoderSettings(model=str(folder / "dropout")), storage, [], 0, folder / "base-dropout")
     write_dense_pipeline(folder / "dense", bert)
-    dense = build_base(EncoderSettings(model=str(folder / "dense")), storage, [], 0)
+    dense = build_base(EncoderSettings(model=str(folder / "dense")), storage, [], 0, folder / "base-dense")
     (folder / "adapter").mkdir()
     new_adapter_folder(folder / "adapter", 16, 32, 0)
     tokenizer = Tokenizer(static, EncoderSettings(kind="static"))

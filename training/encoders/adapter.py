@@ -101,3 +101,15 @@ def export_with_base(adapter: AdapterEncoder, base: Path | None, folder: Path) -
     st_format.write_modules(folder, [*modules, *zip(names, kinds, strict=True)])
     if base is None:
         st_format.write_prompts(folder, {})
+
+
+def servable_folder(trained: Path, base: Path | None, target: Path) -> Path:
+    """A trained model as a folder that SentenceTransformer opens: `trained` itself, or `target` with an adapter on its base.
+
+    Args:
+        base: the frozen base model, if there is one.
+    """
+    if not (trained / "adapter.json").exists():
+        return trained
+    export_with_base(AdapterEncoder.load(trained), base, target)
+    return target

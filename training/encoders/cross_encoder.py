@@ -6,7 +6,6 @@ Not trained here: it is the teacher whose second opinion mining may ask for.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from cluster.folders import Manifest, fetch_folder
 from cluster.storage import Store
 from cluster.tables import F32
 from training.encoders import st_format
-from training.encoders.prepare import model_limit
+from training.encoders.check import read_modules, refuse_own_code
+from training.encoders.lengths import model_limit
 from training.encoders.st_format import read_json
 
 KINDS = ("ForSequenceClassification", "ForCausalLM")
@@ -31,14 +31,16 @@ Reader = Callable[[Sequence[str], Sequence[str], Callable[[int], None]], F32]
 """(queries, items, on_progress) of equal length -> scores [P] float32; on_progress is told how many pairs are read."""
 
 
-def copy_cross_encoder(source: Path, max_length: int | None) -> Path:
+def copy_cross_encoder(source: Path, max_length: int | None, target: Path) -> None:
     """The cross-encoder in `source` as a folder with safetensors only, after it has read a pair.
 
     Raises:
-        ConfigError: it is another kind of model, gives other than one score, or cannot read `max_length` tokens.
+        ConfigError: it is another kind of model, has code of its own, gives other than one score, or cannot read `max_length`
+            tokens.
     """
     check_reads_pairs(source)
-    target = Path(tempfile.mkdtemp(prefix="hardmine-teacher-"))
+    for folder in dict.fromkeys((source, source / _root(source))):
+        refuse_own_code(folder, source)
     st_format.copy_folder(source, target, without_weights=False)
     if not list(target.rglob("*.safetensors")):  # older models ship pickles only: transformers reads them with weights_only
         _load(source, None).save_pretrained(str(target), create_model_card=False)
@@ -61,7 +63,6 @@ def copy_cross_encoder(source: Path, max_length: int | None) -> Path:
             f"mining.teacher.model: the model in {source} gives {score} for a pair of short texts; its weights "
             f"are damaged: download it again, or give another one"
         )
-    return target
 
 
 def check_reads_pairs(source: Path) -> None:
@@ -82,20 +83,24 @@ def check_reads_pairs(source: Path) -> None:
 
 def describe(source: Path) -> tuple[str, list[str]]:
     """(architecture of the model's first part, kinds of its modules; none in a plain Hugging Face folder)."""
-    modules = read_json(source / "modules.json") if (source / "modules.json").exists() else []
+    modules = read_modules(source)
     config = source / _root(source) / "config.json"
     architectures = read_json(config).get("architectures") if config.exists() else None
-    return (architectures or ["a model of no architecture"])[0], [entry["type"].rsplit(".", 1)[-1] for entry in modules]
+    return (architectures or ["a model of no architecture"])[0], [module.kind for module in modules]
 
 
 def _root(folder: Path) -> str:
-    return st_format.module_path(folder, 0) if (folder / "modules.json").exists() else ""
+    modules = read_modules(folder)
+    return modules[0].path if modules else ""
 
 
 def _load(folder: Path, max_length: int | None, device: str = "cpu") -> Any:
+    import torch
     from sentence_transformers import CrossEncoder
 
-    return CrossEncoder(str(folder), device=device, max_length=max_length, local_files_only=True)
+    return CrossEncoder(
+        str(folder), device=device, max_length=max_length, local_files_only=True, model_kwargs={"dtype": torch.float32}
+    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,9 @@ class MakeCrossEncoder:
         torch.set_num_threads(self.threads)
         device = "cuda" if self.gpu else "cpu"
         model = _load(fetch_folder(self.store, self.files, self.prefix), self.max_length, device)
+        activation = model.activation_fn
+        # in bfloat16 the largest scores of a sigmoid are 1/256 apart, so that all good pairs would have the same one
+        model.activation_fn = lambda logits: activation(logits.float())
 
         def read(queries: Sequence[str], items: Sequence[str], on_progress: Callable[[int], None]) -> F32:
             with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bfloat16):

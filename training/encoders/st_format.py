@@ -57,6 +57,12 @@ def prompts(folder: Path) -> dict[str, str]:
     return {name: text for name, text in (read_json(path).get("prompts") or {}).items() if text}
 
 
+def default_prompt(folder: Path) -> str:
+    """Name of the prompt that stands before a text of no particular side; "" where there is none."""
+    path = folder / "config_sentence_transformers.json"
+    return str(read_json(path).get("default_prompt_name") or "") if path.exists() else ""
+
+
 def write_prompts(folder: Path, values: Mapping[str, str]) -> None:
     """Set the folder's prompts, keeping what else its configuration says."""
     path = folder / "config_sentence_transformers.json"
@@ -67,9 +73,11 @@ def write_prompts(folder: Path, values: Mapping[str, str]) -> None:
 
 
 def write_pooling(folder: Path, mode: str, dimension: int) -> None:
-    """Configuration of a Pooling module; mode: mean, cls or last."""
+    """Configuration of a Pooling module; mode: mean, cls or last. Whether it pools a prompt's tokens stays as it was."""
+    path = folder / "config.json"
+    include_prompt = read_json(path).get("include_prompt", True) if path.exists() else True
     write_json(
-        folder / "config.json",
+        path,
         {
             "word_embedding_dimension": dimension,
             "pooling_mode_cls_token": mode == "cls",
@@ -78,7 +86,7 @@ def write_pooling(folder: Path, mode: str, dimension: int) -> None:
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
             "pooling_mode_weightedmean_tokens": False,
-            "include_prompt": True,
+            "include_prompt": include_prompt,
         },
     )
 
@@ -86,8 +94,6 @@ def write_pooling(folder: Path, mode: str, dimension: int) -> None:
 def read_pooling(folder: Path) -> tuple[str, int] | None:
     """(mode, dimension) of a Pooling module; None if it does something else than mean, cls or last."""
     config = read_json(folder / "config.json")
-    if config.get("include_prompt", True) is not True:
-        return None
     names = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
     if "pooling_mode" in config:
         chosen = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else list(config["pooling_mode"])
@@ -100,6 +106,16 @@ def read_pooling(folder: Path) -> tuple[str, int] | None:
     if len(chosen) != 1 or chosen[0] not in names:
         return None
     return names[chosen[0]], int(config.get("word_embedding_dimension") or config["embedding_dimension"])
+
+
+def pools_prompt(folder: Path) -> bool:
+    """Whether the model in `folder` pools the tokens of a prompt as well, which most do and INSTRUCTOR does not."""
+    configs = [
+        folder / entry["path"] / "config.json"
+        for entry in read_json(folder / "modules.json")
+        if entry["type"].endswith(".Pooling")
+    ]
+    return all(read_json(path).get("include_prompt", True) is True for path in configs)
 
 
 def write_normalize(folder: Path) -> None:

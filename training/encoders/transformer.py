@@ -1,5 +1,8 @@
 """The `transformer` encoder: a Hugging Face model, pooled and L2-normalised.
 
+Weights are float32 whatever the files hold. Some models pool the tokens of a text without those of its prompt: in the token
+lists of these the prompt's tokens are -1 - id, and "pooling_mask" says which tokens are pooled.
+
 N texts, T tokens (padded), D dimensions.
 """
 
@@ -19,25 +22,31 @@ from torch.nn import functional
 from cluster.errors import ConfigError, one_paragraph
 from training.encoders import st_format
 from training.encoders.base import Encoder
+from training.encoders.check import first_config
 from training.encoders.features import Features, Tokens
+
+OPTIONS = ("model_kwargs", "model_args", "config_kwargs", "config_args")
+"""What a folder may say about how its model is to be loaded, which sentence-transformers follows."""
 
 
 def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
-    """input_ids and attention_mask, int64 [N, T], padded on the right."""
+    """input_ids and attention_mask, int64 [N, T], padded on the right. A text without any token reads one of padding."""
     lengths = features.lengths
     mask = np.arange(max(1, int(lengths.max(initial=1))))[None, :] < lengths[:, None]
     ids = np.full(mask.shape, pad_id, np.int64)
     ids[mask] = features.values
+    mask[lengths == 0, 0] = True
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
 def pool(hidden_NTD: Tensor, mask_NT: Tensor, mode: str) -> Tensor:
-    """One vector per text, [N, D]: mean over real tokens, the first token (cls), or the last real token."""
+    """One vector per text, [N, D]: mean over the tokens in the mask, the first of them (cls), or the last of them."""
+    rows = torch.arange(len(hidden_NTD), device=hidden_NTD.device)
     if mode == "cls":
-        return hidden_NTD[:, 0]
+        return hidden_NTD[rows, mask_NT.argmax(dim=1)]
     if mode == "last":
-        last = mask_NT.sum(dim=1).clamp(min=1) - 1
-        return hidden_NTD[torch.arange(len(hidden_NTD), device=hidden_NTD.device), last]
+        positions = torch.arange(mask_NT.shape[1], device=mask_NT.device)
+        return hidden_NTD[rows, (mask_NT * positions).argmax(dim=1)]
     weights = mask_NT.unsqueeze(-1).to(hidden_NTD.dtype)
     return (hidden_NTD * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
 
@@ -57,9 +66,15 @@ class TextEncoder(Encoder):
         self._pad_id = pad_id
 
     def collate(self, features: Features) -> dict[str, Tensor]:
-        """input_ids and attention_mask."""
+        """input_ids and attention_mask; pooling_mask where it is another one."""
         assert isinstance(features, Tokens)
-        return pad_tokens(features, self._pad_id)
+        inputs = pad_tokens(features, self._pad_id)
+        ids = inputs["input_ids"]
+        prompt = ids < 0
+        if bool(prompt.any()):
+            inputs["pooling_mask"] = inputs["attention_mask"].masked_fill(prompt, 0)
+            inputs["input_ids"] = torch.where(prompt, ~ids, ids)
+        return inputs
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """As a sentence-transformers folder; additions to the weights are merged into them."""
@@ -121,17 +136,20 @@ class TransformerEncoder(TextEncoder):
 
     @classmethod
     def try_load(cls, folder: Path) -> TransformerEncoder | None:
-        """From a sentence-transformers folder [Transformer, Pooling, Normalize]; None if its pooling is another."""
+        """From a sentence-transformers folder [Transformer, Pooling, Normalize]; None: its pooling is another, or its model is
+        not loaded by its configuration alone (an encoder that is half of an encoder and decoder, options in its files)."""
         from transformers import AutoModel
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()  # one bar per worker and model would drown our own lines
+        quiet()
         # where accelerate is installed, loading imports it, and it imports deepspeed, which then looks for a device and says so
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
         pooling = st_format.read_pooling(folder / st_format.module_path(folder, 1))
         if pooling is None:
             return None
         root = folder / st_format.module_path(folder, 0)
+        options = first_config(root)
+        if _has_decoder(_empty_model(root)) or any(options.get(name) for name in OPTIONS):
+            return None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # weights that the folder lacks (a pooler) are drawn: the same on every rank and run
             model = AutoModel.from_pretrained(str(root), dtype=torch.float32)
@@ -140,10 +158,11 @@ class TransformerEncoder(TextEncoder):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """[N, D] float32."""
         arguments = dict(inputs)
+        mask = arguments.pop("pooling_mask", inputs["attention_mask"])
         if self._types:
             arguments["token_type_ids"] = torch.zeros_like(inputs["attention_mask"])
         hidden = self.model(**arguments).last_hidden_state
-        return functional.normalize(pool(hidden, inputs["attention_mask"], self.pooling).float(), dim=-1)
+        return functional.normalize(pool(hidden, mask, self.pooling).float(), dim=-1)
 
     @property
     def token_table(self) -> nn.Module | None:
@@ -185,36 +204,84 @@ class GenericEncoder(TextEncoder):
     """Any other sentence-transformers pipeline (a Dense layer, another pooling …), run by sentence-transformers."""
 
     def __init__(self, model: Any, source: Path) -> None:
-        super().__init__(model, pad_id=int(getattr(model.tokenizer, "pad_token_id", 0) or 0), source=source)
+        super().__init__(model, pad_id=_padding_of(model.tokenizer), source=source)
         self.dimension = int(model.get_embedding_dimension())
 
     @classmethod
     def load(cls, folder: Path) -> GenericEncoder:
         """From a sentence-transformers folder. Remote code is never trusted."""
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        return cls(SentenceTransformer(str(folder), device="cpu"), folder)
+        return cls(_open(folder), folder)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """[N, D] float32."""
-        embedding = self.model({**inputs, "modality": "text"})["sentence_embedding"]
-        return functional.normalize(embedding.float(), dim=-1)
+        values: dict[str, Any] = {**inputs, "modality": "text"}
+        mask = values.pop("pooling_mask", inputs["attention_mask"])
+        for number, module in enumerate(self.model):
+            values = module(values)
+            if number == 0:
+                # `prompt_length`, by which Pooling leaves a prompt out, is one number for all texts of a batch
+                values["attention_mask"] = mask
+        return functional.normalize(values["sentence_embedding"].float(), dim=-1)
 
     def _save_plain(self, folder: Path, state: dict[str, Tensor]) -> None:
-        from sentence_transformers import SentenceTransformer
-
         # into a fresh model: with ZeRO 3 this one's weights are spread over ranks, with bfloat16 they are rounded
-        fresh = SentenceTransformer(str(self.source), device="cpu")
+        fresh = _open(self.source)
         fresh.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
         fresh.save(str(folder), create_model_card=False)
+
+
+def quiet() -> None:
+    """No progress bars and no tables of weights: those of every worker and model would drown our own lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def encoder_class(root: Path) -> Any:
+    """The class of transformers that encodes with the model at `root`; None: sentence-transformers has its own choice."""
+    import transformers
+
+    model = _empty_model(root)
+    return (
+        getattr(transformers, f"{type(model).__name__.removesuffix('Model')}EncoderModel", None)
+        if _has_decoder(model)
+        else type(model)
+    )
+
+
+def _empty_model(root: Path) -> Any:
+    """The model at `root` without weights."""
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        return AutoModel.from_config(AutoConfig.from_pretrained(str(root)))
+
+
+def _has_decoder(model: Any) -> bool:
+    """Whether it is an encoder and a decoder, of which sentence-transformers takes the encoder alone."""
+    return hasattr(model, "encoder") and hasattr(model, "decoder")
+
+
+def _open(folder: Path) -> Any:
+    """The pipeline in `folder`, all of it in float32: a file may hold any other type, and so may each of its modules."""
+    from sentence_transformers import SentenceTransformer
+
+    quiet()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # as above
+        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
+    return model.float()
 
 
 def _pad_id(root: Path) -> int:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(root))
+    return _padding_of(AutoTokenizer.from_pretrained(str(root)))
+
+
+def _padding_of(tokenizer: Any) -> int:
+    """What a text is padded with; a tokenizer without a padding token has another one that will do: it is masked."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 

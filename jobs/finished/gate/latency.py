@@ -70,7 +70,8 @@ def measure_latency(
         ArtifactError: the model's files are damaged.
     """
     device = _device()
-    sides = _sides(run, number, rows[:pairs], device)
+    with tempfile.TemporaryDirectory(prefix="hardmine-gate-") as scratch:  # read while the model is opened only
+        sides = _sides(run, number, rows[:pairs], device, Path(scratch))
     model_ms, base_ms = time_in_turns(sides.model, sides.base, sides.queries, pairs)
     found = compare_latency(model_ms, base_ms, confidence=confidence)
     return found, {"what": sides.what, "repeats": REPEATS, "machine": describe_machine(device)} | asdict(found)
@@ -114,15 +115,15 @@ def time_in_turns(
     return np.array(took[0]), np.array(took[1]) if base is not None else None
 
 
-def _sides(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device: str) -> Sides:
+def _sides(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device: str, scratch: Path) -> Sides:
     kind = run.setting("encoder", "kind", None) or "transformer"
     if kind == "sequence":
         return _histories(run, number, rows, device)
     if "prefix" not in run.commit(Kind.BASE).figures:
-        return _vectors(run, number, rows, device)
+        return _vectors(run, number, rows, device, scratch)
     texts = read_rows(run.store, run.commit(Kind.INGEST).parts("queries"), rows, ["text"])["text"].to_pylist()
     base = run.commit(Kind.BASE)
-    folders = _text_folder(run, number), fetch_folder(run.store, base.files, base.figures["prefix"])
+    folders = _text_folder(run, number, scratch), fetch_folder(run.store, base.files, base.figures["prefix"])
     model, off_the_shelf = (_on_texts(folder, texts, device) for folder in folders)
     return Sides(model, off_the_shelf, len(texts), "one text: prompt, tokens and vector, by sentence-transformers")
 
@@ -143,13 +144,13 @@ def _open(folder: Path, device: str) -> Any:
     return SentenceTransformer(str(folder), device=device, local_files_only=True)
 
 
-def _vectors(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device: str) -> Sides:
+def _vectors(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device: str, scratch: Path) -> Sides:
     """An adapter on the data's own vectors: whatever made these is not here, so the adapter's own time is what it adds."""
     import torch
 
     column = read_rows(run.store, run.commit(Kind.INGEST).parts("queries"), rows, ["vector"])["vector"]
     vectors = torch.from_numpy(column_to_vectors(column).copy()).to(device)
-    model = _open(_text_folder(run, number), device).eval()
+    model = _open(_text_folder(run, number, scratch), device).eval()
 
     def encode(row: int) -> object:
         with torch.inference_mode():
@@ -181,18 +182,13 @@ def _histories(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], devic
     )
 
 
-def _text_folder(run: FinishedRun, number: int) -> Path:
-    """The model of a round as a folder that sentence-transformers opens."""
-    folder = _trained_folder(run, number)
-    if not (folder / "adapter.json").exists():
-        return folder
-    from training.encoders.adapter import AdapterEncoder, export_with_base
+def _text_folder(run: FinishedRun, number: int, scratch: Path) -> Path:
+    """The model of a round as a folder that sentence-transformers opens; below `scratch` if it has to be made."""
+    from training.encoders.adapter import servable_folder
 
     base = run.commit(Kind.BASE)
     frozen = fetch_folder(run.store, base.files, base.figures["prefix"]) if "prefix" in base.figures else None
-    target = Path(tempfile.mkdtemp(prefix="hardmine-gate-"))
-    export_with_base(AdapterEncoder.load(folder), frozen, target)
-    return target
+    return servable_folder(_trained_folder(run, number), frozen, scratch)
 
 
 def _trained_folder(run: FinishedRun, number: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from cluster.errors import ConfigError
 from cluster.folders import folder_digest, upload_folder
 from cluster.storage import Store
 from jobs.config.config import Config
-from jobs.stages.ingest.models import check_model, reading_model
 from mining.settings import TeacherSettings
 from training.settings import EncoderSettings, Kind
 
@@ -26,19 +26,22 @@ def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSet
         ConfigError: there is no such model, or it is of another kind than the settings say, or damaged.
     """
     from training.encoders.cross_encoder import copy_cross_encoder
-    from training.encoders.prepare import build_base, locate_model
+    from training.encoders.prepare import build_base, model_folder
+    from training.encoders.trial import reading_model, try_model
 
     kind = None
-    with _named_after(section), reading_model(settings.model):
-        source = locate_model(settings.model, config.storage)
-        if settings.kind == "cross_encoder":
-            local = copy_cross_encoder(source, settings.max_length)
-        else:
-            encoder = _as_encoder(source, settings, section)
-            kind = encoder.kind
-            local = build_base(encoder, config.storage, [], config.rounds.seed)
-            check_model(local, encoder)
-    files = upload_folder(local, store, f"{folder}/model")
+    with tempfile.TemporaryDirectory(prefix="hardmine-teacher-") as local, _named_after(section):
+        target = Path(local)
+        with reading_model(settings.model), model_folder(settings.model, config.storage) as source:
+            if settings.kind == "cross_encoder":
+                copy_cross_encoder(source, settings.max_length, target)
+            else:
+                encoder = _as_encoder(source, settings, section)
+                kind = encoder.kind
+                build_base(encoder, config.storage, [], config.rounds.seed, target)
+        if kind is not None:
+            try_model(target, encoder)
+        files = upload_folder(target, store, f"{folder}/model")
     return Outcome(
         files=files, figures={"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "encoder": kind}
     )

@@ -89,6 +89,7 @@ def test_a_run_with_a_guide_sources_checkpoints_and_a_tracker(ray_case: Any, ray
         StorageSettings(),
         [item["text"] for item in ray_case.items],
         3,
+        ray_case.folder / "guide",
     )
     ray_case.set("rounds.mined", 0)
     ray_case.set(

@@ -14,7 +14,17 @@ from tests.support.mining_figures import CONFUSION, SAMPLE, figures_of
 
 CHOICE = [
     *("queries", "candidates", "survivors", "chosen", "judged", "new", "queries_short", "queries_empty"),
-    *("suspected_false_negatives", "above_positive", "dropped", "dropped_short", "sources", "hit_rate", "hardness"),
+    *(
+        "suspected_false_negatives",
+        "above_positive",
+        "teacher_read",
+        "teacher_tied",
+        "dropped",
+        "dropped_short",
+        "sources",
+        "hit_rate",
+        "hardness",
+    ),
     *("engine", "negatives", "cuts"),
 ]
 

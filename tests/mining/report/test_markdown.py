@@ -48,5 +48,11 @@ def test_the_page_says_that_there_are_no_warnings_and_which_cuts_were_computed()
     assert "Cuts computed for this model: relative 0.1235, ceiling 0.7500." in calibrated.splitlines()
 
 
+def test_the_page_says_how_many_scores_of_a_teacher_are_shared() -> None:
+    read = markdown("run", figures_of(teacher_read=2000, teacher_tied=100), MiningSettings(num_negatives=10))
+    assert "The teacher has read 2,000 candidates; 5.0% of them share the highest score of their query." in read
+    assert "The teacher has read" not in markdown("run", figures_of(), MiningSettings(num_negatives=10))
+
+
 def test_a_text_stays_one_plain_line() -> None:
     assert plain("a\n# b | `c` [d](e)") == "a \\# b \\| \\`c\\` \\[d\\](e)"

@@ -18,6 +18,10 @@ def test_a_usual_mining_has_no_warning() -> None:
     assert warnings(figures_of(), SETTINGS) == []
 
 
+def test_a_few_equal_scores_of_a_teacher_are_no_warning() -> None:
+    assert warnings(figures_of(teacher_read=2000, teacher_tied=100), SETTINGS) == []
+
+
 @pytest.mark.parametrize(
     ("changed", "settings", "words"),
     [
@@ -54,6 +58,11 @@ def test_a_usual_mining_has_no_warning() -> None:
             {"suspected_false_negatives": 1_001},
             {},
             ["1,001 of 10,000 candidates (10.0%", "more than 10%", "[mining.teacher]", "mining.near_duplicate"],
+        ),
+        (
+            {"teacher_read": 2000, "teacher_tied": 900},
+            {"teacher": TeacherSettings(model="m")},
+            ["900 of the 2,000", "45.0%", "saturated", "mining.teacher.model"],
         ),
         ({"search": {"mode": "ivf", "recall": 0.973}}, {}, ["97.3%", "mode ivf", "mining.search.min_recall (now 0.95)"]),
     ],

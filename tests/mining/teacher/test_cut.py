@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from cluster.labels import Labels
 from mining.candidates import Candidates
 from mining.settings import MiningSettings, TeacherSettings
-from mining.teacher.cut import MOST_POSITIVES, Pairs, attach, depth_of, pairs_to_read
+from mining.teacher.cut import MOST_POSITIVES, Pairs, attach, count_ties, depth_of, pairs_to_read
 
 NAN = float("nan")
 
@@ -196,3 +197,27 @@ def test_cosines_of_a_search_are_scores_too() -> None:
     pairs = Pairs.from_table(table)
     assert as_list(pairs) == [(4, 1), (4, 3)]
     assert pairs.scores.tolist() == [0.25, 0.5]
+
+
+# scores that are all the same
+
+
+@pytest.mark.parametrize(
+    ("scores", "positive", "want"),
+    [
+        ([0.9, 0.8, 0.7], 0.95, (3, 0)),
+        ([0.9, 0.8, 0.7], 0.9, (3, 1)),
+        ([1.0, 1.0, 0.7], 0.95, (3, 2)),
+        ([1.0, 1.0, 0.7], 1.0, (3, 2)),
+        ([0.9, 0.8, 0.8], NAN, (3, 0)),
+        ([0.9, 0.9, NAN], NAN, (2, 2)),
+        ([NAN, NAN, NAN], NAN, (0, 0)),
+        ([0.5, 0.5, NAN], 0.9, (2, 0)),
+    ],
+)
+def test_candidates_that_share_the_highest_score_are_counted(scores: list[float], positive: float, want: tuple[int, int]) -> None:
+    found = candidates([0, 4], [[1, 2, 3], [1, 2, 3]])
+    read = np.array([scores, [0.3, 0.2, 0.1]], np.float32)
+    one = replace(found, teacher=read, teacher_positive=np.array([positive, 0.9], np.float32))
+    assert count_ties(one) == (want[0] + 3, want[1])
+    assert count_ties(found) == (0, 0), "no teacher"

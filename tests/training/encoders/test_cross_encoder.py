@@ -23,6 +23,8 @@ ITEMS = [f"item {n} {'long words ' * (n % 5)}" for n in range(40)]
 def folder_with(folder: Path, config: dict[str, Any], modules: Sequence[str] = ()) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
+    for n in range(1, len(modules)):
+        (folder / f"{n}").mkdir()
     if modules:
         (folder / "modules.json").write_text(
             json.dumps(
@@ -69,7 +71,8 @@ def test_what_scores_pairs_is_accepted(tmp_path: Path, config: dict[str, Any], m
 def test_a_copy_reads_pairs_as_the_original_does(cross_encoder: Path, tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
-    copied = copy_cross_encoder(cross_encoder, 32)
+    copied = tmp_path / "copied"
+    copy_cross_encoder(cross_encoder, 32, copied)
     store = Store(str(tmp_path))
     files = upload_folder(copied, store, "teacher/model")
     reader = MakeCrossEncoder(store, files, "teacher/model", 1, False, False, 6, 32)()
@@ -85,6 +88,32 @@ def test_a_copy_reads_pairs_as_the_original_does(cross_encoder: Path, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_scores_near_one_are_told_apart_in_bfloat16(cross_encoder: Path, tmp_path: Path, stored: str) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    sure = Path(shutil.copytree(cross_encoder, tmp_path / "sure"))
+    weights = load_file(sure / "model.safetensors")
+    weights["classifier.bias"] += 10.0
+    save_file(
+        {name: value.to(getattr(torch, stored)) for name, value in weights.items()},
+        sure / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = json.loads((sure / "config.json").read_text())
+    (sure / "config.json").write_text(json.dumps(config | {"dtype": stored}))
+    copied, store = tmp_path / "copied", Store(str(tmp_path))
+    copy_cross_encoder(sure, 32, copied)
+    files = upload_folder(copied, store, "teacher/model")
+    reader = MakeCrossEncoder(store, files, "teacher/model", 1, False, True, 6, 32)()
+    scores = reader(QUERIES, ITEMS, lambda pairs: None)
+    assert scores.min() > 0.99
+    different = len({*zip(QUERIES, ITEMS, strict=True)})
+    assert len(np.unique(scores)) > 0.5 * different, "a sigmoid in bfloat16 knows no more than 0.9922, 0.9961 and 1"
+
+
+@pytest.mark.slow
 def test_weights_that_are_pickles_are_kept_as_safetensors(cross_encoder: Path, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
@@ -92,7 +121,8 @@ def test_weights_that_are_pickles_are_kept_as_safetensors(cross_encoder: Path, t
     source = Path(shutil.copytree(cross_encoder, tmp_path / "old"))
     torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
     (source / "model.safetensors").unlink()
-    copied = copy_cross_encoder(source, None)
+    copied = tmp_path / "copied"
+    copy_cross_encoder(source, None, copied)
     assert not list(copied.rglob("*.bin"))
     kept, want = load_file(copied / "model.safetensors"), load_file(cross_encoder / "model.safetensors")
     assert kept.keys() == want.keys()
@@ -106,19 +136,19 @@ def test_classes_too_many_tokens_and_damaged_weights_are_told_at_once(cross_enco
     from transformers import BertForSequenceClassification
 
     with pytest.raises(ConfigError, match=r"max_length = 65 is more than the 64 tokens"):
-        copy_cross_encoder(cross_encoder, 65)
+        copy_cross_encoder(cross_encoder, 65, tmp_path / "copy-65")
     classes = Path(shutil.copytree(cross_encoder, tmp_path / "classes"))
     BertForSequenceClassification.from_pretrained(cross_encoder, num_labels=3, ignore_mismatched_sizes=True).save_pretrained(
         classes
     )
     with pytest.raises(ConfigError, match="a classifier of 3 classes"):
-        copy_cross_encoder(classes, None)
+        copy_cross_encoder(classes, None, tmp_path / "copy-classes")
     damaged = Path(shutil.copytree(cross_encoder, tmp_path / "damaged"))
     weights = load_file(damaged / "model.safetensors")
     weights["classifier.weight"] = torch.full_like(weights["classifier.weight"], float("nan"))
     save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="gives nan for a pair"):
-        copy_cross_encoder(damaged, None)
+        copy_cross_encoder(damaged, None, tmp_path / "copy-damaged")
 
 
 # batches

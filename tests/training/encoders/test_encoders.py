@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from training.encoders.adapter import AdapterEncoder, export_with_base, new_adap
 from training.encoders.base import Encoder
 from training.encoders.features import Tokens, Vectors
 from training.encoders.load import load_encoder
-from training.encoders.prepare import Tokenizer, build_base, read_prompts
+from training.encoders.prepare import build_base
 from training.encoders.static import StaticEncoder
+from training.encoders.tokenizer import Tokenizer, read_prompts
 from training.encoders.transformer import GenericEncoder, TransformerEncoder
 from training.settings import EncoderSettings
 
@@ -93,6 +95,11 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def fresh() -> Path:
+    """A new folder that goes with the test."""
+    return Path(tempfile.mkdtemp())
+
+
 def features_of(folder: Path, settings: EncoderSettings, texts: Sequence[str], prompt: str = "") -> Tokens:
     column = Tokenizer(folder, settings)(texts, prompt)
     offsets, values = lists_to_csr(pa.chunked_array([column]))
@@ -147,7 +154,7 @@ def assert_a_changed_state_survives(folder: Path, settings: EncoderSettings, sav
 
 def test_minilm_gives_the_vectors_of_sentence_transformers(minilm: Path) -> None:
     settings = EncoderSettings(model=str(minilm))
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     assert isinstance(load_encoder(folder), TransformerEncoder)
     assert features_of(folder, settings, TEXTS).lengths.max() == 256
     got = ours(folder, settings, TEXTS)
@@ -157,7 +164,7 @@ def test_minilm_gives_the_vectors_of_sentence_transformers(minilm: Path) -> None
 
 def test_minilm_with_changed_weights_survives_saving(minilm: Path, tmp_path: Path) -> None:
     settings = EncoderSettings(model=str(minilm), max_length=32)
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     assert features_of(folder, settings, TEXTS).lengths.max() == 32
     assert_a_changed_state_survives(folder, settings, tmp_path / "saved", TEXTS)
     assert not list((tmp_path / "saved").rglob("*.bin"))
@@ -179,7 +186,7 @@ def test_the_result_depends_on_neither_order_nor_budget(minilm: Path) -> None:
 @pytest.mark.parametrize("pooling", [None, "mean", "cls", "last"])
 def test_a_plain_folder_gets_the_pooling_asked_for(bert: Path, pooling: Any, tmp_path: Path) -> None:
     settings = EncoderSettings(model=str(bert), pooling=pooling)
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     encoder = load_encoder(folder)
     assert isinstance(encoder, TransformerEncoder)
     assert encoder.pooling == (pooling or "mean")
@@ -189,7 +196,7 @@ def test_a_plain_folder_gets_the_pooling_asked_for(bert: Path, pooling: Any, tmp
 
 def test_another_pooling_than_the_folders_own_can_be_asked_for(minilm: Path) -> None:
     settings = EncoderSettings(model=str(minilm), pooling="cls", max_length=16)
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     got = ours(folder, settings, TEXTS[:3])
     assert_same(got, theirs(folder, TEXTS[:3]))
     assert np.abs(got - theirs(minilm, TEXTS[:3])).max() > 0.01
@@ -197,7 +204,7 @@ def test_another_pooling_than_the_folders_own_can_be_asked_for(minilm: Path) -> 
 
 def test_a_folder_that_asks_for_lower_case_gets_it(bert: Path) -> None:
     settings = EncoderSettings(model=str(bert))
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     path = folder / "sentence_bert_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"do_lower_case": True}))
     got = ours(folder, settings, ["UPPER and lower Case", "upper and lower case"])
@@ -217,7 +224,7 @@ def test_leading_spaces_count_where_the_tokenizer_says_so(bert: Path, tmp_path: 
     fast.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=280, special_tokens=["<pad>"], initial_alphabet=alphabet))
     PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", model_max_length=48).save_pretrained(tmp_path / "bytes")
     settings = EncoderSettings(model=str(tmp_path / "bytes"), pooling="last")
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     got = ours(folder, settings, ["  fox  ", "fox"])
     assert np.abs(got[0] - got[1]).max() > 1e-3
     assert_same(got, theirs(folder, ["  fox  ", "fox"]))
@@ -228,7 +235,7 @@ def dense_folder(bert: Path, folder: Path) -> Path:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
-    base = SentenceTransformer(str(build_base(EncoderSettings(model=str(bert)), STORAGE, [], 0)), device="cpu")
+    base = SentenceTransformer(str(build_base(EncoderSettings(model=str(bert)), STORAGE, [], 0, fresh())), device="cpu")
     torch.manual_seed(2)
     model = SentenceTransformer(
         modules=[*list(base)[:2], Dense(32, 24), Normalize()], device="cpu", prompts={"query": "find: ", "passage": "item: "}
@@ -240,7 +247,7 @@ def dense_folder(bert: Path, folder: Path) -> Path:
 def test_a_pipeline_with_a_dense_layer_is_run_by_sentence_transformers(bert: Path, tmp_path: Path) -> None:
     source = dense_folder(bert, tmp_path / "dense")
     settings = EncoderSettings(model=str(source))
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     encoder = load_encoder(folder)
     assert isinstance(encoder, GenericEncoder)
     assert encoder.dimension == 24
@@ -258,7 +265,7 @@ def test_pickled_weights_of_older_models_are_converted(bert: Path, tmp_path: Pat
             torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
             weights.unlink()
     settings = EncoderSettings(model=str(source))
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     assert not list(folder.rglob("*.bin"))
     assert_same(ours(folder, settings, TEXTS), want)
 
@@ -268,7 +275,7 @@ def test_a_folder_without_normalisation_gets_one(minilm: Path, tmp_path: Path) -
     modules = json.loads((tmp_path / "raw" / "modules.json").read_text())[:2]
     (tmp_path / "raw" / "modules.json").write_text(json.dumps(modules))
     settings = EncoderSettings(model=str(tmp_path / "raw"), max_length=16)
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     assert_same(ours(folder, settings, TEXTS[:3]), theirs(folder, TEXTS[:3]))
 
 
@@ -284,7 +291,7 @@ def test_a_new_static_model_gives_the_vectors_of_sentence_transformers(
     words: list[str], max_length: int | None, tmp_path: Path
 ) -> None:
     settings = EncoderSettings(kind="static", dimension=32, vocabulary=300, max_length=max_length)
-    folder = build_base(settings, STORAGE, words, 0)
+    folder = build_base(settings, STORAGE, words, 0, fresh())
     features = features_of(folder, settings, TEXTS)
     assert features.lengths.max() == max_length or (max_length is None and features.lengths.max() > 256)
     encoder = load_encoder(folder)
@@ -302,25 +309,25 @@ def test_a_new_static_model_gives_the_vectors_of_sentence_transformers(
 
 def test_a_new_static_model_is_the_same_every_time(words: list[str]) -> None:
     settings = EncoderSettings(kind="static", dimension=16, vocabulary=300)
-    first, again, other = (build_base(settings, STORAGE, words, seed) for seed in (0, 0, 1))
+    first, again, other = (build_base(settings, STORAGE, words, seed, fresh()) for seed in (0, 0, 1))
     for name in ("tokenizer.json", "model.safetensors", "modules.json"):
         assert (first / name).read_bytes() == (again / name).read_bytes(), name
     assert (first / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
 
 
 def test_a_static_model_can_be_the_start_and_is_cut_and_normalised(words: list[str], tmp_path: Path) -> None:
-    source = build_base(EncoderSettings(kind="static", dimension=16, vocabulary=300), STORAGE, words, 0)
+    source = build_base(EncoderSettings(kind="static", dimension=16, vocabulary=300), STORAGE, words, 0, fresh())
     modules = json.loads((source / "modules.json").read_text())[:1]
     (source / "modules.json").write_text(json.dumps(modules))
     settings = EncoderSettings(kind="static", model=str(source), max_length=5)
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     assert features_of(folder, settings, TEXTS).lengths.max() == 5
     assert_same(ours(folder, settings, TEXTS), theirs(folder, TEXTS))
     assert_a_changed_state_survives(folder, settings, tmp_path / "saved", TEXTS)
 
 
 def test_a_static_model_of_model2vec_can_be_the_start(words: list[str]) -> None:
-    source = build_base(EncoderSettings(kind="static", dimension=16, vocabulary=300), STORAGE, words, 0)
+    source = build_base(EncoderSettings(kind="static", dimension=16, vocabulary=300), STORAGE, words, 0, fresh())
     vectors = load_file(source / "model.safetensors")["embedding.weight"]
     generator = torch.Generator().manual_seed(0)
     mapping = torch.randint(0, 20, (len(vectors),), generator=generator)
@@ -329,7 +336,7 @@ def test_a_static_model_of_model2vec_can_be_the_start(words: list[str]) -> None:
         source / "model.safetensors",
     )
     settings = EncoderSettings(kind="static", model=str(source))
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     assert_same(ours(folder, settings, TEXTS), theirs(folder, TEXTS))
 
 
@@ -342,7 +349,7 @@ def moved_adapter(dimension: int) -> AdapterEncoder:
 
 def test_an_adapter_with_its_base_is_one_sentence_transformers_folder(minilm: Path, tmp_path: Path) -> None:
     settings = EncoderSettings(kind="adapter", model=str(minilm), max_length=64, query_prompt="q: ", hidden=16)
-    base = build_base(settings, STORAGE, [], 0)
+    base = build_base(settings, STORAGE, [], 0, fresh())
     adapter = moved_adapter(384)
     export_with_base(adapter, base, tmp_path / "exported")
     for prompt, name in (("", None), ("q: ", "query")):
@@ -397,7 +404,7 @@ def test_an_untrained_adapter_ranks_like_its_base(tmp_path: Path) -> None:
 def test_prompts_are_exported_and_honoured(bert: Path, given: dict[str, str], want: tuple[str, str], tmp_path: Path) -> None:
     source = dense_folder(bert, tmp_path / "dense")  # its own are "query" and, in the older word, "passage"
     settings = EncoderSettings(model=str(source), **given)
-    folder = build_base(settings, STORAGE, [], 0)
+    folder = build_base(settings, STORAGE, [], 0, fresh())
     prompts = read_prompts(folder, settings)
     assert (prompts.query, prompts.item) == want
     exported = st_format.prompts(folder)
@@ -413,7 +420,7 @@ def test_no_texts_are_no_tokens(minilm: Path) -> None:
 
 def error_of(settings: EncoderSettings) -> str:
     with pytest.raises(ConfigError) as caught:
-        build_base(settings, STORAGE, ["a text"], 0)
+        build_base(settings, STORAGE, ["a text"], 0, fresh())
     return str(caught.value)
 
 
@@ -428,7 +435,7 @@ def test_a_name_the_hub_does_not_give_is_a_config_error() -> None:
 
 
 def test_a_model_of_another_kind_is_a_config_error(minilm: Path, words: list[str]) -> None:
-    static = str(build_base(EncoderSettings(kind="static", dimension=16, vocabulary=300), STORAGE, words, 0))
+    static = str(build_base(EncoderSettings(kind="static", dimension=16, vocabulary=300), STORAGE, words, 0, fresh()))
     assert "starts with a Transformer module" in error_of(EncoderSettings(kind="static", model=str(minilm)))
     assert "starts with a StaticEmbedding module" in error_of(EncoderSettings(kind="transformer", model=static))
     assert "starts with a StaticEmbedding module" in error_of(EncoderSettings(kind="adapter", model=static))
@@ -453,6 +460,6 @@ def test_weights_that_a_folder_lacks_are_drawn_the_same_every_time(bert: Path, t
     shutil.copytree(bert, tmp_path / "no-pooler")
     state = {name: value for name, value in load_file(bert / "model.safetensors").items() if "pooler" not in name}
     save_file(state, tmp_path / "no-pooler" / "model.safetensors", metadata={"format": "pt"})
-    folder = build_base(EncoderSettings(model=str(tmp_path / "no-pooler")), STORAGE, [], 0)
+    folder = build_base(EncoderSettings(model=str(tmp_path / "no-pooler")), STORAGE, [], 0, fresh())
     first, again = load_encoder(folder).state_dict(), load_encoder(folder).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)

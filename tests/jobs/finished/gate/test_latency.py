@@ -133,6 +133,9 @@ def test_a_transformer_and_an_adapter_on_it(tmp_path: Path, monkeypatch: pytest.
     from training.encoders.adapter import new_adapter_folder
 
     monkeypatch.setenv("HARDMINE_CACHE", str(tmp_path / "cache"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     base = transformer_folder(tmp_path / "base", cross_encoder)
     (tmp_path / "adapter").mkdir()
     new_adapter_folder(tmp_path / "adapter", 16, 8, seed=0)
@@ -140,6 +143,7 @@ def test_a_transformer_and_an_adapter_on_it(tmp_path: Path, monkeypatch: pytest.
     run = run_of(Store(str(tmp_path / "run")), folders, "adapter", QUERIES)
     check(measure_latency(run, 1, np.arange(5), pairs=20, confidence=0.95), 20)
     check(measure_latency(run, 2, np.arange(5), pairs=20, confidence=0.95), 20)
+    assert not list(temporary.iterdir()), "folders of models are left behind"
 
 
 @pytest.mark.slow
@@ -147,6 +151,9 @@ def test_an_adapter_on_given_vectors_is_measured_alone(tmp_path: Path, monkeypat
     from training.encoders.adapter import AdapterEncoder, export_with_base
 
     monkeypatch.setenv("HARDMINE_CACHE", str(tmp_path / "cache"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     export_with_base(AdapterEncoder(8, 4), None, tmp_path / "adapter")
     vectors = vectors_to_column(np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32))
     queries = QUERIES.append_column("vector", vectors)
@@ -154,6 +161,7 @@ def test_an_adapter_on_given_vectors_is_measured_alone(tmp_path: Path, monkeypat
     found = measure_latency(run, 1, np.arange(5), pairs=20, confidence=0.95)
     check(found, 20, base=False)
     assert "the adapter alone" in found[1]["what"]
+    assert not list(temporary.iterdir()), "folders of models are left behind"
 
 
 def test_a_sequence_encoder_reads_histories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
