@@ -29,16 +29,16 @@ from benchmarks.shared.machine import describe_machine
 from eval.diagnosis.evidence import Evidence
 
 
-def place_of(work: Path, case: Case, seed: int) -> Path:
-    """Where the evidence of a case and seed lies; a case that is made otherwise has another place."""
-    made = repr(replace(case, made="", expected={}, held_out=False))
+def evidence_path(work: Path, case: Case, seed: int) -> Path:
+    """Where the evidence of a case and seed lies; a case that trains otherwise has another path."""
+    recipe = repr(replace(case, made="", expected={}, held_out=False))
     name = "".join(letter if letter.isalnum() else "-" for letter in case.name)
-    return work / f"{name}.{seed}.{hashlib.sha256(made.encode()).hexdigest()[:8]}.json"
+    return work / f"{name}.{seed}.{hashlib.sha256(recipe.encode()).hexdigest()[:8]}.json"
 
 
 def make(work: Path, case: Case, seed: int) -> None:
     """Train a case, unless that is done."""
-    path = place_of(work, case, seed)
+    path = evidence_path(work, case, seed)
     if path.exists():
         return
     from benchmarks.illnesses.training import Run
@@ -64,12 +64,12 @@ def start_one_rank() -> None:
 
 def judge(work: Path, case: Case, seed: int) -> dict[str, list[Named]]:
     """Arm -> what the diagnosis finds there, the weightiest first."""
-    return name_arms(read_evidence(place_of(work, case, seed)))
+    return name_arms(read_evidence(evidence_path(work, case, seed)))
 
 
 def read(work: Path, name: str, seed: int) -> Evidence:
     """The evidence of a case that was trained."""
-    return read_evidence(place_of(work, BY_NAME[name], seed))
+    return read_evidence(evidence_path(work, BY_NAME[name], seed))
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def main() -> None:
         (name, seed): judge(options.work, BY_NAME[name], seed)
         for name in options.cases
         for seed in options.seeds
-        if place_of(options.work, BY_NAME[name], seed).exists()
+        if evidence_path(options.work, BY_NAME[name], seed).exists()
     }
     print(as_markdown(found, describe_machine(), datetime.date.today()))
     if options.json:

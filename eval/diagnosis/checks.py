@@ -7,10 +7,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
-
 from eval.diagnosis import curves
-from eval.diagnosis.case import MIN_QUERIES, Case
+from eval.diagnosis.case import Case
 from eval.diagnosis.curves import LATE_SHARE
 from eval.diagnosis.evidence import Training
 from eval.diagnosis.experiments import setting
@@ -29,10 +27,6 @@ FLAT_GAIN = 0.01
 """Best validation recall of the second half at most this much above that of the first half (share: 0.01 is one point)."""
 FALSE_SUSPECTED = 0.10
 """Too hard or false: candidates that score above the query's best relevant item, as a share, at least."""
-RATE_RISE = 0.10
-"""Learning rate too high: the loss rose by at least this share above that of the first tenth of the steps …"""
-RATE_RECOVERY = 0.02
-"""… or validation recall rose by at least this in a training that as a whole lost some."""
 PLATEAU_EQUAL = 0.03
 """Plateau: the interval of what contrast changed lies within ± this of 0, and so does that of what training changed."""
 
@@ -181,88 +175,6 @@ def suspected(case: Case) -> Check | None:
 def cosine_gap(case: Case) -> float:
     """Mean cosine of the positive, 1 - alignment / 2, minus that of in-batch negatives, late."""
     return 1 - case.late("alignment") / 2 - case.late("cosine_in_batch")
-
-
-def loss_fall_since(training: Training, step: float) -> float:
-    """By what share the training loss fell from the steps before `step` to the end; as many steps on both sides."""
-    loss, steps = training.steps.get("loss"), training.steps.get("step")
-    if loss is None:
-        return math.nan
-    at = len(loss) if steps is None else int((steps <= step).sum())
-    size = max(1, min(at, len(loss) - at))
-    before, after = loss[at - size : at], loss[-size:]
-    if at >= len(loss) or not len(before) or not before.mean() > 0 or not np.isfinite(after).all():
-        return math.nan
-    return float(1 - after.mean() / before.mean())
-
-
-def loss_fall_over_arm(case: Case) -> float:
-    """By what share the training loss fell from the arm's first steps, when its model was as it started, to its last ones."""
-    if not case.arm.trainings:
-        return math.nan
-    before, after = case.part(case.arm.trainings[0], "loss", 0.0, 0.1), case.late("loss")
-    return 1 - after / before if before > 0 else math.nan
-
-
-def lost_since_best(case: Case, least: float) -> Check | None:
-    """The last model is worse than the best of those before it, what the arm started from among them; chance or not is said."""
-    primary = case.evidence.primary
-    models = [model for model in (case.arm.start, *case.arm.measurements) if model is not None and primary in model.metrics]
-    if len(models) < 2 or min(model.queries for model in models) < MIN_QUERIES:
-        return None
-    best = max(models[:-1], key=lambda model: model.metrics[primary])
-    lost = best.metrics[primary] - models[-1].metrics[primary]
-    if not lost > 0:
-        return None
-    steps = [model.against_previous.get(primary) for model in models[models.index(best) + 1 :]]
-    # intervals of one change after another add up to at most this; that is safe, as whoever gains by luck loses it again
-    far = math.sqrt(sum((step.high - step.mean) ** 2 for step in steps if step is not None))
-    sure = "" if None in steps else ", beyond doubt" if far < lost else ", by itself no more than chance may do"
-    return at_least(
-        "lost",
-        lost,
-        least,
-        f"{models[-1].name} against {best.name}",
-        f"{primary} {best.metrics[primary]:.3f} before, {models[-1].metrics[primary]:.3f} now{sure}; lost",
-    )
-
-
-def fell_beyond_doubt(case: Case) -> Check | None:
-    """The last training made the model worse than what it was trained from."""
-    for where, interval in list(case.compared())[-1:]:
-        return at_most("high end of the change", interval.high, BELOW_0, where, described(case, interval, "its high end"))
-    return None
-
-
-def thrown_off(case: Case, training: Training) -> Check | None:
-    """Training began by making things worse: the loss rose above that of the first steps, or what validations saw came back."""
-    first = case.part(training, "loss", 0.0, 0.1)
-    highest = max(case.part(training, "loss", start / 8, (start + 1) / 8) for start in range(1, 5))
-    recalls_V = training.validation_recall
-    return first_that_holds(
-        [
-            at_least(
-                "recall came back by",
-                float(recalls_V[-1] - recalls_V[0]) if len(recalls_V) > 1 else math.nan,
-                RATE_RECOVERY,
-                f"{training.name}, first validation against the last",
-                "validation recall won back after the first epoch",
-            ),
-            at_least(
-                "loss rose by",
-                highest / first - 1 if first > 0 else math.nan,
-                RATE_RISE,
-                f"{training.name}, first tenth against the first half",
-                "share of the first steps' loss by which it rose above that",
-            ),
-        ]
-    )
-
-
-def validation_queries(case: Case) -> float:
-    """Queries behind each validation: what the run was told, no more than were measured; 0: not known."""
-    known = [setting(case.evidence, "training.validation_queries"), case.measurement.queries if case.measurement else math.nan]
-    return min((float(count) for count in known if math.isfinite(count)), default=0.0)
 
 
 def what_mined_ones_carry(case: Case) -> Check | None:

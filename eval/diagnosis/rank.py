@@ -10,7 +10,7 @@ import math
 import shlex
 
 from eval.diagnosis.case import MIN_QUERIES, Case
-from eval.diagnosis.checks import lost_since_best
+from eval.diagnosis.checks_fit import lost_since_best
 from eval.diagnosis.evidence import Arm, Evidence
 from eval.diagnosis.findings import SEVERITIES, Figure, Finding, told
 from eval.diagnosis.rules import GRADIENT_RULES, LOG_RULES, RESULT_RULES
@@ -125,14 +125,6 @@ def _rank(finding: Finding) -> tuple[int, int, int]:
 
 def _verdict(case: Case) -> Finding:
     missing = _missing(case)
-    if missing:
-        return case.finding(
-            "not_enough_evidence",
-            "note",
-            _seen(case),
-            next=missing[1],
-            summary=f"Too little to tell whether this arm is healthy: {missing[0]}.",
-        )
     worse = [(where, interval) for where, interval in case.compared() if interval.high < 0]
     if worse:
         where, interval = worse[-1]
@@ -142,7 +134,15 @@ def _verdict(case: Case) -> Finding:
             _seen(case),
             next=_go_on(case),
             summary=f"{case.evidence.primary} fell beyond doubt ({where}: {interval.mean:+.3f} [{interval.low:+.3f}, "
-            f"{interval.high:+.3f}]), and no figure here says why.",
+            f"{interval.high:+.3f}]), and no figure here says why" + (f"; {missing[0]}." if missing else "."),
+        )
+    if missing:
+        return case.finding(
+            "not_enough_evidence",
+            "note",
+            _seen(case),
+            next=missing[1],
+            summary=f"Too little to tell whether this arm is healthy: {missing[0]}.",
         )
     lost = lost_since_best(case, ROUNDS_DROP)
     if lost is not None and lost.holds:

@@ -6,15 +6,12 @@ import math
 
 from eval.diagnosis import curves
 from eval.diagnosis.case import Case
-from eval.diagnosis.checks import (
-    contrast_changes_nothing,
+from eval.diagnosis.checks import contrast_changes_nothing, guessing, nothing_changed, something_to_learn
+from eval.diagnosis.checks_fit import (
     fell_beyond_doubt,
-    guessing,
-    loss_fall_over_arm,
     loss_fall_since,
+    loss_fall_since_best,
     lost_since_best,
-    nothing_changed,
-    something_to_learn,
     thrown_off,
     validation_queries,
 )
@@ -35,7 +32,7 @@ OVERFIT_FALL = 0.05
 ROUNDS_DROP = 0.005
 """Over the rounds: the primary figure below the best that the arm had, or started from, by at least this …"""
 ROUNDS_FALL = 0.40
-"""… while the training loss fell by at least this share over the arm."""
+"""… while the training loss fell by at least this share since then."""
 RATE_GRADIENT = 0.30
 """Learning rate too high: gradient left, late, at least: whoever learned the pairs by heart has less."""
 RATE_RANDOM = 0.02
@@ -141,9 +138,9 @@ def _from_rounds(case: Case) -> Finding | None:
         lost_since_best(case, ROUNDS_DROP),
         at_least(
             "loss fell by",
-            loss_fall_over_arm(case),
+            loss_fall_since_best(case),
             ROUNDS_FALL,
-            f"{case.arm.name} arm, first tenth of its steps against the last quarter",
+            f"{case.arm.name} arm, the first tenth of the steps since then against the last quarter",
             "share of the training loss that went meanwhile",
         ),
         case.told("positive_probability", "probability of the positive"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.illnesses.__main__ import place_of
+from benchmarks.illnesses.__main__ import evidence_path
 from benchmarks.illnesses.cases import BY_NAME, CASES
 from benchmarks.illnesses.data import Data, Editions, ExactTags, FewItems, Label, NarrowDomain, OneLabelEach, SyntheticQueries
 from benchmarks.illnesses.kept import read_evidence, write_evidence
@@ -118,8 +118,8 @@ def test_evidence_comes_back_as_it_was(tmp_path):
 
 def test_a_case_that_is_made_otherwise_is_made_again(tmp_path):
     case = CASES[0]
-    assert place_of(tmp_path, case, 0) == place_of(tmp_path, replace(case, made="told otherwise"), 0)
-    assert place_of(tmp_path, case, 0) != place_of(tmp_path, replace(case, warmup_epochs=9), 0)
+    assert evidence_path(tmp_path, case, 0) == evidence_path(tmp_path, replace(case, made="told otherwise"), 0)
+    assert evidence_path(tmp_path, case, 0) != evidence_path(tmp_path, replace(case, warmup_epochs=9), 0)
 
 
 def test_every_expectation_is_a_finding_that_the_table_has_a_column_for():

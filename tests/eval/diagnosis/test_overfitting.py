@@ -17,7 +17,7 @@ QUERIES = 900
 
 def measured(name: str, recall: float, change: float | None = None, half: float = 0.0195) -> Measurement:
     against = {} if change is None else {"recall@3": Interval(change, change - half, change + half, QUERIES)}
-    return Measurement(name, 1, QUERIES, {"recall@3": recall}, against_previous=against)
+    return Measurement(name, int(name[6:8]), QUERIES, {"recall@3": recall}, against_previous=against)
 
 
 def trained(name: str, losses: Sequence[float], validation: Sequence[float] = (0.6, 0.6)) -> Training:
@@ -28,7 +28,7 @@ def trained(name: str, losses: Sequence[float], validation: Sequence[float] = (0
         "negatives_per_query": np.full(steps, 200.0),
         "above_hard": np.full(steps, 0.03),
     }
-    return Training(name, 1, columns, np.linspace(50, steps, len(validation)), np.array(validation))
+    return Training(name, int(name[6:8]), columns, np.linspace(50, steps, len(validation)), np.array(validation))
 
 
 def judged(arm: Arm) -> Finding:
@@ -103,3 +103,28 @@ def test_too_few_queries_say_nothing() -> None:
     ]
     arm = Arm("mined", few[0], [trained("round-01", (0.81, 0.5, 0.2, 0.2))], few[1:])
     assert judged(arm).name == "not_enough_evidence"
+
+
+def test_the_loss_counts_since_the_best_model_only() -> None:
+    # the first round took the loss down and gained; the second lost a little and its loss stood still
+    arm = Arm(
+        "mined",
+        measured("round-00", 0.31),
+        [trained("round-01", (3.3, 1.0)), trained("round-02", (0.8, 0.8))],
+        [measured("round-01", 0.454, 0.144), measured("round-02", 0.446, -0.008)],
+    )
+    assert judged(arm).name == "not_enough_evidence"
+
+
+def test_short_rounds_count_together() -> None:
+    rounds = [Training(f"round-{n:02d}", n, {"loss": np.full(20, loss)}) for n, loss in ((1, 0.6), (2, 0.4), (3, 0.2))]
+    models = [measured(f"round-{n:02d}", 0.46 - 0.01 * n, -0.01) for n in (1, 2, 3)]
+    assert judged(Arm("mined", measured("round-00", 0.46), rounds, models)).name == "overfitting"
+    assert judged(Arm("mined", measured("round-00", 0.46), rounds[:1], models[:1])).name == "not_enough_evidence"
+
+
+def test_a_fall_beyond_doubt_is_a_warning_even_where_steps_are_few() -> None:
+    few = Training("round-01", 1, {"loss": np.full(20, 0.6)})
+    found = judged(Arm("mined", measured("round-00", 0.46), [few], [measured("round-01", 0.42, -0.04)]))
+    assert (found.name, found.severity) == ("not_enough_evidence", "warning")
+    assert "20 steps" in found.summary
