@@ -180,7 +180,7 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         ("corpus.jsonl, row 1", "'id'", "found 0.5", "double"),
     ),
     "label for an unknown item": (row("labels", 4, item_id="i99"), ("qrels.jsonl, row 5", "'i99'", "table of items", "1 label")),
-    "label ids with a space": (row("labels", 4, item_id="i4 "), ("row 5", "'i4 '", "There is 'i4'", "white space", "1 of 1")),
+    "label ids with a space": (row("labels", 4, item_id="i4 "), ("row 5", "'i4 '", "There is 'i4'", "white space")),
     "label ids in quotes": (row("labels", 4, query_id='"q4"'), ("'\"q4\"'", "There is 'q4'", "quotation marks")),
     "label ids in another case": (every("labels", item_id="I3"), ("'I3'", "There is 'i3'", "upper and lower case")),
     "labels with the columns swapped": (

@@ -49,16 +49,16 @@ def _all_relevant(figures: dict[str, Any]) -> str | None:
 def _texts(table: str, notes: dict[str, Any]) -> list[str]:
     warnings = []
     if notes["control"]:
-        warnings.append(f"the texts of {notes['control']:,} {table} hold control characters, which count as white space")
+        warnings.append(f"{notes['control']:,} of the {table} hold control characters in their texts, which count as white space")
     if notes["damaged"]:
         warnings.append(
-            f"the texts of {notes['damaged']:,} {table} hold the character U+FFFD, which stands for bytes that were no valid "
+            f"{notes['damaged']:,} of the {table} hold the character U+FFFD, which stands for bytes that were no valid "
             f"text: they were damaged before hardmine read them"
         )
     if notes["long"]:
         length, name = notes["longest"]
         warnings.append(
-            f"the texts of {notes['long']:,} {table} are longer than {LONG:,} characters, the longest ({name!r}) has {length:,}: "
+            f"{notes['long']:,} of the {table} have texts of over {LONG:,} characters, the longest ({name!r}) has {length:,}: "
             f"an encoder reads only their beginning; cut them, or split them into passages"
         )
     return warnings

@@ -120,8 +120,9 @@ def id_hint(unknown: pa.Array, known: pa.Array, others: pa.Array | None = None, 
         places = pc.index_in(left, value_set=right)
         if places.null_count < len(places):
             first = int(np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))[0])
+            others_too = f", as {len(places) - places.null_count} of {len(unknown)} unknown ids do" if len(unknown) > 1 else ""
             return (
                 f" There is {known[places[first].as_py()].as_py()!r}: {unknown[first].as_py()!r} differs from it in "
-                f"{difference}, and so do {len(places) - places.null_count} of {len(unknown)}; write them alike."
+                f"{difference}{others_too}; write them alike."
             )
     return ""

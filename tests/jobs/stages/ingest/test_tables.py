@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -445,6 +446,32 @@ def test_a_general_set_has_its_own_relevant_from(case: Any, store: Store) -> Non
     config = load_config(case.write())
     assert _ingest_tables(config, store, "own", config.data).figures["judged_irrelevant"] == 0
     assert _ingest_tables(config, store, "general", config.evaluation.general).figures["judged_irrelevant"] == 9
+
+
+def test_lower_grades_leave_the_tables_that_scores_of_0_leave_but_for_the_gain(case: Any, tmp_path: Path) -> None:
+    """Nothing but the evaluation reads `gain`, so mining and training are the same."""
+    from jobs.config.config import load_config
+
+    for number, label in enumerate(list(case.labels)):
+        label |= {"score": 3, "weight": 0.5 + number}
+        case.labels += [{"query_id": f"q{number}", "item_id": f"i{number + step}", "score": 1.0 / step} for step in (1, 2)]
+    case.queries[4]["text"] = case.queries[5]["text"]  # equal queries share their labels
+    case.set("data.relevant_from", 2)
+    graded, flat = Store(str(tmp_path / "graded")), Store(str(tmp_path / "flat"))
+    config = load_config(case.write())
+    tables = _ingest_tables(config, graded, "tables", config.data).tables
+    for label in case.labels:
+        label["score"] = label["score"] if label["score"] == 3 else 0
+    config = load_config(case.write(), ["data.relevant_from=3"])
+    others = _ingest_tables(config, flat, "tables", config.data).tables
+    for name, parts in tables.items():
+        got, want = (read_parts(store, made[name]) for store, made in ((graded, tables), (flat, others)))
+        if name == "labels":
+            assert got["gain"].to_pylist() != want["gain"].to_pylist()
+            got, want = got.drop_columns(["gain"]), want.drop_columns(["gain"])
+            assert pc.sum(pc.equal(got["score"], 0)).as_py() >= 20
+        assert got.equals(want), name
+        assert sum(part.rows for part in parts) == got.num_rows
 
 
 def test_scores_of_a_tsv_are_read_as_those_of_other_files(case: Any, store: Store) -> None:

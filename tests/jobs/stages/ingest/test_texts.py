@@ -75,8 +75,8 @@ def test_unusual_texts_get_a_line_each() -> None:
     odd = {"control": 1, "damaged": 2, "long": 3, "longest": [5_242_880, "i7"]}
     lines = data_lines(figures(texts={"items": odd, "queries": figures()["texts"]["queries"]}), "data")
     assert [line[:2] for line in lines[1:]] == ["! "] * 3
-    assert "1 items hold control characters" in lines[1]
-    assert "2 items hold the character U+FFFD" in lines[2]
+    assert "1 of the items hold control characters" in lines[1]
+    assert "2 of the items hold the character U+FFFD" in lines[2]
     assert "the longest ('i7') has 5,242,880" in lines[3]
 
 
