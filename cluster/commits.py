@@ -3,30 +3,35 @@
 A stage works in a folder named after its *key* (the digest of its inputs and of the settings it depends on), writes
 each object whole, and its commit last. Only a committed stage exists for others. A stage that is asked for again under
 the same key is skipped; under another key it works in another folder, so nothing is overwritten and no rename is
-needed (S3 has none). Parts that an interrupted attempt left in the same folder are taken over: they were written whole
-and the key says they are the same work.
+needed (S3 has none). Parts that an interrupted attempt left in the same folder are taken over: the key says they are the
+same work, and their seal that they are whole.
+
+Every commit holds the digest of each object it lists, and its own. A stage whose objects are missing or of another size is
+made anew when it is asked for; one that a reader finds damaged is set aside by `until_whole`, and then made anew as well.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from cluster.errors import ArtifactError
+from cluster.digests import read_checked, sha256
+from cluster.errors import ArtifactError, DamagedObject, unwrap
+from cluster.records import read_if_there, write_record
 from cluster.storage import Store
-from cluster.tables import Part, parts_from_json
+from cluster.tables import TOGETHER, Part, parts_from_json, read_sealed
 
+T = TypeVar("T")
 KEY_LENGTH = 16
 
 
 def digest(value: Any) -> str:
     """Hexadecimal digest of a JSON-able value; the order of a mapping's keys does not matter."""
-    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+    return sha256(json.dumps(value, sort_keys=True, default=str, ensure_ascii=False).encode())[:KEY_LENGTH]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class Commit:
             raise ArtifactError(f"commit {self.name} holds the tables {sorted(self.tables)}, not {table!r}")
         return parts_from_json(self.tables[table])
 
+    def listed(self) -> dict[str, Mapping[str, Any]]:
+        """Every object of the stage: address -> "bytes" and "sha256"."""
+        parts = {part["path"]: part for parts in self.tables.values() for part in parts}
+        return {**parts, **self.files}
+
     def rows(self, table: str) -> int:
         """Number of rows of one of its tables."""
         return sum(part.rows for part in self.parts(table))
@@ -72,10 +82,19 @@ class Outcome:
 class Ledger:
     """The commits of one run."""
 
-    def __init__(self, store: Store, *, check_owner: Callable[[], None] | None = None) -> None:
-        """Args: check_owner: raises if this process no longer owns the run; called before each commit is written."""
+    def __init__(
+        self, store: Store, *, check_owner: Callable[[], None] | None = None, say: Callable[[str], None] | None = None
+    ) -> None:
+        """A ledger on a run.
+
+        Args:
+            check_owner: raises if this process no longer owns the run; called before each commit is written.
+            say: prints a line for a person.
+        """
         self.store = store
         self._check_owner = check_owner or (lambda: None)
+        self._say = say or (lambda _: None)
+        self._set_aside: set[str] = set()
 
     def path(self, name: str) -> str:
         """Address of a stage's commit."""
@@ -83,9 +102,9 @@ class Ledger:
 
     def find(self, name: str, key: str | None = None) -> Commit | None:
         """The commit of stage `name`, if there is one (and its key is `key`)."""
-        if not self.store.exists(self.path(name)):
+        value = read_if_there(self.store, self.path(name))
+        if value is None:
             return None
-        value = self.store.read_json(self.path(name))
         try:
             commit = Commit(**value)
         except TypeError as error:
@@ -97,9 +116,13 @@ class Ledger:
 
     def all(self) -> list[Commit]:
         """Every commit of the run, oldest first."""
+        commits = [commit for name in self.names() if (commit := self.find(name)) is not None]
+        return sorted(commits, key=lambda commit: commit.created)
+
+    def names(self) -> list[str]:
+        """Names of the stages that have a commit, readable or not."""
         names = [path.removeprefix("commits/").removesuffix(".json") for path in self.store.list("commits")]
-        found = [commit for name in names if name and (commit := self.find(name)) is not None]
-        return sorted(found, key=lambda commit: commit.created)
+        return [name for name in names if name]
 
     def stage(
         self,
@@ -118,13 +141,11 @@ class Ledger:
             folder: where the stage's folders lie.
             on_skip: called with a commit that was already there.
 
-        Raises:
-            ArtifactError: a committed object is gone or has another size.
+        A stage whose commit is damaged, or lists an object that is missing or has another size, is made anew.
         """
         key = digest({"stage": name, **inputs})
-        known = self.find(name, key)
+        known = self._whole(name, key)
         if known is not None:
-            self.verify(known)
             if on_skip is not None:
                 on_skip(known)
             return known
@@ -145,23 +166,95 @@ class Ledger:
             },
             created=time.time(),
         )
+        assert all(info["sha256"] for info in commit.listed().values()), f"{name} lists an object without its digest"
         self._check_owner()
-        self.store.write_json(self.path(name), asdict(commit))
+        write_record(self.store, self.path(name), asdict(commit))
         return commit
 
-    def verify(self, commit: Commit) -> None:
-        """Raises ArtifactError: an object the commit lists is missing or has another size than when committed."""
-        wanted = {part["path"]: part["bytes"] for parts in commit.tables.values() for part in parts}
-        wanted.update({path: info["bytes"] for path, info in commit.files.items()})
-        folders = {path.rsplit("/", 1)[0] for path in wanted}
-        found: dict[str, int] = {}
-        for folder in folders:
-            found.update(self.store.list(folder))
-        for path, size in wanted.items():
-            if found.get(path) != size:
-                has = "is missing" if path not in found else f"has {found[path]} bytes"
-                raise ArtifactError(
-                    f"{self.store.url(path)} {has}, but commit {commit.name} recorded {size} bytes; something outside "
-                    f"hardmine changed it. Delete {self.store.url(self.path(commit.name))} and run the same command "
-                    f"again to make this stage anew"
-                )
+    def _whole(self, name: str, key: str) -> Commit | None:
+        """The commit, unless something of it is damaged, which is said."""
+        try:
+            commit = self.find(name, key)
+            if commit is not None:
+                self.verify(commit)
+        except DamagedObject as error:
+            self._say(f"! {error}. That is done now")
+            return None
+        return commit
+
+    def verify(self, commit: Commit, *, content: bool = False) -> None:
+        """Check what a commit lists: that it is there with its size, and with `content` also every byte.
+
+        Raises:
+            DamagedObject: the first object that is missing or not what was committed.
+        """
+        for path, problem in self.problems(commit, content=content):
+            raise DamagedObject.at(self.store.url(path), f"{self.store.url(path)} {problem}; `hardmine run` makes it anew")
+
+    def problems(self, commit: Commit, *, content: bool) -> Iterator[tuple[str, str]]:
+        """(address, what is wrong) of each object of a commit that is missing or not what was committed."""
+        listed = commit.listed()
+        sizes: dict[str, int] = {}
+        for folder in {path.rpartition("/")[0] for path in listed}:
+            sizes.update(self.store.list(folder))
+        whole = []
+        for path, info in listed.items():
+            if path not in sizes:
+                yield path, f"is missing, but commit {commit.name} lists it"
+            elif sizes[path] != info["bytes"]:
+                yield path, f"has {sizes[path]} bytes, but commit {commit.name} lists it with {info['bytes']}"
+            else:
+                whole.append(path)
+        if content:
+            parts = {part.path: part for table in commit.tables for part in commit.parts(table)}
+            with ThreadPoolExecutor(TOGETHER) as pool:
+                for path, damaged in zip(whole, pool.map(lambda path: self._damaged(path, listed, parts), whole), strict=True):
+                    if damaged:
+                        yield path, f"does not have the SHA-256 that commit {commit.name} lists"
+
+    def _damaged(self, path: str, listed: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Part]) -> bool:
+        try:
+            if path in parts:
+                read_sealed(self.store, parts[path])
+            else:
+                read_checked(self.store, path, listed[path]["sha256"])
+        except DamagedObject:
+            return True
+        return False
+
+    def set_aside(self, error: DamagedObject) -> None:
+        """Delete a damaged object and the commits that list it, so that the next driver pass makes both anew.
+
+        Raises:
+            DamagedObject: `error` itself, where the object was set aside before or is not one that a stage of this run makes.
+        """
+        path = error.url.removeprefix(f"{self.store.root}/")
+        if path == error.url or path in self._set_aside:
+            raise error
+        self._set_aside.add(path)
+        self._check_owner()
+        for name in self.names():
+            try:
+                commit = self.find(name)
+            except DamagedObject:
+                continue
+            if commit is not None and path in commit.listed():
+                self.store.delete(self.path(name))  # first: a commit never lists what was deleted
+        self.store.delete(path)
+        self._say(f"! {error}. That is done now")
+
+
+def until_whole(ledger: Ledger, drive: Callable[[], T]) -> T:
+    """What `drive` returns, called again after what it found damaged was set aside; its finished stages are kept.
+
+    Raises:
+        DamagedObject: the same object is damaged again.
+    """
+    while True:
+        try:
+            return drive()
+        except Exception as error:
+            damaged = unwrap(error)
+            if not isinstance(damaged, DamagedObject):
+                raise
+        ledger.set_aside(damaged)

@@ -4,12 +4,15 @@ HardmineError
 ├── ConfigError        the user's settings are wrong                        exit 2
 ├── DataError          the user's corpus, queries or labels are wrong       exit 2
 ├── ArtifactError      something a run left behind is missing or damaged    exit 2
+│   └── DamagedObject  one stored object; `hardmine run` makes it anew
 ├── TrainingDiverged   the loss is no longer a number                       exit 2
 └── ClusterError       Ray, a worker or the storage failed after retries    exit 3
 
 Each is built from one positional message, so that it comes back whole from a Ray worker. The message is one paragraph:
 what was expected, what was found, what to do.
 """
+
+from __future__ import annotations
 
 EXIT_USER = 2
 EXIT_CLUSTER = 3
@@ -31,6 +34,20 @@ class DataError(HardmineError):
 
 class ArtifactError(HardmineError):
     """An object of a run is missing, damaged, or belongs to another configuration."""
+
+
+class DamagedObject(ArtifactError):  # noqa: N818  what it is, named as messages say it
+    """A stored object is missing, or is not what hardmine wrote there."""
+
+    url: str = ""
+    """Its full address; travels with the error, also from a Ray worker."""
+
+    @classmethod
+    def at(cls, url: str, message: str) -> DamagedObject:
+        """The error for the object at `url`."""
+        error = cls(message)
+        error.url = url
+        return error
 
 
 class TrainingDiverged(HardmineError):  # noqa: N818  a state of the run, named as its users say it

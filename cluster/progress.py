@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
+SILENT_S = 60.0
+"""After this long without a message from a worker, the line says what the cluster has left."""
 
 
 class Mailbox:
@@ -105,10 +107,16 @@ class Watch:
         started = time.monotonic()
         self._take()  # what the stage before left
         known: dict[str, str] = {}
+        heard = started
         while not self._stop.wait(self._progress.interval_s):
-            known |= self._take()
+            messages = self._take()
+            known |= messages
+            now = time.monotonic()
+            heard = now if messages else heard
             text = " · ".join(known[name] for name in sorted(known)) or "starting"
-            self._progress.show(f"  {self._stage}  {time.monotonic() - started:5.0f} s  {text}")
+            if now - heard > SILENT_S:
+                text += f" · nothing new for {now - heard:.0f} s{_left()}"
+            self._progress.show(f"  {self._stage}  {now - started:5.0f} s  {text}")
 
     def _take(self) -> dict[str, str]:
         import ray
@@ -120,6 +128,18 @@ class Watch:
         except (ray.exceptions.RayError, TimeoutError):  # progress never stops a run
             return {}
         return messages
+
+
+def _left() -> str:
+    """What a stage that waits may be waiting for."""
+    import ray
+
+    try:
+        has, free = ray.cluster_resources(), ray.available_resources()
+    except Exception:  # progress never stops a run
+        return ""
+    kinds = " and ".join(f"{free.get(kind, 0):.0f} of {has[kind]:.0f} {kind}s" for kind in ("CPU", "GPU") if has.get(kind))
+    return f"; {kinds} are free" if kinds else "; the cluster has no CPU left"
 
 
 def post(mailbox: Any, sender: str, text: str) -> None:

@@ -36,12 +36,12 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64, columns: Sequence[
     """
     wanted, place = np.unique(rows, return_inverse=True)
     if not len(wanted):
-        return read_part(store, parts[0].path, columns).slice(0, 0)
+        return read_part(store, parts[0], columns).slice(0, 0)
     found, count = [], 0
     for part in sorted(parts, key=lambda part: part.first_row):
         here = wanted[np.searchsorted(wanted, part.first_row) : np.searchsorted(wanted, part.first_row + part.rows)]
         if len(here):
-            found.append(read_part(store, part.path, columns).take(pa.array(here - part.first_row)))
+            found.append(read_part(store, part, columns).take(pa.array(here - part.first_row)))
             count += len(here)
     if count != len(wanted):
         raise ArtifactError(

@@ -8,12 +8,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from cluster import ray_folder
+from cluster.address import check_address
 from cluster.errors import ClusterError, ConfigError, one_paragraph
 from cluster.resources import ClusterSettings, ClusterSize
+from cluster.storage import Store
+
+LOOK_S = 120.0
+"""How long nodes may take to start a worker that looks whether they see the run's folder."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,15 +54,63 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
         yield cluster_size()
         return
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
-    if settings.address is not None and settings.address != "auto" and ":" not in settings.address:
-        raise ConfigError(
-            f'cluster.address: expected "auto" or host:port, found {settings.address!r}; leave it out to use a local Ray'
-        )
+    check_address(address)
     _connect(ray, address, settings)
+    folder = _own_folder() if address == "local" else None
     try:
         yield cluster_size()
     finally:
         ray.shutdown()
+        if folder is not None:
+            ray_folder.remove(folder)
+
+
+def _own_folder() -> Path | None:
+    """The session folder of the Ray that this process has just started, marked as such; None: Ray does not say."""
+    import ray
+
+    node = ray._private.worker._global_node
+    if node is None:
+        return None
+    folder = Path(node.get_session_dir_path())
+    ray_folder.mark(folder)
+    return folder
+
+
+def check_shared(store: Store, size: ClusterSize) -> None:
+    """Check, before any stage, that every node of the cluster sees the run's folder.
+
+    Raises:
+        ConfigError: the run lies in a folder of this machine's disk that another node does not share.
+    """
+    if store.remote or size.nodes < 2:
+        return
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    mark = f".seen-{uuid.uuid4().hex[:8]}"
+    store.write_bytes(mark, b"")
+    look = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    seen = {
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(store, mark): node
+        for node in nodes
+    }
+    try:
+        done, _ = ray.wait(list(seen), num_returns=len(seen), timeout=LOOK_S)
+        blind = [node["NodeManagerAddress"] for task, node in seen.items() if task not in done or not ray.get(task)]
+    finally:
+        store.delete(mark)
+    if blind:
+        raise ConfigError(
+            f"expected `output` on storage that every node reaches, found the folder {store.root}, which "
+            f"{len(blind)} of {len(nodes)} nodes do not see ({', '.join(blind[:4])}); use s3://…, or a folder that all of "
+            f"them mount"
+        )
+
+
+def _sees(store: Store, mark: str) -> bool:
+    return store.exists(mark)
 
 
 def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:

@@ -19,22 +19,19 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.errors import ArtifactError, ClusterError, ConfigError, one_paragraph
+from cluster.errors import ArtifactError, ClusterError, ConfigError
 from cluster.local_files import list_files
+from cluster.storage_errors import code, told
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
 T = TypeVar("T")
 
-KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
-NO_BUCKET = "cannot {what} {url}: the bucket does not exist; create it first, or fix `output` or the data address"
 PARTIAL = ".partial"
 """Ending of a local file that is still being written; never listed."""
 BUSY_FOLDER_S = 2.0
 """How long a folder on a disk is emptied again and again while files still come into it."""
-NO_ADDRESS = (errno.ELOOP, errno.ENAMETOOLONG)
-"""What no second try mends: symbolic links that go in a circle, a name that is too long."""
 EXISTS_CODES = {"PreconditionFailed", "ConditionalRequestConflict"}
 """What S3 answers to a PUT with If-None-Match where an object is, or is being written by another."""
 
@@ -77,10 +74,10 @@ class Store:
 
     def __init__(self, root: str, settings: StorageSettings | None = None) -> None:
         """Args: root: `s3://bucket/prefix` or a local folder; settings: how to reach S3."""
-        if "\0" in root:
-            raise ConfigError(f"expected an address without NUL characters, found {root!r}; take them out")
         if "://" in root and not is_s3(root):
             raise ConfigError(f"expected a local folder or s3://bucket/prefix, found {root!r}; no other is supported")
+        if any(ord(letter) < 32 for letter in root):
+            raise ConfigError(f"expected an address without NUL characters and line breaks, found {root!r}; take them out")
         if is_s3(root) and "@" in root.removeprefix("s3://").split("/")[0]:
             raise ConfigError(
                 "an s3:// address must not hold keys (s3://KEY:SECRET@bucket); take them out of the address and set "
@@ -95,10 +92,6 @@ class Store:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-
-    def below(self, *parts: str) -> Store:
-        """The store of a folder below this one."""
-        return Store(join(self.root, *parts), self.settings)
 
     def url(self, path: str) -> str:
         """The full address of `path`."""
@@ -116,25 +109,8 @@ class Store:
 
     def _call(self, what: str, path: str, action: Callable[[Any, str], T]) -> T:
         url = self.url(path)
-        key = url.removeprefix("s3://")
-        try:
-            return action(self._fs(), key)
-        except FileNotFoundError as error:
-            if _code(error) == "NoSuchBucket":
-                raise ConfigError(NO_BUCKET.format(what=what, url=url)) from error
-            raise ArtifactError(f"cannot {what} {url}: there is no such object") from error
-        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-            raise ConfigError(
-                f"cannot {what} {url}: a folder lies where a file should be, or a file where a folder "
-                f"should be ({one_paragraph(str(error))}); fix the address"
-            ) from error
-        except PermissionError as error:
-            where = f"{KEYS}, and what they may do here" if self.remote else "the permissions of the folder"
-            raise ClusterError(f"cannot {what} {url}: access denied ({error}); check {where}") from error
-        except Exception as error:  # botocore's connection errors share no base class with OSError
-            if getattr(error, "errno", None) in NO_ADDRESS:
-                raise ConfigError(f"cannot {what} {url} ({one_paragraph(str(error))}); fix the address, or the link") from error
-            raise ClusterError(_explain(what, url, self.settings, error)) from error
+        with told(what, url, self.settings):
+            return action(self._fs(), url.removeprefix("s3://"))
 
     def read_bytes(self, path: str) -> bytes:
         """The whole object. Raises ArtifactError: there is none."""
@@ -159,7 +135,7 @@ class Store:
             except FileExistsError:
                 return False
             except OSError as error:
-                if _code(error) not in EXISTS_CODES:
+                if code(error) not in EXISTS_CODES:
                     raise
                 return False
             return True
@@ -223,6 +199,15 @@ class Store:
                     time.sleep(0.05)
 
         self._call("delete", path, action)
+
+    def sweep(self) -> int:
+        """Delete what killed writers left half-written in a local folder; returns how many files. Only for the one writer."""
+        if self.remote:  # a PUT that ends early leaves nothing
+            return 0
+        left = list(Path(self.root).rglob(f".*{PARTIAL}"))
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
 
     def open(self, path: str) -> Any:
         """A binary stream of the object, for what is too large to hold. Raises ArtifactError: there is none."""
@@ -303,26 +288,6 @@ def _write_local(path: str, data: bytes, place: Callable[[Path, Path], None] = o
         place(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _code(error: BaseException) -> str:
-    """The code of the S3 answer behind `error`, e.g. "NoSuchBucket"; empty where there is none."""
-    response = getattr(error.__cause__, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def _explain(what: str, url: str, settings: StorageSettings, error: Exception) -> str:
-    text = one_paragraph(str(error))
-    kind = type(error).__name__
-    if kind in {"NoCredentialsError", "ProfileNotFound", "PartialCredentialsError"}:
-        return f"cannot {what} {url}: no usable credentials ({text}); set {KEYS}, or run where an instance role gives them"
-    if is_s3(url):
-        endpoint = settings.resolved_endpoint() or "AWS S3"
-        return (
-            f"cannot {what} {url} at {endpoint} after {settings.attempts} attempts ({kind}: {text}); check "
-            f"storage.endpoint, the network and the keys, then run the same command again: it resumes"
-        )
-    return f"cannot {what} {url} ({kind}: {text}); check the disk and the permissions, then run again: it resumes"
 
 
 def check_writable(store: Store) -> None:

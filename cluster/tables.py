@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import ArtifactError
+from cluster.digests import seal, seal_of
+from cluster.errors import ArtifactError, DamagedObject, one_paragraph
 from cluster.storage import Store
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+TOGETHER = 8
+"""Parts that are checked at the same time where an interrupted attempt left some."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Part:
     rows: int
     bytes: int
     first_row: int = 0
+    sha256: str = ""
+    """The digest in its seal; empty only where the part was never read or written here."""
 
     def to_json(self) -> dict[str, Any]:
         """As stored in a commit."""
@@ -66,39 +72,88 @@ def part_name(index: int) -> str:
 
 
 def write_part(store: Store, path: str, table: pa.Table, *, first_row: int = 0) -> Part:
-    """Write `table` as one Parquet object in one PUT: zstd, but for vectors, which it cannot shrink and reads slower."""
+    """Write `table` as one sealed Parquet object in one PUT: zstd, but for vectors, which it cannot shrink and reads slower."""
     sink = io.BytesIO()
     vectors = any(map(pa.types.is_fixed_size_list, table.schema.types)) and not any(map(pa.types.is_string, table.schema.types))
     plain: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     pq.write_table(table, sink, **(plain if vectors else {"compression": "zstd"}))
-    data = sink.getvalue()
+    data, digest = seal(sink.getvalue())
     store.write_bytes(path, data)
-    return Part(path, table.num_rows, len(data), first_row)
+    return Part(path, table.num_rows, len(data), first_row, digest)
 
 
-def read_part(store: Store, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one Parquet object, only `columns`. Raises ArtifactError: missing, damaged, or without such a column."""
-    data = store.read_bytes(path)
+def read_part(store: Store, part: Part | str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one Parquet object, only `columns`, after its bytes were checked against its seal and, of a Part, its commit.
+
+    Raises:
+        DamagedObject: missing, or not what was written. ArtifactError: there is no such column.
+    """
+    data = read_sealed(store, part)[0]
     try:
         return pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
     except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
+        path = part if isinstance(part, str) else part.path
         raise ArtifactError(
-            f"{store.url(path)} cannot be read as the Parquet table it was written as ({error}); "
-            f"delete it and run the same command again to make it anew"
+            f"{store.url(path)} cannot be read as columns {list(columns or ())} ({one_paragraph(str(error))}); it was "
+            f"written by another version of hardmine: use another output or name"
         ) from error
 
 
+def read_sealed(store: Store, part: Part | str) -> tuple[bytes, str]:
+    """(the bytes of a part, its digest), fetched once more where they were damaged on the way.
+
+    Raises:
+        DamagedObject: missing, or not what was written.
+    """
+    path, wanted = (part, "") if isinstance(part, str) else (part.path, part.sha256)
+    for _ in range(2):
+        try:
+            data = store.read_bytes(path)
+        except ArtifactError as error:
+            raise DamagedObject.at(store.url(path), f"{error}; `hardmine run` makes it anew") from error
+        digest = seal_of(data)
+        if digest is not None and wanted in ("", digest):
+            return data, digest
+    what = "is not the one that its commit lists" if digest else "was changed or damaged after hardmine wrote it"
+    raise DamagedObject.at(
+        store.url(path),
+        f"{store.url(path)} {what} (its SHA-256 differs, read twice) and is not used; `hardmine run` makes it anew",
+    )
+
+
+def left_parts(store: Store, wanted: Sequence[Part]) -> dict[str, Part]:
+    """Those of `wanted` that an interrupted attempt left whole, by path; each is read and checked.
+
+    A part that is damaged, or has another number of rows, is not among them: it is to be made again. Bytes and digests are
+    filled in; those of `wanted` are not looked at.
+    """
+    listed: dict[str, int] = {}
+    for folder in {part.path.rpartition("/")[0] for part in wanted}:
+        listed |= store.list(folder)
+
+    def check(part: Part) -> Part | None:
+        try:
+            data, digest = read_sealed(store, part.path)
+        except DamagedObject:
+            return None
+        same = pq.read_metadata(io.BytesIO(data)).num_rows == part.rows
+        return replace(part, bytes=len(data), sha256=digest) if same else None
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        checked = pool.map(check, [part for part in wanted if part.path in listed])
+    return {part.path: part for part in checked if part is not None}
+
+
 def read_schema(store: Store, part: Part) -> pa.Schema:
-    """The columns of a part, and so of its table; reads the end of the file only."""
-    with store.open(part.path) as stream:
-        return pq.read_schema(stream)
+    """The columns of a part, and so of its table."""
+    return pq.read_schema(io.BytesIO(read_sealed(store, part)[0]))
 
 
 def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None) -> pa.Table:
-    """The parts one after another as one table. Raises ArtifactError as `read_part`; ValueError: no parts."""
+    """The parts one after another as one table. Raises as `read_part`; ValueError: no parts."""
     if not parts:
         raise ValueError("expected at least one part, found none")
-    return pa.concat_tables([read_part(store, part.path, columns) for part in parts], promote_options="permissive")
+    return pa.concat_tables([read_part(store, part, columns) for part in parts], promote_options="permissive")
 
 
 def vectors_to_column(vectors_ND: npt.NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:
@@ -146,7 +201,7 @@ def csr_to_lists(offsets: I64, values: npt.NDArray[Any] | pa.Array) -> pa.ListAr
 
 def load_vectors(store: Store, parts: Sequence[Part]) -> F32:
     """All vectors of an embedding table, float32 [N, D], in row order."""
-    blocks = [column_to_vectors(read_part(store, part.path, ["vector"])["vector"]) for part in parts]
+    blocks = [column_to_vectors(read_part(store, part, ["vector"])["vector"]) for part in parts]
     return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 

@@ -1,4 +1,4 @@
-"""The commands about a finished run: `diagnose`, `gate`, `report`. They read storage, start nothing, and say what to do next."""
+"""The commands about a finished run: `diagnose`, `gate`, `verify`, `report`. They read storage and start nothing."""
 
 from __future__ import annotations
 
@@ -72,6 +72,16 @@ def register(app: typer.Typer, emit: Emit) -> None:
         )
         emit(result, json_output, lambda console: show_gate(console, result))
         raise typer.Exit(0 if result["passed"] else 1)
+
+    @app.command()
+    def verify(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
+        """Is everything that a run has stored still as it was written? Reads every byte; exit code 1 says no."""
+        from jobs.finished.verify import show_verified
+        from jobs.finished.verify import verify as check
+
+        checked = check(Store(output, StorageSettings(endpoint=endpoint, attempts=2)))
+        emit(checked, json_output, lambda console: show_verified(console, checked))
+        raise typer.Exit(1 if checked["damaged"] else 0)
 
     @app.command()
     def report(

@@ -94,7 +94,7 @@ def load_candidates(
     Raises:
         ArtifactError: the extra parts are of other queries, or a pair has no score.
     """
-    table = read_part(store, hits[number].path)
+    table = read_part(store, hits[number])
     query_rows = table["query_row"].to_numpy()
     rows, scores = dense_hits(table)
     source = np.zeros(rows.shape, np.uint8)
@@ -147,7 +147,7 @@ def read_span(store: Store, parts: Sequence[Part], start: int, query_rows: I64, 
     firsts = np.cumsum([0, *(part.rows for part in parts)])
     placed = [replace(part, first_row=int(first)) for part, first in zip(parts, firsts, strict=False)]
     tables = [
-        read_part(store, part.path, ["query_row", *columns]).slice(low, high - low)
+        read_part(store, part, ["query_row", *columns]).slice(low, high - low)
         for part, low, high in parts_between(placed, start, start + len(query_rows))
     ]
     table = pa.concat_tables(tables) if tables else None

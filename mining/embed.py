@@ -11,7 +11,7 @@ import pickle
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ from cluster.progress import post
 from cluster.resources import PoolSize
 from cluster.session import set_threads
 from cluster.storage import Store
-from cluster.tables import F32, Part, vectors_to_column, write_part
+from cluster.tables import F32, Part, left_parts, vectors_to_column, write_part
 from mining.part_pool import load_share, over_parts
 
 
@@ -109,6 +109,7 @@ def _row(table: str, part: Part, actor: str, *, seconds: float = 0.0, error: byt
         "rows": [part.rows],
         "bytes": [part.bytes],
         "first_row": [part.first_row],
+        "sha256": [part.sha256],
         "actor": [actor],
         "seconds": [seconds],
         "error": [error],
@@ -153,11 +154,11 @@ def _split(jobs: Sequence[EmbedJob], store: Store) -> tuple[dict[str, list[Part]
     finished: dict[str, list[Part]] = {job.table: [] for job in jobs}
     rows: list[dict[str, Any]] = []
     for job in jobs:
-        there = store.list(f"{job.folder}/{job.table}")
+        there = left_parts(store, [replace(part, path=job.target(part)) for part in job.sources])
         for part in job.sources:
             target = job.target(part)
             if target in there:
-                finished[job.table].append(Part(target, part.rows, there[target], part.first_row))
+                finished[job.table].append(there[target])
             else:
                 rows.append(
                     {"table": job.table, "source": part.path, "target": target, "first_row": part.first_row, "rows": part.rows}
@@ -179,7 +180,8 @@ def _run(
     written: list[tuple[str, Part]] = []
     seconds: dict[str, float] = {}
     for row in over_parts(rows, EncodeParts, (make_encoder, store, dtype), keywords, pool, retries=retries):
-        written.append((row["table"], Part(row["path"], int(row["rows"]), int(row["bytes"]), int(row["first_row"]))))
+        part = Part(row["path"], int(row["rows"]), int(row["bytes"]), int(row["first_row"]), row["sha256"])
+        written.append((row["table"], part))
         seconds[row["actor"]] = seconds.get(row["actor"], 0.0) + float(row["seconds"])
     return written, max(seconds.values())
 

@@ -111,7 +111,7 @@ def _guide(task: TrainTask) -> Guide | None:
     if not task.guide_items:
         return None
     sides = [
-        np.concatenate([column_to_vectors(read_part(task.store, part.path)["vector"]).astype(np.float16) for part in parts])
+        np.concatenate([column_to_vectors(read_part(task.store, part)["vector"]).astype(np.float16) for part in parts])
         for parts in (task.guide_queries, task.guide_items)
     ]
     return Guide(*sides)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph, unwrap
+from cluster.records import read_record, write_record
 from cluster.resources import PoolSize
 from cluster.session import set_threads
 from training.task import TrainTask
@@ -28,7 +28,7 @@ def train_worker(config: dict[str, Any]) -> None:
     trainer = Trainer(task, place)
     result = trainer.run(ray.train.report)
     if place.rank == 0:
-        task.store.write_bytes(f"{task.folder}/result.json", json.dumps(result).encode())
+        write_record(task.store, f"{task.folder}/result.json", result)
     ray.train.report({"epoch": -1.0})  # a barrier: the result is there when the driver goes on
 
 
@@ -52,7 +52,7 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
                     f"{one_paragraph(str(cause))[:600]}; run the same command again: it goes on from the last "
                     f"checkpoint"
                 ) from error
-    result: dict[str, Any] = task.store.read_json(f"{task.folder}/result.json")
+    result = read_record(task.store, f"{task.folder}/result.json")
     if not result.get("best"):
         raise ArtifactError(f"{task.store.url(task.folder)}/result.json names no model; run the same command again")
     return result

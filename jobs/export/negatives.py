@@ -180,7 +180,7 @@ def export_blocks(task: ExportTask, numbers: Sequence[int]) -> Written:
     """Write some blocks; every text of an item is read once for all of them."""
     wanted: I64 = np.zeros(0, np.int64)
     for number in numbers:
-        table = read_part(task.store, task.negatives[number].path, ["positive_rows", "negative_rows"])
+        table = read_part(task.store, task.negatives[number], ["positive_rows", "negative_rows"])
         wanted = np.union1d(wanted, np.concatenate([lists_to_csr(table[name])[1] for name in table.column_names]))
     texts = read_rows(task.store, task.corpus, wanted, ["text"])["text"]
     total = Written()
@@ -190,7 +190,7 @@ def export_blocks(task: ExportTask, numbers: Sequence[int]) -> Written:
 
 
 def _export_block(task: ExportTask, number: int, wanted: I64, texts: pa.ChunkedArray) -> Written:
-    table = read_part(task.store, task.negatives[number].path)
+    table = read_part(task.store, task.negatives[number])
     rows = Rows(table, task.columns, task.num)
     done = Written(len(rows), rows.left_out, int(rows.lengths.max(initial=0)), int(len(rows) > 0))
     if not len(rows):

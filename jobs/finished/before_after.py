@@ -131,7 +131,7 @@ def _hits_of(store: Store, commit: Commit, own: Mapping[int, int]) -> dict[int, 
     """The hits of the queries that are the keys of `own`, without the item that the query itself is (-1: it is none)."""
     wanted, found = np.array(sorted(own), np.int64), dict[int, Hits]()
     for part in commit.parts("hits"):
-        table = read_part(store, part.path, ["query_row", "item_rows", "scores"])
+        table = read_part(store, part, ["query_row", "item_rows", "scores"])
         here = np.flatnonzero(np.isin(table["query_row"].to_numpy(), wanted))
         for hit in table.take(pa.array(here)).to_pylist():
             row, size = hit["query_row"], len(hit["item_rows"])
@@ -175,7 +175,7 @@ def _labels_of(store: Store, parts: Sequence[Part], rows: I64) -> dict[int, dict
     """Query row -> item row -> score of the label, of those that are judgements."""
     wanted, found = np.unique(rows), dict[int, dict[int, int]]()
     for part in parts:
-        table = read_part(store, part.path, ["query_row", "item_row", "score"])
+        table = read_part(store, part, ["query_row", "item_row", "score"])
         here = np.flatnonzero(np.isin(table["query_row"].to_numpy(), wanted) & (table["score"].to_numpy() != NO_NEGATIVE))
         for label in table.take(pa.array(here)).to_pylist():
             grades = found.setdefault(label["query_row"], {})

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cluster.commits import Commit
-from cluster.errors import ArtifactError
+from cluster.errors import ArtifactError, DamagedObject
+from cluster.records import read_if_there
 from cluster.storage import Store
 from eval.diagnosis.evidence import STEP_FIGURES, Arm, Evidence, Measurement, Mining, Training
 from eval.figures import numbers, read_intervals, read_slices
@@ -128,7 +129,9 @@ def _training(store: Store, record: RunRecord, name: ModelName) -> Training | No
     if folder is None:
         return None
     try:
-        return training_from_lines(str(name), name.round, read_lines(store, folder))
+        return training_from_lines(str(name), name.round, read_lines(store, folder, commit.files if commit else None))
+    except DamagedObject:
+        raise
     except ArtifactError:
         return Training(str(name), name.round, {})
 
@@ -144,10 +147,9 @@ def _settings(store: Store, record: RunRecord) -> dict[str, float | str | bool]:
     """What the run was told. The newest training knows best what it was told; run.json is written at a run's end."""
     finish = record.find(Kind.FINISH)
     values: dict[str, Any] = dict(finish.inputs.get("config", {})) if finish else {}
-    if store.exists("run.json"):
-        values |= store.read_json("run.json").get("config", {})
-    if store.exists("identity.json"):
-        values["encoder"] = {**store.read_json("identity.json").get("encoder", {}), **(values.get("encoder") or {})}
+    values |= (read_if_there(store, "run.json") or {}).get("config", {})
+    identity = read_if_there(store, "identity.json") or {}
+    values["encoder"] = {**identity.get("encoder", {}), **(values.get("encoder") or {})}
     trained = [commit for commit in record.all if "training" in commit.inputs]
     if trained:
         values["training"] = {**(values.get("training") or {}), **trained[-1].inputs["training"]}

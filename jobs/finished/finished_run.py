@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.commits import Commit
 from cluster.errors import ArtifactError, ConfigError
+from cluster.records import read_if_there
 from cluster.storage import Store
 from jobs.finished.status import read_status
 from jobs.record.record import RunRecord
@@ -59,5 +60,5 @@ def open_finished(store: Store) -> FinishedRun:
             f"and no end{writer}; let `hardmine run` finish first, `hardmine status {store.root}` shows how far "
             f"it is"
         )
-    settings = store.read_json("run.json")["config"] if store.exists("run.json") else {}
+    settings = (read_if_there(store, "run.json") or {"config": {}})["config"]
     return FinishedRun(store, status.record, status.summary, settings)

@@ -14,7 +14,7 @@ from cluster.lease import PATH, Owner, is_gone
 from cluster.storage import Store
 from jobs.finished.show import seconds_table, show_summary
 from jobs.record.record import RunRecord
-from jobs.record.summary import rounds_json
+from jobs.record.summary import rounds_json, summary_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Status:
     @property
     def summary(self) -> dict[str, Any] | None:
         """As `hardmine run` printed it; None: the run is not finished."""
-        return self.record.finish.figures["summary"] if self.record.finish else None
+        return summary_of(self.record.finish, self.store) if self.record.finish else None
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object: the finished run's summary, or what there is so far."""

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.commits import Commit
+from cluster.storage import Store
 from eval.verdict import decide
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Chosen
+
+
+def summary_of(finish: Commit, store: Store) -> dict[str, Any]:
+    """A finished run as `--json` prints it, with the addresses of the place where it is now: its folder may have been moved."""
+    summary = finish.figures["summary"]
+    return {**summary, "output": store.root, "model": store.url(summary["model"]) if summary.get("model") else None}
 
 
 def summarise(record: RunRecord, *, name: str, output: str, primary: str, patience: int, model: str | None) -> dict[str, Any]:
     """A finished run.
 
     Args:
-        output: the run's folder. model: where the kept model lies; None: the data's own vectors were best.
+        output: the run's folder, "" in a commit. model: the kept model's folder in it; None: the data's own vectors were best.
     """
     best = record.best(primary)
     assert best is not None

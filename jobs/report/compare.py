@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.records import read_record
 from cluster.storage import Store
 from cluster.tables import I64, read_parts
 from eval.metrics import LOWER_IS_BETTER, metric_name
@@ -116,7 +117,7 @@ def _why_not(stores: Mapping[str, Store], measured: Mapping[str, MeasuredModel |
         if model is None:
             return f"run {name.upper()} is not measured yet"
         rows.append(read_parts(stores[name], model.evaluation.parts("per_query"), ["query_row"])["query_row"])
-    data = [store.read_json("identity.json").get("data") for store in stores.values()]
+    data = [read_record(store, "identity.json").get("data") for store in stores.values()]
     if data[0] != data[1]:
         return "the two runs are on different data"
     return None if rows[0].equals(rows[1]) else "the two runs were measured on different queries"

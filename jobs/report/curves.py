@@ -98,7 +98,7 @@ def read_columns(store: Store, commit: Commit) -> dict[str, F64]:
     elif lines:
         import json
 
-        table = steps_table(json.dumps(line) for line in read_lines(store, lines[0].rpartition("/")[0]))
+        table = steps_table(json.dumps(line) for line in read_lines(store, lines[0].rpartition("/")[0], commit.files))
     else:
         return {}
     wanted = [name for name in ("step", "validation_recall", *SHOWN) if name in table.column_names]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.errors import HardmineError
+from cluster.records import read_if_there
 from cluster.storage import Store
 from jobs.finished.status import read_status
 from jobs.record.record import MeasuredModel, RunRecord
@@ -41,7 +42,7 @@ def gather(store: Store) -> Json:
     """
     status = read_status(store)
     record, summary = status.record, status.as_json()
-    run = store.read_json("run.json") if store.exists("run.json") else {}
+    run = read_if_there(store, "run.json") or {}
     config = run.get("config") or (record.finish.inputs["config"] if record.finish else {})
     primary = _primary(summary, config, record)
     best = _best(summary, record, primary)

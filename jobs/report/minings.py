@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from cluster.commits import Commit
-from cluster.errors import ArtifactError
+from cluster.digests import read_checked
 from cluster.storage import Store
 from jobs.record.record import RunRecord
 from jobs.record.stages import Kind, Scope
@@ -59,14 +60,14 @@ def read_minings(store: Store, record: RunRecord) -> list[Json]:
 
 
 def read_samples(store: Store, report: Commit) -> list[Json]:
-    """The first few samples of a mining report, with few items each; [] where its mining.json is gone."""
+    """The first few samples of a mining report, with few items each; [] where it lists no mining.json. Raises DamagedObject."""
     folder = next((path.rpartition("/")[0] for path in report.files if path.endswith("/mining.md")), None)
     if folder is None:
         return []
-    try:
-        samples = store.read_json(f"{folder}/mining.json").get("samples") or []
-    except ArtifactError:  # the commit vouches for mining.md only
+    path = f"{folder}/mining.json"
+    if path not in report.files:
         return []
+    samples = json.loads(read_checked(store, path, report.files[path]["sha256"])).get("samples") or []
     return [
         sample
         | {

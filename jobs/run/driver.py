@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.commits import Commit, Ledger
-from cluster.errors import ClusterError, ConfigError, HardmineError, one_paragraph, unwrap
+from cluster.errors import ClusterError, ConfigError, DamagedObject, HardmineError, one_paragraph, unwrap
 from cluster.lease import Lease
 from cluster.progress import Progress
-from cluster.session import ray_session
+from cluster.records import read_if_there, read_record, write_record
+from cluster.session import check_shared, ray_session
 from cluster.storage import Store, check_writable
 from jobs.config.config import Config
 from jobs.record.plan import plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Second, Stage
+from jobs.record.summary import summary_of
 from jobs.report.write import write_after_run
 from jobs.run.identity import IDENTITY, identity_json, refuse_other_run
 from jobs.run.rounds import FUNCTIONS, refuse_unreached, run_rounds
@@ -41,13 +43,19 @@ MAKES: Mapping[Kind, Makes] = {
 def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[str, Any]:
     """Run all rounds, going on from what is committed; returns the summary. A finished run returns at once."""
     store, prints = open_run(config)
-    finished = _finished(config, store, prints)
+    finished, damaged = None, None
+    try:
+        finished = _finished(config, store, prints)
+    except DamagedObject as error:
+        damaged = error
     if finished is not None:
         _keep_gate(config, store)
         progress.say(f"{store.root} is finished: this is its result")
         return finished | {"report": write_after_run(store, progress, anew=False)}
     with open_context(config, progress=progress, takeover=takeover) as context:
-        summary = run_rounds(context)
+        if damaged is not None:
+            context.ledger.set_aside(damaged)
+        summary = context.until_whole(run_rounds)
     return summary | {"report": write_after_run(store, progress)}
 
 
@@ -60,7 +68,7 @@ def run_stage(config: Config, stage: Stage, *, progress: Progress, takeover: boo
     refuse_out_of_order(config, stage, MAKES[stage.kind])
     with open_context(config, progress=progress, takeover=takeover, alone=stage) as context:
         refuse_unreached(context, stage)
-        return context.need(stage)
+        return context.until_whole(lambda context: context.need(stage))
 
 
 def refuse_out_of_order(config: Config, stage: Stage, makes: Makes) -> None:
@@ -77,9 +85,9 @@ def refuse_out_of_order(config: Config, stage: Stage, makes: Makes) -> None:
     _refuse_unknown(config, stage, plan)
     store = Store(config.root, config.storage)
     check_writable(store)
-    ledger = Ledger(store)
+    committed = Ledger(store).names()
     for before in plan[: plan.index(stage)]:
-        if not before.beside and not may_make(before, makes) and ledger.find(before.name) is None:
+        if not before.beside and not may_make(before, makes) and before.name not in committed:
             raise ConfigError(
                 f"{stage.name} needs {before.name}, which is not committed in {config.root}; run the earlier stages "
                 f"first ({before.name} is the first that is missing), or `hardmine run` for all of them"
@@ -145,9 +153,12 @@ def open_context(
     makes = None if alone is None else MAKES[alone.kind] | {alone}
     lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # not at the next commit, hours later
     with lease, _loss_explained(lease), ray_session(config.cluster) as size:
-        store.write_json(IDENTITY, identity_json(config, prints))
+        store.sweep()
+        with _ray_errors_explained():
+            check_shared(store, size)
+        write_record(store, IDENTITY, identity_json(config, prints))
         progress.open_mailbox()
-        ledger = Ledger(store, check_owner=lease.check)
+        ledger = Ledger(store, check_owner=lease.check, say=progress.say)
         with _ray_errors_explained():
             yield Context(config, store, ledger, progress, size, prints, FUNCTIONS, makes, trains)
 
@@ -155,13 +166,14 @@ def open_context(
 def _keep_gate(config: Config, store: Store) -> None:
     """What a finished run is judged by may still change; `hardmine gate` reads it in run.json."""
     wanted = config.evaluation.gate.model_dump(mode="json")
-    found = store.read_json("run.json") if store.exists("run.json") else None
-    if found is not None and found["config"]["evaluation"].get("gate") != wanted:
-        found["config"]["evaluation"]["gate"] = wanted
-        store.write_json("run.json", found)
+    written = read_record(store, "run.json")
+    if written["config"]["evaluation"].get("gate") != wanted:
+        written["config"]["evaluation"]["gate"] = wanted
+        write_record(store, "run.json", written)
 
 
 def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str, Any] | None:
+    """The summary of a run that needs nothing more, every byte of its model checked. Raises DamagedObject."""
     ledger = Ledger(store)
     commit = ledger.find(Stage(Kind.FINISH).name)
     if commit is None:
@@ -169,9 +181,8 @@ def _finished(config: Config, store: Store, prints: dict[str, Any]) -> dict[str,
     wanted = finish_inputs(config, prints)
     if any(commit.inputs.get(name) != value for name, value in wanted.items()):
         return None
-    ledger.verify(commit)
-    summary: dict[str, Any] = commit.figures["summary"]
-    return summary
+    ledger.verify(commit, content=True)
+    return summary_of(commit, store) if read_if_there(store, "run.json") else None
 
 
 @contextmanager

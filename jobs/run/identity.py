@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
+from cluster.records import read_record
 from cluster.storage import Store
 from jobs.config.config import Config
 from jobs.record.stages import Kind, Stage
@@ -22,9 +23,9 @@ def refuse_other_run(config: Config, store: Store, prints: Mapping[str, Any]) ->
     """
     if not store.exists(IDENTITY):
         return
-    before, now, ledger = store.read_json(IDENTITY), identity_json(config, prints), Ledger(store)
+    before, now, committed = read_record(store, IDENTITY), identity_json(config, prints), Ledger(store).names()
     for name, kind in (("data", Kind.INGEST), ("encoder", Kind.BASE)):
-        if before.get(name) != now[name] and ledger.find(Stage(kind).name) is not None:
+        if before.get(name) != now[name] and Stage(kind).name in committed:
             raise ConfigError(
                 f"{store.root} holds a run with another {name} ({_difference(before.get(name), now[name])}), "
                 f"and its figures cannot be compared with this one's; choose another `name` or `output`, or "

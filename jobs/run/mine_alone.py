@@ -41,7 +41,7 @@ def mine_command(
         if config.mining.teacher is not None:
             context.need(Stage(Kind.MODEL, Second.TEACHER))  # most mistakes about it show here
         refuse_unreached(context, report)
-        described = context.need(report)
+        described = context.until_whole(lambda context: context.need(report))
         mined = context.need(report.sibling(Kind.MINE))
         figures = {
             "stage": "mine",
@@ -50,6 +50,7 @@ def mine_command(
             "seconds": mined.seconds,
             "rows": {"negatives": mined.rows("negatives")},
             **described.figures,
+            **{name: context.store.url(described.figures[name]) for name in ("negatives", "report")},
         }
         if export is not None:
             figures["export"] = asdict(export_negatives(context, mined, export))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from cluster.commits import Commit, Ledger, Outcome
+from cluster.commits import Commit, Ledger, Outcome, until_whole
 from cluster.errors import ConfigError
 from cluster.progress import Progress
 from cluster.resources import ClusterSize
@@ -18,6 +18,7 @@ from cluster.storage import Store
 from jobs.config.config import Config
 from jobs.record.stages import Kind, Second, Stage
 
+T = TypeVar("T")
 MakeStage = Callable[["Context", Stage], Commit]
 Makes = frozenset[Kind | Second | Stage]
 """Stages by kind, those of a second model by that, and single ones."""
@@ -52,6 +53,15 @@ class Context:
         if stage not in self.done:
             self.done[stage] = self.functions[stage.kind](self, stage)
         return self.done[stage]
+
+    def until_whole(self, drive: Callable[[Context], T]) -> T:
+        """What `drive` returns; called again after a stored object that it found damaged was set aside."""
+
+        def afresh() -> T:
+            self.done.clear()
+            return drive(self)
+
+        return until_whole(self.ledger, afresh)
 
     def commit(
         self, stage: Stage, *, inputs: Mapping[str, Any], work: Callable[[str], Outcome], name: str | None = None

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.commits import Commit, Outcome
+from cluster.digests import described
 from cluster.folders import fetch_folder, upload_folder
+from cluster.records import write_record
 from cluster.storage import Store
 from jobs.config.config import Config
 from jobs.record.record import RunRecord
@@ -33,17 +35,17 @@ def finish(context: Context, stage: Stage) -> Commit:
         summary = summarise(
             RunRecord.of_commits(list({commit.name: commit for commit in context.done.values()}.values())),
             name=config.name,
-            output=context.store.root,
+            output="",
             primary=config.evaluation.primary,
             patience=config.rounds.patience,
-            model=context.store.url(folder) if model else None,
+            model=folder if model else None,
         )
         return Outcome(files=files, figures={"prefix": folder, "summary": summary})
 
     inputs = finish_inputs(config, context.prints)
     inputs |= {"evaluation": context.need(Stage(Kind.EVALUATE, best)).key, "model": model.digest if model else None}
     commit = context.commit(stage, inputs=inputs, work=work)
-    context.store.write_json("run.json", run_json(config, context.prints, started))
+    write_record(context.store, "run.json", run_json(config, context.prints, started))
     return commit
 
 
@@ -82,7 +84,7 @@ def export_model(store: Store, folder: str, model: Model | None, base: Commit) -
     if model is None:  # the data's own vectors are best: there is no model to export
         path = f"{folder}/none.json"
         store.write_json(path, {"model": None, "reason": "the vectors that came with the data were best"})
-        return {path: {"bytes": store.size(path)}}
+        return {path: described(store.read_bytes(path))}
     local = fetch_folder(store, model.files, model.prefix)
     if model.reads_base:
         from training.encoders.adapter import AdapterEncoder, export_with_base

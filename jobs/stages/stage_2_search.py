@@ -148,7 +148,7 @@ def rows_of_split(context: Context, ingested: Ingested, split: str) -> I64:
     """Rows of the queries of a split ("train"), or of several ("train+dev"), ascending. Raises DataError: none."""
     wanted, in_parts = pa.array(split.split("+")), [np.zeros(0, np.int64)]
     for part in ingested.queries:
-        column = read_part(context.store, part.path, ["split"])["split"]
+        column = read_part(context.store, part, ["split"])["split"]
         in_parts.append(np.flatnonzero(pc.is_in(column, value_set=wanted).to_numpy()) + part.first_row)
     rows: I64 = np.concatenate(in_parts)
     if not len(rows):

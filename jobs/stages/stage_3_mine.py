@@ -29,9 +29,7 @@ def mine_negatives(context: Context, stage: Stage) -> Commit:
     def work(folder: str) -> Outcome:
         ready = with_cuts(replace(task, folder=f"{folder}/negatives"), retries=retries)
         parts, counts = mine(ready, retries=retries)
-        figures = ChoiceFigures.of(
-            counts, engine=hits.figures["engine"], negatives=context.store.url(ready.folder), cuts=ready.cuts
-        )
+        figures = ChoiceFigures.of(counts, engine=hits.figures["engine"], negatives=ready.folder, cuts=ready.cuts)
         return Outcome(tables={"negatives": parts}, figures=figures.to_json())
 
     inputs |= {

@@ -222,7 +222,7 @@ def _label_scores(hits: pa.Table, query: I64, item: I64) -> F32:
 
 
 def _values_of(store: Store, parts: Sequence[Part]) -> dict[str, F64]:
-    table = read_part(store, parts[0].path)
+    table = read_part(store, parts[0])
     return {name: table[name].to_numpy() for name in table.column_names if name != "query_row"}
 
 

@@ -219,6 +219,7 @@ def cures(name: str, settings: MiningSettings, *, num_items: int, cuts: Cuts | N
     elif settings.relative_margin == 0.0:
         margin = ['set mining.relative_margin = "off"']
     teacher = settings.teacher
+    depth = teacher.depth or 2 * settings.num_negatives if teacher else None
     table = {
         "positive": hits,
         "self": hits,
@@ -230,7 +231,7 @@ def cures(name: str, settings: MiningSettings, *, num_items: int, cuts: Cuts | N
         "absolute_margin": [*_change("lower", "absolute_margin", settings.absolute_margin or None), *milder],
         "ceiling": _change("raise", "positive_quantile", settings.positive_quantile),
         "position": _change("lower", "skip_first", settings.skip_first),
-        "teacher:unread": ["raise mining.teacher.depth"],
+        "teacher:unread": _change("raise", "teacher.depth", depth),
         "teacher": [
             *_change("raise", "teacher.max_score", teacher.max_score if teacher else None),
             *_change("lower", "teacher.relative_margin", (teacher.relative_margin or None) if teacher else None),

@@ -96,7 +96,7 @@ def glance_group(task: DescribeTask, numbers: Sequence[int]) -> tuple[Glance, I3
     width = len(names) + 2 if buckets else 0
     total, uses = Glance([], np.zeros((width, width), np.int64)), np.zeros(task.num_items, np.int32)
     for number in numbers:
-        glance, counted = glance_block(read_part(task.store, task.negatives[number].path), task, buckets)
+        glance, counted = glance_block(read_part(task.store, task.negatives[number]), task, buckets)
         total = total.add(glance, task.settings.samples)
         uses += counted
     return total, uses, names

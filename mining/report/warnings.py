@@ -65,14 +65,17 @@ def _short(figures: MiningFigures, settings: MiningSettings) -> str | None:
     head = f"{figures.queries_short:,} of {figures.queries:,} queries have fewer than {settings.num_negatives} negatives{empty}"
     dropped = figures.dropped_short or figures.dropped
     ways: list[str] = []
+    more = more_hits(settings, figures.reuse.items)
     if any(dropped.values()):
         name, count = _strictest(dropped)
+        if name == "teacher:unread":  # the teacher reads no more of them
+            more = []
         if name in BY_LABELS:
             head += f"; all that was dropped of theirs ({count:,}) is relevant to its query by the labels"
         else:
             head += f"; {name} dropped most of their candidates ({count:,})"
             ways = cures(name, settings, num_items=figures.reuse.items, cuts=figures.cuts)
-    ways += more_hits(settings, figures.reuse.items)
+    ways += more
     if settings.num_negatives > 1:
         ways.append("lower mining.num_negatives")
     if settings.max_uses is not None:

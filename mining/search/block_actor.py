@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import ArtifactError
+from cluster.errors import ArtifactError, DamagedObject
 from cluster.labels import Labels
 from cluster.session import set_threads
 from cluster.storage import Store
@@ -111,7 +111,7 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for start in range(0, len(wanted), READ_AT_ONCE):  # no more in memory than are read at once
             group = wanted[start : start + READ_AT_ONCE]
-            tables = pool.map(lambda some: read_part(store, some[0].path, ["vector"]), group)
+            tables = pool.map(lambda some: read_part(store, some[0], ["vector"]), group)
             for (part, low, high), table in zip(group, tables, strict=True):
                 vectors = column_to_vectors(table["vector"])
                 if not filled:
@@ -164,7 +164,7 @@ class BlockActor:
         if self._task.histories:
             excluded = united(excluded, read_lists(self._task.store, self._task.histories, "history_rows", rows))
         if self._task.also and block.index >= 0:  # samples have none
-            table = read_part(self._task.store, self._task.also[block.index].path, ["query_row", "also_rows"])
+            table = read_part(self._task.store, self._task.also[block.index], ["query_row", "also_rows"])
             if not np.array_equal(table["query_row"].to_numpy(), rows):
                 raise ArtifactError(
                     f"expected the pairs of query block {block.index} in "
@@ -214,10 +214,11 @@ class BlockActor:
         like, table = found[0], read_part(self._task.store, path, ["scores", "rows", "pair_scores"])
         scores, rows, pairs = (lists_to_csr(table[name])[1] for name in ("scores", "rows", "pair_scores"))
         if (scores.size, rows.size, pairs.size) != (like.scores.size, like.rows.size, like.pair_scores.size):
-            raise ArtifactError(
+            raise DamagedObject.at(
+                self._task.store.url(path),
                 f"expected {like.scores.size} hits and {like.pair_scores.size} pairs in "
-                f"{self._task.store.url(path)}, found {rows.size} and {pairs.size}; delete it and run the "
-                f"same command again to search for them anew"
+                f"{self._task.store.url(path)}, found {rows.size} and {pairs.size}; `hardmine run` searches for "
+                f"them anew",
             )
         return self.merge(*found, BlockHits(scores.reshape(like.scores.shape), rows.reshape(like.rows.shape), pairs, 0.0))
 

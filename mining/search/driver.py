@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.records import read_if_there, write_record
 from cluster.resources import PoolSize
 from cluster.session import set_threads
-from cluster.tables import Part, load_vectors, part_name, read_part, vectors_to_column, write_part
+from cluster.tables import Part, left_parts, load_vectors, part_name, read_part, vectors_to_column, write_part
 from mining.search.block_actor import SearchTask
 from mining.search.how import (
     FIRST_PROBES,
@@ -113,25 +114,18 @@ class _Driver:
         return Searched(parts, seconds, decision.figures)
 
     def _kept(self) -> Decision | None:
-        if not self._task.store.exists(self._note):
-            return None
-        note = self._task.store.read_json(self._note)
-        return Decision(How(**note["how"]), note["figures"])
+        note = read_if_there(self._task.store, self._note)
+        return Decision(How(**note["how"]), note["figures"]) if note else None
 
     def _keep(self, decision: Decision) -> None:
-        self._task.store.write_json(self._note, {"how": asdict(decision.how), "figures": decision.figures})
+        write_record(self._task.store, self._note, {"how": asdict(decision.how), "figures": decision.figures})
 
     def _blocks_as(self, how: How) -> tuple[list[Part], float]:
         """The parts of all blocks; finished ones are kept."""
         folder = f"{self._task.folder}/probes-{how.probes}" if how.mode == "ivf" else f"{self._task.folder}/{how.mode}"
-        there = self._task.store.list(folder)
         targets = {block.index: f"{folder}/{part_name(block.index)}" for block in self._blocks}
-        parts = {
-            targets[block.index]: Part(targets[block.index], len(block.query_rows), there[targets[block.index]])
-            for block in self._blocks
-            if targets[block.index] in there
-        }
-        jobs = [Job(block, how, targets[block.index]) for block in self._blocks if targets[block.index] not in there]
+        parts = left_parts(self._task.store, [Part(targets[block.index], len(block.query_rows), 0) for block in self._blocks])
+        jobs = [Job(block, how, targets[block.index]) for block in self._blocks if targets[block.index] not in parts]
         written, seconds = self.waves.write(jobs)
         parts |= {part.path: part for part in written}
         return [parts[targets[block.index]] for block in self._blocks], seconds

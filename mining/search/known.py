@@ -31,7 +31,7 @@ def read_lists(store: Store, parts: Sequence[Part], column: str, rows: I64) -> L
     """A list column of some rows (ascending) of a numbered table, each list in its own order."""
     counts, found = [], []
     for part, low, high in parts_between(parts, int(rows[0]), int(rows[-1]) + 1) if len(rows) else ():
-        offsets, values = lists_to_csr(read_part(store, part.path, [column])[column])
+        offsets, values = lists_to_csr(read_part(store, part, [column])[column])
         here = rows[(rows >= part.first_row + low) & (rows < part.first_row + high)] - part.first_row
         counts.append(np.diff(offsets)[here])
         found.append(values[gather_csr(offsets, here)[1]].astype(np.int64))

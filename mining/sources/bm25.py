@@ -23,7 +23,7 @@ from cluster.labels import Labels
 from cluster.progress import post
 from cluster.session import set_threads
 from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, part_name, parts_between, read_part, read_parts, write_part
+from cluster.tables import F32, I64, Part, csr_to_lists, left_parts, part_name, parts_between, read_part, read_parts, write_part
 from mining.search.known import known_items
 from mining.search.shards import QueryBlock
 from mining.sources.words import words
@@ -146,14 +146,9 @@ def search_words(
     """
     import ray
 
-    there = task.store.list(task.folder)
-    targets = {block.index: f"{task.folder}/{part_name(block.index)}" for block in blocks}
-    parts = [
-        Part(targets[block.index], len(block.query_rows), there[targets[block.index]])
-        for block in blocks
-        if targets[block.index] in there
-    ]
-    todo = [block for block in blocks if targets[block.index] not in there]
+    there = left_parts(task.store, _targets(task, blocks))
+    parts = list(there.values())
+    todo = [block for block, target in zip(blocks, _targets(task, blocks), strict=True) if target.path not in there]
     seconds = 0.0
     if todo:
         remote = ray.remote(search_blocks).options(num_cpus=threads, max_retries=retries)
@@ -162,11 +157,15 @@ def search_words(
     return sorted(parts, key=lambda part: part.path), seconds
 
 
+def _targets(task: Bm25Task, blocks: Sequence[QueryBlock]) -> list[Part]:
+    return [Part(f"{task.folder}/{part_name(block.index)}", len(block.query_rows), 0) for block in blocks]
+
+
 def search_blocks(task: Bm25Task, blocks: Sequence[QueryBlock], threads: int, mailbox: Any = None) -> tuple[list[Part], float]:
     """What `search_words` does in its task; a task that is started again leaves out what it wrote before."""
     started = time.monotonic()
     set_threads(threads)
-    there = task.store.list(task.folder)
+    there = left_parts(task.store, _targets(task, blocks))
     index = WordIndex(_texts(task, mailbox))
     corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
     labels = Labels.from_tables(read_parts(task.store, task.labels), corpus, task.num_queries)
@@ -174,7 +173,7 @@ def search_blocks(task: Bm25Task, blocks: Sequence[QueryBlock], threads: int, ma
     for block in blocks:
         path, done = f"{task.folder}/{part_name(block.index)}", done + len(block.query_rows)
         if path in there:
-            parts.append(Part(path, len(block.query_rows), there[path]))
+            parts.append(there[path])
             continue
         excluded = known_items(labels, block.query_rows)
         offsets, scores, rows = index.best(_query_texts(task, block), task.num_hits, (excluded.offsets, excluded.rows), threads)
@@ -189,7 +188,7 @@ def search_blocks(task: Bm25Task, blocks: Sequence[QueryBlock], threads: int, ma
 def _texts(task: Bm25Task, mailbox: Any) -> Iterator[str]:
     done = 0
     for part in sorted(task.corpus, key=lambda part: part.first_row):
-        yield from read_part(task.store, part.path, ["text"])["text"].to_pylist()
+        yield from read_part(task.store, part, ["text"])["text"].to_pylist()
         done += part.rows
         post(mailbox, "bm25", f"{done:,} texts indexed")
 
@@ -197,7 +196,7 @@ def _texts(task: Bm25Task, mailbox: Any) -> Iterator[str]:
 def _query_texts(task: Bm25Task, block: QueryBlock) -> list[str]:
     rows = block.query_rows
     tables = [
-        (part.first_row + low, read_part(task.store, part.path, ["text"]).slice(low, high - low))
+        (part.first_row + low, read_part(task.store, part, ["text"]).slice(low, high - low))
         for part, low, high in parts_between(task.queries, int(rows[0]), int(rows[-1]) + 1)
     ]
     first = tables[0][0]

@@ -121,7 +121,7 @@ def find_near(store: Store, hits: Sequence[Part], folder: str, threshold: float,
 
 
 def _find_in_part(store: Store, hits: Part, target: str, threshold: float) -> tuple[Part, int, int]:
-    table, full = near_pairs(read_part(store, hits.path, ["query_row", "item_rows", "scores"]), threshold)
+    table, full = near_pairs(read_part(store, hits, ["query_row", "item_rows", "scores"]), threshold)
     return write_part(store, target, table), len(lists_to_csr(table["near_rows"])[1]), full
 
 

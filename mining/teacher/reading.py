@@ -23,7 +23,7 @@ from cluster.resources import PoolSize
 from cluster.rows import read_rows
 from cluster.session import set_threads
 from cluster.storage import Store
-from cluster.tables import F32, I64, Part, part_name, read_part, write_part
+from cluster.tables import F32, I64, Part, left_parts, part_name, read_part, write_part
 from mining.part_pool import load_share, over_parts
 from mining.teacher.cut import Pairs
 
@@ -68,18 +68,15 @@ def read_pairs(
     Raises:
         DataError: the model gives NaN. ArtifactError: a text or a table is missing.
     """
-    there = task.store.list(task.folder)
-    parts = {
-        number: Part(task.target(number), part.rows, there[task.target(number)])
-        for number, part in enumerate(task.pairs)
-        if task.target(number) in there
-    }
+    targets = [Part(task.target(number), part.rows, 0) for number, part in enumerate(task.pairs)]
+    there = left_parts(task.store, targets)
+    parts = {number: there[target.path] for number, target in enumerate(targets) if target.path in there}
     rows = _rows_to_do(task, set(parts))
     read, seconds = 0, {"": 0.0}
     if rows:
         keywords = {"threads": pool.cpus, "mailbox": mailbox, "total_rows": load_share(rows, pool)}
         for row in over_parts(rows, PairActor, (task, make_reader), keywords, pool, retries=retries):
-            parts[int(row["number"])] = Part(row["path"], int(row["rows"]), int(row["bytes"]))
+            parts[int(row["number"])] = Part(row["path"], int(row["rows"]), int(row["bytes"]), sha256=row["sha256"])
             read += int(row["pairs"])
             seconds[row["actor"]] = seconds.get(row["actor"], 0.0) + float(row["seconds"])
     return ReadDone([parts[number] for number in range(len(task.pairs))], read, max(seconds.values()))
@@ -188,6 +185,7 @@ def _answer(
         "path": [part.path],
         "rows": [part.rows],
         "bytes": [part.bytes],
+        "sha256": [part.sha256],
         "pairs": [pairs],
         "actor": [actor],
         "seconds": [seconds],

@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.commits import Commit, Ledger, Outcome, digest
-from cluster.errors import ArtifactError, ClusterError
+from cluster.commits import Commit, Ledger, Outcome, digest, until_whole
+from cluster.digests import described
+from cluster.errors import ArtifactError, ClusterError, DamagedObject
+from cluster.records import write_record
 from cluster.storage import Store
-from cluster.tables import write_part
+from cluster.tables import read_parts, write_part
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def stage_work(store: Store, folders: list[str], rows: int = 3) -> Callable[[str
         folders.append(folder)
         part = write_part(store, f"{folder}/items/part-00000.parquet", pa.table({"row": list(range(rows))}))
         store.write_bytes(f"{folder}/note", b"1234")
-        return Outcome({"items": [part]}, {f"{folder}/note": {"bytes": 4, "sha256": "x"}}, {"rows": rows}, 0.5)
+        return Outcome({"items": [part]}, {f"{folder}/note": described(b"1234")}, {"rows": rows}, 0.5)
 
     return work
 
@@ -87,24 +89,114 @@ def test_a_driver_that_lost_the_run_commits_nothing(store: Store) -> None:
     assert Ledger(store).all() == []
 
 
-@pytest.mark.parametrize("name", ["note", "items/part-00000.parquet"])
-def test_an_object_that_is_gone_or_has_another_size_is_found_before_the_stage_is_skipped(store: Store, name: str) -> None:
+OBJECTS = ["note", "items/part-00000.parquet"]
+
+
+def spoil(store: Store, path: str, how: str) -> None:
+    """Delete an object, make it longer, or flip one bit of it."""
+    data = store.read_bytes(path)
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 1
+    store.delete(path) if how == "gone" else store.write_bytes(path, data + b"!" if how == "longer" else bytes(flipped))
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+@pytest.mark.parametrize("how", ["gone", "longer"])
+def test_a_stage_whose_object_is_gone_or_has_another_size_is_made_anew_with_one_line(store: Store, name: str, how: str) -> None:
+    lines, folders = list[str](), list[str]()
+    ledger = Ledger(store, say=lines.append)
+    run: dict[str, Any] = {"inputs": {}, "work": stage_work(store, folders), "folder": "f"}
+    commit = ledger.stage("embed", **run)
+    before = {path: store.read_bytes(path) for path in store.list("f")}
+    spoil(store, f"f/{commit.key}/{name}", how)
+    with pytest.raises(DamagedObject, match=f"{name} .*commit embed"):
+        ledger.verify(commit)
+    assert ledger.stage("embed", **run).key == commit.key
+    assert len(folders) == 2
+    assert {path: store.read_bytes(path) for path in store.list("f")} == before
+    (line,) = lines
+    assert line.startswith("! ")
+    assert name in line
+    assert "done now" in line
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_one_flipped_bit_is_found_in_the_content_and_not_in_the_size(store: Store, name: str) -> None:
     ledger = Ledger(store)
-    run: dict[str, Any] = {"inputs": {}, "work": stage_work(store, []), "folder": "f"}
-    path = f"f/{ledger.stage('embed', **run).key}/{name}"
-    store.write_bytes(path, store.read_bytes(path) + b"!")
-    with pytest.raises(ArtifactError, match=r"bytes, but commit embed recorded \d+ bytes.*commits/embed\.json"):
-        ledger.stage("embed", **run)
-    store.delete(path)
-    with pytest.raises(ArtifactError, match="is missing, but commit embed"):
-        ledger.stage("embed", **run)
-    store.delete("commits/embed.json")  # what the message says to do
-    ledger.verify(ledger.stage("embed", **run))
+    commit = ledger.stage("embed", inputs={}, work=stage_work(store, []), folder="f")
+    ledger.verify(commit, content=True)
+    spoil(store, f"f/{commit.key}/{name}", "flipped")
+    ledger.verify(commit)
+    with pytest.raises(DamagedObject, match=name):
+        ledger.verify(commit, content=True)
+    assert [path for path, _ in ledger.problems(commit, content=True)] == [f"f/{commit.key}/{name}"]
+
+
+def test_what_a_later_stage_finds_damaged_is_made_anew_and_the_driver_goes_on(store: Store) -> None:
+    lines, folders = list[str](), list[str]()
+    ledger = Ledger(store, say=lines.append)
+
+    def drive() -> int:
+        commit = ledger.stage("embed", inputs={}, work=stage_work(store, folders), folder="f")
+        try:
+            return read_parts(store, commit.parts("items")).num_rows
+        except DamagedObject as error:
+            raise RuntimeError("a worker failed") from error  # as deep as Ray may wrap it
+
+    drive()
+    before = {path: store.read_bytes(path) for path in store.list("f")}
+    part = next(path for path in before if path.endswith(".parquet"))
+    spoil(store, part, "flipped")
+    assert until_whole(ledger, drive) == 3
+    assert len(folders) == 2, "made once, and once more"
+    assert {path: store.read_bytes(path) for path in store.list("f")} == before
+    assert [part in line for line in lines] == [True]
+
+
+def test_an_object_that_is_damaged_again_and_again_ends_the_driver(store: Store) -> None:
+    ledger, tries = Ledger(store), []
+
+    def drive() -> None:
+        tries.append(1)
+        commit = ledger.stage("embed", inputs={}, work=stage_work(store, []), folder="f")
+        spoil(store, commit.parts("items")[0].path, "flipped")
+        read_parts(store, commit.parts("items"))
+
+    with pytest.raises(DamagedObject, match=r"part-00000\.parquet"):
+        until_whole(ledger, drive)
+    assert len(tries) == 2
+
+
+def test_nothing_outside_the_run_is_ever_set_aside(store: Store, tmp_path: Path) -> None:
+    other = Store(str(tmp_path / "other"))
+    run = Store(str(tmp_path / "run"))
+    part = write_part(other, "x.parquet", pa.table({"n": [1]}))
+    spoil(other, part.path, "flipped")
+    with pytest.raises(DamagedObject, match="other/x"):
+        until_whole(Ledger(run), lambda: read_parts(other, [part]))
+    assert other.exists("x.parquet")
+
+
+def test_an_edited_commit_is_told_and_its_stage_is_made_anew(store: Store) -> None:
+    lines, folders = list[str](), list[str]()
+    ledger = Ledger(store, say=lines.append)
+    run: dict[str, Any] = {"inputs": {}, "work": stage_work(store, folders), "folder": "f"}
+    ledger.stage("embed", **run)
+    whole = store.read_bytes("commits/embed.json")
+    for edited in (whole.replace(b'"rows": 3', b'"rows": 4'), b"[]", b"{", b'{"name": "embed"}', whole[:-1] + b',"colour": 1}'):
+        store.write_bytes("commits/embed.json", edited)
+        with pytest.raises(DamagedObject, match=r"commits/embed\.json is not what"):
+            ledger.find("embed")
+        with pytest.raises(DamagedObject, match=r"commits/embed\.json is not what"):
+            ledger.all()
+        assert ledger.stage("embed", **run).figures == {"rows": 3}
+    assert len(folders) == 6
+    assert all("commits/embed.json" in line for line in lines)
 
 
 def test_a_commit_of_another_version_is_refused(store: Store) -> None:
     for value in ({"name": "embed", "key": "k", "inputs": {}, "colour": "red"}, {"name": "embed"}):
-        store.write_json("commits/embed.json", value)
+        write_record(store, "commits/embed.json", value)
         with pytest.raises(ArtifactError, match="another version of hardmine"):
             Ledger(store).find("embed")
 

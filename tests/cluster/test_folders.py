@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from cluster import folders
+from cluster.digests import sha256
 from cluster.errors import ArtifactError, ConfigError
-from cluster.folders import Manifest, fetch_folder, folder_digest, sha256, upload_folder
+from cluster.folders import Manifest, fetch_folder, folder_digest, upload_folder
 from cluster.storage import Store
 
 FILES = {"config.json": b"{}", "weights/model.bin": b"w" * 1000, "empty": b""}
@@ -71,6 +74,40 @@ def test_a_tampered_file_is_refused_and_nothing_of_it_stays(store: Store, manife
         with pytest.raises(ArtifactError, match=r"models/m1/weights/model\.bin does not have the SHA-256"):
             fetch_folder(store, manifest, "models/m1")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_cached_folder_that_was_damaged_or_thinned_out_is_fetched_anew(store: Store, manifest: Manifest) -> None:
+    folder = fetch_folder(store, manifest, "models/m1")
+    (folder / "weights/model.bin").write_bytes(b"w" * 999 + b"v")
+    assert content(fetch_folder(store, manifest, "models/m1")) == FILES
+    (folder / "config.json").unlink()  # as a cleaner of temporary folders does
+    assert fetch_folder(store, manifest, "models/m1") == folder
+    assert content(folder) == FILES
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_what_a_killed_process_half_fetched_is_removed_after_hours(store: Store, manifest: Manifest, tmp_path: Path) -> None:
+    old, new = tmp_path / "cache/.0123.aa", tmp_path / "cache/.0123.bb"
+    for partial in (old, new):
+        partial.mkdir(parents=True)
+    os.utime(old, (time.time() - folders.STALE_S - 60,) * 2)
+    fetch_folder(store, manifest, "models/m1")
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_file_that_was_damaged_on_the_way_is_fetched_once_more(
+    store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, fetched = Store.read_bytes, list[str]()
+
+    def damaged_once(self: Store, path: str) -> bytes:
+        fetched.append(path)
+        data = read(self, path)
+        return data if fetched.count(path) > 1 else data + b"!"
+
+    monkeypatch.setattr(Store, "read_bytes", damaged_once)
+    assert content(fetch_folder(store, manifest, "models/m1")) == FILES
+    assert len(fetched) == 2 * len(FILES)
 
 
 def test_a_missing_file_is_told(store: Store, manifest: Manifest) -> None:

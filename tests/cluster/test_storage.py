@@ -54,7 +54,6 @@ def test_list_gives_sorted_addresses_below_a_folder_and_not_below_its_namesakes(
     assert list(store.list("a").items()) == [("a/1", 1), ("a/2", 2), ("a/deep/3", 3)]
     assert store.list() == {"a/1": 1, "a/2": 2, "a/deep/3": 3, "ab/4": 4, "top": 0}
     assert store.list("nothing") == {}
-    assert store.below("a").list() == {"1": 1, "2": 2, "deep/3": 3}
 
 
 def test_a_listing_sees_what_another_process_wrote_a_moment_ago(store: Store) -> None:
@@ -235,9 +234,9 @@ def test_a_local_file_that_is_being_written_is_not_listed(tmp_path: Path) -> Non
 def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"1")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigError, match="a folder lies where a file should be"):
+    with pytest.raises(ConfigError, match="a folder where a file should be"):
         Store(str(tmp_path / "file")).write_bytes("x", b"1")
-    with pytest.raises(ConfigError, match="a folder lies where a file should be"):
+    with pytest.raises(ConfigError, match="a folder where a file should be"):
         Store(str(tmp_path)).read_bytes("folder")
 
 
@@ -343,3 +342,21 @@ def test_endpoint_and_region_come_from_the_usual_variables(monkeypatch: pytest.M
     monkeypatch.setenv("AWS_REGION", "eu-west-2")
     assert (StorageSettings().resolved_endpoint(), StorageSettings().resolved_region()) == ("http://s3", "eu-west-2")
     assert StorageSettings(endpoint="http://set").resolved_endpoint() == "http://set"
+
+
+@pytest.mark.parametrize("root", ["out\0put", "out\nput", "s3://bucket/out\0put"])
+def test_control_characters_in_an_address_are_refused(root: str) -> None:
+    with pytest.raises(ConfigError, match="without NUL characters and line breaks"):
+        Store(root)
+
+
+def test_what_killed_writers_left_half_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("a/b/x.parquet", b"1")
+    store.write_bytes("a/y.partial", b"1")  # a name that someone may have chosen
+    for name in ("a/.0123456789ab.partial", "a/b/.ba9876543210.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    assert store.sweep() == 2
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["x.parquet", "y.partial"]
+    assert store.sweep() == 0
+    assert Store("s3://bucket/run").sweep() == 0

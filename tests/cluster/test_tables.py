@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import ArtifactError
+from cluster.digests import seal_of
+from cluster.errors import ArtifactError, DamagedObject
 from cluster.storage import Store
 from cluster.tables import (
     Part,
     column_to_vectors,
     csr_to_lists,
+    left_parts,
     lists_to_csr,
     load_vectors,
     part_name,
@@ -23,6 +28,7 @@ from cluster.tables import (
     parts_from_json,
     read_part,
     read_parts,
+    read_schema,
     vectors_to_column,
     write_part,
 )
@@ -40,7 +46,8 @@ def chunked(column: pa.Array, at: int) -> pa.ChunkedArray:
 def test_a_part_comes_back_with_its_counts(store: Store) -> None:
     table = pa.table({"row": [3, 4], "text": ["ä", None]})
     part = write_part(store, "t/part-00000.parquet", table, first_row=3)
-    assert part == Part("t/part-00000.parquet", 2, store.list("t")["t/part-00000.parquet"], 3)
+    assert part == Part("t/part-00000.parquet", 2, store.list("t")["t/part-00000.parquet"], 3, part.sha256)
+    assert len(part.sha256) == 64
     assert read_part(store, part.path).equals(table)
     assert read_part(store, part.path, ["text"]).column_names == ["text"]
     assert parts_from_json([part.to_json()]) == [part]
@@ -67,17 +74,75 @@ def test_part_names_sort_like_their_numbers() -> None:
     assert names == sorted(names)
 
 
-def test_a_damaged_part_a_missing_part_and_a_missing_column_are_told(store: Store) -> None:
-    part = write_part(store, "x.parquet", pa.table({"n": np.arange(1000)}))
-    with pytest.raises(ArtifactError, match=r"x\.parquet cannot be read"):
-        read_part(store, part.path, ["m"])
+TABLES = {
+    "texts": pa.table({"row": np.arange(50), "text": [f"text {n}" for n in range(50)]}),
+    "vectors": pa.table({"vector": vectors_to_column(np.arange(60.0).reshape(20, 3))}),
+    "no rows": pa.table({"n": pa.array([], pa.int64())}),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_flipped_bit_of_a_part_is_found(store: Store, name: str) -> None:
+    part = write_part(store, "x.parquet", TABLES[name])
     whole = store.read_bytes(part.path)
-    for damaged in (whole[:-20], whole[: len(whole) // 2], b"", b"not parquet"):
-        store.write_bytes(part.path, damaged)
-        with pytest.raises(ArtifactError, match=r"x\.parquet cannot be read"):
-            read_part(store, part.path)
-    with pytest.raises(ArtifactError, match="there is no such object"):
+    for at in range(0, len(whole), 1):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        assert seal_of(bytes(damaged)) is None, f"byte {at} of {len(whole)}"
+    assert seal_of(whole) == part.sha256
+
+
+def test_a_sealed_part_is_a_parquet_file_for_others(store: Store, tmp_path: Path) -> None:
+    for name, table in TABLES.items():
+        write_part(store, name, table)
+        assert pq.read_table(tmp_path / name).equals(table)
+        assert pq.ParquetFile(tmp_path / name, page_checksum_verification=True).read().equals(table)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not parquet"])
+def test_a_part_that_is_cut_off_or_something_else_is_told(store: Store, damage: Callable[[bytes], bytes]) -> None:
+    part = write_part(store, "x.parquet", pa.table({"n": np.arange(1000)}))
+    store.write_bytes(part.path, damage(store.read_bytes(part.path)))
+    for read in (read_part, read_schema, lambda store, part: read_part(store, part.path)):
+        with pytest.raises(DamagedObject, match=r"x\.parquet was changed or damaged .*`hardmine run` makes it anew") as error:
+            read(store, part)
+        assert pickle.loads(pickle.dumps(error.value)).url == store.url("x.parquet"), "it comes back whole from a worker"
+
+
+def test_a_whole_part_that_is_not_the_committed_one_is_told(store: Store) -> None:
+    part, other = write_part(store, "x", pa.table({"n": [1]})), write_part(store, "y", pa.table({"n": [2]}))
+    store.write_bytes("x", store.read_bytes(other.path))
+    with pytest.raises(DamagedObject, match="x is not the one that its commit lists"):
+        read_part(store, part)
+
+
+def test_a_missing_part_and_a_missing_column_are_told(store: Store) -> None:
+    part = write_part(store, "x.parquet", pa.table({"n": np.arange(1000)}))
+    with pytest.raises(ArtifactError, match=r"x\.parquet cannot be read as columns \['m'\]"):
+        read_part(store, part.path, ["m"])
+    with pytest.raises(DamagedObject, match="there is no such object"):
         read_part(store, "y.parquet")
+
+
+def test_a_part_that_was_damaged_on_the_way_is_fetched_once_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = write_part(store, "x", pa.table({"n": [1, 2]}))
+    read, fetched = Store.read_bytes, list[str]()
+
+    def damaged_once(self: Store, path: str) -> bytes:
+        fetched.append(path)
+        data = read(self, path)
+        return data if len(fetched) > 1 else data[:10] + bytes([data[10] ^ 4]) + data[11:]
+
+    monkeypatch.setattr(Store, "read_bytes", damaged_once)
+    assert read_part(store, part)["n"].to_pylist() == [1, 2]
+    assert fetched == ["x", "x"]
+
+
+def test_of_what_an_interrupted_attempt_left_only_whole_parts_are_taken_over(store: Store) -> None:
+    parts = [write_part(store, f"t/{part_name(n)}", pa.table({"n": [n, n]}), first_row=2 * n) for n in range(4)]
+    store.write_bytes(parts[1].path, store.read_bytes(parts[1].path)[:-1] + b"?")
+    wanted = [Part(part.path, 3 if n == 2 else 2, 0, part.first_row) for n, part in enumerate(parts)]
+    assert left_parts(store, [*wanted, Part("t/part-00009.parquet", 2, 0)]) == {parts[n].path: parts[n] for n in (0, 3)}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

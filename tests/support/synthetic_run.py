@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.commits import Commit, Ledger, Outcome
+from cluster.digests import described
+from cluster.records import write_record
 from cluster.storage import Store
 from cluster.tables import Part, part_name, write_part
 from eval.metrics import Judgements, per_query_metrics, summarise
@@ -57,8 +59,10 @@ def write_run(folder: str | Path, size: Size | None = None, *, random_arm: bool 
     size = size or Size()
     store = Store(str(folder))
     writer = _Writer(store, size, np.random.default_rng(7))
-    store.write_json(
-        "identity.json", {"data": {"corpus:all": {"corpus.parquet": "c0ffee"}}, "encoder": {"kind": "static", "model": None}}
+    write_record(
+        store,
+        "identity.json",
+        {"data": {"corpus:all": {"corpus.parquet": "c0ffee"}}, "encoder": {"kind": "static", "model": None}},
     )
     writer.ingest()
     baseline = writer.measure("baseline", -1, 0.12, None, None)
@@ -110,7 +114,7 @@ class _Writer:
             left = {}
             for path, data in (files or {}).items():
                 self.store.write_bytes(f"{place}/{path}", data)
-                left[f"{place}/{path}"] = {"bytes": len(data)}
+                left[f"{place}/{path}"] = described(data)
             return Outcome(tables=parts, files=left, figures=figures or {}, work_seconds=seconds)
 
         return self.ledger.stage(name, inputs=inputs or {}, work=work, folder=folder)
@@ -342,14 +346,7 @@ class _Writer:
     def finish(self) -> None:
         """The last commit and run.json."""
         record = RunRecord.read(self.store)
-        summary = summarise_run(
-            record,
-            name=Path(self.store.root).name,
-            output=self.store.root,
-            primary="recall@3",
-            patience=2,
-            model=self.store.url("model"),
-        )
+        summary = summarise_run(record, name=Path(self.store.root).name, output="", primary="recall@3", patience=2, model="model")
         config = {
             "name": summary["name"],
             "training": {"temperature": 0.07, "batch_size": 64},
@@ -357,7 +354,8 @@ class _Writer:
             "data": {"corpus": "corpus.parquet"},
         }
         self.commit("finish", "model", figures={"prefix": "model", "summary": summary}, inputs={"config": config})
-        self.store.write_json(
+        write_record(
+            self.store,
             "run.json",
             {"config": config, "data": {"corpus:all": {"corpus.parquet": "c0ffee"}}, "versions": {"numpy": np.__version__}},
         )

@@ -22,8 +22,10 @@ from typing import Any
 import torch.distributed as dist
 
 from cluster.commits import digest
-from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph
-from cluster.folders import Manifest, sha256
+from cluster.digests import sha256
+from cluster.errors import ArtifactError, ClusterError, DamagedObject, HardmineError, one_paragraph
+from cluster.folders import Manifest
+from cluster.records import read_record
 from cluster.storage import Store
 from training.engine.engine import Place
 from training.engine.upload import STATE, KeptModel, Mark, Upload, complete, name_of
@@ -98,7 +100,7 @@ class Checkpointer:
             return None
         path = f"{self.root}/{name_of(marks[-1])}/{STATE}"
         try:
-            return TrainingState(**self.store.read_json(path))
+            return TrainingState(**read_record(self.store, path))
         except TypeError as error:
             raise ArtifactError(
                 f"{self.store.url(path)} is not a training state as this version writes it ({error}); "
@@ -239,16 +241,16 @@ class Checkpointer:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
 
-    def _damaged(self, state: TrainingState, what: str) -> ArtifactError:
-        """`what` is wrong with the checkpoint of `state`, and what to do."""
+    def _damaged(self, state: TrainingState, what: str) -> DamagedObject:
+        """`what` is wrong with the checkpoint of `state`; what is set aside for it is its state.json."""
         older = [mark for mark in complete(self.store.list(self.root), self.root) if mark < state.mark]
         then = (
             f"training goes on from the checkpoint before it, that of step {older[-1][1]} (epoch {older[-1][0]})"
             if older
             else "the round's training starts anew"
         )
-        folder = self.store.url(f"{self.root}/{name_of(state.mark)}")
-        return ArtifactError(f"{what}. Delete the folder {folder} and run again: {then}")
+        url = self.store.url(f"{self.root}/{name_of(state.mark)}/{STATE}")
+        return DamagedObject.at(url, f"{what}. `hardmine run` leaves this checkpoint out: {then}")
 
     def _gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank; a barrier. Collective."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph
 from cluster.folders import Manifest, upload_folder
+from cluster.records import read_record, write_record
 from cluster.storage import Store
 from training.engine.engine import Place
 
@@ -132,7 +133,7 @@ class Upload(threading.Thread):
             if self.place.rank == 0:
                 files = self._await_parts()
                 if files is not None:
-                    self.store.write_json(f"{self.folder}/{STATE}", self.record | {"files": files})
+                    write_record(self.store, f"{self.folder}/{STATE}", self.record | {"files": files})
                     self._clean()
         except Exception as error:  # the edge of the thread: Checkpointer.wait raises it on all ranks
             kind = "" if isinstance(error, HardmineError) else f"{type(error).__name__}: "
@@ -149,7 +150,7 @@ class Upload(threading.Thread):
             manifest = upload_folder(Path(self._local.name), self.store, prefix)
         finally:
             self._local.cleanup()
-        self.store.write_json(f"{prefix}.json", manifest)
+        write_record(self.store, f"{prefix}.json", manifest)
 
     def _await_parts(self) -> Manifest | None:
         """All ranks' files; None: cancelled."""
@@ -159,7 +160,7 @@ class Upload(threading.Thread):
             there = self.store.list(f"{self.folder}/{self.attempt}")
             missing = [rank for rank, path in enumerate(paths) if path not in there]
             if not missing:
-                return {name: info for path in paths for name, info in self.store.read_json(path).items()}
+                return {name: info for path in paths for name, info in read_record(self.store, path).items()}
             if time.monotonic() > deadline:
                 raise ClusterError(f"rank(s) {missing} did not store their part within {self._deadline_s:.0f} s of rank 0's")
             self.cancelled.wait(pause)
@@ -181,6 +182,6 @@ class Upload(threading.Thread):
 
     def _best_model(self, mark: Mark) -> Any:
         try:
-            return self.store.read_json(f"{self.root}/{name_of(mark)}/{STATE}")["best"].get("prefix")
+            return read_record(self.store, f"{self.root}/{name_of(mark)}/{STATE}")["best"].get("prefix")
         except ArtifactError:  # damaged: it protects nothing, and must not keep later checkpoints from being stored
             return None

@@ -24,11 +24,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.digests import described, read_checked
 from cluster.errors import ArtifactError
 from cluster.storage import Store
 from cluster.tables import write_part
 from training.telemetry.trackers import Trackers
 
+Listed = Mapping[str, Mapping[str, Any]]
+"""Files as a commit lists them: address -> "bytes" and "sha256"."""
 SEGMENT_BYTES = 16 * 2**20
 """Flushed text larger than this is set aside."""
 NUMBERED = re.compile(r"telemetry-\d{4,}\.jsonl")
@@ -68,7 +71,7 @@ class Telemetry:
         """
         self._aside, self._text, self._flushed, self._tidy = [], bytearray(), 0, False
         self._lines, self._step, self._losses = 0, 0, []
-        for path, text in _segments(self._store, self._folder) if lines else []:
+        for path, text in _segments(self._store, self._folder, {}) if lines else []:
             kept = text.splitlines(keepends=True)[: lines - self._lines]
             self._lines += len(kept)
             for line in kept:
@@ -116,7 +119,7 @@ class Telemetry:
         self._store.write_bytes(f"{self._folder}/telemetry.jsonl", bytes(self._text))
         self._flushed = len(self._text)
         if not self._tidy:  # only after the write: until then what is deleted here may be the only copy
-            for path in telemetry_files(self._store, self._folder):
+            for path in _paths(self._store, self._folder):
                 if NUMBERED.fullmatch(_name(path)) and path not in self._aside:
                     self._store.delete(path)
             self._tidy = True
@@ -151,18 +154,25 @@ class Telemetry:
             self._losses.append(math.nan if figures["loss"] is None else float(figures["loss"]))
 
 
-def telemetry_files(store: Store, folder: str) -> dict[str, dict[str, int]]:
-    """Everything telemetry left in a folder, as a commit lists it: address -> {"bytes": size}; perhaps nothing."""
-    return {
-        path: {"bytes": size}
-        for path, size in store.list(folder).items()
-        if path.rpartition("/")[0] == folder and FILES.fullmatch(_name(path))
-    }
+def telemetry_files(store: Store, folder: str) -> dict[str, dict[str, Any]]:
+    """Everything telemetry left in a folder, as a commit lists it: address -> {"bytes", "sha256"}; perhaps nothing."""
+    return {path: described(store.read_bytes(path)) for path in _paths(store, folder)}
 
 
-def read_lines(store: Store, folder: str) -> list[dict[str, Any]]:
-    """All lines of a round, oldest first, of steps and of events. Raises ArtifactError: there is no telemetry."""
-    return [json.loads(line) for _, text in _segments(store, folder) for line in text.splitlines()]
+def _paths(store: Store, folder: str) -> list[str]:
+    return [path for path in store.list(folder) if path.rpartition("/")[0] == folder and FILES.fullmatch(_name(path))]
+
+
+def read_lines(store: Store, folder: str, listed: Listed | None = None) -> list[dict[str, Any]]:
+    """All lines of a round, oldest first, of steps and of events.
+
+    Args:
+        listed: the files of the round's commit, if it has one: what they list is checked.
+
+    Raises:
+        ArtifactError: there is no telemetry. DamagedObject: it is not what was committed.
+    """
+    return [json.loads(line) for _, text in _segments(store, folder, listed or {}) for line in text.splitlines()]
 
 
 def steps_table(lines: Iterable[bytes | str]) -> pa.Table:
@@ -201,16 +211,20 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values], pa.string())
 
 
-def _segments(store: Store, folder: str) -> Iterable[tuple[str, bytes]]:
+def _segments(store: Store, folder: str, listed: Listed) -> Iterable[tuple[str, bytes]]:
     """(path, text) of the telemetry objects, oldest first."""
+
+    def read(path: str) -> bytes:
+        return read_checked(store, path, listed[path]["sha256"]) if path in listed else store.read_bytes(path)
+
     newest = f"{folder}/telemetry.jsonl"
-    numbered = [path for path in telemetry_files(store, folder) if NUMBERED.fullmatch(_name(path))]
+    numbered = [path for path in _paths(store, folder) if NUMBERED.fullmatch(_name(path))]
     first = b""
     for path in sorted(numbered, key=lambda path: (len(path), path)):
-        text = store.read_bytes(path)
+        text = read(path)
         first = text.partition(b"\n")[0]
         yield path, text
-    text = store.read_bytes(newest)
+    text = read(newest)
     # a writer that was killed after setting lines aside, and before it wrote the others, left those lines here as well
     if not numbered or text.partition(b"\n")[0] != first:
         yield newest, text

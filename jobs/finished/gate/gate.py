@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cluster.commits import Ledger
 from cluster.errors import ConfigError
 from cluster.storage import Store
 from eval.gate import make_checks, passed, verdict
@@ -21,7 +22,7 @@ from jobs.finished.before_after import before_after, changed_queries
 from jobs.finished.finished_run import FinishedRun, open_finished
 from jobs.finished.gate.figures import gather
 from jobs.finished.gate.subject import Subject, choose
-from jobs.record.stages import Kind
+from jobs.record.stages import Kind, ModelName
 
 SECTION = "evaluation.gate."
 READ = ("gate", "primary", "confidence", "resamples")
@@ -58,6 +59,7 @@ def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = N
     run = open_finished(store)
     evaluation = read_settings(run, overrides)
     subject = choose(run, number)
+    _check_model(run, subject)
     figures, timed = gather(run, subject, evaluation, latency=latency)
     checks = make_checks(evaluation.gate, replace(figures, nothing_new=subject.is_baseline and number is None))
     result = {
@@ -75,6 +77,18 @@ def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = N
         "notes": list(subject.notes),
     }
     return result | _worse(run, subject, evaluation) | {"settings": evaluation.gate.model_dump(mode="json")}
+
+
+def _check_model(run: FinishedRun, subject: Subject) -> None:
+    """Raises DamagedObject: the model that is judged is not the one that was measured, byte for byte."""
+    if subject.round == run.best_round:
+        commit = run.record.finish
+    elif subject.is_baseline:
+        commit = run.record.find(Kind.BASE)
+    else:
+        commit = run.record.find(Kind.TRAIN, ModelName(subject.round))
+    if commit is not None:
+        Ledger(run.store).verify(commit, content=True)
 
 
 def read_settings(run: FinishedRun, overrides: Sequence[str]) -> EvaluationSettings:

@@ -152,7 +152,7 @@ def _records(task: EventTask) -> Iterator[dict[str, Any]]:
     depth = max(task.settings.k, *CUTOFFS)
     for group in group_blocks(task.hits, rows_at_once(task.corpus), task.settings.k, 1):
         found = pa.concat_tables(
-            [read_part(task.store, task.hits[number].path, ["query_row", "item_rows", "scores"]) for number in group]
+            [read_part(task.store, task.hits[number], ["query_row", "item_rows", "scores"]) for number in group]
         )
         query_rows = found["query_row"].to_numpy()
         queries = read_rows(task.store, task.queries, query_rows, query_columns)

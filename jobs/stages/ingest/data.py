@@ -217,7 +217,7 @@ def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str
     """The queries with what is known of them only now: their split, the item that they are, and whether they are a text."""
     written = []
     for part in parts:
-        table, rows = read_part(store, part.path), slice(part.first_row, part.first_row + part.rows)
+        table, rows = read_part(store, part), slice(part.first_row, part.first_row + part.rows)
         known = {
             "split": pa.array(splits[rows], pa.string()),
             "item_row": pa.array(texts.own_items[rows], pa.int64()),

@@ -138,7 +138,7 @@ def _items_of_their_id(store: Store, queries: Written, corpus: Written, labels: 
         mine = named[(named >= part.first_row) & (named < part.first_row + part.rows)]
         mine = mine[~same[mine]]
         if len(mine):
-            texts = read_part(store, part.path, ["text"])["text"].take(pa.array(mine - part.first_row))
+            texts = read_part(store, part, ["text"])["text"].take(pa.array(mine - part.first_row))
             same[mine] = _filled_in(store, corpus, rows[mine], texts, template) == corpus.text_codes[rows[mine]]
     items = np.int64(len(corpus.ids))
     wanted = labels.query_rows[labels.scores > 0] * items + labels.item_rows[labels.scores > 0]

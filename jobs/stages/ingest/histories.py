@@ -55,7 +55,7 @@ def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:
 
 def refuse_repeats(store: Store, queries: Sequence[Part], labels: LabelRows, query_ids: pa.Array, item_ids: pa.Array) -> None:
     """Raises DataError: a relevant item is in the query's own history, where it can never be found."""
-    lists = [lists_to_csr(read_part(store, part.path, ["history_rows"])["history_rows"]) for part in queries]
+    lists = [lists_to_csr(read_part(store, part, ["history_rows"])["history_rows"]) for part in queries]
     owners = np.repeat(np.arange(len(query_ids)), np.concatenate([np.diff(offsets) for offsets, _ in lists]))
     met = owners * len(item_ids) + np.concatenate([rows for _, rows in lists])
     relevant = labels.scores > 0
@@ -123,7 +123,7 @@ def write_sequence(
     items = [write("corpus", part, item_tokens(part.first_row, part.rows)) for part in corpus]
     asked, cut = [], 0
     for part in queries:
-        offsets, rows = lists_to_csr(read_part(store, part.path, ["history_rows"])["history_rows"])
+        offsets, rows = lists_to_csr(read_part(store, part, ["history_rows"])["history_rows"])
         asked.append(write("queries", part, history_tokens(offsets, rows, longest)))
         cut += int((np.diff(offsets) > longest).sum())
     with tempfile.TemporaryDirectory(prefix="hardmine-sequence-") as local:

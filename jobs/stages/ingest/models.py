@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,7 +16,7 @@ from cluster.commits import Commit, Outcome
 from cluster.errors import ConfigError, one_paragraph
 from cluster.folders import fetch_folder, folder_digest, upload_folder
 from cluster.storage import Store
-from cluster.tables import Part, read_part, write_part
+from cluster.tables import Part, left_parts, read_part, write_part
 from jobs.config.config import Config
 from training.settings import EncoderSettings
 
@@ -133,7 +134,7 @@ def _sample(store: Store, parts: list[Part], encoder: EncoderSettings) -> list[s
         return []
     texts: list[str] = []
     for part in parts:
-        texts += read_part(store, part.path, ["text"])["text"].to_pylist()
+        texts += read_part(store, part, ["text"])["text"].to_pylist()
         if len(texts) >= SAMPLE_TEXTS:
             break
     return texts
@@ -148,15 +149,15 @@ def tokenise_parts(
     local = fetch_folder(store, base.files, base.figures["prefix"])
     settings = _text_encoder(config.encoder)
     tokenizer, prompts = Tokenizer(local, settings), read_prompts(local, settings)
-    there = store.list(folder)
+    targets = [f"{folder}/{table}/{part.path.rsplit('/', 1)[-1]}" for table, part in parts]
+    there = left_parts(store, [replace(part, path=target) for target, (_, part) in zip(targets, parts, strict=True)])
     written = []
-    for table, part in parts:
-        target = f"{folder}/{table}/{part.path.rsplit('/', 1)[-1]}"
-        texts = read_part(store, part.path, ["row", "text"])
+    for target, (table, part) in zip(targets, parts, strict=True):
+        texts = read_part(store, part, ["row", "text"])
         tokens = tokenizer(texts["text"].to_pylist(), prompts.query if table == "queries" else prompts.item)
         count = len(tokens.flatten())
         if target in there:
-            written.append((table, Part(target, part.rows, there[target], part.first_row), count))
+            written.append((table, there[target], count))
             continue
         result = pa.table({"row": texts["row"], "tokens": tokens})
         written.append((table, write_part(store, target, result, first_row=part.first_row), count))

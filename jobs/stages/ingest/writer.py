@@ -48,7 +48,7 @@ class TableWriter:
 
     def _widen(self, index: int) -> None:
         part = self.parts[index]
-        table = pa.concat_tables([self._schema.empty_table(), read_part(self._store, part.path)], promote_options="permissive")
+        table = pa.concat_tables([self._schema.empty_table(), read_part(self._store, part)], promote_options="permissive")
         self.parts[index] = write_part(self._store, part.path, table.combine_chunks(), first_row=part.first_row)
 
 

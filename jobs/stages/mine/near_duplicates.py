@@ -78,7 +78,7 @@ def relevant_items(context: Context, ingested: Ingested, split: str) -> I64:
     queries = rows_of_split(context, ingested, split)
     items = [np.zeros(0, np.int64)]
     for part in ingested.labels:
-        labels = read_part(context.store, part.path, ["query_row", "item_row", "score"])
+        labels = read_part(context.store, part, ["query_row", "item_row", "score"])
         relevant = (labels["score"].to_numpy() > 0) & np.isin(labels["query_row"].to_numpy(), queries)
         items.append(labels["item_row"].to_numpy()[relevant].astype(np.int64))
     return np.unique(np.concatenate(items))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from cluster.commits import Commit, Outcome
+from cluster.digests import described
 from jobs.record.stages import Kind, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
@@ -43,7 +43,7 @@ def report_mining(context: Context, stage: Stage) -> Commit:
             ChoiceFigures.from_json(mined.figures),
             describe(task, retries=config.cluster.retries),
             search={**hits.figures, "seconds": hits.seconds},
-            report=context.store.url(f"{folder}/mining.md"),
+            report=f"{folder}/mining.md",
         )
         figures = replace(figures, warnings=warnings(figures, settings))
         text, content = markdown(f"{config.name}, {mined.name}", figures, settings), figures.to_json()
@@ -51,8 +51,8 @@ def report_mining(context: Context, stage: Stage) -> Commit:
             context.store.write_json(f"{target}/mining.json", content)
             context.store.write_bytes(f"{target}/mining.md", text.encode())
         content.pop("samples")
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        return Outcome(files={f"{place}/mining.md": {"bytes": len(text.encode()), "sha256": digest}}, figures=content)
+        left = [f"{place}/{name}" for name in ("mining.json", "mining.md")]
+        return Outcome(files={path: described(context.store.read_bytes(path)) for path in left}, figures=content)
 
     inputs = {"mine": mined.key, "settings": settings.model_dump(include=REPORT_ONLY)}
     report = context.commit(stage, inputs=inputs, work=work)

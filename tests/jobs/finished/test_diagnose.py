@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.commits import Ledger, Outcome
+from cluster.records import write_record
 from cluster.storage import Store
 from cluster.tables import write_part
 from jobs.finished.diagnose import diagnose_output
@@ -46,7 +47,7 @@ class Run:
         self.store = Store(f"{folder}/runs/catalogue")
         self.ledger = Ledger(self.store)
         self.keys: dict[str, str] = {}
-        self.store.write_json("identity.json", {"encoder": {"kind": "static", "model": None}})
+        write_record(self.store, "identity.json", {"encoder": {"kind": "static", "model": None}})
         self.commit("ingest", "tables", {}, {"items": 5000})
         self.commit("baseline-hits", "baseline", {})
         self.evaluate("baseline", -1, leakage={"shelf": {"positives": 0.1, "random": 0.1, "pairs": 900}})
@@ -226,7 +227,7 @@ def test_the_runs_own_file_holds_the_thresholds(run: Run, case: Any) -> None:
     path = str(case.write())
     answer = case.hardmine("diagnose", run.store.root, "--config", path)
     assert f"hardmine run {path} name=catalogue-slower" in answer.out
-    run.store.write_json("run.json", {"config": {"evaluation": {"diagnosis": {"collapse_cosine": 0.05}}}})
+    write_record(run.store, "run.json", {"config": {"evaluation": {"diagnosis": {"collapse_cosine": 0.05}}}})
     assert [found.name for found in diagnose_output(run.store).findings] == ["collapse"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cluster.records import write_record
 from cluster.storage import Store
 from eval.significance import paired_bootstrap
 from jobs.report.compare import compare, render_comparison, verdict
@@ -51,7 +52,7 @@ def test_other_queries_get_no_verdict(made_up: Store, tmp_path: Path) -> None:
 
 def test_other_data_gets_no_verdict(made_up: Store, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other")
-    other.write_json("identity.json", {"data": {"corpus:all": {"corpus.parquet": "another"}}})
+    write_record(other, "identity.json", {"data": {"corpus:all": {"corpus.parquet": "another"}}})
     assert compare(made_up, other)["why_not"] == "the two runs are on different data"
 
 

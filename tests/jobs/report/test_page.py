@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from cluster.progress import Progress
+from cluster.records import write_record
 from cluster.storage import Store
 from jobs.report.answer import answer
 from jobs.report.charts_of_mining import heat_rows
@@ -182,7 +183,7 @@ def test_a_mining_alone_is_a_page_of_its_mining(tmp_path: Any) -> None:
     from cluster.commits import Ledger, Outcome
 
     store = Store(str(tmp_path))
-    store.write_json("identity.json", {"data": {}, "encoder": {}})
+    write_record(store, "identity.json", {"data": {}, "encoder": {}})
     figures = {
         "queries": 5,
         "candidates": 50,

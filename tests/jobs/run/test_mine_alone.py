@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cluster.commits import Ledger, Outcome
+from cluster.records import write_record
 from cluster.storage import Store
 from cluster.tables import read_parts
 from jobs.finished.status import read_status
@@ -140,11 +141,11 @@ def test_training_that_does_not_fit_is_still_refused_where_there_is_training(cas
 
 def test_a_mining_after_a_finished_run_leaves_it_finished(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    store.write_json("identity.json", {})
+    write_record(store, "identity.json", {})
     ledger = Ledger(store)
     for name in ("ingest", "finish", "mine-search", "mine", "mine-report"):
         ledger.stage(name, inputs={}, work=lambda _: Outcome(figures={"summary": {"best_round": 1}}), folder="x")
-    assert read_status(store).summary == {"best_round": 1}
+    assert (read_status(store).summary or {})["best_round"] == 1
     ledger.stage("round-01-mine", inputs={}, work=lambda _: Outcome(), folder="x")
     assert read_status(store).summary is None, "the run goes on under other settings"
 

@@ -409,7 +409,7 @@ TEACHER = TeacherSettings(model="m")
         ("absolute_margin", {"absolute_margin": 0.1, "margin_reference": "highest"}, ["lower mining.absolute_margin (now 0.1)"]),
         ("ceiling", {"positive_quantile": 0.5}, ["raise mining.positive_quantile (now 0.5)"]),
         ("position", {"skip_first": 3}, ["lower mining.skip_first (now 3)"]),
-        ("teacher:unread", {"teacher": TEACHER}, ["raise mining.teacher.depth"]),
+        ("teacher:unread", {"teacher": TEACHER}, ["raise mining.teacher.depth (now 4)"]),
         ("teacher", {"teacher": TEACHER}, ["lower mining.teacher.relative_margin (now 0.05)"]),
         (
             "teacher",

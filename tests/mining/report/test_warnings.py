@@ -78,6 +78,14 @@ def test_where_all_candidates_are_relevant_that_is_the_warning_and_no_filter_is_
     assert "is relevant to its query by the labels" in short
 
 
+def test_more_hits_are_not_proposed_where_the_teacher_reads_too_few() -> None:
+    figures = figures_of(queries_short=90, dropped_short={"positive": 5, "teacher:unread": 800, "teacher": 20})
+    texts = warnings(figures, MiningSettings(num_negatives=10, teacher=TeacherSettings(model="m", depth=12)))
+    assert len(texts) == 1
+    assert "teacher:unread dropped most of their candidates (800): raise mining.teacher.depth (now 12)" in texts[0]
+    assert "num_hits" not in texts[0]
+
+
 def test_more_hits_are_not_proposed_where_the_corpus_has_no_more_items() -> None:
     only = {"positive": 10_000, "duplicate": 0, "self": 0}
     figures = figures_of(hit_rate=0.0, survivors=0, dropped=only, queries_short=100, queries_empty=100, dropped_short=only)

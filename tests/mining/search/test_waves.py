@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ArtifactError
+from cluster.records import write_record
 from cluster.resources import PoolSize
 from cluster.tables import Part, part_name, read_parts, write_part
 from mining.search.block_actor import SearchTask
@@ -63,7 +64,8 @@ def run(
 
 def choose_engine(world: World, folder: str, engine: str) -> None:
     """As if the search had begun with this engine."""
-    world.store.write_json(
+    write_record(
+        world.store,
         f"{folder}/how.json",
         {"how": {"mode": "exact", "engine": engine, "oversample": 2.0}, "figures": {"mode": "exact", "engine": engine}},
     )
@@ -197,8 +199,8 @@ def test_a_search_stopped_anywhere_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: data[: len(data) // 2], "cannot be read as the Parquet table"),
-        (lambda data: b"", "cannot be read as the Parquet table"),
+        (lambda data: data[: len(data) // 2], "was changed or damaged"),
+        (lambda data: b"", "was changed or damaged"),
         ("other block", r"expected 192 hits and \d+ pairs in .*waves/000000000052/exact-0-part-00001.parquet, found 24 and"),
     ],
 )
@@ -218,7 +220,7 @@ def test_damaged_hits_between_waves_are_told_and_never_used(
     with pytest.raises(ArtifactError, match=message) as error:
         run(world, task, shards=4, actors=3, block=16)
     assert path in str(error.value)
-    assert "delete it" in str(error.value)
+    assert "`hardmine run`" in str(error.value)
     world.store.delete(path)
     want = slow_search(world, NUM_HITS)
     found = run(world, task, shards=4, actors=3, block=16)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from cluster.errors import ArtifactError
+from cluster.records import write_record
 from cluster.storage import StorageSettings, Store
 from training.engine.checkpoint import Checkpointer, TrainingState, why_not
 from training.engine.engine import Place
@@ -39,9 +40,8 @@ def alone(tmp_path: Path) -> Checkpointer:
 
 
 def write_state(points: Checkpointer, epoch: int, step: int, **more: Any) -> None:
-    points.store.write_json(
-        f"round/engine/step-{step:06d}-e{epoch:02d}/state.json", {"epoch": epoch, "step": step, "world": 1} | more
-    )
+    path = f"round/engine/step-{step:06d}-e{epoch:02d}/state.json"
+    write_record(points.store, path, {"epoch": epoch, "step": step, "world": 1} | more)
 
 
 def test_before_the_first_save_there_is_no_newest(alone: Checkpointer) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from cluster.records import read_record
 from cluster.storage import Store
 from training.engine.engine import Place
 from training.engine.upload import Upload, complete, kept_marks, leftovers, name_of
@@ -97,7 +98,7 @@ def test_leftovers_are_other_checkpoints_other_attempts_and_strange_files() -> N
 
 def test_two_ranks_complete_a_checkpoint_that_lists_the_files_of_both(store: Store) -> None:
     assert finished(upload(store, 1, 2), upload(store, 0, 2)) == [None, None]
-    state = store.read_json(f"{ROOT}/step-000120-e02/state.json")
+    state = read_record(store, f"{ROOT}/step-000120-e02/state.json")
     prefix = f"{ROOT}/step-000120-e02/attempt-120"
     assert {path: info["bytes"] for path, info in state["files"].items()} == {
         f"{prefix}/rank-0/engine/part-0.pt": 17,

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.commits import Commit, Ledger, Outcome
+from cluster.records import read_record, write_record
 from cluster.storage import StorageSettings, Store
 from cluster.tables import read_parts, write_part
 from eval.gate_settings import GateSettings
@@ -51,7 +52,7 @@ class Run:
 
     def write(self, positions: dict[str, Callable[[int], int]], figures: dict[str, dict[str, Any]] | None = None) -> Run:
         """All commits. Args: figures: model -> what its evaluation has beside the metrics."""
-        self.store.write_json("identity.json", {})
+        write_record(self.store, "identity.json", {})
         self._tables()
         scored = {name: self._model(name, place, (figures or {}).get(name, {})) for name, place in positions.items()}
         watched = {"general": {"against_baseline": self.general}} if self.general else {}
@@ -71,7 +72,7 @@ class Run:
             settings = config.model_dump(mode="json")
             if self.general is not None:
                 settings["evaluation"]["general"] = {"folder": "general"}
-            self.store.write_json("run.json", {"config": settings})
+            write_record(self.store, "run.json", {"config": settings})
         return self
 
     def _stage(self, name: str, outcome: Outcome, **inputs: Any) -> Commit:
@@ -325,7 +326,7 @@ def test_what_is_no_finished_run_is_refused(ray_case: Case, tmp_path: Path, refu
 
 def test_commits_of_two_configurations_are_not_mixed(ray_case: Case, run: Run, refused: Refused) -> None:
     path = Ledger(run.store).path("round-01-hits")
-    run.store.write_json(path, run.store.read_json(path) | {"key": "another"})
+    write_record(run.store, path, read_record(run.store, path) | {"key": "another"})
     refused(ray_case.hardmine("gate", run.store.root, "--no-latency"), 2, ["round-01-evaluate", "another configuration"])
 
 

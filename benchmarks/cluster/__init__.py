@@ -1,0 +1,1 @@
+"""What storage and its checks cost."""

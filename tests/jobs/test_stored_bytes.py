@@ -1,0 +1,227 @@
+"""A bit that flips in storage: found before it is used, made anew where it can be, told where it cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from cluster.commits import Ledger
+from cluster.resources import ClusterSize
+from cluster.storage import Store
+
+pytestmark = pytest.mark.cluster
+
+Refused = Callable[[Any, int, Sequence[str]], None]
+PRISTINE: dict[str, Path] = {}
+
+
+@pytest.fixture
+def finished(ray_case: Any, ray_local: ClusterSize, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run in a folder of its own, made once and copied for each test; its data stays where it is."""
+    if "folder" not in PRISTINE:
+        PRISTINE["folder"] = tmp_path_factory.mktemp("finished")
+        ray_case.folder = PRISTINE["folder"]
+        answer = ray_case.run("--json")
+        assert answer.code == 0, answer.err
+        shutil.copytree(ray_case.folder / "out", ray_case.folder / "kept")
+    ray_case.folder = PRISTINE["folder"]
+    shutil.rmtree(ray_case.folder / "out")
+    shutil.copytree(ray_case.folder / "kept", ray_case.folder / "out")
+    ray_case.write()
+    return ray_case
+
+
+def root_of(case: Any) -> Path:
+    return Path(case.folder) / "out/run"
+
+
+def flip(path: Path, at: float = 0.5) -> None:
+    """Change one bit of a file, this far into it."""
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * at)] ^= 16
+    path.write_bytes(bytes(data))
+
+
+def stored(root: Path) -> dict[str, bytes]:
+    """Everything that stages left, but for commits, which hold times, and for what measures time."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.suffix in (".parquet", ".safetensors", ".json")
+        and not {"commits", "report", "events"} & set(path.relative_to(root).parts)
+        and path.name not in ("result.json", "telemetry.parquet", "run.json", "how.json", "mining.json", "identity.json")
+    }
+
+
+DAMAGED = {  # what is damaged: its table -> the stage that wrote it, a stage that reads it and is to run again
+    "corpus": ("embed", "round-01-search"),
+    "hits": ("round-01-search", "round-01-mine"),
+    "negatives": ("round-01-mine", "round-01-train"),
+}
+
+
+@pytest.mark.parametrize("table", DAMAGED)
+def test_a_part_with_a_flipped_bit_is_made_anew_by_the_same_run(finished: Any, table: str) -> None:
+    root, (writer, reader) = root_of(finished), DAMAGED[table]
+    want = stored(root)
+    commits = {commit.name: commit for commit in Ledger(Store(str(root))).all()}
+    written = [c for c in commits.values() if c.name.startswith(writer) and c.key in commits[reader].inputs.values()]
+    part = root / written[0].parts(table)[0].path
+    for name in ("finish", reader):
+        (root / f"commits/{name}.json").unlink()
+    for folder in {path.split(f"/{commits[reader].key}/")[0] for path in commits[reader].listed()}:
+        shutil.rmtree(root / folder)
+    flip(part)
+    answer = finished.hardmine("run", str(finished.folder / "run.toml"), "--json")
+    assert answer.code == 0, answer.err
+    (line,) = [line for line in answer.err.splitlines() if line.startswith("! ") and "done now" in line]
+    assert str(part) in line
+    got = stored(root)
+    assert got.keys() == want.keys()
+    assert [path for path in want if got[path] != want[path]] == []
+
+
+def test_a_finished_model_with_a_flipped_bit_is_neither_called_finished_nor_judged(finished: Any, refused: Refused) -> None:
+    root = root_of(finished)
+    want = stored(root)
+    model = next(root.glob("model/*/**/*.safetensors"))
+    flip(model)
+    refused(finished.hardmine("gate", str(root), "--no-latency"), 2, [str(model), "SHA-256", "`hardmine run`"])
+    answer = finished.hardmine("verify", str(root), "--json")
+    assert answer.code == 1
+    assert [one["path"] for one in json.loads(answer.out)["damaged"]] == [str(model)]
+    answer = finished.hardmine("run", str(finished.folder / "run.toml"))
+    assert answer.code == 0
+    assert f"! {model} does not have the SHA-256" in answer.err
+    assert stored(root) == want
+    answer = finished.hardmine("verify", str(root))
+    assert answer.code == 0
+    assert answer.out.startswith("everything is as it was written: ")
+
+
+COMMANDS = [("status",), ("gate", "--no-latency"), ("diagnose",), ("report",)]
+EDITS = {
+    "commits/round-01-evaluate.json": lambda text: text.replace('"metrics"', '"metrisc"', 1),
+    "commits/round-01-train.json": lambda text: json.dumps({**json.loads(text), "figures": {}}),
+    "commits/ingest.json": lambda text: text[:-20],
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("command", COMMANDS, ids=[words[0] for words in COMMANDS])
+def test_an_edited_commit_ends_in_one_paragraph(finished: Any, refused: Refused, name: str, command: tuple[str, ...]) -> None:
+    path = root_of(finished) / name
+    path.write_text(EDITS[name](path.read_text()))
+    refused(finished.hardmine(*command, str(root_of(finished))), 2, [name, "edited or damaged", "`hardmine run`"])
+
+
+@pytest.mark.parametrize("name", ["identity.json", "run.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"config": {}}', "null", ""])
+def test_an_edited_identity_or_configuration_ends_in_one_paragraph(
+    finished: Any, refused: Refused, name: str, content: str
+) -> None:
+    (root_of(finished) / name).write_text(content)
+    command = ("gate", "--no-latency") if name == "run.json" else ("diagnose",)
+    refused(finished.hardmine(*command, str(root_of(finished))), 2, [name, "edited or damaged"])
+    refused(finished.hardmine("run", str(finished.folder / "run.toml")), 2, [name, "edited or damaged"])
+
+
+def test_a_copied_run_prints_its_own_paths(finished: Any) -> None:
+    old, new = root_of(finished), finished.folder / "elsewhere"
+    shutil.copytree(old, new)
+    for command in COMMANDS:
+        answer = finished.hardmine(*command, str(new), "--json")
+        assert answer.code in (0, 1), answer.err
+        assert str(old) not in answer.out, command
+    value = json.loads(finished.hardmine("status", str(new), "--json").out)
+    assert value["output"] == str(new)
+    assert value["model"] is None or value["model"].startswith(str(new))
+    shutil.rmtree(new)
+
+
+def test_verify_names_everything_that_is_missing_or_damaged(finished: Any) -> None:
+    root = root_of(finished)
+    part = next(root.glob("embeddings/*/corpus/part-*.parquet"))
+    other = next(root.glob("rounds/01/mine/*/negatives/part-*.parquet"))
+    flip(part, 0.1)
+    other.unlink()
+    flip(root / "commits/baseline-evaluate.json")
+    (root / "run.json").write_text("{}")
+    answer = finished.hardmine("verify", str(root))
+    assert answer.code == 1
+    for path in (part, other, root / "commits/baseline-evaluate.json", root / "run.json"):
+        assert str(path) in answer.out
+    assert "4 damaged" in answer.out
+
+
+def test_verify_of_what_is_no_run_is_refused(ray_case: Any, refused: Refused) -> None:
+    refused(ray_case.hardmine("verify", str(ray_case.folder)), 2, ["is not a run"])
+
+
+@pytest.fixture
+def bad_network(s3_endpoint: str) -> Iterator[str]:
+    """A proxy in front of the S3 server that flips one bit in every third body that is a Parquet file; its URL."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        served = 0
+
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            headers = {
+                name: value for name, value in self.headers.items() if name.lower() not in ("content-length", "connection")
+            }
+            request = Request(s3_endpoint + self.path, self.rfile.read(length) if length else None, headers, method=self.command)
+            try:
+                with urlopen(request) as response:
+                    status, sent, body = response.status, response.headers, bytearray(response.read())
+            except HTTPError as error:
+                status, sent, body = error.code, error.headers, bytearray(error.read())
+            if self.command == "GET" and body[:4] == b"PAR1":
+                Proxy.served += 1
+                if Proxy.served % 3 == 0:
+                    body[len(body) // 3] ^= 8
+            self.send_response(status)
+            for name, value in sent.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", sent.get("Content-Length", "0") if self.command == "HEAD" else str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(bytes(body))
+
+        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_run_over_a_network_that_flips_bits_ends_with_the_same_bytes(
+    finished: Any, bad_network: str, s3_bucket: str, s3_endpoint: str
+) -> None:
+    want = stored(root_of(finished))
+    finished.set("output", f"{s3_bucket}/out")
+    finished.set("storage.endpoint", bad_network)
+    answer = finished.run("--json")
+    finished.settings["output"] = "out"
+    del finished.settings["storage"]
+    assert answer.code == 0, answer.err
+    from cluster.storage import StorageSettings
+
+    store = Store(f"{s3_bucket}/out/run", StorageSettings(endpoint=s3_endpoint))
+    got = {path: store.read_bytes(path) for path in store.list() if path in want}
+    assert [path for path in got if got[path] != want[path]] == []
+    assert sum(path.endswith(".parquet") for path in got) > 10
