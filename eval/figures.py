@@ -21,16 +21,16 @@ def read_interval(change: Mapping[str, Any], queries: int = 0) -> Interval:
 
 def read_intervals(block: Mapping[str, Any]) -> dict[str, Interval]:
     """Metric -> interval, of one "against_…"."""
-    return {metric: read_interval(found) for metric, found in block.items() if isinstance(found, Mapping) and "low" in found}
+    return {metric: read_interval(change) for metric, change in block.items() if isinstance(change, Mapping) and "low" in change}
 
 
 def read_slices(columns: Mapping[str, Any]) -> list[Slice]:
     """The slices of all columns; of those without a comparison too."""
-    found = []
+    slices = []
     for column, block in columns.items():
         for row in block.get("slices", []):
             change, queries = row.get("against_baseline") or {}, int(row["queries"])
-            found.append(
+            slices.append(
                 Slice(
                     column,
                     str(row["value"]),
@@ -40,4 +40,4 @@ def read_slices(columns: Mapping[str, Any]) -> list[Slice]:
                     bool(change.get("significant", False)),
                 )
             )
-    return found
+    return slices

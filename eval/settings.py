@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eval.diagnosis.thresholds import DiagnosisSettings
-from eval.gate_settings import GateSettings
+from eval.gate.settings import GateSettings
 
 
 class EvaluationSettings(BaseModel):
@@ -37,7 +36,16 @@ class EvaluationSettings(BaseModel):
     relevant item is one of a training query, too. None: every column of texts or yes/no with 2 to 50 values; []: none."""
     slice_queries: Annotated[int, Field(ge=2, le=1_000_000)] = 10
     """Queries that a slice must have; values of fewer are counted, not shown."""
-    diagnosis: DiagnosisSettings = DiagnosisSettings()
-    """From where on `hardmine diagnose` calls a figure ill; nothing is trained or measured by it."""
     gate: GateSettings = GateSettings()
     """When a model may be shipped."""
+
+    @model_validator(mode="after")
+    def _gate_has_its_hits(self) -> EvaluationSettings:
+        for name in self.gate.metrics:
+            depth = name.partition("@")[2]
+            if depth and int(depth) > self.num_hits:
+                raise ValueError(
+                    f"evaluation.gate.metrics names {name!r}, which evaluation.num_hits = {self.num_hits} results cannot give; "
+                    f"raise the latter"
+                )
+        return self

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from cluster.storage import StorageSettings, Store
-from jobs.config.config import load_config
 
 Emit = Callable[[dict[str, Any], bool, Callable[[Console], None]], None]
 """Prints one JSON object, or lets the other function show it."""
@@ -29,7 +28,7 @@ def register(app: typer.Typer, emit: Emit) -> None:
         config: Annotated[
             Path | None,
             typer.Option(
-                help="The run's TOML file: it holds thresholds, [evaluation.diagnosis], and stands in what is proposed."
+                exists=True, dir_okay=False, help="The run's TOML file, as it should stand in the commands that are proposed."
             ),
         ] = None,
         endpoint: Endpoint = None,
@@ -38,9 +37,8 @@ def register(app: typer.Typer, emit: Emit) -> None:
         """Say what the gradient is doing, what is wrong, and what to try next."""
         from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
-        limits = load_config(config, trains=False).evaluation.diagnosis if config else None
         store = Store(output, StorageSettings(endpoint=endpoint, attempts=2))
-        found = diagnose_output(store, limits, config_path=str(config or "run.toml"))
+        found = diagnose_output(store, config_path=str(config or "run.toml"))
         emit(found.as_json(), json_output, lambda console: show_diagnosis(console, found))
 
     @app.command()

@@ -4,9 +4,9 @@
     python -m benchmarks.illnesses --work DIR --only train --cases NAME …     # one part of the work; figures stay in DIR
 
 A case (`benchmarks.illnesses.cases`) is a whole run in this process: the demo's catalogue with something done to it, a model,
-a warm-up, mined rounds and, in some, an arm of random negatives. What it leaves is `Evidence`, as
-`jobs.finished.evidence` reads it from a run; it lies in DIR and is not made again while the case is the same, so rules can
-be tuned without training. One thread.
+a warm-up, mined rounds and, in some, an arm of random negatives. What it leaves is `Evidence`, as `jobs.finished.evidence`
+reads it from a run; it lies in DIR and is not made again while the case is the same, so rules can be tuned without training.
+One thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.illnesses.cases import BY_NAME, CASES, Case
+from benchmarks.illnesses.case import Case
+from benchmarks.illnesses.cases import BY_NAME, CASES
 from benchmarks.illnesses.kept import read_evidence, write_evidence
 from benchmarks.illnesses.table import Named, as_markdown, name_arms
 from benchmarks.shared.machine import describe_machine
@@ -80,24 +81,24 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--only", choices=["train", "judge"], help="train: print no table; judge: train nothing")
     parser.add_argument("--json", type=Path, help="also write what was found to this file")
-    given = parser.parse_args()
-    given.cases = given.cases or [case.name for case in CASES if case.held_out == given.held_out]
-    if given.only != "judge":
+    options = parser.parse_args()
+    options.cases = options.cases or [case.name for case in CASES if case.held_out == options.held_out]
+    if options.only != "judge":
         start_one_rank()
-        for seed in given.seeds:
-            for name in given.cases:
-                make(given.work, BY_NAME[name], seed)
-    if given.only == "train":
+        for seed in options.seeds:
+            for name in options.cases:
+                make(options.work, BY_NAME[name], seed)
+    if options.only == "train":
         return
     found = {
-        (name, seed): judge(given.work, BY_NAME[name], seed)
-        for name in given.cases
-        for seed in given.seeds
-        if place_of(given.work, BY_NAME[name], seed).exists()
+        (name, seed): judge(options.work, BY_NAME[name], seed)
+        for name in options.cases
+        for seed in options.seeds
+        if place_of(options.work, BY_NAME[name], seed).exists()
     }
     print(as_markdown(found, describe_machine(), datetime.date.today()))
-    if given.json:
-        given.json.write_text(
+    if options.json:
+        options.json.write_text(
             json.dumps(
                 [
                     {

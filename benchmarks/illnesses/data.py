@@ -285,7 +285,7 @@ def write_tables(store: Store, data: Data) -> Written:
     as_earlier = {"earlier": "train", "dev": "dev"}
     earlier = [{**query, "split": as_earlier.get(str(query["split"]), "unused")} for query in queries]
     labels = [
-        {"query_row": query, "item_row": item, "score": score, "weight": 1.0, "source": source}
+        {"query_row": query, "item_row": item, "score": score, "gain": float(score), "weight": 1.0, "source": source}
         for query, item, score, source in sorted({(label.query, label.item): label for label in data.labels}.values())
     ]
     named = {"corpus": corpus, "queries": queries, "earlier": earlier, "labels": labels}

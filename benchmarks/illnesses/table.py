@@ -20,6 +20,7 @@ ORDER = (
     "temperature_too_sharp",
     "capacity_plateau",
     "overfitting",
+    "learning_rate_too_high",
     "collapse",
     "forgetting",
     "popularity_collapse",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.illnesses.cases import Case
+from benchmarks.illnesses.case import Case
 from benchmarks.illnesses.data import Written, write_parts, write_tables
 from benchmarks.illnesses.measure import SETTINGS, Measured, Searcher
 from cluster.folders import Manifest, upload_folder

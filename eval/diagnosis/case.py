@@ -6,20 +6,29 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from eval.diagnosis import curves
+from eval.diagnosis.curves import LATE_SHARE
 from eval.diagnosis.evidence import Arm, Evidence, Measurement, Mining, Training
+from eval.diagnosis.experiments import setting
 from eval.diagnosis.findings import Check, Figure, Finding, Severity, told
-from eval.diagnosis.thresholds import DiagnosisSettings
 from eval.significance import Interval
+
+MIN_STEPS = 40
+"""Micro-steps with telemetry below which nothing is said about a training's gradient."""
+MIN_LOG_LINES = 8
+"""The same for another trainer's log, which has one line for hundreds of steps."""
+MIN_QUERIES = 50
+"""Evaluated queries (or labelled pairs) below which nothing is said about a measurement or a slice."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An arm among the evidence, and the thresholds."""
+    """An arm among the evidence."""
 
     evidence: Evidence
     arm: Arm
-    limits: DiagnosisSettings
 
     @property
     def training(self) -> Training | None:
@@ -27,9 +36,14 @@ class Case:
         return self.arm.trainings[-1] if self.arm.trainings else None
 
     @property
+    def min_steps(self) -> int:
+        """Steps that a training needs before anything is said about it."""
+        return MIN_LOG_LINES if self.arm.name == "log" else MIN_STEPS
+
+    @property
     def measurement(self) -> Measurement | None:
         """The arm's last measurement with enough queries."""
-        measured = [m for m in self.arm.measurements if m.queries >= self.limits.min_queries]
+        measured = [m for m in self.arm.measurements if m.queries >= MIN_QUERIES]
         return measured[-1] if measured else None
 
     @property
@@ -47,17 +61,35 @@ class Case:
         """Whether the loss is a softmax over negatives: a triplet loss has no temperature and no weights."""
         return self.evidence.settings.get("training.loss", "info_nce") == "info_nce"
 
+    def part(self, training: Training, column: str, start: float, stop: float) -> float:
+        """Mean of a column over a part of a training; NaN where it is missing or the training is too short."""
+        return curves.part(training, column, start, stop, min_steps=self.min_steps)
+
     def late(self, column: str) -> float:
         """Mean of a column over the late steps of the last training; NaN where there is none."""
-        return math.nan if self.training is None else curves.late(self.training, column, self.limits)
+        return math.nan if self.training is None else self.part(self.training, column, 1 - LATE_SHARE, 1.0)
 
     def late_where(self) -> str:
         """Where `late` looks."""
-        return "" if self.training is None else curves.late_text(self.training, self.limits)
+        return "" if self.training is None else curves.steps_text(self.training)
+
+    def loss_fall(self) -> float:
+        """Share of the loss that went from the second quarter of the last training to its last quarter."""
+        return math.nan if self.training is None else curves.fall(self.training, "loss", min_steps=self.min_steps)
 
     def gradient_left(self) -> float:
         """1 - probability of the positive, late: the size of InfoNCE's gradient with respect to the logits."""
         return 1 - self.late("positive_probability")
+
+    def temperature(self) -> float:
+        """τ late in the last training, from its telemetry, else from the settings; NaN where neither has it."""
+        late = self.late("temperature")
+        return late if math.isfinite(late) else setting(self.evidence, "training.temperature")
+
+    def peak_rate(self) -> float:
+        """Highest learning rate of the last training; NaN where telemetry has none."""
+        rates = self.training.steps.get("learning_rate") if self.training else None
+        return float(np.nanmax(rates)) if rates is not None and np.isfinite(rates).any() else math.nan
 
     def told(self, column: str, meaning: str) -> Check:
         """A late figure that decides nothing; left out where it is missing."""
@@ -67,7 +99,7 @@ class Case:
         """(where, interval of the primary figure) of each measurement against what it was trained from."""
         for measured in self.arm.measurements:
             interval = measured.against_previous.get(self.evidence.primary)
-            if interval is not None and interval.queries >= self.limits.min_queries:
+            if interval is not None and interval.queries >= MIN_QUERIES:
                 yield f"{measured.name} against what it was trained from", interval
 
     def against_mined(self) -> tuple[str, Interval] | None:
@@ -76,7 +108,7 @@ class Case:
             if arm.name == "random" and arm.measurements:
                 measured = arm.measurements[-1]
                 interval = measured.against_mined.get(self.evidence.primary)
-                if interval is not None and interval.queries >= self.limits.min_queries:
+                if interval is not None and interval.queries >= MIN_QUERIES:
                     return f"{measured.name} against the last mined round", interval
         return None
 

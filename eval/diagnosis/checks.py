@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from eval.diagnosis import curves
-from eval.diagnosis.case import Case
+from eval.diagnosis.case import MIN_QUERIES, Case
+from eval.diagnosis.curves import LATE_SHARE
 from eval.diagnosis.evidence import Training
 from eval.diagnosis.experiments import setting
 from eval.diagnosis.findings import Check, at_least, at_most, first_that_holds, told
@@ -18,6 +19,22 @@ from eval.significance import Interval
 
 BELOW_0 = -1e-9
 """An interval that ends at 0 exactly proves nothing."""
+SOLVED = 0.95
+"""Primary figure from which on there is nothing left to learn, so that a vanished gradient is no illness."""
+EASY_FALL = 0.10
+"""Too easy: the loss fell by at least this share from the second quarter of the steps to the last …"""
+EASY_FLOOR = 0.02
+"""… or is at most this share of what guessing would cost, ln(1 + negatives): nothing is left to fall."""
+FLAT_GAIN = 0.01
+"""Best validation recall of the second half at most this much above that of the first half (share: 0.01 is one point)."""
+FALSE_SUSPECTED = 0.10
+"""Too hard or false: candidates that score above the query's best relevant item, as a share, at least."""
+RATE_RISE = 0.10
+"""Learning rate too high: the loss rose by at least this share above that of the first tenth of the steps …"""
+RATE_RECOVERY = 0.02
+"""… or validation recall rose by at least this in a training that as a whole lost some."""
+PLATEAU_EQUAL = 0.03
+"""Plateau: the interval of what contrast changed lies within ± this of 0, and so does that of what training changed."""
 
 
 def guessing(case: Case) -> float:
@@ -43,15 +60,15 @@ def loss_gone_or_going(case: Case, training: Training) -> Check | None:
         [
             at_least(
                 "loss fell by",
-                curves.fall(training, "loss", case.limits),
-                case.limits.easy_fall,
+                case.loss_fall(),
+                EASY_FALL,
                 f"{training.name}, second quarter against the last",
                 "share of the training loss that went over the second half",
             ),
             at_most(
                 "loss",
                 loss / guess if guess > 0 else math.nan,
-                case.limits.easy_floor,
+                EASY_FLOOR,
                 case.late_where(),
                 "training loss as a share of what guessing costs, ln(1 + negatives)",
             ),
@@ -66,14 +83,14 @@ def recall_stands_still(case: Case) -> Check | None:
     if case.arm.name == "random" and rival is not None:
         where, interval = rival
         ways.append(
-            at_most("high end of the difference", interval.high, BELOW_0, where, _described(case, interval, "its high end"))
+            at_most("high end of the difference", interval.high, BELOW_0, where, described(case, interval, "its high end"))
         )
     values_V = curves.validations(case.arm)
     ways.append(
         at_most(
             "late gain",
             curves.second_half_gain(values_V),
-            case.limits.flat_gain,
+            FLAT_GAIN,
             f"{case.arm.name} arm, validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
             "best validation recall of the second half minus best of the first",
         )
@@ -87,7 +104,7 @@ def no_round_gained(case: Case) -> Check | None:
     if not compared or any(interval.low > 0 for _, interval in compared):
         return None
     where, interval = compared[-1]
-    return at_most("low end of the gain", interval.low, 0.0, where, _described(case, interval, "its low end"))
+    return at_most("low end of the gain", interval.low, 0.0, where, described(case, interval, "its low end"))
 
 
 def nothing_changed(case: Case) -> Check | None:
@@ -95,8 +112,8 @@ def nothing_changed(case: Case) -> Check | None:
     farthest = [(max(-interval.low, interval.high), where, interval) for where, interval in case.compared()]
     if no_round_gained(case) is None:
         return None
-    far, where, interval = max(farthest, key=lambda found: found[0])
-    return at_most("gain at most", far, case.limits.plateau_equal, where, _described(case, interval, "its farther end"))
+    far, where, interval = max(farthest, key=lambda change: change[0])
+    return at_most("gain at most", far, PLATEAU_EQUAL, where, described(case, interval, "its farther end"))
 
 
 def something_to_learn(case: Case) -> Check | None:
@@ -106,7 +123,7 @@ def something_to_learn(case: Case) -> Check | None:
         return at_most(
             case.evidence.primary,
             measured.metrics[case.evidence.primary],
-            case.limits.solved,
+            SOLVED,
             measured.name,
             "dev figure: there is something left to learn",
         )
@@ -115,7 +132,7 @@ def something_to_learn(case: Case) -> Check | None:
     return at_most(
         "validation recall",
         float(values_V.max()),
-        case.limits.solved,
+        SOLVED,
         f"{case.arm.name} arm, at its best",
         "there is something left to learn",
     )
@@ -124,11 +141,11 @@ def something_to_learn(case: Case) -> Check | None:
 def harm_of_mining(case: Case) -> Iterator[Check | None]:
     """Beyond doubt worse after mining: than before it, or than random negatives after as many steps."""
     for where, interval in case.compared():
-        yield at_most("high end of the change", interval.high, BELOW_0, where, _described(case, interval, "its high end"))
+        yield at_most("high end of the change", interval.high, BELOW_0, where, described(case, interval, "its high end"))
     rival = case.against_mined()
     if rival is not None:
         where, interval = rival
-        yield at_least("low end of random minus mined", interval.low, -BELOW_0, where, _described(case, interval, "its low end"))
+        yield at_least("low end of random minus mined", interval.low, -BELOW_0, where, described(case, interval, "its low end"))
 
 
 def contrast_changes_nothing(case: Case) -> Check | None:
@@ -141,9 +158,9 @@ def contrast_changes_nothing(case: Case) -> Check | None:
     return at_most(
         "difference at most",
         max(-interval.low, interval.high),
-        case.limits.plateau_equal,
+        PLATEAU_EQUAL,
         where,
-        _described(case, interval, "its farther end"),
+        described(case, interval, "its farther end"),
     )
 
 
@@ -155,7 +172,7 @@ def suspected(case: Case) -> Check | None:
     return at_least(
         "suspected",
         last.suspected / last.candidates,
-        case.limits.false_suspected,
+        FALSE_SUSPECTED,
         last.name,
         "candidates above the query's best relevant item, as a share of all",
     )
@@ -179,13 +196,73 @@ def loss_fall_since(training: Training, step: float) -> float:
     return float(1 - after.mean() / before.mean())
 
 
+def loss_fall_over_arm(case: Case) -> float:
+    """By what share the training loss fell from the arm's first steps, when its model was as it started, to its last ones."""
+    if not case.arm.trainings:
+        return math.nan
+    before, after = case.part(case.arm.trainings[0], "loss", 0.0, 0.1), case.late("loss")
+    return 1 - after / before if before > 0 else math.nan
+
+
+def lost_since_best(case: Case, least: float) -> Check | None:
+    """The last model is worse than the best of those before it, what the arm started from among them; chance or not is said."""
+    primary = case.evidence.primary
+    models = [model for model in (case.arm.start, *case.arm.measurements) if model is not None and primary in model.metrics]
+    if len(models) < 2 or min(model.queries for model in models) < MIN_QUERIES:
+        return None
+    best = max(models[:-1], key=lambda model: model.metrics[primary])
+    lost = best.metrics[primary] - models[-1].metrics[primary]
+    if not lost > 0:
+        return None
+    steps = [model.against_previous.get(primary) for model in models[models.index(best) + 1 :]]
+    # intervals of one change after another add up to at most this; that is safe, as whoever gains by luck loses it again
+    far = math.sqrt(sum((step.high - step.mean) ** 2 for step in steps if step is not None))
+    sure = "" if None in steps else ", beyond doubt" if far < lost else ", by itself no more than chance may do"
+    return at_least(
+        "lost",
+        lost,
+        least,
+        f"{models[-1].name} against {best.name}",
+        f"{primary} {best.metrics[primary]:.3f} before, {models[-1].metrics[primary]:.3f} now{sure}; lost",
+    )
+
+
+def fell_beyond_doubt(case: Case) -> Check | None:
+    """The last training made the model worse than what it was trained from."""
+    for where, interval in list(case.compared())[-1:]:
+        return at_most("high end of the change", interval.high, BELOW_0, where, described(case, interval, "its high end"))
+    return None
+
+
+def thrown_off(case: Case, training: Training) -> Check | None:
+    """Training began by making things worse: the loss rose above that of the first steps, or what validations saw came back."""
+    first = case.part(training, "loss", 0.0, 0.1)
+    highest = max(case.part(training, "loss", start / 8, (start + 1) / 8) for start in range(1, 5))
+    recalls_V = training.validation_recall
+    return first_that_holds(
+        [
+            at_least(
+                "recall came back by",
+                float(recalls_V[-1] - recalls_V[0]) if len(recalls_V) > 1 else math.nan,
+                RATE_RECOVERY,
+                f"{training.name}, first validation against the last",
+                "validation recall won back after the first epoch",
+            ),
+            at_least(
+                "loss rose by",
+                highest / first - 1 if first > 0 else math.nan,
+                RATE_RISE,
+                f"{training.name}, first tenth against the first half",
+                "share of the first steps' loss by which it rose above that",
+            ),
+        ]
+    )
+
+
 def validation_queries(case: Case) -> float:
     """Queries behind each validation: what the run was told, no more than were measured; 0: not known."""
-    known = [
-        setting(case.evidence, "training.validation_queries", math.inf),
-        float(case.measurement.queries) if case.measurement else math.inf,
-    ]
-    return min(known) if min(known) < math.inf else 0.0
+    known = [setting(case.evidence, "training.validation_queries"), case.measurement.queries if case.measurement else math.nan]
+    return min((float(count) for count in known if math.isfinite(count)), default=0.0)
 
 
 def what_mined_ones_carry(case: Case) -> Check | None:
@@ -194,17 +271,18 @@ def what_mined_ones_carry(case: Case) -> Check | None:
     if arm is None or case.arm.name != "random":
         return case.told("gradient_share_hard", "share of the gradient that mined negatives carry")
     first = arm.trainings[0]
-    share = curves.part(first, "gradient_share_hard", 0.0, case.limits.late_share, case.limits)
-    count = curves.part(first, "negatives_per_query", 0.0, case.limits.late_share, case.limits)
-    hard = setting(case.evidence, "training.hard_negatives", math.nan)
+    share = case.part(first, "gradient_share_hard", 0.0, LATE_SHARE)
+    count = case.part(first, "negatives_per_query", 0.0, LATE_SHARE)
+    hard = setting(case.evidence, "training.hard_negatives")
     of = f", {hard:.0f} of {count:.0f} negatives" if math.isfinite(hard) and math.isfinite(count) else ""
     return told(
         "gradient_share_hard",
         share,
-        curves.steps_text(first, 0.0, case.limits.late_share),
+        curves.steps_text(first, 0.0, LATE_SHARE),
         f"for comparison, share of the gradient that mined negatives carry{of}",
     )
 
 
-def _described(case: Case, interval: Interval, end: str) -> str:
+def described(case: Case, interval: Interval, end: str) -> str:
+    """The primary figure's change in words, and which end of its interval is compared."""
     return f"{case.evidence.primary} {interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]; {end}"

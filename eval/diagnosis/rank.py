@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import shlex
 
-from eval.diagnosis.case import Case
+from eval.diagnosis.case import MIN_QUERIES, Case
+from eval.diagnosis.checks import lost_since_best
 from eval.diagnosis.evidence import Arm, Evidence
 from eval.diagnosis.findings import SEVERITIES, Figure, Finding, told
-from eval.diagnosis.rules_gradient import GRADIENT_RULES
-from eval.diagnosis.rules_log import LOG_RULES
-from eval.diagnosis.rules_results import RESULT_RULES
-from eval.diagnosis.thresholds import DiagnosisSettings
+from eval.diagnosis.rules import GRADIENT_RULES, LOG_RULES, RESULT_RULES
+from eval.diagnosis.rules_fit import ROUNDS_DROP
 
 EXPLAINS: dict[str, frozenset[str]] = {
     "collapse": frozenset(
@@ -28,6 +27,20 @@ EXPLAINS: dict[str, frozenset[str]] = {
             "plateau",
             "narrow_results",
             "popularity_collapse",
+            "learning_rate_too_high",
+        }
+    ),
+    # a model that was thrown off its course has its negatives anywhere, and what it finds says nothing about them
+    "learning_rate_too_high": frozenset(
+        {
+            "negatives_too_hard_or_false",
+            "negatives_too_easy",
+            "capacity_plateau",
+            "overfitting",
+            "forgetting",
+            "narrow_results",
+            "popularity_collapse",
+            "low_hit_rate",
         }
     ),
     "temperature_too_soft": frozenset({"negatives_too_hard_or_false", "capacity_plateau", "plateau"}),
@@ -38,7 +51,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "synthetic_drift": frozenset({"negatives_too_easy"}),
     "narrow_results": frozenset({"negatives_too_easy"}),
     "diverged": frozenset({"loss_spikes", "plateau", "overfitting"}),
-    "overfitting": frozenset({"negatives_too_easy", "plateau"}),
+    "overfitting": frozenset({"negatives_too_easy", "capacity_plateau", "plateau"}),  # whoever learns by heart can follow
     "negatives_too_easy": frozenset({"plateau"}),
     "capacity_plateau": frozenset({"plateau"}),
     # where positives score below their negatives, a margin takes nearly all; loosening it would let in more false ones
@@ -49,6 +62,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
 ORDER = (
     "diverged",
     "collapse",
+    "learning_rate_too_high",
     "temperature_too_soft",
     "temperature_too_sharp",
     "negatives_too_hard_or_false",
@@ -73,7 +87,7 @@ ARMS = ("mined", "log", "random")
 """The arm that would be shipped first."""
 
 
-def diagnose(evidence: Evidence, limits: DiagnosisSettings | None = None) -> list[Finding]:
+def diagnose(evidence: Evidence) -> list[Finding]:
     """Name what is wrong with a run, worst first.
 
     Every arm gets at least one finding: its illnesses, `healthy` (nothing worse than a note, and enough evidence to say
@@ -82,22 +96,16 @@ def diagnose(evidence: Evidence, limits: DiagnosisSettings | None = None) -> lis
     Returns:
         Ordered by severity, then arm (mined, log, random), then causes before consequences. Empty without an arm.
     """
-    limits = limits or DiagnosisSettings()
     findings: list[Finding] = []
     lead = _lead(evidence)
     for arm in evidence.arms:
-        case = Case(evidence, arm, _limits_for(arm, limits))
+        case = Case(evidence, arm)
         rules = LOG_RULES if arm.name == "log" else GRADIENT_RULES + (RESULT_RULES if arm is lead else ())
-        found = _without_consequences([finding for rule in rules if (finding := rule(case)) is not None])
-        if all(finding.severity == "note" for finding in found):
-            found = [*found, _verdict(case)]
-        findings += found
+        illnesses = _without_consequences([finding for rule in rules if (finding := rule(case)) is not None])
+        findings += illnesses
+        if all(finding.severity == "note" for finding in illnesses):
+            findings.append(_verdict(case))
     return sorted(findings, key=_rank)
-
-
-def _limits_for(arm: Arm, limits: DiagnosisSettings) -> DiagnosisSettings:
-    """A log of another trainer has a line for hundreds of steps."""
-    return limits.model_copy(update={"min_steps": limits.min_log_lines}) if arm.name == "log" else limits
 
 
 def _lead(evidence: Evidence) -> Arm | None:
@@ -105,10 +113,10 @@ def _lead(evidence: Evidence) -> Arm | None:
     return min(evidence.arms, key=lambda arm: ARMS.index(arm.name), default=None)
 
 
-def _without_consequences(found: list[Finding]) -> list[Finding]:
-    names = {finding.name for finding in found}
+def _without_consequences(findings: list[Finding]) -> list[Finding]:
+    names = {finding.name for finding in findings}
     explained = frozenset[str]().union(*(EXPLAINS.get(name, frozenset()) for name in names))
-    return [finding for finding in found if finding.name not in explained]
+    return [finding for finding in findings if finding.name not in explained]
 
 
 def _rank(finding: Finding) -> tuple[int, int, int]:
@@ -136,6 +144,16 @@ def _verdict(case: Case) -> Finding:
             summary=f"{case.evidence.primary} fell beyond doubt ({where}: {interval.mean:+.3f} [{interval.low:+.3f}, "
             f"{interval.high:+.3f}]), and no figure here says why.",
         )
+    lost = lost_since_best(case, ROUNDS_DROP)
+    if lost is not None and lost.holds:
+        return case.finding(
+            "not_enough_evidence",
+            "note",
+            (lost.figure, *_seen(case)),
+            next=_go_on(case),
+            summary=f"{case.evidence.primary} is lower than it was ({lost.figure.where}: -{lost.figure.value:.3f}). That may be "
+            "chance, and no figure here says why.",
+        )
     return case.finding(
         "healthy",
         "note",
@@ -149,13 +167,13 @@ def _verdict(case: Case) -> Finding:
 
 def _missing(case: Case) -> tuple[str, str] | None:
     """(what is missing, what to do), if an arm cannot be called healthy."""
-    limits, training = case.limits, case.training
+    training = case.training
     if training is None:
         return "it has no training with telemetry", "hardmine run " + case.evidence.config_path
     steps = max((len(values) for values in training.steps.values()), default=0)
-    if steps < limits.min_steps:
+    if steps < case.min_steps:
         return (
-            f"{training.name} has {steps} steps with telemetry, and {limits.min_steps} are needed",
+            f"{training.name} has {steps} steps with telemetry, and {case.min_steps} are needed",
             "train for longer: raise training.epochs, or lower training.batch_size",
         )
     if case.arm.name == "log":
@@ -171,7 +189,7 @@ def _missing(case: Case) -> tuple[str, str] | None:
         )
     if case.measurement is None:
         return (
-            f"its model was not measured on at least {limits.min_queries} queries",
+            f"its model was not measured on at least {MIN_QUERIES} queries",
             "let the run go on to its evaluation, or raise data.dev_fraction",
         )
     return None

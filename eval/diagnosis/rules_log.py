@@ -7,16 +7,22 @@ too soft a temperature, false negatives and too small a model all look the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from eval.diagnosis import curves
 from eval.diagnosis.case import Case
+from eval.diagnosis.checks import EASY_FALL, FLAT_GAIN, SOLVED
 from eval.diagnosis.evidence import F64
 from eval.diagnosis.findings import Finding, all_hold, at_least, at_most, told
-from eval.diagnosis.rules_gradient import GRADIENT_RULES
+from eval.diagnosis.rules_fit import OVERFIT_DROP
 
+DIVERGED = 1.2
+"""Mean loss of the last quarter as a multiple of that of the first from which on training diverged."""
+SPIKE = 3.0
+"""A line's loss as a multiple of the median around it from which on it counts as a spike …"""
+SPIKES = 3
+"""… and how many make a finding."""
 SPIKE_WINDOW = 5
 """Lines on either side whose median a line is compared with."""
 
@@ -24,10 +30,10 @@ SPIKE_WINDOW = 5
 def diverged(case: Case) -> Finding | None:
     """The loss is no number any more, or ends above where it began."""
     loss = _loss(case)
-    if loss is None or len(loss) < case.limits.min_steps or case.training is None:
+    if loss is None or len(loss) < case.min_steps or case.training is None:
         return None
     broken = int(np.isinf(loss).sum())
-    start = curves.part(case.training, "loss", 0.0, 0.25, case.limits)
+    start = case.part(case.training, "loss", 0.0, 0.25)
     end = case.late("loss")
     if broken:
         figures = all_hold(at_least("broken lines", broken, 1, case.training.name, "lines whose loss is NaN or infinite"))
@@ -36,7 +42,7 @@ def diverged(case: Case) -> Finding | None:
             at_least(
                 "loss, end over start",
                 end / start if start > 0 else math.nan,
-                case.limits.diverged,
+                DIVERGED,
                 case.training.name,
                 f"mean loss of the last quarter ({end:.3g}) over that of the first ({start:.3g})",
             )
@@ -55,17 +61,13 @@ def diverged(case: Case) -> Finding | None:
 def loss_spikes(case: Case) -> Finding | None:
     """Single lines far above their neighbours."""
     loss = _loss(case)
-    if loss is None or len(loss) < max(case.limits.min_steps, 2 * SPIKE_WINDOW + 1) or case.training is None:
+    if loss is None or len(loss) < max(case.min_steps, 2 * SPIKE_WINDOW + 1) or case.training is None:
         return None
     ratio = _over_neighbours(loss)
-    at = np.flatnonzero(ratio >= case.limits.spike)
+    at = np.flatnonzero(ratio >= SPIKE)
     figures = all_hold(
         at_least(
-            "spikes",
-            len(at),
-            case.limits.spikes,
-            case.training.name,
-            f"lines with a loss of at least {case.limits.spike:g} times the median around them",
+            "spikes", len(at), SPIKES, case.training.name, f"lines with a loss of at least {SPIKE:g} times the median around them"
         ),
         told(
             "largest", float(np.nanmax(ratio)) if np.isfinite(ratio).any() else math.nan, case.training.name, "largest multiple"
@@ -95,7 +97,7 @@ def falls_from_its_best(case: Case) -> Finding | None:
         at_least(
             "figure lost",
             float(values_V[best] - values_V[best + 1 :][-2:].max()),
-            case.limits.overfit_drop,
+            OVERFIT_DROP,
             f"{training.name}, step {steps_V[best]:.0f} against the end",
             f"held-out figure below its best of {values_V[best]:.3f}",
         )
@@ -116,16 +118,16 @@ def plateau(case: Case) -> Finding | None:
     training, values_V = case.training, curves.validations(case.arm)
     if training is None or not len(values_V):
         return None
-    fall = curves.fall(training, "loss", case.limits)
+    fall = case.loss_fall()
     figures = all_hold(
         at_most(
             "late gain",
             curves.second_half_gain(values_V),
-            case.limits.flat_gain,
+            FLAT_GAIN,
             f"validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
             "best held-out figure of the second half minus best of the first",
         ),
-        at_most("held-out figure", float(values_V.max()), case.limits.solved, training.name, "there is something left to learn"),
+        at_most("held-out figure", float(values_V.max()), SOLVED, training.name, "there is something left to learn"),
         told(
             "loss fell by",
             fall,
@@ -135,7 +137,7 @@ def plateau(case: Case) -> Finding | None:
     )
     if figures is None:
         return None
-    falling = fall >= case.limits.easy_fall
+    falling = fall >= EASY_FALL
     return case.finding(
         "plateau",
         "warning",
@@ -170,17 +172,6 @@ def no_validation(case: Case) -> Finding | None:
     )
 
 
-LOG_RULES: tuple[Callable[[Case], Finding | None], ...] = (
-    diverged,
-    *GRADIENT_RULES,
-    falls_from_its_best,
-    plateau,
-    loss_spikes,
-    no_validation,
-)
-"""Rules of the gradient are among them: a log that has its figures under our names is read like our own."""
-
-
 def _loss(case: Case) -> F64 | None:
     return None if case.training is None else case.training.steps.get("loss")
 
@@ -192,6 +183,6 @@ def _over_neighbours(loss_S: F64) -> F64:
     windows = np.lib.stride_tricks.sliding_window_view(np.where(np.isfinite(loss_S), loss_S, np.nan), size)
     known = np.isfinite(windows).all(axis=1)
     middle = np.median(windows[known], axis=1)
-    places = np.flatnonzero(known) + SPIKE_WINDOW
-    ratio[places] = loss_S[places] / np.maximum(middle, 1e-12)
+    lines = np.flatnonzero(known) + SPIKE_WINDOW
+    ratio[lines] = loss_S[lines] / np.maximum(middle, 1e-12)
     return ratio

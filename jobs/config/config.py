@@ -26,6 +26,8 @@ from training.engine.deepspeed_config import check_deepspeed, read_deepspeed
 from training.settings import EncoderSettings, TrainingSettings
 
 D = TypeVar("D", bound=DatasetSettings)
+LONGEST_NAME = 255
+"""Bytes of a file's name, on every usual disk."""
 
 
 class RoundsSettings(BaseModel):
@@ -76,6 +78,12 @@ class Config(BaseModel):
             "training.guide.model": guide,
         } | {f"{data.section}.{name}": getattr(data, name) for data in self.datasets for name in SOURCES}
         for key, address in addresses.items():
+            if address is not None and not address.strip():
+                raise ValueError(f"{key}: expected an address, found {address!r}; give one, or take the setting out")
+            if address is not None and max(map(len, address.encode().split(b"/"))) > LONGEST_NAME:
+                raise ValueError(
+                    f"{key}: expected names of at most {LONGEST_NAME} bytes between the slashes, found {address[:60]!r}…"
+                )
             if address is not None and is_s3(address) and "@" in address.split("/")[2]:
                 raise ValueError(f"{key}: an s3:// address must not hold keys; {KEYS_ADVICE}")
             if address is not None and "://" in address and not is_s3(address):
@@ -181,21 +189,21 @@ def put_override(values: dict[str, Any], override: str) -> str:
     key, equals, text = override.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
-        found = repr(key) if equals else f'{override!r} without "="'
-        raise ConfigError(f"expected an override of the form section.key=value, found {found}; for example training.epochs=2")
+        written = repr(key) if equals else f'{override!r} without "="'
+        raise ConfigError(f"expected an override of the form section.key=value, found {written}; for example training.epochs=2")
     *sections, name = parts
-    place: Any = values
+    inner: Any = values
     for number, section in enumerate(sections, start=1):
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
             above = ".".join(parts[:number])
-            kind = "a list; set it in the file" if isinstance(place, list) else f"a value; set it with {above}=…"
+            kind = "a list; set it in the file" if isinstance(inner, list) else f"a value; set it with {above}=…"
             raise ConfigError(f"override {key.strip()}: expected {above} to be a section, but it is {kind}")
-    if isinstance(place.get(name), dict) and "=" not in text:
+    if isinstance(inner.get(name), dict) and "=" not in text:
         raise ConfigError(
             f"override {key.strip()}: expected a setting, but this is a section; set one of its keys, {key.strip()}.key=value"
         )
-    place[name] = _parse_value(text)
+    inner[name] = _parse_value(text)
     return key.strip()
 
 
@@ -210,7 +218,7 @@ def _parse_value(text: str) -> Any:
 def _absolute(config: Config, folder: Path) -> Config:
     """Addresses relative to the config's folder made absolute: workers run elsewhere."""
 
-    def place(value: str | None) -> str | None:
+    def absolute(value: str | None) -> str | None:
         if value is None or is_s3(value):
             return value
         try:
@@ -222,31 +230,31 @@ def _absolute(config: Config, folder: Path) -> Config:
                 f"the symbolic links on the way"
             ) from error
 
-    def place_model(model: str | None) -> str | None:
+    def absolute_model(model: str | None) -> str | None:
         # "organisation/name" may be a folder or a name on the hub; with dots before or more slashes only a folder
         if model is not None and (model.startswith((".", "~")) or model.count("/") > 1 or (folder / model).is_dir()):
-            return place(model)
+            return absolute(model)
         return model
 
-    def place_sources(data: D) -> D:
-        return data.model_copy(update={name: place(getattr(data, name)) for name in SOURCES})
+    def absolute_sources(data: D) -> D:
+        return data.model_copy(update={name: absolute(getattr(data, name)) for name in SOURCES})
 
     evaluation = config.evaluation
     if evaluation.general is not None:
-        evaluation = evaluation.model_copy(update={"general": place_sources(evaluation.general)})
+        evaluation = evaluation.model_copy(update={"general": absolute_sources(evaluation.general)})
     mining = config.mining
     if mining.teacher is not None:
-        teacher = mining.teacher.model_copy(update={"model": place_model(mining.teacher.model)})
+        teacher = mining.teacher.model_copy(update={"model": absolute_model(mining.teacher.model)})
         mining = mining.model_copy(update={"teacher": teacher})
-    encoder = config.encoder.model_copy(update={"model": place_model(config.encoder.model)})
-    training = config.training.model_copy(update={"deepspeed": place(config.training.deepspeed)})
+    encoder = config.encoder.model_copy(update={"model": absolute_model(config.encoder.model)})
+    training = config.training.model_copy(update={"deepspeed": absolute(config.training.deepspeed)})
     if training.guide is not None:
-        guide = training.guide.model_copy(update={"model": place_model(training.guide.model)})
+        guide = training.guide.model_copy(update={"model": absolute_model(training.guide.model)})
         training = training.model_copy(update={"guide": guide})
     return config.model_copy(
         update={
-            "output": place(config.output),
-            "data": place_sources(config.data),
+            "output": absolute(config.output),
+            "data": absolute_sources(config.data),
             "encoder": encoder,
             "mining": mining,
             "training": training,

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong in a configuration, said for the person who wrote it: key, expected, found, what to do."""
+"""Mistakes in a configuration, as a person understands them: the key, what was expected, what was found, what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEYS_ADVICE = (
     "keys do not belong into a config file: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile in storage.profile"
 )
 SHOWN = 3
-"""Mistakes that one message tells."""
+"""Mistakes that one message names."""
 
 EXPECTED = {
     "model_type": "a section",
@@ -30,7 +30,7 @@ EXPECTED = {
     "bool_parsing": "true or false",
     "string_too_short": "a text that is not empty",
 }
-"""pydantic's kinds of errors in a person's words; the others are understandable as they are."""
+"""pydantic's kinds of errors in plain words; the messages of the others are plain enough."""
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
@@ -41,8 +41,8 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
         source: where the values are from.
     """
     # an unknown key first: it is often why another one is missing
-    found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    messages = list(dict.fromkeys(_explain_one(item, model) for item in found))
+    mistakes = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    messages = list(dict.fromkeys(_explain_one(item, model) for item in mistakes))
     more = f" (and {len(messages) - SHOWN} more)" if len(messages) > SHOWN else ""
     return f"{source}: " + "; ".join(messages[:SHOWN]) + more
 
@@ -108,7 +108,7 @@ def _known_keys(location: Sequence[str], root: type[BaseModel]) -> list[str]:
 
 
 def _fields(location: Sequence[str], root: type[BaseModel]) -> Iterator[FieldInfo]:
-    """The fields on the way to a place in the tree."""
+    """The fields on the way to a key in the tree."""
     model: type[BaseModel] | None = root
     for part in location:
         if part.isdigit():  # of a list

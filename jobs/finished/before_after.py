@@ -88,7 +88,7 @@ def before_after(
         "relevant": [{"item_id", "title", "grade", "before", "after"}] with the item's position under each model (from 1;
         None: not among the hits kept), the best grade first, 8 at most,
         "before", "after": [{"position", "item_id", "title", "score", "relevant"}] with the cosine, and `relevant` True
-        (a label above 0), False (judged irrelevant) or None (no one has judged it)}.
+        (its label says so), False (judged irrelevant) or None (no one has judged it)}.
 
     Raises:
         ArtifactError: a query is not in the tables or has no hits in one of the commits.

@@ -11,10 +11,8 @@ from rich.table import Table
 
 from cluster.errors import ConfigError
 from cluster.storage import Store
-from eval.diagnosis.evidence import Evidence
 from eval.diagnosis.findings import Finding
 from eval.diagnosis.rank import diagnose
-from eval.diagnosis.thresholds import DiagnosisSettings
 from jobs.finished.evidence import read_evidence
 from jobs.finished.foreign_logs import ForeignLog, headline, read_log
 
@@ -40,11 +38,10 @@ class Diagnosis:
         return value
 
 
-def diagnose_output(store: Store, limits: DiagnosisSettings | None = None, *, config_path: str = "run.toml") -> Diagnosis:
+def diagnose_output(store: Store, *, config_path: str = "run.toml") -> Diagnosis:
     """Diagnose the run in a folder, or the log that lies at the address itself.
 
     Args:
-        limits: thresholds; None: those that the run was told, else the defaults.
         config_path: stands in the commands that findings propose.
 
     Raises:
@@ -54,37 +51,26 @@ def diagnose_output(store: Store, limits: DiagnosisSettings | None = None, *, co
     """
     folder, _, name = store.root.rpartition("/")
     if name.endswith(LOG_ENDINGS):
-        return _of_log(Store(folder or "/", store.settings), name, limits)
+        return _of_log(Store(folder or "/", store.settings), name)
     if store.exists("identity.json") or store.exists("commits"):
         evidence = read_evidence(store, config_path=config_path)
-        return Diagnosis(store.root, diagnose(evidence, limits or limits_of(evidence)))
+        return Diagnosis(store.root, diagnose(evidence))
     if store.exists(STATE):
-        return _of_log(store, STATE, limits)
+        return _of_log(store, STATE)
     raise ConfigError(
         f"{store.root} is neither a run (it has no identity.json) nor a log ({', '.join(LOG_ENDINGS)}); give the "
         f"run's own folder, <output>/<name>, or a file with the steps, losses and recalls of another trainer"
     )
 
 
-def limits_of(evidence: Evidence) -> DiagnosisSettings:
-    """The thresholds that the run was told, else the defaults."""
-    known = DiagnosisSettings.model_fields
-    told = {
-        key.removeprefix("evaluation.diagnosis."): value
-        for key, value in evidence.settings.items()
-        if key.startswith("evaluation.diagnosis.")
-    }
-    return DiagnosisSettings.model_validate({key: value for key, value in told.items() if key in known})
-
-
-def _of_log(store: Store, name: str, limits: DiagnosisSettings | None) -> Diagnosis:
+def _of_log(store: Store, name: str) -> Diagnosis:
     if not store.exists(name):
         raise ConfigError(
             f"there is no log at {store.url(name)}; give a file with the steps, losses and recalls of another "
             f"trainer, or a run's own folder, <output>/<name>"
         )
     log = read_log(name, store.read_bytes(name))
-    return Diagnosis(store.url(name), diagnose(log.evidence, limits), log)
+    return Diagnosis(store.url(name), diagnose(log.evidence), log)
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:

@@ -16,6 +16,7 @@ from eval.diagnosis.evidence import STEP_FIGURES, Arm, Evidence, Measurement, Mi
 from eval.figures import numbers, read_intervals, read_slices
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind, ModelName, Stage
+from training.settings import SYNTHETIC_CAP
 from training.telemetry.telemetry import read_lines
 
 Lines = Iterable[Mapping[str, Any]]
@@ -154,7 +155,7 @@ def _settings(store: Store, record: RunRecord) -> dict[str, float | str | bool]:
     if trained:
         values["training"] = {**(values.get("training") or {}), **trained[-1].inputs["training"]}
     values.setdefault("name", store.root.rstrip("/").rsplit("/", 1)[-1])
-    return {**dict(_flat(values)), "run": store.root}
+    return {"training.sources.synthetic.cap": SYNTHETIC_CAP, **dict(_flat(values)), "run": store.root}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, float | str | bool]]:

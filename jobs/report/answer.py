@@ -222,9 +222,8 @@ def _ship(report: Json, judged: Json | None, verdict: State) -> Json:
 
 
 def _counts(gate: Json) -> str:
-    counts = [
-        (sum(check["passed"] is value for check in gate["checks"]), word) for value, word in ((True, "passed"), (None, "skipped"))
-    ]
+    words = {True: "passed", None: "not checked"}
+    counts = [(sum(check["passed"] is value for check in gate["checks"]), word) for value, word in words.items()]
     return ", ".join(f"{count} {word}" for count, word in counts if count)
 
 

@@ -24,8 +24,11 @@ from jobs.record.stages import Kind
 from jobs.report.answer import answer, interval_text, p_text, points, state
 from jobs.report.changes import SHOWN, change_figures
 from jobs.report.chart import LINES, STATES, Chart, category, number, spec
-from jobs.report.charts_of_rounds import changes_chart, time_chart, uplift_charts
-from jobs.report.charts_of_training import loss_chart, recall_chart, step_rows
+from jobs.report.charts.curves import step_rows
+from jobs.report.charts.recall import recall_chart
+from jobs.report.charts.seconds import time_chart
+from jobs.report.charts.training import loss_chart
+from jobs.report.charts.uplift import changes_chart, uplift_charts
 from jobs.report.gather import FORMAT, gather, plain
 
 Json = dict[str, Any]

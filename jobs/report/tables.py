@@ -7,7 +7,7 @@ from typing import Any
 from eval.metrics import metric_name
 from jobs.report.answer import interval_text, state
 from jobs.report.chart import STATES, number, share
-from jobs.report.charts_of_rounds import slice_rows
+from jobs.report.charts.slices import slice_rows
 
 Json = dict[str, Any]
 Table = dict[str, Any]

@@ -126,6 +126,7 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "column twice": (file("c.parquet", parquet({"id": ["a"], "x": ["a"]}).replace(b"\x02id", b"\x01x")), ()),
     "JSONL with a broken line": (file("c.jsonl", LINE + b'{"id": "i1", "te\n'), ("c.jsonl, line 2", '{"id": "i1", "te')),
     "JSONL with a list": (file("c.jsonl", LINE + b'\n["i1"]\n'), ("c.jsonl, line 3", "found list", "i1")),
+    "JSONL of empty objects": (file("c.jsonl", LINE + b"\n{}\n"), ("c.jsonl, line 3", "an object with an id, found {}")),
     "JSONL with a key twice": (
         file("c.jsonl", LINE + b'{"id": "i1", "text": "x", "id": "i2"}\n'),
         ("c.jsonl, line 2", "each key once", "'id'"),
@@ -211,6 +212,15 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "labels without item_id": (every("labels", item_id=None), ("qrels.jsonl", "labels need the column 'item_id'")),
     "query is an unknown item": (row("queries", 1, item_id="i99"), ("queries.jsonl, row 2", "'i99'", "not in the corpus")),
     "query is a list of items": (every("queries", item_id=["i1"]), ("'item_id'", "list<", "labels")),
+    "text is an object": (
+        every("items", text={"en": "a"}),
+        ("corpus.jsonl", "struct<en: string>", "'text'", "columns of their own"),
+    ),
+    "text is a list of objects": (every("items", text=[{"en": "a"}]), ("corpus.jsonl", "'text'", "columns of their own")),
+    "group is bytes": (
+        file("c.parquet", parquet({"id": ["a"], "text": ["t"], "group": [b"\xff"]})),
+        ("c.parquet", "'group'", "binary"),
+    ),
     "group is a list": (every("items", group=["g"]), ("corpus.jsonl", "'group'", "list<")),
     # texts and templates
     "empty text": (row("items", 7, title="", text=" "), ("corpus.jsonl, row 8 (id 'i7')", "text is empty", "1 of 12 items")),
@@ -282,6 +292,15 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "score is huge": (row("labels", 3, score=1_600_000_000), ("row 4", "at most 1,000,000", "found 1.6e+09")),
     "score is infinite": (row("labels", 3, score=math.inf), ("row 4", "a number in 'score'", "found inf")),
     "score is NaN": (row("labels", 3, score=math.nan), ("row 4", "a number in 'score'", "found nan")),
+    "score in another spelling": (
+        both(every("labels", score=None), every("labels", Score=0)),
+        ("the column 'Score' is 'score' in another spelling", 'data.columns = { score = "Score" }'),
+    ),
+    "weight in another spelling": (every("labels", Weight=0), ("'Weight' is 'weight' in another spelling",)),
+    "title in another spelling": (
+        both(every("items", title=None), every("items", Title="a")),
+        ("corpus.jsonl", "'Title' is 'title' in another spelling", "would be ignored"),
+    ),
     "score under another name": (
         both(every("labels", score=None), every("labels", relevance=0)),
         ("all relevant, but 'relevance' looks like one", 'data.columns = { score = "relevance" }'),

@@ -143,6 +143,10 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "NUL in a data address": (words('data.corpus="a\\u0000b"'), ("data.corpus", "without NUL")),
     "NUL in a template": (words('data.item_text="{text}\\u0000"'), ("data.item_text", "without NUL")),
     "an override that is no UTF-8": (words("output=a\udcffb"), ("output", "Unicode characters")),
+    "an empty address": (setting("encoder.model", ""), ("encoder.model", "an address, found ''")),
+    "an address of spaces": (setting("output", " "), ("output", "an address, found ' '")),
+    "a name that is too long": (setting("encoder.model", "./" + "x" * 5_000), ("encoder.model", "at most 255 bytes")),
+    "an output that is too long": (setting("output", "out/" + "é" * 200), ("output", "at most 255 bytes")),
     "relevant from 0": (setting("data.relevant_from", 0), ("data.relevant_from", "greater than 0", "found 0")),
     # keys do not belong here
     "keys in [storage]": (setting("storage.secret_key", "hush"), ("storage.secret_key", "AWS_SECRET_ACCESS_KEY")),

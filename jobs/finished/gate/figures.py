@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cluster.errors import ConfigError
 from cluster.tables import read_parts
 from eval.figures import numbers, read_interval, read_slices
-from eval.gate import GateFigures
-from eval.gate_settings import GateSettings
+from eval.gate.figures import GateFigures
+from eval.gate.measures import ALWAYS
+from eval.gate.settings import GateSettings
 from eval.latency import Latency
 from eval.metrics import LOWER_IS_BETTER
 from eval.settings import EvaluationSettings
@@ -20,6 +23,7 @@ from jobs.finished.finished_run import FinishedRun
 from jobs.finished.gate.latency import measure_latency
 from jobs.finished.gate.subject import Subject
 
+F64 = npt.NDArray[np.float64]
 OLD = "the run was evaluated by a version of hardmine that did not write them; run the same `hardmine run` again with this one"
 NO_BASE = "the off-the-shelf model is not part of the run, so there is no time to compare with"
 
@@ -35,7 +39,7 @@ def gather(
     Raises:
         ConfigError: evaluation.gate.metrics names a metric that was not measured.
     """
-    found, told, missing = _latency(run, subject, evaluation, latency)
+    measured_latency, timed, missing = _latency(run, subject, evaluation, latency)
     evaluated = [measured.evaluation.figures for measured in (subject.model, subject.baseline)]
     results = [figures.get("results") for figures in evaluated]
     if None in results:
@@ -52,50 +56,47 @@ def gather(
         baseline_results=numbers(results[1] or {}),
         slices=read_slices(evaluated[0].get("slices", {})),
         general=general,
-        latency=found,
+        latency=measured_latency,
         missing=missing,
         is_baseline=subject.is_baseline,
-    ), told
+    ), timed
 
 
 def _metrics(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -> dict[str, Interval]:
-    """The means that have a threshold, with intervals drawn like those of the evaluation."""
-    gate = evaluation.gate
-    wanted = {"recall@3": gate.min_recall_3, "ndcg@10": gate.min_ndcg_10, "bad_top1": gate.max_bad_top1} | {
-        name: one.max if one.min is None else one.min for name, one in gate.metrics.items()
-    }
+    """The means that may have a threshold, with intervals drawn like those of the evaluation."""
     table = read_parts(run.store, subject.model.evaluation.parts("per_query"))
-    there = table.column_names[1:]
-    _refuse_unknown(gate, there)
-    found = {}
-    for name, threshold in wanted.items():
-        if threshold is not None and name in there:
-            values = table[name].to_numpy()
-            found[name] = paired_bootstrap(
-                values, np.zeros_like(values), resamples=evaluation.resamples, confidence=evaluation.confidence
-            )
-    return found
+    measured = table.column_names[1:]
+    _refuse_unknown(evaluation.gate, measured)
+    figures = {}
+    for name in [name for name in measured if name in ALWAYS or name in evaluation.gate.metrics]:
+        values = table[name].to_numpy()
+        figures[name] = _compared(values, np.zeros_like(values), evaluation)
+    return figures
 
 
-def _refuse_unknown(gate: GateSettings, there: list[str]) -> None:
-    unknown = [name for name in gate.metrics if name not in there]
+def _compared(values: F64, others: F64, evaluation: EvaluationSettings) -> Interval:
+    """The difference with its interval; of no query, what the checks refuse."""
+    if not np.isfinite(values - others).any():
+        return Interval(math.nan, math.nan, math.nan, 0)
+    return paired_bootstrap(values, others, resamples=evaluation.resamples, confidence=evaluation.confidence)
+
+
+def _refuse_unknown(gate: GateSettings, measured: list[str]) -> None:
+    unknown = [name for name in gate.metrics if name not in measured]
     if unknown:
         raise ConfigError(
-            f"evaluation.gate.metrics names {unknown[0]!r}, which the run did not measure; it has {', '.join(there)}"
+            f"evaluation.gate.metrics names {unknown[0]!r}, which the run did not measure; it has {', '.join(measured)}"
         )
 
 
 def _gains(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -> dict[str, Interval]:
     """What the metrics with such a threshold are better by: as the evaluation says, or drawn like that."""
-    gate = evaluation.gate
     if subject.is_baseline:
         return {}
-    wanted = {evaluation.primary: gate.min_gain} | {
-        name: one.min_gain for name, one in gate.metrics.items() if one.min_gain is not None
-    }
+    wanted = {evaluation.primary} | {name for name, one in evaluation.gate.metrics.items() if one.min_gain is not None}
     compared = subject.model.evaluation.figures.get("against_baseline", {})
-    found = {}
-    for name in [name for name, threshold in wanted.items() if threshold is not None]:
+    gains = {}
+    for name in wanted:
         if name in compared:
             change = read_interval(compared[name])
         else:
@@ -103,9 +104,9 @@ def _gains(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -
                 read_parts(run.store, one.evaluation.parts("per_query"), [name])[name].to_numpy()
                 for one in (subject.model, subject.baseline)
             )
-            change = paired_bootstrap(now, was, resamples=evaluation.resamples, confidence=evaluation.confidence)
-        found[name] = Interval(-change.mean, -change.high, -change.low, change.queries) if name in LOWER_IS_BETTER else change
-    return found
+            change = _compared(now, was, evaluation)
+        gains[name] = Interval(-change.mean, -change.high, -change.low, change.queries) if name in LOWER_IS_BETTER else change
+    return gains
 
 
 def _latency(
@@ -117,8 +118,10 @@ def _latency(
     if not wanted:
         return None, None, {"latency": "--no-latency was given"}
     rows = read_parts(run.store, subject.model.evaluation.parts("per_query"), ["query_row"])["query_row"].to_numpy()
-    found, told = measure_latency(run, subject.round, rows, pairs=gate.latency_queries, confidence=evaluation.confidence)
-    return found, told, {} if found.p95_increase else {"latency:p95": NO_BASE}
+    if not len(rows):
+        return None, None, {"latency": "no query was evaluated"}
+    latency, timed = measure_latency(run, subject.round, rows, confidence=evaluation.confidence)
+    return latency, timed, {} if latency.p95_increase else {"latency:p95": NO_BASE}
 
 
 def _general(run: FinishedRun, subject: Subject, primary: str) -> tuple[Interval | None, str | None]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
 from cluster.storage import Store
-from eval.gate import make_checks, passed, verdict
+from eval.gate.verdict import make_checks, passed, verdict
 from eval.settings import EvaluationSettings
 from jobs.config.config import put_override
 from jobs.config.strict import validate
@@ -24,8 +24,10 @@ from jobs.finished.gate.figures import gather
 from jobs.finished.gate.subject import Subject, choose
 from jobs.record.stages import Kind, ModelName
 
+WORST = 20
+"""Queries listed that got worse."""
 SECTION = "evaluation.gate."
-READ = ("gate", "primary", "confidence", "resamples")
+READ = ("gate", "num_hits", "primary", "confidence", "resamples")
 """Settings of `[evaluation]` that a gate reads."""
 
 
@@ -117,7 +119,7 @@ def _worse(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -
         return {"better_total": 0, "worse_total": 0, "worse": []}
     rows, change = changed_queries(run.store, subject.baseline.evaluation, subject.model.evaluation, evaluation.primary)
     lost = int((change < 0).sum())
-    shown = min(lost, evaluation.gate.worst)
+    shown = min(lost, WORST)
     sides = before_after(run.store, run.commit(Kind.INGEST), rows[:shown], subject.baseline.hits, subject.model.hits)
     return {
         "better_total": int((change > 0).sum()),

@@ -30,6 +30,8 @@ F64 = npt.NDArray[np.float64]
 Encode = Callable[[int], object]
 """Encodes query number i of those that were drawn."""
 
+QUERIES = 200
+"""Queries that both models encode in turns; fewer where `BUDGET_S` is not enough."""
 WARM_UP = 20
 """Queries that each model encodes before the clock counts."""
 BUDGET_S = 60.0
@@ -53,7 +55,7 @@ class Sides:
 
 
 def measure_latency(
-    run: FinishedRun, number: int, rows: npt.NDArray[np.int64], *, pairs: int, confidence: float
+    run: FinishedRun, number: int, rows: npt.NDArray[np.int64], *, confidence: float, pairs: int = QUERIES
 ) -> tuple[Latency, dict[str, Any]]:
     """Measure the model of a round against the off-the-shelf one.
 

@@ -9,18 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.gate import FORMS, plain
+from eval.gate.check import FORMS, plain
 from eval.metrics import metric_name
 
 SHOWN = 3
 """Queries shown with their results; gate.json has more."""
-STYLES = {"passed": "green", "not sure": "yellow", "failed": "bold red", "skipped": "dim"}
+STYLES = {"passed": "green", "not sure": "yellow", "failed": "bold red", "not checked": "dim"}
 
 
 def state(check: dict[str, Any]) -> str:
     """One word or two for a check's outcome."""
     if check["passed"] is None:
-        return "skipped"
+        return "not checked"
     return "failed" if not check["passed"] else "not sure" if check["uncertain"] else "passed"
 
 
@@ -36,15 +36,15 @@ def checks_table(result: dict[str, Any]) -> Table:
     for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", ""):
         table.add_column(name, justify="left" if name in ("check", "") else "right", no_wrap=True)
     for check in result["checks"]:
-        interval, found = check["interval"], state(check)
+        interval, outcome = check["interval"], state(check)
         form = FORMS[check["unit"]]
         between = f"{plain(form, interval['low'])} to {plain(form, interval['high'])}" if interval else ""
         table.add_row(
             check["name"],
             "–" if check["value"] is None else form.format(check["value"]),
             between,
-            form.format(check["threshold"]),
-            Text(found, style=STYLES[found]),
+            "–" if check["threshold"] is None else form.format(check["threshold"]),
+            Text(outcome, style=STYLES[outcome]),
         )
     return table
 
@@ -53,13 +53,13 @@ def _model(result: dict[str, Any]) -> str:
     return "the off-the-shelf model" if result["round"] < 0 else f"round {result['round']}"
 
 
-def skipped_lines(result: dict[str, Any]) -> list[str]:
-    """Why checks were skipped, those of one reason together."""
+def not_checked_lines(result: dict[str, Any]) -> list[str]:
+    """Why checks were not made, those of one reason together."""
     names: dict[str, list[str]] = {}
     for check in result["checks"]:
-        if check["skipped"]:
-            names.setdefault(check["text"].partition(" skipped: ")[2], []).append(check["name"])
-    return [f"skipped: {', '.join(some)}: {why}" for why, some in names.items()]
+        if check["passed"] is None:
+            names.setdefault(check["why"], []).append(check["name"])
+    return [f"not checked: {', '.join(some)}: {why}" for why, some in names.items()]
 
 
 def latency_line(latency: dict[str, Any] | None) -> str | None:
@@ -80,15 +80,15 @@ def worse_table(query: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("", "off the shelf", "now"):
         table.add_column(name, justify="right" if not name else "left", overflow="fold")
-    for place in range(max(len(query["before"]), len(query["after"]))):
-        table.add_row(str(place + 1), *(_hit(query[side], place) for side in ("before", "after")))
+    for position in range(max(len(query["before"]), len(query["after"]))):
+        table.add_row(str(position + 1), *(_hit(query[side], position) for side in ("before", "after")))
     return table
 
 
-def _hit(hits: list[dict[str, Any]], place: int) -> Text:
-    if place >= len(hits):
+def _hit(hits: list[dict[str, Any]], position: int) -> Text:
+    if position >= len(hits):
         return Text("")
-    hit = hits[place]
+    hit = hits[position]
     mark = {True: "✓ ", False: "✗ ", None: "  "}[hit["relevant"]]
     return Text(f"{mark}{hit['title'][:60]} ({hit['item_id']})", style="green" if hit["relevant"] else "")
 
@@ -100,7 +100,7 @@ def show_gate(console: Console, result: dict[str, Any]) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     console.print(checks_table(result))
-    for text in [*skipped_lines(result), *result["notes"]]:
+    for text in [*not_checked_lines(result), *result["notes"]]:
         say(f"! {text}")
     timed = latency_line(result["latency"])
     if timed is not None:

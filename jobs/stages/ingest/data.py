@@ -162,7 +162,7 @@ def _describe(dimension: int | None) -> str:
 def _group_codes(table: pa.Table, chunk: Chunk) -> I64:
     if "group" not in table.column_names:
         return np.full(table.num_rows, -1)
-    if pa.types.is_nested(table["group"].type):
+    if pa.types.is_nested(table["group"].type) or pa.types.is_binary(table["group"].type):
         raise DataError(
             f"{chunk.file}: column 'group' should hold one text or number per item, found "
             f"{table['group'].type}; rename it if it is something else"
@@ -186,7 +186,7 @@ def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
         where = int(np.flatnonzero(unknown.to_numpy(zero_copy_only=False))[0])
         hint = id_hint(pc.unique(ids.filter(unknown)), corpus.ids)
         raise DataError(
-            f"{chunk.file}, row {chunk.first_row + where}: the query says it is item "
+            f"{chunk.where(where)}: the query says it is item "
             f"{ids[where].as_py()!r}, which is not in the corpus; {pc.sum(unknown).as_py()} row(s) of this chunk do "
             f"so.{hint or ' Correct `item_id`, or add the items'}"
         )

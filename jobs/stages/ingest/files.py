@@ -126,10 +126,12 @@ def _parquet(store: Store, name: str) -> Iterator[Chunk]:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Categories as their values: their codes differ from file to file."""
+    """Categories as their values, whose codes differ from file to file; views of texts as texts."""
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+        elif pa.types.is_string_view(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
     return table
 
 

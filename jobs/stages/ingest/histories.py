@@ -18,6 +18,7 @@ from cluster.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offse
 from jobs.config.config import Config
 from jobs.stages.ingest.labels import LabelRows
 from jobs.stages.ingest.lines import Chunk
+from jobs.stages.ingest.values import id_hint
 
 
 def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:
@@ -35,7 +36,7 @@ def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:
     empty = np.flatnonzero(lengths == 0)
     if len(empty):
         raise DataError(
-            f"{_row(table, chunk, empty[0])}: the history is empty; {len(empty)} of {len(lengths)} queries in this "
+            f"{chunk.where(empty[0], table['id'])}: the history is empty; {len(empty)} of {len(lengths)} queries in this "
             f"chunk have an empty one. A sequence encoder has nothing else to read: give the items that were met "
             f"before, oldest first, or leave these queries out"
         )
@@ -45,10 +46,11 @@ def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:
     unknown = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
     if len(unknown):
         first = np.searchsorted(offsets, unknown[0], side="right") - 1
+        hint = id_hint(pc.unique(ids.filter(rows.is_null())), item_ids)
         raise DataError(
-            f"{_row(table, chunk, first)}: the history names item {ids[int(unknown[0])].as_py()!r}, which is not in "
-            f"the corpus; {len(unknown)} of {len(ids)} entries of histories in this chunk do so. Take them out of "
-            f"the histories, or add the items"
+            f"{chunk.where(first, table['id'])}: the history names item {ids[int(unknown[0])].as_py()!r}, which is not in "
+            f"the corpus; {len(unknown)} of {len(ids)} entries of histories in this chunk do "
+            f"so.{hint or ' Take them out of the histories, or add the items'}"
         )
     return csr_to_lists(offsets, rows.to_numpy(zero_copy_only=False).astype(np.int64))
 
@@ -90,10 +92,6 @@ def _lists(table: pa.Table, chunk: Chunk) -> pa.Array:
         )
     combined = column.combine_chunks()
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
-
-
-def _row(table: pa.Table, chunk: Chunk, row: int) -> str:
-    return f"{chunk.file}, row {chunk.first_row + int(row)} (id {str(table['id'][int(row)].as_py())!r})"
 
 
 def write_sequence(

@@ -194,7 +194,7 @@ def _resolve(table: pa.Table, column: str, known: pa.Array, others: pa.Array, ch
         missing = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
         hint = id_hint(pc.unique(ids.filter(rows.is_null())), known, others, other)
         raise DataError(
-            f"{chunk.file}, row {chunk.first_row + int(missing[0])}: the label names {what} "
+            f"{chunk.where(missing[0])}: the label names {what} "
             f"{ids[int(missing[0])].as_py()!r}, which is not in the table of {tables}; {len(missing)} "
             f"label(s) of this chunk name an unknown {what}.{hint or ' Remove them, or add the missing rows'}"
         )
@@ -231,7 +231,7 @@ def _refuse(wrong: npt.NDArray[np.bool_], values: F64, expected: str, chunk: Chu
     if len(rows):
         value = values[rows[0]]
         raise DataError(
-            f"{chunk.file}, row {chunk.first_row + int(rows[0])}: expected {expected}, found "
+            f"{chunk.where(rows[0])}: expected {expected}, found "
             f"{'none' if np.isnan(value) else f'{value:g}'}; {len(rows)} label(s) of this chunk differ. Correct or remove them"
         )
 

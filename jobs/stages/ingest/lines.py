@@ -35,6 +35,11 @@ class Chunk:
     """Number of the first row in the file, from 1 (the line number of a JSONL or TSV file)."""
     table: pa.Table
 
+    def where(self, row: Any, ids: pa.Array | None = None) -> str:
+        """A row, counted from 0, for a message: the file, its number there and, if the ids are known, its id."""
+        name = "" if ids is None else f" (id {ids[int(row)].as_py()!r})"
+        return f"{self.file}, row {self.first_row + int(row)}{name}"
+
 
 def jsonl_chunks(lines: Iterator[tuple[int, bytes]], where: str) -> Iterator[Chunk]:
     """The rows of a JSONL file.
@@ -112,6 +117,8 @@ def _start(line: bytes) -> str:
 
 def _chunk(rows: list[dict[str, Any]], where: str, first: int) -> Chunk:
     keys = dict.fromkeys(key for row in rows for key in row)
+    if not keys:
+        raise DataError(f"{where}, line {first}: expected an object with an id, found {{}}; correct or remove this line")
     table = pa.table({key: _column(key, [row.get(key) for row in rows], where, first) for key in keys})
     refuse_deep(table, where)
     return Chunk(where, first, table)

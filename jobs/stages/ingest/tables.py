@@ -13,20 +13,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, DataError
 from cluster.storage import Store
-from cluster.tables import I64, Part, lists_to_csr, vectors_to_column
+from cluster.tables import I64, Part, vectors_to_column
 from jobs.config.templates import Template
 from jobs.stages.ingest.lines import Chunk
 from jobs.stages.ingest.texts import TextNotes
 from jobs.stages.ingest.values import id_column
+from jobs.stages.ingest.vectors import vectors_of
 from jobs.stages.ingest.writer import TableWriter
 
 OWN = ("row", "text_code", "group_code", "item_row", "history_rows")
+KNOWN = {
+    "items": ("id", "title", "text", "group", "vector"),
+    "queries": ("id", "text", "split", "item_id", "history", "vector"),
+    "labels": ("query_id", "item_id", "score", "weight", "source", "split"),
+}
+"""Table -> columns that mean something."""
 USUAL = (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id"))
 """Names of other tools that are understood without data.columns."""
 ASCII_PUNCTUATION = {
@@ -106,6 +112,13 @@ def rename(chunk: Chunk, columns: dict[str, str], needed: Sequence[str], what: s
         if old in names and new not in names:
             names[names.index(old)] = new
     names = [_free(f"{name}_", names) if name in OWN else name for name in names]
+    alike = {name.strip().lower(): name for name in names}
+    for name in KNOWN[what]:
+        if name not in names and name in alike:
+            raise DataError(
+                f"{chunk.file}: the column {alike[name]!r} is {name!r} in another spelling, and would be ignored; say "
+                f'data.columns = {{ {name} = "{alike[name]}" }}, or rename it if it is something else'
+            )
     missing = [name for name in needed if name not in names]
     if missing:
         advice = (
@@ -136,51 +149,24 @@ def _free(name: str, names: Sequence[str]) -> str:
     return name if name not in names else _free(f"{name}_", names)
 
 
-def _texts_of(table: pa.Table, template: Template) -> list[str]:
+def _texts_of(table: pa.Table, template: Template, chunk: Chunk) -> list[str]:
     fields = [field for field in dict.fromkeys(template.fields) if field in table.column_names]
     if not fields:
         return [""] * table.num_rows
+    for field in fields:
+        if _holds_objects(table[field].type):
+            raise DataError(
+                f"{chunk.file}: the template of [data] needs texts, numbers or lists of them, found {table[field].type} in the "
+                f"column {field!r}; write as columns of their own what belongs into the text"
+            )
     values = [table[field].to_pylist() for field in fields]
     return [template.render(dict(zip(fields, row, strict=True))) for row in zip(*values, strict=True)]
 
 
-def _vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | None) -> npt.NDArray[np.float32]:
-    column = table["vector"]
-    if not (
-        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
-    ) or not _is_number(column.type.value_type):
-        raise DataError(
-            f"{chunk.file}: column 'vector' should hold lists of numbers, found {column.type}; write it so, or "
-            f"rename it if it is something else"
-        )
-    offsets, flat = lists_to_csr(column.cast(pa.list_(pa.float32())))
-    lengths = np.diff(offsets)
-    wanted = dimension or int(lengths[0])
-    wrong = np.flatnonzero((lengths != wanted) | (lengths == 0))
-    if len(wrong):
-        like = f"{wanted} numbers as in the first row" if wanted else "at least one number"
-        raise DataError(
-            f"{_row(chunk, ids, wrong[0])}: expected a vector of {like}, found {int(lengths[wrong[0]])}; "
-            f"{len(wrong)} row(s) of this chunk differ. Make all vectors with one model"
-        )
-    vectors = np.ascontiguousarray(flat.reshape(-1, wanted), np.float32)
-    finite = np.asarray(np.isfinite(vectors).all(axis=1))
-    bad = np.flatnonzero(~finite | ~vectors.any(axis=1))
-    if len(bad):
-        found = "is all zero" if finite[bad[0]] else "holds NaN or infinity"
-        raise DataError(
-            f"{_row(chunk, ids, bad[0])}: expected a vector with a direction, found one that {found}; {len(bad)} "
-            f"row(s) of this chunk have such. Make these vectors anew"
-        )
-    return vectors
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
-
-
-def _row(chunk: Chunk, ids: pa.Array, row: Any) -> str:
-    return f"{chunk.file}, row {chunk.first_row + int(row)} (id {ids[int(row)].as_py()!r})"
+def _holds_objects(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _holds_objects(kind.value_type)
+    return bool(pa.types.is_struct(kind) or pa.types.is_map(kind))
 
 
 def write_texts(
@@ -240,7 +226,7 @@ class _Checked:
         if self._needs_text:
             self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
         ids = id_column(table, "id", chunk)
-        texts = self.notes.take(_texts_of(table, self._template), ids)
+        texts = self.notes.take(_texts_of(table, self._template, chunk), ids)
         if self._needs_text:
             self._refuse_empty(texts, ids, chunk)
         codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))
@@ -251,7 +237,7 @@ class _Checked:
             "text_code": pa.array(codes),
         } | extra(table, chunk)
         if "vector" in table.column_names and table["vector"].null_count < table.num_rows:
-            vectors = _vectors_of(table, ids, chunk, self.dimension)
+            vectors = vectors_of(table, ids, chunk, self.dimension)
             own["vector"] = vectors_to_column(vectors)
         self._refuse_half_vectors("vector" in own, chunk)
         self.dimension = vectors.shape[1] if "vector" in own else None
@@ -274,7 +260,7 @@ class _Checked:
         empty = [number for number, text in enumerate(texts) if not text]
         if empty:
             raise DataError(
-                f"{_row(chunk, ids, empty[0])}: the text is empty; {len(empty)} of {len(texts)} {self._what} in "
+                f"{chunk.where(empty[0], ids)}: the text is empty; {len(empty)} of {len(texts)} {self._what} in "
                 f"this chunk have none. Leave them out, or name more columns in the text template of [data]"
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from jobs.stages.ingest.lines import NUMBER, Chunk
 LARGEST_WHOLE = 2**53
 """Above it a double no longer holds every whole number, so two ids could have become one."""
 SPELLINGS: tuple[tuple[str, Callable[[pa.Array], pa.Array]], ...] = (
-    ("white space around it", lambda ids: pc.utf8_trim(ids, " \t\r\n\u00a0\u200b\ufeff")),
+    ("white space around it", lambda ids: pc.utf8_trim(ids, " \t\r\n\0\u00a0\u200b\ufeff")),
     ("quotation marks", lambda ids: pc.utf8_trim(ids, " \"'")),
     ("a .0 at its end", lambda ids: pc.replace_substring_regex(ids, r"^(-?[0-9]+)\.0+$", r"\1")),
     ("upper and lower case", pc.utf8_lower),
@@ -48,7 +47,7 @@ def id_column(table: pa.Table, column: str, chunk: Chunk, *, optional: bool = Fa
         wrong = np.flatnonzero(~np.isnan(numbers) & ((numbers != np.floor(numbers)) | (np.abs(numbers) > LARGEST_WHOLE)))
         if len(wrong):
             raise DataError(
-                f"{_row(chunk, wrong[0])}: expected an id in {column!r}, a text or a whole number, found "
+                f"{chunk.where(wrong[0])}: expected an id in {column!r}, a text or a whole number, found "
                 f"{float(numbers[wrong[0]])!r} in a column of {kind}; write the ids as text"
             )
     elif not _is_id(kind):
@@ -59,7 +58,7 @@ def id_column(table: pa.Table, column: str, chunk: Chunk, *, optional: bool = Fa
         return pc.if_else(empty, pa.scalar(None, pa.string()), ids) if optional else ids
     where = int(np.flatnonzero(empty.to_numpy(zero_copy_only=False))[0])
     reason = "" if not pa.types.is_floating(kind) else ", or NaN, which also made doubles of the whole column"
-    raise DataError(f"{_row(chunk, where)}: column {column!r} is empty{reason}; every row needs an id: add it or remove the row")
+    raise DataError(f"{chunk.where(where)}: column {column!r} is empty{reason}; every row needs an id: add it or remove the row")
 
 
 def _is_id(kind: pa.DataType) -> bool:
@@ -101,13 +100,9 @@ def _refuse(values: pa.Array, wrong: pa.Array, column: str, chunk: Chunk) -> Non
     rows = np.flatnonzero(pc.fill_null(wrong, False).to_numpy(zero_copy_only=False))
     if len(rows):
         raise DataError(
-            f"{_row(chunk, rows[0])}: expected a number in {column!r}, written like 1, 0.5 or -1, found "
+            f"{chunk.where(rows[0])}: expected a number in {column!r}, written like 1, 0.5 or -1, found "
             f"{values[int(rows[0])].as_py()!r:.60}; {len(rows)} row(s) of this chunk differ. Correct or remove them"
         )
-
-
-def _row(chunk: Chunk, row: Any) -> str:
-    return f"{chunk.file}, row {chunk.first_row + int(row)}"
 
 
 def id_hint(unknown: pa.Array, known: pa.Array, others: pa.Array | None = None, what: str = "") -> str:

@@ -60,6 +60,18 @@ def test_a_cause_leaves_out_what_it_alone_brings_about(make: Make) -> None:
     assert names(make(**easy, mining={"hit_rate": 0.01})) == ["low_hit_rate"]
 
 
+def test_a_rate_that_throws_the_model_off_explains_the_negatives_above_the_positive(make: Make) -> None:
+    thrown: dict[str, Any] = {"previous": DOWN, "above_hard": 0.15, "positive_probability": 0.2, "validation": (0.1, 0.15, 0.2)}
+    assert names(make(**thrown)) == ["negatives_too_hard_or_false"]
+    assert names(make(**thrown, above_random=0.04)) == ["learning_rate_too_high"]
+
+
+def test_a_model_that_learns_by_heart_is_not_told_to_grow(make: Make) -> None:
+    still: dict[str, Any] = {"loss": (2.0, 1.0), "previous": (-0.01, -0.02, 0.01), "recall": 0.19}
+    assert names(make(**still | {"loss": (2.0, 1.5)})) == ["capacity_plateau"]
+    assert names(make(**still)) == ["overfitting"]
+
+
 def test_several_illnesses_are_ranked_by_severity(make: Make) -> None:
     evidence = make(validation=(0.5, 0.6, 0.5, 0.4), general=(-0.1, -0.12, -0.08), mining={"hit_rate": 0.01})
     assert names(evidence) == ["forgetting", "overfitting", "low_hit_rate"]

@@ -92,6 +92,12 @@ def test_override(tmp_path: Path, override: str, key: str, want: Any) -> None:
     assert found == want
 
 
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(SMALLEST, encoding="utf-8-sig")
+    assert load_config(path).name == "catalogue"
+
+
 def test_the_last_override_wins(tmp_path: Path) -> None:
     assert load_config(write(tmp_path), ["training.epochs=3", "training.epochs=5"]).training.epochs == 5
 

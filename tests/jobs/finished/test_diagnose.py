@@ -155,6 +155,7 @@ def test_a_run_of_two_arms_is_read_from_its_commits(run: Run) -> None:
     assert (part.column, part.queries, part.significant, part.against_baseline.high) == ("kind", 90, True, 0.15)
     assert random.measurements[0].against_mined["recall@3"].mean == -0.05
     assert evidence.settings["training.temperature"] == 0.05
+    assert evidence.settings["training.sources.synthetic.cap"] == 0.2
     assert (evidence.settings["encoder.kind"], evidence.settings["name"]) == ("static", "catalogue")
     assert evidence.leakage["shelf"]["pairs"] == 900
     findings = diagnose_output(run.store).findings
@@ -221,14 +222,19 @@ def test_a_run_and_a_log_on_s3_are_read_from_there(s3_bucket: str, s3_endpoint: 
         assert (value["log"]["lines"], value["findings"][0]["name"]) == (24, "healthy")
 
 
-def test_the_runs_own_file_holds_the_thresholds(run: Run, case: Any) -> None:
-    run.mined_round(1)
-    case.set("evaluation.diagnosis.collapse_cosine", 0.05)
+def test_a_run_whose_rounds_lost_what_the_warm_up_had_is_over_fitted(run: Run) -> None:
+    for name, number, recall, change in (("round-00", 0, 0.565, 0.3), ("round-01", 1, 0.549, -0.016)):
+        run.train(name, number, lines(100))
+        run.evaluate(name, number, metrics={"recall@3": recall}, against_previous=interval(change))
+    assert [found.name for found in diagnose_output(run.store).findings] == ["overfitting"]
+
+
+def test_the_runs_own_file_stands_in_what_is_proposed(run: Run, case: Any, refused: Any) -> None:
+    run.mined_round(1, mean_pairwise_cosine=0.99)
     path = str(case.write())
     answer = case.hardmine("diagnose", run.store.root, "--config", path)
     assert f"hardmine run {path} name=catalogue-slower" in answer.out
-    write_record(run.store, "run.json", {"config": {"evaluation": {"diagnosis": {"collapse_cosine": 0.05}}}})
-    assert [found.name for found in diagnose_output(run.store).findings] == ["collapse"]
+    refused(case.hardmine("diagnose", run.store.root, "--config", "nowhere.toml"), 2, ["nowhere.toml"])
 
 
 def test_the_command_reads_a_log(tmp_path: Path, case: Any) -> None:

@@ -13,7 +13,7 @@ from cluster.progress import Progress
 from cluster.records import write_record
 from cluster.storage import Store
 from jobs.report.answer import answer
-from jobs.report.charts_of_mining import heat_rows
+from jobs.report.charts.mining import heat_rows
 from jobs.report.gather import gather
 from jobs.report.page import chart_library, render_run
 from jobs.report.tables import duration, size

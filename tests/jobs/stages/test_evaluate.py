@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import ConfigError
@@ -36,7 +37,8 @@ def in_parts(store: Store, folder: str, table: pa.Table, rows: int) -> list[Part
 class Run:
     """Tables of a run: 60 items in parts of 16, 50 queries of which the last 20 are dev, one of them an item."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, low_gain: float = 0.0) -> None:
+        self.low_gain = low_gain  # of what is judged irrelevant
         self.store, rng = Store(str(folder)), np.random.default_rng(0)
         self.genres = [[GENRES[n % 3]] + ([GENRES[(n + 1) % 3]] if n % 4 == 0 else []) for n in range(ITEMS)]
         self.kinds = ["plot" if n % 2 else "mood" for n in range(QUERIES)]
@@ -83,7 +85,7 @@ class Run:
     def label_table(self) -> pa.Table:
         columns = zip(*self.labels, strict=True)
         table = pa.table(dict(zip(("query_row", "item_row", "score", "source"), map(list, columns), strict=True)))
-        return table.append_column("gain", table["score"])
+        return table.append_column("gain", pa.array([max(float(score), self.low_gain) for _, _, score, _ in self.labels]))
 
     def relevant(self, query: int) -> list[int]:
         return [item for asked, item, score, _ in self.labels if asked == query and score > 0]
@@ -172,6 +174,23 @@ def _column(run: Run, part: Part, name: str) -> pa.ChunkedArray:
     return read_part(run.store, part.path, [name])[name]
 
 
+def test_a_gain_below_the_threshold_changes_ndcg_and_no_other_figure(
+    tmp_path: Path, run: Run, baseline: tuple[dict[str, Any], Part]
+) -> None:
+    other = Run(tmp_path, low_gain=0.5)
+    figures, part = measure(other.task("baseline", other.items, {}, slice_queries=3))
+    rows, want = (pq.read_table(f"{at.store.root}/{table.path}") for at, table in ((other, part), (run, baseline[1])))
+    changed = {
+        name for name in rows.column_names if not np.array_equal(rows[name].to_numpy(), want[name].to_numpy(), equal_nan=True)
+    }
+    assert changed == {"ndcg@10"}
+    for name in ("scores", "results", "leakage"):
+        assert figures[name] == baseline[0][name]
+    assert {row["value"]: row["queries"] for row in figures["slices"]["genres"]["slices"]} == {
+        row["value"]: row["queries"] for row in baseline[0]["slices"]["genres"]["slices"]
+    }
+
+
 def test_scores_are_those_of_positives_of_the_nearest_others_and_of_random_items(
     run: Run, baseline: tuple[dict[str, Any], Part]
 ) -> None:
@@ -251,7 +270,7 @@ def test_who_was_trained_on_a_copy_was_trained_on_the_item(copied: Run) -> None:
     before = remembered()
     (relevant,) = copied.relevant(QUERIES - 1)
     labels = read_parts(copied.store, copied.parts["labels"])
-    copy = pa.table({"query_row": [0], "item_row": [ITEMS - 1 - relevant], "score": [1], "source": ["click"], "gain": [1]})
+    copy = pa.table({"query_row": [0], "item_row": [ITEMS - 1 - relevant], "score": [1], "source": ["click"], "gain": [1.0]})
     copied.parts["labels"] = in_parts(copied.store, "labels-trained", pa.concat_tables([copy, labels]), 1000)
     assert remembered() == before + 1
 

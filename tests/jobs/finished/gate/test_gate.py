@@ -16,7 +16,7 @@ from cluster.commits import Commit, Ledger, Outcome
 from cluster.records import read_record, write_record
 from cluster.storage import StorageSettings, Store
 from cluster.tables import read_parts, write_part
-from eval.gate_settings import GateSettings
+from eval.gate.settings import GateSettings
 from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.significance import paired_bootstrap
 from jobs.config.config import parse_config
@@ -201,9 +201,9 @@ def test_intervals_are_those_of_the_evaluation(ray_case: Case, run: Run) -> None
 
 def test_the_queries_that_got_worse_come_with_their_results_before_and_after(ray_case: Case, tmp_path: Path) -> None:
     run = Run(Store(str(tmp_path / "run"))).write({"baseline": half, "round-01": half_or_second})
-    value, _ = ask(ray_case, run, *EASY, "evaluation.gate.worst=3")
+    value, _ = ask(ray_case, run, *EASY)
     assert (value["worse_total"], value["better_total"]) == (4, QUERIES // 2)
-    assert [query["query_id"] for query in value["worse"]] == ["q2", "q4", "q6"]
+    assert [query["query_id"] for query in value["worse"]] == ["q2", "q4", "q6", "q8"]
     worst = value["worse"][0]
     assert worst["change"] == -1.0
     assert worst["relevant"] == [{"item_id": "i2", "title": "Title 2", "grade": 1, "before": 1, "after": 8}]
@@ -230,10 +230,11 @@ def test_the_off_the_shelf_model_can_be_asked_about_and_is_nothing_new(ray_case:
     assert "there is nothing new to ship" in value["verdict"]
     value, code = ask(ray_case, run, "--round", "-1")
     assert code == 0
-    assert [one["name"] for one in value["checks"]] == ["recall@3", "ndcg@10", "bad_top1"]
+    assert [one["name"] for one in value["checks"] if one["passed"]] == ["recall@3", "ndcg@10", "bad_top1"]
+    assert "not compared with itself" in value["verdict"]
 
 
-def test_guards_and_slices_are_read_from_the_evaluation_and_skipped_where_it_is_older(ray_case: Case, tmp_path: Path) -> None:
+def test_guards_and_slices_are_read_from_the_evaluation_and_named_where_it_is_older(ray_case: Case, tmp_path: Path) -> None:
     def results(popularity: float) -> dict[str, Any]:
         return {"results": {"depth": 10, "coverage": 0.5, "gini": 0.4, "popularity": popularity, "relevant_popularity": 0.5}}
 
@@ -270,6 +271,7 @@ def test_guards_and_slices_are_read_from_the_evaluation_and_skipped_where_it_is_
         "coverage",
         "gini",
         "slices",
+        "general",
     ]
 
 
@@ -293,7 +295,7 @@ def test_a_person_reads_the_answer_last(ray_case: Case, tmp_path: Path) -> None:
         "round 1 on 40 dev queries",
         "recall@3",
         "failed",
-        "skipped",
+        "not checked: added_latency_ms, added_latency_p95: --no-latency was given",
         "4 of 40 queries got worse in Recall@3, 20 better",
         "query 2 (q2; -100.0 points; position of Title 2 1 → 8)",
         "✓ Title 2 (i2)",
@@ -310,7 +312,7 @@ def test_a_person_reads_the_answer_last(ray_case: Case, tmp_path: Path) -> None:
         (["evaluation.gate.min_recal_3=0.5"], ["evaluation.gate.min_recal_3 is not a setting", "min_recall_3"]),
         (["evaluation.gate.min_recall_3=80"], ["evaluation.gate.min_recall_3", "found 80"]),
         (["evaluation.gate.min_recall_3"], ["expected an override of the form"]),
-        (["evaluation.gate.metrics.recall@7.min=0.5"], ["'recall@7'", "did not measure", "recall@5"]),
+        (["evaluation.gate.metrics.recall@7.min=0.5"], ["'recall@7'", "no evaluation measures", "recall@5"]),
         (["evaluation.gate.metrics.recall@5.least=0.5"], ["evaluation.gate.metrics.recall@5.least is not a setting"]),
     ],
 )
@@ -350,5 +352,15 @@ def test_thresholds_changed_after_the_end_are_the_ones_that_count(ray_case: Case
     )
     _keep_gate(config, run.store)
     value, _ = ask(ray_case, run)
-    assert [one["name"] for one in value["checks"]][:3] == ["ndcg@10", "bad_top1", "mrr@10:min"]
+    assert [one["name"] for one in value["checks"]][:4] == ["recall@3", "ndcg@10", "bad_top1", "mrr@10:min"]
+    assert check(value, "recall@3")["why"] == "evaluation.gate.min_recall_3 is off"
     assert value["settings"] == config.evaluation.gate.model_dump(mode="json") != GateSettings().model_dump(mode="json")
+
+
+def test_another_threshold_for_a_metric_leaves_its_default_in_place(ray_case: Case, tmp_path: Path) -> None:
+    run = Run(Store(str(tmp_path / "run"))).write({"baseline": fourth, "round-01": half})
+    value, code = ask(ray_case, run, "evaluation.gate.metrics.ndcg@10.min_gain=-100")
+    assert code == 1
+    asked = check(value, "ndcg@10")
+    assert (asked["passed"], asked["threshold"]) == (False, 0.78)
+    assert check(value, "gain:ndcg@10")["passed"] is True

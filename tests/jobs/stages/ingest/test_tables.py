@@ -387,7 +387,8 @@ def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
         "beir/queries.jsonl": b"".join(b'{"_id": "q%d", "text": "asks t %d"}\n' % (n, n) for n in range(9)),
         "beir/qrels/train.tsv": header + b"".join(b"q%d\ti%d\t1\n" % (n, n) for n in range(6)),
     }
-    outcome = _ingest_tables(load_config(case.write()), store, "tables", load_config(case.write()).data)
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
     assert outcome.figures["splits"]["none"] == 3
     assert outcome.figures["splits"]["dev"] == outcome.figures["dev_queries_cut_from_train"] >= 1
 
@@ -424,13 +425,30 @@ def test_a_general_set_has_its_own_relevant_from(case: Any, store: Store) -> Non
     assert _ingest_tables(config, store, "general", config.evaluation.general).figures["judged_irrelevant"] == 9
 
 
+def test_scores_of_a_tsv_are_read_as_those_of_other_files(case: Any, store: Store) -> None:
+    from jobs.config.config import load_config
+
+    case.set("data.qrels", "qrels.tsv")
+    scores = ["1.0", "1", "2", "1e0", "3.00", "1", "1", "1", "1", "2.0"]
+    case.files["qrels.tsv"] = b"\xef\xbb\xbf" + "".join(f"q{n}\ti{n}\t{score}\r\n" for n, score in enumerate(scores)).encode()
+    case.files["qrels.tsv"] += b"q0\ti5\t-1\nq0\ti6\t-2.0\nq0\ti7\t0\n"
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
+    labels = read_parts(store, outcome.tables["labels"])
+    assert labels["score"].to_pylist() == [1, 0, 0, 0, 1, 2, 1, 3, 1, 1, 1, 1, 2]
+    assert outcome.figures["negative_scores"] == 2
+    assert outcome.figures["judged_irrelevant"] == 3
+    assert outcome.figures["grades"] == [1, 1, 3]
+
+
 def test_queries_without_a_positive_are_left_out_and_counted(case: Any, store: Store) -> None:
     from jobs.config.config import load_config
 
     case.labels[3]["score"] = 0
     case.labels[8]["score"] = 0
     case.set("data.skip_queries_without_positive", True)
-    figures = _ingest_tables(load_config(case.write()), store, "tables", load_config(case.write()).data).figures
+    config = load_config(case.write())
+    figures = _ingest_tables(config, store, "tables", config.data).figures
     assert figures["train_queries_skipped"] == 1
     assert figures["dev_queries_without_positive"] == 1
     assert figures["splits"] == {"train": 7, "dev": 2, "test": 0, "none": 1}

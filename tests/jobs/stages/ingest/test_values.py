@@ -131,6 +131,7 @@ def test_texts_of_numbers_do_not_depend_on_the_type() -> None:
         ("i1 ", "i1", "'i1 ' differs from it in white space"),
         ("i1", "i1\u00a0", "white space"),
         ("\ufeffi1", "i1", "white space"),
+        ("i1\0", "i1", "white space"),
         ('"i1"', "i1", "quotation marks"),
         ("'i1'", "i1", "quotation marks"),
         ("12.0", "12", "a .0 at its end"),

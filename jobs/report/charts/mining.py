@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jobs.report.chart import Chart, category, share, spec
@@ -18,6 +19,31 @@ def waterfall_chart(mining: Json) -> Chart | None:
     steps = mining["waterfall"]
     if not steps or not steps[0]["count"]:
         return None
+    rows = _falling(steps)
+    idle = [step["step"].removeprefix("− ") for step in steps[1:-1] if not step["count"]]
+    look = (
+        "A candidate counts for the first filter that drops it. A long bar of one filter means it decides alone: read a "
+        "few samples before you loosen it." + (f" Dropped nothing: {', '.join(idle)}." if idle else "")
+    )
+    chart = spec(
+        f"Of {steps[0]['count']:,} candidates {steps[-1]['count']:,} are left ({steps[-1]['share']:.1%}).",
+        height=30 * len(rows),
+        data={"values": rows},
+        layer=_bars([row["step"] for row in rows], steps[0]["count"]),
+    )
+    table = [[step["step"], f"{step['count']:,}", share(step["share"])] for step in steps]
+    return Chart(
+        f"waterfall-{mining['name']}",
+        f"Where the candidates went: {mining['label']}",
+        look,
+        chart,
+        ("step", "candidates", "share"),
+        table,
+    )
+
+
+def _falling(steps: Sequence[Json]) -> list[Json]:
+    """One bar per step, each beginning where the one before it ends; filters that dropped nothing are left out."""
     rows, at = [], steps[0]["count"]
     for place, step in enumerate(steps):
         kind = "found" if place == 0 else "left" if place == len(steps) - 1 else "dropped"
@@ -37,56 +63,35 @@ def waterfall_chart(mining: Json) -> Chart | None:
             }
         )
         at = low if kind == "dropped" else at
-    y = {
-        "field": "step",
-        "type": "nominal",
-        "sort": [row["step"] for row in rows],
-        "title": None,
-        "axis": {"labelLimit": 130, "domain": False},
-    }
+    return rows
+
+
+def _bars(names: Sequence[str], candidates: int) -> list[Json]:
+    """The bars, and the number behind each; the axis leaves room for that of the longest."""
+    axis = {"labelLimit": 130, "domain": False}
+    y = {"field": "step", "type": "nominal", "sort": list(names), "title": None, "axis": axis}
     x = {"field": "low", "type": "quantitative", "title": "candidates", "axis": {"format": "~s", "tickCount": 5}}
-    idle = [step["step"].removeprefix("− ") for step in steps[1:-1] if not step["count"]]
-    look = (
-        "A candidate counts for the first filter that drops it. A long bar of one filter means it decides alone: read a "
-        "few samples before you loosen it." + (f" Dropped nothing: {', '.join(idle)}." if idle else "")
-    )
-    chart = spec(
-        f"Of {steps[0]['count']:,} candidates {steps[-1]['count']:,} are left ({steps[-1]['share']:.1%}).",
-        height=30 * len(rows),
-        data={"values": rows},
-        layer=[
-            {
-                "mark": {"type": "bar", "height": {"band": 0.72}},
-                "encoding": {
-                    "y": y,
-                    "x": x,
-                    "x2": {"field": "high"},
-                    "color": category("kind", PARTS, legend=False),
-                    "tooltip": [
-                        {"field": "step"},
-                        {"field": "kind"},
-                        {"field": "count", "format": ","},
-                        {"field": "share", "format": ".1%"},
-                    ],
-                },
+    return [
+        {
+            "mark": {"type": "bar", "height": {"band": 0.72}},
+            "encoding": {
+                "y": y,
+                "x": x | {"scale": {"domain": [0, 1.3 * candidates], "nice": False}},
+                "x2": {"field": "high"},
+                "color": category("kind", PARTS, legend=False),
+                "tooltip": [
+                    {"field": "step"},
+                    {"field": "kind"},
+                    {"field": "count", "format": ","},
+                    {"field": "share", "format": ".1%"},
+                ],
             },
-            {
-                "mark": {"type": "text", "align": "left", "dx": 5, "aria": False},
-                "encoding": {"y": y, "x": {"field": "high", "type": "quantitative"}, "text": {"field": "text"}},
-            },
-        ],
-    )
-    # room for the number behind the longest bar
-    chart["layer"][0]["encoding"]["x"]["scale"] = {"domain": [0, 1.3 * steps[0]["count"]], "nice": False}
-    table = [[step["step"], f"{step['count']:,}", share(step["share"])] for step in steps]
-    return Chart(
-        f"waterfall-{mining['name']}",
-        f"Where the candidates went: {mining['label']}",
-        look,
-        chart,
-        ("step", "candidates", "share"),
-        table,
-    )
+        },
+        {
+            "mark": {"type": "text", "align": "left", "dx": 5, "aria": False},
+            "encoding": {"y": y, "x": {"field": "high", "type": "quantitative"}, "text": {"field": "text"}},
+        },
+    ]
 
 
 def heat_rows(confusion: Json | None) -> Json | None:

@@ -10,8 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from eval.diagnosis.evidence import Slice
-from eval.gate import Check, GateFigures, make_checks, passed, verdict
-from eval.gate_settings import GateSettings
+from eval.gate.check import Check
+from eval.gate.figures import GateFigures
+from eval.gate.settings import GateSettings
+from eval.gate.verdict import make_checks, passed, verdict
 from eval.latency import compare_latency
 from eval.significance import Interval
 
@@ -45,8 +47,13 @@ def figures(**values: Any) -> GateFigures:
     return replace(GateFigures(primary="recall@3", metrics={}), **values)
 
 
+def on(settings: GateSettings, found: GateFigures) -> list[Check]:
+    """The checks that are not switched off."""
+    return [check for check in make_checks(settings, found) if not str(check.why).endswith(" is off")]
+
+
 def one(settings: GateSettings, found: GateFigures) -> Check:
-    checks = make_checks(settings, found)
+    checks = on(settings, found)
     assert len(checks) == 1, [check.name for check in checks]
     return checks[0]
 
@@ -108,20 +115,20 @@ def test_an_interval_across_the_threshold_is_told_and_may_be_made_to_fail() -> N
     assert failed.uncertain, "a failure may be chance as well"
 
 
-def test_a_missing_figure_is_skipped_with_its_reason_and_fails_when_strict() -> None:
+def test_a_missing_figure_is_not_checked_for_a_reason_and_fails_when_strict() -> None:
     settings = {"max_added_ms": 2.0, "min_recall_3": 0.5}
     found = figures(metrics={"recall@3": near(0.6)}, missing={"latency": "--no-latency was given"})
-    recall, latency = make_checks(only(**settings), found)
+    recall, latency = on(only(**settings), found)
     assert recall.passed
     assert latency.passed is None
     assert latency.value is None
     assert "--no-latency was given" in latency.text
     assert passed([recall, latency])
-    assert "added_latency_ms skipped" in verdict([recall, latency])
-    strictly = make_checks(only(**settings, strict=True), found)
+    assert "not checked: added_latency_ms (--no-latency was given)" in verdict([recall, latency])
+    strictly = on(only(**settings, strict=True), found)
     assert [check.passed for check in strictly] == [True, False]
     assert not passed(strictly)
-    assert verdict(strictly).startswith("no: added_latency_ms was skipped")
+    assert verdict(strictly).startswith("no: added_latency_ms was not checked")
 
 
 def test_nothing_checked_is_no_pass() -> None:
@@ -136,7 +143,7 @@ def test_gains_are_in_points_and_other_metrics_have_thresholds_of_their_own() ->
         metrics={"mrr@10": near(0.6)},
         gains={"recall@3": near(0.029, 0.01), "mrr@10": near(0.05, 0.01), "bad_top1": near(-0.02, 0.001)},
     )
-    checks = {check.name: check for check in make_checks(settings, found)}
+    checks = {check.name: check for check in on(settings, found)}
     assert {name: check.passed for name, check in checks.items()} == {
         "mrr@10:min": True,
         "mrr@10:max": True,
@@ -168,20 +175,21 @@ def test_popularity_is_held_against_the_higher_of_the_baseline_and_the_relevant_
     assert check(0.59, 0.50, 0.40).passed
 
 
-def test_coverage_gini_and_similarity_are_held_against_the_baseline() -> None:
-    settings = only(min_coverage=0.7, max_gini_gain=15.0, max_similarity_gain=5.0)
-    now, was = {"coverage": 0.34, "gini": 0.7, "similarity": 0.58}, {"coverage": 0.5, "gini": 0.5, "similarity": 0.5}
-    checks = {check.name: check for check in make_checks(settings, figures(results=now, baseline_results=was))}
-    assert {name: check.passed for name, check in checks.items()} == {"coverage": False, "gini": False, "similarity": False}
-    assert [checks[name].value for name in checks] == pytest.approx([0.68, 20.0, 8.0])
-    same = make_checks(settings, figures(results=was, baseline_results=was))
+def test_coverage_and_gini_are_held_against_the_baseline() -> None:
+    settings = only(min_coverage=0.7, max_gini_gain=15.0)
+    now, was = {"coverage": 0.34, "gini": 0.7}, {"coverage": 0.5, "gini": 0.5}
+    checks = {check.name: check for check in on(settings, figures(results=now, baseline_results=was))}
+    assert {name: check.passed for name, check in checks.items()} == {"coverage": False, "gini": False}
+    assert [checks[name].value for name in checks] == pytest.approx([0.68, 20.0])
+    same = on(settings, figures(results=was, baseline_results=was))
     assert all(check.passed for check in same)
 
 
-def test_data_without_popularity_has_no_such_check_but_an_old_evaluation_is_skipped() -> None:
-    settings = only(max_popularity_gain=10.0)
-    assert make_checks(settings, figures(results={"coverage": 0.5}, baseline_results={"coverage": 0.5})) == []
-    assert one(settings, figures(missing={"results": "an old version"})).passed is None
+def test_data_without_popularity_and_an_old_evaluation_are_told_apart() -> None:
+    settings = only(max_popularity_gain=10.0, strict=True)
+    without = one(settings, figures(results={"coverage": 0.5}, baseline_results={"coverage": 0.5}))
+    assert (without.passed, without.why) == (None, "the items have no popularity")
+    assert one(settings, figures(missing={"results": "an old version"})).passed is False
 
 
 def slice_of(value: str, change: float, *, queries: int = 100, significant: bool = True, recall: float = 0.5) -> Slice:
@@ -190,7 +198,7 @@ def slice_of(value: str, change: float, *, queries: int = 100, significant: bool
 
 
 def test_a_slice_that_is_significantly_worse_fails_if_it_is_large_enough() -> None:
-    settings = only(slices=True, slice_queries=50)
+    settings = only(slices=True, min_slice_queries=50)
     harmless = [slice_of("drama", 0.1), slice_of("crime", -0.1, significant=False), slice_of("war", -0.3, queries=49)]
     good = one(settings, figures(slices=harmless))
     assert good.passed
@@ -201,11 +209,14 @@ def test_a_slice_that_is_significantly_worse_fails_if_it_is_large_enough() -> No
     assert "genre = farce (-20.0 points over 100 queries), genre = noir" in bad.text, "the worst one first"
 
 
-def test_slices_that_are_too_small_are_skipped_and_data_without_any_has_no_check() -> None:
-    settings = only(slices=True, slice_queries=50)
-    assert one(settings, figures(slices=[slice_of("war", -0.3, queries=49)])).passed is None
-    assert make_checks(settings, figures()) == []
-    assert one(settings, figures(missing={"slices": "an old version"})).passed is None
+def test_slices_that_are_too_small_or_missing_are_not_checked() -> None:
+    settings = only(slices=True, min_slice_queries=50, strict=True)
+    small = one(settings, figures(slices=[slice_of("war", -0.3, queries=49)]))
+    assert small.passed is False
+    assert "none of 1 slices has 50 queries" in small.text
+    none = one(settings, figures())
+    assert (none.passed, none.why) == (None, "the queries have no slices (evaluation.slices)")
+    assert one(settings, figures(missing={"slices": "an old version"})).passed is False
 
 
 def test_the_floor_is_of_the_lowest_slice() -> None:
@@ -225,25 +236,26 @@ def test_forgetting_is_a_fall_on_the_general_set() -> None:
     settings = only(max_forgetting=2.0)
     assert one(settings, figures(general=near(-0.019, 0.001))).passed
     assert one(settings, figures(general=near(-0.021, 0.0005))).passed is False
-    assert make_checks(settings, figures()) == [], "there is no general set"
+    assert one(settings, figures()).why == "there is no general set (evaluation.general)"
     assert one(settings, figures(missing={"general": "it was not measured"})).passed is None
 
 
 def test_latency_is_held_against_the_baseline() -> None:
     times = np.full(50, 10.0)
     settings = only(max_added_ms=2.0, max_added_p95=0.2)
-    slow = make_checks(settings, figures(latency=compare_latency(times + 2.5, times)))
+    slow = on(settings, figures(latency=compare_latency(times + 2.5, times)))
     assert [(check.name, check.passed) for check in slow] == [("added_latency_ms", False), ("added_latency_p95", False)]
     assert [check.value for check in slow] == pytest.approx([2.5, 0.25])
-    assert all(check.passed for check in make_checks(settings, figures(latency=compare_latency(times + 1.9, times))))
-    alone = make_checks(settings, figures(latency=compare_latency(times / 10, None), missing={"latency:p95": "no base"}))
+    assert all(check.passed for check in on(settings, figures(latency=compare_latency(times + 1.9, times))))
+    alone = on(settings, figures(latency=compare_latency(times / 10, None), missing={"latency:p95": "no base"}))
     assert [check.passed for check in alone] == [True, None]
 
 
 def test_the_baseline_is_judged_by_its_own_figures_only_and_nothing_new_is_no_pass() -> None:
     found = figures(metrics={"recall@3": near(0.9), "ndcg@10": near(0.9), "bad_top1": near(0.0)}, is_baseline=True)
     checks = make_checks(GateSettings(), found)
-    assert [check.name for check in checks] == ["recall@3", "ndcg@10", "bad_top1"]
+    assert [check.name for check in checks if check.passed] == ["recall@3", "ndcg@10", "bad_top1"]
+    assert {check.why for check in checks if check.passed is None} == {"the off-the-shelf model is not compared with itself"}
     assert passed(checks)
     assert not passed(make_checks(GateSettings(), replace(found, nothing_new=True)))
 

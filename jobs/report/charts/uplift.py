@@ -1,0 +1,165 @@
+"""Uplift over the off-the-shelf model: round by round, and query by query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eval.metrics import LOWER_IS_BETTER, metric_name
+from jobs.report.answer import interval_text, meaning, state
+from jobs.report.chart import COLOURS, HALO, SHAPES, STATES, UPLIFT_TOOLTIP, Chart, category, number, spec, zero
+
+Json = dict[str, Any]
+
+UPLIFTS = ("recall@3", "recall@10", "ndcg@10", "bad_top1")
+"""Metrics with a chart of their uplift beside the primary one."""
+
+
+def uplift_charts(report: Json) -> list[Chart]:
+    """Uplift over the off-the-shelf model with its interval, round by round: the primary metric, then some others."""
+    metrics = dict.fromkeys((report["primary"], *UPLIFTS))
+    charts = [_uplift(report, metric) for metric in metrics]
+    return [chart for chart in charts if chart][:4]
+
+
+def _uplift(report: Json, metric: str) -> Chart | None:
+    rows = _uplift_rows(report, metric)
+    if len(rows) < 2:
+        return None
+    name = metric_name(metric)
+    better = "Points below the line are gains." if metric in LOWER_IS_BETTER else ""
+    look = (
+        f"{name}: {meaning(metric)}. {better} The bar is the {report['confidence']:.0%} interval: where it touches the "
+        "line at 0, chance alone could have made the difference."
+    )
+    said = "; ".join(f"{row['model']} {row['mean']:+.1f}" for row in rows[1:])
+    table = [
+        [
+            row["model"],
+            number(row["value"]),
+            interval_text({end: row[end] / 100 for end in ("mean", "low", "high")}) if row["arm"] != "baseline" else "–",
+            row["judged"],
+        ]
+        for row in rows
+    ]
+    return Chart(
+        f"uplift-{metric.replace('@', '-')}",
+        f"{name} over the model you started from",
+        " ".join(look.split()),
+        spec(
+            f"Uplift of {name} in points over the off-the-shelf model: {said}.",
+            height=230,
+            data={"values": rows},
+            layer=_uplift_layers(name, [row["model"] for row in rows]),
+        ),
+        ("model", name, "uplift and interval", "verdict"),
+        table,
+    )
+
+
+def _uplift_rows(report: Json, metric: str) -> list[Json]:
+    """Every model that was compared with the baseline, in points; the baseline itself at 0."""
+    rows = []
+    for model in report["models"]:
+        change = model["against_baseline"].get(metric)
+        if model["name"] == "baseline" or change:
+            change = change or {"mean": 0.0, "low": 0.0, "high": 0.0}
+            rows.append(
+                {"model": model["label"], "arm": model["arm"], "value": model["metrics"].get(metric)}
+                | {end: 100 * change[end] for end in ("mean", "low", "high")}
+                | {"judged": "start" if model["name"] == "baseline" else STATES[state(change, metric)][0]}
+            )
+    return rows
+
+
+def _uplift_layers(name: str, models: Sequence[str]) -> list[Json]:
+    """The line at 0, one through the means, each interval, each mean, and its number."""
+    tooltip = [
+        {"field": "model", "title": "model"},
+        {"field": "value", "title": name, "format": ".3f"},
+        *UPLIFT_TOOLTIP,
+        {"field": "judged", "title": "verdict"},
+    ]
+    x = {
+        "field": "model",
+        "type": "nominal",
+        "sort": list(models),
+        "title": None,
+        "axis": {"labelAngle": 0, "labelExpr": "split(datum.label, ' ')"},
+    }
+    colour, shape = category("arm", COLOURS, legend=False), category("arm", SHAPES, legend=False)
+    y = {"type": "quantitative", "title": "points over off the shelf"}
+    last = f"datum.model == '{models[-1]}'"
+    place = {"align": {"expr": f"{last} ? 'right' : 'left'"}, "dx": {"expr": f"{last} ? -7 : 7"}, "dy": -9}
+    numbers = [
+        {
+            "transform": [{"filter": "datum.arm != 'baseline'"}],
+            "mark": {"type": "text", **place, "aria": False} | look,
+            "encoding": {"x": x, "y": y | {"field": "mean"}, "text": {"field": "mean", "format": "+.1f"}},
+        }
+        for look in (HALO, {})
+    ]
+    return [
+        zero("y"),
+        {
+            "transform": [{"filter": "datum.arm != 'random'"}],
+            "mark": {"type": "line", "color": "var(--line)", "aria": False},
+            "encoding": {"x": x, "y": y | {"field": "mean"}},
+        },
+        {
+            "mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.65, "aria": False},
+            "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+            "encoding": {"x": x, "y": y | {"field": "mean"}, "color": colour, "shape": shape, "tooltip": tooltip},
+        },
+        *numbers,
+    ]
+
+
+def changes_chart(report: Json) -> Chart | None:
+    """How many queries got better and worse, by how much."""
+    changes = report["changes"]
+    if not changes or not changes["better"] + changes["worse"]:
+        return None
+    name = metric_name(changes["metric"])
+    rows = [
+        row | {"state": STATES["worse" if row["high"] <= 0 else "better"][0]}
+        for row in changes["histogram"]
+        if row["low"] != row["high"]
+    ]
+    colours = {STATES[key][0]: STATES[key][1] for key in ("worse", "better")}
+    chart = spec(
+        f"Queries by change of {name}: {changes['worse']} worse, {changes['same']} the same, {changes['better']} better.",
+        height=200,
+        data={"values": rows},
+        mark={"type": "rect", "stroke": "var(--sheet)"},
+        encoding={
+            "x": {
+                "field": "low",
+                "type": "quantitative",
+                "title": f"change of {name}",
+                "axis": {"format": "+.1f", "tickCount": 8},
+                "scale": {"domain": [-1, 1]},
+            },
+            "x2": {"field": "high"},
+            "y": {"field": "queries", "type": "quantitative", "title": "queries"},
+            "y2": {"datum": 0},
+            "color": category("state", colours),
+            "tooltip": [
+                {"field": "low", "title": "from", "format": "+.2f"},
+                {"field": "high", "title": "to", "format": "+.2f"},
+                {"field": "queries", "format": ","},
+            ],
+        },
+    )
+    look = (
+        f"{changes['better']:,} of {changes['queries']:,} queries got better, {changes['worse']:,} got worse, "
+        f"{changes['same']:,} stayed as they were (not drawn). A mean can hide a group that lost: read the losers below."
+    )
+    table = [
+        [f"{row['low']:+.1f} to {row['high']:+.1f}" if row["low"] != row["high"] else "no change", f"{row['queries']:,}"]
+        for row in changes["histogram"]
+    ]
+    return Chart("changes", "How many queries changed, and how much", look, chart, ("change", "queries"), table)

@@ -1,0 +1,56 @@
+"""Checking the vectors that come with the user's items and queries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import DataError
+from cluster.tables import F32, lists_to_csr
+from jobs.stages.ingest.lines import Chunk
+
+
+def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | None) -> F32:
+    """The column `vector` of a chunk.
+
+    Args:
+        ids: of its rows, for messages. dimension: length of the vectors in the rows before; None: this is the first.
+
+    Returns:
+        float32 [N, D], each with a direction.
+
+    Raises:
+        DataError: the column holds no lists of numbers, or a vector has another length, is all zero, or not finite.
+    """
+    column = table["vector"]
+    if not (
+        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
+    ) or not _is_number(column.type.value_type):
+        raise DataError(
+            f"{chunk.file}: column 'vector' should hold lists of numbers, found {column.type}; write it so, or "
+            f"rename it if it is something else"
+        )
+    offsets, flat = lists_to_csr(column.cast(pa.list_(pa.float32())))
+    lengths = np.diff(offsets)
+    wanted = dimension or int(lengths[0])
+    wrong = np.flatnonzero((lengths != wanted) | (lengths == 0))
+    if len(wrong):
+        like = f"{wanted} numbers as in the first row" if wanted else "at least one number"
+        raise DataError(
+            f"{chunk.where(wrong[0], ids)}: expected a vector of {like}, found {int(lengths[wrong[0]])}; "
+            f"{len(wrong)} row(s) of this chunk differ. Make all vectors with one model"
+        )
+    vectors = np.ascontiguousarray(flat.reshape(-1, wanted), np.float32)
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
+    bad = np.flatnonzero(~finite | ~vectors.any(axis=1))
+    if len(bad):
+        fault = "is all zero" if finite[bad[0]] else "holds NaN or infinity"
+        raise DataError(
+            f"{chunk.where(bad[0], ids)}: expected a vector with a direction, found one that {fault}; {len(bad)} "
+            f"row(s) of this chunk have such. Make these vectors anew"
+        )
+    return vectors
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
