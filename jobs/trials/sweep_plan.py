@@ -192,7 +192,7 @@ def best_toml(config: Config, trials: Sequence[Trial], records: Sequence[TrialRe
     )
     lines = [
         f"Chosen by `hardmine sweep` among {len(trials)} trials of at most {config.sweep.epochs} epochs on one rank, "
-        f"by recall@{config.training.validation_k} of {len(records[choice.number].per_query or ()):,} dev queries among the "
+        f"by recall@{VALIDATION_K} of {len(records[choice.number].per_query or ()):,} dev queries among the "
         f"validation items:",
         f"{choice.reason}.",
         f"{noise}, and the best of many trials looks better than it is.",

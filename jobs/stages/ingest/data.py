@@ -98,23 +98,31 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         notes |= check_negatives(assigned, shared, corpus.text_codes, np.concatenate(groups))
     query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned, texts)
     label_parts, _ = write_labels(shared, store, f"{folder}/labels")
-    relevant = Counter(assigned[row] for row in set(shared.relevant.tolist()))
     return Outcome(
         tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
-        figures={
-            "items": len(corpus.ids),
-            "queries": len(queries.ids),
-            "repeated_labels": len(labels.query_rows) - len(np.unique(labels.query_rows * len(corpus.ids) + labels.item_rows)),
-            "splits": {split: assigned.count(split) for split in (*data.splits, "none")},
-            "with_positive": {split: relevant[split] for split in data.splits},
-            "examples": _examples(shared, assigned),
-            "dimension": corpus.dimension,
-            "equal_texts": equal_text_figures(texts, assigned, labels),
-            "texts": {"items": corpus.notes, "queries": queries.notes},
-            **label_figures(labels),
-            **notes,
-        },
+        figures=_figures(data, corpus, queries, assigned, labels, shared)
+        | {"equal_texts": equal_text_figures(texts, assigned, labels)}
+        | notes,
     )
+
+
+def _figures(
+    data: DatasetSettings, corpus: Written, queries: Written, splits: list[str], labels: LabelRows, shared: LabelRows
+) -> dict[str, Any]:
+    """Counts of what came with the data; `shared`: the labels with what equal texts add."""
+    relevant = Counter(splits[row] for row in set(shared.relevant.tolist()))
+    pairs = np.unique(labels.query_rows * len(corpus.ids) + labels.item_rows)
+    return {
+        "items": len(corpus.ids),
+        "queries": len(queries.ids),
+        "repeated_labels": len(labels.query_rows) - len(pairs),
+        "splits": {split: splits.count(split) for split in (*data.splits, "none")},
+        "with_positive": {split: relevant[split] for split in data.splits},
+        "examples": _examples(shared, splits),
+        "dimension": corpus.dimension,
+        "texts": {"items": corpus.notes, "queries": queries.notes},
+        **label_figures(labels),
+    }
 
 
 class _Reader:
