@@ -178,7 +178,7 @@ def test_a_gain_below_the_threshold_changes_ndcg_and_no_other_figure(
     tmp_path: Path, run: Run, baseline: tuple[dict[str, Any], Part]
 ) -> None:
     other = Run(tmp_path, low_gain=0.5)
-    figures, part = measure(other.task("baseline", other.items, {}, slice_queries=3))
+    figures, part = measure(other.task("baseline", other.items, {}, min_slice_queries=3))
     rows, want = (pq.read_table(f"{at.store.root}/{table.path}") for at, table in ((other, part), (run, baseline[1])))
     changed = {
         name for name in rows.column_names if not np.array_equal(rows[name].to_numpy(), want[name].to_numpy(), equal_nan=True)
