@@ -72,14 +72,15 @@ class EncoderSettings(BaseModel):
     are used (of a sequence encoder: the items' only). static: the model to start from; without one, a tokenizer is trained on
     the corpus and the weights start random."""
     pooling: Pooling | None = None
-    """How a text's token vectors become one vector. Default: what the model's folder says, else mean."""
+    """How a text's token vectors become one vector. Default: what the model's folder says, else last for a causal
+    language model and mean for others."""
     query_prompt: str | None = None
     """Text put before every query. Default: the model's own "query" prompt."""
     item_prompt: str | None = None
     """Text put before every item. Default: the model's own "document" prompt."""
     max_length: Annotated[int, Field(ge=4, le=65_536)] | None = None
-    """Maximum tokens of a text, special tokens included. Default: the model's own limit. sequence: how many of the newest
-    items of a history are kept; default: 200."""
+    """Maximum tokens of a text, special tokens included, no more than the model has positions. Default: its own limit.
+    sequence: how many of the newest items of a history are kept; default: 200."""
     dimension: Annotated[int, Field(ge=8, le=8192)] = 256
     """Vector length of a new static model. Other models have their own."""
     vocabulary: Annotated[int, Field(ge=256, le=1_000_000)] = 16_000
