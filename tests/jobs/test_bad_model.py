@@ -77,4 +77,4 @@ def test_a_matryoshka_length_above_the_dimension_is_refused_before_training(case
 @pytest.mark.parametrize("length", [16, 9])
 def test_a_new_static_model_has_no_more_dimensions_than_it_says(length: int, case: Any, refused: Any) -> None:
     case.set("training.matryoshka", [length])  # its encoder.dimension is 8
-    refused(case.run(), 2, [f"training.matryoshka = [{length}]", "8 dimensions"])
+    refused(case.run(), 2, [f"training.matryoshka = [{length}]", "encoder.dimension = 8"])
