@@ -91,7 +91,7 @@ def test_of_many_relevant_items_those_of_the_smallest_rows_are_read() -> None:
 
 def test_without_a_depth_twice_the_negatives_are_read() -> None:
     assert depth_of(settings_of()) == 8
-    assert depth_of(MiningSettings(teacher=TeacherSettings(model="m", depth=3))) == 3
+    assert depth_of(MiningSettings(num_negatives=2, teacher=TeacherSettings(model="m", depth=3))) == 3
 
 
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 4))
