@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError
-from eval.metrics import Judgements, per_query_metrics
-from jobs.config.agreement import measured_metrics, without_effect
+from jobs.config.agreement import without_effect
 from jobs.config.config import Config, parse_config
 
 
@@ -25,7 +24,6 @@ def config(**changes: Any) -> Config:
 
 
 TEACHER = {"model": "organisation/name"}
-GATE = {"ndcg@20": {"min": 0.5}}
 SLICE = {"min_slice": 0.5}
 
 
@@ -56,15 +54,6 @@ SLICE = {"min_slice": 0.5}
         ({"training__matryoshka": [64, 300]}, ["[64, 300]", "dimension = 256", "above 256"]),
         ({"rounds__mined": 0, "rounds__warmup_epochs": 0}, ["rounds.warmup_epochs = 0", "rounds.mined = 0"]),
         ({"rounds__mined": 0, "rounds__compare_random": True}, ["compare_random = true", "rounds.mined = 0"]),
-        ({"evaluation__gate__metrics": GATE}, ['"ndcg@20" is not measured', "ndcg@10", "num_hits = 100"]),
-        (
-            {"evaluation__gate__metrics": {"recall@100": {"min": 0.5}}, "evaluation__num_hits": 50},
-            ['"recall@100" is not measured', "num_hits = 50"],
-        ),
-        (
-            {"evaluation__gate__metrics": {"mrr@10": {"min": 0.8, "max": 0.5}}},
-            ['no figure passes "mrr@10"', "min = 0.8", "max = 0.5"],
-        ),
         ({"evaluation__gate": SLICE | {"slices": False}}, ["min_slice = 0.5", "evaluation.gate.slices = false"]),
         ({"evaluation__gate": SLICE, "evaluation__slices": []}, ["min_slice = 0.5", "evaluation.slices = []"]),
     ],
@@ -127,12 +116,3 @@ SOURCES = [{"kind": "model", "share": 1.0}, {"kind": "bm25", "share": 0.01}]
 def test_a_setting_without_effect_is_a_warning(changes: dict[str, Any], words: list[str]) -> None:
     (warning,) = without_effect(config(**changes))
     assert [word for word in words if word not in warning] == [], warning
-
-
-@pytest.mark.parametrize("num_hits", [10, 50, 100])
-def test_the_metrics_that_a_gate_may_name_are_those_that_are_measured(num_hits: int) -> None:
-    import numpy as np
-
-    row = np.zeros(1, np.int64)
-    got = per_query_metrics(np.arange(num_hits)[None, :], row, Judgements.from_triples(row, row, row + 1))
-    assert measured_metrics(num_hits) == set(got)
