@@ -76,7 +76,7 @@ def uplifts(summary: dict[str, Any]) -> list[str]:
             changes = [
                 f"{NAMES[name]} {_change(row['against_baseline'][name])}" for name in NAMES if name in row["against_baseline"]
             ]
-            lines.append(f"{label} against round -1: " + " · ".join(changes))
+            lines.append(f"{label} against off the shelf: " + " · ".join(changes))
     return lines
 
 
@@ -115,7 +115,7 @@ def general_line(summary: dict[str, Any]) -> str | None:
         for name in GENERAL_NAMES
         if name in best["general"]["against_baseline"]
     )
-    return f"general set, round {best['round']} against round -1 ({off_the_shelf}): {changes}"
+    return f"general set, round {best['round']} against off the shelf ({off_the_shelf}): {changes}"
 
 
 def last_look_lines(summary: dict[str, Any]) -> list[str]:

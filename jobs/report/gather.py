@@ -6,25 +6,27 @@ The size does not grow with the data: at most 20 + 20 queries with their lists, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.errors import HardmineError
 from cluster.records import read_if_there
 from cluster.storage import Store
+from jobs.finished.diagnose import diagnose_output
+from jobs.finished.gate.gate import judge
 from jobs.finished.status import read_status
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind
 from jobs.report.changes import query_changes
 from jobs.report.config_rows import changed_settings, setting_rows
 from jobs.report.curves import training_curves
-from jobs.report.decisions import read_diagnosis, read_gate
 from jobs.report.minings import read_minings
 from jobs.report.stages import stage_rows
 
 FORMAT = 1
 """Version of the dict: it changes when a name changes its meaning."""
 MOST_SLICES = 200
+GATE = "gate.json"
 COMPARISONS = ("against_baseline", "against_best", "against_previous")
 
 Json = dict[str, Any]
@@ -74,8 +76,8 @@ def gather(store: Store) -> Json:
     }
     result |= _before_and_after(record, best)
     result["changes"] = _tolerated(missing, "winners and losers", query_changes, store, record, best, primary)
-    result["diagnosis"] = _tolerated(missing, "the diagnosis", read_diagnosis, store)
-    result["gate"] = _tolerated(missing, "the gate", read_gate, store, finished=summary["finished"])
+    result["diagnosis"] = _tolerated(missing, "the diagnosis", lambda: diagnose_output(store).as_json())
+    result["gate"] = _tolerated(missing, "the gate", _gate, store) if summary["finished"] else None
     shown: Json = plain(result)
     return shown
 
@@ -91,13 +93,22 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _tolerated(missing: list[str], what: str, read: Any, *arguments: Any, **options: Any) -> Any:
+def _tolerated(missing: list[str], what: str, read: Callable[..., Json | None], *arguments: Any) -> Json | None:
     """One part of the report; None: it is damaged, which must not cost the whole page."""
     try:
-        return read(*arguments, **options)
+        return read(*arguments)
     except HardmineError as error:
         missing.append(f"{what}: {error}")
         return None
+
+
+def _gate(store: Store) -> Json:
+    """The stored answer of `hardmine gate`, with its latency and thresholds, if it judged this evaluation. If not, the
+    gate's answer now, without latency.
+    """
+    now = judge(store, latency=False)
+    stored: Json = store.read_json(GATE) if store.exists(GATE) else {}
+    return stored if stored.get("evaluation") == now["evaluation"] else now
 
 
 def model_json(model: MeasuredModel) -> Json:

@@ -212,7 +212,7 @@ def test_a_person_reads_one_line() -> None:
     show_summary(console, summary)
     shown = [line for line in console.file.getvalue().splitlines() if line.startswith("general set")]  # type: ignore[attr-defined]
     assert shown == [
-        "general set, round 1 against round -1 (Recall@3 0.500 · NDCG@10 0.600): "
+        "general set, round 1 against off the shelf (Recall@3 0.500 · NDCG@10 0.600): "
         "Recall@3 -2.0 points [-3.0, -1.0] · NDCG@10 -3.0 points [-4.0, -2.0]"
     ]
     assert general_line(summary | {"best_round": -1}) == "general set, off the shelf: Recall@3 0.500 · NDCG@10 0.600"
