@@ -124,15 +124,26 @@ def test_an_edited_commit_ends_in_one_paragraph(finished: Any, refused: Refused,
     refused(finished.hardmine(*command, str(root_of(finished))), 2, [name, "edited or damaged", "`hardmine run`"])
 
 
-@pytest.mark.parametrize("name", ["identity.json", "run.json"])
-@pytest.mark.parametrize("content", ["[]", "{}", '{"config": {}}', "null", ""])
-def test_an_edited_identity_or_configuration_ends_in_one_paragraph(
-    finished: Any, refused: Refused, name: str, content: str
-) -> None:
-    (root_of(finished) / name).write_text(content)
-    command = ("gate", "--no-latency") if name == "run.json" else ("diagnose",)
-    refused(finished.hardmine(*command, str(root_of(finished))), 2, [name, "edited or damaged"])
-    refused(finished.hardmine("run", str(finished.folder / "run.toml")), 2, [name, "edited or damaged"])
+CONTENTS = ["[]", "{}", '{"config": {}}', "null", ""]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_an_edited_identity_ends_in_one_paragraph(finished: Any, refused: Refused, content: str) -> None:
+    (root_of(finished) / "identity.json").write_text(content)
+    refused(finished.hardmine("diagnose", str(root_of(finished))), 2, ["identity.json", "edited or damaged"])
+    refused(finished.hardmine("run", str(finished.folder / "run.toml")), 2, ["identity.json", "edited or damaged"])
+
+
+def test_an_edited_configuration_ends_in_one_paragraph_and_a_run_writes_it_anew(finished: Any, refused: Refused) -> None:
+    path = root_of(finished) / "run.json"
+    before = json.loads(path.read_text())
+    for content in CONTENTS:
+        path.write_text(content)
+        refused(finished.hardmine("gate", str(root_of(finished)), "--no-latency"), 2, ["run.json", "edited or damaged"])
+    answer = finished.hardmine("run", str(finished.folder / "run.toml"))
+    assert answer.code == 0, answer.err
+    assert f"! {path} is not what" in answer.err
+    assert json.loads(path.read_text())["config"] == before["config"]
 
 
 def test_a_copied_run_prints_its_own_paths(finished: Any) -> None:
