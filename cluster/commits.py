@@ -19,11 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from cluster.digests import read_checked, sha256
 from cluster.errors import ArtifactError, DamagedObject, unwrap
-from cluster.records import read_if_there, write_record
-from cluster.storage import Store
-from cluster.tables import TOGETHER, Part, parts_from_json, read_sealed
+from cluster.storage.digests import read_checked, sha256
+from cluster.storage.records import read_if_there, write_record
+from cluster.storage.store import Store
+from cluster.tables.tables import TOGETHER, Part, parts_from_json, read_sealed
 
 T = TypeVar("T")
 KEY_LENGTH = 16

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError, HardmineError
-from cluster.storage import Store
+from cluster.storage.store import Store
 
 PATH = "writer.json"
 BEAT_S = 5.0

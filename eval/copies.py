@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cluster.labels import contains, contains_code
+from cluster.labels.labels import contains, contains_code
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]

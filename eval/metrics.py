@@ -128,8 +128,7 @@ def per_query_metrics(
     - `recall@k`: relevant hits in the first k / all relevant items, not min(k, relevant) (trec_eval `recall`).
     - `hit@k`: 1 if the first k hold a relevant item (trec_eval `success`).
     - `ndcg@10`: gain = grade, also of an item that is graded and not relevant, discount log2(position + 1) from position 1,
-      over the best order of all graded items cut at 10
-      (Järvelin & Kekäläinen 2002, with the linear gain of trec_eval `ndcg_cut`; not 2^score - 1).
+      over the best order of all graded items (Järvelin & Kekäläinen 2002, trec_eval `ndcg_cut`: linear, not 2^score - 1).
     - `mrr@10`: 1 / position of the first relevant hit within 10, else 0 (trec_eval `recip_rank`, cut as in MS MARCO).
     - `map@100`: sum of the precision at each relevant hit within 100 / all relevant items (trec_eval `map_cut`).
     - `bad_top1`, lower is better: 1 if the first hit is missing, judged irrelevant, or neither relevant nor compatible.

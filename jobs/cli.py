@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.errors import EXIT_CLUSTER, ConfigError, HardmineError, one_paragraph, unwrap
-from cluster.progress import Progress
+from cluster.session.progress import Progress
 from jobs.cli_emit import Json, emit, reserved_stdout
 from jobs.cli_finished import app as finished
 from jobs.config.config import Config, load_config

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cluster.storage import StorageSettings, Store
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
 from jobs.cli_emit import Json, emit
 
 app = typer.Typer()

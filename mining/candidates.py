@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.errors import ArtifactError
-from cluster.labels import Labels, gather_csr
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, lists_to_csr, parts_between, read_part
+from cluster.labels.labels import Labels, gather_csr
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, I64, Part, lists_to_csr, parts_between, read_part
 from mining.sources.fuse import Fused, fuse, look_up
 
 SOURCES = ("model", "baseline", "bm25", "earlier", "judged")

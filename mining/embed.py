@@ -19,11 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.errors import ArtifactError, DataError, HardmineError
-from cluster.progress import post
-from cluster.resources import PoolSize
-from cluster.session import set_threads
-from cluster.storage import Store
-from cluster.tables import F32, Part, left_parts, vectors_to_column, write_part
+from cluster.session.progress import post
+from cluster.session.resources import PoolSize
+from cluster.session.session import set_threads
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, Part, left_parts, vectors_to_column, write_part
 from mining.part_pool import load_share, over_parts
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.labels import Labels
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, offsets_of, part_name, read_parts, write_part
+from cluster.labels.labels import Labels
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, I64, Part, csr_to_lists, offsets_of, part_name, read_parts, write_part
 from mining.candidates import SOURCES, Candidates, ExtraParts, first_query, judged_of, load_candidates, relevant_scores
 from mining.choice.attributes import Attribute
 from mining.choice.choose import Chosen, choose, popularity_log_weights

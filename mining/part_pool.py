@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.resources import PoolSize
+from cluster.session.resources import PoolSize
 
 
 def over_parts(

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cluster.session import set_threads, task_groups
-from cluster.tables import Part
+from cluster.session.session import set_threads, task_groups
+from cluster.tables.tables import Part
 from mining.choice.calibrate import Histogram, block_histogram, needs_calibration, resolve_cuts
 from mining.choice.filters import filters_before_cuts
 from mining.negatives import MineTask, load_side, mine_block, read_block

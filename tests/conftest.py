@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from cluster.errors import ClusterError
-from cluster.resources import ClusterSettings, ClusterSize
+from cluster.session.resources import ClusterSettings, ClusterSize
 
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
@@ -102,7 +102,7 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSize]
 
 def _started_ray(stack: ExitStack) -> ClusterSize:
     """Ray gives a new node 30 seconds, whatever else the machine does, and a hundred tests wait for this one."""
-    from cluster.session import ray_session
+    from cluster.session.session import ray_session
 
     for _ in range(2):
         with suppress(ClusterError):

@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cluster.tables import I64
-from training.encoders.features import Features
-from training.encoders.packing import pack
+from cluster.tables.tables import I64
+from training.encoders.tokens.features import Features
+from training.encoders.tokens.packing import pack
 from training.engine.engine import Place
 from training.feed.feed import Pack
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cluster.errors import ConfigError, TrainingDiverged
-from cluster.progress import post
+from cluster.session.progress import post
 from training.engine.checkpoint import Checkpointer, TrainingState, why_not
 from training.engine.engine import Place, set_learning_rate, start_engine
 from training.engine.kept_model import KeptModel, keep_model
@@ -121,7 +121,7 @@ class Trainer:
         """Whether the policy that was handed over ends the round after the epochs so far; then the result says why."""
         # without dev queries there is no recall that could stop rising; and a cycle that ends low is no reason to leave out
         # the next one, which starts with a high learning rate again
-        if self.task.stopping is None or self.check is None or self.task.schedule.cycles > 1:
+        if self.task.stopping is None or self.check is None or not self.task.schedule.stops_early:
             return False
         ruling = self.task.stopping(self.progress.validation, patience=self.settings.patience)
         if ruling.stops:

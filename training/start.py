@@ -9,11 +9,11 @@ from typing import Any
 import torch.distributed as dist
 
 from cluster.errors import ConfigError
-from cluster.folders import fetch_folder
-from cluster.progress import post
+from cluster.session.progress import post
+from cluster.storage.model_folders import fetch_folder
 from training.encoders.base import Encoder
-from training.encoders.features import Features
 from training.encoders.load import load_encoder
+from training.encoders.tokens.features import Features
 from training.encoders.transformer import TransformerEncoder
 from training.engine.budget import probe_budget
 from training.engine.engine import Place

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from cluster.folders import Manifest
-from cluster.labels import Labels, gather_csr
-from cluster.storage import Store
-from cluster.tables import I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part, read_parts
-from training.encoders.features import load_features
+from cluster.labels.labels import Labels, gather_csr
+from cluster.storage.model_folders import Manifest
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part, read_parts
+from training.encoders.tokens.features import load_features
 from training.engine.schedule import Schedule
 from training.feed.batches import Examples
 from training.feed.tables import Guide, Tables

@@ -6,9 +6,9 @@ import uuid
 from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph, unwrap
-from cluster.records import read_record, write_record
-from cluster.resources import PoolSize
-from cluster.session import set_threads
+from cluster.session.resources import PoolSize
+from cluster.session.session import set_threads
+from cluster.storage.records import read_record, write_record
 from training.task import TrainTask
 
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cluster.labels import Labels
-from cluster.tables import I64
+from cluster.labels.labels import Labels
+from cluster.tables.tables import I64
 from training.engine.engine import Place
 from training.feed.tables import Tables
 from training.forward import encode_rows

@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.shared.machine import emit, paired
-from cluster.digests import seal, seal_of
-from cluster.storage import Store
-from cluster.tables import Part, column_to_vectors, load_vectors, part_name, read_part, vectors_to_column, write_part
+from cluster.storage.digests import seal, seal_of
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, column_to_vectors, load_vectors, part_name, read_part, vectors_to_column, write_part
 
 WIDTH, PART_ROWS, ITEMS, QUERIES, TEXTS = 384, 4096, 100_000, 2_000, 256
 

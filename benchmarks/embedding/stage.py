@@ -19,14 +19,14 @@ import torch
 from benchmarks.embedding.bench import THREADS, Bench, rows_of
 from benchmarks.shared.command import Row
 from benchmarks.shared.texts import write_parts
-from cluster.folders import upload_folder
-from cluster.storage import Store
+from cluster.storage.model_folders import upload_folder
+from cluster.storage.store import Store
 
 
 def case_stage(bench: Bench, runs: int) -> list[Row]:
     """See the module."""
-    from cluster.resources import ClusterSettings, embed_pool
-    from cluster.session import ray_session
+    from cluster.session.resources import ClusterSettings, embed_pool
+    from cluster.session.session import ray_session
 
     best = bench.best_batch(bench.peer_encode)
     with tempfile.TemporaryDirectory(prefix="hardmine-benchmark-") as local:

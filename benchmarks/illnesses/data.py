@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from cluster.storage import Store
-from cluster.tables import Part, part_name, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, write_part
 from jobs.demo.catalogue import generate_catalogue
 
 DEV_SHARE = 0.3

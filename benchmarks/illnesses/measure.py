@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.illnesses.data import Written, write_parts
-from cluster.labels import Labels
-from cluster.tables import F32, I64, Part, csr_to_lists, offsets_of, read_parts, vectors_to_column, write_part
+from cluster.labels.labels import Labels
+from cluster.tables.tables import F32, I64, Part, csr_to_lists, offsets_of, read_parts, vectors_to_column, write_part
 from eval.settings import EvaluationSettings
 from jobs.stages.stage_5_evaluate import EvaluateTask, measure
 from mining.search.known import known_items

@@ -18,9 +18,10 @@ import pyarrow as pa
 from benchmarks.illnesses.case import Case
 from benchmarks.illnesses.data import Written, write_parts, write_tables
 from benchmarks.illnesses.measure import SETTINGS, Measured, Searcher
-from cluster.folders import Manifest, upload_folder
-from cluster.storage import StorageSettings, Store
-from cluster.tables import F32, Part, vectors_to_column
+from cluster.storage.model_folders import Manifest, upload_folder
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, Part, vectors_to_column
 from eval.diagnosis.evidence import Arm, Evidence, Measurement, Mining, Training
 from jobs.finished.evidence import measurement_from_figures, mining_from_figures, training_from_lines
 from mining.negatives import MineTask, mine_block
@@ -103,8 +104,8 @@ class Run:
 
     def _off_the_shelf(self) -> Standing:
         """The model that everything is compared with: new, or trained on earlier queries."""
-        from training.encoders.prepare import build_base
-        from training.encoders.tokenizer import Tokenizer
+        from training.encoders.prepare.prepare import build_base
+        from training.encoders.tokens.tokenizer import Tokenizer
 
         texts = {
             "items": [str(item["text"]) for item in self.data.items],
@@ -146,8 +147,8 @@ class Run:
         self, model: Model, name: str, number: int, previous: Standing | None, mined: Standing | None = None
     ) -> Standing:
         """Embed everything and measure it; the general queries too, where there are any, but not for the random arm."""
-        from training.encoders.features import load_features
         from training.encoders.load import load_encoder
+        from training.encoders.tokens.features import load_features
 
         encoder = load_encoder(Path(self.store.url(model.prefix)))
         items, queries = (encoder.encode(load_features(self.store, self.features[side])) for side in ("items", "queries"))

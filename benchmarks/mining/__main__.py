@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, help="items of the generated catalogue; growth: of the largest one")
     parser.add_argument("--queries", type=int)
     given = parser.parse_args()
-    from cluster.session import set_threads
+    from cluster.session.session import set_threads
 
     set_threads(THREADS)
     rows: list[Row] = []

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.shared import catalogue
 from benchmarks.shared.catalogue import Catalogue
 from benchmarks.shared.inputs import temporary_folder
-from cluster.tables import F32
+from cluster.tables.tables import F32
 from mining.negatives import MineTask, load_side, mine_block
 from mining.search.block_actor import BlockActor
 from mining.search.how import How
@@ -51,7 +51,7 @@ def temporary_catalogue(**options: Any) -> Iterator[Catalogue]:
 
 def pipeline(data: Catalogue, num_hits: int, how: How, folder: str, *, shards: int, settings: MiningSettings) -> dict[str, float]:
     """From stored vectors to stored negatives in this process, with the classes that Ray runs as actors; seconds by step."""
-    from cluster.session import set_threads
+    from cluster.session.session import set_threads
 
     task, took = data.search_task(f"{folder}/hits", num_hits), dict.fromkeys(("load", "search", "write", "mine"), 0.0)
     ranges = plan_shards(data.num_items, shards=shards, actors=1, shard_rows=10**7)

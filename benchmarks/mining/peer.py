@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.mining.ours import EXACT, TWO_STAGE, pipeline, product, temporary_catalogue
 from benchmarks.shared.command import Row, compared
 from benchmarks.shared.machine import paired
-from cluster.tables import F32, load_vectors
+from cluster.tables.tables import F32, load_vectors
 from mining.settings import MiningSettings
 
 NUM_HITS, NUM_NEGATIVES = 100, 10
@@ -84,7 +84,7 @@ def _peer(data: Any) -> Callable[..., Any]:
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
-    from cluster.tables import read_parts
+    from cluster.tables.tables import read_parts
 
     items = read_parts(data.store, data.corpus, ["text"])["text"].to_pylist()
     queries = read_parts(data.store, data.queries, ["text"])["text"].to_pylist()

@@ -41,14 +41,14 @@ def case_growth(runs: int, items: int, queries: int) -> list[Row]:
 
 
 def _ray() -> Any:
-    from cluster.resources import ClusterSettings
-    from cluster.session import ray_session
+    from cluster.session.resources import ClusterSettings
+    from cluster.session.session import ray_session
 
     return ray_session(ClusterSettings())
 
 
 def _search(data: Catalogue, mode: str, engine: str, folder: str) -> Row:
-    from cluster.resources import PoolSize
+    from cluster.session.resources import PoolSize
     from mining.search.driver import search
     from mining.search.shards import plan_blocks, plan_shards
     from mining.settings import SearchSettings

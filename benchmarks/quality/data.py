@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.commits import Commit, Ledger
-from cluster.labels import NO_NEGATIVE
-from cluster.storage import Store
-from cluster.tables import (
+from cluster.labels.labels import NO_NEGATIVE
+from cluster.storage.store import Store
+from cluster.tables.tables import (
     F32,
     I64,
     Part,

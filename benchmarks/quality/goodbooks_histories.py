@@ -32,9 +32,9 @@ import pyarrow.parquet as pq
 from benchmarks.shared.command import EMPTY, Row, emit, make_parser
 from benchmarks.shared.inputs import generated_data, packaged_model, temporary_folder
 from cluster.commits import Ledger
-from cluster.folders import fetch_folder
-from cluster.storage import Store
-from cluster.tables import F32, I64
+from cluster.storage.model_folders import fetch_folder
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, I64
 
 LIKED = 4
 SHORTEST = 5

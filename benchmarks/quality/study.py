@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.data import SETS, cut_tokens, measure, prepare
-from cluster.folders import Manifest, fetch_folder, upload_folder
-from cluster.tables import F32
+from cluster.storage.model_folders import Manifest, fetch_folder, upload_folder
+from cluster.tables.tables import F32
 from eval.metrics import summarise
 from training.engine.schedule import Schedule
 from training.settings import TrainingSettings
@@ -92,7 +92,7 @@ class Study:
         return self._encode_by(load_encoder(fetch_folder(self.prepared.store, model, prefix)))
 
     def _encode_by(self, encoder: Any) -> tuple[F32, F32]:
-        from training.encoders.features import load_features
+        from training.encoders.tokens.features import load_features
 
         items, queries = (load_features(self.prepared.store, parts) for parts in self.features)
         wanted = np.concatenate([rows for name, rows in self.prepared.rows.items() if name != "train"])

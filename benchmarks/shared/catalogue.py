@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.shared.vectors import Topics
-from cluster.storage import Store
-from cluster.tables import F32, Part, part_name, vectors_to_column, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, Part, part_name, vectors_to_column, write_part
 from mining.search.block_actor import SearchTask
 
 PART_ROWS = 16_384

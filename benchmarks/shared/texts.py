@@ -17,12 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.folders import upload_folder
-from cluster.storage import StorageSettings, Store
-from cluster.tables import Part, part_name, vectors_to_column, write_part
+from cluster.storage.model_folders import upload_folder
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, vectors_to_column, write_part
 from training.encoders.adapter import new_adapter_folder
-from training.encoders.prepare import build_base
-from training.encoders.tokenizer import Tokenizer
+from training.encoders.prepare.prepare import build_base
+from training.encoders.tokens.tokenizer import Tokenizer
 from training.engine.schedule import Schedule
 from training.settings import EncoderSettings, Kind, TrainingSettings
 from training.task import TrainData, TrainTask

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.shared.command import EMPTY, Row
 from cluster.commits import Ledger
-from cluster.storage import Store
+from cluster.storage.store import Store
 from training.telemetry.telemetry import read_lines
 
 F64 = npt.NDArray[np.float64]

@@ -25,7 +25,7 @@ def run_ours(folder: Path) -> Figures:
     import torch
     import torch.distributed as dist
 
-    from training.encoders.tokenizer import Tokenizer
+    from training.encoders.tokens.tokenizer import Tokenizer
     from training.engine.engine import Place
     from training.loop import Trainer
     from training.settings import EncoderSettings

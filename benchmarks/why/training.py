@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.why.world import DIMENSIONS, World
-from cluster.tables import F32, I64
+from cluster.tables.tables import F32, I64
 from eval.metrics import per_query_metrics
 from mining.choice.filters import cut_above
 from training.encoders.adapter import AdapterEncoder

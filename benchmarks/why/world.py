@@ -21,8 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cluster.labels import Labels
-from cluster.tables import F32, I64, offsets_of
+from cluster.labels.labels import Labels
+from cluster.tables.tables import F32, I64, offsets_of
 from eval.metrics import Judgements
 
 GENRE_DIMS, TITLE_DIMS, STYLE_DIMS = 28, 20, 16

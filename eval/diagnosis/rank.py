@@ -13,8 +13,8 @@ from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks_fit import lost_since_best
 from eval.diagnosis.evidence import Arm, Evidence
 from eval.diagnosis.findings import SEVERITIES, Figure, Finding, told
-from eval.diagnosis.rules import GRADIENT_RULES, LOG_RULES, RESULT_RULES
-from eval.diagnosis.rules_fit import ROUNDS_DROP
+from eval.diagnosis.rules.by_arm import GRADIENT_RULES, LOG_RULES, RESULT_RULES
+from eval.diagnosis.rules.fit import ROUNDS_DROP
 
 EXPLAINS: dict[str, frozenset[str]] = {
     "collapse": frozenset(

@@ -13,8 +13,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from cluster.errors import ConfigError, one_paragraph
-from cluster.resources import ClusterSettings
-from cluster.storage import StorageSettings, is_s3
+from cluster.session.resources import ClusterSettings
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import is_s3
 from jobs.config.agreement import contradictions
 from jobs.config.data import SOURCES, DatasetSettings, DataSettings
 from jobs.config.errors import KEYS_ADVICE

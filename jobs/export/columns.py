@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from cluster.tables import I64, csr_to_lists, lists_to_csr, offsets_of
+from cluster.tables.tables import I64, csr_to_lists, lists_to_csr, offsets_of
 
 Columns = Literal["n-tuple", "triplet", "labeled-list"]
 Lookup = Callable[[I64], pa.ChunkedArray]

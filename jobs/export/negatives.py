@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 
 from cluster.commits import Commit
 from cluster.errors import ConfigError
-from cluster.rows import group_blocks, read_rows, rows_at_once
-from cluster.storage import Store, check_writable
-from cluster.tables import I64, Part, lists_to_csr, part_name, read_part
+from cluster.storage.store import Store, check_writable
+from cluster.tables.rows import group_blocks, read_rows, rows_at_once
+from cluster.tables.tables import I64, Part, lists_to_csr, part_name, read_part
 from jobs.config.config import Config
 from jobs.export.columns import Columns, Rows
 from jobs.stages.context import Context

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from cluster.commits import Commit
 from cluster.errors import ArtifactError
-from cluster.labels import NO_NEGATIVE
-from cluster.rows import cut, has_texts, read_rows
-from cluster.storage import Store
-from cluster.tables import I64, Part, read_part, read_parts
+from cluster.labels.labels import NO_NEGATIVE
+from cluster.storage.store import Store
+from cluster.tables.rows import cut, has_texts, read_rows
+from cluster.tables.tables import I64, Part, read_part, read_parts
 from eval.copies import without_copies
 from eval.metrics import LOWER_IS_BETTER
 

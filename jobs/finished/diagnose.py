@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.errors import ConfigError
-from cluster.storage import Store
+from cluster.storage.store import Store
 from eval.diagnosis.findings import Finding
 from eval.diagnosis.rank import diagnose
 from jobs.finished.evidence import read_evidence

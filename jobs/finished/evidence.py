@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import ArtifactError, DamagedObject
-from cluster.records import read_if_there
-from cluster.storage import Store
+from cluster.storage.records import read_if_there
+from cluster.storage.store import Store
 from eval.diagnosis.evidence import STEP_FIGURES, Arm, Evidence, Measurement, Mining, Training
 from eval.figures import numbers, read_intervals, read_slices
 from jobs.record.record import MeasuredModel, RunRecord

@@ -8,8 +8,8 @@ from typing import Any
 
 from cluster.commits import Commit
 from cluster.errors import ArtifactError, ConfigError
-from cluster.records import read_if_there
-from cluster.storage import Store
+from cluster.storage.records import read_if_there
+from cluster.storage.store import Store
 from jobs.finished.status import read_status
 from jobs.record.record import RunRecord
 from jobs.record.stages import Kind, ModelName, Stage

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster.errors import ArtifactError, ConfigError
 from cluster.lease import PATH, Owner, is_gone
-from cluster.storage import Store
+from cluster.storage.store import Store
 from jobs.finished.show import seconds_table, show_summary
 from jobs.record.record import RunRecord
 from jobs.record.summary import rounds_json, summary_of

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from cluster.commits import Ledger
 from cluster.errors import ArtifactError, ConfigError, DamagedObject
-from cluster.records import read_if_there
-from cluster.storage import Store
+from cluster.storage.records import read_if_there
+from cluster.storage.store import Store
 
 RECORDS = ("identity.json", "run.json")
 

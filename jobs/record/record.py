@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cluster.commits import Commit, Ledger
 from cluster.errors import ArtifactError
-from cluster.storage import Store
+from cluster.storage.store import Store
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage, parse_name
 
 ArmName = Literal["baseline", "warm-up", "mined", "random"]

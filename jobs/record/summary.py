@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.commits import Commit
-from cluster.storage import Store
+from cluster.storage.store import Store
 from eval.verdict import decide
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Chosen

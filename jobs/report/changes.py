@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.storage import Store
+from cluster.storage.store import Store
 from jobs.finished.before_after import before_after, changed_queries
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind

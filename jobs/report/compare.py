@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.records import read_record
-from cluster.storage import Store
-from cluster.tables import I64, read_parts
+from cluster.storage.records import read_record
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, read_parts
 from eval.metrics import LOWER_IS_BETTER, metric_name
 from eval.significance import compare as compare_values
 from jobs.finished.before_after import before_after

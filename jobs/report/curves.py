@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.commits import Commit
-from cluster.storage import Store
-from cluster.tables import read_part
+from cluster.storage.store import Store
+from cluster.tables.tables import read_part
 from jobs.record.record import RunRecord
 
 F64 = npt.NDArray[np.float64]

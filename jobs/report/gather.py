@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.errors import HardmineError
-from cluster.records import read_if_there
-from cluster.storage import Store
+from cluster.storage.records import read_if_there
+from cluster.storage.store import Store
 from jobs.finished.diagnose import diagnose_output
 from jobs.finished.gate.gate import judge
 from jobs.finished.status import read_status

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from cluster.commits import Commit
-from cluster.digests import read_checked
-from cluster.storage import Store
+from cluster.storage.digests import read_checked
+from cluster.storage.store import Store
 from jobs.record.record import RunRecord
 from jobs.record.stages import Kind, Scope
 from mining.report.markdown import waterfall

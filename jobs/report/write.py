@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from cluster.errors import one_paragraph
-from cluster.progress import Progress
-from cluster.storage import StorageSettings, Store, is_s3
+from cluster.session.progress import Progress
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store, is_s3
 
 Json = dict[str, Any]
 NAME = "report.html"

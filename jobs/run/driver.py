@@ -11,10 +11,10 @@ from typing import Any
 from cluster.commits import Commit, Ledger
 from cluster.errors import ClusterError, ConfigError, DamagedObject, HardmineError, one_paragraph, unwrap
 from cluster.lease import Lease
-from cluster.progress import Progress
-from cluster.records import read_if_there, read_record, write_record
-from cluster.session import check_shared, ray_session
-from cluster.storage import Store, check_writable
+from cluster.session.progress import Progress
+from cluster.session.session import check_shared, ray_session
+from cluster.storage.records import read_if_there, read_record, write_record
+from cluster.storage.store import Store, check_writable
 from jobs.config.config import Config
 from jobs.record.plan import plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Second, Stage

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.commits import Ledger
-from cluster.storage import Store, check_writable
+from cluster.storage.store import Store, check_writable
 from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.record.plan import plan_run
-from jobs.stages.ingest.files import count_rows
 from jobs.stages.ingest.fingerprints import fingerprints, sources
+from jobs.stages.ingest.reading.files import count_rows
 from mining.memory import mining_task_bytes, shard_actor_bytes
 
 PROCESS_BYTES = 600 * 2**20

@@ -7,8 +7,8 @@ from typing import Any
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
-from cluster.records import read_record
-from cluster.storage import Store
+from cluster.storage.records import read_record
+from cluster.storage.store import Store
 from jobs.config.config import Config
 from jobs.record.stages import Kind, Stage
 from jobs.stages.ingest.fingerprints import BESIDE

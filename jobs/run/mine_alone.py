@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cluster.progress import Progress
+from cluster.session.progress import Progress
 from jobs.config.config import load_config
 from jobs.export.negatives import Export, check_export, export_negatives
 from jobs.record.stages import Kind, ModelName, Scope, Second, Stage

@@ -22,9 +22,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.errors import EXIT_CLUSTER, ClusterError, ConfigError, one_paragraph
-from cluster.progress import Progress
-from cluster.session import QUIET
-from cluster.storage import is_s3
+from cluster.session.progress import Progress
+from cluster.session.session import QUIET
+from cluster.storage.store import is_s3
 from jobs.config.config import Config, load_config
 from jobs.config.data import SOURCES
 from jobs.config.toml import to_toml

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from cluster.commits import Commit, Ledger, Outcome, until_whole
 from cluster.errors import ConfigError
-from cluster.progress import Progress
-from cluster.resources import ClusterSize
-from cluster.storage import Store
+from cluster.session.progress import Progress
+from cluster.session.resources import ClusterSize
+from cluster.storage.store import Store
 from jobs.config.config import Config
 from jobs.record.stages import Kind, Second, Stage
 

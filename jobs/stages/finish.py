@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.commits import Commit, Outcome
-from cluster.digests import described
-from cluster.folders import fetch_folder, upload_folder
-from cluster.records import write_record
-from cluster.storage import Store
+from cluster.storage.digests import described
+from cluster.storage.model_folders import fetch_folder, upload_folder
+from cluster.storage.records import write_record
+from cluster.storage.store import Store
 from jobs.config.config import Config
 from jobs.record.record import RunRecord
 from jobs.record.stages import BASELINE, Kind, Stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.commits import Commit
-from cluster.tables import Part
+from cluster.tables.tables import Part
 from jobs.record.plan import reads_texts
 from jobs.record.stages import Kind, Scope, Stage
 from jobs.stages.context import Context

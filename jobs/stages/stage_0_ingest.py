@@ -6,24 +6,24 @@ from typing import Any
 
 from cluster.commits import Commit, Outcome
 from cluster.errors import ConfigError, DataError
-from cluster.resources import embed_pool, search_pool, train_pool
-from cluster.storage import Store
-from cluster.tables import Part, read_schema
+from cluster.session.resources import embed_pool, search_pool, train_pool
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, read_schema
 from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
 from jobs.record.stages import Kind, Scope, Second, Stage
 from jobs.stages.context import Context, in_worker
+from jobs.stages.evaluate.slice_columns import check_slices
 from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.data import ingest_tables
 from jobs.stages.ingest.equal_texts import describe_equal_texts, reads_vectors
 from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, sources
 from jobs.stages.ingest.histories import write_sequence
-from jobs.stages.ingest.models import make_base, tokenise_parts
+from jobs.stages.ingest.models.base_model import make_base, tokenise_parts
+from jobs.stages.ingest.models.second_model import make_teacher
 from jobs.stages.ingest.notes import data_lines
-from jobs.stages.ingest.second_model import make_teacher
 from jobs.stages.ingested import read_ingested
-from jobs.stages.slice_columns import check_slices
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
 from mining.settings import TeacherSettings

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.commits import Commit, Outcome, digest
-from cluster.folders import Manifest, folder_digest
-from cluster.resources import embed_pool
-from cluster.tables import Part
+from cluster.session.resources import embed_pool
+from cluster.storage.model_folders import Manifest, folder_digest
+from cluster.tables.tables import Part
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, Stage, embedding_name
 from jobs.stages.chosen import chosen_model
 from jobs.stages.context import Context

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome, digest
 from cluster.errors import DataError
-from cluster.resources import search_pool
-from cluster.tables import I64, Part, read_part
+from cluster.session.resources import search_pool
+from cluster.tables.tables import I64, Part, read_part
 from jobs.record.stages import Kind, Scope, Stage
 from jobs.stages.chosen import mining_model
 from jobs.stages.context import Context

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError, ConfigError
-from cluster.resources import PoolSize, train_pool
+from cluster.session.resources import PoolSize, train_pool
 from eval.verdict import decide_epochs
 from jobs.record.stages import BASELINE, Kind, ModelName, Scope, Stage
 from jobs.stages.chosen import parent_model

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome
-from cluster.labels import NO_NEGATIVE, contains
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, lists_to_csr, read_part, read_parts, write_part
+from cluster.labels.labels import NO_NEGATIVE, contains
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, I64, Part, lists_to_csr, read_part, read_parts, write_part
 from eval.copies import placed, without_copies
 from eval.metrics import F64, Bool, Judgements, per_query_metrics, summarise
 from eval.settings import EvaluationSettings
@@ -26,8 +26,8 @@ from jobs.stages.chosen import best_model, chosen_model, earlier_models, parent_
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.leakage_pairs import leakage_figures
 from jobs.stages.evaluate.results import Ranking, popularity_percentiles, result_figures
+from jobs.stages.evaluate.slice_columns import Relevant, memberships
 from jobs.stages.ingested import read_ingested
-from jobs.stages.slice_columns import Relevant, memberships
 from mining.candidates import dense_hits, without_self
 from mining.choice.attributes import Attribute
 

@@ -12,9 +12,9 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cluster.progress import Progress
-from cluster.storage import Store
-from cluster.tables import Part, read_parts
+from cluster.session.progress import Progress
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, read_parts
 from eval.metrics import metric_name
 from eval.settings import EvaluationSettings
 from eval.significance import Interval, paired_bootstrap

@@ -12,8 +12,8 @@ from typing import Any
 
 from cluster.commits import digest
 from cluster.errors import ConfigError
-from cluster.progress import Progress
-from cluster.resources import PoolSize, train_pool
+from cluster.session.progress import Progress
+from cluster.session.resources import PoolSize, train_pool
 from jobs.config.config import Config
 from jobs.record.stages import BASELINE, Kind, ModelName, Stage
 from jobs.run.driver import open_context

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import TrainingDiverged
-from cluster.session import set_threads
-from cluster.storage import Store
+from cluster.session.session import set_threads
+from cluster.storage.store import Store
 from jobs.trials.sweep_plan import TrialRecord, trial_id
 from training.settings import TrainingSettings
 from training.task import TrainTask

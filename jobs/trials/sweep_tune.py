@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from cluster.errors import ClusterError, HardmineError, one_paragraph, unwrap
-from cluster.resources import PoolSize
+from cluster.session.resources import PoolSize
 from jobs.trials.sweep_plan import TrialRecord
 from jobs.trials.sweep_trial import Job, run_trial
 

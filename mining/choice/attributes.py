@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
-from cluster.labels import Labels, by_owner, gather_csr
-from cluster.tables import I64, offsets_of
+from cluster.labels.labels import Labels, by_owner, gather_csr
+from cluster.tables.tables import I64, offsets_of
 from mining.settings import Rule
 
 Bool = npt.NDArray[np.bool_]
@@ -46,7 +46,7 @@ class Attribute:
         valid = codes.is_valid().to_numpy(zero_copy_only=False)
         counted = offsets_of(valid)
         offsets, kept = counted[offsets], codes.drop_null().to_numpy().astype(np.int64)
-        from cluster.membership import sign_lists  # numba takes a while to load, and the command line reads this module
+        from cluster.labels.membership import sign_lists  # numba takes a while to load, and the command line reads this module
 
         signs = np.empty(len(column), np.uint64)
         sign_lists(offsets, kept, signs)
@@ -58,7 +58,7 @@ class Attribute:
         Args:
             owner_rows: (query position, item row) pairs of the items that each query is compared with.
         """
-        from cluster.membership import mark_lists
+        from cluster.labels.membership import mark_lists
 
         owner, rows = owner_rows
         of_pair, index = gather_csr(self.offsets, rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.tables import F32, I64
+from cluster.tables.tables import F32, I64
 from mining.candidates import Candidates
 from mining.choice.filters import Cuts, Filtered
 from mining.settings import MiningSettings

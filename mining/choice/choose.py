@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cluster.labels import contains
-from cluster.tables import F32, I64
+from cluster.labels.labels import contains
+from cluster.tables.tables import F32, I64
 from mining.candidates import JUDGED, SOURCES, Candidates
 from mining.choice.taking import take
 from mining.settings import MiningSettings, Source

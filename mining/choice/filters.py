@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cluster.labels import Labels, contains
-from cluster.membership import mark_repeats
-from cluster.tables import F32, I64
+from cluster.labels.labels import Labels, contains
+from cluster.labels.membership import mark_repeats
+from cluster.tables.tables import F32, I64
 from mining.candidates import Candidates
 from mining.choice.attributes import Attribute, rule_mask
 from mining.settings import MiningSettings

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cluster.compiled import compiled
-from cluster.tables import I64
+from cluster.labels.compiled import compiled
+from cluster.tables.tables import I64
 
 Bool = npt.NDArray[np.bool_]
 I32 = npt.NDArray[np.int32]

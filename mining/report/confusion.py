@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
-from cluster.labels import Labels, gather_csr
-from cluster.tables import I64, offsets_of
+from cluster.labels.labels import Labels, gather_csr
+from cluster.tables.tables import I64, offsets_of
 from mining.settings import MiningSettings
 
 SHOWN = 20

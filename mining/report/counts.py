@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from cluster.tables import I64
+from cluster.tables.tables import I64
 from mining.candidates import SOURCES, Candidates
 from mining.choice.choose import Chosen
 from mining.choice.filters import Filtered

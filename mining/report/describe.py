@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.labels import Labels
-from cluster.rows import cut, has_texts, read_rows
-from cluster.session import task_groups
-from cluster.storage import Store
-from cluster.tables import I64, Part, lists_to_csr, read_part, read_parts
+from cluster.labels.labels import Labels
+from cluster.session.session import task_groups
+from cluster.storage.store import Store
+from cluster.tables.rows import cut, has_texts, read_rows
+from cluster.tables.tables import I64, Part, lists_to_csr, read_part, read_parts
 from mining.report.confusion import Buckets, Confusion, Values, confusion_block, confusion_column
 from mining.report.counts import I32, Reuse, UsedItem, count_uses, most_used, reuse
 from mining.report.samples import Sample, ShownSample, best_samples, draw_samples, show_samples

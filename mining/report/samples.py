@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.rows import cut, read_rows
-from cluster.storage import Store
-from cluster.tables import I64, Part
+from cluster.storage.store import Store
+from cluster.tables.rows import cut, read_rows
+from cluster.tables.tables import I64, Part
 
 TEXT_LENGTH = 200
 """Characters shown of a text."""

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import ArtifactError, DamagedObject
-from cluster.labels import Labels
-from cluster.session import set_threads
-from cluster.storage import Store
-from cluster.tables import (
+from cluster.labels.labels import Labels
+from cluster.session.session import set_threads
+from cluster.storage.store import Store
+from cluster.tables.tables import (
     F32,
     I64,
     Part,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.records import read_if_there, write_record
-from cluster.resources import PoolSize
-from cluster.session import set_threads
-from cluster.tables import Part, left_parts, load_vectors, part_name, read_part, vectors_to_column, write_part
+from cluster.session.resources import PoolSize
+from cluster.session.session import set_threads
+from cluster.storage.records import read_if_there, write_record
+from cluster.tables.tables import Part, left_parts, load_vectors, part_name, read_part, vectors_to_column, write_part
 from mining.search.block_actor import SearchTask
 from mining.search.how import (
     FIRST_PROBES,

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cluster.tables import F32, I64
+from cluster.tables.tables import F32, I64
 from mining.search.kernels import RunningTop
 
 EngineName = Literal["faiss", "torch", "int8", "half"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.tables import F32, I64, offsets_of
+from cluster.tables.tables import F32, I64, offsets_of
 from mining.search.engines import SLACK, TILE_ITEMS, TILE_QUERIES, EightBitItems, EightBitQueries, Proposal, learnt, proposal_of
 from mining.search.kernels import RunningTop
 

@@ -9,8 +9,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from cluster.compiled import compiled
-from cluster.tables import F32, I64
+from cluster.labels.compiled import compiled
+from cluster.tables.tables import F32, I64
 
 U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cluster.labels import Labels, gather_csr
-from cluster.storage import Store
-from cluster.tables import I64, Part, lists_to_csr, offsets_of, parts_between, read_part
+from cluster.labels.labels import Labels, gather_csr
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, Part, lists_to_csr, offsets_of, parts_between, read_part
 from mining.search.topk import Lists
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cluster.tables import I64, Part
+from cluster.tables.tables import I64, Part
 from mining.search.shards import QueryBlock
 
 SPREAD = 8

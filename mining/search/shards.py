@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cluster.errors import ConfigError
-from cluster.tables import I64
+from cluster.tables.tables import I64
 
 
 @dataclass(frozen=True)

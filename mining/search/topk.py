@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cluster.labels import gather_csr
-from cluster.tables import F32, I64, offsets_of
+from cluster.labels.labels import gather_csr
+from cluster.tables.tables import F32, I64, offsets_of
 from mining.memory import MOST_PROPOSED
 from mining.search.engines import Engine, EngineName, make_engine
 from mining.search.kernels import drop_listed, score_needed, score_pairs, sort_hits

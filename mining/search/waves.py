@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.resources import PoolSize
-from cluster.tables import Part, part_name
+from cluster.session.resources import PoolSize
+from cluster.tables.tables import Part, part_name
 from mining.search.block_actor import BlockActor, BlockHits, SearchTask
 from mining.search.how import How, Rates
 from mining.search.shard_actor import ShardActor

@@ -18,12 +18,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.compiled import compiled
-from cluster.labels import Labels
-from cluster.progress import post
-from cluster.session import set_threads
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, left_parts, part_name, parts_between, read_part, read_parts, write_part
+from cluster.labels.compiled import compiled
+from cluster.labels.labels import Labels
+from cluster.session.progress import post
+from cluster.session.session import set_threads
+from cluster.storage.store import Store
+from cluster.tables.tables import (
+    F32,
+    I64,
+    Part,
+    csr_to_lists,
+    left_parts,
+    part_name,
+    parts_between,
+    read_part,
+    read_parts,
+    write_part,
+)
 from mining.search.known import known_items
 from mining.search.shards import QueryBlock
 from mining.sources.words import words

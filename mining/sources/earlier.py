@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from cluster.storage import Store
-from cluster.tables import I64, Part, lists_to_csr
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, Part, lists_to_csr
 from mining.candidates import dense, read_span
 from mining.sources.fuse import look_up
 

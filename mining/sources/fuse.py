@@ -13,8 +13,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from cluster.compiled import compiled
-from cluster.tables import I64
+from cluster.labels.compiled import compiled
+from cluster.tables.tables import I64
 
 Number = TypeVar("Number", bound=np.number[Any])
 RANK_CONSTANT = 60

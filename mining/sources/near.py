@@ -12,9 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.labels import Labels, gather_csr
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr, offsets_of, part_name, read_part, read_parts, write_part
+from cluster.labels.labels import Labels, gather_csr
+from cluster.storage.store import Store
+from cluster.tables.tables import (
+    F32,
+    I64,
+    Part,
+    csr_to_lists,
+    lists_to_csr,
+    offsets_of,
+    part_name,
+    read_part,
+    read_parts,
+    write_part,
+)
 
 NEIGHBOURS = 32
 """Nearest items of a relevant item that are looked at, itself not counted."""

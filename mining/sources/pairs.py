@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cluster.session import task_groups
-from cluster.storage import Store
-from cluster.tables import I64, Part, csr_to_lists, lists_to_csr, offsets_of, part_name, write_part
+from cluster.session.session import task_groups
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, Part, csr_to_lists, lists_to_csr, offsets_of, part_name, write_part
 from mining.candidates import read_span
 from mining.search.shards import QueryBlock
 

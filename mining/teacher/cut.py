@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.labels import Labels
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, csr_to_lists, lists_to_csr, offsets_of
+from cluster.labels.labels import Labels
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, I64, Part, csr_to_lists, lists_to_csr, offsets_of
 from mining.candidates import Candidates, read_span
 from mining.settings import MiningSettings
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cluster.session import set_threads, task_groups
-from cluster.storage import Store
-from cluster.tables import Part, part_name, write_part
+from cluster.session.session import set_threads, task_groups
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, write_part
 from mining.candidates import read_span
 from mining.negatives import MineTask, Side, filter_block, load_side, read_block
 from mining.passes import with_cuts

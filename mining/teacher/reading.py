@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import DataError, HardmineError
-from cluster.progress import post
-from cluster.resources import PoolSize
-from cluster.rows import read_rows
-from cluster.session import set_threads
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, left_parts, part_name, read_part, write_part
+from cluster.session.progress import post
+from cluster.session.resources import PoolSize
+from cluster.session.session import set_threads
+from cluster.storage.store import Store
+from cluster.tables.rows import read_rows
+from cluster.tables.tables import F32, I64, Part, left_parts, part_name, read_part, write_part
 from mining.part_pool import load_share, over_parts
 from mining.teacher.cut import Pairs
 

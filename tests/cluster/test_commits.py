@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from cluster.commits import Commit, Ledger, Outcome, digest, until_whole
-from cluster.digests import described
 from cluster.errors import ArtifactError, ClusterError, DamagedObject
-from cluster.records import write_record
-from cluster.storage import Store
-from cluster.tables import read_parts, write_part
+from cluster.storage.digests import described
+from cluster.storage.records import write_record
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts, write_part
 
 
 @pytest.fixture

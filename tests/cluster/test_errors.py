@@ -18,7 +18,7 @@ from cluster.errors import (
     one_paragraph,
     unwrap,
 )
-from cluster.resources import ClusterSize
+from cluster.session.resources import ClusterSize
 
 MESSAGE = "expected 3 rows, found 2; add one"
 

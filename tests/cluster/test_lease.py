@@ -15,7 +15,7 @@ import pytest
 from cluster import lease as module
 from cluster.errors import ClusterError, ConfigError
 from cluster.lease import PATH, Lease, Owner
-from cluster.storage import Store
+from cluster.storage.store import Store
 
 BEAT_S = 0.05
 WATCH_S = 0.4

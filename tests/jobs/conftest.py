@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.resources import ClusterSettings, ClusterSize
+from cluster.session.resources import ClusterSettings, ClusterSize
 
 Row = dict[str, Any]
 PROGRESS = ("· ", "✓ ", "! ", "  ")
@@ -134,7 +134,7 @@ def case(ray_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
         yield ClusterSize(nodes=1, cpus=2, gpus=0)
 
     monkeypatch.setattr("jobs.run.driver.ray_session", no_ray)
-    monkeypatch.setattr("cluster.progress.Progress.open_mailbox", lambda self: None)
+    monkeypatch.setattr("cluster.session.progress.Progress.open_mailbox", lambda self: None)
     here = "jobs.stages.stage_0_ingest.in_worker"
     monkeypatch.setattr(here, lambda function, context, *arguments: function(*arguments))
     return ray_case

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.storage import Store
+from cluster.storage.store import Store
 from tests.support.model_kinds import BERT, KINDS
 from tests.support.tiny_models import Kind
 
@@ -53,7 +53,7 @@ def test_a_model_that_is_not_run_is_refused(name: str, encoder: str, case: Any, 
 @pytest.mark.parametrize("name", ["custom_st.Transformer", "weights of another shape"])
 def test_a_teacher_that_is_not_run_is_refused_under_its_own_name(name: str, case: Any, temporary: Path) -> None:
     from jobs.config.config import load_config
-    from jobs.stages.ingest.second_model import make_teacher
+    from jobs.stages.ingest.models.second_model import make_teacher
 
     kind = next(kind for kind in KINDS if kind.name == name)
     teacher = case.folder / "teacher"

@@ -22,7 +22,7 @@ UNKNOWN_COLUMN = [{"column": "nothing", "keep": "disjoint"}]
 HOLD_A_LEASE = """
 import sys, time
 import cluster.lease
-from cluster.storage import Store
+from cluster.storage.store import Store
 cluster.lease.BEAT_S = 0.1
 with cluster.lease.Lease(Store(sys.argv[1])):
     print("held", flush=True)

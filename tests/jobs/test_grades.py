@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cluster.commits import Commit, Ledger
-from cluster.storage import Store
-from cluster.tables import read_parts
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_local")]
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 if TYPE_CHECKING:
-    from cluster.resources import ClusterSize
+    from cluster.session.resources import ClusterSize
     from tests.jobs.conftest import Case
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

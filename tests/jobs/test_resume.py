@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.commits import Ledger
-from cluster.progress import Progress
-from cluster.storage import Store
-from cluster.tables import read_parts
+from cluster.session.progress import Progress
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 from jobs.config.config import load_config
 from jobs.demo.catalogue import generate_catalogue
 from jobs.run.driver import run
@@ -63,7 +63,7 @@ shards = 3
 
 HELD = """
 import re, sys, time
-from cluster.storage import Store
+from cluster.storage.store import Store
 
 pattern = re.compile(sys.argv.pop(1))
 

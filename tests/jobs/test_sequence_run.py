@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.commits import Ledger
-from cluster.storage import Store
-from cluster.tables import load_vectors
+from cluster.storage.store import Store
+from cluster.tables.tables import load_vectors
 from training.encoders.load import load_encoder
 from training.encoders.sequence import SequenceEncoder, item_tokens
 

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pytest
 
 from cluster.commits import Ledger
-from cluster.digests import seal_of
-from cluster.resources import ClusterSize
-from cluster.storage import StorageSettings, Store
-from cluster.tables import read_part, write_part
+from cluster.session.resources import ClusterSize
+from cluster.storage.digests import seal_of
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.tables import read_part, write_part
 
 pytestmark = pytest.mark.cluster
 

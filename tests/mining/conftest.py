@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.storage import Store
-from cluster.tables import F32, Part, read_part, vectors_to_column, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, Part, read_part, vectors_to_column, write_part
 from mining.search.block_actor import SearchTask
 
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ArtifactError
-from cluster.labels import Labels
-from cluster.storage import Store
-from cluster.tables import Part, part_name, read_part, write_part
+from cluster.labels.labels import Labels
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, read_part, write_part
 from mining.candidates import (
     SOURCES,
     Candidates,

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.labels import Labels
-from cluster.resources import ClusterSize
-from cluster.tables import Part, part_name, read_part, read_parts
+from cluster.labels.labels import Labels
+from cluster.session.resources import ClusterSize
+from cluster.tables.tables import Part, part_name, read_part, read_parts
 from mining.candidates import dense_hits
 from mining.negatives import MineTask, load_side, mine_block
 from mining.passes import mine

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.resources import ClusterSize
-from cluster.tables import read_parts, write_part
+from cluster.session.resources import ClusterSize
+from cluster.tables.tables import read_parts, write_part
 from mining.passes import mine, with_cuts
 from mining.settings import MiningSettings
 from tests.mining.test_negatives import mine_task, write_hits

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.commits import Commit, Ledger, Outcome
-from cluster.digests import described
-from cluster.records import write_record
-from cluster.storage import Store
-from cluster.tables import Part, part_name, write_part
+from cluster.storage.digests import described
+from cluster.storage.records import write_record
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, write_part
 from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.score_histogram import score_figures
 from jobs.record.record import RunRecord

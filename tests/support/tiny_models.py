@@ -16,14 +16,14 @@ import pyarrow as pa
 import torch
 
 from cluster.errors import HardmineError
-from cluster.storage import StorageSettings
-from cluster.tables import F32, lists_to_csr
+from cluster.storage.settings import StorageSettings
+from cluster.tables.tables import F32, lists_to_csr
 from training.encoders.base import Encoder
-from training.encoders.features import Tokens
 from training.encoders.load import load_encoder
-from training.encoders.prepare import build_base
-from training.encoders.tokenizer import Tokenizer, read_prompts
-from training.encoders.trial import reading_model, try_model
+from training.encoders.prepare.prepare import build_base
+from training.encoders.prepare.trial import reading_model, try_model
+from training.encoders.tokens.features import Tokens
+from training.encoders.tokens.tokenizer import Tokenizer, read_prompts
 from training.settings import EncoderSettings
 
 SENTENCE = "the quick brown fox jumps over a lazy dog cat red shoe green bag find item query document Größe naïve 北 京"

@@ -19,7 +19,7 @@ from loop_worker import prepare
 from torch import Tensor
 from torch.nn import functional
 
-from cluster.folders import fetch_folder
+from cluster.storage.model_folders import fetch_folder
 from training.encoders.base import Encoder
 from training.encoders.load import load_encoder
 from training.engine.engine import Place, set_learning_rate, start_engine

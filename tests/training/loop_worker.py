@@ -24,14 +24,15 @@ import torch.distributed as dist
 from transformers.utils import logging
 
 from cluster.errors import HardmineError
-from cluster.folders import fetch_folder, upload_folder
-from cluster.storage import StorageSettings, Store
-from cluster.tables import Part, part_name, vectors_to_column, write_part
+from cluster.storage.model_folders import fetch_folder, upload_folder
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, vectors_to_column, write_part
 from eval.verdict import decide_epochs
 from training.encoders.adapter import new_adapter_folder
 from training.encoders.load import load_encoder
-from training.encoders.prepare import build_base
-from training.encoders.tokenizer import Tokenizer
+from training.encoders.prepare.prepare import build_base
+from training.encoders.tokens.tokenizer import Tokenizer
 from training.engine.engine import Place, full_state
 from training.engine.schedule import Schedule
 from training.loop import Trainer

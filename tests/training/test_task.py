@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import DataError
-from cluster.storage import Store
-from cluster.tables import Part, vectors_to_column, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, vectors_to_column, write_part
 from training.engine.schedule import Schedule
 from training.settings import SourceSettings, TrainingSettings
 from training.task import TrainData, TrainTask, load_tables

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cluster.labels import Labels
+from cluster.labels.labels import Labels
 from training.validation import ValidationSet, recall_of
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from training.encoders import st_format
 from training.encoders.base import Encoder
-from training.encoders.features import Features, Vectors
 from training.encoders.st_format import read_json, write_json
+from training.encoders.tokens.features import Features, Vectors
 
 
 class AdapterEncoder(Encoder):

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cluster.tables import F32, I64
-from training.encoders.features import Features
-from training.encoders.packing import pack
+from cluster.tables.tables import F32, I64
+from training.encoders.tokens.features import Features
+from training.encoders.tokens.packing import pack
 
 CPU_BUDGET_TOKENS = 1024
 """What fits the cache of a CPU core (measured: 512 to 1,024 are best, 2,048 is a tenth slower)."""

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import ConfigError
-from cluster.folders import Manifest, fetch_folder
-from cluster.storage import Store
-from cluster.tables import F32
+from cluster.storage.model_folders import Manifest, fetch_folder
+from cluster.storage.store import Store
+from cluster.tables.tables import F32
 from training.encoders import st_format
-from training.encoders.check import read_modules, refuse_own_code
-from training.encoders.lengths import model_limit
+from training.encoders.prepare.check import read_modules, refuse_own_code
 from training.encoders.st_format import read_json
+from training.encoders.tokens.lengths import model_limit
 
 KINDS = ("ForSequenceClassification", "ForCausalLM")
 """How the architectures of cross-encoders end: with a head of one score, or a language model that answers yes or no."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.errors import ConfigError, DataError
-from cluster.folders import Manifest, fetch_folder
-from cluster.storage import Store
-from cluster.tables import F32
-from training.encoders.features import Vectors, read_features
+from cluster.storage.model_folders import Manifest, fetch_folder
+from cluster.storage.store import Store
+from cluster.tables.tables import F32
+from training.encoders.tokens.features import Vectors, read_features
 
 
 @dataclass(frozen=True)

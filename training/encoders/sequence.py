@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cluster.errors import ArtifactError, DataError
-from cluster.tables import F32, I64, offsets_of
+from cluster.tables.tables import F32, I64, offsets_of
 from training.encoders.adapter import AdapterEncoder
 from training.encoders.base import Encoder
-from training.encoders.features import Features, Tokens
 from training.encoders.st_format import read_json, write_json
+from training.encoders.tokens.features import Features, Tokens
 from training.encoders.transformer import pad_tokens
 
 QUERY = 0
@@ -53,7 +53,7 @@ A GRU over the items of a history, for next-item retrieval. It reads no text, so
 from pathlib import Path
 from training.encoders.load import load_encoder
 from training.encoders.sequence import item_tokens
-from training.encoders.features import Vectors
+from training.encoders.tokens.features import Vectors
 
 encoder = load_encoder(Path("."))
 queries = encoder.encode(encoder.read([["id of an item", "id of the next one"]]))   # oldest first

@@ -12,7 +12,7 @@ from torch.nn import functional
 from cluster.errors import ArtifactError
 from training.encoders import st_format
 from training.encoders.base import Encoder
-from training.encoders.features import Features, Tokens
+from training.encoders.tokens.features import Features, Tokens
 
 
 class StaticEncoder(Encoder):

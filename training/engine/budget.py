@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cluster.tables import I64
+from cluster.tables.tables import I64
 from training.encoders.base import CPU_BUDGET_TOKENS, Encoder
-from training.encoders.features import Features
-from training.encoders.packing import pack
+from training.encoders.tokens.features import Features
+from training.encoders.tokens.packing import pack
 
 CPU_CANDIDATES = (512, 1024, 2048)
 GPU_CANDIDATES = tuple(8192 * 2**power for power in range(7))

@@ -22,11 +22,11 @@ from typing import Any
 import torch.distributed as dist
 
 from cluster.commits import digest
-from cluster.digests import sha256
 from cluster.errors import ArtifactError, ClusterError, DamagedObject, HardmineError, one_paragraph
-from cluster.folders import Manifest
-from cluster.records import read_record
-from cluster.storage import Store
+from cluster.storage.digests import sha256
+from cluster.storage.model_folders import Manifest
+from cluster.storage.records import read_record
+from cluster.storage.store import Store
 from training.engine.engine import Place
 from training.engine.kept_model import KeptModel
 from training.engine.upload import STATE, Mark, Upload, complete, name_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from cluster.folders import Manifest, describe_folder, upload_folder
-from cluster.storage import Store
+from cluster.storage.model_folders import Manifest, describe_folder, upload_folder
+from cluster.storage.store import Store
 from training.encoders.base import Encoder
 from training.engine.engine import Place, full_state
 

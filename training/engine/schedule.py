@@ -13,9 +13,14 @@ class Schedule:
 
     epochs: int
     cycles: int = 1
-    """Equal cycles of learning-rate warm-up and decay; with more than one, nothing stops before the last step."""
+    """Equal cycles of learning-rate warm-up and decay."""
     steps: int | None = None
-    """Maximum optimizer steps of all cycles together; None: epochs and settings decide."""
+    """Optimizer steps of all cycles together, no more and no fewer; None: epochs and settings decide."""
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether a training that no longer improves may end: not one whose number of steps is to equal another's."""
+        return self.steps is None
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph
-from cluster.folders import Manifest, upload_folder
-from cluster.records import read_record, write_record
-from cluster.storage import Store
+from cluster.storage.model_folders import Manifest, upload_folder
+from cluster.storage.records import read_record, write_record
+from cluster.storage.store import Store
 from training.engine.engine import Place
 from training.engine.kept_model import KeptModel
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import ConfigError
-from cluster.labels import Labels, contains
-from cluster.tables import I64
+from cluster.labels.labels import Labels, contains
+from cluster.tables.tables import I64
 from training.feed.sources import F64, Mixture, cumulative_popularity, describe, draw_items, epoch_order, plan_mixture, too_few
 from training.settings import TrainingSettings
 from training.telemetry.geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM

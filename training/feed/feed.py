@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from cluster.labels import Labels
-from cluster.tables import I64
+from cluster.labels.labels import Labels
+from cluster.tables.tables import I64
 from training.encoders.base import Encoder
-from training.encoders.features import Features, Tokens, Vectors
-from training.encoders.packing import pack
+from training.encoders.tokens.features import Features, Tokens, Vectors
+from training.encoders.tokens.packing import pack
 from training.feed.batches import Batch, BatchPlan, candidate_masks, hash_rows
 from training.feed.tables import Tables
 from training.settings import TrainingSettings

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.tables import I64
+from cluster.tables.tables import I64
 
 F64 = npt.NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cluster.labels import Labels
-from training.encoders.features import Features
+from cluster.labels.labels import Labels
+from training.encoders.tokens.features import Features
 
 
 @dataclass(frozen=True)

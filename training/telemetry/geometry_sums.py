@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from cluster.compiled import compiled
+from cluster.labels.compiled import compiled
 from training.telemetry.geometry import KIND_SUMS, KINDS, ROW_SUMS
 
 F32 = npt.NDArray[np.float32]

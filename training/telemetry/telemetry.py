@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.digests import described, read_checked
 from cluster.errors import ArtifactError
-from cluster.storage import Store
-from cluster.tables import write_part
+from cluster.storage.digests import described, read_checked
+from cluster.storage.store import Store
+from cluster.tables.tables import write_part
 from training.telemetry.trackers import Trackers
 
 Listed = Mapping[str, Mapping[str, Any]]

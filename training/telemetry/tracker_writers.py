@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.storage import Store
+from cluster.storage.store import Store
 
 INIT_S = 20.0
 """How long Weights & Biases may take to answer at first; a process that ends sooner waits for it that long."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cluster.errors import one_paragraph
-from cluster.storage import Store
+from cluster.storage.store import Store
 from training.telemetry.tracker_writers import WRITERS, About, Record, Writer, identified
 
 QUEUE_RECORDS = 10_000

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import ConfigError
-from cluster.tables import read_parts
+from cluster.tables.tables import read_parts
 from eval.figures import numbers, read_interval, read_slices
 from eval.gate.figures import GateFigures
 from eval.gate.measures import ALWAYS

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
-from cluster.storage import Store
+from cluster.storage.store import Store
 from eval.gate.verdict import make_checks, passed, verdict
 from eval.settings import EvaluationSettings
 from jobs.config.config import put_override

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import ArtifactError
-from cluster.folders import fetch_folder
-from cluster.rows import read_rows
-from cluster.tables import column_to_vectors
+from cluster.storage.model_folders import fetch_folder
+from cluster.tables.rows import read_rows
+from cluster.tables.tables import column_to_vectors
 from eval.latency import Latency, compare_latency
 from jobs.finished.finished_run import FinishedRun
 from jobs.record.stages import Kind, ModelName
@@ -166,8 +166,8 @@ def _vectors(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device:
 
 
 def _histories(run: FinishedRun, number: int, rows: npt.NDArray[np.int64], device: str) -> Sides:
-    from training.encoders.features import load_features
     from training.encoders.load import load_encoder
+    from training.encoders.tokens.features import load_features
 
     base = run.commit(Kind.SEQUENCE)
     asked = load_features(run.store, base.parts("queries")).take(rows)

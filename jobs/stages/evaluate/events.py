@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome
-from cluster.labels import NO_NEGATIVE, contains
-from cluster.rows import cut, group_blocks, has_texts, read_rows, rows_at_once
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, read_part, read_parts
+from cluster.labels.labels import NO_NEGATIVE, contains
+from cluster.storage.store import Store
+from cluster.tables.rows import cut, group_blocks, has_texts, read_rows, rows_at_once
+from cluster.tables.tables import F32, I64, Part, read_part, read_parts
 from eval.copies import placed, without_copies
 from jobs.record.stages import Chosen, Kind, ModelName, Stage
 from jobs.stages.chosen import chosen_model

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.rows import read_rows
-from cluster.storage import Store
-from cluster.tables import I64, Part, read_schema
+from cluster.storage.store import Store
+from cluster.tables.rows import read_rows
+from cluster.tables.tables import I64, Part, read_schema
 from eval.leakage import Tags, agreement, leakage_row, tags_in_texts
-from jobs.stages.slice_columns import columns_of
+from jobs.stages.evaluate.slice_columns import columns_of
 
 PAIRS = 2000
 """Queries that are looked at, each with one of its relevant items and with a random item."""

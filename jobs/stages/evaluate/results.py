@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.labels import contains
-from cluster.storage import Store
-from cluster.tables import F32, I64, Part, read_parts, read_schema
+from cluster.labels.labels import contains
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, I64, Part, read_parts, read_schema
 from eval.diversity import coverage, exposure, gini, intra_list_similarity, mean_by_owner, percentiles, popularity, top_share
 from eval.metrics import Bool
 from eval.score_histogram import score_figures
-from jobs.stages.slice_columns import Relevant
+from jobs.stages.evaluate.slice_columns import Relevant
 from mining.search.block_actor import read_rows
 
 DEPTH = 10

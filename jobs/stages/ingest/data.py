@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from cluster.commits import Outcome
 from cluster.errors import ConfigError, DataError
-from cluster.storage import StorageSettings, Store
-from cluster.tables import I64, Part, read_part, write_part
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, Part, read_part, write_part
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings, DataSettings
 from jobs.config.templates import Template
@@ -26,14 +27,14 @@ from jobs.stages.ingest.equal_texts import (
     share_labels,
     tell_apart,
 )
-from jobs.stages.ingest.files import read_chunks
 from jobs.stages.ingest.histories import history_rows, refuse_repeats
 from jobs.stages.ingest.labels import LabelRows, read_labels, split_column, write_labels
-from jobs.stages.ingest.lines import Chunk
 from jobs.stages.ingest.positives import check_negatives, check_positives, label_figures, refuse_nothing_relevant
+from jobs.stages.ingest.reading.files import read_chunks
+from jobs.stages.ingest.reading.lines import Chunk
+from jobs.stages.ingest.reading.values import as_texts, id_column, id_hint, one_array
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
 from jobs.stages.ingest.tables import Written, stable_code, write_texts
-from jobs.stages.ingest.values import as_texts, id_column, id_hint, one_array
 
 Sources = dict[str, list[tuple[str, str | None]]]
 """Table -> (address, the split its file stands for)."""
@@ -48,13 +49,12 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
 
     Raises:
         DataError: what is wrong with the data; names file, row or id, and the count.
-        ConfigError: a template or data.columns names a column that the data has not.
+        ConfigError: a template or data.columns names a column that the data does not have.
     """
     histories = config.encoder.kind == "sequence"  # what a query is, instead of its text
-    item_template = Template(data.item_text, "data.item_text")
+    item_template, query_template = Template(data.item_text, "data.item_text"), Template(data.query_text, "data.query_text")
     reader = _Reader(data, config.storage, sources)
-    groups: list[I64] = []
-    splits: list[str | None] = []
+    groups, splits = list[I64](), list[str | None]()
 
     def of_items(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
         groups.append(_group_codes(table, chunk))
@@ -79,13 +79,9 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         )
 
     corpus = write("corpus", "corpus", "items", item_template, extra=of_items)
-    asks = Template(data.query_text, "data.query_text")
-    queries = write("queries", "queries-unsplit", "queries", asks, extra=of_queries, needs_text=not histories)
-    if corpus.dimension != queries.dimension and not histories:
-        raise DataError(
-            f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
-            f"both need a `vector` column of one length, or neither; make the vectors with one model"
-        )
+    queries = write("queries", "queries-unsplit", "queries", query_template, extra=of_queries, needs_text=not histories)
+    if not histories:
+        _refuse_other_vectors(corpus, queries)
     labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns, data.relevant_from)
     reader.refuse_unknown_columns()
     if histories and not config.encoder.repeats:
@@ -172,6 +168,14 @@ def _examples(labels: LabelRows, splits: list[str]) -> dict[str, int]:
     pairs = np.unique(np.stack([labels.query_rows[used], sources.indices.to_numpy().astype(np.int64)]), axis=1)
     counts = np.bincount(pairs[1], minlength=len(sources.dictionary))
     return dict(sorted(zip(sources.dictionary.to_pylist(), counts.tolist(), strict=True)))
+
+
+def _refuse_other_vectors(corpus: Written, queries: Written) -> None:
+    if corpus.dimension != queries.dimension:
+        raise DataError(
+            f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
+            f"both need a `vector` column of one length, or neither; make the vectors with one model"
+        )
 
 
 def _describe(dimension: int | None) -> str:

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from cluster.rows import read_rows
-from cluster.storage import Store
-from cluster.tables import I64, column_to_vectors, read_part, read_parts, write_part
+from cluster.storage.store import Store
+from cluster.tables.rows import read_rows
+from cluster.tables.tables import I64, column_to_vectors, read_part, read_parts, write_part
 from jobs.config.templates import Template
 from jobs.stages.ingest.labels import LabelRows, no_negatives
 from jobs.stages.ingest.tables import Written, normalise, stable_code

@@ -10,11 +10,12 @@ from typing import Any
 
 from cluster.commits import digest
 from cluster.errors import ConfigError, DataError
-from cluster.storage import StorageSettings, Store, is_s3
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store, is_s3
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.stages.ingest.data import Sources
-from jobs.stages.ingest.files import fingerprint
+from jobs.stages.ingest.reading.files import fingerprint
 
 BESIDE = ("model", "general")
 """Fingerprints that the run's own tables do not depend on."""

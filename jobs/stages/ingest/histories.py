@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 
 from cluster.commits import Outcome
 from cluster.errors import DataError
-from cluster.folders import folder_digest, upload_folder
-from cluster.storage import Store
-from cluster.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offsets_of, read_part, read_parts, write_part
+from cluster.storage.model_folders import folder_digest, upload_folder
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offsets_of, read_part, read_parts, write_part
 from jobs.config.config import Config
 from jobs.stages.ingest.labels import LabelRows
-from jobs.stages.ingest.lines import Chunk
-from jobs.stages.ingest.values import id_hint
+from jobs.stages.ingest.reading.lines import Chunk
+from jobs.stages.ingest.reading.values import id_hint
 
 
 def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:
@@ -104,8 +104,8 @@ def write_sequence(
     Args:
         vectors: base vectors of the items, column `vector`, in row order.
     """
-    from training.encoders.features import Tokens
     from training.encoders.sequence import DEFAULT_HISTORY, history_tokens, item_tokens, new_sequence_folder
+    from training.encoders.tokens.features import Tokens
 
     longest = config.encoder.max_length or DEFAULT_HISTORY
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.stages.ingest.texts import LONG
+from jobs.stages.ingest.reading.texts import LONG
 
 HIGH_GRADE = 10
 """Largest grade, and how many times the smallest one, above which a warning is printed."""

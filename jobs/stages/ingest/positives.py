@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import DataError
-from cluster.tables import I64
+from cluster.tables.tables import I64
 from jobs.config.data import DataSettings
 from jobs.stages.ingest.labels import LabelRows
 from jobs.stages.ingest.tables import Written

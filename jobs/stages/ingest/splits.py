@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.tables import I64
+from cluster.tables.tables import I64
 from jobs.stages.ingest.labels import LabelRows
 from jobs.stages.ingest.tables import stable_code
 

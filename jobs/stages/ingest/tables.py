@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, DataError
-from cluster.storage import Store
-from cluster.tables import I64, Part, vectors_to_column
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, Part, vectors_to_column
 from jobs.config.templates import Template
-from jobs.stages.ingest.lines import Chunk
-from jobs.stages.ingest.texts import TextNotes
-from jobs.stages.ingest.values import id_column
+from jobs.stages.ingest.reading.lines import Chunk
+from jobs.stages.ingest.reading.texts import TextNotes
+from jobs.stages.ingest.reading.values import id_column
 from jobs.stages.ingest.vectors import vectors_of
 from jobs.stages.ingest.writer import TableWriter
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.tables import F32, lists_to_csr
-from jobs.stages.ingest.lines import Chunk
+from cluster.tables.tables import F32, lists_to_csr
+from jobs.stages.ingest.reading.lines import Chunk
 
 
 def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | None) -> F32:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from cluster.errors import DataError, one_paragraph
-from cluster.storage import Store
-from cluster.tables import Part, part_name, read_part, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, read_part, write_part
 
 
 class TableWriter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.commits import Commit, Outcome
-from cluster.resources import search_pool
+from cluster.session.resources import search_pool
 from jobs.record.plan import other_sources
 from jobs.record.stages import BASELINE, Kind, ModelName, Stage
 from jobs.stages.chosen import mining_model

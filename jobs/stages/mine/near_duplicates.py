@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.commits import Commit, Outcome
-from cluster.tables import I64, read_part
+from cluster.tables.tables import I64, read_part
 from jobs.record.stages import BASELINE, Kind, Scope, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingested import Ingested, read_ingested

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cluster.commits import Commit, Outcome
-from cluster.digests import described
+from cluster.storage.digests import described
 from jobs.record.stages import Kind, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested

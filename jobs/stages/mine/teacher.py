@@ -8,8 +8,8 @@ from typing import Any
 
 from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError
-from cluster.resources import embed_pool
-from cluster.tables import Part
+from cluster.session.resources import embed_pool
+from cluster.tables.tables import Part
 from jobs.record.stages import Kind, ModelName, Second, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested

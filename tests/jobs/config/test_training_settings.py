@@ -12,7 +12,8 @@ import pytest
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
-from cluster.storage import StorageSettings, Store
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
 from jobs.config.config import parse_config
 from jobs.record.plan import plan_run
 from training.telemetry.telemetry import read_lines
@@ -80,7 +81,7 @@ def labelled(case: Any) -> None:
 
 @pytest.mark.cluster
 def test_a_run_with_a_guide_sources_checkpoints_and_a_tracker(ray_case: Any, ray_local: Any) -> None:
-    from training.encoders.prepare import build_base
+    from training.encoders.prepare.prepare import build_base
     from training.settings import EncoderSettings
 
     labelled(ray_case)

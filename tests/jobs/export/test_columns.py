@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.tables import I64
+from cluster.tables.tables import I64
 from jobs.export.columns import Columns, Rows
 
 QUERIES = pa.chunked_array([["a", "b", "c", "d"]])

@@ -13,9 +13,10 @@ import pytest
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
-from cluster.rows import group_blocks, rows_at_once
-from cluster.storage import StorageSettings, Store
-from cluster.tables import Part, read_parts, write_part
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.rows import group_blocks, rows_at_once
+from cluster.tables.tables import Part, read_parts, write_part
 from jobs.config.config import parse_config
 from jobs.export.negatives import Export, Exported, ExportTask, Written, card, check_export, export_blocks
 

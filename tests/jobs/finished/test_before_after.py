@@ -11,8 +11,8 @@ import pytest
 
 from cluster.commits import Commit
 from cluster.errors import ArtifactError
-from cluster.storage import Store
-from cluster.tables import write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import write_part
 from jobs.finished.before_after import TEXT_LENGTH, before_after, changed_queries
 
 

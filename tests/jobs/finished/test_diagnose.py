@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.commits import Ledger, Outcome
-from cluster.records import write_record
-from cluster.storage import Store
-from cluster.tables import write_part
+from cluster.storage.records import write_record
+from cluster.storage.store import Store
+from cluster.tables.tables import write_part
 from jobs.finished.diagnose import diagnose_output
 from jobs.finished.evidence import read_evidence, training_from_lines
 from training.telemetry.telemetry import telemetry_files

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.storage import Store
+from cluster.storage.store import Store
 from jobs.report.gather import gather
 from jobs.report.page import render_run
 from tests.support.synthetic_run import Size, write_run

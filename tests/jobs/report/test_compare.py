@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster.records import write_record
-from cluster.storage import Store
+from cluster.storage.records import write_record
+from cluster.storage.store import Store
 from eval.significance import paired_bootstrap
 from jobs.report.compare import compare, comparison_answer, render_comparison
 from jobs.report.write import report_command
@@ -28,7 +28,7 @@ def pair(made_up: Store, longer: Store) -> dict[str, Any]:
 
 def test_the_difference_is_that_of_the_same_queries(pair: dict[str, Any], made_up: Store, longer: Store) -> None:
     from cluster.commits import Ledger
-    from cluster.tables import read_parts
+    from cluster.tables.tables import read_parts
 
     values = [
         read_parts(store, Ledger(store).find(f"{name}-evaluate").parts("per_query"))["recall@3"].to_numpy()

@@ -11,8 +11,8 @@ import pytest
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
-from cluster.storage import Store
-from cluster.tables import read_parts
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 from jobs.record.stages import parse_name
 from jobs.report.changes import SHOWN, histogram
 from jobs.report.config_rows import changed_settings, setting_rows

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
 
-from cluster.progress import Progress
-from cluster.records import write_record
-from cluster.storage import Store
+from cluster.session.progress import Progress
+from cluster.storage.records import write_record
+from cluster.storage.store import Store
 from jobs.report.answer import answer
 from jobs.report.charts.mining import heat_rows
 from jobs.report.gather import gather

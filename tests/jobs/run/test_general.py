@@ -12,8 +12,8 @@ from rich.console import Console
 
 from cluster.commits import Commit
 from cluster.errors import ConfigError, DataError
-from cluster.storage import Store
-from cluster.tables import read_parts
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 from jobs.config.config import Config, load_config, parse_config
 from jobs.config.toml import to_toml
 from jobs.finished.show import general_line, show_summary

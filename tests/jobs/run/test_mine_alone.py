@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from cluster.commits import Ledger, Outcome
-from cluster.records import write_record
-from cluster.storage import Store
-from cluster.tables import read_parts
+from cluster.storage.records import write_record
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 from jobs.finished.status import read_status
 
 

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.storage import Store
-from cluster.tables import Part, csr_to_lists, offsets_of, part_name, read_parts, vectors_to_column, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, csr_to_lists, offsets_of, part_name, read_parts, vectors_to_column, write_part
 from eval.settings import EvaluationSettings
 from eval.significance import paired_bootstrap
 from jobs.stages.evaluate.leakage_pairs import are_tags, one_of_each, tags_of
 from jobs.stages.evaluate.results import draw_sample
-from jobs.stages.slice_columns import check_slices, columns_of
+from jobs.stages.evaluate.slice_columns import check_slices, columns_of
 from jobs.stages.stage_5_evaluate import EvaluateTask, measure
 
 ITEMS, QUERIES, DEV, K = 60, 50, 20, 13
@@ -169,7 +169,7 @@ def test_figures_of_the_first_results_equal_a_slow_look(run: Run, baseline: tupl
 
 
 def _column(run: Run, part: Part, name: str) -> pa.ChunkedArray:
-    from cluster.tables import read_part
+    from cluster.tables.tables import read_part
 
     return read_part(run.store, part.path, [name])[name]
 

@@ -9,15 +9,15 @@ import pytest
 
 from cluster.commits import Commit
 from cluster.errors import ArtifactError
-from cluster.folders import fetch_folder, upload_folder
-from cluster.storage import Store
+from cluster.storage.model_folders import fetch_folder, upload_folder
+from cluster.storage.store import Store
 from jobs.stages.finish import export_model
 from jobs.stages.stage_1_embed import Model
 from tests.support.model_kinds import BERT
 from tests.support.tiny_models import TEXTS, Kind, cosine, encoder_folder, ours, theirs
 from training.encoders.adapter import new_adapter_folder
-from training.encoders.features import Vectors
 from training.encoders.load import load_encoder
+from training.encoders.tokens.features import Vectors
 
 pytestmark = pytest.mark.slow
 

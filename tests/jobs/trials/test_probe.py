@@ -12,8 +12,8 @@ import pytest
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
-from cluster.storage import Store
-from cluster.tables import read_parts
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 from eval.significance import Interval
 from jobs.config.config import Config, parse_config
 from jobs.config.probe import ProbeSettings

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError, TrainingDiverged
-from cluster.progress import Progress
-from cluster.resources import PoolSize
+from cluster.session.progress import Progress
+from cluster.session.resources import PoolSize
 from jobs.config.config import Config, load_config, parse_config
 from jobs.demo.catalogue import generate_catalogue
 from jobs.run.driver import open_context

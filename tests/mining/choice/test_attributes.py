@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
-from cluster.labels import Labels
+from cluster.labels.labels import Labels
 from mining.choice.attributes import Attribute, check_rules, rule_mask
 from mining.settings import Rule
 

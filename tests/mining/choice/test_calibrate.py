@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.labels import Labels
-from cluster.tables import F32
+from cluster.labels.labels import Labels
+from cluster.tables.tables import F32
 from mining.candidates import Candidates
 from mining.choice.calibrate import BINS, Histogram, block_histogram, needs_calibration, resolve_cuts
 from mining.choice.filters import Cuts, apply_filters, filters_before_cuts

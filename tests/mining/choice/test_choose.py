@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.tables import F32, I64
+from cluster.tables.tables import F32, I64
 from mining.candidates import SOURCES, Candidates
 from mining.choice.choose import Chosen, choose, popularity_log_weights, quotas_of
 from mining.settings import MiningSettings, Source

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cluster.labels import Labels
+from cluster.labels.labels import Labels
 from mining.candidates import Candidates
 from mining.choice.attributes import Attribute
 from mining.choice.filters import (

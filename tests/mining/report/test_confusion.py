@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.labels import Labels
+from cluster.labels.labels import Labels
 from mining.report.confusion import Buckets, Confusion, Values, check_confusion, confusion_block, confusion_column
 from mining.settings import MiningSettings, Rule
 

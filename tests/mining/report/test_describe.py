@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.resources import ClusterSize
-from cluster.storage import Store
-from cluster.tables import read_part, write_part
+from cluster.session.resources import ClusterSize
+from cluster.storage.store import Store
+from cluster.tables.tables import read_part, write_part
 from mining.report.counts import UsedItem
 from mining.report.describe import DescribeTask, Glance, describe, glance_block, load_buckets, name_most_used
 from mining.settings import MiningSettings

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.storage import Store
-from cluster.tables import write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import write_part
 from mining.report.samples import RELEVANT_SHOWN, Sample, ShownNegative, best_samples, draw_samples, show_samples, tickets
 
 

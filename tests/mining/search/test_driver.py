@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ArtifactError, ConfigError, unwrap
-from cluster.records import write_record
-from cluster.resources import ClusterSize, PoolSize
-from cluster.tables import F32, part_name, read_parts, vectors_to_column, write_part
+from cluster.session.resources import ClusterSize, PoolSize
+from cluster.storage.records import write_record
+from cluster.tables.tables import F32, part_name, read_parts, vectors_to_column, write_part
 from mining.search.block_actor import SearchTask, read_vectors
 from mining.search.driver import Searched, search
 from mining.search.recall import sample_blocks

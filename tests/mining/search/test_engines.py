@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.tables import F32
+from cluster.tables.tables import F32
 from mining.search.engines import (
     MOST_OVERSAMPLE,
     SLACK,

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cluster.tables import F32, I64
+from cluster.tables.tables import F32, I64
 from mining.search.engines import SLACK
 from mining.search.ivf import ListEngine, train_centroids, usual_lists
 from mining.search.kernels import sort_hits

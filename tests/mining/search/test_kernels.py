@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.tables import F32, I64
+from cluster.tables.tables import F32, I64
 from mining.search.kernels import CHUNK, RunningTop, drop_listed, score_list, score_needed, score_pairs, sort_hits
 
 INT_EXTREMES = [0, 1, -1, 2**31 - 1, -(2**31) + 1, 5, 5, 5]

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.resources import ClusterSize, PoolSize
-from cluster.tables import read_part, read_parts
+from cluster.session.resources import ClusterSize, PoolSize
+from cluster.tables.tables import read_part, read_parts
 from mining.search.driver import search
 from mining.search.shards import plan_blocks, plan_shards
 from mining.settings import SearchSettings
@@ -104,8 +104,8 @@ def test_killed_actors_start_again_and_the_hits_are_the_same(
 DRIVER = """
 import os, pickle, sys, time
 from pathlib import Path
-from cluster.resources import ClusterSettings, PoolSize
-from cluster.session import ray_session
+from cluster.session.resources import ClusterSettings, PoolSize
+from cluster.session.session import ray_session
 from mining.search.block_actor import BlockActor
 from mining.search.shard_actor import ShardActor
 from mining.search import waves

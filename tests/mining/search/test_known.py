@@ -9,9 +9,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.labels import NO_NEGATIVE, Labels
-from cluster.storage import Store
-from cluster.tables import csr_to_lists, offsets_of, write_part
+from cluster.labels.labels import NO_NEGATIVE, Labels
+from cluster.storage.store import Store
+from cluster.tables.tables import csr_to_lists, offsets_of, write_part
 from mining.search.known import known_items, read_lists, united
 from mining.search.topk import Lists
 

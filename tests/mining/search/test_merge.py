@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.tables import F32
+from cluster.tables.tables import F32
 from mining.search.block_actor import BlockHits, merge_hits
 from mining.search.shards import plan_shards
 from mining.search.topk import Shard, exact_topk

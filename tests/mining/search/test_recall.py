@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.tables import Part
+from cluster.tables.tables import Part
 from mining.search.recall import SAMPLED_PARTS, TUNE, VERIFY, recall_of, sample_blocks, sampled_parts
 from mining.search.shards import plan_blocks
 

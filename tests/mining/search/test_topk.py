@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.tables import F32, I64
+from cluster.tables.tables import F32, I64
 from mining.search.engines import SLACK, EngineName, FaissEngine, Proposal
 from mining.search.kernels import sort_hits
 from mining.search.topk import Lists, Shard, canonical_scores, exact_topk

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ArtifactError
-from cluster.records import write_record
-from cluster.resources import PoolSize
-from cluster.tables import Part, part_name, read_parts, write_part
+from cluster.session.resources import PoolSize
+from cluster.storage.records import write_record
+from cluster.tables.tables import Part, part_name, read_parts, write_part
 from mining.search.block_actor import SearchTask
 from mining.search.driver import Searched, search
 from mining.search.shards import QueryBlock, plan_blocks, plan_shards

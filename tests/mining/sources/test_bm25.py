@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.resources import ClusterSize
-from cluster.storage import Store
-from cluster.tables import I64, Part, part_name, read_parts, write_part
+from cluster.session.resources import ClusterSize
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, Part, part_name, read_parts, write_part
 from mining.search.shards import plan_blocks
 from mining.sources.bm25 import Bm25Task, WordIndex, search_blocks, search_words
 from mining.sources.words import words

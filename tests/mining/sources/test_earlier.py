@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.storage import Store
-from cluster.tables import part_name, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import part_name, write_part
 from mining.sources.earlier import Earlier, first_rounds, load_earlier
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.tables import I64
+from cluster.tables.tables import I64
 from mining.sources.fuse import fuse, look_up
 
 

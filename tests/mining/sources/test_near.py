@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.labels import Labels
-from cluster.storage import Store
-from cluster.tables import part_name, read_parts, write_part
+from cluster.labels.labels import Labels
+from cluster.storage.store import Store
+from cluster.tables.tables import part_name, read_parts, write_part
 from mining.sources.near import NEIGHBOURS, Near, find_near, near_of_block, near_pairs, read_near
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ArtifactError
-from cluster.resources import ClusterSize
-from cluster.storage import Store
-from cluster.tables import I64, Part, part_name, read_parts, write_part
+from cluster.session.resources import ClusterSize
+from cluster.storage.store import Store
+from cluster.tables.tables import I64, Part, part_name, read_parts, write_part
 from mining.search.shards import plan_blocks
 from mining.sources.pairs import PairsTask, new_pairs, write_block, write_pairs
 

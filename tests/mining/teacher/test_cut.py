@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.labels import Labels
+from cluster.labels.labels import Labels
 from mining.candidates import Candidates
 from mining.settings import MiningSettings, TeacherSettings
 from mining.teacher.cut import MOST_POSITIVES, Pairs, attach, count_ties, depth_of, pairs_to_read

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.storage import Store
-from cluster.tables import Part, part_name, read_part, read_parts, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, read_part, read_parts, write_part
 from mining.negatives import MineTask, load_side, mine_block
 from mining.search.shards import plan_blocks
 from mining.settings import MiningSettings, TeacherSettings

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ArtifactError, DataError, unwrap
-from cluster.resources import PoolSize
-from cluster.storage import Store
-from cluster.tables import F32, Part, part_name, read_parts, write_part
+from cluster.session.resources import PoolSize
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, Part, part_name, read_parts, write_part
 from mining.teacher.cut import Pairs
 from mining.teacher.reading import PairActor, PairReader, ReadDone, ReadTask, _rows_to_do, read_pairs
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.folders import upload_folder
-from cluster.storage import Store
+from cluster.storage.model_folders import upload_folder
+from cluster.storage.store import Store
 from training.encoders.cross_encoder import REPORT_EVERY, MakeCrossEncoder, check_reads_pairs, copy_cross_encoder, read_sorted
 
 QUERIES = [f"query {'x' * (n % 7)} {n}" for n in range(40)]

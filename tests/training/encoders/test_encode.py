@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster.tables import offsets_of
+from cluster.tables.tables import offsets_of
 from training.encoders.base import Encoder
-from training.encoders.features import Features, Tokens
+from training.encoders.tokens.features import Features, Tokens
 from training.encoders.transformer import pad_tokens
 
 

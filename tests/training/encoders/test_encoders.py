@@ -17,16 +17,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster.errors import ArtifactError, ConfigError
-from cluster.storage import StorageSettings
-from cluster.tables import F32, lists_to_csr
+from cluster.storage.settings import StorageSettings
+from cluster.tables.tables import F32, lists_to_csr
 from training.encoders import st_format
 from training.encoders.adapter import AdapterEncoder, export_with_base, new_adapter_folder
 from training.encoders.base import Encoder
-from training.encoders.features import Tokens, Vectors
 from training.encoders.load import load_encoder
-from training.encoders.prepare import build_base
+from training.encoders.prepare.prepare import build_base
 from training.encoders.static import StaticEncoder
-from training.encoders.tokenizer import Tokenizer, read_prompts
+from training.encoders.tokens.features import Tokens, Vectors
+from training.encoders.tokens.tokenizer import Tokenizer, read_prompts
 from training.encoders.transformer import GenericEncoder, TransformerEncoder
 from training.settings import EncoderSettings
 

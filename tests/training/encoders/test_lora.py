@@ -13,14 +13,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cluster.errors import ConfigError
-from cluster.storage import StorageSettings
-from cluster.tables import F32
+from cluster.storage.settings import StorageSettings
+from cluster.tables.tables import F32
 from training.encoders.adapter import AdapterEncoder
 from training.encoders.base import Encoder
-from training.encoders.features import Tokens
 from training.encoders.load import load_encoder
 from training.encoders.lora import add_lora, trained_parameters
-from training.encoders.prepare import build_base
+from training.encoders.prepare.prepare import build_base
+from training.encoders.tokens.features import Tokens
 from training.encoders.transformer import GenericEncoder, TextEncoder, TransformerEncoder, checkpoint_activations
 from training.settings import EncoderSettings, LoraSettings
 

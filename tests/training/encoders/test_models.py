@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from cluster.errors import ConfigError
-from cluster.storage import StorageSettings
-from cluster.tables import lists_to_csr
+from cluster.storage.settings import StorageSettings
+from cluster.tables.tables import lists_to_csr
 from tests.support.model_kinds import BERT, KINDS, ST, half
 from tests.support.tiny_models import SMALL, TEXTS, Kind, encoder_folder, measure, ours, pipeline, plain
 from training.encoders.base import Encoder
-from training.encoders.features import Tokens
 from training.encoders.load import load_encoder
-from training.encoders.new_static import MOST_LETTERS
-from training.encoders.prepare import build_base
-from training.encoders.tokenizer import Tokenizer, read_prompts
+from training.encoders.prepare.new_static import MOST_LETTERS
+from training.encoders.prepare.prepare import build_base
+from training.encoders.tokens.features import Tokens
+from training.encoders.tokens.tokenizer import Tokenizer, read_prompts
 from training.encoders.transformer import TransformerEncoder
 from training.engine.engine import Place
 from training.feed.feed import Pack

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError
-from cluster.folders import upload_folder
-from cluster.storage import Store
-from cluster.tables import F32, vectors_to_column, write_part
+from cluster.storage.model_folders import upload_folder
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, vectors_to_column, write_part
 from training.encoders.adapter import new_adapter_folder
-from training.encoders.features import Vectors
 from training.encoders.load import load_encoder
 from training.encoders.packed import PackedLinear, cpu_has_bfloat16
 from training.encoders.part_encoder import MakeEncoder
+from training.encoders.tokens.features import Vectors
 
 ROWS = 90
 

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional
 
 from cluster.errors import ArtifactError, DataError
-from cluster.tables import F32, offsets_of
-from training.encoders.features import Tokens, Vectors
+from cluster.tables.tables import F32, offsets_of
 from training.encoders.load import load_encoder
 from training.encoders.sequence import TABLE, SequenceEncoder, history_tokens, item_tokens, new_sequence_folder
+from training.encoders.tokens.features import Tokens, Vectors
 
 ITEMS, DIMENSION = 30, 16
 TOLERANCE = 1e-5

@@ -24,7 +24,8 @@ import torch
 import torch.distributed as dist
 
 from cluster.errors import HardmineError
-from cluster.storage import StorageSettings, Store
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
 from training.encoders.adapter import AdapterEncoder
 from training.engine.checkpoint import Checkpointer, TrainingState, why_not
 from training.engine.engine import Place, full_state, set_learning_rate, start_engine

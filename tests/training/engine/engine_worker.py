@@ -24,12 +24,12 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from transformers.utils import logging
 
 from cluster.errors import HardmineError
-from cluster.storage import StorageSettings
+from cluster.storage.settings import StorageSettings
 from training.encoders.base import Encoder
-from training.encoders.features import Tokens
 from training.encoders.load import load_encoder
 from training.encoders.lora import add_lora, trained_parameters
-from training.encoders.prepare import build_base
+from training.encoders.prepare.prepare import build_base
+from training.encoders.tokens.features import Tokens
 from training.engine.engine import Place, full_state, parameter_groups, set_learning_rate, start_engine
 from training.settings import EncoderSettings, LoraSettings, TrainingSettings
 

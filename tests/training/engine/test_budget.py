@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster.tables import I64, offsets_of
+from cluster.tables.tables import I64, offsets_of
 from training.encoders.base import CPU_BUDGET_TOKENS, Encoder
-from training.encoders.features import Features, Tokens
-from training.encoders.packing import pack
+from training.encoders.tokens.features import Features, Tokens
+from training.encoders.tokens.packing import pack
 from training.encoders.transformer import pad_tokens
 from training.engine.budget import Tried, fastest, middle_pack, padding, probe_budget
 

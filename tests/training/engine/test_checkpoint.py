@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from cluster.errors import ArtifactError
-from cluster.records import write_record
-from cluster.storage import StorageSettings, Store
+from cluster.storage.records import write_record
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
 from training.engine.checkpoint import Checkpointer, TrainingState, why_not
 from training.engine.engine import Place
 

@@ -69,3 +69,8 @@ def test_micro_steps_follow_each_other_through_all_epochs() -> None:
         seen.append(place)
         place = pace.after(*place)
     assert seen == [(epoch, index) for epoch in range(3) for index in range(4)], "the fifth fills no optimizer step"
+
+
+def test_a_training_that_is_to_equal_another_s_steps_never_ends_early() -> None:
+    assert Schedule(3).stops_early
+    assert not Schedule(3, steps=30).stops_early, "the random arm of one mined round too, which has one cycle"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.records import read_record
-from cluster.storage import Store
+from cluster.storage.records import read_record
+from cluster.storage.store import Store
 from training.engine.engine import Place
 from training.engine.upload import Upload, complete, leftovers, name_of
 

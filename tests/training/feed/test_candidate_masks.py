@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.labels import NO_NEGATIVE, Labels
+from cluster.labels.labels import NO_NEGATIVE, Labels
 from training.feed.batches import Batch, candidate_masks
 from training.telemetry.geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 

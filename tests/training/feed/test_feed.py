@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.labels import Labels
-from cluster.tables import offsets_of
+from cluster.labels.labels import Labels
+from cluster.tables.tables import offsets_of
 from training.encoders.base import Encoder
-from training.encoders.features import Tokens
+from training.encoders.tokens.features import Tokens
 from training.feed.batches import BatchPlan, Examples
 from training.feed.feed import Feed, Prepared, column_of, seed_of
 from training.feed.tables import Tables

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cluster.labels import Labels
+from cluster.labels.labels import Labels
 from training.encoders.adapter import AdapterEncoder
-from training.encoders.features import Vectors
+from training.encoders.tokens.features import Vectors
 from training.feed.batches import BatchPlan, Examples
 from training.feed.feed import Feed, Prepared, make_chunk
 from training.feed.tables import Guide, Tables

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import ArtifactError
-from cluster.storage import StorageSettings, Store
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
 from training.telemetry.telemetry import Telemetry, read_lines, steps_table, telemetry_files
 
 FOLDER = "rounds/01/train"

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cluster.storage import StorageSettings, Store
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
 from training.telemetry.telemetry import Telemetry
 from training.telemetry.tracker_writers import About, Record, TensorBoardWriter
 from training.telemetry.trackers import make_trackers

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.storage import Store
+from cluster.storage.store import Store
 from training.telemetry.tracker_writers import Record
 from training.telemetry.trackers import Line, Trackers, grouped, make_trackers, without_secrets
 

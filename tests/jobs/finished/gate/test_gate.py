@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 from cluster.commits import Commit, Ledger, Outcome
-from cluster.records import read_record, write_record
-from cluster.storage import StorageSettings, Store
-from cluster.tables import read_parts, write_part
+from cluster.storage.records import read_record, write_record
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts, write_part
 from eval.gate.settings import GateSettings
 from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.significance import paired_bootstrap

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.commits import Commit
-from cluster.folders import folder_digest, upload_folder
-from cluster.storage import Store
-from cluster.tables import vectors_to_column, write_part
+from cluster.storage.model_folders import folder_digest, upload_folder
+from cluster.storage.store import Store
+from cluster.tables.tables import vectors_to_column, write_part
 from jobs.finished.finished_run import FinishedRun
 from jobs.finished.gate.latency import LEAST_PAIRS, REPEATS, WARM_UP, measure_latency, time_in_turns
 from jobs.record.record import RunRecord

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.storage import Store
-from cluster.tables import Part, part_name, write_part
+from cluster.storage.store import Store
+from cluster.tables.tables import Part, part_name, write_part
 from jobs.stages.evaluate.events import INDEX, EventLog, EventTask, _write
 
 HEAD = {

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import DataError
-from cluster.labels import NO_NEGATIVE, Labels
-from cluster.storage import Store
-from cluster.tables import read_parts
+from cluster.labels.labels import NO_NEGATIVE, Labels
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 from jobs.config.config import load_config
 from jobs.stages.ingest import equal_texts
 from jobs.stages.ingest.equal_texts import EqualTexts, describe_equal_texts, first_of_equal, share_labels

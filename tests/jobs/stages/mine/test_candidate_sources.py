@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from cluster.commits import Commit, Ledger
-from cluster.progress import Progress
-from cluster.resources import ClusterSize
-from cluster.storage import Store
-from cluster.tables import F32, Part, part_name, read_parts, vectors_to_column, write_part
+from cluster.session.progress import Progress
+from cluster.session.resources import ClusterSize
+from cluster.storage.store import Store
+from cluster.tables.tables import F32, Part, part_name, read_parts, vectors_to_column, write_part
 from jobs.config.config import Config, parse_config
 from jobs.record.plan import plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Stage

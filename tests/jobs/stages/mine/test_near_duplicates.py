@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cluster.commits import Commit, Ledger
-from cluster.storage import Store
-from cluster.tables import read_parts
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 from mining.sources.near import NEIGHBOURS
 
 pytestmark = pytest.mark.cluster

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from cluster.commits import Commit, Ledger
-from cluster.storage import StorageSettings, Store
-from cluster.tables import read_parts
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
 from mining.teacher.cut import Pairs
 
 QUERIES, ITEMS = 12, 40
@@ -142,7 +143,7 @@ def test_a_cross_encoder_reads_survivors_once_and_drops_what_it_finds_relevant(r
 def test_an_embedding_model_teaches_by_its_cosines(ray_case: Any, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from training.encoders.prepare import build_base
+    from training.encoders.prepare.prepare import build_base
     from training.settings import EncoderSettings
 
     case = ray_case

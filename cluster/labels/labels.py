@@ -1,0 +1,170 @@
+"""Known relevance: which items may not be a negative of which query, and why.
+
+Q queries of a block, C candidate columns, K candidates per query. Rows are positions in the corpus and query tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cluster.tables.tables import I64, offsets_of
+
+Bool = npt.NDArray[np.bool_]
+
+NO_NEGATIVE = -1
+"""Score of a label that is no judgement: the item has the query's own text, or is relevant to a query of the same text in
+another split. It is no negative of the query, and does not count as relevant to it."""
+
+
+def gather_csr(offsets: I64, rows: I64) -> tuple[I64, I64]:
+    """Where the lists of `rows` lie in a flat array.
+
+    Returns:
+        (owner i64 [L]: position in `rows` of each element, index i64 [L]: its place in the flat array).
+    """
+    starts, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+    owner = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
+    first = offsets_of(lengths)[:-1]
+    index = np.arange(len(owner), dtype=np.int64) - first[owner] + starts[owner]
+    return owner, index
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Judgements of every query, and which items count as the same thing.
+
+    Two items are the same thing if they share a group (a franchise, a source package) or their normalised text.
+    """
+
+    num_queries: int
+    num_items: int
+    offsets: I64
+    """[Q+1] into item_rows and scores, by query row."""
+    item_rows: I64
+    scores: I64
+    """> 0 relevant, 0 judged irrelevant, NO_NEGATIVE neither."""
+    group_codes: I64
+    """[N] code of each item's group; -1: none."""
+    text_codes: I64
+    """[N] code of each item's normalised text."""
+    self_rows: I64 | None = None
+    """[Q] the item that a query is; -1: it is none. None: no query is an item."""
+
+    @classmethod
+    def from_tables(cls, labels: pa.Table, items: pa.Table, num_queries: int, self_rows: I64 | None = None) -> Labels:
+        """Build from the run's `labels` (sorted) and `corpus` (row, group_code, text_code) tables."""
+        query_rows = labels["query_row"].to_numpy()
+        counts = np.bincount(query_rows, minlength=num_queries)
+        return cls(
+            num_queries=num_queries,
+            num_items=items.num_rows,
+            offsets=offsets_of(counts),
+            item_rows=labels["item_row"].to_numpy().astype(np.int64),
+            scores=np.sign(labels["score"].to_numpy()).astype(np.int64),  # a grade may be a fraction
+            group_codes=items["group_code"].to_numpy().astype(np.int64),
+            text_codes=items["text_code"].to_numpy().astype(np.int64),
+            self_rows=self_rows,
+        )
+
+    @cached_property
+    def groups(self) -> tuple[I64, I64, I64]:
+        """(number [N] of each item's group, -1: none; offsets [G+1] into members; members: the items of each group)."""
+        grouped = np.flatnonzero(self.group_codes >= 0)
+        _, number, counts = np.unique(self.group_codes[grouped], return_inverse=True, return_counts=True)
+        numbers = np.full(self.num_items, -1, np.int64)
+        numbers[grouped] = number
+        return numbers, offsets_of(counts), grouped[np.argsort(number, kind="stable")]
+
+    def positives(self, query_rows: I64) -> tuple[I64, I64]:
+        """Relevant items of each query as (offsets [Q+1], item rows), in ascending item row."""
+        return self._labelled(query_rows, np.greater)
+
+    def no_negatives(self, query_rows: I64) -> tuple[I64, I64]:
+        """Items that may not be a negative of each query, as (offsets [Q+1], item rows): relevant ones, and NO_NEGATIVE."""
+        return self._labelled(query_rows, np.not_equal)
+
+    def judged_irrelevant(self, query_rows: I64) -> tuple[I64, I64]:
+        """Items judged irrelevant (score 0) of each query as (offsets [Q+1], item rows)."""
+        return self._labelled(query_rows, np.equal)
+
+    def _labelled(self, query_rows: I64, than_zero: Callable[[I64, int], Bool]) -> tuple[I64, I64]:
+        """Items whose score is greater than, equal to or other than 0."""
+        owner, index = gather_csr(self.offsets, query_rows)
+        kept = than_zero(self.scores[index], 0)
+        return offsets_of(np.bincount(owner[kept], minlength=len(query_rows))), self.item_rows[index[kept]]
+
+    def positive_mask(self, query_rows: I64, items_QK: I64) -> Bool:
+        """True where a candidate is one of `no_negatives`, or shares a group with an item that is."""
+        offsets, rows = self.no_negatives(query_rows)
+        owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
+        mask = contains(owner, rows, items_QK)
+        groups = self.group_codes[rows]
+        known = groups >= 0
+        if known.any():
+            mask |= contains_code(owner[known], groups[known], self.group_codes, items_QK)
+        return mask
+
+    def duplicate_mask(self, query_rows: I64, items_QK: I64) -> Bool:
+        """True where a candidate has the same normalised text as one of its query's `no_negatives`."""
+        offsets, rows = self.no_negatives(query_rows)
+        owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
+        return contains_code(owner, self.text_codes[rows], self.text_codes, items_QK)
+
+    def copy_mask(self, query_rows: I64, items_QK: I64) -> Bool:
+        """True where an item without a label has the same normalised text as a relevant item of the query."""
+        offsets, rows = self.positives(query_rows)
+        owner = np.repeat(np.arange(len(query_rows)), np.diff(offsets))
+        judged, index = gather_csr(self.offsets, query_rows)
+        real = self.scores[index] != NO_NEGATIVE
+        labelled = contains(judged[real], self.item_rows[index[real]], items_QK)
+        return contains_code(owner, self.text_codes[rows], self.text_codes, items_QK) & ~labelled
+
+    def known_mask(self, query_rows: I64, items_C: I64) -> Bool:
+        """[Q, C]: True where column item c must not be a negative of query q: of `no_negatives`, a group mate, or a duplicate."""
+        items_QC = np.broadcast_to(items_C, (len(query_rows), len(items_C)))
+        known = self.positive_mask(query_rows, items_QC) | self.duplicate_mask(query_rows, items_QC)
+        known &= ~self.judged_mask(query_rows, items_QC)
+        if self.self_rows is not None:  # a query that is an item is never trained away from itself
+            known |= items_QC == self.self_rows[query_rows][:, None]
+        return known
+
+    def judged_mask(self, query_rows: I64, items_QK: I64) -> Bool:
+        """True where a person judged the candidate irrelevant: that outweighs any group or likeness."""
+        offsets, rows = self.judged_irrelevant(query_rows)
+        return contains(np.repeat(np.arange(len(query_rows)), np.diff(offsets)), rows, items_QK)
+
+
+def by_owner(owner: I64, values: I64, owners: int) -> tuple[I64, I64]:
+    """(offsets [owners + 1], values grouped by owner, in the order given within each)."""
+    if (np.diff(owner) < 0).any():
+        order = np.argsort(owner, kind="stable")
+        owner, values = owner[order], values[order]
+    return np.searchsorted(owner, np.arange(owners + 1)).astype(np.int64), values.astype(np.int64, copy=False)
+
+
+def contains(owner: I64, values: I64, wanted_QK: I64) -> Bool:
+    """[Q, K]: whether wanted_QK[q, k] is among the `values` owned by q; a negative number never is."""
+    if not len(values):
+        return np.zeros(wanted_QK.shape, bool)
+    from cluster.labels.membership import mark_values  # numba takes a while to load, and the command line reads this module
+
+    result = np.empty(wanted_QK.shape, bool)
+    mark_values(*by_owner(owner, values, len(wanted_QK)), np.ascontiguousarray(wanted_QK), result)
+    return result
+
+
+def contains_code(owner: I64, values: I64, codes_N: I64, items_QK: I64) -> Bool:
+    """[Q, K]: whether the code of item items_QK[q, k] is among the `values` owned by q; -1, as item or code, never is."""
+    if not len(values):
+        return np.zeros(items_QK.shape, bool)
+    from cluster.labels.membership import mark_codes
+
+    result = np.empty(items_QK.shape, bool)
+    mark_codes(*by_owner(owner, values, len(items_QK)), codes_N, np.ascontiguousarray(items_QK), result)
+    return result

@@ -1,0 +1,1 @@
+"""The Ray session of a driver: address, resources, progress, and what it leaves behind."""

@@ -1,0 +1,1 @@
+"""The base model, its tokens, and a second model, in workers."""

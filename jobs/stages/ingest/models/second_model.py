@@ -1,0 +1,74 @@
+"""The teacher's model as a folder of the run, in a worker: as `base_model` does with the model that is trained."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.commits import Outcome
+from cluster.errors import ConfigError
+from cluster.storage.model_folders import folder_digest, upload_folder
+from cluster.storage.store import Store
+from jobs.config.config import Config
+from mining.settings import TeacherSettings
+from training.settings import EncoderSettings, Kind
+
+
+def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSettings, section: str) -> Outcome:
+    """The teacher below `folder`, with the digest of its content; of an embedding model also which kind it is.
+
+    Args:
+        section: where the configuration names the model, for messages.
+
+    Raises:
+        ConfigError: there is no such model, or it is of another kind than the settings say, or damaged.
+    """
+    from training.encoders.cross_encoder import copy_cross_encoder
+    from training.encoders.prepare.prepare import build_base, model_folder
+    from training.encoders.prepare.trial import reading_model, try_model
+
+    kind = None
+    with tempfile.TemporaryDirectory(prefix="hardmine-teacher-") as local, _named_after(section):
+        target = Path(local)
+        with reading_model(settings.model), model_folder(settings.model, config.storage) as source:
+            if settings.kind == "cross_encoder":
+                copy_cross_encoder(source, settings.max_length, target)
+            else:
+                encoder = _as_encoder(source, settings, section)
+                kind = encoder.kind
+                build_base(encoder, config.storage, [], config.rounds.seed, target)
+        if kind is not None:
+            try_model(target, encoder)
+        files = upload_folder(target, store, f"{folder}/model")
+    return Outcome(
+        files=files, figures={"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "encoder": kind}
+    )
+
+
+def _as_encoder(source: Path, settings: TeacherSettings, section: str) -> EncoderSettings:
+    """Raises ConfigError: the folder holds a cross-encoder."""
+    from training.encoders.cross_encoder import describe
+
+    architecture, modules = describe(source)
+    if architecture.endswith("ForSequenceClassification") and "Pooling" not in modules:
+        way = 'set mining.teacher.kind = "cross_encoder", or ' if section == "mining.teacher" else ""
+        raise ConfigError(
+            f"{section}.model: expected an embedding model, found {architecture} in {source}, which reads query "
+            f"and item together; {way}give an embedding model"
+        )
+    kind: Kind = "static" if modules[:1] == ["StaticEmbedding"] else "transformer"
+    return EncoderSettings(kind=kind, model=str(source), max_length=settings.max_length)
+
+
+@contextmanager
+def _named_after(section: str) -> Iterator[None]:
+    """The checks of models speak of encoder.model: here it is another one that is wrong."""
+    try:
+        yield
+    except ConfigError as error:
+        text = str(error)
+        for name in ("model", "kind", "max_length"):
+            text = text.replace(f"encoder.{name}", f"{section}.{name}")
+        raise ConfigError(text) from error

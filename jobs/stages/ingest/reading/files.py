@@ -1,0 +1,145 @@
+"""Reading the user's tables: Parquet, JSONL and BEIR's TSV, from a disk or S3, in chunks that say where they are from."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.errors import ArtifactError, ClusterError, DataError, one_paragraph
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from jobs.stages.ingest.reading.lines import CHUNK_ROWS, Chunk, jsonl_chunks, refuse_deep, tsv_chunks
+
+ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json")
+
+
+def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
+    """The files that `url` stands for: itself, or the data files below a folder (in order of their names).
+
+    Raises:
+        DataError: there is none.
+    """
+    parent, _, name = url.rstrip("/").rpartition("/")
+    store = Store(parent or "/", storage)
+    if name.endswith((*ENDINGS, ".tsv")) and store.size(name) is not None:
+        return store, [name]
+    below = Store(url, storage)  # also a folder that is called corpus.parquet, as Spark and Ray write them
+    paths = list(below.list())
+    names = [path for path in paths if path.endswith(ENDINGS) and not path.rpartition("/")[2].startswith(("_", "."))]
+    if not names and name.endswith((*ENDINGS, ".tsv")) and not paths and not store.exists(name):
+        raise DataError(f"there is no file {url}; check the address in [data]")
+    if not names:
+        empty = "an empty folder, or what is neither file nor folder" if store.exists(name) else "nothing"
+        other = "a file of another kind" if store.size(name) is not None else ", ".join(paths[:4]) or empty
+        raise DataError(
+            f"expected a .parquet, .jsonl or .jsonl.gz file, or a folder of them, at {url}; found {other}; "
+            f"check the address in [data], or convert the data"
+        )
+    return below, names
+
+
+def fingerprint(url: str, storage: StorageSettings) -> dict[str, str]:
+    """File -> what tells its content apart: a SHA-256 on disk, size and ETag on S3."""
+    store, names = source_files(url, storage)
+    try:
+        return {name: store.fingerprint(name) for name in names}
+    except ArtifactError as error:
+        raise DataError(f"{error}; a symbolic link that leads nowhere? Mend or remove it") from error
+
+
+def count_rows(url: str, storage: StorageSettings) -> int:
+    """Rows of a source; reads only the footers of Parquet files. Raises DataError as `read_chunks`."""
+    store, names = source_files(url, storage)
+    if not all(_is_parquet(name) for name in names):
+        return sum(chunk.table.num_rows for chunk in read_chunks(url, storage))
+    count = 0
+    for name in names:
+        with _reading(store, name, "Parquet file"), _open(store, name) as stream:
+            count += pq.ParquetFile(stream).metadata.num_rows
+    return count
+
+
+def read_chunks(url: str, storage: StorageSettings) -> Iterator[Chunk]:
+    """All rows of a source, file by file.
+
+    Raises:
+        DataError: a file is missing, or not what its name says; names file and line.
+        ClusterError: the storage failed while a file was read.
+    """
+    store, names = source_files(url, storage)
+    for name in names:
+        if _is_parquet(name):
+            yield from _parquet(store, name)
+        elif name.endswith(".tsv"):
+            yield from tsv_chunks(_lines(store, name), store.url(name))
+        else:
+            yield from jsonl_chunks(_lines(store, name), store.url(name))
+
+
+def _is_parquet(name: str) -> bool:
+    return name.endswith((".parquet", ".pq"))
+
+
+def _open(store: Store, name: str) -> BinaryIO:
+    try:
+        return cast(BinaryIO, store.open(name))
+    except ArtifactError as error:
+        raise DataError(str(error)) from error
+
+
+@contextmanager
+def _reading(store: Store, name: str, what: str) -> Iterator[None]:
+    """Raises DataError for what is wrong in the file, ClusterError for what is wrong with the storage."""
+    try:
+        yield
+    except (pa.ArrowException, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(_damaged(store, name, what, error)) from error
+    except OSError as error:
+        if error.errno:  # pyarrow's own complaints about the content have no number
+            raise ClusterError(
+                f"cannot read {store.url(name)} ({one_paragraph(str(error))}); check the storage, then run "
+                f"the same command again: it resumes"
+            ) from error
+        raise DataError(_damaged(store, name, what, error)) from error
+
+
+def _damaged(store: Store, name: str, what: str, error: BaseException) -> str:
+    reason = one_paragraph(str(error))[:300]
+    return f"{store.url(name)} is not a readable {what} ({reason}); it may be cut off or of another kind: write it again"
+
+
+def _parquet(store: Store, name: str) -> Iterator[Chunk]:
+    where = store.url(name)
+    row = 1
+    with _reading(store, name, "Parquet file"), _open(store, name) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(CHUNK_ROWS):
+            table = _plain(pa.Table.from_batches([batch]))
+            refuse_deep(table, where)
+            yield Chunk(where, row, table)
+            row += batch.num_rows
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Categories as their values, whose codes differ from file to file; views of texts as texts."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+        elif pa.types.is_string_view(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
+    return table
+
+
+def _lines(store: Store, name: str) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line), unpacked where the name ends with .gz."""
+    packed = name.endswith(".gz")
+    with _reading(store, name, "gzip file" if packed else "text file"), _open(store, name) as stream:
+        raw = cast(io.RawIOBase, gzip.GzipFile(fileobj=stream) if packed else stream)
+        with io.BufferedReader(raw, 1 << 20) as lines:
+            yield from enumerate(lines, start=1)

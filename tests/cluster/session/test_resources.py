@@ -1,0 +1,84 @@
+"""Pool sizes from what a cluster has."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cluster.errors import ConfigError
+from cluster.session.resources import ClusterSettings, ClusterSize, PoolSize, embed_pool, search_pool, train_pool, uses_gpu
+
+LAPTOP = ClusterSize(nodes=1, cpus=8, gpus=0)
+TWO_GPU_NODES = ClusterSize(nodes=2, cpus=64, gpus=8)
+FOUR_CPU_NODES = ClusterSize(nodes=4, cpus=16, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "embed", "train"),
+    [
+        (LAPTOP, PoolSize(1, 8, 0), PoolSize(1, 8, 0)),
+        (FOUR_CPU_NODES, PoolSize(4, 4, 0), PoolSize(1, 4, 0)),
+        (TWO_GPU_NODES, PoolSize(8, 8, 1), PoolSize(8, 8, 1)),
+        (ClusterSize(1, 1, 0), PoolSize(1, 1, 0), PoolSize(1, 1, 0)),
+    ],
+)
+def test_pools_fill_the_cluster_by_default(size: ClusterSize, embed: PoolSize, train: PoolSize) -> None:
+    assert embed_pool(ClusterSettings(), size) == search_pool(ClusterSettings(), size) == embed
+    assert train_pool(ClusterSettings(), size) == train
+
+
+def test_settings_decide_counts_and_cpus() -> None:
+    settings = ClusterSettings(embed_actors=3, search_actors=2, train_workers=8, device="cpu")
+    assert embed_pool(settings, TWO_GPU_NODES) == PoolSize(3, 16, 0)  # two of them share a node of 32
+    assert search_pool(settings, TWO_GPU_NODES) == PoolSize(2, 32, 0)
+    assert train_pool(settings, TWO_GPU_NODES) == PoolSize(8, 8, 0)
+    assert embed_pool(ClusterSettings(cpus_per_worker=1), LAPTOP) == PoolSize(1, 1, 0)
+
+
+def test_the_device_is_chosen_or_refused() -> None:
+    assert not uses_gpu(ClusterSettings(), LAPTOP)
+    assert uses_gpu(ClusterSettings(), TWO_GPU_NODES)
+    assert not uses_gpu(ClusterSettings(device="cpu"), TWO_GPU_NODES)
+    with pytest.raises(ConfigError, match="no GPU; add a GPU node, or set"):
+        uses_gpu(ClusterSettings(device="gpu"), LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        (ClusterSettings(embed_actors=9), LAPTOP),
+        (ClusterSettings(embed_actors=2, cpus_per_worker=5), LAPTOP),
+        (ClusterSettings(embed_actors=9), TWO_GPU_NODES),
+        (ClusterSettings(), ClusterSize(1, 2, 4)),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused_with_both_figures(settings: ClusterSettings, size: ClusterSize) -> None:
+    with pytest.raises(ConfigError, match=rf"embed_actors needs \d+ × \d+ CPU.*offers {size.cpus} CPU.*lower cluster"):
+        embed_pool(settings, size)
+
+
+@given(st.integers(1, 8), st.integers(1, 64), st.integers(0, 8), st.none() | st.integers(1, 32))
+def test_a_pool_that_is_granted_fits(nodes: int, cpus: int, gpus: int, wanted: int | None) -> None:
+    size = ClusterSize(nodes, nodes * cpus, nodes * gpus)
+    try:
+        pool = embed_pool(ClusterSettings(embed_actors=wanted), size)
+    except ConfigError:
+        return
+    assert pool.count == (wanted or (size.gpus if gpus else nodes))
+    assert pool.count * pool.cpus <= size.cpus
+    assert pool.count * pool.gpus <= size.gpus
+    assert -(-pool.count // nodes) * pool.cpus <= cpus  # and on each node
+
+
+def test_unknown_settings_and_zero_actors_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        ClusterSettings.model_validate({"embed_actor": 1})
+    with pytest.raises(ValidationError):
+        ClusterSettings(shards=0)
+
+
+def test_the_smallest_gpu_node_decides_how_many_cpus_a_worker_asks_for() -> None:
+    size = ClusterSize(nodes=3, cpus=40, gpus=2, gpu_nodes=2, node_cpus=8)
+    assert train_pool(ClusterSettings(), size) == PoolSize(count=2, cpus=8, gpus=1)

@@ -1,0 +1,1 @@
+"""The model that a run starts from: its folder checked, copied, tried."""

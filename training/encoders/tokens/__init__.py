@@ -1,0 +1,1 @@
+"""Texts as an encoder reads them: tokens, lengths, features and packs."""
