@@ -119,8 +119,7 @@ class Trainer:
 
     def _stops(self) -> bool:
         """Whether the policy that was handed over ends the round after the epochs so far; then the result says why."""
-        # without dev queries there is no recall that could stop rising; and a cycle that ends low is no reason to leave out
-        # the next one, which starts with a high learning rate again
+        # without dev queries there is no recall that could stop rising
         if self.task.stopping is None or self.check is None or not self.task.schedule.stops_early:
             return False
         ruling = self.task.stopping(self.progress.validation, patience=self.settings.patience)
