@@ -25,7 +25,6 @@ def summary_json(record: RunRecord, *, name: str, output: str, primary: str, pat
     """
     best = record.best(primary)
     assert best is not None
-    verdicts: list[Any] = [model.verdict for model in record.rounds if model.arm == "mined"]
     return {
         "name": name,
         "output": output,
@@ -33,9 +32,18 @@ def summary_json(record: RunRecord, *, name: str, output: str, primary: str, pat
         "best_round": best.round,
         "primary": primary,
         **rounds_json(record),
-        "reason": decide(verdicts, patience=patience).reason if verdicts else "",
+        "reason": why_ended(record, patience),
         "test": _test_json(record),
     }
+
+
+def why_ended(record: RunRecord, patience: int) -> str:
+    """Why no further round was mined; "": nothing was mined."""
+    verdicts: list[Any] = [model.verdict for model in record.rounds if model.arm == "mined"]
+    ruling = decide(verdicts, patience=patience)
+    if not verdicts or ruling.stops:
+        return ruling.reason if verdicts else ""
+    return "The mined round is done." if len(verdicts) == 1 else f"All {len(verdicts)} mined rounds are done."
 
 
 def rounds_json(record: RunRecord) -> dict[str, Any]:

@@ -98,3 +98,4 @@ def test_rows_say_what_each_round_was_trained_on_and_why_mining_ended() -> None:
     assert (row["round"], row["negatives"], row["train_loss"], row["steps"], row["hit_rate"]) == (1, "mined", 0.3, 7, 0.8)
     assert row["verdict"] == "flat"
     assert "patience 1" in why_ended(record, 1)
+    assert why_ended(record, 2) == "The mined round is done.", "it was not patience that ended the run"
