@@ -57,6 +57,35 @@ class MeasuredModel:
         return labels.get(self.arm, f"round {self.round}")
 
     @property
+    def queries(self) -> int:
+        """Evaluated queries."""
+        return int(self.figures["queries"])
+
+    @property
+    def without_positive(self) -> int:
+        """Evaluated queries that have no relevant item."""
+        return int(self.figures["queries_without_positive"])
+
+    @property
+    def split(self) -> str:
+        """Of the evaluated queries."""
+        return str(self.figures["split"])
+
+    @property
+    def leakage(self) -> dict[str, Any]:
+        """How much the metadata says of the labels; measured for the off-the-shelf model only."""
+        return dict(self.figures.get("leakage") or {})
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of candidates that the filters left; None: nothing was mined for it."""
+        return float(self.mine.figures["hit_rate"]) if self.mine else None
+
+    def change(self, other: Literal["baseline", "best", "previous"]) -> dict[str, Any]:
+        """Comparison with another model by metric, and its verdict; {} where there is none."""
+        return dict(self.figures.get(f"against_{other}") or {})
+
+    @property
     def metrics(self) -> dict[str, float | None]:
         """Means over the evaluated queries."""
         return dict(self.figures["metrics"])

@@ -94,14 +94,16 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """The name of its commit; an embedding is named after its content (`embedding_name`)."""
-        if isinstance(self.of, Chosen):
-            parts = ["test", str(self.of), self.kind.ending]
-        elif self.scope is Scope.ALONE and self.kind is Kind.MINE:
-            parts = [self.scope]
-        else:
-            parts = [str(self.scope), str(self.of or ""), self.kind.ending]
-        return "-".join(part for part in parts if part)
+        """How its commit is called; an embedding's is named after its content (`embedding_name`)."""
+        if self.scope is Scope.ALONE and self.kind is Kind.MINE:
+            return str(self.scope)
+        return "-".join(part for part in (self.about, self.kind.ending) if part)
+
+    @property
+    def about(self) -> str:
+        """Its name without what it does: "round-01", "general-baseline", "test-best"; "" for the whole run's."""
+        first = "test" if isinstance(self.of, Chosen) else str(self.scope)
+        return "-".join(part for part in (first, str(self.of or "")) if part)
 
     @property
     def root(self) -> str:
@@ -120,7 +122,7 @@ class Stage:
         if self.kind is Kind.MODEL:
             return str(self.of)
         if self.kind is Kind.EVENTS:
-            return f"events/{self.name.removesuffix('-events')}"
+            return f"events/{self.about}"
         ending = self.kind.folder
         if self.kind is Kind.HITS and self.scope is not Scope.GENERAL:
             ending = f"{ending}-{self.split}"

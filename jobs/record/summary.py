@@ -58,7 +58,7 @@ def rounds_json(record: RunRecord) -> dict[str, Any]:
 
 
 def _round_json(model: MeasuredModel) -> dict[str, Any]:
-    figures, trained = model.figures, model.train.figures if model.train else {}
+    trained = model.train.figures if model.train else {}
     general = _general_json(model)
     return {
         "round": model.round,
@@ -66,10 +66,10 @@ def _round_json(model: MeasuredModel) -> dict[str, Any]:
         "train_loss": trained.get("train_loss"),
         "steps": trained.get("steps", 0),
         "metrics": model.metrics,
-        "hit_rate": model.mine.figures["hit_rate"] if model.mine else None,
+        "hit_rate": model.hit_rate,
         "verdict": model.verdict,
-        "against_baseline": figures["against_baseline"],
-        "against_previous": figures["against_previous"],
+        "against_baseline": model.change("baseline"),
+        "against_previous": model.change("previous"),
         "seconds": model.seconds,
     } | ({"general": general} if general else {})
 
@@ -78,7 +78,7 @@ def _arm_json(model: MeasuredModel) -> dict[str, Any]:
     """The random arm; its verdict and `against_mined` compare it with the last mined round."""
     row = _round_json(model)
     names = ("metrics", "train_loss", "steps", "verdict", "against_baseline", "against_previous", "seconds")
-    return {name: row[name] for name in names} | {"against_mined": model.figures["against_best"]}
+    return {name: row[name] for name in names} | {"against_mined": model.change("best")}
 
 
 def _general_json(model: MeasuredModel) -> dict[str, Any] | None:

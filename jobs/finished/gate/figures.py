@@ -94,7 +94,7 @@ def _gains(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -
     if subject.is_baseline:
         return {}
     wanted = {evaluation.primary} | {name for name, one in evaluation.gate.metrics.items() if one.min_gain is not None}
-    compared = subject.model.evaluation.figures.get("against_baseline", {})
+    compared = subject.model.change("baseline")
     gains = {}
     for name in wanted:
         if name in compared:

@@ -73,7 +73,7 @@ def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = N
         "evaluation": subject.model.evaluation.key,
         "primary": evaluation.primary,
         "confidence": evaluation.confidence,
-        "queries": subject.model.evaluation.figures["queries"],
+        "queries": subject.model.queries,
         "checks": [check.as_json() for check in checks],
         "latency": timed,
         "notes": list(subject.notes),

@@ -66,13 +66,12 @@ def write_events(context: Context, stage: Stage) -> Commit:
     hits, vectors = context.need(stage.sibling(Kind.HITS)), context.need(stage.sibling(Kind.EMBED))
     model = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
     assert isinstance(model, ModelName)
-    name = stage.name.removesuffix("-events")
     time = datetime.fromtimestamp(hits.created, UTC).isoformat(timespec="seconds")
     head = {
         "event": "retrieval_eval",
         "time": time,
         "run": context.config.name,
-        "stage": name,
+        "stage": stage.about,
         "round": model.round,
         "split": stage.split,
         "model": vectors.inputs["model"],
