@@ -16,7 +16,7 @@ from training.feed.feed import Prepared
 from training.forward import Pass
 from training.objective.gather import mean_over_ranks
 from training.objective.objective import Objective
-from training.telemetry.geometry import alignment_uniformity, geometry_figures
+from training.telemetry.gradient_geometry import alignment_uniformity, geometry_figures
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mining.choice.filters import cut_above
 from training.encoders.adapter import AdapterEncoder
 from training.feed.batches import Batch, candidate_masks
 from training.objective.losses import info_nce, likely_positives, scores
-from training.telemetry.geometry import IN_BATCH, alignment_uniformity, geometry_figures, geometry_sums
+from training.telemetry.gradient_geometry import IN_BATCH, alignment_uniformity, geometry_figures, geometry_sums
 
 F64 = npt.NDArray[np.float64]
 WARMUP_STEPS = 20

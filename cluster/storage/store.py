@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cluster.errors import ArtifactError, ClusterError, ConfigError
 from cluster.storage.errors import code, told
 from cluster.storage.local_files import list_files
+from cluster.storage.s3 import open_s3
 from cluster.storage.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Store:
 
     def _fs(self) -> Any:
         if self._opened is None:
-            self._opened = _open_s3(self.settings) if self.remote else _open_local()
+            self._opened = open_s3(self.settings) if self.remote else _open_local()
         return self._opened
 
     def _call(self, what: str, path: str, action: Callable[[Any, str], T]) -> T:
@@ -221,32 +222,13 @@ class Store:
         from pyarrow import fs
 
         if self.settings.profile:  # pyarrow knows no named profile but AWS_PROFILE's
-            return fs.PyFileSystem(fs.FSSpecHandler(_open_s3(self.settings))), self.root.removeprefix("s3://")
+            return fs.PyFileSystem(fs.FSSpecHandler(open_s3(self.settings))), self.root.removeprefix("s3://")
         endpoint = self.settings.resolved_endpoint()
         scheme, _, host = (endpoint or "").rpartition("://")
         options: dict[str, Any] = {"region": self.settings.resolved_region()}
         if endpoint:  # pyarrow does not read AWS_ENDPOINT_URL (apache/arrow#49643)
             options.update(endpoint_override=host.rstrip("/"), scheme=scheme or "https")
         return fs.S3FileSystem(**options), self.root.removeprefix("s3://")
-
-
-def _open_s3(settings: StorageSettings) -> Any:
-    import s3fs
-
-    opened = s3fs.S3FileSystem(
-        endpoint_url=settings.resolved_endpoint(),
-        profile=settings.profile,
-        client_kwargs={"region_name": settings.resolved_region()},
-        config_kwargs={
-            "connect_timeout": 5,
-            "read_timeout": 60,
-            "retries": {"max_attempts": settings.attempts, "mode": "standard"},
-        },
-        use_listings_cache=False,  # another process's new object must be seen (fsspec/s3fs#424)
-        skip_instance_cache=True,
-    )
-    opened.retries = 2  # botocore's attempts are the ones that count; s3fs would repeat all of them 5 times
-    return opened
 
 
 def _open_local() -> Any:

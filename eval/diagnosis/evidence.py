@@ -48,7 +48,7 @@ STEP_FIGURES = (
     "gradient_norm",
     "learning_rate",
 )
-"""Columns of telemetry that rules may read; training/telemetry/geometry.py defines them."""
+"""Columns of telemetry that rules may read; training/telemetry/gradient_geometry.py defines them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ SHOWN = (
     "gradient_norm",
     "learning_rate",
 )
-"""Telemetry columns that are kept; training/telemetry/geometry.py defines them."""
+"""Telemetry columns that are kept; training/telemetry/gradient_geometry.py defines them."""
 
 
 def training_curves(store: Store, record: RunRecord) -> list[Json]:

@@ -20,7 +20,7 @@ from benchmarks.why.world import Recipe, make_world
 from eval.diagnosis.evidence import STEP_FIGURES
 from jobs.config.config import Config
 from training.objective.losses import info_nce
-from training.telemetry.geometry import geometry_figures, geometry_sums
+from training.telemetry.gradient_geometry import geometry_figures, geometry_sums
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "why-hard-negatives.md"

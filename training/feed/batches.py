@@ -19,7 +19,7 @@ from cluster.labels.labels import Labels, contains
 from cluster.tables.tables import I64
 from training.feed.sources import F64, Mixture, cumulative_popularity, describe, draw_items, epoch_order, plan_mixture, too_few
 from training.settings import TrainingSettings
-from training.telemetry.geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
+from training.telemetry.gradient_geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 
 LONGEST_LIST = np.int64(2**20)
 """More than any query has mined negatives."""
@@ -210,7 +210,7 @@ def candidate_masks(
             part of the rank's queries.
 
     Returns:
-        (masked [B, C]: known positives, their group mates and duplicates; kind [B, C] uint8 of training.telemetry.geometry: HARD
+        (masked [B, C]: known positives, their group mates and duplicates; kind [B, C] uint8 of telemetry.gradient_geometry: HARD
         and RANDOM are a query's own, IN_BATCH is another query's of this rank, CROSS_RANK is of no query of this rank).
     """
     shape = (len(batch.query_rows), len(columns_C))

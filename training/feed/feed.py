@@ -24,7 +24,7 @@ from training.encoders.tokens.packing import pack
 from training.feed.batches import Batch, BatchPlan, candidate_masks, hash_rows
 from training.feed.tables import Tables
 from training.settings import TrainingSettings
-from training.telemetry.geometry import CROSS_RANK, IN_BATCH
+from training.telemetry.gradient_geometry import CROSS_RANK, IN_BATCH
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
 """Queries times columns that the loss looks at in one go."""

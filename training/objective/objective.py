@@ -23,7 +23,7 @@ from training.feed.tables import Tables
 from training.objective.gather import gather_rows
 from training.objective.losses import info_nce, likely_positives, scores, triplet, truncated
 from training.settings import TrainingSettings
-from training.telemetry.geometry import geometry_sums
+from training.telemetry.gradient_geometry import geometry_sums
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from jobs.stages.ingest.equal_texts import (
 from jobs.stages.ingest.histories import history_rows, refuse_repeats
 from jobs.stages.ingest.labels import LabelRows, read_labels, split_column, write_labels
 from jobs.stages.ingest.positives import check_negatives, check_positives, label_figures, refuse_nothing_relevant
+from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.files import read_chunks
-from jobs.stages.ingest.reading.lines import Chunk
 from jobs.stages.ingest.reading.values import as_texts, id_column, id_hint, one_array
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
 from jobs.stages.ingest.tables import Written, stable_code, write_texts

@@ -17,7 +17,7 @@ from cluster.storage.store import Store
 from cluster.tables.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offsets_of, read_part, read_parts, write_part
 from jobs.config.config import Config
 from jobs.stages.ingest.labels import LabelRows
-from jobs.stages.ingest.reading.lines import Chunk
+from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.values import id_hint
 
 

@@ -20,7 +20,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage.store import Store
 from cluster.tables.tables import I64, Part, vectors_to_column
 from jobs.config.templates import Template
-from jobs.stages.ingest.reading.lines import Chunk
+from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.texts import TextNotes
 from jobs.stages.ingest.reading.values import id_column
 from jobs.stages.ingest.vectors import vectors_of

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 from cluster.tables.tables import F32, lists_to_csr
-from jobs.stages.ingest.reading.lines import Chunk
+from jobs.stages.ingest.reading.chunk import Chunk
 
 
 def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | None) -> F32:

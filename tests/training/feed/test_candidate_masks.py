@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cluster.labels.labels import NO_NEGATIVE, Labels
 from training.feed.batches import Batch, candidate_masks
-from training.telemetry.geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
+from training.telemetry.gradient_geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 
 
 def slow_masks(batch: Batch, columns: list[int], labels: Labels) -> tuple[list[list[bool]], list[list[int]]]:

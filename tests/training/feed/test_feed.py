@@ -13,7 +13,7 @@ from training.feed.batches import BatchPlan, Examples
 from training.feed.feed import Feed, Prepared, column_of, seed_of
 from training.feed.tables import Tables
 from training.settings import TrainingSettings
-from training.telemetry.geometry import CROSS_RANK, IN_BATCH
+from training.telemetry.gradient_geometry import CROSS_RANK, IN_BATCH
 
 Q, N, WORLD, BATCH = 64, 80, 2, 6
 

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from cluster.errors import ArtifactError, ClusterError, DataError, one_paragraph
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
-from jobs.stages.ingest.reading.lines import CHUNK_ROWS, Chunk, jsonl_chunks, refuse_deep, tsv_chunks
+from jobs.stages.ingest.reading.beir_tsv import tsv_chunks
+from jobs.stages.ingest.reading.chunk import CHUNK_ROWS, Chunk
+from jobs.stages.ingest.reading.jsonl import jsonl_chunks, refuse_deep
 
 ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json")
 

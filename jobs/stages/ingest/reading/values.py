@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from jobs.stages.ingest.reading.lines import NUMBER, Chunk
+from jobs.stages.ingest.reading.chunk import NUMBER, Chunk
 
 LARGEST_WHOLE = 2**53
 """Above it a double no longer holds every whole number, so two ids could have become one."""

@@ -21,7 +21,7 @@ from cluster.tables.tables import read_part, read_parts
 from jobs.config.templates import Template
 from jobs.stages.ingest.labels import LabelRows, read_labels, write_labels
 from jobs.stages.ingest.positives import label_figures
-from jobs.stages.ingest.reading.lines import Chunk
+from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.splits import assign_splits
 from jobs.stages.ingest.tables import Written, _fold, normalise, rename, stable_code, write_texts
 from jobs.stages.ingest.writer import TableWriter

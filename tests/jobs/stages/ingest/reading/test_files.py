@@ -15,8 +15,8 @@ import pytest
 from cluster.errors import ClusterError, ConfigError, DataError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
+from jobs.stages.ingest.reading import beir_tsv, jsonl
 from jobs.stages.ingest.reading import files as sources
-from jobs.stages.ingest.reading import lines as by_line
 from jobs.stages.ingest.reading.files import count_rows, fingerprint, read_chunks, source_files
 
 STORAGE = StorageSettings()
@@ -75,7 +75,8 @@ def test_the_fingerprint_tells_contents_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunk_rows", [1, 2, 3, 100])
 def test_rows_have_the_numbers_of_their_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_rows: int) -> None:
     monkeypatch.setattr(sources, "CHUNK_ROWS", chunk_rows)
-    monkeypatch.setattr(by_line, "CHUNK_ROWS", chunk_rows)
+    for module in (beir_tsv, jsonl):
+        monkeypatch.setattr(module, "CHUNK_ROWS", chunk_rows)
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"\n" + lines(*ROWS[:2]) + b" \r\n\n" + lines(ROWS[2]).strip())
     assert numbered(path) == {2: "a", 3: "b", 6: "c"}

@@ -56,7 +56,7 @@ def geometry_sums(logits_BC: Tensor, positive_column_B: Tensor, kind_BC: Tensor)
     certain = torch.sigmoid(positive_B1 - among_B1).sum(dtype=torch.float64)
     softmax = _Softmax(negative_BC, w_BC, positive_B1[:, 0], among_B1[:, 0], rest_B1[:, 0], kind_BC)
     if logits_BC.device.type == "cpu":
-        from training.telemetry.geometry_sums import sum_rows  # numba takes a while to load
+        from training.telemetry.gradient_geometry_sums import sum_rows  # numba takes a while to load
 
         sums = torch.zeros(len(ROW_SUMS) + len(KIND_SUMS) * len(KINDS), dtype=torch.float64)
         parts: list[Any] = [part.numpy() for part in softmax]
@@ -80,7 +80,7 @@ class _Softmax(NamedTuple):
 
 
 def _sum_on_device(softmax: _Softmax) -> Tensor:
-    """What `training.telemetry.geometry_sums.sum_rows` does in one pass over memory, as whole-array operations for a GPU."""
+    """What `gradient_geometry_sums.sum_rows` does in one pass over memory, as whole-array operations for a GPU."""
     negative_BC, w_BC, positive_B, among_B, rest_B, kind_BC = softmax
     is_negative_BC = ~torch.isneginf(negative_BC)
     has_B = is_negative_BC.any(1)

@@ -1,44 +1,22 @@
-"""Reading what is written line by line, JSONL and BEIR's TSV, as chunks; what is wrong is refused with its line."""
+"""Reading JSONL as chunks; what is wrong is refused with its line."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from cluster.errors import DataError, one_paragraph
+from jobs.stages.ingest.reading.chunk import BOM, CHUNK_ROWS, Chunk, start_of
 
-CHUNK_ROWS = 65_536
-LABEL_COLUMNS = ("query_id", "item_id", "score")
-SCORE_NAMES = frozenset(
-    {"score", "label", "relevance", "relevancy", "rel", "rating", "grade", "gain", "qrel", "judgement", "judgment"}
-)
-"""What the score of a label is called elsewhere, in lower case; BEIR says score."""
-NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
-"""A number as JSON writes it: the one form of a number in a text. Not 1_0, 0x1, nan, or digits of another script."""
 DEEPEST = 20
 """Levels that a column may be nested; Parquet's readers stop at about 50."""
-BOM = b"\xef\xbb\xbf"
+
+
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some rows of a source file."""
-
-    file: str
-    first_row: int
-    """Number of the first row in the file, from 1 (the line number of a JSONL or TSV file)."""
-    table: pa.Table
-
-    def where(self, row: Any, ids: pa.Array | None = None) -> str:
-        """A row, counted from 0, for a message: the file, its number there and, if the ids are known, its id."""
-        name = "" if ids is None else f" (id {ids[int(row)].as_py()!r})"
-        return f"{self.file}, row {self.first_row + int(row)}{name}"
 
 
 def jsonl_chunks(lines: Iterator[tuple[int, bytes]], where: str) -> Iterator[Chunk]:
@@ -95,24 +73,20 @@ def _parse_line(line: bytes, where: str, number: int) -> dict[str, Any]:
     except RecursionError:
         raise DataError(
             f"{where}, line {number}: expected fields nested at most {DEEPEST} levels deep, found many more in "
-            f"{_start(line)!r}; flatten or remove the field"
+            f"{start_of(line)!r}; flatten or remove the field"
         ) from None
     except ValueError as error:
         reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(
             f"{where}, line {number}: expected one JSON object in UTF-8 per line, found "
-            f"{_start(line)!r} ({reason}); correct or remove this line"
+            f"{start_of(line)!r} ({reason}); correct or remove this line"
         ) from error
     if not isinstance(value, dict):
         raise DataError(
-            f"{where}, line {number}: expected a JSON object, found {type(value).__name__} {_start(line)!r}; "
+            f"{where}, line {number}: expected a JSON object, found {type(value).__name__} {start_of(line)!r}; "
             f'every line must read {{"id": …, …}}'
         )
     return value
-
-
-def _start(line: bytes) -> str:
-    return line.decode("utf-8", "replace").strip()[:80]
 
 
 def _chunk(rows: list[dict[str, Any]], where: str, first: int) -> Chunk:
@@ -175,61 +149,3 @@ def refuse_deep(table: pa.Table, where: str) -> None:
 
 def _depth(kind: pa.DataType) -> int:
     return 1 + max((_depth(kind.field(n).type) for n in range(kind.num_fields)), default=0) if pa.types.is_nested(kind) else 0
-
-
-def tsv_chunks(lines: Iterator[tuple[int, bytes]], where: str) -> Iterator[Chunk]:
-    """BEIR labels: query-id, corpus-id, score, with or without a header line. The scores stay texts.
-
-    Raises:
-        DataError: a line does not have three cells, or a header names them in another order.
-    """
-    rows: list[list[str]] = []
-    first = 1
-    for number, line in lines:
-        cells = _cells(line.removeprefix(BOM) if number == 1 else line, where, number)
-        header = number == 1 and len(cells) == 3 and not re.fullmatch(NUMBER, cells[2])
-        if header:
-            _check_header(cells, where)
-        elif cells and len(cells) != 3:
-            raise DataError(_three_cells(cells, where, number))
-        if cells and not header:
-            rows.append(cells)
-        if not cells or header or len(rows) == CHUNK_ROWS:  # the rows after it are numbered anew
-            yield from _labels(rows, where, first)
-            rows, first = [], number + 1
-    yield from _labels(rows, where, first)
-
-
-def _check_header(cells: list[str], where: str) -> None:
-    query, item, score = (cell.strip().strip('"').lower() for cell in cells)
-    if score not in SCORE_NAMES:
-        raise DataError(_three_cells(cells, where, 1))
-    if query.startswith(("corpus", "item", "doc")) or item.startswith(("query", "qid")):
-        raise DataError(
-            f"{where}, line 1: expected the columns query id, item id, score in this order, found the header "
-            f"{cells!r:.120}; swap the first two columns"
-        )
-
-
-def _three_cells(cells: list[str], where: str, number: int) -> str:
-    trec = "; of TREC's four columns take out the second" if len(" ".join(cells).split()) == 4 else ""
-    return (
-        f"{where}, line {number}: expected query id, item id and a number, separated by tabs (above them, if any, the "
-        f"header query-id, corpus-id, score), found {cells!r:.120}; correct or remove this line{trec}"
-    )
-
-
-def _cells(line: bytes, where: str, number: int) -> list[str]:
-    try:
-        text = line.decode().strip("\r\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}, line {number}: expected UTF-8 text, found {_start(line)!r} ({error}); write the file again in UTF-8"
-        ) from error
-    return text.split("\t") if text.strip() else []
-
-
-def _labels(rows: list[list[str]], where: str, first: int) -> Iterator[Chunk]:
-    if rows:
-        columns = zip(*rows, strict=True)
-        yield Chunk(where, first, pa.table({name: list(values) for name, values in zip(LABEL_COLUMNS, columns, strict=True)}))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.telemetry.geometry import (
+from training.telemetry.gradient_geometry import (
     DEAD_BELOW,
     HARD,
     IN_BATCH,
@@ -90,7 +90,9 @@ def test_the_sums_of_a_gpu_equal_those_of_a_cpu(seed: int, monkeypatch: pytest.M
     logits, positive, kind = random_case(seed)
     want = geometry_sums(logits, positive, kind)
     seen: list[Tensor] = []
-    monkeypatch.setattr("training.telemetry.geometry_sums.sum_rows", lambda *parts: seen.extend(map(torch.from_numpy, parts[:6])))
+    monkeypatch.setattr(
+        "training.telemetry.gradient_geometry_sums.sum_rows", lambda *parts: seen.extend(map(torch.from_numpy, parts[:6]))
+    )
     geometry_sums(logits, positive, kind)
     got = _sum_on_device(_Softmax(*seen))
     torch.testing.assert_close(got[2:], want[2:], rtol=1e-5, atol=1e-5)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.labels.compiled import compiled
-from training.telemetry.geometry import KIND_SUMS, KINDS, ROW_SUMS
+from training.telemetry.gradient_geometry import KIND_SUMS, KINDS, ROW_SUMS
 
 F32 = npt.NDArray[np.float32]
 
@@ -34,7 +34,7 @@ def sum_rows(
     dead_below: float,
     out: npt.NDArray[np.float64],
 ) -> None:
-    """Add up what `training.telemetry.geometry.geometry_sums` returns, all but POSITIVE.
+    """Add up what `training.telemetry.gradient_geometry.geometry_sums` returns, all but POSITIVE.
 
     Args:
         negative_BC: logits, -inf where a column is no negative.

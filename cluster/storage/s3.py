@@ -1,0 +1,31 @@
+"""Opening S3: time limits, and which errors are tried again (botocore's standard retries)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.storage.settings import StorageSettings
+
+
+def open_s3(settings: StorageSettings) -> Any:
+    """A file system on S3.
+
+    "standard" retries what botocore calls transient: time-outs, connection errors, throttling and 500, 502, 503, 504
+    (https://boto3.amazonaws.com/v1/documentation/api/latest/guide/retries.html).
+    """
+    import s3fs
+
+    opened = s3fs.S3FileSystem(
+        endpoint_url=settings.resolved_endpoint(),
+        profile=settings.profile,
+        client_kwargs={"region_name": settings.resolved_region()},
+        config_kwargs={
+            "connect_timeout": 5,
+            "read_timeout": 60,
+            "retries": {"max_attempts": settings.attempts, "mode": "standard"},
+        },
+        use_listings_cache=False,  # another process's new object must be seen (fsspec/s3fs#424)
+        skip_instance_cache=True,
+    )
+    opened.retries = 2  # botocore's attempts are the ones that count; s3fs would repeat all of them 5 times
+    return opened
