@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError, ConfigError
+from cluster.session import address as module
 from cluster.session.address import check_address
 from cluster.session.resources import ClusterSettings, ClusterSize
-from cluster.session.session import address as module
 from cluster.session.session import ray_session
 
 

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from cluster.session import progress as module
 from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSize
-from cluster.session.session import progress as module
 
 
 @pytest.mark.cluster

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ArtifactError, ConfigError
+from cluster.storage import model_folders as folders
 from cluster.storage.digests import sha256
 from cluster.storage.model_folders import Manifest, fetch_folder, folder_digest, upload_folder
 from cluster.storage.store import Store
-from cluster.storage.store import model_folders as folders
 
 FILES = {"config.json": b"{}", "weights/model.bin": b"w" * 1000, "empty": b""}
 
