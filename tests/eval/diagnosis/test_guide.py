@@ -23,7 +23,8 @@ NO_THRESHOLD = {
 
 def thresholds() -> dict[str, float]:
     """Every number that a module of the diagnosis names."""
-    modules = [importlib.import_module(f"eval.diagnosis.{each.name}") for each in pkgutil.iter_modules(eval.diagnosis.__path__)]
+    found = pkgutil.walk_packages(eval.diagnosis.__path__, "eval.diagnosis.")
+    modules = [importlib.import_module(each.name) for each in found]
     numbers = {
         name: float(value)
         for module in modules

@@ -151,7 +151,7 @@ def test_only_an_empty_folder_or_an_earlier_export_is_written_to(tmp_path: Path)
 
 
 def test_what_to_export_without_an_export(case: Any, refused: Any) -> None:
-    refused(case.run("--num", "3", command="mine"), 2, ["--num", "there is no --export"])
+    refused(case.run("--num", "3", command="mine"), 2, ["--num", "--export is missing"])
     refused(case.run("--columns", "quadruple", "--export", "x", command="mine"), 2, ["quadruple", "n-tuple"])
 
 

@@ -119,7 +119,7 @@ def test_vectors_cannot_be_trained(case: Any, refused: Any, command: str) -> Non
 
 def test_vectors_that_the_data_has_not(case: Any, refused: Any) -> None:
     case.settings["encoder"] = {"kind": "vectors"}
-    refused(case.run(command="mine"), 2, ['encoder.kind = "vectors"', "`vector` column", "which the data has not"])
+    refused(case.run(command="mine"), 2, ['encoder.kind = "vectors"', "`vector` column", "which the data does not have"])
 
 
 def test_vectors_with_a_model_beside_them(case: Any, refused: Any) -> None:
