@@ -8,6 +8,7 @@ from cluster.errors import ConfigError
 from eval.verdict import Ruling, decide
 from jobs.record.plan import plan_run
 from jobs.record.stages import Kind, ModelName, Scope, Stage
+from jobs.record.summary import summary_of
 from jobs.stages.context import Context, MakeStage
 from jobs.stages.evaluate.events import write_events
 from jobs.stages.finish import finish
@@ -60,8 +61,7 @@ def run_rounds(context: Context) -> dict[str, Any]:
                 context.progress.say(f"! {ruling.reason}")
                 shorter = plan_run(context.config, mined=model.round)
                 stages = [later for later in shorter if later not in context.done]
-    summary: dict[str, Any] = context.need(Stage(Kind.FINISH)).figures["summary"]
-    return summary
+    return summary_of(context.need(Stage(Kind.FINISH)), context.store)
 
 
 def mined_model(stage: Stage) -> ModelName | None:
