@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,10 @@ from cluster.errors import ArtifactError
 from cluster.labels.labels import Labels, gather_csr
 from cluster.storage.store import Store
 from cluster.tables.tables import F32, I64, Part, lists_to_csr, parts_between, read_part
+from mining.settings import SourceKind
 from mining.sources.fuse import Fused, fuse, look_up
 
-SOURCES = ("model", "baseline", "bm25", "earlier", "judged")
+SOURCES = (*get_args(SourceKind), "judged")
 """What a source code stands for. "judged" is no source of candidates: a person judged the item irrelevant."""
 JUDGED = SOURCES.index("judged")
 

@@ -32,12 +32,16 @@ class Rule(BaseModel):
     Columns of single values: equal or different."""
 
 
+SourceKind = Literal["model", "baseline", "bm25", "earlier"]
+"""Where candidates come from."""
+
+
 class Source(BaseModel):
     """Where candidates come from."""
 
     model_config = MODEL_CONFIG
 
-    kind: Literal["model", "baseline", "bm25", "earlier"]
+    kind: SourceKind
     """model: the nearest items by the model as it is now. baseline: the nearest by the off-the-shelf model. bm25: by words.
     earlier: the negatives of the round before (the first mined round has none)."""
     share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.config.config import Config
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, Stage
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, SourceName, Stage
+from mining.settings import SourceKind
 
 
 def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
@@ -46,19 +47,29 @@ def plan_mining(config: Config, model: ModelName) -> list[Stage]:
     return [*stages, Stage(Kind.MINE, model), Stage(Kind.REPORT, model)]
 
 
-def other_sources(config: Config, model: ModelName | None) -> list[str]:
+def other_sources(config: Config, model: ModelName | None) -> list[SourceKind]:
     """Kinds of mining.sources, besides the model's own search, that have candidates for a round; None: for mining alone."""
     number = model.round if model else 1
     trained = 1 if config.rounds.warmup_epochs else 2  # the first round whose model is not the off-the-shelf one
-    since = {"bm25": 1, "baseline": trained if model else 2, "earlier": 2}
-    return [source.kind for source in config.mining.sources if source.kind != "model" and number >= since[source.kind]]
+    since = {"baseline": trained if model else 2, "earlier": 2}
+    return [source.kind for source in config.mining.sources if source.kind != "model" and number >= since.get(source.kind, 1)]
 
 
 def _shared_sources(config: Config, model: ModelName) -> list[Stage]:
     """The sources that are searched once, by the first mining that needs them."""
-    shared = {"bm25": Stage(Kind.BM25), "baseline": Stage(Kind.SEARCH, BASELINE)}
     before = other_sources(config, ModelName(model.round - 1)) if model.round > 1 else []
-    return [shared[source] for source in other_sources(config, model) if source in shared and source not in before]
+    new = [source for source in other_sources(config, model) if source != "earlier" and source not in before]
+    return [source_stage(source, Stage(Kind.PAIRS, model)) for source in new]
+
+
+def source_stage(source: SourceKind, mining: Stage) -> Stage:
+    """The stage that a source's candidates come from. Args: mining: any stage of the mining that needs them."""
+    if source == "baseline":
+        return Stage(Kind.SEARCH, BASELINE)
+    if source == "earlier":
+        assert isinstance(mining.of, ModelName)
+        return Stage(Kind.MINE, ModelName(mining.of.round - 1))
+    return Stage(Kind.SOURCE, SourceName(source), mining.scope)
 
 
 def _prepared(config: Config) -> list[Stage]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
+from typing import get_args
+
+from mining.settings import SourceKind
 
 
 class Kind(Enum):
@@ -18,7 +21,8 @@ class Kind(Enum):
     """A second model, named after its purpose: teacher or guide."""
     EMBED = ("embed", "embeddings", "embed")
     SEARCH = ("search", "hits-train", "search")
-    BM25 = ("bm25", "bm25", "search")
+    SOURCE = ("", "", "search")
+    """Candidates of one of mining.sources that is a search of its own, named after it."""
     PAIRS = ("pairs", "pairs", "search")
     SCORE = ("score", "score", "search")
     NEAR = ("near-duplicates", "near-duplicates", "mine")
@@ -65,6 +69,16 @@ class Second(StrEnum):
     GUIDE = "guide"
 
 
+@dataclass(frozen=True)
+class SourceName:
+    """One of mining.sources that is a search of its own."""
+
+    kind: SourceKind
+
+    def __str__(self) -> str:
+        return self.kind
+
+
 class Chosen(StrEnum):
     """A model that the dev split chose, measured once on the test split."""
 
@@ -88,7 +102,7 @@ class Stage:
     """One stage of a run."""
 
     kind: Kind
-    of: ModelName | Second | Chosen | None = None
+    of: ModelName | Second | SourceName | Chosen | None = None
     """The model that it measures, mines for or trains; None: the stage belongs to the whole run."""
     scope: Scope = Scope.RUN
 
@@ -119,7 +133,7 @@ class Stage:
     @property
     def folder(self) -> str:
         """The folder of the stage itself."""
-        if self.kind is Kind.MODEL:
+        if self.kind in (Kind.MODEL, Kind.SOURCE):
             return str(self.of)
         if self.kind is Kind.EVENTS:
             return f"events/{self.about}"
@@ -145,15 +159,17 @@ class Stage:
         return replace(self, kind=kind)
 
 
-SHARED = frozenset({Kind.INGEST, Kind.TOKENS, Kind.BM25, Kind.NEAR, Kind.EMBED})
+SHARED = frozenset({Kind.INGEST, Kind.TOKENS, Kind.NEAR, Kind.EMBED})
 """Kinds whose folders belong to the whole run."""
 NAME = re.compile(r"(?:(general|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?)-)?(.*)")
-ENDINGS = {kind.ending: kind for kind in Kind if kind is not Kind.MODEL}
+OTHER_SEARCHES = tuple(SourceName(kind) for kind in get_args(SourceKind) if kind not in ("model", "baseline", "earlier"))
+ENDINGS = {kind.ending: kind for kind in Kind if kind.ending}
 FIXED = {
     stage.name: stage
     for stage in (
         Stage(Kind.MINE, scope=Scope.ALONE),
         *(Stage(kind, second) for second in Second for kind in (Kind.MODEL, Kind.TOKENS)),
+        *(Stage(Kind.SOURCE, source, scope) for source in OTHER_SEARCHES for scope in (Scope.RUN, Scope.ALONE)),
     )
 }
 """Names that the pattern would misread."""

@@ -27,7 +27,7 @@ from jobs.stages.finish import finish_inputs
 from jobs.stages.ingest.fingerprints import fingerprints, model_fingerprint
 
 PREPARING = frozenset({Kind.INGEST, Kind.BASE, Kind.TOKENS, Kind.SEQUENCE, Kind.EMBED})
-SEARCHING = frozenset({Kind.SEARCH, Kind.BM25, Kind.PAIRS, Kind.SCORE, Kind.HITS})
+SEARCHING = frozenset({Kind.SEARCH, Kind.SOURCE, Kind.PAIRS, Kind.SCORE, Kind.HITS})
 MAKES: Mapping[Kind, Makes] = {
     Kind.SEARCH: PREPARING | {Kind.EVALUATE},
     Kind.REPORT: PREPARING

@@ -12,7 +12,7 @@ from jobs.record.summary import summary_of
 from jobs.stages.context import Context, MakeStage
 from jobs.stages.evaluate.events import write_events
 from jobs.stages.finish import finish
-from jobs.stages.mine.candidate_sources import find_pairs, score_pairs, search_bm25
+from jobs.stages.mine.candidate_sources import find_candidates, find_pairs, score_pairs
 from jobs.stages.mine.near_duplicates import near_duplicates
 from jobs.stages.mine.report import report_mining
 from jobs.stages.mine.teacher import ask_teacher, choose_pairs
@@ -31,7 +31,7 @@ FUNCTIONS: dict[Kind, MakeStage] = {
     Kind.MODEL: prepare_second,
     Kind.EMBED: embed_model,
     Kind.SEARCH: search_to_mine,
-    Kind.BM25: search_bm25,
+    Kind.SOURCE: find_candidates,
     Kind.PAIRS: find_pairs,
     Kind.SCORE: score_pairs,
     Kind.NEAR: near_duplicates,

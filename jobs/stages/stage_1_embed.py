@@ -85,6 +85,7 @@ def embed_model(context: Context, stage: Stage) -> Commit:
         model = base_model(data.base)
         features = _features_of_base(data)
     else:
+        assert isinstance(name, ModelName), "other sources have no vectors"
         model = trained_model(context, name)
         features = read_features(context, stage.scope, of_base=model.reads_base)
     return _embed(context, stage, model, features, items_only=items_only)

@@ -17,8 +17,10 @@ from cluster.tables.tables import I64, Part, csr_to_lists, lists_to_csr, offsets
 from mining.candidates import read_span
 from mining.search.shards import QueryBlock
 
-COLUMN = {"baseline": "item_rows", "bm25": "item_rows", "earlier": "negative_rows"}
-"""Source -> the column of its table that lists items, best first."""
+ITEMS = "item_rows"
+"""Column of a source's table that lists items, best first."""
+COLUMN = {"earlier": "negative_rows"}
+"""Where that column is called otherwise."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def write_block(task: PairsTask, block: QueryBlock, start: int) -> tuple[Part, i
         offsets, rows = lists_to_csr(read_span(task.store, parts, start, block.query_rows, [column])[column])
         return offsets, rows.astype(np.int64)
 
-    found = lists(task.hits, "item_rows")
-    sources = {kind: lists(parts, COLUMN[kind]) for kind, parts in task.sources.items()}
+    found = lists(task.hits, ITEMS)
+    sources = {kind: lists(parts, COLUMN.get(kind, ITEMS)) for kind, parts in task.sources.items()}
     largest = max(int(rows.max(initial=0)) for _, rows in (found, *sources.values()))
     offsets, rows = new_pairs(largest + 1, found, list(sources.values()))
     table = pa.table(

@@ -162,7 +162,7 @@ def test_grad_cache_with_dropout_trains_as_a_step_that_keeps_its_activations(two
 
 
 def test_a_tampered_engine_file_is_not_loaded(two: Report) -> None:
-    assert two["tampered"]["error"].startswith("ArtifactError")
+    assert two["tampered"]["error"].startswith("DamagedObject")
     assert "SHA-256" in two["tampered"]["error"]
     assert "started_at" not in two["tampered"]
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from cluster.commits import Commit, Outcome
 from cluster.session.resources import search_pool
-from jobs.record.plan import other_sources
-from jobs.record.stages import BASELINE, Kind, ModelName, Stage
+from jobs.record.plan import other_sources, source_stage
+from jobs.record.stages import Kind, ModelName, SourceName, Stage
 from jobs.stages.chosen import mining_model
-from jobs.stages.context import Context
+from jobs.stages.context import Context, MakeStage
 from jobs.stages.ingested import read_ingested
 from jobs.stages.stage_2_search import blocks_of_split, mined_split, search_queries
 from mining.candidates import ExtraParts
+from mining.settings import SourceKind
 from mining.sources.bm25 import Bm25Task, search_words
 from mining.sources.pairs import PairsTask, write_pairs
 
@@ -55,7 +56,7 @@ def extra_candidates(context: Context, stage: Stage) -> ExtraCandidates:
         stage: any stage of the mining.
     """
     sources = other_sources(context.config, stage.of if isinstance(stage.of, ModelName) else None)
-    earlier = context.need(_earlier(stage)) if _has_earlier(stage) else None
+    earlier = context.need(source_stage("earlier", stage)) if _has_earlier(stage) else None
     if "baseline" not in sources and any(source.kind == "baseline" for source in context.config.mining.sources):
         context.progress.say(
             f'  {stage.of or stage.scope}: the model is still the off-the-shelf one, so mining.sources "baseline" adds '
@@ -70,15 +71,9 @@ def extra_candidates(context: Context, stage: Stage) -> ExtraCandidates:
 def find_pairs(context: Context, stage: Stage) -> Commit:
     """The candidates of all other sources side by side, one part for each block of queries."""
     config = context.config
-    tables = {"bm25": "hits", "baseline": "hits", "earlier": "negatives"}
-    stages = {
-        "bm25": Stage(Kind.BM25, scope=stage.scope),
-        "baseline": Stage(Kind.SEARCH, BASELINE),
-        "earlier": _earlier(stage) if _has_earlier(stage) else None,
-    }
     sources = other_sources(config, stage.of if isinstance(stage.of, ModelName) else None)
-    commits = {kind: context.need(found) for kind in sources if (found := stages[kind]) is not None}
-    candidates = {kind: commit.parts(tables[kind]) for kind, commit in commits.items()}
+    commits = {source: context.need(source_stage(source, stage)) for source in sources}
+    candidates = {str(kind): commit.parts("negatives" if kind == "earlier" else "hits") for kind, commit in commits.items()}
     hits = context.need(stage.sibling(Kind.SEARCH))
 
     def work(folder: str) -> Outcome:
@@ -99,6 +94,12 @@ def score_pairs(context: Context, stage: Stage) -> Commit:
     pairs = context.need(stage.sibling(Kind.PAIRS))
     split = mined_split(context, stage.scope)
     return search_queries(context, stage, vectors, split=split, num_hits=0, also=pairs.parts("pairs"))
+
+
+def find_candidates(context: Context, stage: Stage) -> Commit:
+    """The candidates (table "hits") of a source that is a search of its own."""
+    assert isinstance(stage.of, SourceName)
+    return FINDERS[stage.of.kind](context, stage)
 
 
 def search_bm25(context: Context, stage: Stage) -> Commit:
@@ -134,7 +135,5 @@ def _has_earlier(stage: Stage) -> bool:
     return isinstance(stage.of, ModelName) and stage.of.round > 1
 
 
-def _earlier(stage: Stage) -> Stage:
-    """The mining of the round before."""
-    assert isinstance(stage.of, ModelName)
-    return Stage(Kind.MINE, ModelName(stage.of.round - 1))
+FINDERS: dict[SourceKind, MakeStage] = {"bm25": search_bm25}
+"""What finds the candidates of each source that is a search of its own."""

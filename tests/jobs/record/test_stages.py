@@ -6,19 +6,9 @@ import pytest
 
 from jobs.config.config import Config, parse_config
 from jobs.record.plan import plan_run
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, Stage, parse_name
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, SourceName, Stage, parse_name
 
-ALONE = (
-    Kind.SEARCH,
-    Kind.BM25,
-    Kind.PAIRS,
-    Kind.SCORE,
-    Kind.NEAR,
-    Kind.TEACHER_PAIRS,
-    Kind.TEACHER_SCORES,
-    Kind.MINE,
-    Kind.REPORT,
-)
+ALONE = (Kind.SEARCH, Kind.PAIRS, Kind.SCORE, Kind.NEAR, Kind.TEACHER_PAIRS, Kind.TEACHER_SCORES, Kind.MINE, Kind.REPORT)
 EVERYTHING = {
     "rounds": {"mined": 3, "compare_random": True},
     "evaluation": {"general": {"folder": "/general"}, "events": True, "split": "test"},
@@ -39,6 +29,7 @@ def config(**sections: object) -> Config:
 def test_every_stage_of_the_largest_plan_is_read_back_from_its_name() -> None:
     stages = [stage for stage in plan_run(config(**EVERYTHING)) if stage.kind is not Kind.EMBED]
     stages += [Stage(kind, scope=Scope.ALONE) for kind in ALONE]
+    stages.append(Stage(Kind.SOURCE, SourceName("bm25"), Scope.ALONE))
     assert [parse_name(stage.name) for stage in stages] == stages
     assert len({stage.name for stage in stages}) == len(stages)
 
@@ -63,6 +54,8 @@ def test_no_two_stages_of_one_kind_share_a_folder_but_those_addressed_by_content
         (Stage(Kind.MINE, scope=Scope.ALONE), "mine", "mine/mine"),
         (Stage(Kind.REPORT, scope=Scope.ALONE), "mine-report", "mine/report"),
         (Stage(Kind.MODEL, Second.TEACHER), "teacher", "teacher"),
+        (Stage(Kind.SOURCE, SourceName("bm25")), "bm25", "bm25"),
+        (Stage(Kind.SOURCE, SourceName("bm25"), Scope.ALONE), "mine-bm25", "bm25"),
         (Stage(Kind.TEACHER_SCORES, ModelName(3)), "round-03-teacher", "rounds/03/teacher"),
         (Stage(Kind.EVENTS, BASELINE), "baseline-events", "events/baseline"),
         (Stage(Kind.FINISH), "finish", "model"),
