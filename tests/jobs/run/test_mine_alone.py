@@ -56,7 +56,7 @@ def test_given_vectors_are_mined_without_any_training_once_for_all_reports(ray_c
         "suspected_false_negatives",
         "negatives",
     }
-    assert "all its training queries are mined" in answer.err
+    assert "all training queries are mined" in answer.err
     root = ray_case.folder / "out/run"
     assert commits(root) == {"ingest", "base", "embed", "mine-search", "mine", "mine-report"}, "nothing else is done"
 
