@@ -14,6 +14,7 @@ from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.record.plan import plan_run
+from jobs.record.stages import Kind, Stage
 from jobs.stages.ingest.fingerprints import fingerprints, sources
 from jobs.stages.ingest.reading.files import count_rows
 from mining.memory import mining_task_bytes, shard_actor_bytes
@@ -51,7 +52,7 @@ def make_plan(config: Config) -> dict[str, Any]:
         "rows": rows,
         "general_rows": general,
         "dimension": dimension,
-        "stages": [{"name": stage.name, "committed": stage.name in committed} for stage in plan_run(config)],
+        "stages": [{"name": stage.name, "committed": _is_committed(stage, committed)} for stage in plan_run(config)],
         "estimates": {
             "vectors_per_model_bytes": vectors,
             "vectors_all_models_bytes": vectors * models + general_vectors * general_models,
@@ -62,6 +63,11 @@ def make_plan(config: Config) -> dict[str, Any]:
             "hits_per_round_bytes": rows["queries"] * config.mining.num_hits * 12,
         },
     }
+
+
+def _is_committed(stage: Stage, names: set[str]) -> bool:
+    """Whether a stage's commit is there; a model's vectors, whose commit has another name, are where its hits are."""
+    return (stage.sibling(Kind.HITS) if stage.kind is Kind.EMBED else stage).name in names
 
 
 def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
