@@ -14,7 +14,7 @@ from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.record.plan import plan_run
-from jobs.record.stages import Kind, Stage
+from jobs.record.stages import Kind, Second, Stage
 from jobs.stages.ingest.fingerprints import fingerprints, sources
 from jobs.stages.ingest.reading.files import count_rows
 from mining.memory import mining_task_bytes, shard_actor_bytes
@@ -66,8 +66,10 @@ def make_plan(config: Config) -> dict[str, Any]:
 
 
 def _is_committed(stage: Stage, names: set[str]) -> bool:
-    """Whether a stage's commit is there; a model's vectors, whose commit has another name, are where its hits are."""
-    return (stage.sibling(Kind.HITS) if stage.kind is Kind.EMBED else stage).name in names
+    """Whether a stage's commit is there; vectors, whose commit has another name, are there with what is made before or after."""
+    if stage.kind is Kind.EMBED:
+        stage = stage.sibling(Kind.TOKENS if isinstance(stage.of, Second) else Kind.HITS)
+    return stage.name in names
 
 
 def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
