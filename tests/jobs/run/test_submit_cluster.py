@@ -130,5 +130,5 @@ def test_submit_brings_back_the_exit_code_and_goes_on(tmp_path: Path) -> None:
         assert (tmp_path / "runs/small/commits/finish.json").exists()
         again = send()
         assert again.returncode == 0
-        assert "is finished: this is its result" in again.stdout
+        assert "is finished; this is its result" in again.stdout
         assert "· ingest" not in again.stdout
