@@ -28,8 +28,8 @@ def commands() -> list[list[str]]:
 
 
 def write_tables(folder: Path) -> None:
-    """60 items; a query for each, every fifth of dev."""
-    numbers = range(60)
+    """500 items; a query for each, every fifth of dev, so that a tenth of the others fills a batch."""
+    numbers = range(500)
     corpus = {"id": [f"i{n}" for n in numbers], "text": [f"a text about thing {n} of kind {n % 7}" for n in numbers]}
     splits = ["train" if n % 5 else "dev" for n in numbers]
     queries = {"id": [f"q{n}" for n in numbers], "text": [f"thing {n}" for n in numbers], "split": splits}
