@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval.metrics import LOWER_IS_BETTER, metric_name
-from jobs.stages.ingest.equal_texts import describe_equal_texts
+from jobs.stages.ingest.notes import describe_equal_texts
 
 Json = dict[str, Any]
 State = Literal["better", "worse", "open"]

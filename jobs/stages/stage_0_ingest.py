@@ -17,12 +17,12 @@ from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.slice_columns import check_slices
 from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.data import ingest_tables
-from jobs.stages.ingest.equal_texts import describe_equal_texts, reads_vectors
+from jobs.stages.ingest.equal_texts import reads_vectors
 from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, sources
 from jobs.stages.ingest.histories import write_sequence
 from jobs.stages.ingest.models.base_model import make_base, tokenise_parts
 from jobs.stages.ingest.models.second_model import make_teacher
-from jobs.stages.ingest.notes import data_lines
+from jobs.stages.ingest.notes import data_lines, describe_equal_texts
 from jobs.stages.ingested import read_ingested
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion

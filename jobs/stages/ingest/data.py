@@ -35,6 +35,7 @@ from jobs.stages.ingest.reading.files import read_chunks
 from jobs.stages.ingest.reading.values import as_texts, id_column, id_hint, one_array
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
 from jobs.stages.ingest.tables import Written, stable_code, write_texts
+from jobs.stages.ingest.unlike import unlike_items, unlike_queries
 
 Sources = dict[str, list[tuple[str, str | None]]]
 """Table -> (address, the split its file stands for)."""
@@ -94,10 +95,14 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         notes |= check_negatives(assigned, shared, corpus.text_codes, np.concatenate(groups))
     query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned, texts)
     label_parts, _ = write_labels(shared, store, f"{folder}/labels")
+    unlike = {
+        "unlike_queries": unlike_queries(store, query_parts, assigned, texts),
+        "unlike_items": unlike_items(store, corpus.parts, labels, texts),
+    }
     return Outcome(
         tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
         figures=_figures(data, corpus, queries, assigned, labels, shared)
-        | {"equal_texts": equal_text_figures(texts, assigned, labels)}
+        | {"equal_texts": equal_text_figures(texts, assigned, labels) | unlike}
         | notes,
     )
 
@@ -117,7 +122,7 @@ def _figures(
         "examples": _examples(shared, splits),
         "dimension": corpus.dimension,
         "texts": {"items": corpus.notes, "queries": queries.notes},
-        **label_figures(labels),
+        **label_figures(labels, shared, queries.ids, corpus.ids),
     }
 
 

@@ -5,6 +5,7 @@ Texts are equal as `normalise` compares them. The queries of one question keep t
     same split      what is relevant (or judged irrelevant) to one is so to all
     another split   what is relevant there is no negative here, and does not count as relevant either
     own text        an item with the query's text is no negative of it, unless it is labelled
+    own item        the item that a query is is neither its hit nor its negative, unless it is labelled relevant
 
 Q queries, N items, L labels.
 """
@@ -47,6 +48,8 @@ class EqualTexts:
     """[Q] codes of the normalised texts; -1: the query is no text."""
     item_codes: I64
     """[N]"""
+    look_for_themselves: I64
+    """Rows of the queries that would be an item if that were not labelled relevant for them."""
 
     @property
     def several(self) -> npt.NDArray[np.bool_]:
@@ -94,15 +97,18 @@ def find_equal_texts(
         histories: a query is its history; whatever text it has plays no part.
         on_vectors: queries are read as the vectors that came with the data, so equal ones need about the same vector, too.
     """
-    own = read_parts(store, queries.parts, ["item_row"])["item_row"].to_numpy()
+    own = read_parts(store, queries.parts, ["item_row"])["item_row"].to_numpy().copy()
     if histories:
-        count = len(queries.ids)
-        return EqualTexts(np.arange(count), own, np.full(count, -1, np.int64), corpus.text_codes)
-    questions = first_of_equal(queries.text_codes)
-    if on_vectors:
+        questions, codes = np.arange(len(queries.ids)), np.full(len(queries.ids), -1, np.int64)
+    else:
+        questions, codes = first_of_equal(queries.text_codes), queries.text_codes
+        own = np.where(own >= 0, own, _items_of_their_id(store, queries, corpus, item_template))
+    if on_vectors and not histories:
         questions = _of_one_vector(store, queries, questions)
-    own = np.where(own >= 0, own, _items_of_their_id(store, queries, corpus, labels, item_template))
-    return EqualTexts(questions, own, queries.text_codes, corpus.text_codes)
+    relevant = labels.take(np.flatnonzero(labels.scores > 0))
+    wanted = np.unique(relevant.query_rows[relevant.item_rows == own[relevant.query_rows]])
+    own[wanted] = -1
+    return EqualTexts(questions, own, codes, corpus.text_codes, wanted)
 
 
 def first_of_equal(codes: I64) -> I64:
@@ -128,8 +134,8 @@ def _of_one_vector(store: Store, written: Written, first: I64) -> I64:
     return result
 
 
-def _items_of_their_id(store: Store, queries: Written, corpus: Written, labels: LabelRows, template: Template) -> I64:
-    """[Q] the item with the query's id and text, -1: none; an item that is labelled relevant is what is looked for."""
+def _items_of_their_id(store: Store, queries: Written, corpus: Written, template: Template) -> I64:
+    """[Q] the item with the query's id and text, -1: none."""
     rows = pc.fill_null(pc.index_in(queries.ids, value_set=corpus.ids), -1).to_numpy().astype(np.int64)
     named = np.flatnonzero(rows >= 0)
     same = np.zeros(len(rows), bool)
@@ -140,9 +146,6 @@ def _items_of_their_id(store: Store, queries: Written, corpus: Written, labels: 
         if len(mine):
             texts = read_part(store, part, ["text"])["text"].take(pa.array(mine - part.first_row))
             same[mine] = _filled_in(store, corpus, rows[mine], texts, template) == corpus.text_codes[rows[mine]]
-    items = np.int64(len(corpus.ids))
-    wanted = labels.query_rows[labels.scores > 0] * items + labels.item_rows[labels.scores > 0]
-    same &= ~np.isin(np.arange(len(rows)) * items + rows, wanted)
     return np.where(same, rows, -1)
 
 
@@ -257,30 +260,7 @@ def equal_text_figures(texts: EqualTexts, splits: Sequence[str], labels: LabelRo
             split: count for split, number in names.items() if (count := int((across & (split_Q == number)).sum()))
         },
         "queries_that_are_items": int((texts.own_items[rows] >= 0).sum()),
+        "queries_that_look_for_themselves": int(used[texts.look_for_themselves].sum()),
         "items": int((counts[place] > 1).sum()),
         "copies_of_relevant_items": int((known[place] & ~wanted).sum()),
     }
-
-
-def describe_equal_texts(figures: dict[str, Any]) -> list[str]:
-    """The counts in sentences, for a person; a warning begins with "! "."""
-    lines = []
-    across = figures["across_splits"]
-    if across:
-        shares = ", ".join(f"{count:,} of {split}" for split, count in across.items())
-        lines.append(
-            f"! queries with one text are in two splits ({shares}): what is measured on them was trained on; put each text into "
-            f"one split"
-        )
-    if figures["queries"]:
-        lines.append(
-            f"  queries that share their text with another one: {figures['queries']:,}; they share what is relevant, too"
-        )
-    if figures["queries_that_are_items"]:
-        lines.append(f"  queries that are items: {figures['queries_that_are_items']:,}; no item is a hit or a negative of itself")
-    if figures["copies_of_relevant_items"]:
-        lines.append(
-            f"  unlabelled copies of relevant items: {figures['copies_of_relevant_items']:,}; they are no negatives, and count "
-            f"as the items that they copy"
-        )
-    return lines

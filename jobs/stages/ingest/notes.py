@@ -23,7 +23,7 @@ def data_lines(figures: dict[str, Any], section: str) -> list[str]:
         f"  [{section}] {figures['items']:,} items, {figures['queries']:,} queries ({splits or 'none with a split'}), "
         f"{figures['labels']:,} labels{irrelevant}"
     )
-    warnings = [_grades(figures, section), _all_relevant(figures)]
+    warnings = [_grades(figures, section), _contradictions(figures), _all_relevant(figures)]
     for table in ("items", "queries"):
         warnings += _texts(table, figures["texts"][table])
     return [counts, *(f"! {text}" for text in warnings if text)]
@@ -38,6 +38,17 @@ def _grades(figures: dict[str, Any], section: str) -> str | None:
         f"a grade as it is, so a query with a {highest:,g} is measured by that item alone. If these are counts (of clicks), "
         f"write them as grades of 1 to 3, or decide by a figure that only asks what is relevant: evaluation.primary and "
         f"evaluation.gate without ndcg@10"
+    )
+
+
+def _contradictions(figures: dict[str, Any]) -> str | None:
+    if not figures["contradictions"]:
+        return None
+    query, item = figures["contradiction"]
+    return (
+        f"{figures['contradictions']:,} pairs of query and item are judged irrelevant by one label and relevant by another one "
+        f"of the same query or of a query with its text: the item is no negative. The first pair is query {query!r}, item "
+        f"{item!r}; take out the label that is wrong"
     )
 
 
@@ -62,3 +73,43 @@ def _texts(table: str, notes: dict[str, Any]) -> list[str]:
             f"an encoder reads only their beginning; cut them, or split them into passages"
         )
     return warnings
+
+
+def describe_equal_texts(figures: dict[str, Any]) -> list[str]:
+    """The counts in sentences, for a person; a warning begins with "! "."""
+    lines = []
+    across = figures["across_splits"]
+    if across:
+        shares = ", ".join(f"{count:,} of {split}" for split, count in across.items())
+        lines.append(
+            f"! queries with one text are in two splits ({shares}): what is measured on them was trained on; put each text into "
+            f"one split"
+        )
+    if figures["queries"]:
+        lines.append(
+            f"  queries that share their text with another one: {figures['queries']:,}; they share what is relevant, too"
+            f"{_unlike(figures['unlike_queries'])}"
+        )
+    if figures["queries_that_are_items"]:
+        lines.append(f"  queries that are items: {figures['queries_that_are_items']:,}; no item is a hit or a negative of itself")
+    if figures["queries_that_look_for_themselves"]:
+        lines.append(
+            f"  queries whose own item is labelled relevant for them: {figures['queries_that_look_for_themselves']:,}; it is "
+            f"found like any other item"
+        )
+    if figures["copies_of_relevant_items"]:
+        lines.append(
+            f"  unlabelled copies of relevant items: {figures['copies_of_relevant_items']:,}; they are no negatives, and count "
+            f"as the items that they copy{_unlike(figures['unlike_items'])}"
+        )
+    return lines
+
+
+def _unlike(example: list[str] | None) -> str:
+    if example is None:
+        return ""
+    one, text, other, another = example
+    return (
+        f". Only words are compared, so {one!r} ({text!r}) and {other!r} ({another!r}) count as one text; to keep such texts "
+        f'apart, write what tells them apart in letters or digits ("C sharp" for "C#")'
+    )

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from cluster.errors import DataError
 from cluster.tables.tables import I64
@@ -99,12 +100,24 @@ def check_negatives(splits: list[str], labels: LabelRows, text_codes: I64, group
     return {"train_queries_with_all_relevant": full} if full else {}
 
 
-def label_figures(labels: LabelRows) -> dict[str, Any]:
-    """What the labels hold, as counts and grades."""
+def label_figures(labels: LabelRows, shared: LabelRows, query_ids: pa.Array, item_ids: pa.Array) -> dict[str, Any]:
+    """What the labels hold, as counts and grades.
+
+    Args:
+        labels: as they came with the data. shared: with what equal texts add.
+    """
     grades = labels.scores[labels.scores > 0]
+    judged, _ = labels.take(np.flatnonzero(labels.scores == 0)).unrepeated()
+    still = shared.take(np.flatnonzero(shared.scores == 0))
+    pairs, kept = (rows.query_rows * len(item_ids) + rows.item_rows for rows in (judged, still))
+    remains = np.isin(pairs, kept)
+    contradictions = judged.take(np.flatnonzero(~remains))
+    first = [(contradictions.query_rows, query_ids), (contradictions.item_rows, item_ids)]
     return {
         "labels": len(labels.grades),
-        "judged_irrelevant": int((labels.scores == 0).sum()),
-        "negative_scores": int((labels.grades < 0).sum()),
+        "judged_irrelevant": int(remains.sum()),
+        "negative_scores": int((judged.grades[remains] < 0).sum()),
+        "contradictions": len(contradictions.grades),
+        "contradiction": [ids[int(rows[0])].as_py() for rows, ids in first] if len(contradictions.grades) else None,
         "grades": [float(grades.min()), float(np.median(grades)), float(grades.max())] if len(grades) else None,
     }

@@ -104,7 +104,7 @@ def rename(chunk: Chunk, columns: dict[str, str], needed: Sequence[str], what: s
             f"{chunk.file}: expected columns of different names, found {twice[0]!r} {there.count(twice[0])} times; rename them"
         )
     names = list(there)
-    for ours, theirs in _meanings(columns, there, needed).items():
+    for ours, theirs in _meanings(columns, there, needed, what).items():
         if ours in names and ours != theirs:
             names[names.index(ours)] = _free(f"{ours}_", names)
         names[there.index(theirs)] = ours
@@ -130,19 +130,31 @@ def rename(chunk: Chunk, columns: dict[str, str], needed: Sequence[str], what: s
     return table.rename_columns(names)
 
 
-def _meanings(columns: dict[str, str], there: Sequence[str], needed: Sequence[str]) -> dict[str, str]:
-    """The settings that apply to a table: `id` and `item_id` may both be "asin", in the corpus and in the labels."""
-    found: dict[str, str] = {}
+def _meanings(columns: dict[str, str], there: Sequence[str], needed: Sequence[str], what: str) -> dict[str, str]:
+    """Our name -> the table's. `columns` may be about another one: `id` is "asin" in the corpus, `item_id` in the labels."""
+    alike = [*reversed(USUAL), *((name, name) for name in KNOWN[what])]
+    meanings = {ours: theirs for theirs, ours in alike if theirs in there and ours in KNOWN[what] and ours not in columns}
     for ours, theirs in sorted(columns.items(), key=lambda pair: pair[0] not in needed):
-        other = next((name for name, value in found.items() if value == theirs), None)
-        if theirs in there and other is None:
-            found[ours] = theirs
-        elif other is not None and other not in needed:
-            raise ConfigError(
-                f"data.columns: expected one meaning for each column, found {theirs!r} as both {other!r} and "
-                f"{ours!r}; take one of them out"
-            )
-    return found
+        other = next((name for name, value in meanings.items() if value == theirs), None)
+        if theirs not in there or (other is not None and _is_of_another_table(ours, other, what)):
+            continue
+        if other is not None:
+            as_metadata = ours not in KNOWN[what] and other not in needed  # says that the column is no `group`, say
+            if other in columns or not (as_metadata or {ours, other} == {"title", "text"}):
+                raise ConfigError(
+                    f"data.columns: expected one meaning for each column, found {theirs!r} as both {other!r} and {ours!r} of the "
+                    f"{what}; take {'one of them' if other in columns else repr(ours)} out, or give it a column of its own"
+                )
+            del meanings[other]
+        meanings[ours] = theirs
+    return meanings
+
+
+def _is_of_another_table(ours: str, other: str, what: str) -> bool:
+    """Whether a column that is `other` in this table may be `ours` in another one."""
+    if ours in KNOWN[what]:
+        return (what, ours, other) == ("queries", "item_id", "id")
+    return what == "labels" or any(ours in names for names in KNOWN.values())
 
 
 def _free(name: str, names: Sequence[str]) -> str:

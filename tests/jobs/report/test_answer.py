@@ -54,6 +54,9 @@ def test_equal_texts_are_told_with_their_counts(report: dict[str, Any]) -> None:
         "queries": 5,
         "across_splits": {"train": 3, "dev": 2},
         "queries_that_are_items": 0,
+        "queries_that_look_for_themselves": 0,
+        "unlike_queries": None,
+        "unlike_items": None,
         "items": 4,
         "copies_of_relevant_items": 1,
     }

@@ -18,6 +18,7 @@ from cluster.storage.store import Store
 from jobs.stages.ingest.reading.beir_tsv import tsv_chunks
 from jobs.stages.ingest.reading.chunk import CHUNK_ROWS, Chunk
 from jobs.stages.ingest.reading.jsonl import jsonl_chunks, refuse_deep
+from jobs.stages.ingest.reading.utf8 import refuse_other_bytes, refuse_unreadable_texts
 
 ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json")
 
@@ -101,7 +102,7 @@ def _reading(store: Store, name: str, what: str) -> Iterator[None]:
     """Raises DataError for what is wrong in the file, ClusterError for what is wrong with the storage."""
     try:
         yield
-    except (pa.ArrowException, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (pa.ArrowException, UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(_damaged(store, name, what, error)) from error
     except OSError as error:
         if error.errno:  # pyarrow's own complaints about the content have no number
@@ -121,7 +122,17 @@ def _parquet(store: Store, name: str) -> Iterator[Chunk]:
     where = store.url(name)
     row = 1
     with _reading(store, name, "Parquet file"), _open(store, name) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(CHUNK_ROWS):
+        file = pq.ParquetFile(stream)
+        batches = file.iter_batches(CHUNK_ROWS)
+        while True:
+            try:
+                batch = next(batches, None)
+            except pa.ArrowInvalid:
+                refuse_unreadable_texts(file, where)
+                raise
+            if batch is None:
+                return
+            refuse_other_bytes(batch, where, row)
             table = _plain(pa.Table.from_batches([batch]))
             refuse_deep(table, where)
             yield Chunk(where, row, table)

@@ -17,8 +17,9 @@ from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from jobs.config.config import load_config
 from jobs.stages.ingest import equal_texts
-from jobs.stages.ingest.equal_texts import EqualTexts, describe_equal_texts, first_of_equal, share_labels
+from jobs.stages.ingest.equal_texts import EqualTexts, first_of_equal, share_labels
 from jobs.stages.ingest.labels import LabelRows
+from jobs.stages.ingest.notes import describe_equal_texts
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
 from jobs.stages.stage_0_ingest import _ingest_tables
 
@@ -42,9 +43,8 @@ def labels(rows: Sequence[tuple[int, int, int]]) -> LabelRows:
 def texts(queries: str, items: str, own: Sequence[int] | None = None) -> EqualTexts:
     """A letter is a text."""
     query_codes, item_codes = (np.array([ord(letter) for letter in word], np.int64) for word in (queries, items))
-    return EqualTexts(
-        first_of_equal(query_codes), np.array(own if own is not None else [-1] * len(queries)), query_codes, item_codes
-    )
+    own_items = np.array(own if own is not None else [-1] * len(queries))
+    return EqualTexts(first_of_equal(query_codes), own_items, query_codes, item_codes, np.zeros(0, np.int64))
 
 
 def shared(rows: Sequence[tuple[int, int, int]], splits: Sequence[str], equal: EqualTexts) -> list[tuple[int, int, int]]:
@@ -210,6 +210,54 @@ def test_an_item_that_its_own_query_looks_for_is_found(case: Any, store: Store) 
     _, found, own = ingested(case, store)
     assert own == [-1] * 10
     assert found["q2"] == [("q2", 1)]
+
+
+@pytest.mark.parametrize("kind", ["static", "sequence"])
+def test_an_item_that_a_query_is_by_item_id_and_looks_for_is_found_and_counted(case: Any, store: Store, kind: str) -> None:
+    case.settings["encoder"] = {"kind": kind}
+    for item in case.items:
+        item["vector"] = [1.0, 2.0]
+    for query in case.queries:
+        query.update({"history": ["i11"]} if kind == "sequence" else {"vector": [1.0, 2.0]})
+    for number in (2, 3, 4):
+        case.queries[number]["item_id"] = f"i{number}"
+    case.labels[3]["item_id"] = "i7"  # query 3 looks for something else
+    case.labels[4]["score"] = 0
+    case.labels.append({"query_id": "q4", "item_id": "i8", "score": 1})
+    figures, found, own = ingested(case, store)
+    assert own == [-1, -1, -1, 3, 4, *[-1] * 5]
+    assert found["q2"] == [("i2", 1)]
+    equal = figures["equal_texts"]
+    assert (equal["queries_that_are_items"], equal["queries_that_look_for_themselves"]) == (2, 1)
+    assert "  queries whose own item is labelled relevant for them: 1; it is found like any other item" in describe_equal_texts(
+        equal
+    )
+
+
+def test_texts_that_count_as_one_though_they_are_written_differently_are_shown(case: Any, store: Store) -> None:
+    long = "a long question about many things that matter to us: "
+    for number, text in enumerate(["red shoe", "Red  Shoe", long + "C programming", long + "C# programming"]):
+        case.queries[number]["text"] = text
+    case.items[10] |= {"title": "title 0", "text": "a text, about thing 0"}
+    figures, _, _ = ingested(case, store)
+    equal = figures["equal_texts"]
+    first, text, second, other = equal["unlike_queries"]
+    assert (first, second) == ("q2", "q3"), "case and white space alone are a poor example"
+    assert text.endswith("us: C programming")
+    assert other.endswith("us: C# programming")
+    assert equal["unlike_items"] == ["i0", "Title 0 a text about thing 0", "i10", "title 0 a text, about thing 0"]
+    of_queries, of_items = describe_equal_texts(equal)
+    assert f"'q2' ({text!r}) and 'q3' ({other!r}) count as one text" in of_queries
+    assert "'i0'" in of_items
+    assert '"C sharp" for "C#"' in of_items
+
+
+def test_equal_texts_that_are_written_alike_need_no_example(case: Any, store: Store) -> None:
+    case.queries[1]["text"] = case.queries[0]["text"]
+    figures, _, _ = ingested(case, store)
+    assert figures["equal_texts"]["queries"] == 2
+    assert figures["equal_texts"]["unlike_queries"] is None
+    assert not any("count as one text" in line for line in describe_equal_texts(figures["equal_texts"]))
 
 
 def test_an_item_with_a_query_s_text_under_another_id_is_no_negative(case: Any, store: Store) -> None:

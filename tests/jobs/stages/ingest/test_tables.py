@@ -18,8 +18,10 @@ from cluster.errors import ConfigError, DataError
 from cluster.labels.labels import Labels
 from cluster.storage.store import Store
 from cluster.tables.tables import read_part, read_parts
+from jobs.config.config import load_config
 from jobs.config.templates import Template
 from jobs.stages.ingest.labels import LabelRows, read_labels, write_labels
+from jobs.stages.ingest.notes import data_lines
 from jobs.stages.ingest.positives import label_figures
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.splits import assign_splits
@@ -111,12 +113,17 @@ def test_a_column_that_changes_its_type_is_named(store: Store) -> None:
         (["title", "text"], {"title": "text", "text": "title"}, [], ["text", "title"]),
         (["id", "row", "group_code", "item_row"], {}, ["id"], ["id", "row_", "group_code_", "item_row_"]),
         (["asin", "text"], {"item_id": "asin", "id": "asin"}, ["id"], ["id", "text"]),
+        (["id", "group"], {"kind": "group"}, ["id"], ["id", "kind"]),
+        (["title", "text"], {"text": "title"}, [], ["text", "text_"]),
+        (["query_id", "item_id", "score"], {"popularity": "score"}, ["query_id", "item_id"], ["query_id", "item_id", "score"]),
+        (["query_id", "item_id", "source"], {"group": "source"}, ["query_id", "item_id"], ["query_id", "item_id", "source"]),
+        (["query_id", "item_id", "id"], {"id": "item_id"}, ["query_id", "item_id"], ["query_id", "item_id", "id"]),
         (["q", "asin"], {"item_id": "asin", "id": "asin", "query_id": "q"}, ["query_id", "item_id"], ["query_id", "item_id"]),
     ],
 )
 def test_rename(there: list[str], columns: dict[str, str], needed: list[str], want: list[str]) -> None:
     table = pa.table({name: [name] for name in there})
-    found = rename(Chunk("f", 1, table), columns, needed, "items")
+    found = rename(Chunk("f", 1, table), columns, needed, "labels" if "query_id" in needed else "items")
     assert found.column_names == want
     assert [column[0].as_py() for column in found.columns] == there, "values stay with their column"
 
@@ -124,6 +131,34 @@ def test_rename(there: list[str], columns: dict[str, str], needed: list[str], wa
 def test_one_column_cannot_be_two_things() -> None:
     with pytest.raises(ConfigError, match="'x' as both 'group' and 'title'"):
         rename(Chunk("f", 1, pa.table({"id": ["a"], "x": ["b"]})), {"group": "x", "title": "x"}, ["id"], "items")
+
+
+@pytest.mark.parametrize(
+    ("what", "there", "columns", "said"),
+    [
+        ("labels", ["query_id", "item_id"], {"score": "query_id"}, "'query_id' as both 'query_id' and 'score'"),
+        ("labels", ["query-id", "corpus-id"], {"score": "query-id"}, "'query-id' as both 'query_id' and 'score'"),
+        ("labels", ["q", "item_id"], {"query_id": "q", "score": "q"}, "'q' as both 'query_id' and 'score'"),
+        ("labels", ["q"], {"query_id": "q", "item_id": "q"}, "'q' as both 'query_id' and 'item_id'"),
+        ("labels", ["query_id", "item_id", "score"], {"source": "score"}, "'score' as both 'score' and 'source'"),
+        ("items", ["id", "title"], {"text": "id"}, "'id' as both 'id' and 'text'"),
+        ("items", ["_id", "title"], {"text": "_id"}, "'_id' as both 'id' and 'text'"),
+        ("items", ["id", "title"], {"group": "title"}, "'title' as both 'title' and 'group'"),
+        ("items", ["id", "text"], {"franchise": "id"}, "'id' as both 'id' and 'franchise'"),
+        ("queries", ["id", "text", "split"], {"item_id": "split"}, "'split' as both 'split' and 'item_id'"),
+    ],
+)
+def test_a_setting_cannot_take_a_column_from_its_own_meaning(
+    what: str, there: list[str], columns: dict[str, str], said: str
+) -> None:
+    needed = ["query_id", "item_id"] if what == "labels" else ["id"]
+    with pytest.raises(ConfigError, match=f"one meaning for each column, found {said} of the {what}; take "):
+        rename(Chunk("f", 1, pa.table({name: ["a"] for name in there})), columns, needed, what)
+
+
+def test_what_a_setting_says_of_the_labels_leaves_the_queries_as_they_are() -> None:
+    table = pa.table({"id": ["a"], "text": ["b"]})
+    assert rename(Chunk("f", 1, table), {"item_id": "id", "query_id": "id"}, ["id"], "queries").column_names == ["id", "text"]
 
 
 @pytest.mark.parametrize("ids", [[1, 2], ["1", "2"], pa.array(["1", "2"], pa.large_string())])
@@ -272,8 +307,6 @@ def test_dev_gets_one_query_of_few(count: int, dev: int) -> None:
 
 
 def test_examples_are_counted_per_source_for_training_queries_only(case: Any, store: Store) -> None:
-    from jobs.config.config import load_config
-
     for number, label in enumerate(case.labels):
         label["source"] = "click" if number % 2 else None
     # of query 1 another relevant item by the same source, one by another, one judged irrelevant
@@ -332,8 +365,10 @@ def test_what_is_relevant_is_decided_once_and_the_gain_stays(
     assert table["score"].to_pylist() == scores
     assert table["gain"].to_pylist() == gains
     assert known.relevant.tolist() == [0] * sum(score > 0 for score in scores)
-    assert label_figures(known)["negative_scores"] == 2
-    assert label_figures(known)["judged_irrelevant"] == scores.count(0)
+    found = label_figures(known, known.unrepeated()[0], QUERIES, pa.array([f"i{n}" for n in range(6)]))
+    assert found["negative_scores"] == 2
+    assert found["judged_irrelevant"] == scores.count(0)
+    assert found["contradictions"] == 0
     items = pa.table({"group_code": [-1] * 6, "text_code": range(6)})
     mined = Labels.from_tables(table, items, 200)
     assert mined.positives(np.array([0]))[1].tolist() == [n for n in range(6) if scores[n]], "what mining and training know"
@@ -356,8 +391,6 @@ def test_a_fraction_is_a_grade_where_relevant_from_gives_it_a_meaning(store: Sto
 
 
 def test_a_good_run_s_tables(case: Any, store: Store) -> None:
-    from jobs.config.config import load_config
-
     case.items[1]["group"] = case.items[2]["group"] = "g"
     case.queries[0]["item_id"] = "i3"
     case.labels.append({"query_id": "q1", "item_id": "i1", "score": 1})
@@ -372,6 +405,8 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
         "dimension": None,
         "judged_irrelevant": 0,
         "negative_scores": 0,
+        "contradictions": 0,
+        "contradiction": None,
         "grades": [1.0, 1.0, 1.0],
         "texts": {
             "items": {"control": 0, "damaged": 0, "long": 0, "longest": [30, "i10"]},
@@ -381,6 +416,9 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
             "queries": 0,
             "across_splits": {},
             "queries_that_are_items": 1,
+            "queries_that_look_for_themselves": 0,
+            "unlike_queries": None,
+            "unlike_items": None,
             "items": 0,
             "copies_of_relevant_items": 0,
         },
@@ -398,9 +436,24 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
     assert not store.list("tables/queries-unsplit"), "nothing is left behind"
 
 
-def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
-    from jobs.config.config import load_config
+def test_a_pair_labelled_relevant_and_irrelevant_is_counted_and_told(case: Any, store: Store) -> None:
+    case.queries[4]["text"] = case.queries[3]["text"]  # one question
+    case.labels += [{"query_id": "q1", "item_id": name, "score": 0} for name in ("i1", "i1", "i5", "i5")]
+    case.labels += [{"query_id": "q4", "item_id": "i3", "score": -1}, {"query_id": "q4", "item_id": "i6", "score": -1}]
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
+    table = read_parts(store, outcome.tables["labels"])
+    rows = set(zip(*(table[name].to_pylist() for name in ("query_row", "item_row", "score")), strict=True))
+    assert {(1, 1, 1), (1, 5, 0), (4, 3, 1), (4, 6, 0)} <= rows
+    figures = outcome.figures
+    assert (figures["judged_irrelevant"], figures["negative_scores"], figures["contradictions"]) == (2, 1, 2)
+    count, warning = data_lines(figures, "data")
+    assert count.endswith("16 labels, 2 of them judged irrelevant, 1 of them with a negative score")
+    assert warning.startswith("! 2 pairs of query and item are judged irrelevant by one label and relevant by another")
+    assert "query 'q1', item 'i1'" in warning
 
+
+def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
     case.settings["data"] = {"folder": "beir"}
     header = b"query-id\tcorpus-id\tscore\n"
     case.files |= {
@@ -418,8 +471,6 @@ def test_a_beir_folder_without_dev_and_test(case: Any, store: Store) -> None:
 
 def test_ids_that_became_doubles_match_whole_numbers_everywhere(case: Any, store: Store) -> None:
     """One missing value makes doubles of a column of integers, in pandas and in Parquet."""
-    from jobs.config.config import load_config
-
     for number, item in enumerate(case.items):
         item |= {"id": number, "group": 7.0 if number < 2 else None if number < 6 else math.nan}
     for number, query in enumerate(case.queries):
@@ -439,8 +490,6 @@ def test_ids_that_became_doubles_match_whole_numbers_everywhere(case: Any, store
 
 
 def test_a_general_set_has_its_own_relevant_from(case: Any, store: Store) -> None:
-    from jobs.config.config import load_config
-
     case.set("evaluation.general", dict(case.settings["data"]) | {"relevant_from": 3})
     case.labels[0]["score"] = 3
     config = load_config(case.write())
@@ -450,8 +499,6 @@ def test_a_general_set_has_its_own_relevant_from(case: Any, store: Store) -> Non
 
 def test_lower_grades_leave_the_tables_that_scores_of_0_leave_but_for_the_gain(case: Any, tmp_path: Path) -> None:
     """Nothing but the evaluation reads `gain`, so mining and training are the same."""
-    from jobs.config.config import load_config
-
     for number, label in enumerate(list(case.labels)):
         label |= {"score": 3, "weight": 0.5 + number}
         case.labels += [{"query_id": f"q{number}", "item_id": f"i{number + step}", "score": 1.0 / step} for step in (1, 2)]
@@ -475,8 +522,6 @@ def test_lower_grades_leave_the_tables_that_scores_of_0_leave_but_for_the_gain(c
 
 
 def test_scores_of_a_tsv_are_read_as_those_of_other_files(case: Any, store: Store) -> None:
-    from jobs.config.config import load_config
-
     case.set("data.qrels", "qrels.tsv")
     scores = ["1.0", "1", "2", "1e0", "3.00", "1", "1", "1", "1", "2.0"]
     case.files["qrels.tsv"] = b"\xef\xbb\xbf" + "".join(f"q{n}\ti{n}\t{score}\r\n" for n, score in enumerate(scores)).encode()
@@ -491,8 +536,6 @@ def test_scores_of_a_tsv_are_read_as_those_of_other_files(case: Any, store: Stor
 
 
 def test_queries_without_a_positive_are_left_out_and_counted(case: Any, store: Store) -> None:
-    from jobs.config.config import load_config
-
     case.labels[3]["score"] = 0
     case.labels[8]["score"] = 0
     case.set("data.skip_queries_without_positive", True)

@@ -265,3 +265,60 @@ def test_addresses_of_other_kinds_are_refused() -> None:
         source_files("gs://bucket/corpus.parquet", STORAGE)
     with pytest.raises(ConfigError, match="must not hold keys"):
         source_files("s3://KEY:hush@bucket/corpus.parquet", STORAGE)
+
+
+# texts of Parquet that are not UTF-8
+
+BAD = pa.array([b"a", b"caf\xe9", b"c"]).view(pa.string())
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        BAD,
+        BAD.cast(pa.large_binary()).view(pa.large_string()),
+        pa.array([b"a", b"caf\xe9", b"c"], pa.binary_view()).view(pa.string_view()),
+        pa.ListArray.from_arrays([0, 1, 2, 3], BAD),
+        pa.StructArray.from_arrays([BAD], ["author"]),
+        pa.MapArray.from_arrays([0, 1, 2, 3], pa.array(["k"] * 3), BAD),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.parametrize("before", [0, 1, 6])
+def test_a_text_that_is_not_utf_8_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: pa.Array, before: int
+) -> None:
+    monkeypatch.setattr(sources, "CHUNK_ROWS", 4)
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"n": range(before + 3), "c": pa.concat_arrays([*[column[:1]] * before, column])}), path)
+    with pytest.raises(DataError, match=rf"t\.parquet, row {before + 2}: expected UTF-8 texts in the column 'c'.*again.*UTF-8"):
+        read(path)
+
+
+def test_the_bytes_are_shown_where_the_column_is_a_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"c": BAD}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="found other bytes 'caf\ufffd'"):
+        read(tmp_path / "t.parquet")
+
+
+def test_categories_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
+    categories = pa.DictionaryArray.from_arrays([0, 1, 2], BAD)
+    pq.write_table(pa.table({"n": ["x"] * 3, "c": categories}), tmp_path / "t.parquet")
+    with pytest.raises(
+        DataError, match=r"t\.parquet: expected UTF-8 texts in the column 'c', found other bytes in its categories"
+    ):
+        read(tmp_path / "t.parquet")
+
+
+def test_a_column_name_that_is_not_utf_8_is_the_file_s_fault(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"zzzz": ["a"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"zzzz", b"zz\xe9z"))
+    with pytest.raises(DataError, match=r"t\.parquet is not a readable Parquet file .*utf-8"):
+        read(path)
+
+
+def test_other_texts_of_a_parquet_file_are_read_as_they_are(tmp_path: Path) -> None:
+    rows = [{"s": "é", "l": ["ü", None], "v": [1.0]}, {"s": None, "l": None, "v": None}, {"s": "", "l": [], "v": [2.0]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet") == rows

@@ -49,6 +49,7 @@ def figures(**more: Any) -> dict[str, Any]:
         "labels": 30,
         "judged_irrelevant": 0,
         "negative_scores": 0,
+        "contradictions": 0,
         "splits": {"train": 8, "dev": 2, "test": 0, "none": 0},
         "grades": [1.0, 1.0, 1.0],
         "texts": {"items": texts, "queries": texts},
