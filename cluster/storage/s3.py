@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from cluster.storage.settings import StorageSettings
@@ -29,3 +30,17 @@ def open_s3(settings: StorageSettings) -> Any:
     )
     opened.retries = 2  # botocore's attempts are the ones that count; s3fs would repeat all of them 5 times
     return opened
+
+
+DAMAGED_READS = 3
+"""How often an object is read whose bytes do not have the checksum that S3 sends with them: botocore does not try again."""
+
+
+def read_s3(fs: Any, key: str) -> bytes:
+    """The whole object, read again where the network has damaged it."""
+    from botocore.exceptions import FlexibleChecksumError
+
+    for _ in range(DAMAGED_READS - 1):
+        with suppress(FlexibleChecksumError):
+            return bytes(fs.cat_file(key))
+    return bytes(fs.cat_file(key))

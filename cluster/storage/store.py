@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cluster.errors import ArtifactError, ClusterError, ConfigError
 from cluster.storage.errors import code, told
 from cluster.storage.local_files import list_files
-from cluster.storage.s3 import open_s3
+from cluster.storage.s3 import open_s3, read_s3
 from cluster.storage.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Store:
 
     def read_bytes(self, path: str) -> bytes:
         """The whole object. Raises ArtifactError: there is none."""
-        return self._call("read", path, lambda fs, key: bytes(fs.cat_file(key)))
+        return self._call("read", path, read_s3 if self.remote else lambda fs, key: bytes(fs.cat_file(key)))
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write the whole object, replacing what was there; readers see the old or the new one, never half."""

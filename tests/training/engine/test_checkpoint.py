@@ -196,7 +196,8 @@ def test_a_damaged_file_of_one_rank_stops_all_and_names_the_way_back(report: Rep
     assert errors[0] == errors[1]
     assert errors[0].startswith("DamagedObject")
     assert what in errors[0]
-    assert "kept/engine/step-000003-e00/rank-1/" in errors[0]
+    assert "kept/engine/step-000003-e00/" in errors[0]
+    assert "/rank-1/" in errors[0]
     assert "leaves this checkpoint out: training goes on from the checkpoint before it" in errors[0]
     assert errors[0].endswith("that of step 2 (epoch 0)")
 
