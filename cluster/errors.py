@@ -16,6 +16,8 @@ from __future__ import annotations
 
 EXIT_USER = 2
 EXIT_CLUSTER = 3
+EXIT_STOPPED = 130
+"""Ctrl-C; what a shell returns for it."""
 
 
 class HardmineError(Exception):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cluster.errors import EXIT_CLUSTER, ConfigError, HardmineError, one_paragraph, unwrap
+from cluster.errors import EXIT_CLUSTER, EXIT_STOPPED, ConfigError, HardmineError, one_paragraph, unwrap
 from cluster.session.progress import Progress
 from jobs.cli_emit import Json, emit, reserved_stdout
 from jobs.cli_finished import app as finished
@@ -249,25 +249,25 @@ def main() -> None:
     """The entry point: every error becomes one paragraph and an exit code, never a traceback."""
     try:
         with reserved_stdout("--json" in sys.argv):
-            code = app(standalone_mode=False)  # typer.Exit comes back as its code
-    except SystemExit:
-        raise
-    except KeyboardInterrupt:
-        _fail("interrupted; what is committed is kept: run the same command again to resume", 130)
-    except BaseException as error:
+            command = typer.main.get_command(app)  # its own `main` would turn Ctrl-C into a mere exit code
+            with command.make_context("hardmine", sys.argv[1:]) as context:
+                command.invoke(context)
+    except typer.Exit as done:
+        raise SystemExit(done.exit_code) from None
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped; what is committed is kept, the same command resumes", EXIT_STOPPED)
+    except Exception as error:
         _handle(error)
-    raise SystemExit(code if isinstance(code, int) else 0)
+    raise SystemExit(0)
 
 
-def _handle(error: BaseException) -> None:
+def _handle(error: Exception) -> None:
     cause = unwrap(error)
     if isinstance(cause, HardmineError):
         _fail(str(cause), cause.exit_code)
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the command line
         reason = error.format_message() or "no command given"
         _fail(f"{reason.rstrip('.')}; `hardmine --help` lists the commands, `hardmine COMMAND --help` its options", 2)
-    if type(error).__name__ in ("Exit", "Abort"):
-        raise SystemExit(getattr(error, "exit_code", 1))
     with tempfile.NamedTemporaryFile("w", prefix="hardmine-", suffix=".log", delete=False) as log:
         traceback.print_exception(error, file=log)
     _fail(

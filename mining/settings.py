@@ -172,6 +172,19 @@ class MiningSettings(BaseModel):
         return self.embedding_precision == "bfloat16"
 
     @model_validator(mode="after")
+    def _sources_agree(self) -> MiningSettings:  # before what counts their candidates
+        kinds = [source.kind for source in self.sources]
+        if not kinds:
+            raise ValueError(
+                'mining.sources = [] leaves no source of candidates; take the setting out, or name one: [{ kind = "model" }]'
+            )
+        if "model" not in kinds or len(kinds) != len(set(kinds)):
+            raise ValueError(
+                f'mining.sources: expected "model" once, and each of the others at most once, found {", ".join(kinds)}'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _counts_fit(self) -> MiningSettings:
         if self.num_negatives > self.num_hits:
             raise ValueError(
@@ -213,11 +226,6 @@ class MiningSettings(BaseModel):
 
     @model_validator(mode="after")
     def _cuts_agree(self) -> MiningSettings:
-        kinds = [source.kind for source in self.sources]
-        if "model" not in kinds or len(kinds) != len(set(kinds)):
-            raise ValueError(
-                f'mining.sources: expected "model" once, and each of the others at most once, found {", ".join(kinds) or "none"}'
-            )
         if self.popularity is not None and self.choose == "top":
             raise ValueError(
                 'mining.popularity weighs a random choice, but mining.choose = "top" takes the nearest; set '

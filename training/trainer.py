@@ -62,8 +62,12 @@ def _fit(task: TrainTask, pool: PoolSize) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    class Interruptible(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
+        def _register_sigint_handler(self, controller: object) -> None:
+            """Ctrl-C, and a lost lease, stay a KeyboardInterrupt: Ray's own handler ends the process, now and in later stages."""
+
     filesystem, root = task.store.arrow_filesystem()
-    TorchTrainer(
+    Interruptible(
         train_worker,
         train_loop_config={"task": task},
         scaling_config=ScalingConfig(

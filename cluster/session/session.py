@@ -55,9 +55,10 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
         return
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
-    _connect(ray, address, settings)
-    folder = _own_folder() if address == "local" else None
+    folder = None
     try:
+        _connect(ray, address, settings)
+        folder = _own_folder() if address == "local" else None
         yield cluster_size()
     finally:
         ray.shutdown()

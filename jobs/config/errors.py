@@ -29,6 +29,7 @@ EXPECTED = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_too_short": "a text that is not empty",
+    "string_pattern_mismatch": "a text of the allowed form",
 }
 """pydantic's kinds of errors in plain words; the messages of the others are plain enough."""
 
@@ -57,9 +58,10 @@ def _explain_one(item: Any, root: type[BaseModel]) -> str:
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
     expected = EXPECTED.get(item["type"]) or _plain(item["msg"])
-    if item["type"] == "string_pattern_mismatch":
-        expected = "none but the allowed characters"
-    return f"{key}: expected {expected}, found {item['input']!r:.100}{_meaning(location, root)}"
+    shown = f"{item['input']!r:.100}"
+    if isinstance(item["input"], str) and len(item["input"]) > len(shown):
+        shown += f"… ({len(item['input'])} characters)"
+    return f"{key}: expected {expected}, found {shown}{_meaning(location, root)}"
 
 
 def _plain(message: str) -> str:

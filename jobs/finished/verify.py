@@ -1,4 +1,4 @@
-"""`hardmine verify`: is everything that a run has stored still what was written there? Reads every byte, changes nothing."""
+"""`hardmine verify`: are the commits of a run, what they list, and its records still what was written there? Changes nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from cluster.storage.records import read_if_there
 from cluster.storage.store import Store
 
 RECORDS = ("identity.json", "run.json")
+ADVICE = (
+    "To have them made anew, delete them and commits/finish.json, and give the commands that made them again (`hardmine run`)"
+)
+"""Without commits/finish.json, because a finished run checks its model only; what is missing is made anew."""
 
 
 def verify(store: Store) -> dict[str, Any]:
@@ -54,10 +58,9 @@ def show_verified(console: Console, checked: dict[str, Any]) -> None:
     lines = [f"{one['path']} {one['problem']}" for one in checked["damaged"]]
     size = f"{checked['stages']} stages, {checked['objects']:,} objects, {checked['bytes'] / 1e6:,.1f} MB"
     lines.append(
-        f"{len(lines)} damaged, of {size}. The same `hardmine run` makes anew what its commit lists; identity.json and "
-        f"run.json can only be restored"
+        f"{len(lines)} damaged, of {size}. {ADVICE}"
         if lines
-        else f"everything is as it was written: {size}"
+        else f"parts, model files, commits, identity.json and run.json are as they were written: {size}"
     )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

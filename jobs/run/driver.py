@@ -97,8 +97,13 @@ def refuse_out_of_order(config: Config, stage: Stage, makes: Makes) -> None:
 def _refuse_unknown(config: Config, stage: Stage, plan: Sequence[Stage]) -> None:
     if stage in plan:
         return
-    first = 0 if config.rounds.warmup_epochs else 1
-    rounds = f"{first} to {config.rounds.mined}" if config.rounds.mined > first else str(first)
+    numbers = sorted(
+        other.of.round
+        for other in plan
+        if isinstance(other.of, ModelName) and not other.of.random and other == Stage(stage.kind, other.of)
+    )
+    gapless = len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1
+    rounds = f"{numbers[0]} to {numbers[-1]}" if gapless else ", ".join(map(str, numbers)) or "none"
     raise ConfigError(
         f"{stage.name} is not a stage of this run: expected a --round of {rounds} (rounds.warmup_epochs = "
         f"{config.rounds.warmup_epochs}, rounds.mined = {config.rounds.mined}; "
@@ -108,9 +113,9 @@ def _refuse_unknown(config: Config, stage: Stage, plan: Sequence[Stage]) -> None
 
 def embed_round(config: Config, model: ModelName, *, progress: Progress, takeover: bool = False) -> Commit:
     """Embed with a model of the run. Raises ConfigError: the run has no such round, or has not trained it."""
-    trained = Stage(Kind.TRAIN, model)
+    trained, stage = Stage(Kind.TRAIN, model), Stage(Kind.EMBED, model)
     if model != BASELINE:
-        _refuse_unknown(config, trained, plan_run(config))
+        _refuse_unknown(config, stage, plan_run(config))
         store = Store(config.root, config.storage)
         check_writable(store)
         if Ledger(store).find(trained.name) is None:
@@ -118,7 +123,6 @@ def embed_round(config: Config, model: ModelName, *, progress: Progress, takeove
                 f"round {model.round} is not trained: {trained.name} is not committed in {config.root}; run "
                 f"`hardmine train` with --round {model.round} first"
             )
-    stage = Stage(Kind.EMBED, model)
     with open_context(config, progress=progress, takeover=takeover, alone=stage) as context:
         return context.need(stage)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cluster.errors import EXIT_CLUSTER, ClusterError, ConfigError, one_paragraph
+from cluster.errors import EXIT_CLUSTER, EXIT_STOPPED, ClusterError, ConfigError, one_paragraph
 from cluster.session.progress import Progress
 from cluster.session.session import QUIET
 from cluster.storage.store import is_s3
@@ -73,7 +73,7 @@ def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
             progress.say(
                 f"no longer following {job}, which continues. Its log: `ray job logs --follow {at}`; stop it: `ray job stop {at}`"
             )
-            return 130
+            return EXIT_STOPPED
     code = exit_code(str(details.status), details.driver_exit_code)
     progress.say(_last_words(job, details, code, settings))
     return code

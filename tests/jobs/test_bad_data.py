@@ -346,6 +346,14 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "figure on an unknown column": (setting("evaluation.bad_top1_column", "genre"), ("evaluation.bad_top1_column", "'genre'")),
     "batch larger than the training queries": (setting("training.batch_size", 32), ("batch_size = 32", "8 training queries")),
+    "one training query left by train_fraction": (
+        setting("data.train_fraction", 0.01),
+        ("found 1", "data.train_fraction (of a probe, times probe.fraction) leaves out 7", "raise data.train_fraction"),
+    ),
+    "one training query left by skipping": (
+        lambda case: [case.set("data.skip_queries_without_positive", True), [label.update(score=0) for label in case.labels[:7]]],
+        ("found 1", "data.skip_queries_without_positive leaves out 7", "label those without a relevant item"),
+    ),
     "more micro-steps per step than an epoch has": (
         setting("training", {"batch_size": 4, "accumulation": 3}),
         ("accumulation = 3", "2 micro-step(s)", "8 examples"),

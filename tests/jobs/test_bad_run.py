@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from cluster.errors import ConfigError
-from cluster.lease import Lease
+from cluster.lease import Lease, Owner
 from jobs.record.stages import Kind
 from jobs.run.rounds import FUNCTIONS
 
@@ -153,6 +155,38 @@ def test_another_writer_is_alive(case: Any, refused: Any, monkeypatch: pytest.Mo
             other.kill()
 
 
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, typer.Abort])
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_ctrl_c_is_one_line_and_exit_code_130(
+    case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException], words: tuple[str, ...]
+) -> None:
+    def stop(*_: Any) -> None:
+        raise interruption
+
+    monkeypatch.setitem(FUNCTIONS, Kind.TOKENS, stop)
+    refused(case.run(*words), 130, ["stopped; what is committed is kept, the same command resumes"])
+    assert (case.folder / "out/run/commits/base.json").exists()
+    assert not (case.folder / "out/run/writer.json").exists(), "the lease is given back"
+
+
+def test_ctrl_c_before_a_run_starts_is_the_same(case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.cli.load_config", stop)
+    refused(case.run(), 130, ["stopped; what is committed is kept, the same command resumes"])
+
+
+def test_a_driver_that_loses_its_lease_is_no_ctrl_c(case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*_: Any) -> None:
+        (case.folder / "out/run/writer.json").write_text(json.dumps(vars(Owner.here())))
+        time.sleep(30)  # interrupted at the next beat
+
+    monkeypatch.setattr("cluster.lease.BEAT_S", 0.05)
+    monkeypatch.setitem(FUNCTIONS, Kind.TOKENS, lose)
+    refused(case.run(), 3, ["this driver lost", f"process {os.getpid()} on"])
+
+
 # the order of stages
 
 
@@ -164,14 +198,32 @@ def test_another_writer_is_alive(case: Any, refused: Any, monkeypatch: pytest.Mo
         ("train", "1", ["round-01-train needs baseline-hits", "not committed"]),
         ("evaluate", "0", ["round-00-evaluate needs baseline-evaluate", "not committed"]),
         ("embed", "0", ["round 0 is not trained", "hardmine train"]),
-        ("mine", "7", ["round-07-mine is not a stage", "0 to 1", "rounds.mined = 1"]),
-        ("mine", "0", ["round-00-mine is not a stage", "round 0 mines nothing"]),
-        ("train", "-1", ["is not a stage", "0 to 1"]),
-        ("embed", "2", ["round-02-train is not a stage", "0 to 1"]),
+        ("mine", "7", ["round-07-mine is not a stage", "--round of 1 (", "rounds.mined = 1"]),
+        ("mine", "0", ["round-00-mine is not a stage", "--round of 1 (", "round 0 mines nothing"]),
+        ("search", "0", ["round-00-search is not a stage", "--round of 1 ("]),
+        ("train", "-1", ["is not a stage", "--round of 0 to 1 ("]),
+        ("embed", "2", ["round-02-embed is not a stage", "--round of -1 to 1 ("]),
+        ("evaluate", "7", ["round-07-evaluate is not a stage", "--round of -1 to 1 ("]),
     ],
 )
 def test_stage_out_of_order(case: Any, refused: Any, stage: str, number: str, words: list[str]) -> None:
     refused(case.run("--round", number, command=stage), 2, words)
+
+
+@pytest.mark.parametrize(
+    ("stage", "rounds", "expected"),
+    [
+        ("mine", {"mined": 3}, "--round of 1 to 3 ("),
+        ("mine", {"mined": 0}, "--round of none ("),
+        ("train", {"mined": 3, "warmup_epochs": 0}, "--round of 1 to 3 ("),
+        ("evaluate", {"mined": 2, "warmup_epochs": 0}, "--round of -1, 1, 2 ("),
+    ],
+)
+def test_a_round_out_of_range_is_told_the_rounds_of_its_own_stage(
+    case: Any, refused: Any, stage: str, rounds: dict[str, int], expected: str
+) -> None:
+    case.set("rounds", rounds)
+    refused(case.run("--round", "7", command=stage), 2, [expected])
 
 
 # object storage

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,14 @@ def start(case: Any, temporary: Path, mark: str) -> subprocess.Popen[bytes]:
         environment.pop(name, None)
     command = [sys.executable, "-m", "jobs", "run", str(case.write())]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(process: subprocess.Popen[bytes], there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not there():
+        assert process.poll() is None, process.communicate()[0].decode()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def end(process: subprocess.Popen[bytes], code: int) -> str:
@@ -91,14 +99,23 @@ def test_a_run_that_ends_with_an_error_leaves_what_is_committed_and_nothing_else
     assert unfinished(ray_case) == []
 
 
+def test_ctrl_c_during_training_is_one_line_and_leaves_nothing(ray_case: Any, temporary: Path) -> None:
+    ray_case.set("rounds.warmup_epochs", 1000)
+    mark, root = uuid.uuid4().hex, ray_case.folder / "out/run"
+    process = start(ray_case, temporary, mark)
+    wait_for(process, lambda: any((root / "rounds/00/train").rglob("state.json")))  # a checkpoint: Ray Train runs
+    process.send_signal(signal.SIGINT)
+    last = end(process, 130).splitlines()[-1]
+    assert last == "hardmine: stopped; what is committed is kept, the same command resumes"
+    assert processes_after(mark, 20) == []
+    assert files(temporary) == []
+    assert unfinished(ray_case) == []
+
+
 def test_the_run_after_a_kill_removes_what_the_killed_one_left(ray_case: Any, temporary: Path) -> None:
     mark, root = uuid.uuid4().hex, ray_case.folder / "out/run"
     process = start(ray_case, temporary, mark)
-    deadline = time.monotonic() + DEADLINE_S
-    while not any(root.glob("embeddings/*/corpus/part-*.parquet")):
-        assert process.poll() is None, process.communicate()[0].decode()[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(process, lambda: any(root.glob("embeddings/*/corpus/part-*.parquet")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert processes_after(mark, 60) == [], "the local Ray ends with its driver"

@@ -108,7 +108,7 @@ def test_a_finished_model_with_a_flipped_bit_is_neither_called_finished_nor_judg
     assert stored(root) == want
     answer = finished.hardmine("verify", str(root))
     assert answer.code == 0
-    assert answer.out.startswith("everything is as it was written: ")
+    assert answer.out.startswith("parts, model files, commits, identity.json and run.json are as they were written: ")
 
 
 COMMANDS = [("status",), ("gate", "--no-latency"), ("diagnose",), ("report",)]
@@ -175,6 +175,22 @@ def test_verify_names_everything_that_is_missing_or_damaged(finished: Any) -> No
     for path in (part, other, root / "commits/baseline-evaluate.json", root / "run.json"):
         assert str(path) in answer.out
     assert "4 damaged" in answer.out
+    for path in (part, root / "commits/baseline-evaluate.json", root / "run.json", root / "commits/finish.json"):
+        path.unlink()  # as the answer says
+    assert finished.hardmine("run", str(finished.folder / "run.toml")).code == 0
+    assert finished.hardmine("verify", str(root)).code == 0
+
+
+@pytest.mark.parametrize("path", ["identity.json", "commits/round-01-train.json", "rounds/01/evaluation.json", "gate.json"])
+def test_what_verify_checks_is_what_it_says(finished: Any, path: str) -> None:
+    root = root_of(finished)
+    finished.hardmine("gate", str(root), "--no-latency")
+    (root / path).write_text((root / path).read_text().replace("0", "1", 1))
+    answer, told = finished.hardmine("verify", str(root)), finished.hardmine("verify", "--help").out
+    copies = told[told.index("Copies") :]
+    assert (Path(path).name in copies) == (answer.code == 0), answer.out
+    if answer.code:
+        assert "delete them and commits/finish.json" in answer.out
 
 
 def test_verify_of_what_is_no_run_is_refused(ray_case: Any, refused: Refused) -> None:

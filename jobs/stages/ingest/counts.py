@@ -6,7 +6,7 @@ What leaves nothing to do is refused (`refuse_unfit`). What makes a figure or a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,13 @@ from training.settings import VALIDATION_K, TrainingSettings
 
 FEW_QUERIES = 10
 """Measured queries below which one query more or less decides every comparison."""
+
+LEFT_OUT = {
+    "train_queries_left_out": ("data.train_fraction (of a probe, times probe.fraction) leaves out", "raise data.train_fraction"),
+    "train_queries_skipped": ("data.skip_queries_without_positive leaves out", "label those without a relevant item"),
+    "dev_queries_cut_from_train": ("data.dev_fraction takes for dev", "give dev queries of their own"),
+}
+"""Note of the ingest stage that counts training queries which are not trained on -> (why they are not, what to do)."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,15 @@ class Counts:
     dimension: int | None
     """Length of the data's own vectors; None: it has none."""
     ranks: int = 1
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Training queries that are not trained on: note of the ingest stage -> how many."""
 
     @classmethod
     def of(cls, figures: Mapping[str, Any], ranks: int) -> Counts:
         """From the figures of the ingest stage."""
         names = ("items", "splits", "with_positive", "examples", "dimension")
-        return cls(**{name: figures[name] for name in names}, ranks=ranks)
+        left_out = {note: figures[note] for note in LEFT_OUT if figures.get(note)}
+        return cls(**{name: figures[name] for name in names}, ranks=ranks, left_out=left_out)
 
     @cached_property
     def _sizes(self) -> Any:
@@ -92,9 +102,11 @@ def _refuse_training(config: Config, counts: Counts) -> None:
     training, ranks, queries = config.training, counts.ranks, counts.splits["train"]
     if training.batch_size * ranks > queries:
         if queries < 2 * ranks:
+            why = "".join(f", {LEFT_OUT[note][0]} {count}" for note, count in counts.left_out.items())
+            ways = [LEFT_OUT[note][1] for note in counts.left_out] + ["label more queries"]
+            ways += ["lower cluster.train_workers"] if ranks > 1 else []
             raise DataError(
-                f"expected at least {2 * ranks} training queries for {ranks} rank(s), found {queries}; label more "
-                f"queries, or lower cluster.train_workers"
+                f"expected at least {2 * ranks} training queries for {ranks} rank(s), found {queries}{why}; {', or '.join(ways)}"
             )
         more = ", or take more of the training queries (data.train_fraction; of a probe probe.fraction)"
         raise ConfigError(

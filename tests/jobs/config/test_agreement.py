@@ -32,6 +32,8 @@ SLICE = {"min_slice": 0.5}
     [
         ({"mining__skip_first": 90}, ["skip_first = 90", "num_hits = 100", "at most 10", "num_negatives = 32"]),
         ({"mining__skip_first": 100}, ["skip_first = 100", "at most 0 candidates"]),
+        ({"mining__sources": []}, ["mining.sources = []", "no source", 'kind = "model"']),
+        ({"mining__sources": [{"kind": "bm25"}], "mining__skip_first": 90}, ["mining.sources", '"model" once', "found bm25"]),
         ({"mining__num_hits": 20}, ["num_negatives = 32", "num_hits = 20", "at least 128"]),
         ({"mining__min_score": 0.5, "mining__max_score": 0.4}, ["min_score = 0.5", "max_score = 0.4"]),
         ({"mining__teacher": TEACHER | {"depth": 8}}, ["teacher.depth = 8", "num_negatives = 32", "depth to 64"]),

@@ -83,7 +83,7 @@ def test_a_model_is_a_folder_where_it_looks_like_one(tmp_path: Path, model: str,
 )
 def test_override(tmp_path: Path, override: str, key: str, want: Any) -> None:
     if want is None:  # a line break cannot smuggle in a second setting
-        with pytest.raises(ConfigError, match="allowed characters"):
+        with pytest.raises(ConfigError, match="allowed form"):
             load_config(write(tmp_path), [override])
         return
     found: Any = load_config(write(tmp_path), [override])
