@@ -95,15 +95,12 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         notes |= check_negatives(assigned, shared, corpus.text_codes, np.concatenate(groups))
     query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned, texts)
     label_parts, _ = write_labels(shared, store, f"{folder}/labels")
-    unlike = {
-        "unlike_queries": unlike_queries(store, query_parts, assigned, texts),
-        "unlike_items": unlike_items(store, corpus.parts, labels, texts),
-    }
+    equal = equal_text_figures(texts, assigned, labels)
+    equal["unlike_queries"] = unlike_queries(store, query_parts, assigned, texts)
+    equal["unlike_items"] = unlike_items(store, corpus.parts, labels, texts)
     return Outcome(
         tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
-        figures=_figures(data, corpus, queries, assigned, labels, shared)
-        | {"equal_texts": equal_text_figures(texts, assigned, labels) | unlike}
-        | notes,
+        figures=_figures(data, corpus, queries, assigned, labels, shared) | {"equal_texts": equal} | notes,
     )
 
 

@@ -23,7 +23,7 @@ from jobs.config.templates import Template
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.texts import TextNotes
 from jobs.stages.ingest.reading.values import id_column
-from jobs.stages.ingest.vectors import vectors_of
+from jobs.stages.ingest.reading.vectors import vectors_of
 from jobs.stages.ingest.writer import TableWriter
 
 OWN = ("row", "text_code", "group_code", "item_row", "history_rows")
