@@ -45,8 +45,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     """Check a data set and write it below `folder`: corpus, queries (each with its split) and labels.
 
     Args:
-        data: the run's own, or a general set, whose labelled queries all belong to the split "general".
-        sources: its addresses.
+        data: the run's own, or a general set, whose labelled queries all belong to the split "general". sources: its addresses.
 
     Raises:
         DataError: what is wrong with the data; names file, row or id, and the count.
@@ -88,13 +87,14 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     if histories and not config.encoder.repeats:
         refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
     on_vectors = corpus.dimension is not None and reads_vectors(config.encoder)
-    corpus = tell_apart(store, corpus) if on_vectors else corpus
+    if on_vectors:
+        corpus = tell_apart(store, corpus)
     texts = find_equal_texts(store, queries, corpus, labels, item_template, histories=histories, on_vectors=on_vectors)
     assigned, shared, notes = _assign(data, splits, labels, queries, texts)
     if isinstance(data, DataSettings):
         notes |= check_negatives(assigned, shared, corpus.text_codes, np.concatenate(groups))
     query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned, texts)
-    label_parts, _ = write_labels(shared, store, f"{folder}/labels")
+    label_parts = write_labels(shared, store, f"{folder}/labels")[0]
     equal = equal_text_figures(texts, assigned, labels)
     equal["unlike_queries"] = unlike_queries(store, query_parts, assigned, texts)
     equal["unlike_items"] = unlike_items(store, corpus.parts, labels, texts)
