@@ -87,8 +87,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     if histories and not config.encoder.repeats:
         refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
     on_vectors = corpus.dimension is not None and reads_vectors(config.encoder)
-    if on_vectors:
-        corpus = tell_apart(store, corpus)
+    corpus = tell_apart(store, corpus) if on_vectors else corpus
     texts = find_equal_texts(store, queries, corpus, labels, item_template, histories=histories, on_vectors=on_vectors)
     assigned, shared, notes = _assign(data, splits, labels, queries, texts)
     if isinstance(data, DataSettings):
