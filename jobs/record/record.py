@@ -10,7 +10,7 @@ from typing import Any, Literal
 from cluster.commits import Commit, Ledger
 from cluster.errors import ArtifactError
 from cluster.storage.store import Store
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage, parse_name
+from jobs.record.stages import Chosen, Kind, ModelName, Scope, Stage, parse_name
 
 ArmName = Literal["baseline", "warm-up", "mined", "random"]
 PURE = ("embed", "search", "train")
@@ -215,8 +215,3 @@ class RunRecord:
         }
         overhead = sum(commit.seconds["overhead"] for kind in PURE for commit in work[kind])
         return seconds | {"overhead": round(overhead, 2)}
-
-
-def is_baseline(model: MeasuredModel) -> bool:
-    """Whether a model is the off-the-shelf one."""
-    return model.name in (BASELINE, Chosen.BASELINE)

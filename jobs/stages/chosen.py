@@ -59,3 +59,10 @@ def chosen_model(context: Context, chosen: Chosen) -> ModelName:
     if chosen is Chosen.RANDOM_ARM:
         return ModelName(mined_rounds(context), random=True)
     return best_model(context, measured_models(context))
+
+
+def evaluated_model(context: Context, stage: Stage) -> ModelName:
+    """The model that an evaluation's stages are of."""
+    model = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
+    assert isinstance(model, ModelName)
+    return model

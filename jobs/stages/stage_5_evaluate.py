@@ -22,7 +22,7 @@ from eval.significance import compare
 from eval.slices import slice_figures
 from eval.verdict import verdict
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage
-from jobs.stages.chosen import best_model, chosen_model, earlier_models, parent_model
+from jobs.stages.chosen import best_model, earlier_models, evaluated_model, parent_model
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.leakage_pairs import leakage_figures
 from jobs.stages.evaluate.results import Ranking, popularity_percentiles, result_figures
@@ -71,8 +71,7 @@ def evaluate(context: Context, stage: Stage) -> Commit:
     popularity = config.mining.popularity
     if scope is Scope.GENERAL:  # columns of the run's corpus say nothing about another one
         column, popularity, settings = None, None, settings.model_copy(update={"bad_top1_column": None, "slices": None})
-    model = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
-    assert isinstance(model, ModelName)
+    model = evaluated_model(context, stage)
 
     def work(folder: str) -> Outcome:
         task = EvaluateTask(

@@ -26,8 +26,8 @@ from cluster.storage.store import Store
 from cluster.tables.rows import cut, group_blocks, has_texts, read_rows, rows_at_once
 from cluster.tables.tables import F32, I64, Part, read_part, read_parts
 from eval.copies import placed, without_copies
-from jobs.record.stages import Chosen, Kind, ModelName, Stage
-from jobs.stages.chosen import chosen_model
+from jobs.record.stages import Kind, Stage
+from jobs.stages.chosen import evaluated_model
 from jobs.stages.context import Context, in_worker
 from jobs.stages.ingested import read_ingested
 from mining.candidates import dense_hits, without_self
@@ -64,8 +64,7 @@ def write_events(context: Context, stage: Stage) -> Commit:
     """Write the lines of one evaluation."""
     ingested = read_ingested(context)
     hits, vectors = context.need(stage.sibling(Kind.HITS)), context.need(stage.sibling(Kind.EMBED))
-    model = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
-    assert isinstance(model, ModelName)
+    model = evaluated_model(context, stage)
     time = datetime.fromtimestamp(hits.created, UTC).isoformat(timespec="seconds")
     head = {
         "event": "retrieval_eval",
