@@ -117,6 +117,10 @@ class Trainer:
             self.trackers.close(failed=sys.exc_info()[0] is not None)
         return self._result()
 
+    def end(self) -> None:
+        """Let go of what the engine holds beyond this object, so that another training can follow in this process."""
+        self.engine.destroy()
+
     def _stops(self) -> bool:
         """Whether the policy that was handed over ends the round after the epochs so far; then the result says why."""
         # without dev queries there is no recall that could stop rising

@@ -1,35 +1,15 @@
-"""Ray Train: starts the loop on every rank and brings its result back."""
+"""Training of one round as a job: on ranks that are there or are started, tried again when a worker dies."""
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph, unwrap
 from cluster.session.resources import PoolSize
-from cluster.session.session import set_threads
-from cluster.storage.records import read_record, write_record
+from cluster.session.warm import end_warm, reserved, stays_warm, warm
+from cluster.storage.records import read_record
+from training.ranks import Ranks
 from training.task import TrainTask
-
-
-def train_worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs: the loop, with `report` as a barrier after every epoch."""
-    import ray.train
-    import ray.train.torch
-
-    from training.engine.engine import place_of
-    from training.loop import Trainer
-
-    task: TrainTask = config["task"]
-    set_threads(task.threads)
-    context = ray.train.get_context()
-    device = ray.train.torch.get_device()
-    place = place_of(task.settings, device, rank=context.get_world_rank(), world=context.get_world_size())
-    trainer = Trainer(task, place)
-    result = trainer.run(ray.train.report)
-    if place.rank == 0:
-        write_record(task.store, f"{task.folder}/result.json", result)
-    ray.train.report({"epoch": -1.0})  # a barrier: the result is there when the driver goes on
 
 
 def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
@@ -40,7 +20,7 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
     """
     for attempt in range(retries + 1):
         try:
-            _fit(task, pool)
+            _train_once(task, pool)
             break
         except Exception as error:  # Ray Train wraps worker failures in kinds of its own
             cause = unwrap(error)
@@ -58,29 +38,18 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
     return result
 
 
-def _fit(task: TrainTask, pool: PoolSize) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    class Interruptible(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
-        def _register_sigint_handler(self, controller: object) -> None:
-            """Ctrl-C, and a lost lease, stay a KeyboardInterrupt: Ray's own handler ends the process, now and in later stages."""
-
-    filesystem, root = task.store.arrow_filesystem()
-    Interruptible(
-        train_worker,
-        train_loop_config={"task": task},
-        scaling_config=ScalingConfig(
-            num_workers=pool.count,
-            use_gpu=pool.gpus > 0,
-            resources_per_worker={"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {}),
-        ),
-        run_config=RunConfig(
-            # a name of its own for every attempt: Ray Train resumes whatever ran under the same one, and it is our
-            # own state.json that says where to go on
-            name=f"attempt-{uuid.uuid4().hex[:8]}",
-            storage_path=f"{root}/{task.folder}/ray",
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=0),
-        ),
-    ).fit()
+def _train_once(task: TrainTask, pool: PoolSize) -> None:
+    if not stays_warm(pool):
+        ranks = Ranks(task.store, task.folder, pool, reserve=True)
+        try:
+            ranks.run(task)
+        finally:
+            ranks.end()
+        return
+    key = ("ranks", pool)
+    try:
+        with reserved(pool):
+            warm(key, lambda: Ranks(task.store, task.folder, pool, reserve=False)).run(task)
+    except BaseException:  # a rank that failed has taken all others with it
+        end_warm(key)
+        raise

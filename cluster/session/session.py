@@ -18,6 +18,7 @@ from cluster.errors import ClusterError, ConfigError, one_paragraph
 from cluster.session import ray_folder
 from cluster.session.address import check_address
 from cluster.session.resources import ClusterSettings, ClusterSize
+from cluster.session.warm import end_warm
 from cluster.storage.store import Store
 
 LOOK_S = 120.0
@@ -33,6 +34,7 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "true",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
 
@@ -61,9 +63,18 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
         folder = _own_folder() if address == "local" else None
         yield cluster_size()
     finally:
-        ray.shutdown()
+        _end_session(ray)
         if folder is not None:
             ray_folder.remove(folder)
+
+
+def _end_session(ray: Any) -> None:
+    try:
+        end_warm()
+    except ray.exceptions.RayError:  # an actor that is gone needs no ending
+        pass
+    finally:
+        ray.shutdown()
 
 
 def _own_folder() -> Path | None:

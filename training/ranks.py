@@ -1,0 +1,163 @@
+"""Ray Train workers that train one round after another: process group, torch and DeepSpeed are started once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import uuid
+from typing import Any
+
+from cluster.errors import ClusterError
+from cluster.session.resources import PoolSize
+from cluster.session.session import set_threads
+from cluster.storage.records import write_record
+from cluster.storage.store import Store
+from training.task import TrainTask
+
+LOOK_S = 0.5
+"""How often the driver looks whether the workers died."""
+END_S = 20.0
+"""How long workers may take to end."""
+
+
+class Desk:
+    """What the ranks do next, and what they have done; runs as a Ray actor."""
+
+    def __init__(self, world: int) -> None:
+        self._world = world
+        self._tasks: list[Any] = []
+        self._finished: dict[int, int] = {}
+        self._changed = asyncio.Condition()
+
+    async def put(self, task: list[Any]) -> None:
+        """Hand out a task, as a list of its reference; an empty list ends the ranks."""
+        async with self._changed:
+            self._tasks.append(task)
+            self._changed.notify_all()
+
+    async def take(self, number: int) -> list[Any]:
+        """The task of that number, as soon as there is one."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: number < len(self._tasks))
+        return list(self._tasks[number])
+
+    async def finish(self, number: int) -> None:
+        """Called by each rank."""
+        async with self._changed:
+            self._finished[number] = self._finished.get(number, 0) + 1
+            self._changed.notify_all()
+
+    async def wait(self, number: int) -> None:
+        """Return when all ranks have finished a task."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._finished.get(number, 0) == self._world)
+            self._tasks[number] = []
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: task after task, until there is none."""
+    import ray
+
+    desk, number = config["desk"], 0
+    while task := ray.get(desk.take.remote(number)):
+        _train(ray.get(task[0]))
+        ray.get(desk.finish.remote(number))
+        number += 1
+
+
+def _train(task: TrainTask) -> None:
+    """The loop on this rank, with `report` as a barrier after every epoch. Rank 0 writes the result."""
+    import ray.train
+    import ray.train.torch
+
+    from training.engine.engine import place_of
+    from training.loop import Trainer
+
+    set_threads(task.threads)
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    place = place_of(task.settings, device, rank=context.get_world_rank(), world=context.get_world_size())
+    trainer = Trainer(task, place)
+    result = trainer.run(ray.train.report)
+    trainer.end()
+    del trainer
+    gc.collect()  # engine and hooks refer to each other; the next round needs their memory
+    if place.rank == 0:
+        write_record(task.store, f"{task.folder}/result.json", result)
+
+
+class Ranks:
+    """The driver's end of the workers: Ray Train runs them in a thread of their own."""
+
+    def __init__(self, store: Store, folder: str, pool: PoolSize, *, reserve: bool) -> None:
+        """Start the workers.
+
+        Args:
+            folder: where Ray Train keeps its notes; can go when the first task is done.
+            reserve: hold the pool's CPUs and GPUs until `end`.
+        """
+        import ray
+
+        self._desk = ray.remote(num_cpus=0)(Desk).remote(pool.count)
+        self._error: BaseException | None = None
+        self._handed_out, self._busy = 0, False
+        self._thread = threading.Thread(target=self._fit, args=(store, folder, pool, reserve), name="ray-train", daemon=True)
+        self._thread.start()
+
+    def run(self, task: TrainTask) -> None:
+        """Train one task on all ranks. Raises what Ray Train raises when a worker failed: no rank is left then."""
+        import ray
+
+        number, self._handed_out, self._busy = self._handed_out, self._handed_out + 1, True
+        self._desk.put.remote([ray.put(task)])
+        finished = self._desk.wait.remote(number)
+        while not ray.wait([finished], timeout=LOOK_S)[0]:
+            if not self._thread.is_alive():
+                raise self._error or ClusterError("the training workers ended before their work was done")
+        ray.get(finished)
+        self._busy = False
+
+    def end(self) -> None:
+        """End the workers and give back what they reserve."""
+        import ray
+
+        if not self._busy:
+            self._desk.put.remote([])
+            self._thread.join(END_S)
+        ray.kill(self._desk)
+
+    def _fit(self, store: Store, folder: str, pool: PoolSize, reserve: bool) -> None:
+        try:
+            _trainer(self._desk, store, folder, pool, reserve).fit()
+        except BaseException as error:
+            self._error = error
+
+
+def _trainer(desk: Any, store: Store, folder: str, pool: PoolSize, reserve: bool) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    class Interruptible(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
+        def _register_sigint_handler(self, controller: object) -> None:
+            """Ctrl-C, and a lost lease, stay a KeyboardInterrupt: Ray's own handler ends the process, now and in later stages."""
+
+    filesystem, root = store.arrow_filesystem()
+    resources = {"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {})
+    return Interruptible(
+        work,
+        train_loop_config={"desk": desk},
+        scaling_config=ScalingConfig(
+            num_workers=pool.count,
+            use_gpu=pool.gpus > 0,
+            resources_per_worker=resources if reserve else {"memory": 1},  # nothing: a bundle must name something
+        ),
+        run_config=RunConfig(
+            # a name of its own for every attempt: Ray Train resumes whatever ran under the same one, and it is our
+            # own state.json that says where to go on
+            name=f"attempt-{uuid.uuid4().hex[:8]}",
+            storage_path=f"{root}/{folder}/ray",
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    )
