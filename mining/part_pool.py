@@ -1,58 +1,110 @@
-"""Parts of tables handed to a pool of actors by Ray Data: what embedding and a cross-encoder's reading have in common.
+"""Parts of tables handed to a pool of readers by Ray Data: what embedding and a cross-encoder's reading have in common.
 
-The dataset's rows are addresses, not data: each actor reads its part from storage and writes its result there.
+The dataset's rows are addresses, not data: each reader takes its part from storage and writes its result there. Readers are
+Ray Data's actors; where processes stay warm they are its tasks, which Ray runs in processes that earlier stages left.
 """
 
 from __future__ import annotations
 
 import pickle
+import threading
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from cluster.session.resources import PoolSize
+from cluster.session.warm import stays_warm
+
+KEPT_S = 5.0
+"""How long the process of a task keeps a reader, and so its model, that nobody calls."""
 
 
 def over_parts(
     rows: Sequence[Mapping[str, Any]],
-    actor: type,
+    reader: type,
     arguments: Sequence[Any],
     keywords: Mapping[str, Any],
     pool: PoolSize,
     *,
     retries: int,
 ) -> Iterator[dict[str, Any]]:
-    """Call actors once per row, as many at a time as `pool` has; yields what they answer, in any order.
+    """Call readers once per row, as many at a time as `pool` has; yields what they answer, in any order.
 
     Args:
-        rows: addresses with "rows", how much work each is. The longest go first: no actor is left with one at the end.
-        actor: class of the actors, made with `arguments` and `keywords`; called with a batch of one row. Its answer has
+        rows: addresses with "rows", how much work each is. The longest go first: no reader is left with one at the end.
+        reader: class of the readers, made with `arguments` and `keywords`; called with a batch of one row. Its answer has
             a column "error": empty, or a pickled error of ours, which is raised here. An exception would come back as text
             only: Ray Data keeps neither the type of what `__init__` raises nor the cause of what a call raises.
     """
     import ray.data
 
     rows = sorted(rows, key=lambda row: -int(row["rows"]))
+    dataset = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows))
+    size = min(pool.count, len(rows))
     with warnings.catch_warnings():
-        # the default is to restart a crashing actor for ever, and Ray 2.60 offers no other way to say how often
+        # the default is to start what crashes again for ever, and Ray 2.60 offers no other way to say how often
         warnings.simplefilter("ignore", DeprecationWarning)
-        dataset = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows)).map_batches(
-            actor,
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(pool.count, len(rows))),
-            fn_constructor_args=tuple(arguments),
-            fn_constructor_kwargs=dict(keywords),
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus or None,
-            max_restarts=retries,
-            max_task_retries=retries,
-        )
+        if stays_warm(pool):
+            dataset = dataset.map_batches(
+                _call_held,
+                batch_size=1,
+                compute=ray.data.TaskPoolStrategy(size=size),
+                fn_args=(uuid.uuid4().hex, partial(reader, *arguments, **keywords)),
+                num_cpus=pool.cpus,
+                max_retries=retries,
+            )
+        else:
+            dataset = dataset.map_batches(
+                reader,
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(size=size),
+                fn_constructor_args=tuple(arguments),
+                fn_constructor_kwargs=dict(keywords),
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus or None,
+                max_restarts=retries,
+                max_task_retries=retries,
+            )
     for row in dataset.iter_rows():
         if row["error"]:
             raise pickle.loads(row["error"])
         yield row
 
 
+class _Held:
+    """In the process of a task: the reader of the stage that runs."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._reader: Any = None
+        self._release = threading.Timer(0, self._let_go)
+
+    def call(self, batch: Any, stage: str, make: Callable[[], Any]) -> Any:
+        """What the stage's reader answers; it is made with the stage's first call in this process."""
+        self._release.cancel()
+        if self._reader is None or self._stage != stage:
+            self._let_go()
+            self._stage, self._reader = stage, make()
+        try:
+            return self._reader(batch)
+        finally:
+            self._release = threading.Timer(KEPT_S, self._let_go)
+            self._release.daemon = True
+            self._release.start()
+
+    def _let_go(self) -> None:
+        self._reader = None
+
+
+_held = _Held()
+
+
+def _call_held(batch: Any, stage: str, make: Callable[[], Any]) -> Any:
+    return _held.call(batch, stage, make)
+
+
 def load_share(rows: Sequence[Mapping[str, Any]], pool: PoolSize) -> int:
-    """The part of the work, in rows, that one of the actors does."""
+    """The part of the work, in rows, that one of the readers does."""
     return sum(int(row["rows"]) for row in rows) // max(1, min(pool.count, len(rows)))

@@ -46,10 +46,9 @@ def _train_once(task: TrainTask, pool: PoolSize) -> None:
         finally:
             ranks.end()
         return
-    key = ("ranks", pool)
     try:
         with reserved(pool):
-            warm(key, lambda: Ranks(task.store, task.folder, pool, reserve=False)).run(task)
+            warm("ranks", pool, lambda: Ranks(task.store, task.folder, pool, reserve=False)).run(task)
     except BaseException:  # a rank that failed has taken all others with it
-        end_warm(key)
+        end_warm("ranks")
         raise

@@ -55,22 +55,22 @@ def pipeline(data: Catalogue, num_hits: int, how: How, folder: str, *, shards: i
 
     task, took = data.search_task(f"{folder}/hits", num_hits), dict.fromkeys(("load", "search", "write", "mine"), 0.0)
     ranges = plan_shards(data.num_items, shards=shards, actors=1, shard_rows=10**7)
-    holders, writer = [ShardActor(task, THREADS, None, "shard") for _ in ranges], BlockActor(task)
+    holders, writer = [ShardActor(THREADS, "shard") for _ in ranges], BlockActor()
     set_threads(THREADS)
     parts = []
     for block in plan_blocks(np.arange(data.num_queries), BLOCK):
         started = time.perf_counter()
-        loaded = writer.load(block)
+        loaded = writer.load(task, block)
         took["load"] += time.perf_counter() - started
         in_shards = []
         for holder, rows in zip(holders, ranges, strict=True):
             started = time.perf_counter()
-            hits = holder.search(rows, loaded, how)
+            hits = holder.search(task, rows, loaded, how)
             took["search"] += hits.seconds
             took["load"] += time.perf_counter() - started - hits.seconds
             in_shards.append(hits)
         started = time.perf_counter()
-        parts.append(writer.write(f"{folder}/hits/{block.index}.parquet", loaded, None, *in_shards)[0])
+        parts.append(writer.write(task, f"{folder}/hits/{block.index}.parquet", loaded, None, *in_shards)[0])
         took["write"] += time.perf_counter() - started
     started = time.perf_counter()
     task_of_mine = MineTask(data.store, parts, data.labels, data.corpus, data.queries, settings, f"{folder}/negatives", 1)

@@ -21,7 +21,7 @@ class Warm(Protocol):
 
 
 W = TypeVar("W", bound=Warm)
-_kept: dict[Hashable, Warm] = {}
+_kept: dict[str, tuple[Hashable, Warm]] = {}
 
 
 def stays_warm(pool: PoolSize) -> bool:
@@ -31,18 +31,20 @@ def stays_warm(pool: PoolSize) -> bool:
     return not pool.gpus and sum(node["Alive"] for node in ray.nodes()) == 1
 
 
-def warm(key: Hashable, start: Callable[[], W]) -> W:
-    """The actors that are kept under `key`, started if there are none."""
-    if key not in _kept:
-        _kept[key] = start()
-    return _kept[key]  # type: ignore[return-value]
+def warm(kind: str, variant: Hashable, start: Callable[[], W]) -> W:
+    """The actors of a kind that are kept; started if there are none of this variant, in place of another one."""
+    kept = _kept.get(kind)
+    if kept is None or kept[0] != variant:
+        end_warm(kind)
+        _kept[kind] = kept = (variant, start())
+    return kept[1]  # type: ignore[return-value]
 
 
-def end_warm(key: Hashable = None) -> None:
-    """End the actors of a key, for instance because one of them died; None: all. Ray must still run."""
-    for each in [key] if key is not None else list(_kept):
+def end_warm(kind: str | None = None) -> None:
+    """End the actors of a kind, for instance because one of them died; None: all. Ray must still run."""
+    for each in [*_kept] if kind is None else [kind]:
         if each in _kept:
-            _kept.pop(each).end()
+            _kept.pop(each)[1].end()
 
 
 @contextmanager

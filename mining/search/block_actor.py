@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +55,7 @@ class SearchTask:
     """For each block, in their order: more pairs to score (query_row, also_rows)."""
     histories: tuple[Part, ...] = ()
     """Query table with `history_rows`, what was met before: no hits of the query. Empty: there are no histories."""
+    mailbox: Any = None
 
 
 @dataclass(frozen=True)
@@ -143,59 +145,65 @@ def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
 
 
 class BlockActor:
-    """Loads query blocks, merges what the shards found, writes finished blocks."""
+    """Loads query blocks, merges what the shards found, writes finished blocks. Serves one search after another."""
 
-    def __init__(self, task: SearchTask) -> None:
+    def __init__(self) -> None:
         set_threads(1)  # beside the shard holders, which have the processors
-        self._task = task
         self._labels: Labels | None = None
+        self._labels_of: tuple[str, list[Part]] | None = None
 
-    def load(self, block: QueryBlock) -> LoadedBlock:
+    def rest(self) -> None:
+        """Let go of the labels."""
+        self._labels, self._labels_of = None, None
+
+    def load(self, task: SearchTask, block: QueryBlock) -> LoadedBlock:
         """The vectors of a block, and the lists of its queries."""
         rows = block.query_rows
-        vectors = read_rows(self._task.store, self._task.query_vectors, rows)
+        vectors = read_rows(task.store, task.query_vectors, rows)
         none = Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64))
         labels, excluded, also = none, none, none
-        if self._task.labels:
-            known = self._all_labels()
+        if task.labels:
+            known = self._all_labels(task)
             labels = Lists(known.offsets, known.item_rows).take(rows)
-            if self._task.exclude_known:
+            if task.exclude_known:
                 excluded = known_items(known, rows)
-        if self._task.histories:
-            excluded = united(excluded, read_lists(self._task.store, self._task.histories, "history_rows", rows))
-        if self._task.also and block.index >= 0:  # samples have none
-            table = read_part(self._task.store, self._task.also[block.index], ["query_row", "also_rows"])
+        if task.histories:
+            excluded = united(excluded, read_lists(task.store, task.histories, "history_rows", rows))
+        if task.also and block.index >= 0:  # samples have none
+            table = read_part(task.store, task.also[block.index], ["query_row", "also_rows"])
             if not np.array_equal(table["query_row"].to_numpy(), rows):
                 raise ArtifactError(
                     f"expected the pairs of query block {block.index} in "
-                    f"{self._task.also[block.index].path}, found other queries; delete the commit of the "
+                    f"{task.also[block.index].path}, found other queries; delete the commit of the "
                     f"stage that wrote it and run again"
                 )
             also = Lists(*lists_to_csr(table["also_rows"]))
         return LoadedBlock(rows, np.ascontiguousarray(vectors), labels, also, excluded)
 
-    def _all_labels(self) -> Labels:
-        if self._labels is None:  # not in __init__: Ray brings an error there back as text only
-            corpus = read_parts(self._task.store, self._task.corpus, ["row", "group_code", "text_code"])
-            labels = read_parts(self._task.store, self._task.labels)
-            self._labels = Labels.from_tables(labels, corpus, self._task.num_queries)
+    def _all_labels(self, task: SearchTask) -> Labels:
+        wanted = (task.store.root, [*task.labels, *task.corpus])
+        if self._labels is None or self._labels_of != wanted:
+            corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
+            labels = read_parts(task.store, task.labels)
+            self._labels = Labels.from_tables(labels, corpus, task.num_queries)
+            self._labels_of = wanted
         return self._labels
 
-    def merge(self, *found: BlockHits) -> BlockHits:
+    def merge(self, task: SearchTask, *found: BlockHits) -> BlockHits:
         """The best K over several shards."""
-        return merge_hits(found, self._task.num_hits)
+        return merge_hits(found, task.num_hits)
 
-    def keep(self, path: str, before: str | None, *found: BlockHits) -> float:
+    def keep(self, task: SearchTask, path: str, before: str | None, *found: BlockHits) -> float:
         """Merge with what the waves before left at `before`, and keep the result at `path` for the next one.
 
         Returns the seconds that the slowest shard took.
         """
-        merged = self._with_kept(before, found)
+        merged = self._with_kept(task, before, found)
         queries, num_hits = merged.scores.shape
         offsets = np.arange(queries + 1) * num_hits
         pairs = np.minimum(np.arange(queries + 1), 1) * len(merged.pair_scores)  # all of them in the first row
         write_part(
-            self._task.store,
+            task.store,
             path,
             pa.table(
                 {  # one object: either all of it is there or nothing
@@ -207,26 +215,28 @@ class BlockActor:
         )
         return merged.seconds
 
-    def _with_kept(self, path: str | None, found: Sequence[BlockHits]) -> BlockHits:
+    def _with_kept(self, task: SearchTask, path: str | None, found: Sequence[BlockHits]) -> BlockHits:
         """`found` merged, with what the waves before kept at `path`."""
         if path is None:
-            return self.merge(*found)
-        like, table = found[0], read_part(self._task.store, path, ["scores", "rows", "pair_scores"])
+            return self.merge(task, *found)
+        like, table = found[0], read_part(task.store, path, ["scores", "rows", "pair_scores"])
         scores, rows, pairs = (lists_to_csr(table[name])[1] for name in ("scores", "rows", "pair_scores"))
         if (scores.size, rows.size, pairs.size) != (like.scores.size, like.rows.size, like.pair_scores.size):
             raise DamagedObject.at(
-                self._task.store.url(path),
+                task.store.url(path),
                 f"expected {like.scores.size} hits and {like.pair_scores.size} pairs in "
-                f"{self._task.store.url(path)}, found {rows.size} and {pairs.size}; `hardmine run` searches for "
+                f"{task.store.url(path)}, found {rows.size} and {pairs.size}; `hardmine run` searches for "
                 f"them anew",
             )
-        return self.merge(*found, BlockHits(scores.reshape(like.scores.shape), rows.reshape(like.rows.shape), pairs, 0.0))
+        return self.merge(task, *found, BlockHits(scores.reshape(like.scores.shape), rows.reshape(like.rows.shape), pairs, 0.0))
 
-    def write(self, path: str, loaded: LoadedBlock, before: str | None, *found: BlockHits) -> tuple[Part, float]:
+    def write(
+        self, task: SearchTask, path: str, loaded: LoadedBlock, before: str | None, *found: BlockHits
+    ) -> tuple[Part, float]:
         """Merge for the last time and write the block; (its part, seconds the slowest shard took)."""
-        hits = self._with_kept(before, found)
-        table = hits_table(loaded, hits, with_also=bool(self._task.also))
-        return write_part(self._task.store, path, table), hits.seconds
+        hits = self._with_kept(task, before, found)
+        table = hits_table(loaded, hits, with_also=bool(task.also))
+        return write_part(task.store, path, table), hits.seconds
 
 
 def hits_table(loaded: LoadedBlock, hits: BlockHits, *, with_also: bool) -> pa.Table:

@@ -71,11 +71,9 @@ def search(
         ArtifactError: vectors are missing.
         ConfigError: the recall that is asked for is not reached.
     """
-    driver = _Driver(task, shards, blocks, pool, settings, retries, seed, mailbox)
-    try:
-        return driver.search()
-    finally:
-        driver.waves.end()
+    task = replace(task, mailbox=mailbox)
+    with Waves(task, shards, pool, retries=retries) as waves:
+        return _Driver(task, shards, blocks, pool, settings, retries, seed, waves).search()
 
 
 class _Driver:
@@ -88,11 +86,11 @@ class _Driver:
         settings: SearchSettings,
         retries: int,
         seed: int,
-        mailbox: Any,
+        waves: Waves,
     ) -> None:
         self._task, self._shards, self._blocks, self._pool = task, shards, blocks, pool
         self._settings, self._retries, self._seed = settings, retries, seed
-        self.waves = Waves(task, shards, pool, retries=retries, mailbox=mailbox)
+        self.waves = waves
         self._note = f"{task.folder}/how.json"
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
@@ -22,45 +21,45 @@ PROBE_QUERIES, PROBE_ITEMS = 512, (8192, 32_768)
 
 
 class ShardActor:
-    """Holds one shard at a time; keeps the engines that were asked for."""
+    """Holds one shard at a time; keeps the engines that were asked for. Serves one search after another."""
 
-    def __init__(self, task: SearchTask, threads: int, mailbox: Any, name: str) -> None:
+    def __init__(self, threads: int, name: str) -> None:
         import faiss  # noqa: F401  loaded before their threads are set
         import torch  # noqa: F401
 
         set_threads(threads)
-        self._task, self._mailbox, self._name = task, mailbox, name
-        self._range: ShardRange | None = None
+        self._name = name
+        self._held: tuple[str, list[Part], ShardRange] | None = None
         self._vectors: F32 = np.zeros((0, 0), np.float32)
         self._engines: dict[tuple[str, str], Engine] = {}
         self._queries = 0
 
-    def search(self, rows: ShardRange, block: LoadedBlock, how: How) -> BlockHits:
+    def search(self, task: SearchTask, rows: ShardRange, block: LoadedBlock, how: How) -> BlockHits:
         """The best K of `block` in the shard `rows`, and the scores of its pairs that lie there."""
-        self._hold(rows)
+        self._hold(task, rows)
         started = time.monotonic()
         scores, found = np.zeros((len(block.query_rows), 0), np.float32), np.zeros((len(block.query_rows), 0), np.int64)
-        if self._task.num_hits:
+        if task.num_hits:
             excluded = _within(block.excluded, rows) if len(block.excluded.rows) else None
-            shard = Shard(self._vectors, self._engine(how))
-            scores, places = exact_topk(block.vectors, shard, self._task.num_hits, excluded)
+            shard = Shard(self._vectors, self._engine(task, how))
+            scores, places = exact_topk(block.vectors, shard, task.num_hits, excluded)
             found = np.where(places >= 0, places + rows.start, -1)
         owners, items = block.pairs
         here = np.where((items >= rows.start) & (items < rows.stop), items - rows.start, -1)
         pair_scores = np.full(len(items), -np.inf, np.float32)
         score_list(block.vectors, self._vectors, owners, here, pair_scores)
         self._queries += len(block.query_rows)
-        post(self._mailbox, self._name, f"{self._queries:,} queries × {rows.stop - rows.start:,} items")
+        post(task.mailbox, self._name, f"{self._queries:,} queries × {rows.stop - rows.start:,} items")
         return BlockHits(scores, found, pair_scores, time.monotonic() - started)
 
-    def probe(self, rows: ShardRange, block: LoadedBlock, gpu: bool) -> dict[str, Rate]:
+    def probe(self, task: SearchTask, rows: ShardRange, block: LoadedBlock, gpu: bool) -> dict[str, Rate]:
         """Seconds of each engine on the first items of the shard and the block's first queries."""
-        self._hold(rows)
+        self._hold(task, rows)
         queries = block.vectors[:PROBE_QUERIES]
         names = ["faiss", *(["torch", "half"] if gpu else []), *_eight_bit()]
-        return {name: self._rate(name, queries) for name in names}
+        return {name: self._rate(name, queries, task.num_hits) for name in names}
 
-    def _rate(self, name: str, queries_QD: F32) -> Rate:
+    def _rate(self, name: str, queries_QD: F32, most: int) -> Rate:
         engine, _, likely = name.partition(":")
         took = []
         for count in PROBE_ITEMS:
@@ -74,7 +73,7 @@ class ShardActor:
                     oversample=1.25 if likely else CERTAIN_OVERSAMPLE,
                 ),
             )
-            num_hits = min(self._task.num_hits, len(items))
+            num_hits = min(most, len(items))
             exact_topk(queries_QD, made, num_hits)  # loads, compiles, learns how many to propose
             started = time.perf_counter()
             exact_topk(queries_QD, made, num_hits)
@@ -83,18 +82,23 @@ class ShardActor:
         per_pair = max((long - short) / max(1, many - few), long / many / 4) / len(queries_QD)
         return Rate(per_pair, max(0.0, long / len(queries_QD) - per_pair * many))
 
-    def _hold(self, rows: ShardRange) -> None:
-        if self._range != rows:
-            self._engines, self._vectors = {}, np.zeros((0, 0), np.float32)  # let go before the next one is loaded
-            self._vectors = read_vectors(self._task.store, self._task.item_vectors, rows.start, rows.stop)
-            self._range = rows
+    def rest(self) -> None:
+        """Let go of the shard."""
+        self._engines, self._vectors, self._held, self._queries = {}, np.zeros((0, 0), np.float32), None, 0
 
-    def _engine(self, how: How) -> Engine:
+    def _hold(self, task: SearchTask, rows: ShardRange) -> None:
+        wanted = (task.store.root, task.item_vectors, rows)
+        if self._held != wanted:
+            self.rest()  # before the next one is loaded
+            self._vectors = read_vectors(task.store, task.item_vectors, rows.start, rows.stop)
+            self._held = wanted
+
+    def _engine(self, task: SearchTask, how: How) -> Engine:
         key = (how.mode, how.engine)
         if key not in self._engines:
             if how.mode == "ivf":
                 assert how.centroids is not None
-                centroids = load_vectors(self._task.store, [Part(how.centroids, 0, 0)])
+                centroids = load_vectors(task.store, [Part(how.centroids, 0, 0)])
                 self._engines[key] = ListEngine(self._vectors, centroids, oversample=how.oversample)
             else:
                 self._engines[key] = make_engine(

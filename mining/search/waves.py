@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from cluster.session.resources import PoolSize
+from cluster.session.warm import end_warm, reserved, stays_warm, warm
 from cluster.tables.tables import Part, part_name
 from mining.search.block_actor import BlockActor, BlockHits, SearchTask
 from mining.search.how import How, Rates
@@ -26,47 +29,87 @@ class Job:
     """Where its hits are written."""
 
 
-class Waves:
-    """Shard holders, and actors that load and write blocks; they start with the first job and live until `end`."""
+class SearchActors:
+    """Shard holders, and actors that load and write blocks; they know no search, so one can follow another."""
 
-    def __init__(self, task: SearchTask, shards: Sequence[ShardRange], pool: PoolSize, *, retries: int, mailbox: Any) -> None:
-        self._task, self._pool, self._retries, self._mailbox = task, pool, retries, mailbox
-        self._waves = waves(shards, pool.count)
-        self.first = self._waves[0]
-        self._holders: list[Any] = []
-        self._loaders: list[Any] = []
-        self._writers: list[Any] = []
-
-    def _start(self) -> None:
-        if self._holders:
-            return
+    def __init__(self, holders: int, pool: PoolSize, *, retries: int, reserve: bool) -> None:
+        """Start them. `reserve`: each holder keeps the pool's CPUs and GPUs until `end`."""
         import ray
 
-        options = {"max_restarts": self._retries, "max_task_retries": self._retries}
-        holder = ray.remote(ShardActor).options(num_cpus=self._pool.cpus, num_gpus=self._pool.gpus, **options)
-        count = len(self.first)
-        self._holders = [
-            holder.remote(self._task, self._pool.cpus, self._mailbox, f"shard {i + 1}/{count}") for i in range(count)
-        ]
+        options = {"max_restarts": retries, "max_task_retries": retries}
+        mine = {"num_cpus": pool.cpus, "num_gpus": pool.gpus} if reserve else {"num_cpus": 0}
+        holder, beside = ray.remote(ShardActor).options(**mine, **options), ray.remote(BlockActor).options(num_cpus=0, **options)
+        self.holders = [holder.remote(pool.cpus, f"shard {i + 1}/{holders}") for i in range(holders)]
         # An actor's tasks run in the order they were asked for: a writer that waits for hits could load no other block.
-        beside = ray.remote(BlockActor).options(num_cpus=0, **options)
-        self._loaders = [beside.remote(self._task) for _ in range(min(LOADERS, count))]
-        self._writers = [beside.remote(self._task) for _ in range(count)]
+        self.loaders = [beside.remote() for _ in range(min(LOADERS, holders))]
+        self.writers = [beside.remote() for _ in range(holders)]
+
+    def rest(self) -> None:
+        """Let go of what the last search needed."""
+        for actor in [*self.holders, *self.loaders, *self.writers]:
+            actor.rest.remote()
 
     def end(self) -> None:
-        """Stop the actors."""
+        """Stop them."""
         import ray
 
-        for actor in [*self._holders, *self._loaders, *self._writers]:
+        for actor in [*self.holders, *self.loaders, *self.writers]:
             ray.kill(actor)
-        self._holders, self._loaders, self._writers = [], [], []
+
+
+@contextmanager
+def search_actors(holders: int, pool: PoolSize, *, retries: int) -> Iterator[SearchActors]:
+    """The actors of one search: those that are kept, or new ones."""
+    if not stays_warm(pool):
+        actors = SearchActors(holders, pool, retries=retries, reserve=True)
+        try:
+            yield actors
+        finally:
+            actors.end()
+        return
+    variant = (holders, pool, retries, ShardActor, BlockActor)
+    try:
+        with reserved(replace(pool, count=holders)):
+            actors = warm("search", variant, lambda: SearchActors(holders, pool, retries=retries, reserve=False))
+            yield actors
+            actors.rest()
+    except BaseException:  # they may be busy with what nobody waits for
+        end_warm("search")
+        raise
+
+
+class Waves:
+    """One search. Its actors are there from the first job until the context is left."""
+
+    def __init__(self, task: SearchTask, shards: Sequence[ShardRange], pool: PoolSize, *, retries: int) -> None:
+        self._task, self._pool, self._retries = task, pool, retries
+        self._waves = waves(shards, pool.count)
+        self.first = self._waves[0]
+        self._context = ExitStack()
+
+    def __enter__(self) -> Waves:
+        return self
+
+    def __exit__(self, *failed: Any) -> None:
+        self._context.__exit__(*failed)
+
+    @cached_property
+    def _actors(self) -> SearchActors:
+        return self._context.enter_context(search_actors(len(self.first), self._pool, retries=self._retries))
+
+    @cached_property
+    def _sent(self) -> Any:
+        """The task in Ray's object store."""
+        import ray
+
+        return ray.put(self._task)
 
     def probe(self, block: QueryBlock, *, gpu: bool) -> Rates:
         """Rates of the engines on the first shard."""
         import ray
 
-        self._start()
-        rates: Rates = ray.get(self._holders[0].probe.remote(self.first[0], self._loaders[0].load.remote(block), gpu))
+        loaded = self._actors.loaders[0].load.remote(self._sent, block)
+        rates: Rates = ray.get(self._actors.holders[0].probe.remote(self._sent, self.first[0], loaded, gpu))
         return rates
 
     def hits(self, block: QueryBlock, hows: Sequence[How], *, first_only: bool = False) -> list[BlockHits]:
@@ -76,19 +119,19 @@ class Waves:
         """
         import ray
 
-        self._start()
-        loaded = self._loaders[0].load.remote(block)
+        loaded = self._actors.loaders[0].load.remote(self._sent, block)
         merged: list[list[Any]] = [[] for _ in hows]
         for wave in self._waves[:1] if first_only else self._waves:
             for place, how in enumerate(hows):
-                merged[place] = [self._writers[0].merge.remote(*self._search(wave, loaded, how), *merged[place])]
+                merged[place] = [
+                    self._actors.writers[0].merge.remote(self._sent, *self._search(wave, loaded, how), *merged[place])
+                ]
         return [ray.get(found) for (found,) in merged]
 
     def write(self, jobs: Sequence[Job]) -> tuple[list[Part], float]:
         """Search all jobs in all waves and write them: (their parts, seconds of the slowest shards added up)."""
         if not jobs:
             return [], 0.0
-        self._start()
         seconds = sum(
             sum(self._wave(self._waves[number], self._waves[number - 1] if number else None, jobs))
             for number in range(len(self._waves) - 1)
@@ -102,7 +145,9 @@ class Waves:
         self._task.store.delete(f"{self._task.folder}/waves")
 
     def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How) -> list[Any]:
-        return [holder.search.remote(rows, loaded, how) for holder, rows in zip(self._holders, wave, strict=False)]
+        return [
+            holder.search.remote(self._sent, rows, loaded, how) for holder, rows in zip(self._actors.holders, wave, strict=False)
+        ]
 
     def _wave(
         self, wave: Sequence[ShardRange], before: Sequence[ShardRange] | None, jobs: Sequence[Job], *, last: bool = False
@@ -118,12 +163,14 @@ class Waves:
                 continue
             if len(running) >= self._in_flight:
                 ray.get(running[-self._in_flight])  # raises what went wrong, too
-            writer = self._writers[place % len(self._writers)]
-            loaded = self._loaders[place % len(self._loaders)].load.remote(job.block)
+            writer = self._actors.writers[place % len(self._actors.writers)]
+            loaded = self._actors.loaders[place % len(self._actors.loaders)].load.remote(self._sent, job.block)
             found = self._search(wave, loaded, job.how)
             kept = self._place(before, job) if before else None
             running.append(
-                writer.write.remote(job.path, loaded, kept, *found) if last else writer.keep.remote(target, kept, *found)
+                writer.write.remote(self._sent, job.path, loaded, kept, *found)
+                if last
+                else writer.keep.remote(self._sent, target, kept, *found)
             )
         return list(ray.get(running))
 
@@ -136,4 +183,4 @@ class Waves:
 
     @property
     def _in_flight(self) -> int:
-        return 2 * len(self._writers) + 1
+        return 2 * len(self._actors.writers) + 1

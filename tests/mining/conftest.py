@@ -168,6 +168,13 @@ class HereRay:
     def get(self, value: Any) -> Any:
         return value
 
+    def put(self, value: Any) -> Any:
+        return value
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """As on a cluster: the actors of each search are its own."""
+        return [{"Alive": True}, {"Alive": True}]
+
     def kill(self, actor: Any) -> None:
         """Nothing holds on to it."""
 
@@ -175,7 +182,7 @@ class HereRay:
         if method == "search":
             if len(self.searches) == self.stop_before:
                 raise Stopped
-            self.searches.append((args[0].start, int(args[1].query_rows[0])))
+            self.searches.append((args[1].start, int(args[2].query_rows[0])))
 
 
 class HereRemote:

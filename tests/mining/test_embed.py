@@ -152,7 +152,11 @@ def test_a_wrong_count_of_vectors_is_an_artifact_error_and_leaves_no_part(store:
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_local", "_by_value")
-def test_vectors_come_in_row_order_and_only_missing_parts_are_embedded_again(store: Store) -> None:
+@pytest.mark.parametrize("warm", [True, False], ids=["tasks", "actors"])
+def test_vectors_come_in_row_order_and_only_missing_parts_are_embedded_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, warm: bool
+) -> None:
+    monkeypatch.setattr("mining.part_pool.stays_warm", lambda pool: warm)
     jobs = jobs_of(store)
     with pytest.raises(ArtifactError, match="model/weights: there is no such object") as error:
         run(jobs, store, make=partial(no_encoder, store))
@@ -187,7 +191,7 @@ def test_vectors_come_in_row_order_and_only_missing_parts_are_embedded_again(sto
     assert encoded(store) == ["items-part-00001.parquet"]
     assert store.read_bytes(gone) == bytes_before
     store.delete(gone)
-    with pytest.raises(Exception, match="actor died"):
+    with pytest.raises(Exception, match=r"(actor|worker) died"):
         run(jobs, store, make=partial(CrashingEncoder, once=False), retries=1)
 
 

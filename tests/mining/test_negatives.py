@@ -47,15 +47,15 @@ def test_counts_add_up() -> None:
 
 def write_hits(world: World, folder: str, block: int, num_hits: int) -> list[Part]:
     """What a search leaves, without Ray."""
-    writer = BlockActor(world.search_task(folder, num_hits))
+    task, writer = world.search_task(folder, num_hits), BlockActor()
     parts = []
     for number in plan_blocks(np.arange(len(world.query_matrix)), block):
-        loaded = writer.load(number)
+        loaded = writer.load(task, number)
         scores, rows = exact_topk(loaded.vectors, Shard(world.item_matrix, "faiss"), num_hits)
         owner, items = loaded.pairs
         pairs = canonical_scores(loaded.vectors[owner], world.item_matrix, items[:, None])[:, 0]
         path = f"{folder}/{part_name(number.index)}"
-        parts.append(writer.write(path, loaded, None, BlockHits(scores, rows, pairs, 0.0))[0])
+        parts.append(writer.write(task, path, loaded, None, BlockHits(scores, rows, pairs, 0.0))[0])
     return parts
 
 

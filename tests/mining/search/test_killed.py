@@ -44,12 +44,12 @@ def watched_actors(diary: Path) -> tuple[Any, Any]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     class WatchedShard(ShardActor):
-        def search(self, rows: Any, block: Any, how: Any) -> Any:
+        def search(self, task: Any, rows: Any, block: Any, how: Any) -> Any:
             import faiss
             import numba
             import torch
 
-            found = super().search(rows, block, how)
+            found = super().search(task, rows, block, how)
             if block.query_rows[0] == 3 * BLOCK:
                 die_once("holder")  # the search is done, and lost
             own = min(2, numba.config.NUMBA_NUM_THREADS)  # numba has at most as many as this process may use of the machine
@@ -58,13 +58,13 @@ def watched_actors(diary: Path) -> tuple[Any, Any]:
             return found
 
     class WatchedBlocks(BlockActor):
-        def keep(self, path: str, *found: Any) -> Any:
+        def keep(self, task: Any, path: str, *found: Any) -> Any:
             if path.endswith("2.parquet"):
                 die_once("keeper")
-            return super().keep(path, *found)
+            return super().keep(task, path, *found)
 
-        def write(self, path: str, *found: Any) -> Any:
-            result = super().write(path, *found)
+        def write(self, task: Any, path: str, *found: Any) -> Any:
+            result = super().write(task, path, *found)
             if path.endswith("5.parquet"):
                 die_once("writer")  # the block is written, but the driver has not heard of it
             return result
@@ -115,11 +115,11 @@ folder, diary = Path(sys.argv[1]), Path(sys.argv[1]) / sys.argv[2]
 held_shard, held_block = int(sys.argv[3]), int(sys.argv[4])
 
 class Watched(ShardActor):
-    def search(self, rows, block, how):
+    def search(self, task, rows, block, how):
         number = block.query_rows[0] // 16
         if rows.start == held_shard and number >= held_block:
             time.sleep(900)
-        found = super().search(rows, block, how)
+        found = super().search(task, rows, block, how)
         (diary / f"{rows.start}-{number}").write_text("")
         return found
 
