@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.shared.machine import emit, paired
+from benchmarks.shared.command import emit
+from benchmarks.shared.machine import paired
 from cluster.storage.digests import seal, seal_of
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, column_to_vectors, load_vectors, part_name, read_part, vectors_to_column, write_part

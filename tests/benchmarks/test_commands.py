@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2] / "benchmarks"
 EVERY = [
-    "mining",
-    "mining.false_negatives",
-    "training",
-    "training.telemetry_picture",
-    "embedding",
-    "quality",
-    "quality.goodbooks_histories",
-    "illnesses",
-    "why",
-    "decisions.report",
-    "decisions.statistics",
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for path in sorted(ROOT.rglob("*.py"))
+    if '__name__ == "__main__"' in path.read_text() and path.parent.name != "shared"
 ]
 ROW = ["case", "ours_s", "peer", "peer_s", "ratio", "floor_share"]
 

@@ -1,0 +1,1 @@
+"""What of a run is no model work: starting processes, imports, commits."""
