@@ -1,6 +1,6 @@
 """The training loop of one round, on one rank: epochs of steps, validation by recall, the best model kept.
 
-The loop knows torch.distributed and DeepSpeed, not Ray: `training.trainer` starts it in Ray Train workers.
+The loop knows torch.distributed and DeepSpeed, not Ray: `training.distributed.trainer` starts it in Ray Train workers.
 """
 
 from __future__ import annotations

@@ -98,11 +98,10 @@ def _stages(output: str, environment: Mapping[str, str]) -> Iterator[tuple[str, 
 
     os.environ.update(environment)
     ledger = Ledger(Store(f"{output}/run", StorageSettings(endpoint=environment.get("ENDPOINT"))))
-    commits = sorted((ledger.find(name) for name in ledger.names()), key=lambda commit: commit.created if commit else 0)
     seen: set[str] = set()
-    for commit in commits:
-        kind = next((kind for kind in KINDS if commit and (commit.name.endswith(kind) or commit.name.startswith(kind))), None)
-        if commit is not None and kind is not None:
+    for commit in ledger.all():
+        kind = next((kind for kind in KINDS if commit.name.endswith(kind) or commit.name.startswith(kind)), None)
+        if kind is not None:
             yield f"{'later' if kind in seen else 'first'} {kind}", commit.seconds
             seen.add(kind)
 

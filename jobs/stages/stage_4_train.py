@@ -15,11 +15,11 @@ from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
 from jobs.stages.stage_1_embed import read_features, trained_model
 from jobs.stages.train_guide import guide_vectors
+from training.distributed.trainer import train
 from training.engine.deepspeed_config import read_deepspeed
 from training.engine.schedule import Schedule
 from training.task import TrainData, TrainTask
 from training.telemetry.telemetry import telemetry_files
-from training.trainer import train
 
 BESIDE = {"trackers", "checkpoint_steps"}
 """Settings of training that change no weight."""

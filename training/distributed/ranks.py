@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import threading
 import uuid
@@ -13,46 +12,13 @@ from cluster.session.resources import PoolSize
 from cluster.session.session import set_threads
 from cluster.storage.records import write_record
 from cluster.storage.store import Store
+from training.distributed.desk import Desk
 from training.task import TrainTask
 
 LOOK_S = 0.5
 """How often the driver looks whether the workers died."""
 END_S = 20.0
 """How long workers may take to end."""
-
-
-class Desk:
-    """What the ranks do next, and what they have done; runs as a Ray actor."""
-
-    def __init__(self, world: int) -> None:
-        self._world = world
-        self._tasks: list[Any] = []
-        self._finished: dict[int, int] = {}
-        self._changed = asyncio.Condition()
-
-    async def put(self, task: list[Any]) -> None:
-        """Hand out a task, as a list of its reference; an empty list ends the ranks."""
-        async with self._changed:
-            self._tasks.append(task)
-            self._changed.notify_all()
-
-    async def take(self, number: int) -> list[Any]:
-        """The task of that number, as soon as there is one."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: number < len(self._tasks))
-        return list(self._tasks[number])
-
-    async def finish(self, number: int) -> None:
-        """Called by each rank."""
-        async with self._changed:
-            self._finished[number] = self._finished.get(number, 0) + 1
-            self._changed.notify_all()
-
-    async def wait(self, number: int) -> None:
-        """Return when all ranks have finished a task."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._finished.get(number, 0) == self._world)
-            self._tasks[number] = []
 
 
 def work(config: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from cluster.errors import ArtifactError, ClusterError, HardmineError, one_parag
 from cluster.session.resources import PoolSize
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
 from cluster.storage.records import read_record
-from training.ranks import Ranks
+from training.distributed.ranks import Ranks
 from training.task import TrainTask
 
 
