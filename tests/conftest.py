@@ -30,7 +30,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class TwoGroups(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "ranks" if nodeid.startswith("tests/training/") else "ray"
+            alone = nodeid.startswith("tests/training/") and not nodeid.startswith("tests/training/distributed/")
+            return "ranks" if alone else "ray"
 
     return TwoGroups(config, log)
 
