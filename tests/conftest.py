@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import string
 import threading
 import uuid
@@ -17,6 +18,8 @@ from hypothesis import settings
 from cluster.errors import ClusterError
 from cluster.session.resources import ClusterSettings, ClusterSize
 
+# two processes of tests share the processors: see cluster.session.session.QUIET; before anything imports torch
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
 

@@ -34,6 +34,9 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "true",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    # a thread that waits for the others of its process gives its processor away soon: where something else runs, waiting in a
+    # loop (GNU OpenMP's default while a process has no more threads than there are processors) makes steps ten times as long
+    "GOMP_SPINCOUNT": "1000",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }

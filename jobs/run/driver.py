@@ -25,6 +25,7 @@ from jobs.run.rounds import FUNCTIONS, refuse_unreached, run_rounds
 from jobs.stages.context import Context, Makes, may_make
 from jobs.stages.finish import finish_inputs
 from jobs.stages.ingest.fingerprints import fingerprints, model_fingerprint
+from jobs.stages.stage_4_train import start_ranks
 
 PREPARING = frozenset({Kind.INGEST, Kind.BASE, Kind.TOKENS, Kind.SEQUENCE, Kind.EMBED})
 SEARCHING = frozenset({Kind.SEARCH, Kind.SOURCE, Kind.PAIRS, Kind.SCORE, Kind.HITS})
@@ -55,6 +56,7 @@ def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[s
     with open_context(config, progress=progress, takeover=takeover) as context:
         if damaged is not None:
             context.ledger.set_aside(damaged)
+        start_ranks(context)
         summary = context.until_whole(run_rounds)
     return summary | {"report": write_after_run(store, progress)}
 

@@ -6,16 +6,17 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from cluster.commits import Commit, Outcome
-from cluster.errors import ArtifactError, ConfigError
+from cluster.errors import ArtifactError
 from cluster.session.resources import PoolSize, train_pool
 from eval.verdict import decide_epochs
+from jobs.record.plan import plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Scope, Stage
 from jobs.stages.chosen import parent_model
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
 from jobs.stages.stage_1_embed import read_features, trained_model
 from jobs.stages.train_guide import guide_vectors
-from training.distributed.trainer import train
+from training.distributed.trainer import start_early, train
 from training.engine.deepspeed_config import read_deepspeed
 from training.engine.schedule import Schedule
 from training.task import TrainData, TrainTask
@@ -36,14 +37,8 @@ def training_length(context: Context, model: ModelName) -> Schedule:
 
 
 def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[TrainTask, dict[str, Any]]:
-    """(a round's training without folder and name, what it depends on beside its own settings and length).
-
-    Raises:
-        ConfigError: the ranks could not all reach a local folder.
-    """
+    """(a round's training without folder and name, what it depends on beside its own settings and length)."""
     config, data = context.config, read_ingested(context)
-    if pool.count > 1:
-        refuse_local_output(context)
     start = trained_model(context, parent_model(config, model))
     items, queries, source = read_features(context, Scope.RUN, of_base=start.reads_base)
     guide = guide_vectors(context)
@@ -92,13 +87,11 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
     }
 
 
-def refuse_local_output(context: Context) -> None:
-    """Raises ConfigError: the output is a local folder, which not all nodes can write to."""
-    if not context.store.remote and context.size.nodes > 1:
-        raise ConfigError(
-            f"output is the local folder {context.config.output}, but the cluster has {context.size.nodes} nodes that "
-            f"cannot all write there; use s3://"
-        )
+def start_ranks(context: Context) -> None:
+    """Start the training workers beside the stages before training, if anything is to be trained."""
+    committed = context.ledger.names()
+    if any(stage.kind is Kind.TRAIN and stage.name not in committed for stage in plan_run(context.config)):
+        start_early(train_pool(context.config.cluster, context.size))
 
 
 def train_model(context: Context, stage: Stage) -> Commit:

@@ -18,7 +18,7 @@ from jobs.config.config import Config
 from jobs.record.stages import BASELINE, Kind, ModelName, Stage
 from jobs.run.driver import open_context
 from jobs.stages.context import Context
-from jobs.stages.stage_4_train import refuse_local_output, training_task
+from jobs.stages.stage_4_train import training_task
 from jobs.trials.sweep_plan import Trial, TrialRecord, best_toml, choose_trial, plan_trials, sweep_json, trial_settings
 from jobs.trials.sweep_trial import Job
 from training.engine.schedule import Schedule
@@ -61,12 +61,7 @@ def sweep(config: Config, *, out: Path, force: bool, progress: Progress, takeove
 
 
 def make_job(context: Context, settings: list[TrainingSettings], pool: PoolSize) -> Job:
-    """The training of round 1, as trials on one rank each.
-
-    Raises:
-        ConfigError: trials on several nodes could not all reach a local folder.
-    """
-    refuse_local_output(context)
+    """The training of round 1, as trials on one rank each."""
     config = context.config
     task, inputs = training_task(context, ROUND, pool)
     task = replace(task, schedule=Schedule(config.sweep.epochs), name=f"{config.name} sweep")

@@ -56,19 +56,20 @@ def _train(task: TrainTask) -> None:
 class Ranks:
     """The driver's end of the workers: Ray Train runs them in a thread of their own."""
 
-    def __init__(self, store: Store, folder: str, pool: PoolSize, *, reserve: bool) -> None:
+    def __init__(self, pool: PoolSize, notes: tuple[Store, str] | None = None) -> None:
         """Start the workers.
 
         Args:
-            folder: where Ray Train keeps its notes; can go when the first task is done.
-            reserve: hold the pool's CPUs and GPUs until `end`.
+            notes: where Ray Train keeps its notes, in reach of all nodes; the workers then hold the pool's CPUs and GPUs
+                until `end`. None: all is on this node; the notes go to the folder of Ray's session, and nothing is held.
         """
         import ray
 
+        self._reserve = notes is not None
         self._desk = ray.remote(num_cpus=0)(Desk).remote(pool.count)
         self._error: BaseException | None = None
         self._handed_out, self._busy = 0, False
-        self._thread = threading.Thread(target=self._fit, args=(store, folder, pool, reserve), name="ray-train", daemon=True)
+        self._thread = threading.Thread(target=self._fit, args=(pool, notes), name="ray-train", daemon=True)
         self._thread.start()
 
     def run(self, task: TrainTask) -> None:
@@ -85,22 +86,23 @@ class Ranks:
         self._busy = False
 
     def end(self) -> None:
-        """End the workers and give back what they reserve."""
+        """End the workers; where they hold CPUs and GPUs, wait until these are free."""
         import ray
 
-        if not self._busy:
+        if self._reserve and not self._busy:
             self._desk.put.remote([])
             self._thread.join(END_S)
-        ray.kill(self._desk)
+        ray.kill(self._desk)  # without a desk there is no work
 
-    def _fit(self, store: Store, folder: str, pool: PoolSize, reserve: bool) -> None:
+    def _fit(self, pool: PoolSize, notes: tuple[Store, str] | None) -> None:
         try:
-            _trainer(self._desk, store, folder, pool, reserve).fit()
+            _trainer(self._desk, pool, notes).fit()
         except BaseException as error:
             self._error = error
 
 
-def _trainer(desk: Any, store: Store, folder: str, pool: PoolSize, reserve: bool) -> Any:
+def _trainer(desk: Any, pool: PoolSize, notes: tuple[Store, str] | None) -> Any:
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -108,22 +110,22 @@ def _trainer(desk: Any, store: Store, folder: str, pool: PoolSize, reserve: bool
         def _register_sigint_handler(self, controller: object) -> None:
             """Ctrl-C, and a lost lease, stay a KeyboardInterrupt: Ray's own handler ends the process, now and in later stages."""
 
-    filesystem, root = store.arrow_filesystem()
-    resources = {"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {})
+    filesystem, folder = None, f"{ray._private.worker._global_node.get_session_dir_path()}/train"
+    resources = {"memory": 1}  # as good as nothing: a bundle must name something
+    if notes is not None:
+        filesystem, root = notes[0].arrow_filesystem()
+        folder = f"{root}/{notes[1]}/ray"
+        resources = {"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {})
     return Interruptible(
         work,
         train_loop_config={"desk": desk},
-        scaling_config=ScalingConfig(
-            num_workers=pool.count,
-            use_gpu=pool.gpus > 0,
-            resources_per_worker=resources if reserve else {"memory": 1},  # nothing: a bundle must name something
-        ),
+        scaling_config=ScalingConfig(num_workers=pool.count, use_gpu=pool.gpus > 0, resources_per_worker=resources),
+        # a name of its own for every attempt: Ray Train resumes whatever ran under the same one, and it is our own
+        # state.json that says where to go on
         run_config=RunConfig(
-            # a name of its own for every attempt: Ray Train resumes whatever ran under the same one, and it is our
-            # own state.json that says where to go on
             name=f"attempt-{uuid.uuid4().hex[:8]}",
-            storage_path=f"{root}/{folder}/ray",
-            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=0),
+            storage_path=folder,
+            storage_filesystem=filesystem,
         ),
     )

@@ -38,9 +38,15 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
     return result
 
 
+def start_early(pool: PoolSize) -> None:
+    """Start the ranks of a pool in the background, so that they are there when the first round is to be trained."""
+    if stays_warm(pool):
+        warm("ranks", pool, lambda: Ranks(pool))
+
+
 def _train_once(task: TrainTask, pool: PoolSize) -> None:
     if not stays_warm(pool):
-        ranks = Ranks(task.store, task.folder, pool, reserve=True)
+        ranks = Ranks(pool, (task.store, task.folder))
         try:
             ranks.run(task)
         finally:
@@ -48,7 +54,7 @@ def _train_once(task: TrainTask, pool: PoolSize) -> None:
         return
     try:
         with reserved(pool):
-            warm("ranks", pool, lambda: Ranks(task.store, task.folder, pool, reserve=False)).run(task)
+            warm("ranks", pool, lambda: Ranks(pool)).run(task)
     except BaseException:  # a rank that failed has taken all others with it
         end_warm("ranks")
         raise
