@@ -139,7 +139,7 @@ def _ours(settings: TrainingSettings, precision: Precision, on_gpu: bool) -> Tre
         "zero_optimization": {
             "stage": settings.zero_stage,
             "overlap_comm": on_gpu,
-            "contiguous_gradients": True,
+            "contiguous_gradients": on_gpu,  # against fragments; on a CPU only a copy into new pages in every step
             "reduce_scatter": True,
             "reduce_bucket_size": 50_000_000,
             "allgather_bucket_size": 50_000_000,
