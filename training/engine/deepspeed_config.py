@@ -139,7 +139,9 @@ def _ours(settings: TrainingSettings, precision: Precision, on_gpu: bool) -> Tre
         "zero_optimization": {
             "stage": settings.zero_stage,
             "overlap_comm": on_gpu,
-            "contiguous_gradients": on_gpu,  # against fragments; on a CPU only a copy into new pages in every step
+            # against fragments of a GPU's memory; on a CPU it is only a copy into new pages in every step (with float16 DeepSpeed
+            # 0.19 trains wrongly without it)
+            "contiguous_gradients": on_gpu or precision != "float32",
             "reduce_scatter": True,
             "reduce_bucket_size": 50_000_000,
             "allgather_bucket_size": 50_000_000,
