@@ -1,4 +1,7 @@
-"""The `hardmine` command: the commands that run something, and `main`, which turns errors into exit codes."""
+"""The `hardmine` command: the commands that run something, and `main`, which turns errors into exit codes.
+
+A command imports what it needs when it runs, so that `hardmine --help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,8 +19,9 @@ from cluster.errors import EXIT_CLUSTER, EXIT_STOPPED, ConfigError, HardmineErro
 from cluster.session.progress import Progress
 from jobs.cli_emit import Json, emit, reserved_stdout
 from jobs.cli_finished import app as finished
-from jobs.config.config import Config, load_config
-from jobs.record.stages import Kind, ModelName, Stage
+
+if TYPE_CHECKING:
+    from jobs.config.config import Config
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +37,24 @@ Takeover = Annotated[bool, typer.Option("--takeover", help="Take the run over fr
 RoundNumber = Annotated[int, typer.Option("--round", min=-1, help="Number of the round; 0 is the warm-up.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from jobs.record.version import hardmine_version
+
+        typer.echo(f"hardmine {hardmine_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and stop.")
+    ] = False,
+) -> None:
+    """Options of `hardmine` itself. `app` has the help text."""
+
+
 @app.command()
 def run(
     config: ConfigFile,
@@ -43,6 +65,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop.")] = False,
 ) -> None:
     """Run all rounds of CONFIG. The same command again resumes."""
+    from jobs.config.config import load_config
+
     settings = load_config(config, overrides or [])
     if dry_run:
         from jobs.run.dry_run import make_plan, show_plan
@@ -78,10 +102,20 @@ def demo(
     _run(settings, json_output, takeover)
 
 
-def _stage(kind: Kind, of: ModelName, config: Path, overrides: list[str] | None, *, json_output: bool, takeover: bool) -> None:
+def _stage(
+    name: Literal["embed", "search", "train", "evaluate"],
+    number: int,
+    config: Path,
+    overrides: list[str] | None,
+    *,
+    json_output: bool,
+    takeover: bool,
+) -> None:
+    from jobs.config.config import load_config
+    from jobs.record.stages import Kind, ModelName, Stage
     from jobs.run.driver import embed_round, run_stage
 
-    settings = load_config(config, overrides or [])
+    settings, kind, of = load_config(config, overrides or []), Kind[name.upper()], ModelName(number)
     if kind is Kind.EMBED:
         commit = embed_round(settings, of, progress=Progress(), takeover=takeover)
     else:
@@ -106,7 +140,7 @@ def embed(
     takeover: Takeover = False,
 ) -> None:
     """Embed corpus and queries with the model of --round (-1: off the shelf)."""
-    _stage(Kind.EMBED, ModelName(max(-1, round_number)), config, overrides, json_output=json_output, takeover=takeover)
+    _stage("embed", round_number, config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -119,7 +153,7 @@ def search(
     takeover: Takeover = False,
 ) -> None:
     """Find the nearest items of every training query for mining in --round."""
-    _stage(Kind.SEARCH, ModelName(round_number), config, overrides, json_output=json_output, takeover=takeover)
+    _stage("search", round_number, config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -176,7 +210,7 @@ def train(
     takeover: Takeover = False,
 ) -> None:
     """Train the model of --round on its negatives."""
-    _stage(Kind.TRAIN, ModelName(round_number), config, overrides, json_output=json_output, takeover=takeover)
+    _stage("train", round_number, config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
@@ -189,12 +223,13 @@ def evaluate(
     takeover: Takeover = False,
 ) -> None:
     """Measure the model of --round (-1: off the shelf)."""
-    _stage(Kind.EVALUATE, ModelName(round_number), config, overrides, json_output=json_output, takeover=takeover)
+    _stage("evaluate", round_number, config, overrides, json_output=json_output, takeover=takeover)
 
 
 @app.command()
 def probe(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = False, takeover: Takeover = False) -> None:
     """Is mining worth a full run? Trains on a tenth of the queries, mined against random negatives. Exit code 1: no."""
+    from jobs.config.config import load_config
     from jobs.trials.probe import probe as drive
     from jobs.trials.show_probe import show_probe
 
@@ -216,6 +251,7 @@ def sweep(
     takeover: Takeover = False,
 ) -> None:
     """Try temperatures, shares of random negatives and losses on round 1, and write the best configuration."""
+    from jobs.config.config import load_config
     from jobs.trials.show_sweep import show_sweep
     from jobs.trials.sweep import sweep as drive
 

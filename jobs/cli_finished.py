@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.storage.settings import StorageSettings
-from cluster.storage.store import Store
 from jobs.cli_emit import Json, emit
+
+if TYPE_CHECKING:
+    from cluster.storage.store import Store
 
 app = typer.Typer()
 
@@ -18,6 +19,9 @@ Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, if not in AWS_E
 
 
 def _open(output: str, endpoint: str | None) -> Store:
+    from cluster.storage.settings import StorageSettings
+    from cluster.storage.store import Store
+
     return Store(output, StorageSettings(endpoint=endpoint, attempts=2))
 
 

@@ -8,7 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.storage.store import is_s3
 from eval.metrics import metric_name
+from jobs.record.usage import LOCAL_COPY
 
 NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
@@ -138,13 +140,10 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print(f"why it ended: {summary['reason']}", highlight=False)
     console.print(f"\nmodel:  {summary['model'] or 'none: the vectors in your data were best'}", highlight=False, soft_wrap=True)
     if summary["model"]:
-        console.print(
-            "        copy it to a local folder and open it with SentenceTransformer(folder)"
-            if summary["model"].startswith("s3://")
-            else f'        SentenceTransformer("{summary["model"]}")',
-            highlight=False,
-            soft_wrap=True,
-        )
+        if is_s3(summary["model"]):
+            console.print(f"        copy it to a local folder `{LOCAL_COPY}`, then:", highlight=False, soft_wrap=True)
+        for line in summary["usage"].splitlines():
+            console.print(f"        {line}", highlight=False, markup=False, soft_wrap=True)
     if summary.get("report"):
         console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
     decide = "gate" if summary["best_round"] >= 0 else "diagnose"

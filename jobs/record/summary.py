@@ -9,12 +9,15 @@ from cluster.storage.store import Store
 from eval.verdict import decide
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Chosen
+from jobs.record.usage import LOCAL_COPY, usage_code
 
 
 def summary_of(finish: Commit, store: Store) -> dict[str, Any]:
     """What `hardmine run --json` prints of a finished run, with its present addresses: its folder may have moved."""
     summary = finish.figures["summary"]
-    return {**summary, "output": store.root, "model": store.url(summary["model"]) if summary.get("model") else None}
+    model = store.url(summary["model"]) if summary.get("model") else None
+    usage = usage_code(path=LOCAL_COPY if store.remote else model, **finish.figures["usage"]) if model else None
+    return {**summary, "output": store.root, "model": model, "usage": usage}
 
 
 def summary_json(record: RunRecord, *, name: str, output: str, primary: str, patience: int, model: str | None) -> dict[str, Any]:

@@ -5,11 +5,13 @@ Shape suffixes: S micro-steps, B bins.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from cluster.commits import Commit
 from cluster.storage.store import Store
@@ -83,8 +85,8 @@ def _read(store: Store, commit: Commit) -> Json:
     return {"curves": curves, "validation": validation}
 
 
-def read_columns(store: Store, commit: Commit) -> dict[str, F64]:
-    """Columns of a training's telemetry, float64 [S], NaN where a line lacks the figure; {} without telemetry.
+def telemetry_table(store: Store, commit: Commit) -> pa.Table | None:
+    """A training's telemetry, a row per micro-step; None: it has none.
 
     Reads the table that a finished training writes; without it, the lines.
     """
@@ -93,12 +95,16 @@ def read_columns(store: Store, commit: Commit) -> dict[str, F64]:
     tables = [path for path in commit.files if path.endswith("/telemetry.parquet")]
     lines = [path for path in commit.files if path.endswith("/telemetry.jsonl")]
     if tables:
-        table = read_part(store, tables[0])
-    elif lines:
-        import json
+        return read_part(store, tables[0])
+    if lines:
+        return steps_table(json.dumps(line) for line in read_lines(store, lines[0].rpartition("/")[0], commit.files))
+    return None
 
-        table = steps_table(json.dumps(line) for line in read_lines(store, lines[0].rpartition("/")[0], commit.files))
-    else:
+
+def read_columns(store: Store, commit: Commit) -> dict[str, F64]:
+    """Columns of a training's telemetry, float64 [S], NaN where a line lacks the figure; {} without telemetry."""
+    table = telemetry_table(store, commit)
+    if table is None:
         return {}
     known = [name for name in ("step", "validation_recall", *SHOWN) if name in table.column_names]
     return {name: np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=np.float64) for name in known}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics import metric_name
+from jobs.record.version import hardmine_version
 from jobs.report.answer import answer, interval_text, points
 from jobs.report.chart import CONFIG, Chart
 from jobs.report.charts.curves import step_rows
@@ -47,18 +48,7 @@ def render_run(report: Json) -> str:
     Args:
         report: of `gather`.
     """
-    figures: Figures = {
-        "uplift": uplift_charts(report),
-        "loss": loss_chart(report),
-        "recall": recall_chart(report),
-        "shares": share_charts(report),
-        "geometry": geometry_charts(report),
-        "scores": score_charts(report),
-        "waterfalls": [chart for mining in report["minings"] if (chart := waterfall_chart(mining))],
-        "slices": slices_chart(report),
-        "changes": changes_chart(report),
-        "time": time_chart(report),
-    }
+    figures = _figures(report)
     heats = [heat | {"label": mining["label"]} for mining in report["minings"][-1:] if (heat := heat_rows(mining["confusion"]))]
     tables = all_tables(report)
     absent = {
@@ -84,6 +74,31 @@ def render_run(report: Json) -> str:
     )
 
 
+def run_charts(report: Json) -> list[Chart]:
+    """Every chart of the page of one run, in its order."""
+    return _flat(_figures(report))
+
+
+def _figures(report: Json) -> Figures:
+    """Place on the page -> its charts."""
+    return {
+        "uplift": uplift_charts(report),
+        "loss": loss_chart(report),
+        "recall": recall_chart(report),
+        "shares": share_charts(report),
+        "geometry": geometry_charts(report),
+        "scores": score_charts(report),
+        "waterfalls": [chart for mining in report["minings"] if (chart := waterfall_chart(mining))],
+        "slices": slices_chart(report),
+        "changes": changes_chart(report),
+        "time": time_chart(report),
+    }
+
+
+def _flat(figures: Figures) -> list[Chart]:
+    return [chart for figure in figures.values() for chart in (figure if isinstance(figure, list) else [figure]) if chart]
+
+
 def render(template: str, report: Json, figures: Figures, *, datasets: Json, **values: Any) -> str:
     """Fill a template. Every text is escaped, because titles and queries may hold anything."""
     from jinja2 import Environment, FileSystemLoader
@@ -98,15 +113,14 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
         "figure": _figure,
         "change": lambda value: f"{value:+.2f}".replace("-", "−"),
     }
-    charts = [chart for figure in figures.values() for chart in (figure if isinstance(figure, list) else [figure]) if chart]
-    drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in charts}}
+    drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in _flat(figures)}}
     inline = {name: Markup((TEMPLATES / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     return environment.get_template(template).render(
         report=report,
         figures=figures,
         charts=drawn,
         bundle=Markup(chart_library()),
-        version=_version(),
+        version=hardmine_version(),
         points=points,
         **inline,
         **values,
@@ -121,15 +135,6 @@ def chart_library() -> str:
     # with a backslash, JavaScript reads the same text, but HTML does not end the script element
     bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub requires an argument that it does not need
     return str(bundle).replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("hardmine")
-    except PackageNotFoundError:
-        return "from a checkout"
 
 
 def _numeric(rows: Sequence[Sequence[Any]]) -> list[bool]:

@@ -9,18 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.commits import Commit, Outcome
+from cluster.commits import Commit, Outcome, digest
 from cluster.storage.digests import described
 from cluster.storage.model_folders import fetch_folder, upload_folder
 from cluster.storage.records import write_record
-from cluster.storage.store import Store
+from cluster.storage.store import Store, is_s3
 from jobs.config.config import Config
-from jobs.record.record import RunRecord
-from jobs.record.stages import BASELINE, Kind, Stage
+from jobs.record.record import MeasuredModel, RunRecord
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Stage
 from jobs.record.summary import summary_json
+from jobs.record.usage import Reads
+from jobs.record.version import hardmine_version
 from jobs.stages.chosen import best_model, measured_models
 from jobs.stages.context import Context, in_worker
 from jobs.stages.ingested import read_ingested
+from jobs.stages.model_card import CardText, SplitFigures
 from jobs.stages.stage_1_embed import Model, base_model, trained_model
 
 
@@ -31,22 +34,73 @@ def finish(context: Context, stage: Stage) -> Commit:
     model = base_model(base) if best == BASELINE else trained_model(context, best)
 
     def work(folder: str) -> Outcome:
-        files = in_worker(export_model, context, context.store, folder, model, base)
+        record = RunRecord.of_commits(list({commit.name: commit for commit in context.done.values()}.values()))
+        card = card_text(context, record, best, base)
+        files = in_worker(export_model, context, context.store, folder, model, base, card)
         summary = summary_json(
-            RunRecord.of_commits(list({commit.name: commit for commit in context.done.values()}.values())),
+            record,
             name=config.name,
             output="",
             primary=config.evaluation.primary,
             patience=config.rounds.patience,
             model=folder if model else None,
         )
-        return Outcome(files=files, figures={"prefix": folder, "summary": summary})
+        usage = {"reads": card.reads, "dimension": card.dimension}
+        return Outcome(files=files, figures={"prefix": folder, "summary": summary, "usage": usage})
 
     inputs = finish_inputs(config, context.prints)
     inputs |= {"evaluation": context.need(Stage(Kind.EVALUATE, best)).key, "model": model.digest if model else None}
     commit = context.commit(stage, inputs=inputs, work=work)
     write_record(context.store, "run.json", run_json(config, context.prints, started))
     return commit
+
+
+def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit) -> CardText:
+    """What the model card of the best model says."""
+    config, prints = context.config, context.prints
+    hub_name, text = _base_in_words(config, prints["model"])
+    vectors: Reads = "vectors" if config.encoder.kind == "adapter" and "prefix" not in base.figures else "texts"
+    kept = record.expect(best)
+    measured = [(kept, record.baseline), (record.measured(Chosen.BEST), record.measured(Chosen.BASELINE))]
+    trained = [model for model in record.rounds if model.round <= best.round]
+    return CardText(
+        name=config.name,
+        version=hardmine_version(),
+        reads="histories" if config.encoder.kind == "sequence" else vectors,
+        dimension=context.need(Stage(Kind.BASE)).figures["dimension"],
+        label=kept.label,
+        encoder=config.encoder.kind + (" with LoRA" if config.training.lora else ""),
+        base=text,
+        hub_name=hub_name,
+        licence=context.need(Stage(Kind.BASE)).figures.get("licence", {}),
+        query_text=config.data.query_text,
+        item_text=config.data.item_text,
+        data={name: value for name, value in prints.items() if name != "model"},
+        settings=digest(finish_inputs(config, {})["config"]),
+        primary=config.evaluation.primary,
+        confidence=config.evaluation.confidence,
+        figures=[_split_figures(model, baseline) for model, baseline in measured if model and baseline],
+        rounds=[
+            (model.label, str(figures["negatives"]), int(figures["steps"]), figures["train_loss"])
+            for model in trained
+            if model.train and (figures := model.train.figures)
+        ],
+    )
+
+
+def _base_in_words(config: Config, fingerprint: str | None) -> tuple[str | None, str]:
+    """(the base model's name on the hub, if it is from there; what it is)."""
+    name = config.encoder.model
+    if name is None:
+        new = {"static": "a new static model", "adapter": "vectors that came with the data"}
+        return None, new.get(config.encoder.kind, "the items' vectors that came with the data")
+    if is_s3(name) or Path(name).is_dir():
+        return None, f"`{name.rstrip('/').rpartition('/')[2]}`" + ("" if is_s3(name) else f" (content {fingerprint})")
+    return name, f"[{name}](https://huggingface.co/{name})"
+
+
+def _split_figures(model: MeasuredModel, baseline: MeasuredModel) -> SplitFigures:
+    return SplitFigures(model.split, model.queries, model.metrics, baseline.metrics, model.change("baseline"))
 
 
 def finish_inputs(config: Config, prints: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,8 +133,8 @@ def run_json(config: Config, prints: Mapping[str, Any], started: float) -> dict[
     }
 
 
-def export_model(store: Store, folder: str, model: Model | None, base: Commit) -> dict[str, Any]:
-    """The model below `folder` in storage; its manifest."""
+def export_model(store: Store, folder: str, model: Model | None, base: Commit, card: CardText) -> dict[str, Any]:
+    """The model below `folder` in storage, with its card; its manifest."""
     if model is None:  # the data's own vectors are best: there is no model to export
         path = f"{folder}/none.json"
         store.write_json(path, {"model": None, "reason": "the vectors that came with the data were best"})
@@ -90,4 +144,8 @@ def export_model(store: Store, folder: str, model: Model | None, base: Commit) -
 
     frozen = fetch_folder(store, base.files, base.figures["prefix"]) if model.reads_base and "prefix" in base.figures else None
     with tempfile.TemporaryDirectory(prefix="hardmine-export-") as target:
-        return upload_folder(servable_folder(local, frozen, Path(target)), store, folder)
+        served = servable_folder(local, frozen, Path(target))
+        path, text = f"{folder}/README.md", card.write(served).encode()
+        files = upload_folder(served, store, folder)
+    store.write_bytes(path, text)  # not into `served`, which may be this node's copy of a model that others read
+    return files | {path: described(text)}

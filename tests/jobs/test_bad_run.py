@@ -173,7 +173,7 @@ def test_ctrl_c_before_a_run_starts_is_the_same(case: Any, refused: Any, monkeyp
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.cli.load_config", stop)
+    monkeypatch.setattr("jobs.config.config.load_config", stop)
     refused(case.run(), 130, ["stopped; what is committed is kept, the same command resumes"])
 
 

@@ -353,7 +353,9 @@ class _Writer:
             "evaluation": {"primary": "recall@3"},
             "data": {"corpus": "corpus.parquet"},
         }
-        self.commit("finish", "model", figures={"prefix": "model", "summary": summary}, inputs={"config": config})
+        usage = {"reads": "texts", "dimension": 8}
+        figures = {"prefix": "model", "summary": summary, "usage": usage}
+        self.commit("finish", "model", figures=figures, inputs={"config": config})
         write_record(
             self.store,
             "run.json",

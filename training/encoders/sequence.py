@@ -45,25 +45,6 @@ RECENCY = 0.7
 CPU_BUDGET = 16_384
 """Tokens encoded at once on a CPU: each step of the GRU reads all its weights, so many histories share one."""
 CONFIG, WEIGHTS, TABLE, IDS = "sequence.json", "sequence.safetensors", "items.safetensors", "items.json"
-README = """# A sequence encoder of hardmine
-
-A GRU over the items of a history, for next-item retrieval. It reads no text, so it is no sentence-transformers folder:
-
-```python
-from pathlib import Path
-from training.encoders.load import load_encoder
-from training.encoders.sequence import item_tokens
-from training.encoders.tokens.features import Vectors
-
-encoder = load_encoder(Path("."))
-queries = encoder.encode(encoder.read([["id of an item", "id of the next one"]]))   # oldest first
-items = encoder.encode(item_tokens(0, len(encoder.table)))                          # in the order of items.json
-later = encoder.items.encode(Vectors(base_vectors))                                 # items that came after the training
-```
-
-Scores are inner products; all vectors have unit length. `items.safetensors` holds the frozen base vectors of the items that
-`items.json` names, `sequence.safetensors` what was trained.
-"""
 
 
 def item_tokens(first_row: int, count: int) -> Tokens:
@@ -226,4 +207,3 @@ def _write_weights(folder: Path, encoder: SequenceEncoder, state: dict[str, Tens
         },
     )
     save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS)
-    (folder / "README.md").write_text(README, encoding="utf-8")

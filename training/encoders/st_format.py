@@ -22,7 +22,23 @@ DENSE = "sentence_transformers.base.modules.dense.Dense"
 LAYER_NORM = "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm"
 
 WEIGHTS = {".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx", ".ot", ".gguf"}
-EXTRAS = {"onnx", "openvino", ".git", ".cache"}
+EXTRAS = {"onnx", "openvino", ".git", ".cache", "eval", "runs"}
+LEFTOVERS = (
+    "README.md",
+    ".gitattributes",
+    ".gitignore",
+    "data_config.json",
+    "train*.py",
+    "*train*_results.json",
+    "*eval*_results.json",
+    "all_results.json",
+    "trainer_state.json",
+    "training_args.*",
+    "*.csv",
+    "*.png",
+    "events.out.tfevents.*",
+)
+"""Files that say how a model was trained and measured: of a model that is trained further they would be untrue."""
 
 
 def read_json(path: Path) -> Any:
@@ -146,10 +162,10 @@ def write_layer_norm(folder: Path, weight: Tensor, bias: Tensor) -> None:
 
 
 def copy_folder(source: Path, target: Path, *, without_weights: bool) -> None:
-    """Copy a model folder's files, leaving out other formats of the same weights (or all weights of the root)."""
+    """Copy a model folder's files, leaving out LEFTOVERS and other formats of the same weights (or all weights of the root)."""
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         relative = file.relative_to(source)
-        if EXTRAS & set(relative.parts) or relative.name == "README.md":
+        if EXTRAS & set(relative.parts) or any(relative.match(pattern) for pattern in LEFTOVERS):
             continue
         if file.suffix in WEIGHTS and (without_weights or file.suffix != ".safetensors"):
             continue

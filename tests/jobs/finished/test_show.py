@@ -30,7 +30,8 @@ def printed(summary: dict[str, Any]) -> list[str]:
 def test_a_better_round_leads_to_the_gate(summary: dict[str, Any]) -> None:
     lines = printed(summary)
     assert Path(summary["model"]).name == "model"
-    assert f'        SentenceTransformer("{summary["model"]}")' in lines
+    assert f'        model = SentenceTransformer("{summary["model"]}")' in lines
+    assert '        queries = model.encode_query(["a query"])' in lines, "brackets are no markup"
     assert lines[-1] == f"next:   hardmine gate {summary['output']}"
 
 
@@ -42,4 +43,4 @@ def test_a_run_in_which_no_round_was_better_leads_to_the_diagnosis(summary: dict
 
 def test_a_model_on_s3_is_copied_before_it_is_opened(summary: dict[str, Any]) -> None:
     lines = printed(summary | {"model": "s3://shop/model"})
-    assert "        copy it to a local folder and open it with SentenceTransformer(folder)" in lines
+    assert "        copy it to a local folder `model`, then:" in lines

@@ -72,6 +72,18 @@ def _local_or_hub(name: str) -> Path:
         ) from error
 
 
+def read_licence(folder: Path) -> dict[str, str]:
+    """license, license_name and license_link of the model card in `folder`, as far as it has them."""
+    import yaml
+    from huggingface_hub import ModelCard
+
+    try:
+        card = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, yaml.YAMLError):  # no card, or one that nobody can read
+        return {}
+    return {key: str(card[key]) for key in ("license", "license_name", "license_link") if card.get(key)}
+
+
 def build_base(settings: EncoderSettings, storage: StorageSettings, texts: Sequence[str], seed: int, target: Path) -> Path:
     """The model to start from as a folder in sentence-transformers format.
 

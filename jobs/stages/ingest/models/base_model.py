@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,9 +45,9 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
             )
         return Outcome(figures={"digest": None, "dimension": dimension})
     if encoder.kind not in ON_VECTORS or encoder.model is not None:
-        manifest, dimension = _build(config, store, folder, tables)
+        manifest, dimension, licence = _build(config, store, folder, tables)
         files |= manifest
-        figures |= {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model")}
+        figures |= {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "licence": licence}
     elif dimension is None:
         where = "corpus and queries" if encoder.kind == "adapter" else "the corpus"
         raise ConfigError(
@@ -61,18 +62,24 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
     return Outcome(files=files, figures=figures | {"dimension": dimension})
 
 
-def _build(config: Config, store: Store, folder: str, tables: Commit) -> tuple[Manifest, int]:
-    """The model that reads texts, in the run's storage; and the length of its vectors."""
-    from training.encoders.prepare.prepare import build_base
+def _build(config: Config, store: Store, folder: str, tables: Commit) -> tuple[Manifest, int, dict[str, str]]:
+    """The model that reads texts, in the run's storage; the length of its vectors; what its card says of its licence."""
+    from training.encoders.prepare.prepare import build_base, model_folder, read_licence
     from training.encoders.prepare.trial import reading_model, try_model
 
     encoder = _text_encoder(config.encoder)
     texts = _sample(store, tables.parts("corpus"), config.encoder)
+    licence: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="hardmine-base-") as local:
-        with reading_model(encoder.model):
-            build_base(encoder, config.storage, texts, config.rounds.seed, Path(local))
+        with ExitStack() as stack:
+            stack.enter_context(reading_model(encoder.model))
+            source = encoder
+            if encoder.model is not None:
+                own = stack.enter_context(model_folder(encoder.model, config.storage))
+                licence, source = read_licence(own), encoder.model_copy(update={"model": str(own)})
+            build_base(source, config.storage, texts, config.rounds.seed, Path(local))
         dimension = try_model(Path(local), encoder)
-        return upload_folder(Path(local), store, f"{folder}/model"), dimension
+        return upload_folder(Path(local), store, f"{folder}/model"), dimension, licence
 
 
 def _new_adapter(config: Config, store: Store, folder: str, dimension: int) -> Manifest:
