@@ -59,14 +59,13 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
     """What the model card of the best model says."""
     config, prints = context.config, context.prints
     hub_name, text = _base_in_words(config, prints["model"])
-    vectors: Reads = "vectors" if config.encoder.kind == "adapter" and "prefix" not in base.figures else "texts"
     kept = record.expect(best)
     measured = [(kept, record.baseline), (record.measured(Chosen.BEST), record.measured(Chosen.BASELINE))]
     trained = [model for model in record.rounds if model.round <= best.round]
     return CardText(
         name=config.name,
         version=hardmine_version(),
-        reads="histories" if config.encoder.kind == "sequence" else vectors,
+        reads=what_it_reads(config, base),
         dimension=context.need(Stage(Kind.BASE)).figures["dimension"],
         label=kept.label,
         encoder=config.encoder.kind + (" with LoRA" if config.training.lora else ""),
@@ -86,6 +85,13 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
             if model.train and (figures := model.train.figures)
         ],
     )
+
+
+def what_it_reads(config: Config, base: Commit) -> Reads:
+    """What the exported model reads. Args: base: the model that training starts from."""
+    if config.encoder.kind == "sequence":
+        return "histories"
+    return "vectors" if config.encoder.kind == "adapter" and "prefix" not in base.figures else "texts"
 
 
 def _base_in_words(config: Config, fingerprint: str | None) -> tuple[str | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -197,6 +198,13 @@ def _model_gives_the_run_s_vectors(store: Store, summary: dict[str, Any], tables
     ours, theirs = queries[:50], model.encode(texts, prompt_name="query")
     cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosine.min() >= 0.9999
+    code: dict[str, Any] = {}
+    with contextlib.chdir(folder):
+        exec(summary["usage"], code)
+    assert np.allclose(code["queries"], model.encode(["a query"], prompt_name="query"), atol=1e-5)
+    card = (folder / "model/README.md").read_text()
+    assert f"| Recall@3 | {summary['baseline']['recall@3']:.3f} |" in card
+    assert "query: " in card
 
 
 def test_an_adapter_on_given_vectors_starts_from_the_first_mined_round_with_an_arm_of_random_negatives(

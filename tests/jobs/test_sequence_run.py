@@ -115,6 +115,9 @@ def test_a_run_on_histories_learns_what_comes_next_and_leaves_an_encoder_that_re
     best = summary["rounds"][0]["metrics"]["hit@5"]
     assert best > summary["baseline"]["hit@5"] + 0.3, "the mean of a history does not know what comes next; a GRU can learn it"
 
+    code: dict[str, Any] = {}
+    exec(summary["usage"], code)
+    assert code["queries"].shape == (1, 8)
     encoder = load_encoder(Path(summary["model"]))
     assert isinstance(encoder, SequenceEncoder)
     store = Store(summary["output"])

@@ -13,6 +13,7 @@ from cluster.storage.model_folders import fetch_folder, upload_folder
 from cluster.storage.store import Store
 from jobs.stages.finish import export_model
 from jobs.stages.stage_1_embed import Model
+from tests.support.cards import card
 from tests.support.model_kinds import BERT
 from tests.support.tiny_models import TEXTS, Kind, cosine, encoder_folder, ours, theirs
 from training.encoders.adapter import new_adapter_folder
@@ -42,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_an_adapter_is_exported_with_its_base_and_nothing_is_left_behind(run: Any) -> None:
     store, model, base, want, temporary = run
-    files = export_model(store, "model", model, base)
+    files = export_model(store, "model", model, base, card())
     assert not list(temporary.iterdir())
     assert cosine(want, theirs(fetch_folder(store, files, "model"), 0, TEXTS)) > 0.9999
 
@@ -56,5 +57,5 @@ def test_nothing_is_left_behind_by_an_export_that_fails(run: Any, monkeypatch: p
 
     monkeypatch.setattr("jobs.stages.finish.upload_folder", full)
     with pytest.raises(ArtifactError, match="the disk is full"):
-        export_model(store, "model", model, base)
+        export_model(store, "model", model, base, card())
     assert not list(temporary.iterdir())
