@@ -7,6 +7,7 @@ An object appears whole or not at all: one PUT on S3, write-then-rename on a loc
 
 from __future__ import annotations
 
+import builtins
 import errno
 import hashlib
 import json
@@ -159,6 +160,18 @@ class Store:
             return {str(PurePosixPath(name).relative_to(root)): int(info["size"]) for name, info in kept.items()}
 
         return self._call("list", path, action)
+
+    def folders(self) -> builtins.list[str]:
+        """Names of the folders directly below the root, sorted; what lies in them is not looked at."""
+
+        def action(fs: Any, key: str) -> builtins.list[str]:
+            try:
+                entries = fs.ls(key, detail=True, refresh=True)
+            except FileNotFoundError:
+                return []
+            return sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "directory")
+
+        return self._call("list", "", action)
 
     def delete(self, path: str) -> None:
         """Delete an object or everything below a folder; nothing to delete is no error. What another process still writes into a

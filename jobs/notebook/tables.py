@@ -91,7 +91,11 @@ def telemetry_of_all(store: Store, record: RunRecord) -> pa.Table:
             for number, (name, value) in enumerate((("model", model.label), ("arm", model.arm))):
                 table = table.add_column(number, name, pa.array([value] * table.num_rows, pa.string()))
             tables.append(table)
-    return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({"model": [], "arm": []})
+    return (
+        pa.concat_tables(tables, promote_options="permissive")
+        if tables
+        else pa.schema([("model", pa.string()), ("arm", pa.string())]).empty_table()
+    )
 
 
 def negatives_table(store: Store, mined: Commit, ingested: Commit, *, queries: int | None) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Which hardmine this is; pyproject.toml says it."""
+"""Which hardmine this is, as pyproject.toml says it, and which versions of others it works with."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def hardmine_version() -> str:
         return version("hardmine")
     except PackageNotFoundError:
         return "from a checkout"
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """hardmine's version and those of installed packages."""
+    return {"hardmine": hardmine_version()} | {name: version(name) for name in packages}

@@ -19,7 +19,7 @@ from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Stage
 from jobs.record.summary import summary_json
 from jobs.record.usage import Reads
-from jobs.record.version import hardmine_version
+from jobs.record.version import hardmine_version, versions
 from jobs.stages.chosen import best_model, measured_models
 from jobs.stages.context import Context, in_worker
 from jobs.stages.ingested import read_ingested
@@ -128,15 +128,8 @@ def finish_inputs(config: Config, prints: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_json(config: Config, prints: Mapping[str, Any], started: float) -> dict[str, Any]:
     """What the run is: configuration without anything secret, versions, data."""
-    from importlib.metadata import version
-
     packages = ("ray", "torch", "deepspeed", "pyarrow", "transformers", "numpy")
-    return {
-        "config": config.model_dump(mode="json"),
-        "data": dict(prints),
-        "written": started,
-        "versions": {name: version(name) for name in packages},
-    }
+    return {"config": config.model_dump(mode="json"), "data": dict(prints), "written": started, "versions": versions(packages)}
 
 
 def export_model(store: Store, folder: str, model: Model | None, base: Commit, card: CardText) -> dict[str, Any]:

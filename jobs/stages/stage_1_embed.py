@@ -10,11 +10,16 @@ from cluster.session.resources import embed_pool
 from cluster.storage.model_folders import Manifest, folder_digest
 from cluster.tables.tables import Part
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, Stage, embedding_name
+from jobs.record.version import versions
 from jobs.stages.chosen import chosen_model
 from jobs.stages.context import Context
-from jobs.stages.ingested import Ingested, read_ingested
+from jobs.stages.ingested import read_ingested
+from jobs.stages.siblings import MADE_BY, Vectors, copy_from_sibling
 from mining.embed import EmbedJob, check_counts, embed
 from training.encoders.part_encoder import MakeEncoder, MakeNormaliser
+
+ENCODING = ("torch", "transformers", "sentence-transformers")
+"""Packages that a model's vectors depend on."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,16 @@ def read_features(context: Context, scope: Scope, *, of_base: bool) -> tuple[lis
     Args:
         of_base: the vectors of the frozen base model, for an adapter; else tokens.
     """
+    commit = _features(context, scope, of_base=of_base)
+    return commit.parts("corpus"), commit.parts("queries"), commit.key
+
+
+def _features(context: Context, scope: Scope, *, of_base: bool) -> Commit:
     data = read_ingested(context, scope)
     if not of_base:
         assert data.tokens is not None
-        return data.tokens.parts("corpus"), data.tokens.parts("queries"), data.tokens.key
-    vectors = context.need(Stage(Kind.EMBED, BASELINE, scope)) if base_model(data.base) else data.tables
-    return vectors.parts("corpus"), vectors.parts("queries"), vectors.key
+        return data.tokens
+    return context.need(Stage(Kind.EMBED, BASELINE, scope)) if base_model(data.base) else data.tables
 
 
 def embed_model(context: Context, stage: Stage) -> Commit:
@@ -74,37 +83,29 @@ def embed_model(context: Context, stage: Stage) -> Commit:
 
     Without a model in its name the stage is of the frozen base of a sequence encoder, of which only items are embedded.
     """
-    items_only = stage.of is None
+    items_only, trained = stage.of is None, False
     name = chosen_model(context, stage.of) if isinstance(stage.of, Chosen) else stage.of
     if isinstance(name, Second):
         model = base_model(context.need(Stage(Kind.MODEL, name)))
-        tokens = context.need(Stage(Kind.TOKENS, name))
-        features = tokens.parts("corpus"), tokens.parts("queries"), tokens.key
+        features = context.need(Stage(Kind.TOKENS, name))
     elif name is None or name == BASELINE:
         data = read_ingested(context, stage.scope, as_sequence=not items_only)
         model = base_model(data.base)
-        features = _features_of_base(data)
+        features = data.tokens or data.tables
     else:
         assert isinstance(name, ModelName), "other sources have no vectors"
-        model = trained_model(context, name)
-        features = read_features(context, stage.scope, of_base=model.reads_base)
-    return _embed(context, stage, model, features, items_only=items_only)
+        model, trained = trained_model(context, name), True
+        features = _features(context, stage.scope, of_base=model.reads_base)
+    return _embed(context, stage, model, features, items_only=items_only, trained=trained)
 
 
-def _features_of_base(data: Ingested) -> tuple[list[Part], list[Part], str]:
-    source = data.tokens or data.tables
-    return source.parts("corpus"), source.parts("queries"), source.key
-
-
-def _embed(
-    context: Context, stage: Stage, model: Model | None, features: tuple[list[Part], list[Part], str], *, items_only: bool
-) -> Commit:
-    config, (items, queries, source) = context.config, features
+def _embed(context: Context, stage: Stage, model: Model | None, features: Commit, *, items_only: bool, trained: bool) -> Commit:
+    config, tables = context.config, ["corpus"] if items_only else ["corpus", "queries"]
     pool = embed_pool(config.cluster, context.size)
     bfloat16 = model is not None and config.mining.embeds_in_bfloat16(gpu=bool(pool.gpus), training=config.training.precision)
     inputs: dict[str, Any] = {
         "model": model.digest if model else "vectors",
-        "features": source,
+        "features": features.key,
         "dtype": config.mining.embedding_dtype,
         "bfloat16": bfloat16,
         "budget": config.cluster.micro_batch_tokens,
@@ -117,8 +118,14 @@ def _embed(
             context.store, model.files, model.prefix, pool.cpus, bool(pool.gpus), bfloat16, config.cluster.micro_batch_tokens
         )
 
+    name, made_by = embedding_name(digest(inputs)), versions(ENCODING)
+
     def work(folder: str) -> Outcome:
-        jobs = [EmbedJob("corpus", items, folder), *([] if items_only else [EmbedJob("queries", queries, folder)])]
+        if model is not None and not trained:
+            copied = copy_from_sibling(context, Vectors(name, folder.rpartition("/")[2], made_by, features, tables))
+            if copied is not None:
+                return Outcome(tables=copied, figures={MADE_BY: made_by})
+        jobs = [EmbedJob(table, features.parts(table), folder) for table in tables]
         vectors = embed(
             jobs,
             make,
@@ -129,6 +136,6 @@ def _embed(
             mailbox=context.progress.mailbox,
         )
         check_counts(vectors, jobs, context.store)
-        return Outcome(tables=vectors.tables, work_seconds=vectors.seconds)
+        return Outcome(tables=vectors.tables, figures={MADE_BY: made_by}, work_seconds=vectors.seconds)
 
-    return context.commit(stage, inputs=inputs, work=work, name=embedding_name(digest(inputs)))
+    return context.commit(stage, inputs=inputs, work=work, name=name)
