@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.commits import digest
 from eval.metrics import metric_name
 from jobs.record.usage import Reads, usage_code
+
+MOST_FILES = 4
+"""Of a table that are named one by one; of more, one digest of all."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +160,15 @@ def _inputs(card: CardText, prompt_of: Mapping[str, str], shape: Mapping[str, st
         *((name, value, value) for name, value in shape.items()),
         ("similarity", "cosine", "cosine"),
     ]
-    table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+    table = "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
     return (
         "## What it reads\n\nTexts were put together by these templates over the data's columns; give them in the same form. "
         f"`encode_query` and `encode_document` add the prompts.\n\n| | queries | items |\n|---|---|---|\n{table}"
     )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "\\n")
 
 
 def _figures(card: CardText) -> str:
@@ -201,5 +209,12 @@ def _lineage(card: CardText) -> str:
 
 def _marks(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(table and file, fingerprint) of the data; the general set is not what the model learned from."""
-    tables = {table: files for table, files in data.items() if isinstance(files, Mapping) and table != "general"}
-    return [(f"{table} {file}", str(mark)) for table, files in tables.items() for file, mark in files.items()]
+    marks: list[tuple[str, str]] = []
+    for table, files in data.items():
+        if table == "general":
+            continue
+        if len(files) > MOST_FILES:
+            marks.append((f"{table}, {len(files):,} files", digest(files)))
+        else:
+            marks += [(f"{table} {file}", str(mark)) for file, mark in files.items()]
+    return marks

@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import ModelCard
 from rich.console import Console
 
-from cluster.commits import Commit
+from cluster.commits import Commit, digest
 from cluster.storage.model_folders import fetch_folder, upload_folder
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
@@ -204,6 +204,15 @@ def test_the_card_says_what_the_hub_reads_and_what_a_person_asks(tmp_path: Path)
     assert "beef" not in text, "it was not trained on the general set"
     assert "hardmine 1.2.3, run `shop`, settings `5e77`" in text
     assert "| round 1 | mined | 41 | – |" in text
+
+
+def test_no_text_breaks_a_table_and_a_thousand_files_are_one_line(tmp_path: Path) -> None:
+    many = {"corpus:all": {f"part-{number}.parquet": "c0ffee" for number in range(1000)}}
+    text = written(tmp_path, query_text="Instruct: find | this\nQuery: {text}", data=many)
+    assert "| text | `Instruct: find \\| this\\nQuery: {text}` | `{title} \\| {text}` |" in text
+    assert [line for line in text.splitlines() if line.startswith("- data: ")] == [
+        f"- data: `corpus:all, 1,000 files` = `{digest(many['corpus:all'])}`"
+    ]
 
 
 def test_an_unknown_licence_is_said_and_not_guessed(tmp_path: Path) -> None:
