@@ -5,10 +5,10 @@ Importing it loads neither Ray nor torch: each name is imported when it is first
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # that of `typing` costs its import, before anything could answer Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from cluster.errors import ArtifactError, ClusterError, ConfigError, DataError, HardmineError, TrainingDiverged
     from jobs.config.config import Config, load_config
     from jobs.notebook.run import Run, load_run, run_config
@@ -39,6 +39,8 @@ def __getattr__(name: str) -> Any:
         from jobs.record.version import hardmine_version
 
         return hardmine_version()
+    from importlib import import_module
+
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES.get(name, "cluster.errors")), name)
