@@ -29,6 +29,11 @@ class SplitFigures:
     change: Mapping[str, Any]
     """Metric -> paired difference with its interval; empty: the model is the off-the-shelf one."""
 
+    def shown(self, primary: str) -> list[str]:
+        """The metrics that are compared, all where none is; the primary one first."""
+        names = [name for name in self.model if name in self.change or name == primary or not self.change]
+        return sorted(names, key=lambda name: name != primary)
+
 
 @dataclass(frozen=True)
 class CardText:
@@ -66,9 +71,12 @@ class CardText:
 
         prompt_of, shape = _prompts(folder), _shape(folder)
         reads = {"texts": "texts", "vectors": "vectors of your own model", "histories": "histories of item ids"}[self.reads]
+        origin = f"It is the model of {self.label} in a hardmine run, fine-tuned from {self.base}."
+        if not self.rounds:
+            origin = f"It is {self.base} without further training: no round of a hardmine run was better."
         parts = [
-            f"# {self.name}\n\nAn embedding model for retrieval that reads {reads}: {self.label} of a hardmine run, "
-            f"fine-tuned from {self.base}. Vectors have {self.dimension} dimensions and unit length; compare them by cosine.",
+            f"# {self.name}\n\nAn embedding model for retrieval that reads {reads}. {origin} Vectors have {self.dimension} "
+            f"dimensions and unit length; compare them by cosine.",
             f"## Usage\n\nIn this folder:\n\n```python\n{usage_code(self.reads, '.', self.dimension)}```",
             _inputs(self, prompt_of, shape),
             _figures(self),
@@ -93,8 +101,8 @@ def _metadata(card: CardText) -> Any:
             metric_value=round(value, 4),
         )
         for each in card.figures
-        for name, value in each.model.items()
-        if value is not None
+        for name in each.shown(card.primary)
+        if (value := each.model[name]) is not None
     ]
     opens = card.reads != "histories"
     return ModelCardData(
@@ -178,7 +186,7 @@ def _figures(card: CardText) -> str:
     for each in card.figures:
         lines = [f"{each.split.capitalize()}, {each.queries:,} queries:", ""]
         lines += ["| | off the shelf | this model | difference in points |", "|---|---|---|---|"]
-        for name in sorted(each.model, key=lambda name: name != card.primary):
+        for name in each.shown(card.primary):
             change = each.change.get(name)
             difference = "–"
             if change:

@@ -11,7 +11,7 @@ CHANGE = {"recall@3": {"mean": 0.1234, "low": 0.1, "high": 0.15}}
 
 def card(**values: Any) -> CardText:
     """A card; values: what is different."""
-    figures = {"recall@3": 0.5678, "ndcg@10": None}
+    figures = {"hit@1": 0.1, "recall@3": 0.5678, "ndcg@10": None}
     usual: dict[str, Any] = {
         "name": "shop",
         "version": "1.2.3",
@@ -28,7 +28,7 @@ def card(**values: Any) -> CardText:
         "settings": "5e77",
         "primary": "recall@3",
         "confidence": 0.95,
-        "figures": [SplitFigures("dev", 1234, figures, {"recall@3": 0.4444, "ndcg@10": None}, CHANGE)],
+        "figures": [SplitFigures("dev", 1234, figures, {"hit@1": 0.2, "recall@3": 0.4444, "ndcg@10": None}, CHANGE)],
         "rounds": [("warm-up", "random", 40, 0.5), ("round 1", "mined", 41, None)],
     }
     return CardText(**(usual | values))

@@ -25,6 +25,7 @@ from jobs.finished.show import show_summary
 from jobs.finished.status import read_status
 from jobs.record.summary import summary_of
 from jobs.stages.finish import export_model, what_it_reads
+from jobs.stages.model_card import SplitFigures
 from jobs.stages.stage_1_embed import Model
 from tests.support.cards import card
 from tests.support.model_kinds import BERT
@@ -200,10 +201,20 @@ def test_the_card_says_what_the_hub_reads_and_what_a_person_asks(tmp_path: Path)
     assert (result["dataset"]["split"], result["metrics"]) == ("dev", [{"type": "recall@3", "value": 0.5678, "name": "Recall@3"}])
     assert "| Recall@3 | 0.444 | 0.568 | +12.3 [+10.0, +15.0] |" in text
     assert "| text | `{text}` | `{title} \\| {text}` |" in text, "a bar would end the cell"
+    assert "the model of round 2 in a hardmine run, fine-tuned from `a-folder`" in text
+    assert "Hit@1" not in text, "nothing compares it"
     assert "- data: `corpus:all corpus.parquet` = `c0ffee`" in text
     assert "beef" not in text, "it was not trained on the general set"
     assert "hardmine 1.2.3, run `shop`, settings `5e77`" in text
     assert "| round 1 | mined | 41 | – |" in text
+
+
+def test_the_base_model_itself_is_not_called_fine_tuned(tmp_path: Path) -> None:
+    figures = SplitFigures("dev", 10, {"hit@1": 0.5, "recall@3": 0.6}, {"hit@1": 0.5, "recall@3": 0.6}, {})
+    text = written(tmp_path, label="off the shelf", rounds=[], figures=[figures])
+    assert "It is `a-folder` (content c0ffee) without further training: no round" in text
+    assert "fine-tuned" not in text
+    assert "| Recall@3 | 0.600 | 0.600 | – |\n| Hit@1 | 0.500 | 0.500 | – |" in text
 
 
 def test_no_text_breaks_a_table_and_a_thousand_files_are_one_line(tmp_path: Path) -> None:

@@ -118,7 +118,6 @@ def test_a_saved_encoder_gives_the_same_vectors(encoder: SequenceEncoder, tmp_pa
     features = queries([3, 11, 5], [7])
     assert np.array_equal(again.encode(features), encoder.encode(features))
     assert np.array_equal(again.encode(item_tokens(0, ITEMS)), encoder.encode(item_tokens(0, ITEMS)))
-    assert "load_encoder" in (tmp_path / "saved" / "README.md").read_text()
 
 
 def test_the_gradient_reaches_every_weight_and_not_the_table(encoder: SequenceEncoder) -> None:
