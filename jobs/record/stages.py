@@ -175,14 +175,18 @@ FIXED = {
 """Names that the pattern would misread."""
 
 
+EMBEDDING = "embed-"
+"""How the names of commits of vectors start."""
+
+
 def embedding_name(digest: str) -> str:
     """The name of a commit of vectors: a digest of all that they depend on, so that no model embeds the same data twice."""
-    return f"embed-{digest[:12]}"
+    return f"{EMBEDDING}{digest[:12]}"
 
 
 def parse_name(name: str) -> Stage | None:
     """The stage with this commit name; None: there is none."""
-    if name.startswith("embed-"):
+    if name.startswith(EMBEDDING):
         return Stage(Kind.EMBED)
     if name in FIXED:
         return FIXED[name]

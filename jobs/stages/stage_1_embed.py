@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.commits import Commit, Outcome, digest
@@ -14,7 +14,7 @@ from jobs.record.version import versions
 from jobs.stages.chosen import chosen_model
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
-from jobs.stages.siblings import MADE_BY, Vectors, copy_from_sibling
+from jobs.stages.siblings import copy_known, origin
 from mining.embed import EmbedJob, check_counts, embed
 from training.encoders.part_encoder import MakeEncoder, MakeNormaliser
 
@@ -118,16 +118,14 @@ def _embed(context: Context, stage: Stage, model: Model | None, features: Commit
             context.store, model.files, model.prefix, pool.cpus, bool(pool.gpus), bfloat16, config.cluster.micro_batch_tokens
         )
 
-    name, made_by = embedding_name(digest(inputs)), versions(ENCODING)
+    made = origin(versions(ENCODING), features, tables) if model is not None and not trained else {}
 
     def work(folder: str) -> Outcome:
-        if model is not None and not trained:
-            copied = copy_from_sibling(context, Vectors(name, folder.rpartition("/")[2], made_by, features, tables))
-            if copied is not None:
-                return Outcome(tables=copied, figures={MADE_BY: made_by})
         jobs = [EmbedJob(table, features.parts(table), folder) for table in tables]
+        targets = {job.target(part): part.sha256 for job in jobs for part in job.sources} if made else {}
+        copied = copy_known(context, inputs, made, targets) if made else {}
         vectors = embed(
-            jobs,
+            [replace(job, sources=[part for part in job.sources if job.target(part) not in copied]) for job in jobs],
             make,
             context.store,
             pool,
@@ -135,7 +133,10 @@ def _embed(context: Context, stage: Stage, model: Model | None, features: Commit
             retries=config.cluster.retries,
             mailbox=context.progress.mailbox,
         )
+        for job in jobs:
+            mine = [copied[path] for path in map(job.target, job.sources) if path in copied]
+            vectors.tables[job.table] = sorted([*vectors.tables[job.table], *mine], key=lambda part: part.first_row)
         check_counts(vectors, jobs, context.store)
-        return Outcome(tables=vectors.tables, figures={MADE_BY: made_by}, work_seconds=vectors.seconds)
+        return Outcome(tables=vectors.tables, figures=made, work_seconds=vectors.seconds)
 
-    return context.commit(stage, inputs=inputs, work=work, name=name)
+    return context.commit(stage, inputs=inputs, work=work, name=embedding_name(digest(inputs)))

@@ -1,4 +1,4 @@
-"""Base vectors of another run under the same output: when they are copied, and when they are not."""
+"""Base vectors of other runs below the same output: which are copied, and which are not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -16,31 +16,41 @@ from cluster.errors import ClusterError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from cluster.tables.tables import write_part
-from jobs.stages.siblings import MADE_BY, Vectors, copy_parts, siblings_with
+from jobs.stages.siblings import copy_parts, known_vectors, origin
 
 if TYPE_CHECKING:
     from cluster.session.resources import ClusterSize
     from tests.jobs.conftest import Case
 
 VERSIONS = {"hardmine": "1", "torch": "2"}
+INPUTS = {"model": "m", "dtype": "float32", "bfloat16": False, "budget": 512}
 
 
-def stage(store: Store, name: str, values: list[int], figures: dict[str, object]) -> Commit:
+def stage(store: Store, name: str, parts: list[list[int]], inputs: dict[str, Any], figures: dict[str, Any]) -> Commit:
     def work(folder: str) -> Outcome:
-        return Outcome(tables={"corpus": [write_part(store, f"{folder}/corpus/p", pa.table({"a": values}))]}, figures=figures)
+        tables = [pa.table({"a": values}) for values in parts]
+        written = [write_part(store, f"{folder}/corpus/p{n}", table, first_row=2 * n) for n, table in enumerate(tables)]
+        return Outcome(tables={"corpus": written}, figures=figures)
 
-    return Ledger(store).stage(name, inputs={"settings": 1}, work=work, folder=name)
-
-
-def embedded(store: Store, *, tokens: list[int] | None = None, versions: dict[str, str] | None = None) -> Vectors:
-    """A run with its tokens and vectors; what a run with the same is looking for."""
-    features = stage(store, "tokens", tokens or [1, 2, 3], {})
-    commit = stage(store, "embed-c0ffee", [4, 5], {MADE_BY: versions or VERSIONS})
-    return Vectors(commit.name, commit.key, VERSIONS, features, ["corpus"])
+    return Ledger(store).stage(name, inputs=inputs, work=work, folder=name)
 
 
-def names(store: Store, wanted: Vectors) -> list[str]:
-    return [run.root.rpartition("/")[2] for run, _ in siblings_with(store, wanted)]
+def embedded(
+    store: Store, *, tokens: list[list[int]] | None = None, versions: dict[str, str] = VERSIONS, **inputs: Any
+) -> Commit:
+    """A run with the tokens and the vectors of two parts of texts; its tokens."""
+    features = stage(store, "tokens", tokens or [[1, 2], [3, 4]], {}, {})
+    values = INPUTS | {"features": features.key} | inputs
+    stage(store, "embed-c0ffee", [[5, 6], [7, 8]], values, origin(versions, features, ["corpus"]))
+    return features
+
+
+def known(store: Store) -> dict[str, list[int]]:
+    """Run -> the first rows of the parts of vectors that it knows."""
+    return {
+        run.root.rpartition("/")[2]: sorted(part.first_row for part in parts.values())
+        for run, parts in known_vectors(store, INPUTS, VERSIONS)
+    }
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -52,61 +62,56 @@ def below_output(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[st
     return lambda name: Store(f"{bucket}/runs/{name}", StorageSettings(endpoint=endpoint, attempts=2))
 
 
-def test_runs_with_the_same_texts_model_and_versions_are_siblings(below_output: Callable[[str], Store]) -> None:
-    wanted = embedded(below_output("first"))
-    embedded(below_output("second"))
+def test_every_run_with_the_same_model_and_versions_knows_vectors_the_own_one_first(below_output: Callable[[str], Store]) -> None:
+    for name in ("first", "second", "third"):
+        embedded(below_output(name))
     below_output("data").write_bytes("corpus.parquet", b"no run")
     below_output("").write_bytes("a-file", b"no folder")
-    assert names(below_output("third"), wanted) == ["first", "second"]
-    assert names(below_output("first"), wanted) == ["second"], "a run is no sibling of itself"
-    assert names(below_output("elsewhere/third"), wanted) == []
+    assert list(known(below_output("second")).items()) == [("second", [0, 2]), ("first", [0, 2]), ("third", [0, 2])]
+    assert list(known(below_output("new"))) == ["first", "second", "third"]
+    assert known(below_output("elsewhere/new")) == {}
 
 
-def test_an_output_that_may_not_be_listed_has_no_siblings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = embedded(Store(str(tmp_path / "first")))
+def test_an_output_that_may_not_be_listed_leaves_the_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded(Store(str(tmp_path / "first")))
+    embedded(Store(str(tmp_path / "second")))
 
     def denied(*_: object) -> list[str]:
         raise ClusterError("access denied")
 
     monkeypatch.setattr(Store, "folders", denied)
-    assert names(Store(str(tmp_path / "second")), wanted) == []
-
-
-def spoil_commit(run: Path) -> None:
-    path = run / "commits/embed-c0ffee.json"
-    path.write_text(path.read_text().replace('"rows"', '"raws"'))
-
-
-def spoil_record(run: Path) -> None:
-    (run / "commits/tokens.json").write_text("{")
+    assert list(known(Store(str(tmp_path / "second")))) == ["second"]
 
 
 @pytest.mark.parametrize(
     "change",
-    [
-        lambda run: (run / "commits/embed-c0ffee.json").unlink(),
-        lambda run: (run / "commits/tokens.json").unlink(),
-        spoil_commit,
-        spoil_record,
-    ],
-    ids=["half-written", "without its texts", "damaged", "texts damaged"],
+    [{"versions": VERSIONS | {"torch": "3"}}, {"model": "another"}, {"dtype": "float16"}, {"bfloat16": True}, {"budget": 1024}],
+    ids=str,
 )
-def test_a_run_that_cannot_be_trusted_is_left_out(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    wanted = embedded(Store(str(tmp_path / "first")))
-    assert names(Store(str(tmp_path / "second")), wanted) == ["first"]
-    change(tmp_path / "first")
-    assert names(Store(str(tmp_path / "second")), wanted) == []
+def test_another_model_precision_or_version_is_not_the_same(tmp_path: Path, change: dict[str, Any]) -> None:
+    embedded(Store(str(tmp_path / "first")), **change)
+    assert known(Store(str(tmp_path / "second"))) == {}
 
 
-def test_equal_keys_are_not_enough(tmp_path: Path) -> None:
-    wanted = embedded(Store(str(tmp_path / "first")))
-    embedded(Store(str(tmp_path / "others/texts")), tokens=[1, 2, 4])  # as another version may read the same file
-    embedded(Store(str(tmp_path / "others/versions")), versions=VERSIONS | {"torch": "3"})
-    assert names(Store(str(tmp_path / "others/mine")), wanted) == []
-    embedded(Store(str(tmp_path / "others/same")))
-    assert names(Store(str(tmp_path / "others/mine")), wanted) == ["same"]
-    assert names(Store(str(tmp_path / "others/mine")), replace(wanted, key="another")) == []
-    assert names(Store(str(tmp_path / "others/mine")), replace(wanted, tables=["corpus", "queries"])) == []
+def test_parts_are_known_by_the_content_of_what_was_read(tmp_path: Path) -> None:
+    features = embedded(Store(str(tmp_path / "first")))
+    other = embedded(Store(str(tmp_path / "other/first")), tokens=[[1, 2], [3, 5]])
+    ours, theirs = ([part.sha256 for part in commit.parts("corpus")] for commit in (features, other))
+    assert [sha256 in ours for sha256 in theirs] == [True, False]
+    [(_, parts)] = known_vectors(Store(str(tmp_path / "second")), INPUTS, VERSIONS)
+    assert {sha256: part.first_row for sha256, part in parts.items()} == dict(zip(ours, [0, 2], strict=True))
+
+
+def test_a_run_without_a_whole_commit_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "first/commits/embed-c0ffee.json"
+    embedded(Store(str(tmp_path / "first")))
+    whole = path.read_text()
+    path.write_text(whole.replace('"first_row": 2', '"first_row": 3'))
+    assert known(Store(str(tmp_path / "second"))) == {}, "damaged"
+    path.unlink()
+    assert known(Store(str(tmp_path / "second"))) == {}, "half-written"
+    path.write_text(whole)
+    assert known(Store(str(tmp_path / "second"))) == {"first": [0, 2]}
 
 
 def test_parts_are_checked_while_they_are_copied(tmp_path: Path) -> None:
@@ -114,15 +119,16 @@ def test_parts_are_checked_while_they_are_copied(tmp_path: Path) -> None:
     embedded(first)
     commit = Ledger(first).find("embed-c0ffee")
     assert commit is not None
-    parts = commit.parts("corpus")
-    assert copy_parts(first, second, parts)
-    assert second.read_bytes(parts[0].path) == first.read_bytes(parts[0].path)
-    path = tmp_path / "first" / parts[0].path
+    one, two = commit.parts("corpus")
+    assert copy_parts(first, second, [(one, "new/1"), (two, "new/2")]) == [replace(one, path="new/1"), replace(two, path="new/2")]
+    assert second.read_bytes("new/1") == first.read_bytes(one.path)
+    assert copy_parts(first, first, [(one, one.path)]) == [one], "the own run's, where they lie"
+    path = tmp_path / "first" / one.path
     path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
-    assert not copy_parts(first, Store(str(tmp_path / "third")), parts)
-    assert not (tmp_path / "third" / parts[0].path).exists()
+    assert copy_parts(first, second, [(one, "again/1"), (two, "again/2")]) == [replace(two, path="again/2")]
+    assert not second.exists("again/1")
     path.unlink()
-    assert not copy_parts(first, second, parts)
+    assert copy_parts(first, second, [(one, "again/1")]) == []
 
 
 @pytest.mark.cluster
@@ -130,21 +136,27 @@ def test_a_second_run_on_the_same_data_embeds_nothing_and_does_not_need_the_firs
     out = ray_case.folder / "out"
 
     def vectors(name: str) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted((out / name).glob("embeddings/*/*/*.parquet"))}
+        return {path.parent.name: path.read_bytes() for path in sorted((out / name).glob("embeddings/*/*/*.parquet"))}
 
     first = ray_case.run(command="embed")
     assert (first.code, "copied" in first.err) == (0, False), first.err
     second = ray_case.run("name=second", command="embed")
-    assert (second.code, f"  vectors copied from {out / 'run'}, which" in second.err) == (0, True), second.err
+    assert (second.code, f"  vectors of 22 texts copied from {out / 'run'}, which" in second.err) == (0, True), second.err
     assert vectors("second") == vectors("run")
-    other = ray_case.run("name=other", "encoder.query_prompt='find '", command="embed")
-    assert (other.code, "copied" in other.err) == (0, False), "other texts, other vectors"
+    before = vectors("run")
+    other = ray_case.run("name=other", "data.query_text='find {text}'", command="embed")
+    assert (other.code, "  vectors of 12 texts copied" in other.err) == (0, True), (
+        "queries are read with another prompt, items not"
+    )
+    assert [a == b for a, b in zip(vectors("other").values(), vectors("run").values(), strict=True)] == [True, False]
     shutil.rmtree(out / "run")
     assert ray_case.hardmine("verify", str(out / "second")).code == 0
     assert ray_case.run("name=second", command="embed").code == 0
 
-    for path in (out / "second").glob("embeddings/*/corpus/*.parquet"):
-        path.write_bytes(path.read_bytes().replace(b"row", b"rwo", 1))
+    for name in ("second", "other"):
+        for path in (out / name).glob("embeddings/*/corpus/*.parquet"):
+            path.write_bytes(path.read_bytes().replace(b"row", b"rwo", 1))
     third = ray_case.run("name=third", command="embed")
-    assert (third.code, "copied" in third.err) == (0, False), "a damaged sibling is left out"
+    assert (third.code, "  vectors of 10 texts copied" in third.err) == (0, True), "the damaged part is computed"
+    assert vectors("third") == before
     assert ray_case.hardmine("verify", str(out / "third")).code == 0
