@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.commits import Commit
@@ -22,9 +23,26 @@ from jobs.notebook.tables import negatives_table
 from jobs.record.record import RunRecord
 from jobs.report.gather import gather
 from jobs.report.page import render_run
-from tests.jobs.test_readme import README, write_tables
 from tests.support.synthetic_run import write_run
 
+CATALOGUE = """
+name = "catalogue"
+output = "runs"
+[data]
+corpus = "corpus.parquet"
+queries = "queries.parquet"
+qrels = "qrels.parquet"
+[encoder]
+kind = "static"
+dimension = 8
+vocabulary = 256
+[rounds]
+mined = 1
+[training]
+batch_size = 32
+[cluster]
+cpus = 2
+"""
 GUIDE = (Path(__file__).parents[3] / "docs" / "notebook.md").read_text()
 
 
@@ -198,11 +216,13 @@ def test_loading_a_run_needs_no_engine(store: Store) -> None:
 def test_the_guide_s_code_runs_from_top_to_bottom(
     tmp_path: Path, ray_local: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    block = re.search(r"```toml\n(name = .*?)```", README, re.DOTALL)
-    assert block is not None
-    write_tables(tmp_path)
-    small = re.sub(r"model = .*", 'kind = "static"\ndimension = 8\nvocabulary = 256', block[1])
-    (tmp_path / "catalogue.toml").write_text(f"{small}[rounds]\nmined = 1\n[cluster]\ncpus = 2\n")
+    numbers = range(300)
+    corpus = {"id": [f"i{n}" for n in numbers], "text": [f"a text about thing {n} of kind {n % 7}" for n in numbers]}
+    queries = {"id": [f"q{n}" for n in numbers], "text": [f"thing {n}" for n in numbers]}
+    qrels = {"query_id": queries["id"], "item_id": corpus["id"], "score": [1] * len(numbers)}
+    for name, table in (("corpus", corpus), ("queries", queries), ("qrels", qrels)):
+        pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+    (tmp_path / "catalogue.toml").write_text(CATALOGUE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARDMINE_CACHE", str(tmp_path / "cache"))
     variables: dict[str, Any] = {}
