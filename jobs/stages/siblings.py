@@ -71,10 +71,13 @@ def known_vectors(store: Store, inputs: Inputs, made_by: Mapping[str, str]) -> I
     except HardmineError:  # this user may see the run's own folder only
         names = []
     runs = [Store(f"{output}/{name}", hasty) for name in sorted({own, *names}, key=lambda name: (name != own, name))]
-    with ThreadPoolExecutor(TOGETHER) as pool:
+    pool = ThreadPoolExecutor(TOGETHER)
+    try:
         for run, known in zip(runs, pool.map(lambda run: _known(run, inputs, made_by), runs), strict=True):
             if known:
                 yield run, known
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever has found all vectors does not wait for the other runs
 
 
 def _known(run: Store, inputs: Inputs, made_by: Mapping[str, str]) -> dict[str, Part]:
@@ -87,11 +90,11 @@ def _known(run: Store, inputs: Inputs, made_by: Mapping[str, str]) -> dict[str, 
     for name in names:
         try:
             commit = ledger.find(name)
+            if commit and commit.figures.get(MADE_BY) == made_by and _same(commit, inputs):
+                for table, read in commit.figures[READ].items():
+                    known |= zip(read, _in_order(commit, table), strict=True)
         except HardmineError:  # damaged, or another version's
             continue
-        if commit and commit.figures.get(MADE_BY) == made_by and _same(commit, inputs):
-            for table, read in commit.figures[READ].items():
-                known |= zip(read, _in_order(commit, table), strict=True)
     return known
 
 
