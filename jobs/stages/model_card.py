@@ -71,7 +71,7 @@ class CardText:
 
         prompt_of, shape = _prompts(folder), _shape(folder)
         reads = {"texts": "texts", "vectors": "vectors of your own model", "histories": "histories of item ids"}[self.reads]
-        origin = f"It is the model of {self.label} in a hardmine run, fine-tuned from {self.base}."
+        origin = f"It is the model of {self.label} in a hardmine run that started from {self.base}."
         if not self.rounds:
             origin = f"It is {self.base} without further training: no round of a hardmine run was better."
         parts = [
@@ -120,7 +120,7 @@ def _metadata(card: CardText) -> Any:
 
 def _licence(licence: Mapping[str, str]) -> str:
     if not licence:
-        return "unknown: fill in. The folder of the base model does not say its licence."
+        return "unknown: fill in. No model card names the licence of what the run started from."
     link = f", {licence['license_link']}" if "license_link" in licence else ""
     return f"The base model's card says: {licence.get('license_name') or licence['license']}{link}. Your data may ask for more."
 

@@ -201,7 +201,7 @@ def test_the_card_says_what_the_hub_reads_and_what_a_person_asks(tmp_path: Path)
     assert (result["dataset"]["split"], result["metrics"]) == ("dev", [{"type": "recall@3", "value": 0.5678, "name": "Recall@3"}])
     assert "| Recall@3 | 0.444 | 0.568 | +12.3 [+10.0, +15.0] |" in text
     assert "| text | `{text}` | `{title} \\| {text}` |" in text, "a bar would end the cell"
-    assert "the model of round 2 in a hardmine run, fine-tuned from `a-folder`" in text
+    assert "the model of round 2 in a hardmine run that started from `a-folder`" in text
     assert "Hit@1" not in text, "nothing compares it"
     assert "- data: `corpus:all corpus.parquet` = `c0ffee`" in text
     assert "beef" not in text, "it was not trained on the general set"
@@ -213,7 +213,7 @@ def test_the_base_model_itself_is_not_called_fine_tuned(tmp_path: Path) -> None:
     figures = SplitFigures("dev", 10, {"hit@1": 0.5, "recall@3": 0.6}, {"hit@1": 0.5, "recall@3": 0.6}, {})
     text = written(tmp_path, label="off the shelf", rounds=[], figures=[figures])
     assert "It is `a-folder` (content c0ffee) without further training: no round" in text
-    assert "fine-tuned" not in text
+    assert "started from" not in text
     assert "| Recall@3 | 0.600 | 0.600 | – |\n| Hit@1 | 0.500 | 0.500 | – |" in text
 
 
