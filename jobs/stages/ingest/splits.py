@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pyarrow as pa
 
 from cluster.errors import DataError
 from cluster.tables.tables import I64
 from jobs.stages.ingest.labels import LabelRows
+from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.tables import stable_code
 
 SPLITS = ("train", "dev", "test")
+FILE_OF_SPLIT = re.compile(r"(train|dev|test|val)(?:id|idation)?(?![a-z])", re.IGNORECASE)
+"""How a file of one split is named in a folder: train.tsv, test-00000-of-00001.parquet, validation.csv."""
+
+
+def with_split_of_file(chunk: Chunk, url: str, columns: dict[str, str]) -> Chunk:
+    """The chunk, with a column `split` where it has none and its file in the folder `url` is named after a split.
+
+    Args:
+        columns: our column name -> the name in the data.
+    """
+    file = chunk.file.rpartition("/")[2]
+    if file == url.rstrip("/").rpartition("/")[2] or columns.get("split", "split") in chunk.table.column_names:
+        return chunk
+    name = FILE_OF_SPLIT.match(file)
+    if name is None:
+        return chunk
+    split = name[1].lower().replace("val", "dev")
+    table = chunk.table.append_column("split", pa.array([split] * chunk.table.num_rows, pa.string()))
+    return replace(chunk, table=table)
 
 
 def assign_splits(

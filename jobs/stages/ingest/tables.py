@@ -35,6 +35,8 @@ KNOWN = {
 """Table -> columns that mean something."""
 USUAL = (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id"))
 """Names of other tools that are understood without data.columns."""
+ID_OF = {"items": "item_id", "queries": "query_id"}
+"""What the labels call the id of a table; the table's own id may have that name as well."""
 ASCII_PUNCTUATION = {
     ord(character): " " for character in string.punctuation if unicodedata.category(character).startswith("P")
 } | {ord("'"): None}
@@ -111,6 +113,8 @@ def rename(chunk: Chunk, columns: dict[str, str], needed: Sequence[str], what: s
     for old, new in USUAL:
         if old in names and new not in names:
             names[names.index(old)] = new
+    if "id" not in names and (own_id := ID_OF.get(what)) in names:
+        names[names.index(own_id)] = "id"
     names = [_free(f"{name}_", names) if name in OWN else name for name in names]
     alike = {name.strip().lower(): name for name in names}
     for name in KNOWN[what]:
