@@ -165,7 +165,8 @@ def _free(name: str, names: Sequence[str]) -> str:
     return name if name not in names else _free(f"{name}_", names)
 
 
-def _texts_of(table: pa.Table, template: Template, chunk: Chunk) -> list[str]:
+def texts_of(table: pa.Table, template: Template, chunk: Chunk) -> list[str]:
+    """The text of each row. Raises DataError: a column of the template holds objects."""
     fields = [field for field in dict.fromkeys(template.fields) if field in table.column_names]
     if not fields:
         return [""] * table.num_rows
@@ -242,7 +243,7 @@ class _Checked:
         if self._needs_text:
             self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
         ids = id_column(table, "id", chunk)
-        texts = self.notes.take(_texts_of(table, self._template, chunk), ids)
+        texts = self.notes.take(texts_of(table, self._template, chunk), ids)
         if self._needs_text:
             self._refuse_empty(texts, ids, chunk)
         codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))

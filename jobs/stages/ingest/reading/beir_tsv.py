@@ -50,7 +50,11 @@ def tsv_chunks(lines: Iterator[tuple[int, bytes]], where: str) -> Iterator[Chunk
 
 def _is_trec(cells: list[str]) -> bool:
     pieces = " ".join(cells).split()
-    return len(cells) in (1, 4) and len(pieces) == 4 and bool(re.fullmatch(r"-?[0-9]+|[qQ]0", pieces[1]) and re.fullmatch(NUMBER, pieces[3]))
+    return (
+        len(cells) in (1, 4)
+        and len(pieces) == 4
+        and bool(re.fullmatch(r"-?[0-9]+|[qQ]0", pieces[1]) and re.fullmatch(NUMBER, pieces[3]))
+    )
 
 
 def _name(cell: str) -> str:

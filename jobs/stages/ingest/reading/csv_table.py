@@ -87,11 +87,14 @@ def _rows(lines: Lines, where: str, tabs: bool) -> Iterator[list[str]]:
     if start is None:
         return
     delimiter = "\t" if tabs else ";" if ";" in start and "," not in start else ","
-    quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-    rows = csv.reader(chain([start], texts), delimiter=delimiter, quoting=quoting, strict=True)
-    number = 0
+    everything, number = chain([start], texts), 0
+    if tabs:
+        rows = csv.reader(everything, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
+    else:
+        rows = csv.reader(everything, delimiter=delimiter, strict=True)
     try:
-        for number, cells in enumerate(rows, start=1):
+        for cells in rows:
+            number += 1
             yield cells if any(cell.strip() for cell in cells) else []
     except csv.Error as error:
         raise DataError(

@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -24,6 +25,8 @@ from jobs.stages.ingest.reading.utf8 import refuse_other_bytes, refuse_unreadabl
 ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 ALONE = (".txt", ".trec", ".qrels")
 """Endings of label files that are read where they are named, but not taken from a folder: it may hold any other text."""
+HEAD_ROWS = 10_000
+"""Rows that `read_head` reads at most (of CSV, whose rows may have several lines, a chunk)."""
 
 
 def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
@@ -84,14 +87,25 @@ def read_chunks(url: str, storage: StorageSettings, columns: Sequence[str] | Non
     """
     store, names = source_files(url, storage)
     for name in names:
-        if _is_parquet(name):
-            yield from _parquet(store, name, columns)
-        elif name.endswith((".csv", ".csv.gz")):
-            yield from table_chunks(_lines(store, name), store.url(name), tabs=False)
-        elif name.endswith((".tsv", ".tsv.gz", *ALONE)):
-            yield from tsv_chunks(_lines(store, name), store.url(name))
-        else:
-            yield from jsonl_chunks(_lines(store, name), store.url(name))
+        yield from _chunks(store, name, columns)
+
+
+def read_head(url: str, storage: StorageSettings) -> Chunk | None:
+    """The first rows of the first file of a source that has any. Raises DataError as `read_chunks`."""
+    store, names = source_files(url, storage)
+    return next((chunk for name in names for chunk in _chunks(store, name, None, rows=HEAD_ROWS)), None)
+
+
+def _chunks(store: Store, name: str, columns: Sequence[str] | None, rows: int | None = None) -> Iterator[Chunk]:
+    where = store.url(name)
+    if _is_parquet(name):
+        yield from _parquet(store, name, columns, rows or CHUNK_ROWS)
+    elif name.endswith((".csv", ".csv.gz")):
+        yield from table_chunks(_lines(store, name), where, tabs=False)
+    elif name.endswith((".tsv", ".tsv.gz", *ALONE)):
+        yield from tsv_chunks(islice(_lines(store, name), rows), where)
+    else:
+        yield from jsonl_chunks(islice(_lines(store, name), rows), where)
 
 
 def _is_parquet(name: str) -> bool:
@@ -126,13 +140,13 @@ def _damaged(store: Store, name: str, what: str, error: BaseException) -> str:
     return f"{store.url(name)} is not a readable {what} ({reason}); it may be cut off or of another kind: write it again"
 
 
-def _parquet(store: Store, name: str, columns: Sequence[str] | None) -> Iterator[Chunk]:
+def _parquet(store: Store, name: str, columns: Sequence[str] | None, rows: int) -> Iterator[Chunk]:
     where = store.url(name)
     row = 1
     with _reading(store, name, "Parquet file"), _open(store, name) as stream:
         file = pq.ParquetFile(stream)
         wanted = None if columns is None else [column for column in file.schema_arrow.names if column in columns]
-        batches = file.iter_batches(CHUNK_ROWS, columns=wanted)
+        batches = file.iter_batches(rows, columns=wanted)
         while True:
             try:
                 batch = next(batches, None)

@@ -133,8 +133,7 @@ def test_tsv_with_and_without_a_header(tmp_path: Path, header: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
-    [(b"q\ti\n", r"\['q', 'i'\]"), (b"q\t0\ti\t1\n", r"\['q', '0', 'i', '1'\]"), (b"\xff\ti\t1\n", "UTF-8")],
+    ("line", "found"), [(b"q\ti\n", r"\['q', 'i'\]"), (b"q\t0\ti\t1\n", r"\['q', '0', 'i', '1'\]"), (b"\xff\ti\t1\n", "UTF-8")]
 )
 def test_a_label_line_of_another_shape_is_named(tmp_path: Path, line: bytes, found: str) -> None:
     path = tmp_path / "train.tsv"
@@ -333,8 +332,8 @@ def test_other_texts_of_a_parquet_file_are_read_as_they_are(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("t.csv", b"id,text,year\r\n007,\"a, \"\"b\"\"\",\r\n8,c,1990\r\n"),
-        ("t.csv", b"\xef\xbb\xbfid;text;year\n007;\"a, \"\"b\"\"\";\n8;c;1990\n"),
+        ("t.csv", b'id,text,year\r\n007,"a, ""b""",\r\n8,c,1990\r\n'),
+        ("t.csv", b'\xef\xbb\xbfid;text;year\n007;"a, ""b""";\n8;c;1990\n'),
         ("t.tsv", b'id\ttext\tyear\n007\ta, "b"\t\n8\tc\t1990\n'),
     ],
 )
