@@ -45,7 +45,7 @@ def init(
     """Look at your tables and this machine, and write a configuration with the reason for each setting."""
     from jobs.init.write_config import show_init, write_config
 
-    result = write_config(data, to, overrides or [], force=force)
+    result = write_config(data, to, overrides or [], force=force, progress=Progress())
     emit(result, json_output, lambda console: show_init(console, result))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -11,6 +13,12 @@ from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store, join
 from jobs.stages.ingest.reading.files import ALONE, ENDINGS, HEAD_ROWS, read_head
 
+FILES = {
+    "labels": re.compile(r"qrel|label|judg|relevan|rating|annotation"),
+    "queries": re.compile(r"quer|question|search|topic"),
+    "items": re.compile(r"corpus|collection|item|product|doc|passage|article|catalog|book|movie|answer"),
+}
+"""Part of a file's name -> what it probably holds."""
 MOST_TABLES = 50
 """Tables of a folder that are looked at."""
 
@@ -46,6 +54,8 @@ class Folder:
     """Files that are no tables, each with the reason where it looked like one."""
     beir: bool = False
     """It is a folder in BEIR layout, with labels of the training queries."""
+    inner: list[str] = field(default_factory=list)
+    """Folders in it that seem to hold all tables."""
 
     @property
     def described(self) -> str:
@@ -84,4 +94,13 @@ def look_into(url: str, storage: StorageSettings) -> Folder:
         if head is not None:
             tables.append(FoundTable(address, name, head.table.slice(0, HEAD_ROWS)))
     beir = {"corpus.jsonl", "queries.jsonl", "qrels/train.tsv"} <= set(paths)
-    return Folder(store.root, tables, others, beir)
+    return Folder(store.root, tables, others, beir, _whole(paths))
+
+
+def _whole(paths: Iterable[str]) -> list[str]:
+    """Folders with files of queries and of labels, by their names."""
+    names: dict[str, str] = {}
+    for path in paths:
+        folder, slash, rest = path.partition("/")
+        names[folder] = names.get(folder, "") + (rest.lower() + " " if slash else "")
+    return [folder for folder, files in names.items() if FILES["queries"].search(files) and FILES["labels"].search(files)]

@@ -13,16 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from jobs.init.found_tables import Folder, FoundTable
+from jobs.init.found_tables import FILES, Folder, FoundTable
 from jobs.stages.ingest.reading.chunk import SCORE_NAMES
 from jobs.stages.ingest.reading.values import as_texts, one_array
 
-FILES = {
-    "labels": re.compile(r"qrel|label|judg|relevan|rating|annotation"),
-    "queries": re.compile(r"quer|question|search|topic"),
-    "items": re.compile(r"corpus|collection|item|product|doc|passage|article|catalog|book|movie|answer"),
-}
-"""Part of a file's name -> what it probably holds."""
 OWN_IDS = ("id", "_id")
 QUERY_IDS = ("query_id", "query-id", "qid", "queryid", "question_id", "search_id", "topic_id")
 ITEM_IDS = (
@@ -143,6 +137,8 @@ def _named(table: FoundTable, names: Sequence[str]) -> list[str]:
 def _hint(folder: Folder) -> str:
     columns = {column.lower() for table in folder.tables for column in table.columns}
     names = " ".join(folder.others)
+    if folder.inner:
+        return f"The tables seem to be in {folder.inner[0]}/: `hardmine init {folder.url}/{folder.inner[0]}`"
     if columns & PAIRS:
         return (
             "These look like pairs for sentence-transformers: write each text once, with an id, into the items or the queries, "

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from cluster.errors import ConfigError, DataError, one_paragraph
+from cluster.session.progress import Progress
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import is_s3
 from jobs.config.config import Config, parse_config, put_override
@@ -25,7 +26,9 @@ from jobs.init.roles import Roles, find_roles
 from jobs.init.toml_file import to_lines
 
 
-def write_config(address: str, to: Path, overrides: Sequence[str] = (), *, force: bool = False) -> dict[str, Any]:
+def write_config(
+    address: str, to: Path, overrides: Sequence[str] = (), *, force: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
     """Look at the tables at `address` and write a configuration for them.
 
     Args:
@@ -33,6 +36,7 @@ def write_config(address: str, to: Path, overrides: Sequence[str] = (), *, force
         to: the file to write.
         overrides: section.key=value, which are written as they are.
         force: `to` may be overwritten.
+        progress: is told which table is what, before all of them are read.
 
     Returns:
         What was seen and chosen, as `--json` prints it.
@@ -45,9 +49,12 @@ def write_config(address: str, to: Path, overrides: Sequence[str] = (), *, force
         raise ConfigError(f"expected no file at {to}, found one, which may be yours; name another one with --to, or add --force")
     own: dict[str, Any] = {}
     keys = [put_override(own, override) for override in overrides]
+    progress = progress or Progress(quiet=True)
     storage = validate(StorageSettings, own.get("storage", {}), source="the words after DATA")
     folder = look_into(address, storage)
     roles = None if folder.beir else find_roles(folder)
+    if roles is not None:
+        progress.say(f"  items: {roles.items.name}, queries: {roles.queries.name}, labels: {roles.labels.name}")
     data = list(_beir(folder.url, to) if roles is None else _of_roles(roles, to))
     figures, more = _measured(data, own, storage, to)
     if not figures.with_positive.get("train"):
@@ -58,6 +65,9 @@ def write_config(address: str, to: Path, overrides: Sequence[str] = (), *, force
     }  # the later one counts
     choices = _with_overrides(list(known.values()), own, keys)
     said = list(warnings(figures, machine))
+    said += [
+        f"{choice.key} = {choice.value:g} is a guess: {choice.reason}" for choice in more if choice.key == "data.relevant_from"
+    ]
     if roles is not None and roles.unused:
         said.insert(0, f"not used: {', '.join(roles.unused)}. Queries of several splits belong into one table, and so do labels")
     lines = to_lines(_head(address, figures, machine), choices)
@@ -114,7 +124,7 @@ def _measured(data: list[Choice], own: dict[str, Any], storage: StorageSettings,
     scores = first_scores(settings(), storage)
     if "relevant_from" not in values and (scores != np.floor(scores)).any():
         middle = float(round((scores.min() + scores.max()) / 2, 2))
-        reason = f"scores go from {scores.min():g} to {scores.max():g}: relevant from here on. A guess, CHECK it"
+        reason = f"scores go from {scores.min():g} to {scores.max():g}: relevant from here on? Check it"
         more.append(Choice("data.relevant_from", middle, reason))
     figures = measure(settings(), storage)
     if "item_text" not in own.get("data", {}):

@@ -153,6 +153,13 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         beir_with("qrels/train.tsv", b"q0 0 i0 1\nq1 i1 1\n"),
         ("train.tsv, line 2", "TREC's query id, iteration, item id and score"),
     ),
+    "labels in files of which one is of no split": (
+        lambda case: (
+            case.files.update({f"labels/{name}.tsv": f"q{n}\ti{n}\t1\n".encode() for n, name in enumerate(("train", "eval"))}),
+            case.set("data.qrels", "labels"),
+        ),
+        ("labels", "named after the split", "not eval.tsv", "rename it"),
+    ),
     "CSV with a row too long": (
         file("corpus.csv", b"id,text\ni0,red, blue\n"),
         ("corpus.csv, row 2", "2 cells (id, text), found 3", "quotation marks"),

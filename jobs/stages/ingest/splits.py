@@ -17,7 +17,7 @@ from jobs.stages.ingest.reading.files import source_files
 from jobs.stages.ingest.tables import stable_code
 
 SPLITS = ("train", "dev", "test")
-FILE_OF_SPLIT = re.compile(r"(train|dev|test|val)(?:id|idation)?(?![a-z])", re.IGNORECASE)
+FILE_OF_SPLIT = re.compile(r"(train|dev|test|val)(?:ing|elopment|id|idation)?(?![a-z])", re.IGNORECASE)
 """How a file of one split is named in a folder: train.tsv, test-00000-of-00001.parquet, validation.csv."""
 
 
@@ -26,6 +26,9 @@ def splits_of_files(url: str, storage: StorageSettings, table: str) -> dict[str,
 
     A folder of queries says something only with files of several splits: on the Hugging Face hub, whatever has no split is
     called train.
+
+    Raises:
+        DataError: some files are named after splits and others are not: what is theirs?
     """
     if table == "corpus":
         return {}
@@ -34,7 +37,15 @@ def splits_of_files(url: str, storage: StorageSettings, table: str) -> dict[str,
         return {}
     matches = {store.url(name): FILE_OF_SPLIT.match(name.rpartition("/")[2]) for name in names}
     splits = {name: match[1].lower().replace("val", "dev") for name, match in matches.items() if match}
-    return {} if table == "queries" and len(set(splits.values())) < 2 else splits
+    if table == "queries" and len(set(splits.values())) < 2:
+        return {}
+    if splits and len(splits) < len(matches):
+        other = next(name for name in matches if name not in splits)
+        raise DataError(
+            f"{url}: some files are named after the split of their {table}, but not {other.rpartition('/')[2]}; expected names "
+            f"that begin with train, dev or test; rename it, or write a column `split`"
+        )
+    return splits
 
 
 def with_split(chunk: Chunk, splits: Mapping[str, str], columns: Mapping[str, str]) -> Chunk:

@@ -264,6 +264,7 @@ WARNED: dict[str, tuple[dict[str, Columns], str]] = {
     "few dev queries": ({"queries": {"split": ["dev"] * 20 + ["train"] * 380}}, "20 dev queries: one query is 5.0 points"),
     "few training queries": ({"queries": {"split": ["train"] * 100 + ["dev"] * 300}}, "100 training queries"),
     "thin labels": ({}, "labels are thin: 1.0 relevant items a query and none judged irrelevant"),
+    "fractions": ({"qrels": {"score": [n % 2 / 2 + 0.25 for n in range(QUERIES)]}}, "data.relevant_from = 0.5 is a guess"),
     "stars": ({"qrels": {"score": [1 + n % 5 for n in range(QUERIES)]}}, "scores go from 1 to 5 and none is 0"),
     "queries without a label": (
         {"queries": {"id": [f"q{n}" for n in range(QUERIES)]}, "qrels": {"query_id": [f"q{n % 200}" for n in range(QUERIES)]}},
@@ -323,6 +324,10 @@ UNKNOWN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         ("missing: labels", "corpus.parquet"),
     ),
     "vectors of numpy": (lambda folder: np.save(folder / "items.npy", np.ones(3)), ("items.npy", "a column `vector`")),
+    "a folder in it holds the tables": (
+        lambda folder: ((folder / "shop").mkdir(), as_parquet(folder / "shop", tables())),
+        ("missing: queries, labels", "The tables seem to be in shop/", "/shop`"),
+    ),
     "a broken file": (
         lambda folder: (folder / "corpus.parquet").write_bytes(b"PAR1"),
         ("corpus.parquet", "not a readable Parquet"),
