@@ -106,12 +106,10 @@ def _training(figures: Figures, machine: Machine) -> Iterator[Choice]:
     steps = max(1, queries // (batch * ranks))
     epochs = max(1, min(5, -(-ENOUGH_STEPS // steps)))
     yield Choice("training.batch_size", batch, f"{queries:,} training queries: {steps:,} steps an epoch{_of_ranks(ranks)}")
-    few = f"{steps * epochs:,} steps a round" + (
-        f", at least {ENOUGH_STEPS} tell something" if epochs > 1 else "; more may over-fit"
-    )
-    yield Choice("training.epochs", epochs, few)
+    advice = f"below {ENOUGH_STEPS} it says little" if epochs > 1 else "more may over-fit"
+    yield Choice("training.epochs", epochs, f"{steps * epochs:,} steps a round; {advice}")
     if epochs > 1:
-        yield Choice("rounds.warmup_epochs", epochs, "the warm-up as well")
+        yield Choice("rounds.warmup_epochs", epochs, "as many as training.epochs")
     if figures.items <= 20:
         yield Choice("training.hard_negatives", max(1, min(7, (figures.items - 1) // 3)), f"of {figures.items} items")
 
@@ -137,9 +135,9 @@ def dev_fraction(figures: Figures) -> float | None:
     return min(0.3, max(0.1, round(2 * ENOUGH_DEV / max(1, labelled), 2)))
 
 
-def warnings(figures: Figures, machine: Machine) -> Iterator[str]:
-    """What a person should know before a run."""
-    yield from _of_texts(figures)
+def warnings(figures: Figures, machine: Machine, *, own_model: bool) -> Iterator[str]:
+    """What a person should know before a run. Args: own_model: the user names the model."""
+    yield from _of_texts(figures, own_model)
     train, dev = (figures.with_positive.get(split, 0) for split in ("train", "dev"))
     if figures.cut_dev:
         yield (
@@ -166,7 +164,7 @@ def warnings(figures: Figures, machine: Machine) -> Iterator[str]:
         yield f"the items' vectors take {size:,.0f} GiB, and this machine has {machine.memory_gib:,.0f}: use a cluster"
 
 
-def _of_texts(figures: Figures) -> Iterator[str]:
+def _of_texts(figures: Figures, own_model: bool) -> Iterator[str]:
     if figures.titles_repeated > ALL_REPEATED:
         yield (
             f"{figures.titles_repeated:.0%} of the texts begin with their title, which the default template would double: "
@@ -184,7 +182,7 @@ def _of_texts(figures: Figures) -> Iterator[str]:
         elif table.equal > EQUAL * table.rows:
             effect = "equal items are never each other's negatives" if what == "items" else "equal queries share what is relevant"
             yield f"{table.equal:,} of {first} have the text of an earlier one: {effect}"
-    if figures.dimension is None:
+    if figures.dimension is None and not own_model:
         (model, reads), _ = _model(figures)
         if figures.item_texts.long_words * TOKENS_PER_WORD > 1.2 * reads:
             yield (

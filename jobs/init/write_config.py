@@ -64,7 +64,7 @@ def write_config(
         choice.key: choice for choice in [*_names(folder.url), *data, *more, *choose(figures, machine)]
     }  # the later one counts
     choices = _with_overrides(list(known.values()), own, keys)
-    said = list(warnings(figures, machine))
+    said = list(warnings(figures, machine, own_model="model" in own.get("encoder", {})))
     said += [
         f"{choice.key} = {choice.value:g} is a guess: {choice.reason}" for choice in more if choice.key == "data.relevant_from"
     ]
