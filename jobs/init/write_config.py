@@ -60,20 +60,12 @@ def write_config(
     if not figures.with_positive.get("train"):
         raise DataError(_nothing_to_train(figures, folder.url))
     machine = this_machine()
-    known = {
-        choice.key: choice for choice in [*_names(folder.url), *data, *more, *choose(figures, machine)]
-    }  # the later one counts
-    choices = _with_overrides(list(known.values()), own, keys)
-    said = list(warnings(figures, machine, own_model="model" in own.get("encoder", {})))
-    said += [
-        f"{choice.key} = {choice.value:g} is a guess: {choice.reason}" for choice in more if choice.key == "data.relevant_from"
-    ]
-    if roles is not None and roles.unused:
-        said.insert(0, f"not used: {', '.join(roles.unused)}. Queries of several splits belong into one table, and so do labels")
-    lines = to_lines(_head(address, figures, machine), choices)
-    config = _checked("\n".join(lines) + "\n", to)
+    chosen = [*_names(folder.url), *data, *more, *choose(figures, machine)]
+    choices = _with_overrides(list({choice.key: choice for choice in chosen}.values()), own, keys)  # of one key the last
+    text = "\n".join(to_lines(_head(address, figures, machine), choices)) + "\n"
+    config = _checked(text, to)
     to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    to.write_text(text, encoding="utf-8")
     return {
         "config": str(to),
         "run": config.root,
@@ -81,9 +73,18 @@ def write_config(
         "machine": str(machine),
         "settings": {choice.key: choice.value for choice in choices if not choice.off},
         "reasons": {choice.key: choice.reason for choice in choices},
-        "warnings": said,
+        "warnings": [*_of_tables(roles, more), *warnings(figures, machine, own_model="model" in own.get("encoder", {}))],
         "next": [f"hardmine run {to} --dry-run", f"hardmine probe {to}", f"hardmine run {to}"],
     }
+
+
+def _of_tables(roles: Roles | None, more: Sequence[Choice]) -> Iterator[str]:
+    """Warnings about which tables are read, and how."""
+    if roles is not None and roles.unused:
+        yield f"not used: {', '.join(roles.unused)}. Queries of several splits belong into one table, and so do labels"
+    for choice in more:
+        if choice.key == "data.relevant_from":
+            yield f"{choice.key} = {choice.value:g} is a guess: {choice.reason}"
 
 
 def _beir(url: str, to: Path) -> Iterator[Choice]:
@@ -96,6 +97,12 @@ def _of_roles(roles: Roles, to: Path) -> Iterator[Choice]:
     if roles.columns:
         yield Choice("data.columns", dict(roles.columns), "our name = the name in your tables")
     if not roles.item_fields or not roles.query_fields:
+        table = roles.queries if roles.item_fields else roles.items
+        if "vector" not in roles.columns and "vector" not in table.columns:
+            raise DataError(
+                f"{table.described}: expected a column with the text, called text, title, description, query or the like, or a "
+                f"column `vector`; found none with words in it. Rename it, or say data.item_text and data.query_text"
+            )
         # words that differ, so that a query and an item of one id are not taken for the same thing
         yield Choice("data.item_text", "{id} (item)", "no texts, only vectors: the id stands for the text in reports")
         yield Choice("data.query_text", "{id} (query)", "")

@@ -328,6 +328,10 @@ UNKNOWN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         lambda folder: ((folder / "shop").mkdir(), as_parquet(folder / "shop", tables())),
         ("missing: queries, labels", "The tables seem to be in shop/", "/shop`"),
     ),
+    "no texts and no vectors": (
+        broken(corpus={"title": None, "text": None, "year": [n for n in range(ITEMS)]}),
+        ("corpus.parquet (columns id, year)", "a column with the text"),
+    ),
     "a broken file": (
         lambda folder: (folder / "corpus.parquet").write_bytes(b"PAR1"),
         ("corpus.parquet", "not a readable Parquet"),
