@@ -101,7 +101,7 @@ def _of_roles(roles: Roles, to: Path) -> Iterator[Choice]:
         if "vector" not in roles.columns and "vector" not in table.columns:
             raise DataError(
                 f"{table.described}: expected a column with the text, called text, title, description, query or the like, or a "
-                f"column `vector`; found none with words in it. Rename it, or say data.item_text and data.query_text"
+                f"column `vector`; found none with words in it. Rename or add it"
             )
         # words that differ, so that a query and an item of one id are not taken for the same thing
         yield Choice("data.item_text", "{id} (item)", "no texts, only vectors: the id stands for the text in reports")

@@ -329,7 +329,7 @@ UNKNOWN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         ("missing: queries, labels", "The tables seem to be in shop/", "/shop`"),
     ),
     "no texts and no vectors": (
-        broken(corpus={"title": None, "text": None, "year": [n for n in range(ITEMS)]}),
+        broken(corpus={"title": None, "text": None, "year": list(range(ITEMS))}),
         ("corpus.parquet (columns id, year)", "a column with the text"),
     ),
     "a broken file": (
