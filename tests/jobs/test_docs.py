@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = ("api-vectors", "cluster", "data", "judged-negatives", "plateau", "report")
-MAY_SAY_NO = ("probe", "gate")
-"""Commands that exit with 1 where the answer is no."""
+WHOLE = ("api-vectors", "cluster")
+"""Guides whose trainings are of another kind than the README's; of the others, what the README's test runs is not run again."""
 QUERIES, ITEMS = 120, 40
 
 
@@ -126,11 +126,16 @@ def steps(page: str) -> list[tuple[str, str]]:
     return found
 
 
+def readme_commands() -> list[list[str]]:
+    """The words after `.venv/bin/hardmine`, of every command that tests/jobs/test_readme.py runs."""
+    lines = re.findall(r"(?m)^\.venv/bin/hardmine (.*)", (DOCS.parent / "README.md").read_text())
+    return [shlex.split(line, comments=True) for line in lines]
+
+
 def make_small(config: Path) -> None:
     """What `init` wrote, with a model that needs no download, and one short round."""
     text = config.read_text()
-    if "encoder.model" not in text and 'model = "sentence-transformers/' in text:
-        text = re.sub(r'kind = "adapter".*\nmodel = .*', 'kind = "static"\ndimension = 16\nvocabulary = 256', text)
+    text = re.sub(r'kind = "adapter".*\nmodel = .*', 'kind = "static"\ndimension = 16\nvocabulary = 256', text)
     text = re.sub(r"(?m)^(mined|epochs|warmup_epochs) = .*", r"\1 = 1", text)
     config.write_text(text + "\n[cluster]\ncpus = 2\n")
 
@@ -154,8 +159,10 @@ def test_the_guide_s_commands_run_in_their_order(
             continue
         command, *words = shlex.split(text.replace("s3://bucket", s3_bucket), comments=True)
         assert command == "hardmine"
+        if page not in WHOLE and words[0] != "init" and words in readme_commands():
+            continue
         answer = case.hardmine(*words)
-        assert answer.code in ((0, 1) if words[0] in MAY_SAY_NO else (0,)), (words, answer.err)
+        assert answer.code == 0, (words, answer.err)
         assert "Traceback" not in answer.err
         if words[0] == "init":
             make_small(case.folder / "hardmine.toml")
