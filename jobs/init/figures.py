@@ -159,7 +159,11 @@ def measure(data: DataSettings, storage: StorageSettings) -> Figures:
         query_texts=_texts(query_texts),
         titles_repeated=_titles_repeated(items, item_template.fields),
         twins_across_splits=_twins(query_texts, splits),
-        metadata=[name for name in items.column_names if name not in KNOWN["items"] and not name.startswith("_")],
+        metadata=[
+            name
+            for name in items.column_names
+            if name not in (*KNOWN["items"], *item_template.fields) and not name.startswith("_")
+        ],
     )
 
 

@@ -168,7 +168,7 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         file("corpus.csv", b'id,text\ni0,"red\ni1,blue\n'),
         ("corpus.csv, row 2", "quotation marks come in pairs"),
     ),
-    "CSV with a nameless column": (file("corpus.csv", b",id,text\n0,i0,red\n"), ("row 1", "give each column a name")),
+    "CSV with a nameless column": (file("corpus.csv", b"id,,text\ni0,0,red\n"), ("row 1", "give each column a name")),
     "CSV in Latin-1": (file("corpus.csv", b"id,text\ni0,caf\xe9\n"), ("corpus.csv, line 2", "UTF-8")),
     "CSV without a header": (file("corpus.csv", b"i0,red\ni1,blue\n"), ("need the column 'id'", "found i0, red")),
     "CSV with a header only": (file("corpus.csv", b"id,text\n"), ("at least one row", "corpus.csv")),

@@ -1,6 +1,7 @@
 """Reading CSV and TSV tables, whose first line names the columns, as chunks; what is wrong is refused with its row.
 
-Every cell is a text, so that an id 007 stays one; an empty cell is no value.
+Every cell is a text, so that an id 007 stays one; an empty cell is no value. A first column without a name, as pandas writes
+its index, is left out.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def table_chunks(lines: Lines, where: str, *, tabs: bool, names: Sequence[str] |
 
     Args:
         where: the file, for messages.
-        tabs: cells are parted by tabs and quotation marks mean nothing; else by commas (or semicolons, if the header has no
-            comma), and a cell in quotation marks may hold both and line breaks.
+        tabs: cells are parted by tabs and quotation marks mean nothing; else by commas, semicolons or tabs, whichever the
+            header has most of, and a cell in quotation marks may hold these and line breaks.
         names: of the columns; None: the first row has them.
 
     Raises:
@@ -61,7 +62,7 @@ def table_chunks(lines: Lines, where: str, *, tabs: bool, names: Sequence[str] |
 
 def _header(cells: list[str], where: str, number: int) -> list[str]:
     names = [cell.strip() for cell in cells]
-    if not all(names):  # as pandas writes its index
+    if not all(names[1:]):
         raise DataError(f"{where}, row {number}: expected the columns' names, found {names!r:.120}; give each column a name")
     return names
 
@@ -77,7 +78,8 @@ def _refuse(cells: list[str], names: Sequence[str], where: str, tabs: bool) -> N
 def _chunk(names: Sequence[str], rows: list[list[str]], where: str, first: int) -> Chunk:
     columns = zip(*rows, strict=True)
     arrays = [pa.array([cell or None for cell in column], pa.string()) for column in columns]
-    return Chunk(where, first, pa.Table.from_arrays(arrays, names=list(names)))
+    start = 0 if names[0] else 1  # the index of pandas
+    return Chunk(where, first, pa.Table.from_arrays(arrays[start:], names=list(names[start:])))
 
 
 def _rows(lines: Lines, where: str, tabs: bool) -> Iterator[list[str]]:
@@ -86,7 +88,7 @@ def _rows(lines: Lines, where: str, tabs: bool) -> Iterator[list[str]]:
     start = next(texts, None)
     if start is None:
         return
-    delimiter = "\t" if tabs else ";" if ";" in start and "," not in start else ","
+    delimiter = "\t" if tabs else max(",;\t", key=start.count)
     everything, number = chain([start], texts), 0
     if tabs:
         rows = csv.reader(everything, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)

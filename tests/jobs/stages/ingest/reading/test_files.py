@@ -334,6 +334,8 @@ def test_other_texts_of_a_parquet_file_are_read_as_they_are(tmp_path: Path) -> N
     [
         ("t.csv", b'id,text,year\r\n007,"a, ""b""",\r\n8,c,1990\r\n'),
         ("t.csv", b'\xef\xbb\xbfid;text;year\n007;"a, ""b""";\n8;c;1990\n'),
+        ("t.csv", b',id,text,year\n0,007,"a, ""b""",\n1,8,c,1990\n'),
+        ("t.csv", b'id\ttext\tyear\n007\t"a, ""b"""\t\n8\tc\t1990\n'),
         ("t.tsv", b'id\ttext\tyear\n007\ta, "b"\t\n8\tc\t1990\n'),
     ],
 )
