@@ -11,7 +11,7 @@ import pyarrow as pa
 from cluster.errors import ConfigError, DataError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store, join
-from jobs.stages.ingest.reading.files import ALONE, ENDINGS, HEAD_ROWS, read_head
+from jobs.stages.ingest.reading.files import ALONE, ENDINGS, read_head
 
 FILES = {
     "labels": re.compile(r"qrel|label|judg|relevan|rating|annotation"),
@@ -92,7 +92,7 @@ def look_into(url: str, storage: StorageSettings) -> Folder:
             others.append(f"{name} ({str(error).removeprefix(address)[:120]}…)")
             continue
         if head is not None:
-            tables.append(FoundTable(address, name, head.table.slice(0, HEAD_ROWS)))
+            tables.append(FoundTable(address, name, head.table))
     beir = {"corpus.jsonl", "queries.jsonl", "qrels/train.tsv"} <= set(paths)
     return Folder(store.root, tables, others, beir, _whole(paths))
 

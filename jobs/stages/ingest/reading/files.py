@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import BinaryIO, cast
 
@@ -26,7 +27,7 @@ ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz",
 ALONE = (".txt", ".trec", ".qrels")
 """Endings of label files that are read where they are named, but not taken from a folder: it may hold any other text."""
 HEAD_ROWS = 10_000
-"""Rows that `read_head` reads at most (of CSV, whose rows may have several lines, a chunk)."""
+"""Rows that `read_head` returns at most."""
 
 
 def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
@@ -93,7 +94,8 @@ def read_chunks(url: str, storage: StorageSettings, columns: Sequence[str] | Non
 def read_head(url: str, storage: StorageSettings) -> Chunk | None:
     """The first rows of the first file of a source that has any. Raises DataError as `read_chunks`."""
     store, names = source_files(url, storage)
-    return next((chunk for name in names for chunk in _chunks(store, name, None, rows=HEAD_ROWS)), None)
+    chunk = next((chunk for name in names for chunk in _chunks(store, name, None, rows=HEAD_ROWS)), None)
+    return None if chunk is None else replace(chunk, table=chunk.table.slice(0, HEAD_ROWS))
 
 
 def _chunks(store: Store, name: str, columns: Sequence[str] | None, rows: int | None = None) -> Iterator[Chunk]:

@@ -377,6 +377,22 @@ def test_a_tsv_of_two_columns_without_a_header_is_id_and_text(tmp_path: Path) ->
     assert numbered(path) == {1: "0", 2: "1"}
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t.jsonl", "t.csv", "t.tsv"])
+def test_the_head_of_a_table_is_no_more_than_its_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(sources, "HEAD_ROWS", 3)
+    path, rows = tmp_path / name, [{"id": f"a{n}", "text": "x"} for n in range(9)]
+    if name == "t.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name == "t.jsonl":
+        path.write_bytes(lines(*rows))
+    else:
+        mark = "," if name == "t.csv" else "\t"
+        path.write_text(f"id{mark}text\n" + "".join(f"{row['id']}{mark}x\n" for row in rows))
+    head = sources.read_head(str(path), STORAGE)
+    assert head is not None
+    assert head.table.to_pylist() == rows[: 2 if name == "t.tsv" else 3]  # one line of the three is the header
+
+
 def test_only_the_columns_that_are_asked_for_are_read_from_parquet(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"id": ["a"], "text": ["x"], "vector": [[0.5]]}), path)
