@@ -89,13 +89,21 @@ def _duration(seconds: float) -> str:
 
 
 def _mining(figures: Figures) -> Iterator[Choice]:
-    hits = max(1, min(100, figures.items - 1))
+    hits = _hits(figures)
     yield Choice("mining.num_hits", hits, f"nearest of {figures.items:,} items that are candidates of each query")
     if hits < 100:
-        yield Choice("mining.num_negatives", max(1, hits // 3), "negatives kept for each query, of few items")
+        yield Choice("mining.num_negatives", _negatives(figures), "negatives kept for each query, of few items")
     judged = figures.judged_irrelevant / max(1, figures.labels)
     labels = f"{figures.relevant_per_query:.1f} relevant a query, {judged:.0%} judged irrelevant"
     yield Choice("mining.relative_margin", 0.05, f"{labels}: what is nearer may be an unlabelled positive")
+
+
+def _hits(figures: Figures) -> int:
+    return max(1, min(100, figures.items - 1))
+
+
+def _negatives(figures: Figures) -> int:
+    return max(1, _hits(figures) // 3)
 
 
 def _training(figures: Figures, machine: Machine) -> Iterator[Choice]:
@@ -110,8 +118,8 @@ def _training(figures: Figures, machine: Machine) -> Iterator[Choice]:
     yield Choice("training.epochs", epochs, f"{steps * epochs:,} steps a round; {advice}")
     if epochs > 1:
         yield Choice("rounds.warmup_epochs", epochs, "as many as training.epochs")
-    if figures.items <= 20:
-        yield Choice("training.hard_negatives", max(1, min(7, (figures.items - 1) // 3)), f"of {figures.items} items")
+    if _negatives(figures) < 7:
+        yield Choice("training.hard_negatives", _negatives(figures), "all that are kept, in each step")
 
 
 def _of_ranks(ranks: int) -> str:
