@@ -56,6 +56,22 @@ def options(
 
 
 @app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="Folder of your tables, local or s3://: items, queries and labels.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to write as they are: section.key=value …")] = None,
+    *,
+    to: Annotated[Path, typer.Option(help="The file to write.")] = Path("hardmine.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite that file.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Look at your tables and this machine, and write a configuration with the reason for each setting."""
+    from jobs.init.write_config import show_init, write_config
+
+    result = write_config(data, to, overrides or [], force=force, progress=Progress())
+    emit(result, json_output, lambda console: show_init(console, result))
+
+
+@app.command()
 def run(
     config: ConfigFile,
     overrides: Overrides = None,

@@ -132,7 +132,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, trains: bool = Tru
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no config file {path}; `hardmine demo` needs none, and the README shows one of ten lines"
+            f"there is no config file {path}; `hardmine init DATA` writes one for your tables, and `hardmine demo` needs none"
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(

@@ -23,11 +23,12 @@ class DatasetSettings(BaseModel):
     """What its queries are for."""
 
     corpus: str | None = None
-    """Items: Parquet file or folder, or JSONL (.jsonl, .jsonl.gz), local or s3://."""
+    """Items: a file or folder of Parquet, JSONL, CSV or TSV (the last three perhaps as .gz), local or s3://."""
     queries: str | None = None
     """Queries, in the same formats."""
     qrels: str | None = None
-    """Labels, in the same formats or TSV (query_id, item_id, score)."""
+    """Labels, in the same formats, or as BEIR (query, item, score) or TREC (query, 0, item, score) write them. In a folder, files
+    named after splits (train.tsv, test-00000.parquet) hold the labels of that split."""
     folder: str | None = None
     """Instead of the three: a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv)."""
     relevant_from: Annotated[float, Field(gt=0.0)] | None = None

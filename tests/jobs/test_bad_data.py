@@ -86,7 +86,7 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     # files
     "missing corpus file": (setting("data.corpus", "nowhere.parquet"), ("no file", "nowhere.parquet", "[data]")),
     "missing folder": (setting("data.corpus", "nowhere"), ("a folder of them", "nowhere", "found nothing")),
-    "file of another kind": (file("corpus.csv", b"id,text\n"), ("corpus.csv", ".jsonl", "another kind", "convert")),
+    "file of another kind": (file("corpus.xlsx", b"PK"), ("corpus.xlsx", "JSONL, CSV", "another kind", "convert")),
     "folder without data files": (file("there/notes.txt", b"x"), ("found notes.txt", "a folder of them")),
     "BEIR folder without training labels": (lambda case: beir(case, "dev"), ("no file", "qrels/train.tsv")),
     "corpus is an empty folder": (
@@ -148,7 +148,34 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "gzip cut off": (file("c.jsonl.gz", gzip.compress(LINE * 50)[:40]), ("c.jsonl.gz", "not a readable gzip file")),
     "not gzip": (file("c.jsonl.gz", LINE), ("c.jsonl.gz", "not a readable gzip file")),
     "TSV with spaces": (beir_with("qrels/train.tsv", b"q0 i0 1\n"), ("train.tsv, line 1", "separated by tabs", "q0 i0 1")),
-    "TSV with four columns": (beir_with("qrels/train.tsv", b"q0\t0\ti0\t1\n"), ("train.tsv, line 1", "query-id, corpus-id")),
+    "TSV with four columns": (beir_with("qrels/train.tsv", b"q0\tx\ti0\t1\n"), ("train.tsv, line 1", "query-id, corpus-id")),
+    "TREC labels with a line of three": (
+        beir_with("qrels/train.tsv", b"q0 0 i0 1\nq1 i1 1\n"),
+        ("train.tsv, line 2", "TREC's query id, iteration, item id and score"),
+    ),
+    "labels in files of which one is of no split": (
+        lambda case: (
+            case.files.update({f"labels/{name}.tsv": f"q{n}\ti{n}\t1\n".encode() for n, name in enumerate(("train", "eval"))}),
+            case.set("data.qrels", "labels"),
+        ),
+        ("labels", "named after the split", "not eval.tsv", "rename it"),
+    ),
+    "CSV with a row too long": (
+        file("corpus.csv", b"id,text\ni0,red, blue\n"),
+        ("corpus.csv, row 2", "2 cells (id, text), found 3", "quotation marks"),
+    ),
+    "CSV with an open quotation mark": (
+        file("corpus.csv", b'id,text\ni0,"red\ni1,blue\n'),
+        ("corpus.csv, row 2", "quotation marks come in pairs"),
+    ),
+    "CSV with a nameless column": (file("corpus.csv", b"id,,text\ni0,0,red\n"), ("row 1", "give each column a name")),
+    "CSV in Latin-1": (file("corpus.csv", b"id,text\ni0,caf\xe9\n"), ("corpus.csv, line 2", "UTF-8")),
+    "CSV without a header": (file("corpus.csv", b"i0,red\ni1,blue\n"), ("need the column 'id'", "found i0, red")),
+    "CSV with a header only": (file("corpus.csv", b"id,text\n"), ("at least one row", "corpus.csv")),
+    "CSV with vectors that numpy printed": (
+        file("corpus.csv", b"id,text,vector\ni0,red,[0.1 0.2]\n"),
+        ("corpus.csv, row 2 (id 'i0')", "a JSON list of numbers", "[0.1 0.2]"),
+    ),
     "TSV score is no number": (
         beir_with("qrels/dev.tsv", b"q8\ti8\t1\nq9\ti9\tyes\n"),
         ("dev.tsv, row 2", "a number in 'score'", "'yes'"),

@@ -33,7 +33,7 @@ from jobs.stages.ingest.positives import check_negatives, check_positives, label
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.files import read_chunks
 from jobs.stages.ingest.reading.values import as_texts, id_column, id_hint, one_array
-from jobs.stages.ingest.splits import assign_splits, leave_out_queries
+from jobs.stages.ingest.splits import assign_splits, leave_out_queries, splits_of_files, with_split
 from jobs.stages.ingest.tables import Written, stable_code, write_texts
 from jobs.stages.ingest.unlike import unlike_items, unlike_queries
 
@@ -135,16 +135,18 @@ class _Reader:
 
     def chunks(self, table: str) -> Iterator[Chunk]:
         for url, _ in self._sources[table]:
+            splits = splits_of_files(url, self._storage, table)
             for chunk in read_chunks(url, self._storage):
                 self._seen.update(chunk.table.column_names)
-                yield chunk
+                yield with_split(chunk, splits, self._data.columns)
 
     def labels(self) -> Iterator[tuple[Chunk, str | None]]:
         for url, split in self._sources["labels"]:
             try:
+                splits = splits_of_files(url, self._storage, "labels")
                 for chunk in read_chunks(url, self._storage):
                     self._seen.update(chunk.table.column_names)
-                    yield chunk, split
+                    yield with_split(chunk, splits, self._data.columns), split
             except DataError:
                 if split is None or split in self._data.needed_splits:
                     raise

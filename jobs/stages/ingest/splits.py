@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pyarrow as pa
 
 from cluster.errors import DataError
+from cluster.storage.settings import StorageSettings
 from cluster.tables.tables import I64
 from jobs.stages.ingest.labels import LabelRows
+from jobs.stages.ingest.reading.chunk import Chunk
+from jobs.stages.ingest.reading.files import source_files
 from jobs.stages.ingest.tables import stable_code
 
 SPLITS = ("train", "dev", "test")
+FILE_OF_SPLIT = re.compile(r"(train|dev|test|val)(?:ing|elopment|id|idation)?(?![a-z])", re.IGNORECASE)
+"""How a file of one split is named in a folder: train.tsv, test-00000-of-00001.parquet, validation.csv."""
+
+
+def splits_of_files(url: str, storage: StorageSettings, table: str) -> dict[str, str]:
+    """File -> the split that it is named after, for the files of a folder of queries or labels.
+
+    A folder of queries says something only with files of several splits: on the Hugging Face hub, whatever has no split is
+    called train.
+
+    Raises:
+        DataError: some files are named after splits and others are not: what is theirs?
+    """
+    if table == "corpus":
+        return {}
+    store, names = source_files(url, storage)
+    if store.url(names[0]).rstrip("/").endswith(url.rstrip("/").rpartition("/")[2]):  # a file, not a folder
+        return {}
+    matches = {store.url(name): FILE_OF_SPLIT.match(name.rpartition("/")[2]) for name in names}
+    splits = {name: match[1].lower().replace("val", "dev") for name, match in matches.items() if match}
+    if table == "queries" and len(set(splits.values())) < 2:
+        return {}
+    if splits and len(splits) < len(matches):
+        other = next(name for name in matches if name not in splits)
+        raise DataError(
+            f"{url}: some files are named after the split of their {table}, but not {other.rpartition('/')[2]}; expected names "
+            f"that begin with train, dev or test; rename it, or write a column `split`"
+        )
+    return splits
+
+
+def with_split(chunk: Chunk, splits: Mapping[str, str], columns: Mapping[str, str]) -> Chunk:
+    """The chunk, with the split of its file where it has no such column.
+
+    Args:
+        splits: as of `splits_of_files`. columns: our column name -> the name in the data.
+    """
+    if chunk.file not in splits or columns.get("split", "split") in chunk.table.column_names:
+        return chunk
+    values = pa.array([splits[chunk.file]] * chunk.table.num_rows, pa.string())
+    return replace(chunk, table=chunk.table.append_column("split", values))
 
 
 def assign_splits(

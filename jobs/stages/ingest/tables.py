@@ -35,6 +35,8 @@ KNOWN = {
 """Table -> columns that mean something."""
 USUAL = (("_id", "id"), ("query-id", "query_id"), ("corpus-id", "item_id"))
 """Names of other tools that are understood without data.columns."""
+ID_OF = {"items": "item_id", "queries": "query_id"}
+"""What the labels call the id of a table; the table's own id may have that name as well."""
 ASCII_PUNCTUATION = {
     ord(character): " " for character in string.punctuation if unicodedata.category(character).startswith("P")
 } | {ord("'"): None}
@@ -111,6 +113,8 @@ def rename(chunk: Chunk, columns: dict[str, str], needed: Sequence[str], what: s
     for old, new in USUAL:
         if old in names and new not in names:
             names[names.index(old)] = new
+    if "id" not in names and (own_id := ID_OF.get(what)) in names:
+        names[names.index(own_id)] = "id"
     names = [_free(f"{name}_", names) if name in OWN else name for name in names]
     alike = {name.strip().lower(): name for name in names}
     for name in KNOWN[what]:
@@ -161,7 +165,8 @@ def _free(name: str, names: Sequence[str]) -> str:
     return name if name not in names else _free(f"{name}_", names)
 
 
-def _texts_of(table: pa.Table, template: Template, chunk: Chunk) -> list[str]:
+def texts_of(table: pa.Table, template: Template, chunk: Chunk) -> list[str]:
+    """The text of each row. Raises DataError: a column of the template holds objects."""
     fields = [field for field in dict.fromkeys(template.fields) if field in table.column_names]
     if not fields:
         return [""] * table.num_rows
@@ -238,7 +243,7 @@ class _Checked:
         if self._needs_text:
             self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
         ids = id_column(table, "id", chunk)
-        texts = self.notes.take(_texts_of(table, self._template, chunk), ids)
+        texts = self.notes.take(texts_of(table, self._template, chunk), ids)
         if self._needs_text:
             self._refuse_empty(texts, ids, chunk)
         codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))

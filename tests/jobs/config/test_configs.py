@@ -19,10 +19,10 @@ def test_shipped_config_loads(path: Path) -> None:
     assert load_config(path).name
 
 
-def test_the_readme_s_config_loads(tmp_path: Path) -> None:
-    block = re.search(r"```toml\n(name = .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_guide_s_config_loads(tmp_path: Path) -> None:
+    block = re.search(r"```toml\n(name = .*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
     assert block is not None
-    path = tmp_path / "readme.toml"
+    path = tmp_path / "guide.toml"
     path.write_text(block.group(1))
     config = load_config(path, ["training.epochs=2", "cluster.shards=3"])
     assert config.training.epochs == 2

@@ -1,28 +1,80 @@
-"""Reading BEIR's label files, TSV, as chunks; what is wrong is refused with its line."""
+"""Reading TSV and text files as chunks, by their first line: BEIR's or TREC's labels, else a table.
+
+| first line | is |
+|---|---|
+| three cells, the third a number, or a header that ends with score, label … | BEIR's labels |
+| four pieces, the second 0, Q0 or another whole number, the fourth a number | TREC's labels: query, iteration, item, score |
+| two cells, the first a number | a table of id and text without a header (MS MARCO) |
+| names of columns | a table |
+
+What is wrong is refused with its line.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 import pyarrow as pa
 
 from cluster.errors import DataError
 from jobs.stages.ingest.reading.chunk import BOM, CHUNK_ROWS, NUMBER, SCORE_NAMES, Chunk, start_of
+from jobs.stages.ingest.reading.csv_table import is_header, table_chunks
 
 LABEL_COLUMNS = ("query_id", "item_id", "score")
 
 
 def tsv_chunks(lines: Iterator[tuple[int, bytes]], where: str) -> Iterator[Chunk]:
-    """BEIR labels: query-id, corpus-id, score, with or without a header line. The scores stay texts.
+    """The rows of a TSV or text file. The scores of labels stay texts.
 
     Raises:
-        DataError: a line does not have three cells, or a header names them in another order.
+        DataError: a line does not have the cells that the first line promises, or a header names labels in another order.
     """
+    start = next(lines, None)
+    if start is None:
+        return
+    everything = chain([start], lines)
+    cells = _cells(start[1].removeprefix(BOM), where, start[0])
+    if _is_trec(cells):
+        yield from _label_chunks(everything, where, trec=True)
+    elif len(cells) == 2 and re.fullmatch(r"[0-9]+", cells[0]):
+        yield from table_chunks(everything, where, tabs=True, names=("id", "text"))
+    elif len(cells) == 3 and (re.fullmatch(NUMBER, cells[2]) or _name(cells[2]) in SCORE_NAMES):
+        yield from _label_chunks(everything, where, trec=False)
+    elif is_header(cells):
+        yield from table_chunks(everything, where, tabs=True)
+    else:
+        yield from _label_chunks(everything, where, trec=False)
+
+
+def _is_trec(cells: list[str]) -> bool:
+    pieces = " ".join(cells).split()
+    return (
+        len(cells) in (1, 4)
+        and len(pieces) == 4
+        and bool(re.fullmatch(r"-?[0-9]+|[qQ]0", pieces[1]) and re.fullmatch(NUMBER, pieces[3]))
+    )
+
+
+def _name(cell: str) -> str:
+    return cell.strip().strip('"').lower()
+
+
+def _label_chunks(lines: Iterator[tuple[int, bytes]], where: str, *, trec: bool) -> Iterator[Chunk]:
+    """Labels, with or without a header line: query, item, score; of TREC's four columns without the second."""
     rows: list[list[str]] = []
     first = 1
     for number, line in lines:
         cells = _cells(line.removeprefix(BOM) if number == 1 else line, where, number)
+        if trec and cells:
+            pieces = " ".join(cells).split()
+            if len(pieces) != 4:
+                raise DataError(
+                    f"{where}, line {number}: expected TREC's query id, iteration, item id and score as in the first line, "
+                    f"found {cells!r:.120}; correct or remove this line"
+                )
+            cells = [pieces[0], *pieces[2:]]
         header = number == 1 and len(cells) == 3 and not re.fullmatch(NUMBER, cells[2])
         if header:
             _check_header(cells, where)
@@ -37,7 +89,7 @@ def tsv_chunks(lines: Iterator[tuple[int, bytes]], where: str) -> Iterator[Chunk
 
 
 def _check_header(cells: list[str], where: str) -> None:
-    query, item, score = (cell.strip().strip('"').lower() for cell in cells)
+    query, item, score = map(_name, cells)
     if score not in SCORE_NAMES:
         raise DataError(_three_cells(cells, where, 1))
     if query.startswith(("corpus", "item", "doc")) or item.startswith(("query", "qid")):
@@ -48,10 +100,9 @@ def _check_header(cells: list[str], where: str) -> None:
 
 
 def _three_cells(cells: list[str], where: str, number: int) -> str:
-    trec = "; of TREC's four columns take out the second" if len(" ".join(cells).split()) == 4 else ""
     return (
         f"{where}, line {number}: expected query id, item id and a number, separated by tabs (above them, if any, the "
-        f"header query-id, corpus-id, score), found {cells!r:.120}; correct or remove this line{trec}"
+        f"header query-id, corpus-id, score), found {cells!r:.120}; correct or remove this line"
     )
 
 

@@ -29,7 +29,7 @@ class Chunk:
 
     file: str
     first_row: int
-    """Number of the first row in the file, from 1 (the line number of a JSONL or TSV file)."""
+    """Number of the first row in the file, from 1 (the line number of a JSONL or TSV file; in CSV the header is row 1)."""
     table: pa.Table
 
     def where(self, row: Any, ids: pa.Array | None = None) -> str:

@@ -1,12 +1,14 @@
-"""Reading the user's tables: Parquet, JSONL and BEIR's TSV, from a disk or S3, in chunks that say where they are from."""
+"""Reading the user's tables: Parquet, JSONL, CSV and TSV, from a disk or S3, in chunks that say where they are from."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -17,10 +19,15 @@ from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from jobs.stages.ingest.reading.beir_tsv import tsv_chunks
 from jobs.stages.ingest.reading.chunk import CHUNK_ROWS, Chunk
+from jobs.stages.ingest.reading.csv_table import table_chunks
 from jobs.stages.ingest.reading.jsonl import jsonl_chunks, refuse_deep
 from jobs.stages.ingest.reading.utf8 import refuse_other_bytes, refuse_unreadable_texts
 
-ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json")
+ENDINGS = (".parquet", ".pq", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+ALONE = (".txt", ".trec", ".qrels")
+"""Endings of label files that are read where they are named, but not taken from a folder: it may hold any other text."""
+HEAD_ROWS = 10_000
+"""Rows that `read_head` returns at most."""
 
 
 def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
@@ -31,18 +38,18 @@ def source_files(url: str, storage: StorageSettings) -> tuple[Store, list[str]]:
     """
     parent, _, name = url.rstrip("/").rpartition("/")
     store = Store(parent or "/", storage)
-    if name.endswith((*ENDINGS, ".tsv")) and store.size(name) is not None:
+    if name.endswith((*ENDINGS, *ALONE)) and store.size(name) is not None:
         return store, [name]
     below = Store(url, storage)  # also a folder that is called corpus.parquet, as Spark and Ray write them
     paths = list(below.list())
     names = [path for path in paths if path.endswith(ENDINGS) and not path.rpartition("/")[2].startswith(("_", "."))]
-    if not names and name.endswith((*ENDINGS, ".tsv")) and not paths and not store.exists(name):
+    if not names and name.endswith((*ENDINGS, *ALONE)) and not paths and not store.exists(name):
         raise DataError(f"there is no file {url}; check the address in [data]")
     if not names:
         empty = "an empty folder, or what is neither file nor folder" if store.exists(name) else "nothing"
         other = "a file of another kind" if store.size(name) is not None else ", ".join(paths[:4]) or empty
         raise DataError(
-            f"expected a .parquet, .jsonl or .jsonl.gz file, or a folder of them, at {url}; found {other}; "
+            f"expected a Parquet, JSONL, CSV or TSV file, or a folder of them, at {url}; found {other}; "
             f"check the address in [data], or convert the data"
         )
     return below, names
@@ -69,8 +76,11 @@ def count_rows(url: str, storage: StorageSettings) -> int:
     return count
 
 
-def read_chunks(url: str, storage: StorageSettings) -> Iterator[Chunk]:
+def read_chunks(url: str, storage: StorageSettings, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
     """All rows of a source, file by file.
+
+    Args:
+        columns: those that are needed; what a Parquet file has besides is not read. None: all.
 
     Raises:
         DataError: a file is missing, or not what its name says; names file and line.
@@ -78,12 +88,26 @@ def read_chunks(url: str, storage: StorageSettings) -> Iterator[Chunk]:
     """
     store, names = source_files(url, storage)
     for name in names:
-        if _is_parquet(name):
-            yield from _parquet(store, name)
-        elif name.endswith(".tsv"):
-            yield from tsv_chunks(_lines(store, name), store.url(name))
-        else:
-            yield from jsonl_chunks(_lines(store, name), store.url(name))
+        yield from _chunks(store, name, columns)
+
+
+def read_head(url: str, storage: StorageSettings) -> Chunk | None:
+    """The first rows of the first file of a source that has any. Raises DataError as `read_chunks`."""
+    store, names = source_files(url, storage)
+    chunk = next((chunk for name in names for chunk in _chunks(store, name, None, rows=HEAD_ROWS)), None)
+    return None if chunk is None else replace(chunk, table=chunk.table.slice(0, HEAD_ROWS))
+
+
+def _chunks(store: Store, name: str, columns: Sequence[str] | None, rows: int | None = None) -> Iterator[Chunk]:
+    where = store.url(name)
+    if _is_parquet(name):
+        yield from _parquet(store, name, columns, rows or CHUNK_ROWS)
+    elif name.endswith((".csv", ".csv.gz")):
+        yield from table_chunks(_lines(store, name), where, tabs=False)
+    elif name.endswith((".tsv", ".tsv.gz", *ALONE)):
+        yield from tsv_chunks(islice(_lines(store, name), rows), where)
+    else:
+        yield from jsonl_chunks(islice(_lines(store, name), rows), where)
 
 
 def _is_parquet(name: str) -> bool:
@@ -118,12 +142,13 @@ def _damaged(store: Store, name: str, what: str, error: BaseException) -> str:
     return f"{store.url(name)} is not a readable {what} ({reason}); it may be cut off or of another kind: write it again"
 
 
-def _parquet(store: Store, name: str) -> Iterator[Chunk]:
+def _parquet(store: Store, name: str, columns: Sequence[str] | None, rows: int) -> Iterator[Chunk]:
     where = store.url(name)
     row = 1
     with _reading(store, name, "Parquet file"), _open(store, name) as stream:
         file = pq.ParquetFile(stream)
-        batches = file.iter_batches(CHUNK_ROWS)
+        wanted = None if columns is None else [column for column in file.schema_arrow.names if column in columns]
+        batches = file.iter_batches(rows, columns=wanted)
         while True:
             try:
                 batch = next(batches, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 
@@ -23,6 +25,8 @@ def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | No
         DataError: the column holds no lists of numbers, or a vector has another length, is all zero, or not finite.
     """
     column = table["vector"]
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = _parsed(column, ids, chunk)
     if not (
         pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
     ) or not _is_number(column.type.value_type):
@@ -50,6 +54,24 @@ def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | No
             f"row(s) of this chunk have such. Make these vectors anew"
         )
     return vectors
+
+
+def _parsed(column: pa.ChunkedArray, ids: pa.Array, chunk: Chunk) -> pa.ChunkedArray:
+    """Vectors that are texts, as in a CSV file: JSON lists of numbers."""
+    vectors = []
+    for row, text in enumerate(column.to_pylist()):
+        try:
+            vector = json.loads(text or "")
+            if not isinstance(vector, list):
+                raise ValueError("no list")
+            vectors.append(pa.array(vector, pa.float32()))
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            raise DataError(
+                f"{chunk.where(row, ids)}: expected a vector as a JSON list of numbers, like [0.1, -0.2], found {text!r:.60}; "
+                f"write it so, or write the table as Parquet"
+            ) from error
+    offsets = np.cumsum([0, *map(len, vectors)])
+    return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.concat_arrays(vectors))])
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -545,3 +545,71 @@ def test_queries_without_a_positive_are_left_out_and_counted(case: Any, store: S
     assert figures["dev_queries_without_positive"] == 1
     assert figures["splits"] == {"train": 7, "dev": 2, "test": 0, "none": 1}
     assert figures["judged_irrelevant"] == 2
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "trec.tsv"])
+@pytest.mark.parametrize("dev", ["dev", "validation", "val-00000-of-00001"])
+def test_files_of_a_folder_of_labels_that_are_named_after_splits_are_these_splits(
+    case: Any, store: Store, ending: str, dev: str
+) -> None:
+    """They were read as one table, in which dev and test queries are training queries."""
+    for query in case.queries:
+        del query["split"]
+    line = {"tsv": "q{0}\ti{0}\t1\n", "csv": "q{0},i{0},1\n", "trec.tsv": "q{0} 0 i{0} 1\n"}[ending]
+    header = "query_id,item_id,score\n" if ending == "csv" else ""
+    for split, rows in (("train-0", range(3)), ("train_1", range(3, 6)), (dev, range(6, 8)), ("test", range(8, 10))):
+        case.files[f"labels/{split}.{ending}"] = (header + "".join(line.format(n) for n in rows)).encode()
+    case.set("data.qrels", "labels")
+    config = load_config(case.write())
+    figures = _ingest_tables(config, store, "tables", config.data).figures
+    assert figures["splits"] == {"train": 6, "dev": 2, "test": 2, "none": 0}
+
+
+@pytest.mark.parametrize(("names", "want"), [(("train", "test"), (5, 5)), (("train", "train-2"), (10, 0))])
+def test_files_of_a_folder_of_queries_are_splits_where_they_name_several(
+    case: Any, store: Store, names: tuple[str, str], want: tuple[int, int]
+) -> None:
+    """On the hub a table without splits lies in train-00000-of-00001.parquet, too."""
+    for number, name in enumerate(names):
+        rows = case.queries[number * 5 : number * 5 + 5]
+        case.files[f"asked/{name}.jsonl"] = "".join(
+            f'{{"id": "{row["id"]}", "text": "{row["text"]}"}}\n' for row in rows
+        ).encode()
+    case.set("data.queries", "asked")
+    case.set("data.dev_fraction", 0.1)
+    config = load_config(case.write())
+    splits = _ingest_tables(config, store, "tables", config.data).figures["splits"]
+    assert (splits["train"] + splits["dev"], splits["test"]) == want
+
+
+def test_the_ids_of_items_and_queries_may_be_called_as_the_labels_call_them(case: Any, store: Store) -> None:
+    for rows, own, name in ((case.items, "id", "sku"), (case.queries, "id", "query_id"), (case.labels, "item_id", "sku")):
+        for row in rows:
+            row[name] = row.pop(own)
+    case.set("data.columns", {"item_id": "sku"})
+    config = load_config(case.write())
+    outcome = _ingest_tables(config, store, "tables", config.data)
+    assert read_parts(store, outcome.tables["corpus"])["id"].to_pylist() == [f"i{n}" for n in range(12)]
+    assert read_parts(store, outcome.tables["queries"])["id"].to_pylist() == [f"q{n}" for n in range(10)]
+    assert read_parts(store, outcome.tables["queries"])["item_row"].to_pylist() == [-1] * 10
+    assert read_parts(store, outcome.tables["labels"])["item_row"].to_pylist() == list(range(10))
+
+
+def test_a_csv_gives_the_tables_that_jsonl_gives(case: Any, tmp_path: Path) -> None:
+    for rows, number in ((case.items, 12), (case.queries, 10)):
+        for n in range(number):
+            rows[n] |= {"vector": [0.5, n + 1.0]}
+            rows[n].pop("genres", None)
+            rows[n].pop("year", None)
+    case.set("encoder", {"kind": "adapter"})
+    config = load_config(case.write())
+    stores = Store(str(tmp_path / "a")), Store(str(tmp_path / "b"))
+    want = _ingest_tables(config, stores[0], "tables", config.data).tables
+    for name, rows in (("corpus", case.items), ("queries", case.queries), ("qrels", case.labels)):
+        lines = [",".join(rows[0]), *(",".join(f'"{value}"' for value in row.values()) for row in rows)]
+        case.files[f"{name}.csv"] = "\n".join(lines).encode()
+        case.set(f"data.{name}", f"{name}.csv")
+    config = load_config(case.write())
+    got = _ingest_tables(config, stores[1], "tables", config.data).tables
+    for name, parts in want.items():
+        assert read_parts(stores[1], got[name]).equals(read_parts(stores[0], parts)), name
