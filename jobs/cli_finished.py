@@ -68,7 +68,8 @@ def gate(
     from jobs.finished.gate.gate import gate as judge
     from jobs.finished.gate.show import show_gate
 
-    result = judge(_open(output, endpoint), overrides or [], number=round_number, latency=not no_latency)
+    without = "--no-latency was given" if no_latency else None
+    result = judge(_open(output, endpoint), overrides or [], number=round_number, without_latency=without)
     emit(result, json_output, lambda console: show_gate(console, result))
     raise typer.Exit(0 if result["passed"] else 1)
 

@@ -78,6 +78,8 @@ class Slice:
     """Of the primary metric."""
     significant: bool = False
     """After the correction for the number of slices."""
+    attainable: float | None = None
+    """The primary metric of a perfect model on these queries."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ def checks_table(result: dict[str, Any]) -> Table:
         pad_edge=False,
         show_edge=False,
     )
-    for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", ""):
+    for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", "attainable", ""):
         table.add_column(name, justify="left" if name in ("check", "") else "right", no_wrap=True)
     for check in result["checks"]:
         interval, outcome = check["interval"], state(check)
@@ -44,6 +44,7 @@ def checks_table(result: dict[str, Any]) -> Table:
             "–" if check["value"] is None else form.format(check["value"]),
             between,
             "–" if check["threshold"] is None else form.format(check["threshold"]),
+            "" if check["attainable"] is None else form.format(check["attainable"]),
             Text(outcome, style=STYLES[outcome]),
         )
     return table
