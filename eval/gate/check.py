@@ -119,8 +119,8 @@ def bound(
         text += ", but the interval crosses the threshold, so that may be chance"
     if least is not None and attainable is not None and threshold > attainable + TINY:
         text += (
-            f". The threshold is unreachable: a perfect model gets {form.format(attainable)} on these queries; "
-            f"ask for less than that, or for a gain"
+            f" (the threshold is unreachable: a perfect model gets {form.format(attainable)} on these queries, so ask for "
+            f"less, or for a gain)"
         )
     yield Check(name, text, threshold, value, reached, interval, attainable, crosses, unit)
 

@@ -94,5 +94,6 @@ def _test_json(record: RunRecord) -> dict[str, Any] | None:
     models = {chosen: model for chosen in Chosen if (model := record.measured(chosen)) is not None}
     return {
         str(chosen): {"round": model.round, "metrics": model.metrics, "against_baseline": model.figures.get("against_baseline")}
+        | {"attainable": model.figures.get("attainable")}
         for chosen, model in models.items()
     } or None

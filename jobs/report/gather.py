@@ -124,6 +124,7 @@ def model_json(model: MeasuredModel) -> Json:
         "equal_texts": model.figures.get("equal_texts") or {},
         "split": model.split,
         "metrics": model.metrics,
+        "attainable": model.figures.get("attainable") or {},
         "verdict": model.verdict,
         "train_loss": trained.get("train_loss"),
         "steps": trained.get("steps", 0),

@@ -153,7 +153,10 @@ def test_a_threshold_above_what_a_perfect_model_gets_is_called_unreachable() -> 
     known = figures(metrics={"recall@3": near(0.4)}, attainable={"recall@3": 0.509})
     check = one(least(0.8), known)
     assert check.as_json()["attainable"] == 0.509
-    assert "unreachable: a perfect model gets 0.509 on these queries" in check.text
+    assert (
+        "(the threshold is unreachable: a perfect model gets 0.509 on these queries, so ask for less, or for a gain)"
+        in check.text
+    )
     assert "unreachable" not in one(least(0.509), known).text, "a perfect model reaches it"
     most = one(only(metrics={"recall@3": {"max": 0.8}}), known)
     assert most.passed

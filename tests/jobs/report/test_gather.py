@@ -80,7 +80,7 @@ def test_both_arms_go_on_from_the_warm_up(report: dict[str, Any]) -> None:
         ("warm-up", 0),
         ("round 1", 40),
         ("round 2", 80),
-        ("random arm", 40),
+        ("random only", 40),
     ]
     assert report["training"][1]["validation"] == {"step": [20.0, 40.0], "recall": [pytest.approx(0.55), pytest.approx(0.6)]}
 
