@@ -148,8 +148,12 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    if summary.get("tensorboard"):
+        console.print(f"tensorboard --logdir {summary['tensorboard']}", highlight=False, soft_wrap=True)
     if summary.get("report"):
         console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
+    for warning in summary.get("warnings", []):
+        console.print(f"! {warning}", highlight=False, markup=False, soft_wrap=True)
     decide = "gate" if summary["best_round"] >= 0 else "diagnose"
     console.print(f"next:   hardmine {decide} {summary['output']}", highlight=False, soft_wrap=True)
 

@@ -14,7 +14,12 @@ from jobs.record.stages import Chosen
 def summary_of(finish: Commit, store: Store) -> dict[str, Any]:
     """What `hardmine run --json` prints of a finished run, with its present addresses: its folder may have moved."""
     summary = finish.figures["summary"]
-    return {**summary, "output": store.root, "model": store.url(summary["model"]) if summary.get("model") else None}
+    return {
+        **summary,
+        "output": store.root,
+        "model": store.url(summary["model"]) if summary.get("model") else None,
+        "tensorboard": store.url("tensorboard") if store.list("tensorboard") else None,
+    }
 
 
 def summary_json(record: RunRecord, *, name: str, output: str, primary: str, patience: int, model: str | None) -> dict[str, Any]:
@@ -54,7 +59,18 @@ def rounds_json(record: RunRecord) -> dict[str, Any]:
         "general_baseline": _general_json(baseline) if baseline else None,
         "rounds": [_round_json(model) for model in record.rounds],
         "random_arm": _arm_json(arm) if arm else None,
+        "warnings": tracker_warnings(record),
     }
+
+
+def tracker_warnings(record: RunRecord) -> list[str]:
+    """What happened to trackers while models were trained: nobody looks at a line that has scrolled by."""
+    return [
+        f"{model.name}: {text}"
+        for model in record.models
+        if model.train
+        for text in model.train.figures.get("tracker_warnings", [])
+    ]
 
 
 def _round_json(model: MeasuredModel) -> dict[str, Any]:

@@ -106,12 +106,12 @@ def _models(report: Json) -> Table:
 
 def named(report: Json, model: Json) -> str:
     """A model's name, and whether it is the kept one."""
-    return model["label"] + (" (kept)" if model["name"] == report["best"] else "")
+    return f"{model['label']} (kept)" if model["name"] == report["best"] else str(model["label"])
 
 
 def _metrics(report: Json) -> Table | None:
     """Every metric as a row, every model as a column, with what a perfect model gets."""
-    best = next((model["attainable"] for model in report["models"] if model["attainable"]), {})
+    best: Json = next((model["attainable"] for model in report["models"] if model["attainable"]), {})
     rows = [
         [metric_name(metric), *(number(model["metrics"].get(metric)) for model in report["models"]), number(best.get(metric))]
         for metric in METRICS
