@@ -19,9 +19,9 @@ from eval.significance import Comparison, Interval
 
 Verdict = Literal["improved", "flat", "worse"]
 
-LEAST_STEPS = 40
+MIN_STEPS = 40
 """Optimizer steps below which a training says nothing about its negatives."""
-LEAST_QUERIES = 50
+MIN_QUERIES = 50
 """Queries below which no difference between models is believed: one query is 2 points of every share."""
 
 
@@ -31,8 +31,8 @@ def too_little(queries: int, *, steps: int | None = None) -> str:
     Args:
         queries: that a difference was measured on. steps: optimizer steps that made it; None: any number.
     """
-    few = [] if steps is None or steps >= LEAST_STEPS else [f"{steps:,} optimizer step(s), fewer than {LEAST_STEPS}"]
-    few += [] if queries >= LEAST_QUERIES else [f"{queries:,} evaluated queries, fewer than {LEAST_QUERIES}"]
+    few = [] if steps is None or steps >= MIN_STEPS else [f"{steps:,} optimizer step(s), fewer than {MIN_STEPS}"]
+    few += [] if queries >= MIN_QUERIES else [f"{queries:,} evaluated queries, fewer than {MIN_QUERIES}"]
     return " and ".join(few)
 
 

@@ -10,6 +10,7 @@ from eval.gate.check import Check, bound, not_checked, switched_off
 from eval.gate.figures import GateFigures
 from eval.gate.settings import GateSettings
 from eval.metrics import metric_name
+from eval.verdict import MIN_QUERIES
 
 SHOWN = 3
 """Slices that one sentence names."""
@@ -73,31 +74,31 @@ def _gini(figures: GateFigures, most: float) -> Iterator[Check]:
 
 def slice_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
     """No slice significantly worse than off the shelf, and none below a floor."""
-    large = [one for one in figures.slices if one.queries >= settings.min_slice_queries]
+    large = [one for one in figures.slices if one.queries >= MIN_QUERIES]
     why = figures.missing.get("slices")
     wanted = why is not None or bool(figures.slices)
     if not wanted:
         why = "the queries have no slices (evaluation.slices)"
     elif not large and why is None:
-        why = f"none of {len(figures.slices)} slices has {settings.min_slice_queries} queries (evaluation.gate.min_slice_queries)"
+        why = f"none of {len(figures.slices)} slices has {MIN_QUERIES} queries"
     if not settings.slices:
         yield switched_off("slices", "slices")
     elif why is not None:
         yield not_checked("slices", why, threshold=0.0, unit="count", wanted=wanted)
     else:
-        yield _worse_slices(large, settings)
+        yield _worse_slices(large)
     if settings.min_slice is not None:
         yield from _lowest_slice(large, figures.primary, settings.min_slice, why)
 
 
-def _worse_slices(large: Sequence[Slice], settings: GateSettings) -> Check:
+def _worse_slices(large: Sequence[Slice]) -> Check:
     compared = [(one, change) for one in large if (change := one.against_baseline) and math.isfinite(change.mean)]
     if not compared:
         return not_checked("slices", "none of them is compared with the off-the-shelf model", threshold=0.0, unit="count")
     worse = sorted(
         ((one, change) for one, change in compared if one.significant and change.mean < 0), key=lambda pair: pair[1].mean
     )
-    of = f"{len(compared)} slices with at least {settings.min_slice_queries} queries"
+    of = f"{len(compared)} slices with at least {MIN_QUERIES} queries"
     if len(compared) < len(large):
         of += f" ({len(large) - len(compared)} more are not compared with the off-the-shelf model)"
     if not worse:

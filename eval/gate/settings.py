@@ -85,9 +85,7 @@ class GateSettings(BaseModel):
     max_gini_gain: Points = 15.0
     """Maximum rise of the Gini coefficient of how often items are shown, in percentage points."""
     slices: bool = True
-    """No slice of the queries may be significantly worse than off the shelf (corrected for their number)."""
-    min_slice_queries: Annotated[int, Field(ge=1)] = 50
-    """Minimum number of queries of such a slice; smaller ones are not checked."""
+    """No slice of at least 50 queries may be significantly worse than off the shelf (corrected for their number)."""
     min_slice: Share = None
     """Minimum of the primary figure of every such slice."""
     max_forgetting: Points = 2.0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from eval.metrics import metric_name
 from eval.significance import Interval
-from eval.verdict import LEAST_QUERIES, LEAST_STEPS, verdict
+from eval.verdict import MIN_QUERIES, MIN_STEPS, verdict
 
 Answer = Literal["yes", "no", "cannot tell"]
 RULE_OF_THREE = 3.0
@@ -71,7 +71,7 @@ class Lead:
     @property
     def answer(self) -> Answer:
         """Whether mining is worth a full run."""
-        if self.trial.steps < LEAST_STEPS or self.interval.queries < LEAST_QUERIES:
+        if self.trial.steps < MIN_STEPS or self.interval.queries < MIN_QUERIES:
             return "cannot tell"
         if self.value >= self.threshold and self.interval.low > 0:
             return "yes"
@@ -97,11 +97,11 @@ class Lead:
     def _wants(self) -> list[str]:
         """What is too little, and what would be enough."""
         wants, queries = [], self.interval.queries
-        if self.trial.steps < LEAST_STEPS:
+        if self.trial.steps < MIN_STEPS:
             wants.append(_more_steps(self.trial))
-        if queries < LEAST_QUERIES:
+        if queries < MIN_QUERIES:
             way = "raise data.dev_fraction, or label more" if self.trial.dev_cut else "label more for dev"
-            wants.append(f"{queries} dev queries are too few, at least {LEAST_QUERIES} are needed: {way}")
+            wants.append(f"{queries} dev queries are too few, at least {MIN_QUERIES} are needed: {way}")
         if not wants:
             wants.append(
                 f"the interval is ±{self.half_width:.2f} points with {queries:,} dev queries; about {self.queries_needed:,} "
@@ -123,10 +123,10 @@ class Lead:
 def _more_steps(trial: Trial) -> str:
     """The settings of which each alone gives enough steps."""
     steps = f"{trial.steps:,} step{'' if trial.steps == 1 else 's'} in each arm"
-    text = f"{steps} {'is' if trial.steps == 1 else 'are'} too few, at least {LEAST_STEPS} are needed: "
-    if trial.max_steps is not None and trial.max_steps < LEAST_STEPS:
+    text = f"{steps} {'is' if trial.steps == 1 else 'are'} too few, at least {MIN_STEPS} are needed: "
+    if trial.max_steps is not None and trial.max_steps < MIN_STEPS:
         return f"{text}raise training.max_steps = {trial.max_steps}"
-    factor = LEAST_STEPS / max(trial.steps, 1)
+    factor = MIN_STEPS / max(trial.steps, 1)
     ways = []
     if trial.fraction * factor <= 1:
         ways.append(f"probe.fraction = {math.ceil(100 * trial.fraction * factor) / 100:g}")
@@ -135,7 +135,7 @@ def _more_steps(trial: Trial) -> str:
         ways.append(f"probe.fraction = 1 with probe.epochs = {math.ceil(trial.epochs * factor)}")
     else:
         ways.append(f"probe.epochs = {math.ceil(trial.epochs * factor)}")
-    smaller = int(trial.batch_size / (LEAST_STEPS / max(trial.steps, 1)))
+    smaller = int(trial.batch_size / (MIN_STEPS / max(trial.steps, 1)))
     if smaller >= 4:
         ways.append(f"training.batch_size = {smaller}")
     return text + ", or ".join(ways)

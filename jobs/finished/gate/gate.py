@@ -16,6 +16,7 @@ from cluster.errors import ConfigError
 from cluster.storage.store import Store
 from eval.gate.verdict import make_checks, passed, verdict
 from eval.settings import EvaluationSettings
+from eval.verdict import too_little
 from jobs.config.config import put_override
 from jobs.config.strict import validate
 from jobs.finished.before_after import before_after, changed_queries
@@ -80,9 +81,15 @@ def judge(
         "queries": subject.model.queries,
         "checks": [check.as_json() for check in checks],
         "latency": timed,
-        "notes": list(subject.notes),
+        "notes": [*subject.notes, *_doubts(subject)],
     }
     return result | _worse(run, subject, evaluation) | {"settings": evaluation.gate.model_dump(mode="json")}
+
+
+def _doubts(subject: Subject) -> list[str]:
+    """What keeps this answer from being relied on."""
+    doubt = too_little(subject.model.queries - subject.model.without_positive)
+    return [f"whatever the answer, it rests on too little: {doubt}"] if doubt else []
 
 
 def _check_model(run: FinishedRun, subject: Subject) -> None:

@@ -228,7 +228,7 @@ def slice_of(value: str, change: float, *, queries: int = 100, significant: bool
 
 
 def test_a_slice_that_is_significantly_worse_fails_if_it_is_large_enough() -> None:
-    settings = only(slices=True, min_slice_queries=50)
+    settings = only(slices=True)
     harmless = [slice_of("drama", 0.1), slice_of("crime", -0.1, significant=False), slice_of("war", -0.3, queries=49)]
     good = one(settings, figures(slices=harmless))
     assert good.passed
@@ -240,7 +240,7 @@ def test_a_slice_that_is_significantly_worse_fails_if_it_is_large_enough() -> No
 
 
 def test_slices_that_are_too_small_or_missing_are_not_checked() -> None:
-    settings = only(slices=True, min_slice_queries=50, strict=True)
+    settings = only(slices=True, strict=True)
     small = one(settings, figures(slices=[slice_of("war", -0.3, queries=49)]))
     assert small.passed is False
     assert "none of 1 slices has 50 queries" in small.text

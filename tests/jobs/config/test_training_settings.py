@@ -129,7 +129,9 @@ def test_a_run_with_a_guide_sources_checkpoints_and_a_tracker(ray_case: Any, ray
     assert events.startswith("tensorboard/round-00/"), "named by round, for a person who looks at them"
     assert summary["tensorboard"] == store.url("tensorboard")
     if importlib.util.find_spec("wandb") is None:
-        warning = 'round-00: tracker wandb is off: its package is not installed; pip install "hardmine[wandb]" where training runs'
+        warning = (
+            'round-00: tracker wandb is off: its package is not installed; pip install "hardmine[wandb]" where training runs'
+        )
         assert summary["warnings"] == [warning]
         shown = ray_case.run("training.trackers=[]").out
         assert f"! {warning}" in shown, "a warning that scrolled by is repeated at the end"

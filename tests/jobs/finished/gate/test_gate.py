@@ -129,6 +129,7 @@ class Run:
         self.per_query[name] = per_query
         best = summarise(attainable(per_query, rows, judged))
         common = {"metrics": metrics, "attainable": best, "queries": len(rows), "split": split, "round": self.best}
+        common["queries_without_positive"] = 0
         baseline = self.per_query.get("test-baseline" if split == "test" else "baseline")
         if baseline is not None and not name.endswith("baseline"):
             common["against_baseline"] = compare_metrics(per_query, baseline, EvaluationSettings(num_hits=10))
@@ -261,7 +262,7 @@ def test_the_test_split_is_judged_where_the_run_looked_at_it(ray_case: Case, tmp
     )
     value, code = ask(ray_case, run, CATALOGUE)
     assert (code, value["split"], check(value, "recall@3")["value"]) == (1, "test", 0.5)
-    assert value["notes"] == []
+    assert value["notes"] == ["whatever the answer, it rests on too little: 40 evaluated queries, fewer than 50"]
     value, code = ask(ray_case, run, "--round", "0")
     assert (code, value["split"]) == (0, "dev")
     assert "looked at the test split with round 1 only" in value["notes"][0]
