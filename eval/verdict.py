@@ -15,14 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, get_args
 
+from eval.diagnosis.case import MIN_QUERIES, MIN_STEPS
 from eval.significance import Comparison, Interval
 
 Verdict = Literal["improved", "flat", "worse"]
-
-MIN_STEPS = 40
-"""Optimizer steps below which a training says nothing about its negatives."""
-MIN_QUERIES = 50
-"""Queries below which no difference between models is believed: one query is 2 points of every share."""
 
 
 def too_little(queries: int, *, steps: int | None = None) -> str:

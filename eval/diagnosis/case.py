@@ -14,12 +14,13 @@ from eval.diagnosis.evidence import Arm, Evidence, Measurement, Mining, Training
 from eval.diagnosis.experiments import setting
 from eval.diagnosis.findings import Check, Figure, Finding, Severity, told
 from eval.significance import Interval
-from eval.verdict import MIN_QUERIES as MIN_QUERIES
-from eval.verdict import MIN_STEPS as MIN_STEPS
 
+MIN_STEPS = 40
+"""Micro-steps with telemetry below which nothing is said about a training's gradient."""
 MIN_LOG_LINES = 8
-"""As MIN_STEPS, but of another trainer's log, which has one line for hundreds of steps. MIN_STEPS counts the micro-steps that have
-telemetry here."""
+"""The same for another trainer's log, which has one line for hundreds of steps."""
+MIN_QUERIES = 50
+"""Evaluated queries (or labelled pairs) below which nothing is said about a measurement or a slice."""
 
 
 @dataclass(frozen=True, eq=False)

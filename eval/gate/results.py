@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from eval.diagnosis.case import MIN_QUERIES
 from eval.diagnosis.evidence import Slice
 from eval.gate.check import Check, bound, not_checked, switched_off
 from eval.gate.figures import GateFigures
 from eval.gate.settings import GateSettings
 from eval.metrics import metric_name
-from eval.verdict import MIN_QUERIES
 
 SHOWN = 3
 """Slices that one sentence names."""

@@ -11,9 +11,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from eval.diagnosis.case import MIN_QUERIES, MIN_STEPS
 from eval.metrics import metric_name
 from eval.significance import Interval
-from eval.verdict import MIN_QUERIES, MIN_STEPS, verdict
+from eval.verdict import verdict
 
 Answer = Literal["yes", "no", "cannot tell"]
 RULE_OF_THREE = 3.0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import ConfigError, DataError
-from eval.verdict import MIN_QUERIES
+from eval.diagnosis.case import MIN_QUERIES
 from jobs.config.config import Config
 from mining.search.shards import plan_shards
 from training.engine.schedule import Pace, Schedule
