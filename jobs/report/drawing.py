@@ -19,6 +19,8 @@ WIDE, NARROW = 980, 460
 """Pixels of a chart that has a row for itself, and of one that shares it."""
 IN_A_ROW = frozenset({"loss", "recall", "slices", "changes", "time", "race"})
 """Charts with a row for themselves."""
+PADDING = {"left": 16, "right": 8, "top": 5, "bottom": 5}
+"""Room for labels that are wider in the browser's font than they were measured here."""
 NOISE = re.compile(r' (?:xmlns(?::\w+)?|version|class|role|aria-[a-z]+|pointer-events|font-family|clip-path)="[^"]*"')
 """Attributes that the picture does not need: the page has its font, and the picture one description."""
 DECIMALS = re.compile(r"(\.\d)\d+")
@@ -42,7 +44,7 @@ def picture(chart: Chart, datasets: Json) -> str:
     """
     import vl_convert
 
-    spec = _still(chart.spec) | {"width": WIDE if chart.id in IN_A_ROW else NARROW}
+    spec = _still(chart.spec) | {"width": WIDE if chart.id in IN_A_ROW else NARROW, "padding": PADDING}
     name = spec.get("data", {}).get("name")
     if name is not None:
         table = datasets[name]
