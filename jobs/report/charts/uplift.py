@@ -109,13 +109,11 @@ def _uplift_layers(name: str, models: Sequence[str]) -> list[Json]:
     }
     colour, shape = category("arm", COLOURS, legend=False), category("arm", SHAPES, legend=False)
     y = {"type": "quantitative", "title": "points over off the shelf"}
-    last = f"datum.model == '{models[-1]}'"
-    place = {"align": {"expr": f"{last} ? 'right' : 'left'"}, "dx": {"expr": f"{last} ? -7 : 7"}, "dy": -9}
-    numbers = [
+    numbers = [  # above the bars, where no line runs and no number meets another
         {
             "transform": [{"filter": "datum.arm != 'baseline'"}],
-            "mark": {"type": "text", **place, "aria": False} | look,
-            "encoding": {"x": x, "y": y | {"field": "mean"}, "text": {"field": "mean", "format": "+.1f"}},
+            "mark": {"type": "text", "dy": -8, "aria": False} | look,
+            "encoding": {"x": x, "y": y | {"field": "high"}, "text": {"field": "mean", "format": "+.1f"}},
         }
         for look in (HALO, {})
     ]
