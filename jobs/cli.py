@@ -65,7 +65,7 @@ def _run(settings: Config, json_output: bool, takeover: bool) -> None:
 def demo(
     *,
     output: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs"),
-    compare_random: Annotated[bool, typer.Option(help="Also train an arm with random negatives only.")] = True,
+    compare_random: Annotated[bool, typer.Option(help="Also train on random negatives only, for comparison.")] = True,
     encoder: Annotated[str, typer.Option(help="static, or transformer (a small one, trained from scratch).")] = "static",
     titles: Annotated[int, typer.Option(min=200, max=100_000, help="Items in the generated catalogue.")] = 5000,
     json_output: Json = False,

@@ -40,7 +40,12 @@ def diagnose(
     endpoint: Endpoint = None,
     json_output: Json = False,
 ) -> None:
-    """Say what the gradient is doing, what is wrong, and what to try next."""
+    """Say what the gradient is doing, what is wrong, and what to try next.
+
+    OUTPUT may be another trainer's log: its trainer_state.json, or CSV, JSON
+    or JSON lines with a step, a loss and a held-out figure. Exit code 0,
+    whatever is found.
+    """
     from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
     diagnosis = diagnose_output(_open(output, endpoint), config_path=str(config or "run.toml"))

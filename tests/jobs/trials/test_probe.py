@@ -78,9 +78,9 @@ def test_a_share_of_the_training_queries_is_drawn_by_id_and_smaller_shares_are_p
     assert len(kept(1e-9)) == 1
 
 
-def fill(case: Any, queries: int = 200) -> None:
+def fill(case: Any, queries: int = 200, titles: int = 120) -> None:
     """A small catalogue instead of the case's rows; a tenth of its queries is for dev, a tenth for test."""
-    made = generate_catalogue(num_titles=120, num_queries=queries)
+    made = generate_catalogue(num_titles=titles, num_queries=queries)
     case.items, case.queries, case.labels = (table.to_pylist() for table in (made.corpus, made.queries, made.qrels))
     case.settings |= {
         "encoder": {"kind": "static", "dimension": 16, "vocabulary": 512},
@@ -120,7 +120,7 @@ def test_a_probe_runs_both_arms_alike_says_what_they_differ_by_and_is_kept(ray_c
 
 @pytest.mark.cluster
 def test_a_probe_with_enough_queries_and_steps_says_no_with_exit_code_1(ray_case: Any, ray_local: Any) -> None:
-    fill(ray_case, queries=600)
+    fill(ray_case, queries=600, titles=400)
     ray_case.settings["probe"] = {"fraction": 1.0, "epochs": 1, "min_lead": 90}
     answer = ray_case.run("--json", command="probe")
     result = json.loads(answer.out)
