@@ -101,6 +101,8 @@ class Measurement:
     """eval/diversity.py: coverage, gini, top_share, popularity, relevant_popularity, similarity … of the first ten hits."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Percentiles of cosines by kind: positive_p50, hard_p50, random_p50 …"""
+    attainable: Mapping[str, float] = field(default_factory=dict)
+    """What a perfect model gets on these queries, by metric."""
 
 
 @dataclass(frozen=True, eq=False)
