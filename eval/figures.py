@@ -38,6 +38,7 @@ def read_slices(columns: Mapping[str, Any]) -> list[Slice]:
                     numbers(row.get("metrics", {})),
                     read_interval(change, queries) if change else None,
                     bool(change.get("significant", False)),
+                    row.get("attainable"),
                 )
             )
     return slices

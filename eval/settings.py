@@ -32,7 +32,7 @@ class EvaluationSettings(BaseModel):
     None: the column of the first mining rule, if there is one, else every irrelevant first result is bad."""
     slices: tuple[str, ...] | None = None
     """Columns whose values are measured one by one: of the queries, of the items (a query belongs to the values of its
-    relevant items; "item.NAME" where queries have NAME too), "source" of the labels, or "relevant_trained": whether a
+    relevant items; "item.NAME" where queries have NAME too), "source" of the labels, or "seen_in_training": whether a
     relevant item is one of a training query, too. None: every column of texts or yes/no with 2 to 50 values; []: none."""
     min_slice_queries: Annotated[int, Field(ge=2, le=1_000_000)] = 10
     """Queries that a slice must have; values of fewer are counted, not shown."""

@@ -52,6 +52,7 @@ def slice_figures(
     *,
     primary: str,
     baseline: Mapping[str, F64] | None = None,
+    attainable: F64 | None = None,
     least: int = 10,
     most: int = 50,
     resamples: int = 10_000,
@@ -64,11 +65,13 @@ def slice_figures(
         columns: of the same queries.
         primary: the metric that is compared.
         baseline: the baseline's values of the same queries in the same order; None: nothing is compared.
+        attainable: float64 [Q], the primary metric of a perfect model.
         least: a value of fewer queries gets no slice. (Below 6 no sign flip can reach p = 0.05.)
         most: values shown of a column, those of most queries.
 
     Returns:
-        {column: {"slices": [{"value", "queries", "metrics", "against_baseline"}], "left_out": values without a slice}}.
+        {column: {"slices": [{"value", "queries", "metrics", "attainable", "against_baseline"}], "left_out": values without a
+        slice}}.
         Slices by their number of queries, largest first, then by value. "against_baseline" is a `Comparison` as JSON,
         without "queries"; its p is corrected over all slices of all columns (Holm 1979).
     """
@@ -96,6 +99,8 @@ def slice_figures(
     for (column, value), places in chosen.items():
         means = summarise({name: values_Q[places] for name, values_Q in per_query.items()})
         row: dict[str, Any] = {"value": value, "queries": len(places), "metrics": means}
+        if attainable is not None:
+            row["attainable"] = float(attainable[places].mean())  # chosen places have a relevant item
         if (column, value) in compared:
             against = compared[column, value].as_json()
             row["against_baseline"] = {name: against[name] for name in against if name != "queries"}

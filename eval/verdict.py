@@ -15,9 +15,21 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, get_args
 
+from eval.diagnosis.case import MIN_QUERIES, MIN_STEPS
 from eval.significance import Comparison, Interval
 
 Verdict = Literal["improved", "flat", "worse"]
+
+
+def too_little(queries: int, *, steps: int | None = None) -> str:
+    """Why figures say nothing about a model, in words; "": there is enough.
+
+    Args:
+        queries: that a difference was measured on. steps: optimizer steps that made it; None: any number.
+    """
+    few = [] if steps is None or steps >= MIN_STEPS else [f"{steps:,} optimizer step(s), fewer than {MIN_STEPS}"]
+    few += [] if queries >= MIN_QUERIES else [f"{queries:,} evaluated queries, fewer than {MIN_QUERIES}"]
+    return " and ".join(few)
 
 
 class Decision(Enum):

@@ -105,7 +105,7 @@ def _run(settings: Config, json_output: bool, takeover: bool) -> None:
 def demo(
     *,
     output: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs"),
-    compare_random: Annotated[bool, typer.Option(help="Also train an arm with random negatives only.")] = True,
+    compare_random: Annotated[bool, typer.Option(help="Also train on random negatives only, for comparison.")] = True,
     encoder: Annotated[str, typer.Option(help="static, or transformer (a small one, trained from scratch).")] = "static",
     titles: Annotated[int, typer.Option(min=200, max=100_000, help="Items in the generated catalogue.")] = 5000,
     json_output: Json = False,
@@ -244,14 +244,17 @@ def evaluate(
 
 @app.command()
 def probe(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = False, takeover: Takeover = False) -> None:
-    """Is mining worth a full run? Trains on a tenth of the queries, mined against random negatives. Exit code 1: no."""
+    """Is mining worth a full run? Trains on a part of the queries, with mined and with random negatives.
+
+    Exit code 1: no. 0: yes, or the probe cannot tell and says what it would need ("verdict" in --json).
+    """
     from jobs.config.config import load_config
     from jobs.trials.probe import probe as drive
     from jobs.trials.show_probe import show_probe
 
     result = drive(load_config(config, overrides or []), progress=Progress(), takeover=takeover)
     emit(result.as_json(), json_output, lambda console: show_probe(console, result))
-    raise typer.Exit(0 if result.passed else 1)
+    raise typer.Exit(1 if result.lead.answer == "no" else 0)
 
 
 @app.command()

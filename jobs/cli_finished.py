@@ -44,7 +44,12 @@ def diagnose(
     endpoint: Endpoint = None,
     json_output: Json = False,
 ) -> None:
-    """Say what the gradient is doing, what is wrong, and what to try next."""
+    """Say what the gradient is doing, what is wrong, and what to try next.
+
+    OUTPUT may be another trainer's log: its trainer_state.json, or CSV, JSON
+    or JSON lines with a step, a loss and a held-out figure. Exit code 0,
+    whatever is found.
+    """
     from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
     diagnosis = diagnose_output(_open(output, endpoint), config_path=str(config or "run.toml"))
@@ -72,7 +77,8 @@ def gate(
     from jobs.finished.gate.gate import gate as judge
     from jobs.finished.gate.show import show_gate
 
-    result = judge(_open(output, endpoint), overrides or [], number=round_number, latency=not no_latency)
+    without = "--no-latency was given" if no_latency else None
+    result = judge(_open(output, endpoint), overrides or [], number=round_number, without_latency=without)
     emit(result, json_output, lambda console: show_gate(console, result))
     raise typer.Exit(0 if result["passed"] else 1)
 

@@ -285,6 +285,7 @@ class Trainer:
             "temperature": self.temperature.value,
             "budget_tokens": self.budget,
             "notes": self.notes,
+            "tracker_warnings": list(self.trackers.warnings),
             "checkpoint_seconds": dict(self.checkpoints.seconds),
         }
 

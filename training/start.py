@@ -67,6 +67,7 @@ def start_trackers(task: TrainTask, place: Place) -> Trackers:
         task.settings.trackers if place.rank == 0 else [],
         run=task.name,
         number=task.round,
+        label=task.label,
         store=task.store,
         folder=task.folder,
         config=task.settings.model_dump(mode="json") | {"encoder": task.kind},

@@ -85,7 +85,9 @@ class TrainTask:
     stopping: Stopping | None = None
     """When no further epoch is worth it, given training.patience; None: every epoch is trained."""
     name: str = ""
-    """What trackers call the run."""
+    """Of the run; trackers group its models by it."""
+    label: str = ""
+    """What trackers call this model: round-02-random."""
     mailbox: Any = None
 
 

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from benchmarks.shared.command import Row, compared, emit, make_parser
+from jobs.report.drawing import chart_library
 from jobs.report.gather import gather
-from jobs.report.page import chart_library, render_run
+from jobs.report.page import render_run
 from tests.support.browser import Window, find_chromium, look
 from tests.support.synthetic_run import Size, write_run
 

@@ -18,7 +18,8 @@ from eval.significance import Interval
 BELOW_0 = -1e-9
 """An interval that ends at 0 exactly proves nothing."""
 SOLVED = 0.95
-"""Primary figure from which on there is nothing left to learn, so that a vanished gradient is no illness."""
+"""Share of what a perfect model gets of the primary figure, from which on there is nothing left to learn, so that a vanished
+gradient is no illness."""
 EASY_FALL = 0.10
 """Too easy: the loss fell by at least this share from the second quarter of the steps to the last …"""
 EASY_FLOOR = 0.02
@@ -113,14 +114,12 @@ def nothing_changed(case: Case) -> Check | None:
 def something_to_learn(case: Case) -> Check | None:
     """Where nearly every query is answered already, a gradient that is gone is no illness."""
     measured, values_V = case.measurement, curves.validations(case.arm)
-    if measured is not None and case.evidence.primary in measured.metrics:
-        return at_most(
-            case.evidence.primary,
-            measured.metrics[case.evidence.primary],
-            SOLVED,
-            measured.name,
-            "dev figure: there is something left to learn",
-        )
+    primary = case.evidence.primary
+    if measured is not None and primary in measured.metrics:
+        best = measured.attainable.get(primary, 1.0)
+        of = "" if best > 0.9995 else f" of the {best:.3g} that a perfect model gets"
+        figure = measured.metrics[primary]
+        return at_most(primary, figure, SOLVED * best, measured.name, f"dev figure: there is something left to learn{of}")
     if not len(values_V):
         return None
     return at_most(

@@ -78,6 +78,8 @@ class Slice:
     """Of the primary metric."""
     significant: bool = False
     """After the correction for the number of slices."""
+    attainable: float | None = None
+    """The primary metric of a perfect model on these queries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,8 @@ class Measurement:
     """eval/diversity.py: coverage, gini, top_share, popularity, relevant_popularity, similarity … of the first ten hits."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Percentiles of cosines by kind: positive_p50, hard_p50, random_p50 …"""
+    attainable: Mapping[str, float] = field(default_factory=dict)
+    """What a perfect model gets on these queries, by metric."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,12 +63,12 @@ class Check:
 
 def at_least(name: str, value: float, threshold: float, where: str, meaning: str) -> Check:
     """Holds from the threshold on; a missing figure (NaN) does not."""
-    return Check(Figure(name, value, threshold, where, f"{meaning}: {value:.3g}, at least {threshold:.3g}"), value >= threshold)
+    return Check(Figure(name, value, threshold, where, f"{meaning}: {value:.3g} (at least {threshold:.3g})"), value >= threshold)
 
 
 def at_most(name: str, value: float, threshold: float, where: str, meaning: str) -> Check:
     """Holds up to the threshold; a missing figure (NaN) does not."""
-    return Check(Figure(name, value, threshold, where, f"{meaning}: {value:.3g}, at most {threshold:.3g}"), value <= threshold)
+    return Check(Figure(name, value, threshold, where, f"{meaning}: {value:.3g} (at most {threshold:.3g})"), value <= threshold)
 
 
 def told(name: str, value: float, where: str, meaning: str) -> Check:

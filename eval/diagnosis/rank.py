@@ -209,7 +209,7 @@ def _seen(case: Case) -> tuple[Figure, ...]:
     for measured in case.arm.measurements[-1:]:
         value = measured.metrics.get(case.evidence.primary, math.nan)
         interval = measured.against_baseline.get(case.evidence.primary)
-        against = f"; against the baseline {interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
+        against = f"; against off the shelf {interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
         figures.append(told(case.evidence.primary, value, measured.name, f"{case.evidence.primary}{against}").figure)
     return tuple(figures)
 

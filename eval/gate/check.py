@@ -39,6 +39,8 @@ class Check:
     """None: not checked."""
     interval: Interval | None = None
     """None: the figure has none."""
+    attainable: float | None = None
+    """The best that any model could get on these queries; None: it is not known."""
     uncertain: bool = False
     """The interval crosses the threshold."""
     unit: str = "figure"
@@ -56,6 +58,7 @@ class Check:
             "threshold": self.threshold,
             "passed": self.passed,
             "interval": asdict(self.interval) if self.interval else None,
+            "attainable": self.attainable,
             "unit": self.unit,
             "uncertain": self.uncertain,
             "skipped": self.passed is None,
@@ -83,7 +86,7 @@ def bound(
     most: float | None = None,
     unit: str = "figure",
     why: str = NO_FIGURE,
-    verb: str = " is",
+    attainable: float | None = None,
 ) -> Iterator[Check]:
     """The check of one figure; none without a threshold.
 
@@ -93,6 +96,7 @@ def bound(
         what: the figure, as the sentence begins.
         figure: a number is a figure without an interval; None: not known.
         why: the reason for None.
+        attainable: the best figure that any model could have. A threshold beyond it is called unreachable.
     """
     threshold = least if least is not None else most
     if threshold is None:
@@ -101,19 +105,24 @@ def bound(
         yield not_checked(name, why, threshold=threshold, unit=unit)
         return
     value, interval = (figure.mean, figure) if isinstance(figure, Interval) else (figure, None)
-    asked, form = f"asked for at {'least' if least is not None else 'most'} {FORMS[unit].format(threshold)}", FORMS[unit]
+    asked, form = f"at {'least' if least is not None else 'most'} {FORMS[unit].format(threshold)}", FORMS[unit]
     numbers = (value, interval.low, interval.high) if interval else (value,)
     if not all(map(math.isfinite, numbers)) or (interval and not interval.queries):
-        where = "was measured on no query" if interval and not interval.queries else "is not a number"
-        yield Check(name, f"{what} {where}, {asked}: not passed", threshold, passed=False, unit=unit)
+        where = "measured on no query" if interval and not interval.queries else "not a number"
+        yield Check(name, f"{what}: {where} ({asked}): not passed", threshold, passed=False, unit=unit)
         return
     reached = value >= threshold - TINY if least is not None else value <= threshold + TINY
     crosses = interval is not None and interval.low < threshold - TINY and interval.high > threshold + TINY
     between = f" [{plain(form, interval.low)}, {plain(form, interval.high)}]" if interval else ""
-    text = f"{what}{verb} {form.format(value)}{between}, {asked}: {'passed' if reached else 'not passed'}"
+    text = f"{what}: {form.format(value)}{between} ({asked}): {'passed' if reached else 'not passed'}"
     if crosses:
         text += ", but the interval crosses the threshold, so that may be chance"
-    yield Check(name, text, threshold, value, reached, interval, crosses, unit)
+    if least is not None and attainable is not None and threshold > attainable + TINY:
+        text += (
+            f" (the threshold is unreachable: a perfect model gets {form.format(attainable)} on these queries, so ask for "
+            f"less, or for a gain)"
+        )
+    yield Check(name, text, threshold, value, reached, interval, attainable, crosses, unit)
 
 
 def in_points(interval: Interval) -> Interval:

@@ -19,6 +19,10 @@ class GateFigures:
     """Mean of each metric with its interval."""
     gains: Mapping[str, Interval] = field(default_factory=dict)
     """Metric -> what it is better by than off the shelf, a share of one; above 0 is better, also for bad_top1."""
+    worse: Sequence[str] | None = None
+    """Metrics that are significantly worse than off the shelf (corrected for their number); None: they were not compared."""
+    attainable: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> what a perfect model gets on these queries; 0 for bad_top1."""
     results: Mapping[str, float] = field(default_factory=dict)
     """eval/diversity.py, of the first ten results of all queries."""
     baseline_results: Mapping[str, float] = field(default_factory=dict)

@@ -6,26 +6,21 @@ from collections.abc import Iterator
 
 from eval.gate.check import Check, bound, in_points, not_checked, switched_off
 from eval.gate.figures import GateFigures
-from eval.gate.settings import GateSettings
-from eval.metrics import metric_name
+from eval.gate.settings import BARS, GateSettings
+from eval.metrics import LOWER_IS_BETTER, metric_name
 
-ALWAYS = ("recall@3", "ndcg@10", "bad_top1")
-"""Metrics that every model is held against."""
 NO_GENERAL = "there is no general set (evaluation.general)"
 
 
 def metric_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
-    """The three that every model is held against, then those of evaluation.gate.metrics: both hold where both are set."""
-    least = {"recall@3": settings.min_recall_3, "ndcg@10": settings.min_ndcg_10}
-    for metric, setting in zip(ALWAYS, ("min_recall_3", "min_ndcg_10", "max_bad_top1"), strict=True):
-        low, high = least.get(metric), settings.max_bad_top1 if metric == "bad_top1" else None
-        if low is None and high is None:
-            yield switched_off(metric, setting)
-        yield from bound(metric, metric_name(metric), figures.metrics.get(metric), least=low, most=high, unit=_unit(metric))
-    for metric, gate in settings.metrics.items():
-        figure, unit = figures.metrics.get(metric), _unit(metric)
-        yield from bound(f"{metric}:min", metric_name(metric), figure, least=gate.min, unit=unit)
-        yield from bound(f"{metric}:max", metric_name(metric), figure, most=gate.max, unit=unit)
+    """Those of the bar, then those of evaluation.gate.metrics: both hold where both are set."""
+    named = [(metric, metric, metric, gate) for metric, gate in BARS[settings.bar].items()]
+    named += [(metric, f"{metric}:min", f"{metric}:max", gate) for metric, gate in settings.metrics.items()]
+    for metric, least, most, gate in named:
+        what, figure, best = metric_name(metric), figures.metrics.get(metric), figures.attainable.get(metric)
+        unit = "share" if metric == "bad_top1" else "figure"
+        yield from bound(least, what, figure, least=gate.min, unit=unit, attainable=best)
+        yield from bound(most, what, figure, most=gate.max, unit=unit, attainable=best)
 
 
 def gain_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
@@ -39,11 +34,36 @@ def gain_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]
         gain = figures.gains.get(metric)
         yield from bound(
             f"gain:{metric}",
-            f"the gain in {metric_name(metric)} over the off-the-shelf model",
+            f"gain in {metric_name(metric)} over the off-the-shelf model",
             in_points(gain) if gain else None,
             least=least,
             unit="points",
+            attainable=_attainable_gain(figures, metric),
         )
+
+
+def loss_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
+    """No metric without a threshold for its gain may be significantly worse than off the shelf."""
+    if figures.worse is None:
+        yield not_checked("losses", "the metrics are not compared with the off-the-shelf model", threshold=0.0, unit="count")
+        return
+    own = {metric for metric, gate in settings.metrics.items() if gate.min_gain is not None}
+    if settings.min_gain is not None:
+        own.add(figures.primary)
+    lost = [metric for metric in figures.worse if metric not in own]
+    what = "figures significantly worse than off the shelf"
+    named = f" ({', '.join(map(metric_name, lost))})" if lost else ""
+    yield from bound("losses", what + named, float(len(lost)), most=0.0, unit="count")
+
+
+def _attainable_gain(figures: GateFigures, metric: str) -> float | None:
+    """In points, what a perfect model gains over the off-the-shelf one."""
+    best, value, gain = figures.attainable.get(metric), figures.metrics.get(metric), figures.gains.get(metric)
+    if best is None or value is None or gain is None:
+        return None
+    if metric in LOWER_IS_BETTER:
+        return 100 * (value.mean + gain.mean - best)
+    return 100 * (best - value.mean + gain.mean)
 
 
 def latency_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
@@ -53,7 +73,7 @@ def latency_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Che
         (
             "added_latency_ms",
             "max_added_ms",
-            "the median time of one query, against off the shelf, changes by",
+            "change of the median time of one query against off the shelf",
             latency.added_ms if latency else None,
             settings.max_added_ms,
             "ms",
@@ -62,7 +82,7 @@ def latency_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Che
         (
             "added_latency_p95",
             "max_added_p95",
-            "the 95th percentile of that time changes by",
+            "change of the 95th percentile of that time",
             latency.p95_increase if latency else None,
             settings.max_added_p95,
             "change",
@@ -71,7 +91,7 @@ def latency_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Che
     ):
         if most is None:
             yield switched_off(name, setting)
-        yield from bound(name, what, value, most=most, unit=unit, why=reason, verb="")
+        yield from bound(name, what, value, most=most, unit=unit, why=reason)
 
 
 def general_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:
@@ -85,13 +105,9 @@ def general_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Che
         return
     yield from bound(
         "general",
-        f"the change of {metric_name(figures.primary)} on the general set",
+        f"change of {metric_name(figures.primary)} on the general set against off the shelf",
         in_points(figures.general) if figures.general else None,
         least=-settings.max_forgetting,
         unit="points",
         why=why or "it was not measured",
     )
-
-
-def _unit(metric: str) -> str:
-    return "share" if metric == "bad_top1" else "figure"

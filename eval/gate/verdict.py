@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from eval.gate.check import Check, not_checked
 from eval.gate.figures import GateFigures
-from eval.gate.measures import gain_checks, general_checks, latency_checks, metric_checks
+from eval.gate.measures import gain_checks, general_checks, latency_checks, loss_checks, metric_checks
 from eval.gate.results import result_checks, slice_checks
 from eval.gate.settings import GateSettings
 
 SHOWN = 3
 """Failures that the verdict names."""
-COMPARED = (gain_checks, latency_checks, result_checks, slice_checks, general_checks)
+COMPARED = (gain_checks, loss_checks, latency_checks, result_checks, slice_checks, general_checks)
 """Checks that need another model to compare with."""
 
 

@@ -6,11 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Points = Annotated[float, Field(gt=0.0, le=100.0)]
-
 
 class ProbeSettings(BaseModel):
-    """A cheap trial before the real run: mined against random negatives on a share of the training queries."""
+    """A cheap trial before the real run: mined against random negatives on a share of the training queries, judged by
+    `evaluation.primary`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
@@ -18,7 +17,5 @@ class ProbeSettings(BaseModel):
     """Share of the training queries that are used (of those that data.train_fraction leaves). All dev queries are used."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     """Passes over them, with mined and with random negatives each."""
-    hit5_points: Points = 0.5
-    """Minimum lead of mined over random negatives in Hit@5, in percentage points, for the answer yes."""
-    hit10_points: Points = 1.5
-    """The same for Hit@10."""
+    min_lead: Annotated[float, Field(gt=0.0, le=100.0)] = 0.5
+    """Minimum lead of mined over random negatives in the primary figure, in percentage points, for the answer yes."""

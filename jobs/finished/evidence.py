@@ -76,6 +76,7 @@ def measurement_from_figures(name: str, figures: Mapping[str, Any], *, random: b
         round=int(figures.get("round", -1)),
         queries=int(figures.get("queries", 0)),
         metrics=numbers(figures.get("metrics", {})),
+        attainable=numbers(figures.get("attainable") or {}),
         slices=read_slices(figures.get("slices", {})),
         results=numbers(figures.get("results", {})),
         scores={f"{kind}_{name}": float(value) for kind, values in spread.items() for name, value in values.items()},

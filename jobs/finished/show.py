@@ -10,11 +10,16 @@ from rich.table import Table
 
 from cluster.storage.store import is_s3
 from eval.metrics import metric_name
+from eval.verdict import too_little
 from jobs.record.usage import LOCAL_COPY
 
 NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
 """Shown of the general set: bad top-1 depends on the run's own attribute rules."""
+KEPT = " (kept)"
+RANDOM_ONLY = "random only"
+CHOSEN = {"baseline": "off the shelf", "best": "kept model", "random_arm": RANDOM_ONLY}
+"""Models measured on the test split -> their names for a person."""
 
 
 def _figure(value: float | None) -> str:
@@ -26,54 +31,50 @@ def _share(value: float | None) -> str:
 
 
 def rounds_table(summary: dict[str, Any]) -> Table:
-    """A row per model: off the shelf, every round, the random arm."""
+    """A row per model: off the shelf, the warm-up, every round, the one trained on random negatives only."""
     table = Table(
-        title=f"{summary['name']}: rounds",
+        title=f"{summary['name']}: models",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
         collapse_padding=True,
     )
-    for name in ("round", "negatives", "loss", *NAMES.values(), "hit rate", "verdict"):
-        table.add_column(name, justify="left" if name in ("round", "negatives", "verdict") else "right", no_wrap=True)
-    base = summary["baseline"]
-    table.add_row(
-        "-1",
-        "off the shelf",
-        "–",
-        *(_figure(base.get(m)) for m in ("recall@3", "ndcg@10")),
-        _share(base.get("bad_top1")),
-        "–",
-        "–",
-    )
+    for name in ("model", "loss", *NAMES.values(), "hit rate", "against the\nbest before"):
+        table.add_column(name, justify="left" if name in ("model", "against the\nbest before") else "right", no_wrap=True)
+    off_the_shelf = {"train_loss": None, "metrics": summary["baseline"], "verdict": None}
+    _add(table, model_name(-1) + (KEPT if summary["best_round"] == -1 else ""), off_the_shelf, None)
     for row in summary["rounds"]:
-        mark = " ★" if row["round"] == summary["best_round"] else ""
-        _add(table, f"{row['round']}{mark}", row, row["negatives"], row["hit_rate"])
+        _add(table, model_name(row["round"]) + (KEPT if row["round"] == summary["best_round"] else ""), row, row["hit_rate"])
     if summary["random_arm"]:
-        _add(table, "arm", summary["random_arm"], "random only", None)
+        # compared with the last mined round, in a sentence of its own
+        _add(table, RANDOM_ONLY, summary["random_arm"] | {"verdict": None}, None)
     return table
 
 
-def _add(table: Table, label: str, row: dict[str, Any], negatives: str, hit_rate: float | None) -> None:
+def model_name(number: int) -> str:
+    """The model of a round for a person."""
+    return {-1: "off the shelf", 0: "warm-up"}.get(number, f"round {number}")
+
+
+def _add(table: Table, label: str, row: dict[str, Any], hit_rate: float | None) -> None:
     metrics = row["metrics"]
     table.add_row(
         label,
-        negatives,
         _figure(row["train_loss"]),
         _figure(metrics.get("recall@3")),
         _figure(metrics.get("ndcg@10")),
         _share(metrics.get("bad_top1")),
         _share(hit_rate),
-        row["verdict"],
+        row["verdict"] or "–",
     )
 
 
 def uplifts(summary: dict[str, Any]) -> list[str]:
-    """A line per arm: its uplift over the off-the-shelf model with the interval."""
+    """What the kept model, and the one trained on random negatives only, gained over the off-the-shelf model."""
     best = next((row for row in summary["rounds"] if row["round"] == summary["best_round"]), None)
     lines = []
-    for label, row in ((f"round {summary['best_round']}", best), ("random arm", summary["random_arm"])):
+    for label, row in ((model_name(summary["best_round"]), best), (RANDOM_ONLY, summary["random_arm"])):
         if row:
             changes = [
                 f"{NAMES[name]} {_change(row['against_baseline'][name])}" for name in NAMES if name in row["against_baseline"]
@@ -88,10 +89,13 @@ def _change(interval: dict[str, Any]) -> str:
 
 
 def mined_against_random(summary: dict[str, Any]) -> str | None:
-    """What mining itself gained: the last mined round against the random arm after equally many steps."""
+    """What mining itself gained: the last mined round against random negatives only, after equally many steps."""
     arm, mined = summary["random_arm"], [row for row in summary["rounds"] if row["negatives"] == "mined"]
     if not arm or not mined:
         return None
+    queries = min((change["queries"] for change in arm["against_mined"].values() if isinstance(change, dict)), default=0)
+    if doubt := too_little(queries, steps=arm["steps"]):
+        return f"mined against random negatives: cannot tell ({doubt})"
     word = {"worse": "better than", "flat": "not distinguishable from", "improved": "worse than"}[arm["verdict"]]
     changes = [f"{NAMES[name]} {_change(_negated(arm['against_mined'][name]))}" for name in NAMES if name in arm["against_mined"]]
     return f"mined negatives (round {mined[-1]['round']}) were {word} random ones over {arm['steps']} steps: " + " · ".join(
@@ -117,15 +121,14 @@ def general_line(summary: dict[str, Any]) -> str | None:
         for name in GENERAL_NAMES
         if name in best["general"]["against_baseline"]
     )
-    return f"general set, round {best['round']} against off the shelf ({off_the_shelf}): {changes}"
+    return f"general set, {model_name(best['round'])} against off the shelf ({off_the_shelf}): {changes}"
 
 
 def last_look_lines(summary: dict[str, Any]) -> list[str]:
     """The figures on the test split, if it was looked at."""
     return [
-        f"test split, {label.replace('_', ' ')}: "
-        + " · ".join(f"{NAMES[name]} {_figure(row['metrics'].get(name))}" for name in NAMES)
-        for label, row in (summary.get("test") or {}).items()
+        f"test split, {CHOSEN[name]}: " + " · ".join(f"{NAMES[metric]} {_figure(row['metrics'].get(metric))}" for metric in NAMES)
+        for name, row in (summary.get("test") or {}).items()
     ]
 
 
@@ -144,8 +147,12 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
             console.print(f"        copy it to a local folder `{LOCAL_COPY}`, then:", highlight=False, soft_wrap=True)
         for line in summary["usage"].splitlines():
             console.print(f"        {line}", highlight=False, markup=False, soft_wrap=True)
+    if summary.get("tensorboard"):
+        console.print(f"tensorboard --logdir {summary['tensorboard']}", highlight=False, soft_wrap=True)
     if summary.get("report"):
         console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
+    for warning in summary.get("warnings", []):
+        console.print(f"! {warning}", highlight=False, markup=False, soft_wrap=True)
     decide = "gate" if summary["best_round"] >= 0 else "diagnose"
     console.print(f"next:   hardmine {decide} {summary['output']}", highlight=False, soft_wrap=True)
 
@@ -154,10 +161,10 @@ def seconds_table(rows: list[dict[str, Any]]) -> Table:
     """Seconds per round and kind of work."""
     table = Table(title="seconds", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     names = ("embed", "search", "mine", "train", "evaluate", "overhead")
-    for name in ("round", *names, "outside embed,\nsearch, train"):
-        table.add_column(name, justify="right")
+    for name in ("model", *names, "outside embed,\nsearch, train"):
+        table.add_column(name, justify="left" if name == "model" else "right")
     for row in rows:
         seconds = row["seconds"]
         outside = seconds["mine"] + seconds["evaluate"] + seconds["overhead"]
-        table.add_row(str(row["round"]), *(f"{seconds[name]:.1f}" for name in names), f"{outside:.1f}")
+        table.add_row(model_name(row["round"]), *(f"{seconds[name]:.1f}" for name in names), f"{outside:.1f}")
     return table

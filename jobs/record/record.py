@@ -53,7 +53,7 @@ class MeasuredModel:
     @property
     def label(self) -> str:
         """Its name for a person."""
-        labels = {"baseline": "off the shelf", "warm-up": "warm-up", "random": "random arm"}
+        labels = {"baseline": "off the shelf", "warm-up": "warm-up", "random": "random only"}
         return labels.get(self.arm, f"round {self.round}")
 
     @property

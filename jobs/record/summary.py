@@ -17,7 +17,8 @@ def summary_of(finish: Commit, store: Store) -> dict[str, Any]:
     summary = finish.figures["summary"]
     model = store.url(summary["model"]) if summary.get("model") else None
     usage = usage_code(path=LOCAL_COPY if store.remote else model, **finish.figures["usage"]) if model else None
-    return {**summary, "output": store.root, "model": model, "usage": usage}
+    tensorboard = store.url("tensorboard") if store.list("tensorboard") else None
+    return {**summary, "output": store.root, "model": model, "usage": usage, "tensorboard": tensorboard}
 
 
 def summary_json(record: RunRecord, *, name: str, output: str, primary: str, patience: int, model: str | None) -> dict[str, Any]:
@@ -57,7 +58,18 @@ def rounds_json(record: RunRecord) -> dict[str, Any]:
         "general_baseline": _general_json(baseline) if baseline else None,
         "rounds": [_round_json(model) for model in record.rounds],
         "random_arm": _arm_json(arm) if arm else None,
+        "warnings": tracker_warnings(record),
     }
+
+
+def tracker_warnings(record: RunRecord) -> list[str]:
+    """What happened to trackers while models were trained: nobody looks at a line that has scrolled by."""
+    return [
+        f"{model.name}: {text}"
+        for model in record.models
+        if model.train
+        for text in model.train.figures.get("tracker_warnings", [])
+    ]
 
 
 def _round_json(model: MeasuredModel) -> dict[str, Any]:
@@ -97,5 +109,6 @@ def _test_json(record: RunRecord) -> dict[str, Any] | None:
     models = {chosen: model for chosen in Chosen if (model := record.measured(chosen)) is not None}
     return {
         str(chosen): {"round": model.round, "metrics": model.metrics, "against_baseline": model.figures.get("against_baseline")}
+        | {"attainable": model.figures.get("attainable")}
         for chosen, model in models.items()
     } or None

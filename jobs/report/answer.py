@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval.metrics import LOWER_IS_BETTER, metric_name
+from eval.verdict import too_little
 from jobs.stages.ingest.notes import describe_equal_texts
 
 Json = dict[str, Any]
@@ -95,6 +96,8 @@ class _Measured:
     """Metrics of the kept model."""
     against_baseline: Json
     """Metric -> its change with the interval."""
+    attainable: Json
+    """Metric -> what a perfect model gets on these queries."""
 
 
 def _measured(report: Json, before: Json | None, after: Json | None) -> _Measured | None:
@@ -104,8 +107,9 @@ def _measured(report: Json, before: Json | None, after: Json | None) -> _Measure
     test = report.get("test") or {}
     if "best" in test and test["best"].get("against_baseline"):
         changes = {name: value for name, value in test["best"]["against_baseline"].items() if isinstance(value, dict)}
-        return _Measured("test", test["baseline"]["metrics"], test["best"]["metrics"], changes)
-    return _Measured(after["split"], before["metrics"], after["metrics"], after["against_baseline"])
+        best = test["best"].get("attainable") or {}
+        return _Measured("test", test["baseline"]["metrics"], test["best"]["metrics"], changes, best)
+    return _Measured(after["split"], before["metrics"], after["metrics"], after["against_baseline"], after["attainable"])
 
 
 def _headline(report: Json, measured: _Measured | None, before: Json | None, change: State) -> str:
@@ -115,7 +119,7 @@ def _headline(report: Json, measured: _Measured | None, before: Json | None, cha
     if measured is None:
         if not [model for model in report["models"] if model["arm"] in ("warm-up", "mined")]:
             return "No round is measured yet: there is nothing to compare."
-        return f"No: no round had a higher {name} than the model you started from, so that model is kept."
+        return f"No: no round had a higher {name} than the off-the-shelf model, so that one is kept."
     old, new = measured.before.get(report["primary"]), measured.after.get(report["primary"])
     if old is None or new is None:
         return f"{name} was not measured for both models."
@@ -137,7 +141,8 @@ def certainty(report: Json, interval: Json | None, queries: str) -> str:
     )
     if interval.get("p_adjusted") is not None:
         text += f"; p {p_text(interval['p_adjusted'])} (paired permutation test)"
-    return text + "."
+    doubt = too_little(interval["queries"])
+    return text + (f". That is too few to rely on: {doubt}." if doubt else ".")
 
 
 def p_text(p: float) -> str:
@@ -146,18 +151,20 @@ def p_text(p: float) -> str:
 
 
 def mining_sentence(report: Json) -> str:
-    """What mined negatives gained over random ones with as many steps; "": there is nothing to say yet."""
+    """What mined negatives gained over random ones in as many steps; "": there is nothing to say yet."""
     arm = next((model for model in report["models"] if model["arm"] == "random"), None)
     mined = [model for model in report["models"] if model["arm"] == "mined"]
     interval = (arm or {}).get("against_best", {}).get(report["primary"])
     if mined and not arm and report["finished"]:
-        return "Not measured: the run has no random arm (rounds.compare_random = true adds one)."
+        return "Not measured: no model was trained on random negatives only (rounds.compare_random = true adds one)."
     if not arm or not mined or not interval:
         return ""
     turned = {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
     word = {"better": "worse than", "worse": "better than", "open": "not distinguishable from"}[
         state(interval, report["primary"])
     ]
+    if doubt := too_little(interval.get("queries", 0), steps=arm["steps"]):
+        return f"Cannot tell: {doubt}."
     return (
         f"Mined negatives ({mined[-1]['label']}) were {word} random ones over {arm['steps']:,} steps: "
         f"{metric_name(report['primary'])} {interval_text(turned)}."
@@ -166,7 +173,7 @@ def mining_sentence(report: Json) -> str:
 
 def _cards(report: Json, measured: _Measured | None, before: Json | None, after: Json | None) -> list[Json]:
     """{"metric", "name", "meaning", "before", "after", "interval", "state"} of the figures that matter most."""
-    shown = measured or _Measured("", (before or {}).get("metrics", {}), (after or {}).get("metrics", {}), {})
+    shown = measured or _Measured("", (before or {}).get("metrics", {}), (after or {}).get("metrics", {}), {}, {})
     cards = []
     for metric in dict.fromkeys((report["primary"], *CARDS)):
         old, new = shown.before.get(metric), shown.after.get(metric)
@@ -182,6 +189,7 @@ def _cards(report: Json, measured: _Measured | None, before: Json | None, after:
                 "after": new,
                 "interval": interval,
                 "state": state(interval, metric) if interval else None,
+                "attainable": shown.attainable.get(metric),
                 "p": p_text(interval["p_adjusted"]) if interval and interval.get("p_adjusted") is not None else None,
             }
         )
@@ -285,6 +293,9 @@ def next_steps(report: Json, change: State) -> list[Json]:
                 "command": None,
             }
         ]
+    queries = next((model["queries"] for model in report["models"]), 0)
+    if rounds and (doubt := too_little(queries, steps=rounds[-1]["steps"])):
+        return [{"text": f"More to learn from and to measure on: {doubt}.", "command": None}]
     if rounds and change == "better":
         return [
             {

@@ -66,7 +66,7 @@ STATES = {
 """State of a difference -> (words, colour, shape)."""
 UPLIFT_TOOLTIP = [
     {"field": end, "title": title, "format": "+.1f"}
-    for end, title in (("mean", "uplift, points"), ("low", "interval from"), ("high", "to"))
+    for end, title in (("mean", "gain, points"), ("low", "interval from"), ("high", "to"))
 ]
 """A difference in points with its interval, as it answers to the pointer."""
 

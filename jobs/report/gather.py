@@ -106,7 +106,7 @@ def _gate(store: Store) -> Json:
     """The stored answer of `hardmine gate`, with its latency and thresholds, if it judged this evaluation. If not, the
     gate's answer now, without latency.
     """
-    now = judge(store, latency=False)
+    now = judge(store, without_latency=f"the report measures no times; `hardmine gate {store.root}` does")
     stored: Json = store.read_json(GATE) if store.exists(GATE) else {}
     return stored if stored.get("evaluation") == now["evaluation"] else now
 
@@ -124,6 +124,7 @@ def model_json(model: MeasuredModel) -> Json:
         "equal_texts": model.figures.get("equal_texts") or {},
         "split": model.split,
         "metrics": model.metrics,
+        "attainable": model.figures.get("attainable") or {},
         "verdict": model.verdict,
         "train_loss": trained.get("train_loss"),
         "steps": trained.get("steps", 0),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from jobs.report.charts.seconds import time_chart
 from jobs.report.charts.slices import slices_chart
 from jobs.report.charts.training import geometry_charts, loss_chart, share_charts
 from jobs.report.charts.uplift import changes_chart, uplift_charts
+from jobs.report.drawing import chart_library, picture
 from jobs.report.tables import all_tables, cost_sentence
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ NUMBERS = "0123456789+−-<–"
 """First characters of a number in a table."""
 SECTIONS = (
     ("answer", "Answer"),
-    ("uplift", "Uplift"),
+    ("uplift", "Gain"),
     ("decision", "Gate and diagnosis"),
     ("training", "Loss and recall"),
     ("geometry", "Gradient"),
@@ -71,6 +71,7 @@ def render_run(report: Json) -> str:
         heats=heats,
         metric=metric_name(report["primary"]),
         cost=cost_sentence(report),
+        glossary=glossary(report),
     )
 
 
@@ -99,6 +100,18 @@ def _flat(figures: Figures) -> list[Chart]:
     return [chart for figure in figures.values() for chart in (figure if isinstance(figure, list) else [figure]) if chart]
 
 
+def glossary(report: Json) -> str:
+    """The models of the run in a sentence each."""
+    arms = {model["arm"] for model in report["models"]}
+    said = {
+        "warm-up": "The warm-up is trained on random negatives before anything is mined.",
+        "mined": "Round n is trained on what was mined with the model before it.",
+        "random": "Random only starts where the first mined round starts and makes as many steps as all of them, with random "
+        "negatives: what mining adds is the difference.",
+    }
+    return " ".join(text for arm, text in said.items() if arm in arms)
+
+
 def render(template: str, report: Json, figures: Figures, *, datasets: Json, **values: Any) -> str:
     """Fill a template. Every text is escaped, because titles and queries may hold anything."""
     from jinja2 import Environment, FileSystemLoader
@@ -119,22 +132,13 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
         report=report,
         figures=figures,
         charts=drawn,
+        pictures={chart.id: Markup(picture(chart, datasets)) for chart in _flat(figures)},
         bundle=Markup(chart_library()),
         version=hardmine_version(),
         points=points,
         **inline,
         **values,
     )
-
-
-@cache
-def chart_library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that sets `window.vegaEmbed`. Needs no network; takes a few seconds."""
-    import vl_convert
-
-    # with a backslash, JavaScript reads the same text, but HTML does not end the script element
-    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub requires an argument that it does not need
-    return str(bundle).replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _numeric(rows: Sequence[Sequence[Any]]) -> list[bool]:

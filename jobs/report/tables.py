@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eval.metrics import metric_name
-from jobs.report.answer import interval_text, state
+from jobs.report.answer import interval_text, p_text, state
 from jobs.report.chart import STATES, number, share
 from jobs.report.charts.slices import slice_rows
 
@@ -43,13 +43,22 @@ def all_tables(report: Json) -> dict[str, Any]:
     last = report["minings"][-1] if report["minings"] else {}
     return {
         "models": _models(report),
+        "metrics": _metrics(report),
         "test": _test(report),
         "general": _general(report),
         "minings": _minings(report),
         "warnings": last.get("warnings") or [],
         "most_used": _most_used(last),
         "slices": _table(
-            ("column", "value", "queries", metric_name(report["primary"]), "uplift and interval", "p, corrected", "verdict"),
+            (
+                "column",
+                "value",
+                "queries",
+                metric_name(report["primary"]),
+                "gain and interval",
+                "p, corrected",
+                "against off the shelf",
+            ),
             slice_rows(report),
         ),
         "results": _results(report),
@@ -67,41 +76,67 @@ def _table(columns: tuple[str, ...], rows: list[list[Any]]) -> Table | None:
     return {"columns": columns, "rows": rows} if rows else None
 
 
+AGAINST = "against off the shelf"
+
+
 def _models(report: Json) -> Table:
-    names = [metric for metric in METRICS if any(metric in model["metrics"] for model in report["models"])]
-    primary = report["primary"]
-    rows = []
+    """The primary figure of every model, and what it is against the off-the-shelf model and against the best one before."""
+    primary, rows = report["primary"], []
+    mined = [model["label"] for model in report["models"] if model["arm"] == "mined"]
     for model in report["models"]:
-        interval = model["against_baseline"].get(primary)
+        gain, change = (model[against].get(primary) for against in ("against_baseline", "against_best"))
+        p = (gain or {}).get("p_adjusted")
+        # "the best before" of the model trained on random negatives only is the last mined round
+        which = f", against {mined[-1]}" if model["arm"] == "random" and mined else ""
         rows.append(
             [
-                ("★ " if model["name"] == report["best"] else "") + model["label"],
-                {"baseline": "none", "warm-up": "random", "mined": "mined", "random": "random only"}[model["arm"]],
-                interval_text(interval) if interval else "–",
-                STATES[state(interval, primary)][0] if interval else "–",
+                named(report, model),
+                f"{model['steps']:,}" if model["steps"] else "–",
                 number(model["train_loss"]),
-                *(number(model["metrics"].get(name)) for name in names),
+                number(model["metrics"].get(primary)),
+                interval_text(gain) if gain else "–",
+                p_text(p).removeprefix("= ") if p is not None else "–",
+                STATES[state(gain, primary)][0] if gain else "–",
+                STATES[state(change, primary)][0] + which if change else "–",
             ]
         )
-    return {
-        "columns": ("model", "negatives", f"{metric_name(primary)}: uplift", "verdict", "loss", *map(metric_name, names)),
-        "rows": rows,
-    }
+    columns = ("model", "steps", "loss", metric_name(primary), "gain and interval", "p", AGAINST, "against the best before")
+    return {"columns": columns, "rows": rows}
+
+
+def named(report: Json, model: Json) -> str:
+    """A model's name, and whether it is the kept one."""
+    return f"{model['label']} (kept)" if model["name"] == report["best"] else str(model["label"])
+
+
+def _metrics(report: Json) -> Table | None:
+    """Every metric as a row, every model as a column, with what a perfect model gets."""
+    best: Json = next((model["attainable"] for model in report["models"] if model["attainable"]), {})
+    rows = [
+        [metric_name(metric), *(number(model["metrics"].get(metric)) for model in report["models"]), number(best.get(metric))]
+        for metric in METRICS
+        if any(metric in model["metrics"] for model in report["models"])
+    ]
+    return _table(("figure", *(named(report, model) for model in report["models"]), "attainable"), rows)
+
+
+CHOSEN = {"baseline": "off the shelf", "best": "kept", "random_arm": "random only"}
+"""Models measured on the test split -> their names for a person."""
 
 
 def _test(report: Json) -> Table | None:
     rows, primary = [], report["primary"]
-    for label, row in (report["test"] or {}).items():
+    for name, row in (report["test"] or {}).items():
         interval = (row.get("against_baseline") or {}).get(primary)
         rows.append(
             [
-                label.replace("_", " "),
-                *(number(row["metrics"].get(name)) for name in ("recall@3", "recall@10", "ndcg@10", "bad_top1")),
+                CHOSEN[name],
+                *(number(row["metrics"].get(metric)) for metric in ("recall@3", "recall@10", "ndcg@10", "bad_top1")),
                 interval_text(interval) if interval else "–",
                 STATES[state(interval, primary)][0] if interval else "–",
             ]
         )
-    return _table(("model", "Recall@3", "Recall@10", "NDCG@10", "bad top-1", f"{metric_name(primary)}: uplift", "verdict"), rows)
+    return _table(("model", "Recall@3", "Recall@10", "NDCG@10", "bad top-1", f"{metric_name(primary)}: gain", AGAINST), rows)
 
 
 def _general(report: Json) -> Table | None:
@@ -117,7 +152,7 @@ def _general(report: Json) -> Table | None:
                 STATES[state(interval, primary)][0] if interval else "–",
             ]
         )
-    return _table(("model", "Recall@3", "Recall@10", "NDCG@10", f"{metric_name(primary)}: change", "verdict"), rows)
+    return _table(("model", "Recall@3", "Recall@10", "NDCG@10", f"{metric_name(primary)}: change", AGAINST), rows)
 
 
 def _minings(report: Json) -> Table | None:

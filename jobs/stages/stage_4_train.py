@@ -72,6 +72,7 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
         mailbox=context.progress.mailbox,
         deepspeed=own,
         name=config.name,
+        label=str(model),
         stopping=decide_epochs,
     )
     return task, {
@@ -101,9 +102,11 @@ def train_model(context: Context, stage: Stage) -> Commit:
     task, inputs = training_task(context, stage.of, pool)
 
     def work(folder: str) -> Outcome:
-        result = train(replace(task, folder=folder, name=f"{config.name} {stage.name}"), pool, retries=config.cluster.retries)
+        result = train(replace(task, folder=folder), pool, retries=config.cluster.retries)
         for note in result["notes"]:
             context.progress.say(f"  {note}")
+        for warning in result["tracker_warnings"]:
+            context.progress.say(f"! {warning}")
         telemetry = telemetry_files(context.store, folder)
         if not telemetry:
             raise ArtifactError(f"{context.store.url(folder)} holds no telemetry; run the same command again")

@@ -15,6 +15,7 @@ from cluster.commits import Commit, Outcome
 from cluster.labels.labels import NO_NEGATIVE, contains
 from cluster.storage.store import Store
 from cluster.tables.tables import F32, I64, Part, lists_to_csr, read_part, read_parts, write_part
+from eval.attainable import attainable
 from eval.copies import placed, without_copies
 from eval.metrics import F64, Bool, Judgements, per_query_metrics, summarise
 from eval.settings import EvaluationSettings
@@ -143,6 +144,7 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     query_L, item_L, gain_L, score_L = (judged[name].to_numpy() for name in ("query_row", "item_row", "gain", "score"))
     judgements = Judgements.from_triples(query_L, item_L, gain_L, score_L > 0)
     per_query = per_query_metrics(ranking.rows, ranking.query_rows, judgements, compatible_top1_Q=compatible)
+    best = attainable(per_query, ranking.query_rows, judgements)
     table = pa.table({"query_row": ranking.query_rows} | {name: pa.array(values) for name, values in per_query.items()})
     part = write_part(store, f"{task.folder}/per_query.parquet", table)
     figures: dict[str, Any] = {
@@ -152,7 +154,8 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
             "queries_with_copies": int(ranking.had_copies.sum()),
             "first_hits_of_own_text": int(ranking.first_has_own_text.sum()),
         },
-        "metrics": {name: None if math.isnan(value) else value for name, value in summarise(per_query).items()},
+        "metrics": _means(per_query),
+        "attainable": _means(best),
     }
     others = {parts[0].path: _values_of(store, parts) for parts in task.others.values()}
     compared = {path: compare_metrics(per_query, other, settings) for path, other in others.items()}
@@ -163,6 +166,7 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
         columns,
         primary=settings.primary,
         baseline=others[task.others["baseline"][0].path] if task.others else None,
+        attainable=best[settings.primary],
         least=settings.min_slice_queries,
         resamples=settings.resamples,
         confidence=settings.confidence,
@@ -174,6 +178,10 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     if task.first:
         figures["leakage"] = leakage_figures(store, task.corpus, task.queries, judged)
     return figures, part
+
+
+def _means(per_query: Mapping[str, F64]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in summarise(per_query).items()}
 
 
 def load_ranking(task: EvaluateTask, judged: pa.Table, queries: pa.Table, learned: I64) -> Ranking:

@@ -8,17 +8,14 @@ from nothing (static, adapter) would mine noise without one.
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from cluster.session.progress import Progress
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, read_parts
-from eval.metrics import metric_name
 from eval.settings import EvaluationSettings
 from eval.significance import Interval, paired_bootstrap
-from eval.verdict import verdict
 from jobs.config.config import Config
 from jobs.config.derived import with_settings
 from jobs.config.probe import ProbeSettings
@@ -27,90 +24,42 @@ from jobs.record.stages import Kind, ModelName, Stage
 from jobs.run.driver import open_context
 from jobs.run.rounds import run_rounds
 from jobs.stages.context import in_worker
+from jobs.trials.probe_answer import Lead, Trial
 
 MINED, RANDOM = ModelName(1), ModelName(1, random=True)
-RULE_OF_THREE = 3.0
-"""0 of n queries differ: up to 3 / n of all may (95 %; Hanley & Lippman-Hand 1983, JAMA 249(13))."""
-
-
-@dataclass(frozen=True)
-class Lead:
-    """Mined minus random in one metric, in percentage points."""
-
-    metric: str
-    value: float
-    threshold: float
-    interval: Interval
-    """In points too."""
-
-    @property
-    def title(self) -> str:
-        """The metric as a person writes it."""
-        return metric_name(self.metric)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the difference reaches the threshold."""
-        return self.value >= self.threshold
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval shows a difference at all."""
-        return verdict(self.interval) != "flat"
-
-    @property
-    def half_width(self) -> float:
-        """Half the interval's width; where no query differs, the bound of the rule of three."""
-        width = (self.interval.high - self.interval.low) / 2
-        return width if width > 0 else 100 * RULE_OF_THREE / self.interval.queries
-
-    @property
-    def undecided(self) -> bool:
-        """Not passed, but the queries are too few to tell the threshold from 0."""
-        return not self.passed and self.value - self.half_width <= 0 and self.value + self.half_width >= self.threshold
-
-    @property
-    def queries_needed(self) -> int:
-        """Queries at which the interval would be ± the threshold: its width falls with the root of their number."""
-        return math.ceil(self.interval.queries * (self.half_width / self.threshold) ** 2)
-
-    def as_json(self) -> dict[str, Any]:
-        """What `--json` prints; everything in points."""
-        return {
-            "name": self.metric,
-            "value": self.value,
-            "threshold": self.threshold,
-            "passed": self.passed,
-            "interval": asdict(self.interval) | {"excludes_zero": self.excludes_zero},
-        }
 
 
 @dataclass(frozen=True)
 class ProbeResult:
     """The figures of both arms, and what they say."""
 
-    leads: list[Lead]
+    lead: Lead
     mined: dict[str, float | None]
     """Metrics of the mined arm; so are `random` and `baseline` of theirs."""
     random: dict[str, float | None]
     baseline: dict[str, float | None]
-    fraction: float
-    """Share of the training queries."""
     confidence: float
-    steps: int
-    """In each arm."""
     output: str
     seconds: float
 
     @property
-    def passed(self) -> bool:
-        """Whether mining is worth a full run."""
-        return all(lead.passed for lead in self.leads)
+    def share(self) -> float:
+        """Of the training queries that were used, of all."""
+        return self.lead.trial.train_queries / max(1, self.lead.trial.all_queries)
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints and probe.json holds."""
-        figures = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "leads"}
-        return {"passed": self.passed, "verdict": advice(self.leads), "checks": [lead.as_json() for lead in self.leads]} | figures
+        figures = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lead"}
+        trial = self.lead.trial
+        return {
+            "passed": self.lead.passed,
+            "verdict": self.lead.answer,
+            "reason": self.lead.reason,
+            "checks": [self.lead.as_json()],
+            "fraction": self.share,
+            "train_queries": trial.train_queries,
+            "steps": trial.steps,
+        } | figures
 
 
 def probe_config(config: Config) -> Config:
@@ -151,15 +100,14 @@ def probe(config: Config, *, progress: Progress, takeover: bool = False) -> Prob
     with open_context(trial, progress=progress, takeover=takeover) as context:
         summary = run_rounds(context)
         per_query = [context.need(Stage(Kind.EVALUATE, arm)).parts("per_query") for arm in (MINED, RANDOM)]
-        intervals = in_worker(compare_arms, context, context.store, *per_query, trial.evaluation)
+        interval = in_worker(compare_arms, context, context.store, *per_query, trial.evaluation)
+        ingested = context.need(Stage(Kind.INGEST)).figures
     result = ProbeResult(
-        measure_leads(config.probe, intervals),
+        measure_lead(config, interval, ingested, steps=summary["random_arm"]["steps"]),
         mined=summary["rounds"][-1]["metrics"],
         random=summary["random_arm"]["metrics"],
         baseline=summary["baseline"],
-        fraction=config.probe.fraction,
         confidence=trial.evaluation.confidence,
-        steps=summary["random_arm"]["steps"],
         output=context.store.root,
         # of the stages themselves, whenever they ran
         seconds=round(sum({commit.key: commit.seconds["wall"] for commit in context.done.values()}.values()), 2),
@@ -168,48 +116,35 @@ def probe(config: Config, *, progress: Progress, takeover: bool = False) -> Prob
     return result
 
 
-def measure_leads(settings: ProbeSettings, intervals: dict[str, Interval]) -> list[Lead]:
-    """Both leads, from the differences of "hit@5" and "hit@10" as shares of queries."""
-    leads = []
-    for metric, threshold in (("hit@5", settings.hit5_points), ("hit@10", settings.hit10_points)):
-        share = intervals[metric]
-        mean, low, high = (round(100 * value, 4) for value in (share.mean, share.low, share.high))
-        leads.append(Lead(metric, mean, threshold, Interval(mean, low, high, share.queries)))
-    return leads
+def measure_lead(config: Config, share: Interval, ingested: dict[str, Any], *, steps: int) -> Lead:
+    """The lead from the difference as a share.
 
-
-def advice(leads: list[Lead]) -> str:
-    """One sentence: "yes", "no", or "no" because the queries are too few, with the reason."""
-    differences = " and ".join(
-        f"{lead.value:+.2f} points of {lead.title} (asked for at least {lead.threshold:+.2f})" for lead in leads
+    Args:
+        ingested: figures of the probe's ingest stage. steps: optimizer steps of each arm.
+    """
+    used = int(ingested["splits"]["train"])
+    trial = Trial(
+        steps,
+        used,
+        used + int(ingested.get("train_queries_left_out", 0)),
+        config.probe.fraction,
+        config.probe.epochs,
+        config.training.batch_size,
+        config.training.max_steps,
+        dev_cut="dev_queries_cut_from_train" in ingested,
     )
-    missed = [lead for lead in leads if not lead.passed]
-    if not missed:
-        chance = "".join(
-            f"; but the interval of {lead.title} includes 0, so that may be chance: about "
-            f"{lead.queries_needed:,} dev queries would be needed for ±{lead.threshold:.2f}"
-            for lead in leads
-            if not lead.excludes_zero
-        )
-        return f"yes: mined negatives beat random ones by {differences}{chance}"
-    if all(lead.undecided for lead in missed):
-        widest = max(missed, key=lambda lead: lead.queries_needed)
-        return (
-            f"no: too few queries to tell (the interval of {widest.title} is ±{widest.half_width:.2f} points with "
-            f"{widest.interval.queries:,} dev queries; about {widest.queries_needed:,} queries would be needed for "
-            f"±{widest.threshold:.2f}). Measured, mined minus random: {differences}"
-        )
-    return f"no: mined minus random negatives is {differences}"
+    mean, low, high = (round(100 * value, 4) for value in (share.mean, share.low, share.high))
+    interval = Interval(mean, low, high, share.queries)
+    return Lead(config.evaluation.primary, mean, config.probe.min_lead, interval, trial)
 
 
-def compare_arms(store: Store, mined: list[Part], random: list[Part], settings: EvaluationSettings) -> dict[str, Interval]:
-    """Mined minus random in "hit@5" and "hit@10", query by query. Runs in a worker."""
-    names = ["hit@5", "hit@10"]
-    of_mined, of_random = (read_parts(store, parts, ["query_row", *names]) for parts in (mined, random))
+def compare_arms(store: Store, mined: list[Part], random: list[Part], settings: EvaluationSettings) -> Interval:
+    """Mined minus random in the primary figure, query by query. Runs in a worker."""
+    of_mined, of_random = (read_parts(store, parts, ["query_row", settings.primary]) for parts in (mined, random))
     assert of_mined["query_row"].equals(of_random["query_row"]), "both arms are measured on the same queries"
-    return {
-        name: paired_bootstrap(
-            of_mined[name].to_numpy(), of_random[name].to_numpy(), resamples=settings.resamples, confidence=settings.confidence
-        )
-        for name in names
-    }
+    return paired_bootstrap(
+        of_mined[settings.primary].to_numpy(),
+        of_random[settings.primary].to_numpy(),
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+    )

@@ -28,7 +28,7 @@ def trials_table(result: dict[str, Any]) -> Table:
     for row in result["trials"]:
         loss = f"triplet m {row['margin']:g}" if row["loss"] == "triplet" else f"{row['loss']} τ {row['temperature']:g}"
         table.add_row(
-            f"{row['trial']}{' ★' if row['chosen'] else ''}",
+            f"{row['trial']}{' (chosen)' if row['chosen'] else ''}",
             loss,
             f"{row['random_fraction']:g}",
             _figure(row["recall"], 4),

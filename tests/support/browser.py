@@ -36,7 +36,9 @@ FLAGS = (
 DRAWN = "document.documentElement.dataset.charts === 'drawn'"
 MEASURE = """JSON.stringify({
   width: document.documentElement.scrollWidth, window: innerWidth, height: document.documentElement.scrollHeight,
-  charts: document.querySelectorAll(".plot svg").length, places: document.querySelectorAll(".plot").length,
+  charts: document.querySelectorAll(".plot.vega-embed svg").length,
+  clipped: [...document.querySelectorAll(".scroll")].filter((one) => one.scrollWidth > one.clientWidth)
+    .map((one) => one.getAttribute("aria-label")), places: document.querySelectorAll(".plot").length,
   text: document.body.innerText, data: document.getElementById("report").textContent})"""
 
 
@@ -59,6 +61,8 @@ class Seen:
     height: int = 0
     charts: int = 0
     """Drawn."""
+    clipped: list[str] = field(default_factory=list)
+    """Names of the tables that are shown and are wider than their place."""
     places: int = 0
     """For charts."""
     text: str = ""

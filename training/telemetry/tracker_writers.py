@@ -44,6 +44,8 @@ class About:
 
     run: str
     round: int
+    label: str
+    """Of the round's model: round-02-random."""
     id: str
     """Names this round of this run and no other; the same after a resume."""
     store: Store
@@ -54,8 +56,8 @@ class About:
 
     @property
     def title(self) -> str:
-        """e.g. "catalogue round 01"."""
-        return f"{self.run} round {self.round:02d}"
+        """e.g. "catalogue round-02-random"."""
+        return f"{self.run} {self.label}"
 
 
 class Writer(Protocol):
@@ -81,8 +83,16 @@ def identified(about: About) -> About:
     return replace(about, id=str(about.store.read_json(path)["id"]))
 
 
+def tensorboard_folder(about: About) -> str:
+    """Where the event files of a model go, relative to the store."""
+    return f"tensorboard/{about.label}/{about.folder.rpartition('/')[2][:8]}"
+
+
 class TensorBoardWriter:
-    """Event files in a local folder, uploaded to `<folder>/tensorboard/` at each flush: object stores cannot append.
+    """Event files in a local folder, uploaded to `tensorboard/<label>/<key>/` at each flush: object stores cannot append.
+
+    So TensorBoard, started on the run's `tensorboard/`, lists the models by their names, and a model that was trained again
+    with other settings (another key) beside the first one.
 
     They are numbered through all attempts, because readers take them in the order of their names.
     """
@@ -94,7 +104,7 @@ class TensorBoardWriter:
         from torch.utils.tensorboard import FileWriter, summary
 
         self._event, self._session, self._summary, self._writer = Event, SessionLog, Summary, FileWriter
-        self._store, self._prefix, self._file_bytes = about.store, f"{about.folder}/tensorboard", file_bytes
+        self._store, self._prefix, self._file_bytes = about.store, tensorboard_folder(about), file_bytes
         self._local = Path(tempfile.mkdtemp(prefix="hardmine-tensorboard-"))
         self._number = max((int(path.rpartition(".")[2]) for path in self._store.list(self._prefix)), default=0)
         self._begun = False

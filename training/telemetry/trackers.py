@@ -131,8 +131,10 @@ class Line:
 class Trackers:
     """All trackers of one round; none on ranks that do not report."""
 
-    def __init__(self, lines: Sequence[Line] = ()) -> None:
+    def __init__(self, lines: Sequence[Line] = (), warnings: list[str] | None = None) -> None:
         self._lines = list(lines)
+        self.warnings = [] if warnings is None else warnings
+        """What was said of trackers that are not, or no longer, used; complete after `close`."""
         self._held: list[dict[str, float]] = []
         self._step = 0
 
@@ -186,32 +188,45 @@ class Trackers:
 
 
 def make_trackers(
-    names: Sequence[str], *, run: str, number: int, store: Store, folder: str, config: Mapping[str, Any], say: Say | None = None
+    names: Sequence[str],
+    *,
+    run: str,
+    number: int,
+    label: str,
+    store: Store,
+    folder: str,
+    config: Mapping[str, Any],
+    say: Say | None = None,
 ) -> Trackers:
-    """Start the trackers that are set; only rank 0 calls it. One that cannot be used is said, and is no error.
+    """Start the trackers that are set; only rank 0 calls it. One that cannot be used is reported, and is no error.
 
     Args:
         names: of "tensorboard", "mlflow", "wandb".
         run: name of the run; trackers group its rounds by it.
-        number: of the round.
-        store, folder: where the round's files go: TensorBoard's below `<folder>/tensorboard`.
+        number: of the round. label: of its model, e.g. round-02-random.
+        store, folder: where the round's files go; TensorBoard's go below `tensorboard/<label>/` of the store.
         config: settings that trackers show; must hold no secrets.
         say: gets one line of warning per tracker that is not (or no longer) used; called from the trackers' threads too.
     """
-    say = say or logging.getLogger(__name__).warning
+    tell, warnings = say or logging.getLogger(__name__).warning, list[str]()
+
+    def say_and_keep(text: str) -> None:
+        warnings.append(text)
+        tell(text)
+
     lines = []
     for name in dict.fromkeys(names):
         reason = _unusable(name)
         if reason:
-            say(f"tracker {name} is off: {reason}")
+            say_and_keep(f"tracker {name} is off: {reason}")
             continue
-        about = About(run, number, "", Store(store.root, store.settings), folder, config)  # a connection of its own
+        about = About(run, number, label, "", Store(store.root, store.settings), folder, config)  # a connection of its own
 
         def start(name: str = name, about: About = about) -> Writer:
             return WRITERS[name](identified(about))
 
-        lines.append(Line(name, start, say))
-    return Trackers(lines)
+        lines.append(Line(name, start, say_and_keep))
+    return Trackers(lines, warnings)
 
 
 def grouped(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -141,7 +141,7 @@ def _gain(queries: Slice) -> Interval:
 
 def _gain_text(queries: Slice, primary: str, end: str) -> str:
     gain = _gain(queries)
-    return f"{primary} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] against the baseline; {end}"
+    return f"{primary} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] against off the shelf; {end}"
 
 
 def _slice_text(measured: Measurement, queries: Slice) -> str:

@@ -13,8 +13,7 @@ from cluster.errors import ConfigError
 from cluster.tables.tables import read_parts
 from eval.figures import numbers, read_interval, read_slices
 from eval.gate.figures import GateFigures
-from eval.gate.measures import ALWAYS
-from eval.gate.settings import GateSettings
+from eval.gate.settings import BARS, GateSettings
 from eval.latency import Latency
 from eval.metrics import LOWER_IS_BETTER
 from eval.settings import EvaluationSettings
@@ -29,17 +28,17 @@ NO_BASE = "the off-the-shelf model is not part of the run, so there is no time t
 
 
 def gather(
-    run: FinishedRun, subject: Subject, evaluation: EvaluationSettings, *, latency: bool
+    run: FinishedRun, subject: Subject, evaluation: EvaluationSettings, *, without_latency: str | None
 ) -> tuple[GateFigures, dict[str, Any] | None]:
     """(figures for the checks, what the latency was measured on; None: it was not).
 
     Args:
-        latency: measure it.
+        without_latency: why the latency is not measured; None: it is.
 
     Raises:
         ConfigError: evaluation.gate.metrics names a metric that was not measured.
     """
-    measured_latency, timed, missing = _latency(run, subject, evaluation, latency)
+    measured_latency, timed, missing = _latency(run, subject, evaluation, without_latency)
     evaluated = [measured.evaluation.figures for measured in (subject.model, subject.baseline)]
     results = [figures.get("results") for figures in evaluated]
     if None in results:
@@ -52,6 +51,8 @@ def gather(
         primary=evaluation.primary,
         metrics=_metrics(run, subject, evaluation),
         gains=_gains(run, subject, evaluation),
+        worse=_worse(subject),
+        attainable=numbers(evaluated[0].get("attainable") or {}),
         results=numbers(results[0] or {}),
         baseline_results=numbers(results[1] or {}),
         slices=read_slices(evaluated[0].get("slices", {})),
@@ -67,8 +68,9 @@ def _metrics(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings)
     table = read_parts(run.store, subject.model.evaluation.parts("per_query"))
     measured = table.column_names[1:]
     _refuse_unknown(evaluation.gate, measured)
+    wanted = {evaluation.primary, *BARS[evaluation.gate.bar], *evaluation.gate.metrics}
     figures = {}
-    for name in [name for name in measured if name in ALWAYS or name in evaluation.gate.metrics]:
+    for name in [name for name in measured if name in wanted]:
         values = table[name].to_numpy()
         figures[name] = _compared(values, np.zeros_like(values), evaluation)
     return figures
@@ -109,14 +111,22 @@ def _gains(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -
     return gains
 
 
+def _worse(subject: Subject) -> list[str] | None:
+    """The metrics that are significantly worse than off the shelf; None: nothing is compared with that."""
+    compared = {name: change for name, change in subject.model.change("baseline").items() if isinstance(change, Mapping)}
+    if not compared:
+        return None
+    return [name for name, one in compared.items() if one["significant"] and (one["mean"] < 0) != (name in LOWER_IS_BETTER)]
+
+
 def _latency(
-    run: FinishedRun, subject: Subject, evaluation: EvaluationSettings, wanted: bool
+    run: FinishedRun, subject: Subject, evaluation: EvaluationSettings, without: str | None
 ) -> tuple[Latency | None, dict[str, Any] | None, dict[str, str]]:
     gate = evaluation.gate
     if subject.is_baseline or (gate.max_added_ms is None and gate.max_added_p95 is None):
         return None, None, {}
-    if not wanted:
-        return None, None, {"latency": "--no-latency was given"}
+    if without is not None:
+        return None, None, {"latency": without}
     rows = read_parts(run.store, subject.model.evaluation.parts("per_query"), ["query_row"])["query_row"].to_numpy()
     if not len(rows):
         return None, None, {"latency": "no query was evaluated"}

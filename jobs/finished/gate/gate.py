@@ -16,6 +16,7 @@ from cluster.errors import ConfigError
 from cluster.storage.store import Store
 from eval.gate.verdict import make_checks, passed, verdict
 from eval.settings import EvaluationSettings
+from eval.verdict import too_little
 from jobs.config.config import put_override
 from jobs.config.strict import validate
 from jobs.finished.before_after import before_after, changed_queries
@@ -39,20 +40,24 @@ class _Overridden(BaseModel):
     evaluation: EvaluationSettings
 
 
-def gate(store: Store, overrides: Sequence[str] = (), *, number: int | None = None, latency: bool = True) -> dict[str, Any]:
+def gate(
+    store: Store, overrides: Sequence[str] = (), *, number: int | None = None, without_latency: str | None = None
+) -> dict[str, Any]:
     """`judge` a finished run, and leave the answer in gate.json beside it."""
-    result = judge(store, overrides, number=number, latency=latency)
+    result = judge(store, overrides, number=number, without_latency=without_latency)
     store.write_json("gate.json", result)
     return result
 
 
-def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = None, latency: bool = True) -> dict[str, Any]:
+def judge(
+    store: Store, overrides: Sequence[str] = (), *, number: int | None = None, without_latency: str | None = None
+) -> dict[str, Any]:
     """What gate.json holds; writes nothing.
 
     Args:
         overrides: evaluation.gate.key=value, over what the run's run.json says.
         number: the round to judge, -1 the off-the-shelf model; None: the one that was kept.
-        latency: measure how long a query takes.
+        without_latency: why it is not measured how long a query takes; None: it is.
 
     Raises:
         ConfigError: no finished run, no such round, or a setting or metric that does not exist.
@@ -62,7 +67,7 @@ def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = N
     evaluation = read_settings(run, overrides)
     subject = choose(run, number)
     _check_model(run, subject)
-    figures, timed = gather(run, subject, evaluation, latency=latency)
+    figures, timed = gather(run, subject, evaluation, without_latency=without_latency)
     checks = make_checks(evaluation.gate, replace(figures, nothing_new=subject.is_baseline and number is None))
     result = {
         "passed": passed(checks),
@@ -76,9 +81,15 @@ def judge(store: Store, overrides: Sequence[str] = (), *, number: int | None = N
         "queries": subject.model.queries,
         "checks": [check.as_json() for check in checks],
         "latency": timed,
-        "notes": list(subject.notes),
+        "notes": [*subject.notes, *_doubts(subject)],
     }
     return result | _worse(run, subject, evaluation) | {"settings": evaluation.gate.model_dump(mode="json")}
+
+
+def _doubts(subject: Subject) -> list[str]:
+    """What keeps this answer from being relied on."""
+    doubt = too_little(subject.model.queries - subject.model.without_positive)
+    return [f"whatever the answer, it rests on too little: {doubt}"] if doubt else []
 
 
 def _check_model(run: FinishedRun, subject: Subject) -> None:
@@ -106,7 +117,7 @@ def read_settings(run: FinishedRun, overrides: Sequence[str]) -> EvaluationSetti
         if not key.startswith(SECTION):
             raise ConfigError(
                 f"expected overrides of the gate's own settings, {SECTION}key=value, found {key!r}; the run is "
-                f"finished: other settings need `hardmine run`. For example {SECTION}min_recall_3=0.5"
+                f"finished: other settings need `hardmine run`. For example {SECTION}min_gain=2"
             )
         put_override(values, override)
     source = f"{run.store.url('run.json')}{' with overrides from the command line' if overrides else ''}"

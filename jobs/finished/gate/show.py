@@ -11,6 +11,7 @@ from rich.text import Text
 
 from eval.gate.check import FORMS, plain
 from eval.metrics import metric_name
+from jobs.finished.show import model_name
 
 SHOWN = 3
 """Queries shown with their results; gate.json has more."""
@@ -32,25 +33,27 @@ def checks_table(result: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
+        collapse_padding=True,
     )
-    for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", ""):
+    for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", "attainable", ""):
         table.add_column(name, justify="left" if name in ("check", "") else "right", no_wrap=True)
     for check in result["checks"]:
         interval, outcome = check["interval"], state(check)
-        form = FORMS[check["unit"]]
+        form = FORMS[check["unit"]].replace("points", "pt")
         between = f"{plain(form, interval['low'])} to {plain(form, interval['high'])}" if interval else ""
         table.add_row(
             check["name"],
             "–" if check["value"] is None else form.format(check["value"]),
             between,
             "–" if check["threshold"] is None else form.format(check["threshold"]),
+            "" if check["attainable"] is None else form.format(check["attainable"]),
             Text(outcome, style=STYLES[outcome]),
         )
     return table
 
 
 def _model(result: dict[str, Any]) -> str:
-    return "the off-the-shelf model" if result["round"] < 0 else f"round {result['round']}"
+    return "the off-the-shelf model" if result["round"] < 0 else model_name(result["round"])
 
 
 def not_checked_lines(result: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from eval.metrics import metric_name
 from jobs.report.answer import interval_text, p_text, state
 from jobs.report.chart import STATES, UPLIFT_TOOLTIP, Chart, category, number, spec, zero
+from jobs.stages.evaluate.slice_columns import SEEN
 
 Json = dict[str, Any]
 
@@ -31,10 +32,15 @@ def slices_chart(report: Json) -> Chart | None:
     ]
     look = (
         "Each row is a group of queries. A triangle is a difference that stands after the correction for the number of "
-        "groups; a dot is one that chance could have made. Small groups have long bars."
+        "groups; a dot is one that chance could have made, even where its bar does not touch 0. Small groups have long bars."
     )
+    if any(row["column"] == SEEN for row in report["slices"]):
+        look += (
+            f" {SEEN}: whether a relevant item of the query is relevant to a training query, too. A gain on these queries alone "
+            "is memory of items, not a better search."
+        )
     counts = {key: sum(row["state"] == STATES[key][0] for row in rows) for key in STATES}
-    said = f"Uplift by group of queries: {counts['better']} better, {counts['worse']} worse, {counts['open']} not proven."
+    said = f"Gain by group of queries: {counts['better']} better, {counts['worse']} worse, {counts['open']} not proven."
     table = [
         [
             row["slice"],
@@ -47,10 +53,10 @@ def slices_chart(report: Json) -> Chart | None:
     ]
     return Chart(
         "slices",
-        f"Uplift of {metric_name(metric)} by group",
+        f"{metric_name(metric)}: gain over off the shelf by group",
         look,
         spec(said, height=24 * len(rows), data={"values": rows}, layer=_layers(metric)),
-        ("group", "queries", metric_name(metric), "uplift", "verdict"),
+        ("group", "queries", metric_name(metric), "gain", "against off the shelf"),
         table,
     )
 
@@ -67,7 +73,7 @@ def _layers(metric: str) -> list[Json]:
         {"field": "queries", "format": ","},
         {"field": "value", "title": metric_name(metric), "format": ".3f"},
         *UPLIFT_TOOLTIP,
-        {"field": "state", "title": "verdict"},
+        {"field": "state", "title": "against off the shelf"},
     ]
     return [
         zero("x"),
@@ -75,7 +81,12 @@ def _layers(metric: str) -> list[Json]:
             "mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.6, "aria": False},
             "encoding": {
                 "y": y,
-                "x": {"field": "low", "type": "quantitative", "title": "uplift, points", "axis": {"tickCount": 8}},
+                "x": {
+                    "field": "low",
+                    "type": "quantitative",
+                    "title": "gain over off the shelf, points",
+                    "axis": {"tickCount": 8},
+                },
                 "x2": {"field": "high"},
                 "color": colours,
             },

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.metrics import LOWER_IS_BETTER, metric_name
-from jobs.report.answer import interval_text, meaning, state
+from jobs.report.answer import interval_text, meaning, p_text, state
 from jobs.report.chart import COLOURS, HALO, SHAPES, STATES, UPLIFT_TOOLTIP, Chart, category, number, spec, zero
 
 Json = dict[str, Any]
@@ -28,33 +28,44 @@ def _uplift(report: Json, metric: str) -> Chart | None:
         return None
     name = metric_name(metric)
     better = "Points below the line are gains." if metric in LOWER_IS_BETTER else ""
-    look = (
-        f"{name}: {meaning(metric)}. {better} The bar is the {report['confidence']:.0%} interval: where it touches the "
-        "line at 0, chance alone could have made the difference."
-    )
+    look = f"{name}: {meaning(metric)}. {better} The bar is the {report['confidence']:.0%} interval. {_proof(rows[1:])}"
     said = "; ".join(f"{row['model']} {row['mean']:+.1f}" for row in rows[1:])
     table = [
         [
             row["model"],
             number(row["value"]),
-            interval_text({end: row[end] / 100 for end in ("mean", "low", "high")}) if row["arm"] != "baseline" else "–",
+            interval_text({end: row[end] / 100 for end in ("mean", "low", "high")}).replace(" points", "")
+            if row["arm"] != "baseline"
+            else "–",
+            row["p"],
             row["judged"],
         ]
         for row in rows
     ]
     return Chart(
         f"uplift-{metric.replace('@', '-')}",
-        f"{name} over the model you started from",
+        f"{name}: gain over off the shelf",
         " ".join(look.split()),
         spec(
-            f"Uplift of {name} in points over the off-the-shelf model: {said}.",
+            f"Gain of {name} in points over the off-the-shelf model: {said}.",
             height=230,
             data={"values": rows},
             layer=_uplift_layers(name, [row["model"] for row in rows]),
         ),
-        ("model", name, "uplift and interval", "verdict"),
+        ("model", name, "gain, points", "p, corrected", "against off the shelf"),
         table,
     )
+
+
+def _proof(rows: Sequence[Json]) -> str:
+    """What the verdicts of a chart's models are, and why one may differ from what its bar looks like."""
+    open_ones = [row for row in rows if row["open"]]
+    if not open_ones:
+        return f"{'All differences are' if len(rows) > 1 else 'The difference is'} significant."
+    text = f"Hollow: not proven, chance alone could have made the difference ({', '.join(row['model'] for row in open_ones)})."
+    if any(row["low"] > 0 or row["high"] < 0 for row in open_ones):
+        text += " That holds although a bar does not touch 0: p is corrected for the number of figures."
+    return text
 
 
 def _uplift_rows(report: Json, metric: str) -> list[Json]:
@@ -67,9 +78,17 @@ def _uplift_rows(report: Json, metric: str) -> list[Json]:
             rows.append(
                 {"model": model["label"], "arm": model["arm"], "value": model["metrics"].get(metric)}
                 | {end: 100 * change[end] for end in ("mean", "low", "high")}
-                | {"judged": "start" if model["name"] == "baseline" else STATES[state(change, metric)][0]}
+                | _judged(model, change, metric)
             )
     return rows
+
+
+def _judged(model: Json, change: Json, metric: str) -> Json:
+    """The verdict of one model: its words, its p, and whether nothing is proven."""
+    if model["name"] == "baseline":
+        return {"judged": "–", "p": "–", "open": False}
+    found, p = state(change, metric), change.get("p_adjusted")
+    return {"judged": STATES[found][0], "p": "–" if p is None else p_text(p).removeprefix("= "), "open": found == "open"}
 
 
 def _uplift_layers(name: str, models: Sequence[str]) -> list[Json]:
@@ -78,7 +97,8 @@ def _uplift_layers(name: str, models: Sequence[str]) -> list[Json]:
         {"field": "model", "title": "model"},
         {"field": "value", "title": name, "format": ".3f"},
         *UPLIFT_TOOLTIP,
-        {"field": "judged", "title": "verdict"},
+        {"field": "p", "title": "p, corrected"},
+        {"field": "judged", "title": "against off the shelf"},
     ]
     x = {
         "field": "model",
@@ -89,13 +109,11 @@ def _uplift_layers(name: str, models: Sequence[str]) -> list[Json]:
     }
     colour, shape = category("arm", COLOURS, legend=False), category("arm", SHAPES, legend=False)
     y = {"type": "quantitative", "title": "points over off the shelf"}
-    last = f"datum.model == '{models[-1]}'"
-    place = {"align": {"expr": f"{last} ? 'right' : 'left'"}, "dx": {"expr": f"{last} ? -7 : 7"}, "dy": -9}
-    numbers = [
+    numbers = [  # above the bars, where no line runs and no number meets another
         {
             "transform": [{"filter": "datum.arm != 'baseline'"}],
-            "mark": {"type": "text", **place, "aria": False} | look,
-            "encoding": {"x": x, "y": y | {"field": "mean"}, "text": {"field": "mean", "format": "+.1f"}},
+            "mark": {"type": "text", "dy": -8, "aria": False} | look,
+            "encoding": {"x": x, "y": y | {"field": "high"}, "text": {"field": "mean", "format": "+.1f"}},
         }
         for look in (HALO, {})
     ]
@@ -111,8 +129,15 @@ def _uplift_layers(name: str, models: Sequence[str]) -> list[Json]:
             "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour},
         },
         {
-            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-            "encoding": {"x": x, "y": y | {"field": "mean"}, "color": colour, "shape": shape, "tooltip": tooltip},
+            "mark": {"type": "point", "size": 80, "opacity": 1, "strokeWidth": 2},
+            "encoding": {
+                "x": x,
+                "y": y | {"field": "mean"},
+                "stroke": colour,
+                "fill": colour | {"condition": {"test": "datum.open", "value": "var(--sheet)"}},
+                "shape": shape,
+                "tooltip": tooltip,
+            },
         },
         *numbers,
     ]

@@ -25,7 +25,7 @@ MOST_NUMBERS = 12
 OF_ITEMS = frozenset({"row", "id", "text", "title", "text_code", "group_code", "vector"})
 OF_QUERIES = frozenset({"row", "id", "text", "split", "text_code", "item_row", "item_id", "history", "history_rows", "vector"})
 """Columns that are no metadata."""
-TRAINED = "relevant_trained"
+SEEN = "seen_in_training"
 """The slices of queries with a relevant item that is one of a training query, too, and with one that is not: a gain on the former
 alone is memory of items."""
 
@@ -64,7 +64,7 @@ def columns_of(queries: pa.Schema, items: pa.Schema) -> dict[str, Column]:
     for field in items:
         if field.name not in OF_ITEMS:
             found[f"item.{field.name}" if field.name in found else field.name] = _column("items", field)
-    for name in ("source", TRAINED):
+    for name in ("source", SEEN):
         found[f"label.{name}" if name in found else name] = Column("labels", name, plain=True, number=False)
     return {name: column for name, column in found.items() if column is not None}
 
@@ -110,7 +110,7 @@ def memberships(
     names = [name for name, column in known.items() if column.plain] if wanted is None else list(dict.fromkeys(wanted))
     rows, place = np.unique(relevant.item, return_inverse=True)
     everyone = np.arange(len(query_rows))
-    tables = {"labels": pa.table({"source": relevant.source, TRAINED: relevant.trained})}
+    tables = {"labels": pa.table({"source": relevant.source, SEEN: relevant.trained})}
     for table, parts, chosen in (("queries", queries, query_rows), ("items", items, rows)):
         columns = [known[name].name for name in names if known[name].table == table]
         if columns:

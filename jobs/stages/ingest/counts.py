@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import ConfigError, DataError
+from eval.diagnosis.case import MIN_QUERIES
 from jobs.config.config import Config
 from mining.search.shards import plan_shards
 from training.engine.schedule import Pace, Schedule
@@ -197,8 +198,8 @@ def _of_figures(config: Config, counts: Counts) -> Iterator[str]:
             f"only {measured} dev queries have a relevant item: one query is {100 / measured:.0f} points of every share, so "
             f"rounds can hardly be compared; label more, or raise data.dev_fraction where dev is cut from train"
         )
-    if evaluation.gate.min_slice is not None and evaluation.gate.min_slice_queries > measured:
+    if evaluation.gate.min_slice is not None and measured < MIN_QUERIES:
         yield (
-            f"evaluation.gate.min_slice_queries = {evaluation.gate.min_slice_queries} is more than the {measured} dev queries: "
-            f"evaluation.gate.min_slice = {evaluation.gate.min_slice} checks no slice"
+            f"evaluation.gate.min_slice = {evaluation.gate.min_slice} checks no slice: a slice takes {MIN_QUERIES} queries, "
+            f"and there are {measured} dev queries"
         )

@@ -49,6 +49,7 @@ def make() -> Callable[..., Evidence]:
         previous: Ends | None = (0.04, 0.01, 0.07),
         against_mined: Ends | None = None,
         recall: float = 0.5,
+        attainable: float = 1.0,
         queries: int = 400,
         results: Mapping[str, float] | None = None,
         before: Mapping[str, float] | None = None,
@@ -77,6 +78,7 @@ def make() -> Callable[..., Evidence]:
             interval(against_mined) if arm == "random" else {},
             results=results or {},
             scores=scores or {},
+            attainable={"recall@3": attainable},
             slices=[Slice("source", value, count, {}, Interval(*ends, count)) for value, ends, count in slices],
         )
         found = Mining(

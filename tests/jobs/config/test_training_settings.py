@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 from pathlib import Path
@@ -124,7 +125,17 @@ def test_a_run_with_a_guide_sources_checkpoints_and_a_tracker(ray_case: Any, ray
     assert max(line["left_out_per_query"] for line in steps) > 0
     table = pq.read_table(io.BytesIO(store.read_bytes(f"{folder}/telemetry.parquet")))
     assert table["loss"].to_pylist() == pytest.approx([line["loss"] for line in steps], rel=1e-6)
-    assert any("tfevents" in path for path in store.list(f"{folder}/tensorboard"))
+    (events,) = {path.rpartition("/")[0] for path in store.list("tensorboard")}
+    assert events.startswith("tensorboard/round-00/"), "named by round, for a person who looks at them"
+    assert summary["tensorboard"] == store.url("tensorboard")
+    if importlib.util.find_spec("wandb") is None:
+        warning = (
+            'round-00: tracker wandb is off: its package is not installed; pip install "hardmine[wandb]" where training runs'
+        )
+        assert summary["warnings"] == [warning]
+        shown = ray_case.run("training.trackers=[]").out
+        assert f"! {warning}" in shown, "a warning that scrolled by is repeated at the end"
+        assert f"tensorboard --logdir {store.url('tensorboard')}" in shown
     assert not store.list(f"{folder}/engine"), "checkpoints serve resuming only"
     assert summary["rounds"][0]["train_loss"] > 0
 

@@ -96,7 +96,7 @@ def test_a_metric_that_lost_asks_for_care(report: dict[str, Any]) -> None:
 
 def test_a_run_whose_start_was_best_says_so(report: dict[str, Any]) -> None:
     got = answer(report | {"best": "baseline"})
-    assert got["headline"] == "No: no round had a higher Recall@3 than the model you started from, so that model is kept."
+    assert got["headline"] == "No: no round had a higher Recall@3 than the off-the-shelf model, so that one is kept."
 
 
 def test_a_run_without_figures_says_so(report: dict[str, Any]) -> None:
@@ -127,6 +127,39 @@ def test_mining_is_judged_against_the_random_arm_by_significance(report: dict[st
     assert "not distinguishable from random ones over 40 steps: Recall@3 +2.0 points [−1.0, +5.0]" in answer(changed)["mining"]
     arm["against_best"]["recall@3"] = interval(-0.02, -0.03, -0.01, significant=True)
     assert "were better than random ones" in answer(changed)["mining"]
+
+
+def test_too_few_steps_or_queries_give_no_verdict_about_mining(report: dict[str, Any]) -> None:
+    for few, told in (
+        ({"steps": 12}, "12 optimizer step(s), fewer than 40"),
+        ({"queries": 7}, "7 evaluated queries, fewer than 50"),
+    ):
+        changed = copy.deepcopy(report)
+        arm = next(model for model in changed["models"] if model["arm"] == "random")
+        arm["against_best"]["recall@3"] = interval(-0.2, -0.3, -0.1, significant=True) | {"queries": few.get("queries", 100)}
+        arm["steps"] = few.get("steps", 100)
+        assert answer(changed)["mining"] == f"Cannot tell: {told}."
+
+
+def test_a_difference_on_few_queries_says_that_it_is_not_to_be_relied_on(report: dict[str, Any]) -> None:
+    few = interval(0.1, 0.05, 0.15, significant=True) | {"queries": 49}
+    assert "too few to rely on: 49 evaluated queries, fewer than 50" in answer(with_primary(report, few))["certainty"]
+
+
+def test_few_steps_lead_to_more_data_rather_than_to_another_model(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report) | {"diagnosis": None}
+    for model in changed["models"]:
+        model |= {"steps": 3, "verdict": "flat"}
+    (step,) = answer(changed)["next"]
+    assert step["text"] == "More to learn from and to measure on: 3 optimizer step(s), fewer than 40."
+
+
+def test_what_a_perfect_model_gets_stands_beside_the_figure(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    for model in changed["models"]:
+        model["attainable"] = {"recall@3": 0.509}
+    card = next(card for card in answer(changed)["cards"] if card["metric"] == "recall@3")
+    assert card["attainable"] == 0.509
 
 
 def test_numbers_read_as_in_the_field() -> None:

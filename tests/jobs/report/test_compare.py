@@ -62,5 +62,8 @@ def test_the_command_writes_a_page_of_both(made_up: Store, longer: Store, tmp_pa
     assert found["path"] == str(tmp_path / "both.html")
     assert comparison_answer(found)["headline"] in text
     assert re.search(r'id="plot-a-loss".*id="plot-b-loss"', text, re.DOTALL)
+    assert "Kept: round 2" in text, "by the name that the tables have"
+    for chart in ("a-loss", "b-loss", "race"):
+        assert re.search(rf'data-chart="{chart}"><svg ', text), "a picture without the script"
     ids = re.findall(r'\bid="([^"]+)"', text.split("<script", 1)[0])
     assert len(ids) == len(set(ids))

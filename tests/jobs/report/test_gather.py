@@ -80,7 +80,7 @@ def test_both_arms_go_on_from_the_warm_up(report: dict[str, Any]) -> None:
         ("warm-up", 0),
         ("round 1", 40),
         ("round 2", 80),
-        ("random arm", 40),
+        ("random only", 40),
     ]
     assert report["training"][1]["validation"] == {"step": [20.0, 40.0], "recall": [pytest.approx(0.55), pytest.approx(0.6)]}
 
@@ -103,6 +103,11 @@ def test_a_damaged_table_takes_only_its_own_part_away(made_up: Store, tmp_path: 
     assert found["changes"] is None
     assert any(reason.startswith("winners and losers: ") for reason in found["missing"])
     assert found["models"] != []
+
+
+def test_a_report_does_not_say_that_an_option_was_given(report: dict[str, Any]) -> None:
+    reasons = {check["why"] for check in report["gate"]["checks"] if check["name"].startswith("added_latency")}
+    assert reasons == {f"the report measures no times; `hardmine gate {report['output']}` does"}
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Any) -> None:

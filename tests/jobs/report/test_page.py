@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import json
 import re
@@ -14,9 +15,11 @@ from cluster.storage.records import write_record
 from cluster.storage.store import Store
 from jobs.report.answer import answer
 from jobs.report.charts.mining import heat_rows
+from jobs.report.charts.uplift import uplift_charts
+from jobs.report.drawing import chart_library
 from jobs.report.gather import gather
-from jobs.report.page import chart_library, render_run
-from jobs.report.tables import duration, size
+from jobs.report.page import render_run
+from jobs.report.tables import all_tables, duration, size
 from jobs.report.write import write_after_run
 
 
@@ -84,6 +87,57 @@ def test_every_chart_has_a_place_a_description_and_a_table(page: str) -> None:
         assert "<table" in figure[1]
         assert "<figcaption>" in figure[1]
         assert len(spec["description"]) > 20
+
+
+def test_every_chart_is_a_picture_without_the_script(page: str) -> None:
+    charts = script(page, "charts")["specs"]
+    for identity, spec in charts.items():
+        picture = re.search(rf'data-chart="{identity}">(<svg .*?</svg>)</div>', page, re.DOTALL)
+        assert picture is not None, identity
+        assert picture[1].count("<path") + picture[1].count("<line") > 3, "something is drawn"
+        assert html.escape(spec["description"]) in picture[1], "and described"
+        assert "var(--" in picture[1], "in the page's colours"
+
+
+def test_a_hostile_group_is_a_text_in_the_picture(report: dict[str, Any]) -> None:
+    evil = "</text></svg><script>alert(2)</script>"
+    rows = [row | {"value": evil} for row in report["slices"]]
+    assert "<script>alert(2)" not in render_run(report | {"slices": rows}).replace(chart_library(), "")
+
+
+def test_the_caption_of_a_gain_agrees_with_its_verdicts(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    for model in changed["models"][1:]:
+        model["against_baseline"]["recall@10"] = {
+            "mean": 0.1, "low": 0.05, "high": 0.15, "queries": 100, "p_adjusted": 0.001, "significant": True
+        }  # fmt: skip
+    charts = {chart.id: chart for chart in uplift_charts(changed)}
+    assert "All differences are significant." in charts["uplift-recall-10"].look
+    # the interval lies above 0, but p does not stand after the correction
+    changed["models"][1]["against_baseline"]["recall@10"] |= {"p_adjusted": 0.08, "significant": False}
+    chart = next(chart for chart in uplift_charts(changed) if chart.id == "uplift-recall-10")
+    assert "Hollow: not proven, chance alone could have made the difference (warm-up)." in chart.look
+    assert "although a bar does not touch 0" in chart.look
+    assert chart.columns[-2:] == ("p, corrected", "against off the shelf")
+    assert chart.rows[1][-2:] == ["0.080", "● not proven"]
+    assert [row["open"] for row in chart.spec["data"]["values"]] == [False, True, False, False, False]
+
+
+def test_every_figure_of_every_model_is_a_cell_and_verdicts_say_against_what(report: dict[str, Any]) -> None:
+    tables = all_tables(report | {"models": [model | {"attainable": {"recall@3": 0.75}} for model in report["models"]]})
+    assert tables["models"]["columns"][-2:] == ("against off the shelf", "against the best before")
+    assert tables["models"]["rows"][-1][-1].endswith(", against round 2"), "the last row is random only"
+    assert tables["metrics"]["columns"][0] == "figure"
+    assert [name for name in tables["metrics"]["columns"] if "(kept)" in name] == ["round 2 (kept)"]
+    recall = next(row for row in tables["metrics"]["rows"] if row[0] == "Recall@3")
+    assert recall[1:-1] == [f"{model['metrics']['recall@3']:.3f}" for model in report["models"]]
+    assert recall[-1] == "0.750"
+
+
+def test_a_page_speaks_of_each_model_by_one_name(page: str) -> None:
+    visible = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
+    for word in ("random arm", " arm<", "★", "baseline<", "model you started from", "relevant_trained"):
+        assert word not in visible, word
 
 
 def test_nothing_is_fetched_from_anywhere(page: str) -> None:

@@ -214,14 +214,14 @@ def test_slices_are_of_queries_of_their_relevant_items_and_of_label_sources(
     run: Run, baseline: tuple[dict[str, Any], Part]
 ) -> None:
     slices = baseline[0]["slices"]
-    assert slices.keys() == {"kind", "genres", "item.language", "source", "relevant_trained"}, "one language is no slice"
+    assert slices.keys() == {"kind", "genres", "item.language", "source", "seen_in_training"}, "one language is no slice"
     assert {row["value"]: row["queries"] for row in slices["kind"]["slices"]} == {"mood": 10, "plot": 9}
     dev = [query for query in range(QUERIES - DEV, QUERIES) if run.relevant(query)]
     for row in slices["genres"]["slices"]:
         members = [query for query in dev if any(row["value"] in run.genres[item] for item in run.relevant(query))]
         assert row["queries"] == len(members)
     trained = {item for query in range(QUERIES - DEV) for item in run.relevant(query)}
-    rows = {row["value"]: row["queries"] for row in slices["relevant_trained"]["slices"]}
+    rows = {row["value"]: row["queries"] for row in slices["seen_in_training"]["slices"]}
     assert rows == {
         "true": sum(any(item in trained for item in run.relevant(query)) for query in dev),
         "false": sum(any(item not in trained for item in run.relevant(query)) for query in dev),
@@ -264,7 +264,7 @@ def test_a_copy_of_a_relevant_item_is_that_item_wherever_it_stands_in_the_file(c
 
 def test_who_was_trained_on_a_copy_was_trained_on_the_item(copied: Run) -> None:
     def remembered() -> int:
-        slices = measure(copied.task("model", copied.items, {}, min_slice_queries=2))[0]["slices"]["relevant_trained"]["slices"]
+        slices = measure(copied.task("model", copied.items, {}, min_slice_queries=2))[0]["slices"]["seen_in_training"]["slices"]
         return int(next(row["queries"] for row in slices if row["value"] == "true"))
 
     before = remembered()
@@ -307,7 +307,7 @@ def test_columns_that_are_no_slices_are_refused_with_those_that_are(run: Run) ->
         "genres",
         "year",
         "label.source",
-        "relevant_trained",
+        "seen_in_training",
     ]
     check_slices(["item.kind", "year"], queries, items)
     check_slices(None, queries, items)

@@ -17,7 +17,8 @@ from training.telemetry.telemetry import Telemetry
 from training.telemetry.tracker_writers import About, Record, TensorBoardWriter
 from training.telemetry.trackers import make_trackers
 
-FOLDER = "rounds/01/train"
+FOLDER = "rounds/01/train/0123456789abcdef"
+TENSORBOARD = "tensorboard/round-01/01234567"
 CONFIG = {"batch_size": 32, "lora": {"rank": 16, "targets": ["query", "value"]}, "deepspeed": None}
 PATIENT_S = 120.0
 """A busy machine is no failure."""
@@ -43,7 +44,14 @@ def test_tensorboard_has_every_step_once_also_after_a_resume(s3_endpoint: str, s
     for start, end, save_at in [(0, 30, 20), (20, 40, 40)]:
         said: list[str] = []
         trackers = make_trackers(
-            ["tensorboard"], run="catalogue", number=1, store=store, folder=FOLDER, config=CONFIG, say=said.append
+            ["tensorboard"],
+            run="catalogue",
+            number=1,
+            label="round-01",
+            store=store,
+            folder=FOLDER,
+            config=CONFIG,
+            say=said.append,
         )
         telemetry = Telemetry(store, FOLDER, active=True, trackers=trackers)
         telemetry.resume(lines)
@@ -76,7 +84,7 @@ def test_tensorboard_has_every_step_once_also_after_a_resume(s3_endpoint: str, s
 
 def test_a_long_tensorboard_log_is_cut_into_files_that_are_uploaded_once(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
-    writer = TensorBoardWriter(About("catalogue", 1, "id", store, FOLDER, CONFIG), file_bytes=2_000)
+    writer = TensorBoardWriter(About("catalogue", 1, "round-01", "id", store, FOLDER, CONFIG), file_bytes=2_000)
     for start in range(1, 301, 30):
         writer.write(
             [
@@ -86,7 +94,7 @@ def test_a_long_tensorboard_log_is_cut_into_files_that_are_uploaded_once(tmp_pat
         )
         writer.flush()
     writer.close(failed=False)
-    assert len(store.list(f"{FOLDER}/tensorboard")) >= 8
+    assert len(store.list(TENSORBOARD)) >= 8
     events = read_event_files(store, tmp_path / "read")
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 301))
 
@@ -96,7 +104,7 @@ def read_event_files(store: Store, local: Path) -> Any:
 
     folder = local / "events"
     folder.mkdir(parents=True)
-    for path in store.list(f"{FOLDER}/tensorboard"):
+    for path in store.list(TENSORBOARD):
         (folder / Path(path).name).write_bytes(store.read_bytes(path))
     return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
 
@@ -111,7 +119,9 @@ def hanging_server() -> Iterator[str]:
 def track_twice(name: str, store: Store, said: list[str]) -> None:
     """Steps 1 to 30, then, as after a resume, 21 to 40, with a validation every 10."""
     for start, end in [(0, 30), (20, 40)]:
-        trackers = make_trackers([name], run="catalogue", number=1, store=store, folder=FOLDER, config=CONFIG, say=said.append)
+        trackers = make_trackers(
+            [name], run="catalogue", number=1, label="round-01", store=store, folder=FOLDER, config=CONFIG, say=said.append
+        )
         for step in range(start + 1, end + 1):
             trackers.log(step_figures(step))
             if step % 10 == 0:
@@ -129,7 +139,7 @@ def test_mlflow_has_every_step_once_also_after_a_resume(tmp_path: Path, monkeypa
 
     client = mlflow.MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("hardmine").experiment_id])
-    assert (run.info.run_name, run.info.status) == ("catalogue round 01", "FINISHED")
+    assert (run.info.run_name, run.info.status) == ("catalogue round-01", "FINISHED")
     assert run.data.params == {"batch_size": "32", "lora.rank": "16", "lora.targets": "['query', 'value']", "deepspeed": "None"}
     history = {
         name: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
@@ -146,12 +156,14 @@ def test_mlflow_without_a_server_is_said_and_a_hanging_one_is_left_behind(
     pytest.importorskip("mlflow", reason='the extra "mlflow" is not installed')
     store, said = Store(str(tmp_path)), list[str]()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    make_trackers(["mlflow"], run="r", number=1, store=store, folder=FOLDER, config={}, say=said.append).close()
+    make_trackers(["mlflow"], run="r", number=1, label="round-01", store=store, folder=FOLDER, config={}, say=said.append).close()
     assert said == [
         "tracker mlflow is off: MLFLOW_TRACKING_URI is not set where training runs; set it to the address of the tracking server"
     ]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", hanging_server)
-    trackers = make_trackers(["mlflow"], run="r", number=1, store=store, folder=FOLDER, config={}, say=said.append)
+    trackers = make_trackers(
+        ["mlflow"], run="r", number=1, label="round-01", store=store, folder=FOLDER, config={}, say=said.append
+    )
     taken_ms = []
     for step in range(1, 501):
         started = time.perf_counter()

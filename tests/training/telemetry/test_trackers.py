@@ -221,9 +221,17 @@ def test_a_package_that_is_missing_is_said_with_what_to_install(tmp_path: Path, 
     monkeypatch.setitem(sys.modules, "wandb", None)  # what `import wandb` finds where it is not installed
     said: list[str] = []
     trackers = make_trackers(
-        ["wandb", "wandb"], run="r", number=1, store=Store(str(tmp_path)), folder=FOLDER, config={}, say=said.append
+        ["wandb", "wandb"],
+        run="r",
+        number=1,
+        label="round-01",
+        store=Store(str(tmp_path)),
+        folder=FOLDER,
+        config={},
+        say=said.append,
     )
     assert said == ['tracker wandb is off: its package is not installed; pip install "hardmine[wandb]" where training runs']
+    assert trackers.warnings == said, "kept, to be repeated when training is over"
     trackers.log(step_figures(1))
     trackers.close()
     assert not list(tmp_path.iterdir())

@@ -137,7 +137,7 @@ def test_mining_alone_asks_for_nothing_of_training() -> None:
         ({"evaluation__primary": "hit@5"}, {"items": 5}, ['"hit@5"', "5 items", "always 1"]),
         ({}, {"items": 9}, ["recall@10 among 9 items", "always 1"]),
         ({}, few(4), ["only 4 dev queries", "25 points"]),
-        ({"evaluation__gate__min_slice": 0.5}, few(30), ["min_slice_queries = 50", "30 dev queries", "min_slice = 0.5"]),
+        ({"evaluation__gate__min_slice": 0.5}, few(30), ["takes 50 queries", "30 dev queries", "min_slice = 0.5"]),
     ],
 )
 def test_what_makes_a_figure_or_a_setting_idle_is_a_warning(
