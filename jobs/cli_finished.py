@@ -1,4 +1,4 @@
-"""The commands that read an existing run: `status`, `diagnose`, `gate`, `verify`, `report`. They start nothing."""
+"""The commands that start nothing: `status`, `diagnose`, `gate`, `verify` and `report` read a run, `settings` explains."""
 
 from __future__ import annotations
 
@@ -101,3 +101,16 @@ def report(
 
     page = report_command(output, other, out, endpoint)
     emit(page, json_output, lambda console: show_report(console, page))
+
+
+@app.command()
+def settings(
+    section: Annotated[str | None, typer.Argument(help="A section (training) or one setting (training.epochs).")] = None,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Explain the settings: type, default, what null means, unit, meaning, an example. Without a name: the sections."""
+    from jobs.config.reference import find_settings, settings_json, show_settings
+
+    chosen = find_settings(section)
+    emit(settings_json(chosen), json_output, lambda console: show_settings(console, chosen, section))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cluster.commits import Ledger
 from cluster.storage.store import Store, check_writable
-from jobs.config.agreement import without_effect
+from jobs.config.without_effect import without_effect
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.record.plan import plan_run

@@ -9,9 +9,9 @@ from cluster.errors import ConfigError, DataError
 from cluster.session.resources import embed_pool, search_pool, train_pool
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, read_schema
-from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
+from jobs.config.without_effect import without_effect
 from jobs.record.stages import Kind, Scope, Second, Stage
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.slice_columns import check_slices
