@@ -81,11 +81,17 @@ class Config(BaseModel):
     probe: ProbeSettings = ProbeSettings()
     sweep: SweepSettings = SweepSettings()
     _origin: Origin | None = PrivateAttr(None)
+    _derived: bool = PrivateAttr(False)
 
     @property
     def origin(self) -> Origin | None:
-        """Where it was read; None: nobody wrote it as it is (the demo's, a probe's, a trial's)."""
+        """Where it was read; None: from no file (the demo's, a probe's, a trial's)."""
         return self._origin
+
+    @property
+    def derived(self) -> bool:
+        """Whether it was made from another configuration (a probe's, a trial's), so that nobody sets its settings themselves."""
+        return self._derived
 
     @model_validator(mode="after")
     def _addresses_are_usable(self) -> Config:

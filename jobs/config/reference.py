@@ -107,6 +107,7 @@ def find_settings(wanted: str | None) -> list[Setting]:
     name = wanted.strip("[]")
     plain = {setting: setting.key.replace("[]", "") for setting in known}
     chosen = [setting for setting in known if plain[setting] == name or plain[setting].startswith(f"{name}.")]
+    chosen = chosen or [setting for setting in known if setting.name == name]
     if not chosen:
         names = {
             *plain.values(),
@@ -133,7 +134,7 @@ def show_settings(console: Console, chosen: list[Setting], wanted: str | None) -
         say("\n`hardmine settings SECTION` prints the settings of one, `hardmine settings SECTION.NAME` a single one")
         return
     for setting in chosen:
-        unit = f", in {setting.unit}" if setting.unit else ""
+        unit = f"; unit: {setting.unit}" if setting.unit else ""
         say(f"{setting.key}  {setting.type.replace('`', '')}; default {setting.default.strip('`')}{unit}")
         say(f"    {setting.meaning.replace('`', '')}")
         if setting.null:
@@ -162,6 +163,8 @@ def _setting(key: str, field: FieldInfo) -> Setting:
     null = ""
     if nullable:
         said = re.search(r'(?:Default|null|"off"): (.+?)\.(?= [A-Z"a-z]+:? |$)', meaning)
+        if said and key not in NULLS:  # said once is enough
+            meaning = meaning.replace(said.group(0), "").replace("  ", " ").strip()
         null = NULLS.get(key) or (said.group(1) if said else "no such check" if key.startswith("evaluation.gate.") else "")
     numbers = {int, float} & _types(field.annotation)
     unit = next((unit for unit, names in UNITS.items() if key in names or key.rpartition(".")[2] in names), "")

@@ -1,0 +1,109 @@
+"""Counts of the data before a run has read it: from the label and query files alone, in this process.
+
+They leave out what only whole texts tell: that equal queries share their labels and stay in one split. So they are "about".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store, is_s3
+from jobs.config.config import Config
+from jobs.config.data import DatasetSettings
+from jobs.stages.ingest.data import Sources, examples_of
+from jobs.stages.ingest.fingerprints import sources
+from jobs.stages.ingest.labels import read_labels, split_column
+from jobs.stages.ingest.reading.chunk import Chunk
+from jobs.stages.ingest.reading.files import read_chunks, source_files
+from jobs.stages.ingest.reading.values import as_texts, id_column, one_array
+from jobs.stages.ingest.splits import assign_splits, leave_out_queries
+from jobs.stages.ingest.tables import rename
+
+MOST_LOCAL, MOST_REMOTE = 512 * 2**20, 64 * 2**20
+"""Bytes of label and query files that are read for a forecast, on a disk and on S3."""
+
+
+def readable(config: Config) -> str | None:
+    """Why the label and query files are not read for a forecast; None: they are small enough."""
+    wanted = sources(config.data)
+    urls = [url for table in ("queries", "labels") for url in existing(wanted, table, config.data, config.storage)]
+    size = sum(file_bytes(url, config.storage) for url in urls)
+    remote = any(is_s3(url) for url in urls)
+    if size <= (MOST_REMOTE if remote else MOST_LOCAL):
+        return None
+    return (
+        f"the label and query files have {size / 2**20:,.0f} MiB{' on S3' if remote else ''}, more than a dry run reads "
+        f"({(MOST_REMOTE if remote else MOST_LOCAL) / 2**20:.0f}); the run prints the forecast as soon as it has read them"
+    )
+
+
+def file_bytes(url: str, storage: StorageSettings) -> int:
+    """Size of the files that an address stands for."""
+    store, names = source_files(url, storage)
+    return sum(store.size(name) or 0 for name in names)
+
+
+def existing(wanted: Sources, table: str, data: DatasetSettings, storage: StorageSettings) -> list[str]:
+    """The addresses of a table; of a BEIR folder those of the splits that it has."""
+
+    def there(url: str) -> bool:
+        parent, _, name = url.rstrip("/").rpartition("/")
+        return data.folder is None or Store(parent, storage).exists(name)
+
+    return [url for url, _ in wanted[table] if there(url)]
+
+
+def quick_counts(config: Config, items: int) -> dict[str, Any]:
+    """What `Counts.of` reads, as near as labels and queries tell.
+
+    Args:
+        items: rows of the corpus.
+
+    Raises:
+        DataError: what is wrong with the labels or with the queries' ids and splits.
+    """
+    data, wanted = config.data, sources(config.data)
+    ids, own = _queries(config, wanted)
+    there = existing(wanted, "labels", data, config.storage)
+    chunks = [(chunk, split) for url, split in wanted["labels"] if url in there for chunk in read_chunks(url, config.storage)]
+    labels = read_labels(iter(chunks), ids, _items(chunks, data.columns), data.columns, data.relevant_from)
+    splits, notes = assign_splits(own, labels, ids, data.dev_fraction)
+    relevant = set(labels.relevant.tolist())
+    for row, split in enumerate(splits):
+        if split == "train" and row not in relevant:
+            splits[row] = "none"
+    notes |= leave_out_queries(splits, ids, data.train_fraction)
+    with_positive = Counter(splits[row] for row in relevant)
+    return {
+        "items": items,
+        "splits": {split: splits.count(split) for split in (*data.splits, "none")},
+        "with_positive": {split: with_positive[split] for split in data.splits},
+        "examples": examples_of(labels, splits),
+        "dimension": None,
+    } | notes
+
+
+def _queries(config: Config, wanted: Sources) -> tuple[pa.Array, list[str | None]]:
+    ids, splits = list[pa.Array](), list[str | None]()
+    for url, _ in wanted["queries"]:
+        for chunk in read_chunks(url, config.storage):
+            table = rename(chunk, config.data.columns, ["id"], "queries")
+            ids.append(id_column(table, "id", chunk))
+            splits += split_column(table, chunk)
+    return pa.concat_arrays(ids), splits
+
+
+def _items(chunks: list[tuple[Chunk, str | None]], columns: Mapping[str, str]) -> pa.Array:
+    """The ids that labels name, in place of the corpus's own."""
+    named = [
+        as_texts(one_array(rename(chunk, dict(columns), ["query_id", "item_id"], "labels")["item_id"]))
+        for chunk, _ in chunks
+        if chunk.table.num_rows
+    ]
+    return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *(values.cast(pa.string()) for values in named)])).drop_null()
