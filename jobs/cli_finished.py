@@ -27,7 +27,7 @@ def status(output: Output, *, endpoint: Endpoint = None, json_output: Json = Fal
     from jobs.finished.status import read_status, show_status
 
     run = read_status(_open(output, endpoint))
-    emit(run.as_json(), json_output, lambda console: show_status(console, run))
+    emit(run.with_next() if json_output else {}, json_output, lambda console: show_status(console, run))
 
 
 @app.command()
@@ -35,7 +35,8 @@ def diagnose(
     output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>, or another trainer's log.")],
     *,
     config: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="The run's TOML file, which the proposed commands name.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="TOML file that the proposed commands name (default: the run's own)."),
     ] = None,
     endpoint: Endpoint = None,
     json_output: Json = False,
@@ -43,7 +44,7 @@ def diagnose(
     """Say what the gradient is doing, what is wrong, and what to try next."""
     from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
-    diagnosis = diagnose_output(_open(output, endpoint), config_path=str(config or "run.toml"))
+    diagnosis = diagnose_output(_open(output, endpoint), config=(str(config),) if config else None)
     emit(diagnosis.as_json(), json_output, lambda console: show_diagnosis(console, diagnosis))
 
 

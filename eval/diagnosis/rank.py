@@ -12,6 +12,7 @@ import shlex
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks_fit import lost_since_best
 from eval.diagnosis.evidence import Arm, Evidence
+from eval.diagnosis.experiments import another_round, more_dev, more_steps, other_settings, same_command
 from eval.diagnosis.findings import SEVERITIES, Figure, Finding, told
 from eval.diagnosis.rules.by_arm import GRADIENT_RULES, LOG_RULES, RESULT_RULES
 from eval.diagnosis.rules.fit import ROUNDS_DROP
@@ -132,7 +133,7 @@ def _verdict(case: Case) -> Finding:
             "not_enough_evidence",
             "warning",
             _seen(case),
-            next=_go_on(case),
+            next=shlex.join(["hardmine", "report", str(case.evidence.settings.get("run", "OUTPUT"))]),
             summary=f"{case.evidence.primary} fell beyond doubt ({where}: {interval.mean:+.3f} [{interval.low:+.3f}, "
             f"{interval.high:+.3f}]), and no figure here says why" + (f"; {missing[0]}." if missing else "."),
         )
@@ -169,12 +170,12 @@ def _missing(case: Case) -> tuple[str, str] | None:
     """(what is missing, what to do), if an arm cannot be called healthy."""
     training = case.training
     if training is None:
-        return "it has no training with telemetry", "hardmine run " + case.evidence.config_path
+        return "it has no training with telemetry", same_command(case.evidence)
     steps = max((len(values) for values in training.steps.values()), default=0)
     if steps < case.min_steps:
         return (
             f"{training.name} has {steps} steps with telemetry, and {case.min_steps} are needed",
-            "train for longer: raise training.epochs, or lower training.batch_size",
+            more_steps(case.evidence, steps, case.min_steps) if case.arm.name != "log" else "log more of its steps",
         )
     if case.arm.name == "log":
         return (
@@ -183,14 +184,11 @@ def _missing(case: Case) -> tuple[str, str] | None:
             else ("the log has fewer than 3 validations", "evaluate on held-out queries several times an epoch")
         )
     if not math.isfinite(case.late("positive_probability")):
-        return (
-            "its telemetry has no probability of the positive",
-            "hardmine run " + case.evidence.config_path + " with this version, which logs it",
-        )
+        return ("its telemetry has no probability of the positive", same_command(case.evidence))
     if case.measurement is None:
         return (
             f"its model was not measured on at least {MIN_QUERIES} queries",
-            "let the run go on to its evaluation, or raise data.dev_fraction",
+            more_dev(case.evidence, max((m.queries for m in case.arm.measurements), default=0), MIN_QUERIES),
         )
     return None
 
@@ -219,4 +217,12 @@ def _go_on(case: Case) -> str:
         return "log the probability of the positive and the negatives' weights as well (docs/diagnose.md), or train with hardmine"
     if case.arm.name == "random" and case.mined_arm is not None:
         return "nothing: this arm is there for comparison"
-    return shlex.join(["hardmine", "gate", str(case.evidence.settings.get("run", "OUTPUT"))])
+    evidence, measured = case.evidence, case.measurement
+    gain = measured.against_baseline.get(evidence.primary) if measured else None
+    if gain is not None and gain.low > 0:
+        return shlex.join(["hardmine", "gate", str(evidence.settings.get("run", "OUTPUT"))])
+    if list(case.compared()) and list(case.compared())[-1][1].low > 0:
+        return another_round(evidence)
+    if evidence.mining_advice:
+        return evidence.mining_advice[0]
+    return other_settings(evidence)
