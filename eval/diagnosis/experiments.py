@@ -86,9 +86,8 @@ def harder_negatives(evidence: Evidence, arm: str) -> str:
     rounds = setting(evidence, "rounds.mined")
     if arm == "random" and not rounds > 0:
         return run_command(evidence, "mined", {"rounds.mined": 2 if rounds == 0 else Turn("raise"), **changes})
-    if arm == "random":  # the control did what controls do: the mined rounds are the cure, so more of them
-        more = min(int(rounds) + 2, int(MOST["rounds.mined"]))
-        return run_command(evidence, "more-rounds", {"rounds.mined": more, **changes})
+    if arm == "random":  # a warm-up: its mined rounds are the cure
+        return "let the run go on: its mined rounds have harder ones"
     changes["training.hard_negatives"] = hard = scaled(evidence, "training.hard_negatives", 2)
     if isinstance(hard, int) and setting(evidence, "mining.num_negatives") < hard:
         changes["mining.num_negatives"] = hard

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from dataclasses import replace
 
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks_fit import lost_since_best
@@ -84,6 +85,7 @@ ORDER = (
 )
 """Causes before consequences; orders findings of one severity."""
 
+COMPARISON = "nothing: this arm is there for comparison"
 ARMS = ("mined", "log", "random")
 """The arm that would be shipped first."""
 
@@ -106,6 +108,8 @@ def diagnose(evidence: Evidence) -> list[Finding]:
         findings += illnesses
         if all(finding.severity == "note" for finding in illnesses):
             findings.append(_verdict(case))
+    if any(arm.name == "mined" for arm in evidence.arms):  # one voice: what to change is said of the arm that would be shipped
+        findings = [replace(finding, next=COMPARISON) if finding.arm == "random" else finding for finding in findings]
     return sorted(findings, key=_rank)
 
 
@@ -215,8 +219,6 @@ def _seen(case: Case) -> tuple[Figure, ...]:
 def _go_on(case: Case) -> str:
     if case.arm.name == "log":
         return "log the probability of the positive and the negatives' weights as well (docs/diagnose.md), or train with hardmine"
-    if case.arm.name == "random" and case.mined_arm is not None:
-        return "nothing: this arm is there for comparison"
     evidence, measured = case.evidence, case.measurement
     gain = measured.against_baseline.get(evidence.primary) if measured else None
     if gain is not None and gain.low > 0:

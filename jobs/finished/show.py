@@ -147,7 +147,7 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         )
     if summary.get("report"):
         console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
-    for number, step in enumerate(summary["next"]):
+    for number, step in enumerate(summary.get("next") or ()):
         head = "next:  " if not number else "then:  "
         console.print(f"{head} {step['command'] or step['text']}", highlight=False, markup=False, soft_wrap=True)
         if step["command"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jobs.config.config import Config
-from jobs.config.reference import models_in, sections, settings_page
+from jobs.config.reference import heading, models_in, sections, settings_page
 
 PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 
@@ -25,6 +25,6 @@ def test_every_setting_has_a_meaning() -> None:
 
 
 def test_sections_are_named_as_a_file_names_them() -> None:
-    titles = [title for title, _ in sections(Config, "")]
-    assert {"`[data]`", "`[mining.search]`", "`[[mining.rules]]`", "`[evaluation.gate]`"} <= set(titles)
+    titles = [heading(path) for path, _ in sections(Config, "")]
+    assert {"[data]", "[mining.search]", "[[mining.rules]]", "[evaluation.gate]"} <= set(titles)
     assert len(set(titles)) == len(titles)
