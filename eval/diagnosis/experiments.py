@@ -186,7 +186,7 @@ def more_capacity(evidence: Evidence) -> str:
         return run_command(evidence, "wider", {"encoder.dimension": scaled(evidence, "encoder.dimension", 2)})
     if setting(evidence, "training.lora.rank") > 0:
         return run_command(evidence, "wider", {"training.lora.rank": scaled(evidence, "training.lora.rank", 4)})
-    length, positions = setting(evidence, "encoder.max_length"), setting(evidence, "encoder.positions")
+    length, positions = setting(evidence, "encoder.max_length"), setting(evidence, "model positions")
     if length > 0 and not 2 * length > positions:
         return run_command(evidence, "longer", {"encoder.max_length": scaled(evidence, "encoder.max_length", 2)})
     return run_command(evidence, "larger", {"encoder.model": Turn("choose a larger")})

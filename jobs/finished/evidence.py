@@ -179,7 +179,7 @@ def _positions(store: Store, record: RunRecord) -> dict[str, float | str | bool]
     for path in configs:
         positions = store.read_json(path).get("max_position_embeddings") if store.exists(path) else None
         if isinstance(positions, int) and positions > 0:
-            return {"encoder.positions": positions}
+            return {"model positions": positions}
     return {}
 
 
