@@ -34,10 +34,7 @@ def test_a_few_equal_scores_of_a_teacher_are_no_warning() -> None:
         (
             {"hit_rate": 0.04, "dropped": {"positive": 9_000, "max_score": 400, "min_score": 200}},
             {"max_score": 0.7, "min_score": 0.1},
-            [
-                "hit rate 4.0% is below 10%",
-                "max_score dropped most, 400 of 10,000 candidates: raise mining.max_score (now 0.7)",
-            ],
+            ["hit rate 4.0% is below 10%", "max_score dropped most, 400 of 10,000 candidates: raise mining.max_score (now 0.7)"],
         ),
         (
             {"hit_rate": 0.04, "dropped": {"teacher:unread": 9, "relative_margin": 3}},
