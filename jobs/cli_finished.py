@@ -78,7 +78,8 @@ def gate(
 def verify(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
     """Are parts, model files, commits, identity.json and run.json as they were written? Reads every byte. Exit code 1: no.
 
-    Copies for people are not checked: evaluation.json, mining.json, mining.md, report.html, report.md and gate.json.
+    Copies for people are not checked: config.toml, evaluation.json, mining.json, mining.md, report.html,
+    report.md and gate.json.
     """
     from jobs.finished.verify import show_verified
     from jobs.finished.verify import verify as check

@@ -23,8 +23,7 @@ from jobs.run.resolved import resolved, set_settings, settings_lines
 from jobs.stages.forecast import Forecast, forecast, known_spread
 from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.fingerprints import sources
-from jobs.stages.ingest.quick_counts import existing, quick_counts, readable
-from jobs.stages.ingest.reading.files import count_rows
+from jobs.stages.ingest.quick_counts import about_rows, existing, quick_counts, readable
 from mining.memory import mining_task_bytes, shard_actor_bytes
 
 PROCESS_BYTES = 600 * 2**20
@@ -116,7 +115,8 @@ def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
     """Rows of each table. A BEIR folder need not have every split."""
     wanted = sources(data)
     return {
-        table: sum(count_rows(url, config.storage) for url in existing(wanted, table, data, config.storage)) for table in wanted
+        table: sum(about_rows(url, config.storage)[0] for url in existing(wanted, table, data, config.storage))
+        for table in wanted
     }
 
 

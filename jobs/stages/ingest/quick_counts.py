@@ -5,6 +5,7 @@ They leave out what only whole texts tell: that equal queries share their labels
 
 from __future__ import annotations
 
+import gzip
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -20,13 +21,14 @@ from jobs.stages.ingest.data import Sources, examples_of
 from jobs.stages.ingest.fingerprints import sources
 from jobs.stages.ingest.labels import read_labels, split_column
 from jobs.stages.ingest.reading.chunk import Chunk
-from jobs.stages.ingest.reading.files import read_chunks, source_files
+from jobs.stages.ingest.reading.files import count_rows, read_chunks, source_files
 from jobs.stages.ingest.reading.values import as_texts, id_column, one_array
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
 from jobs.stages.ingest.tables import rename
 
 MOST_LOCAL, MOST_REMOTE = 512 * 2**20, 64 * 2**20
-"""Bytes of label and query files that are read for a forecast, on a disk and on S3."""
+"""Bytes of label and query files that are read for a forecast, and of other texts to count rows, on a disk and on S3."""
+SAMPLE = 2**20
 
 
 def readable(config: Config) -> str | None:
@@ -57,6 +59,23 @@ def existing(wanted: Sources, table: str, data: DatasetSettings, storage: Storag
         return data.folder is None or Store(parent, storage).exists(name)
 
     return [url for url, _ in wanted[table] if there(url)]
+
+
+def about_rows(url: str, storage: StorageSettings) -> tuple[int, bool]:
+    """(rows of a source, whether they are exact). Large text files are not read: their first MiB says how long a row is."""
+    store, names = source_files(url, storage)
+    texts = [name for name in names if not name.endswith((".parquet", ".pq"))]
+    if sum(store.size(name) or 0 for name in texts) <= (MOST_REMOTE if is_s3(url) else MOST_LOCAL):
+        return count_rows(url, storage), True
+    whole = sum(count_rows(store.url(name), storage) for name in names if name not in texts)
+    return whole + sum(_estimated(store, name) for name in texts), False
+
+
+def _estimated(store: Store, name: str) -> int:
+    size = store.size(name) or 0
+    with store.open(name) as raw:
+        read = gzip.GzipFile(fileobj=raw).read(SAMPLE) if name.endswith(".gz") else raw.read(SAMPLE)
+        return round(size / max(1, int(raw.tell())) * int(read.count(b"\n")))
 
 
 def quick_counts(config: Config, items: int) -> dict[str, Any]:

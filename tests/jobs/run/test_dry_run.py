@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.storage.settings import StorageSettings
 from jobs.config.config import load_config
 from jobs.record.record import RunRecord
 from jobs.stages.ingest import quick_counts as quick
@@ -149,3 +151,20 @@ def _store(case: Any) -> Any:
     from cluster.storage.store import Store
 
     return Store(load_config(case.folder / "run.toml").root)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
+def test_rows_of_a_large_text_file_are_estimated_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    lines = b"".join(
+        json.dumps({"id": f"i{n}", "text": f"a text about thing {n * 7919 % 1000}"}).encode() + b"\n" for n in range(30_000)
+    )
+    path = tmp_path / f"corpus{ending}"
+    path.write_bytes(gzip.compress(lines) if ending.endswith(".gz") else lines)
+    assert quick.about_rows(str(path), StorageSettings()) == (30_000, True)
+    monkeypatch.setattr(quick, "MOST_LOCAL", 1000)
+    monkeypatch.setattr(quick, "SAMPLE", 2**17)
+    rows, exact = quick.about_rows(str(path), StorageSettings())
+    assert not exact
+    assert rows == pytest.approx(30_000, rel=0.1)
