@@ -164,7 +164,7 @@ def test_rows_of_a_large_text_file_are_estimated_from_its_start(
     path.write_bytes(gzip.compress(lines) if ending.endswith(".gz") else lines)
     assert quick.about_rows(str(path), StorageSettings()) == (30_000, True)
     monkeypatch.setattr(quick, "MOST_LOCAL", 1000)
-    monkeypatch.setattr(quick, "SAMPLE", 2**17)
+    monkeypatch.setattr(quick, "SAMPLE", 2**19)
     rows, exact = quick.about_rows(str(path), StorageSettings())
     assert not exact
     assert rows == pytest.approx(30_000, rel=0.1)
