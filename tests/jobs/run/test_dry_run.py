@@ -167,4 +167,4 @@ def test_rows_of_a_large_text_file_are_estimated_from_its_start(
     monkeypatch.setattr(quick, "SAMPLE", 2**19)
     rows, exact = quick.about_rows(str(path), StorageSettings())
     assert not exact
-    assert rows == pytest.approx(30_000, rel=0.1)
+    assert rows == pytest.approx(30_000, rel=0.2)
