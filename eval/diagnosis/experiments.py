@@ -18,6 +18,8 @@ from eval.diagnosis.evidence import Evidence
 USUAL_TEMPERATURE = 0.05
 WEIGHT_DECAY = 0.1
 """Against pairs that are learned by heart."""
+LEAST_BATCH = 8
+"""No smaller batch is proposed: its in-batch negatives would be too few."""
 LONGEST_NAME = 100
 """Characters of a run's name."""
 MOST: Mapping[str, float] = {
@@ -213,12 +215,22 @@ def other_settings(evidence: Evidence) -> str:
     return shlex.join(["hardmine", "sweep", *evidence.config])
 
 
-def more_steps(evidence: Evidence, steps: int, needed: int) -> str:
-    """Epochs with which a training that had `steps` steps has `needed`; of an unknown number of epochs in words."""
+def more_steps(evidence: Evidence, steps: int, needed: int, *, epochs_done: int) -> str:
+    """What gives a training that had `steps` steps the `needed` ones: more epochs, or, if it stopped early, smaller batches.
+
+    Args:
+        epochs_done: that were validated; fewer than were planned where validation ended the training.
+    """
     epochs, most = setting(evidence, "training.epochs"), setting(evidence, "training.max_steps")
     if math.isnan(epochs) or not steps:
         return "train for longer: raise training.epochs, or lower training.batch_size"
-    changes: dict[str, Value] = {"training.epochs": min(1000, math.ceil(epochs * needed / steps))}
+    batch, changes = setting(evidence, "training.batch_size"), dict[str, Value]()
+    if 0 < epochs_done < epochs and batch >= 2 * LEAST_BATCH:  # more epochs would be stopped as well
+        changes["training.batch_size"] = max(LEAST_BATCH, int(batch * steps / needed))
+    elif 0 < epochs_done < epochs:
+        changes["training.patience"] = int(epochs)
+    else:
+        changes["training.epochs"] = min(1000, math.ceil(epochs * needed / steps))
     if most < needed:
         changes["training.max_steps"] = needed
     return run_command(evidence, "longer", changes)

@@ -179,7 +179,9 @@ def _missing(case: Case) -> tuple[str, str] | None:
     if steps < case.min_steps:
         return (
             f"{training.name} has {steps} steps with telemetry, and {case.min_steps} are needed",
-            more_steps(case.evidence, steps, case.min_steps) if case.arm.name != "log" else "log more of its steps",
+            more_steps(case.evidence, steps, case.min_steps, epochs_done=len(training.validation_recall))
+            if case.arm.name != "log"
+            else "log more of its steps",
         )
     if case.arm.name == "log":
         return (

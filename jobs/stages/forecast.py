@@ -17,6 +17,7 @@ from cluster.errors import ConfigError
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from eval.diagnosis.case import MIN_QUERIES, MIN_STEPS
+from eval.diagnosis.experiments import LEAST_BATCH
 from eval.figures import read_intervals
 from eval.metrics import metric_name
 from eval.significance import smallest_gain, spread_of
@@ -26,8 +27,6 @@ from jobs.record.record import RunRecord
 from jobs.stages.ingest.counts import Counts
 from training.engine.schedule import Pace, Schedule
 
-LEAST_BATCH = 8
-"""No smaller batch is proposed: its in-batch negatives would be too few."""
 MARGIN = 1.3
 """A dev split that is cut is drawn by id, so it is proposed this much larger than it must be."""
 MOST_DEV = 0.5
@@ -59,6 +58,8 @@ class Rounds:
     epochs: int
     steps: int
     """Optimizer steps of one round, if it does not stop early."""
+    may_stop: bool
+    """It has more epochs than training.patience."""
     pairs: int
     """Pairs of a query and a relevant item that one round sees; one may come in every epoch."""
 
@@ -81,6 +82,8 @@ class Forecast:
     def lines(self) -> list[str]:
         """For a person; warnings begin with "! "."""
         steps = "; ".join(f"{r.name}: {r.steps:,} steps on {r.pairs:,} pairs" for r in self.rounds)
+        if any(rounds.may_stop for rounds in self.rounds):
+            steps += "; fewer where validation ends a round early (training.patience)"
         gain = (
             f"  {self.dev_queries:,} dev queries: a gain below {self.gain_points:.1f} points of {metric_name(self.metric)} "
             f"cannot be told from chance at {self.confidence:.0%} (spread of the difference {self.spread.value:.2f}, "
@@ -147,7 +150,8 @@ def _rounds(config: Config, counts: Counts) -> Iterator[Rounds]:
     for name, setting, epochs in named:
         if epochs:
             steps = _steps(config, counts, epochs)
-            yield Rounds(name, setting, epochs, steps, steps * training.accumulation * training.batch_size * counts.ranks)
+            pairs = steps * training.accumulation * training.batch_size * counts.ranks
+            yield Rounds(name, setting, epochs, steps, epochs > training.patience, pairs)
 
 
 def _steps(config: Config, counts: Counts, epochs: int) -> int:

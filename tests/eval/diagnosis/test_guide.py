@@ -18,6 +18,7 @@ NO_THRESHOLD = {
     "USUAL_TEMPERATURE": "is proposed, not compared with",
     "WEIGHT_DECAY": "is proposed, not compared with",
     "LONGEST_NAME": "is where a name is cut",
+    "LEAST_BATCH": "is proposed, not compared with",
 }
 """Constants of the rules that no figure is held against."""
 

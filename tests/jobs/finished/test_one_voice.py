@@ -117,7 +117,8 @@ def proposals(evidence: Evidence) -> Iterator[tuple[str, str]]:
     yield "slower", slower(evidence, "slower", float("nan"), 10)
     yield "shorter", shorter(evidence, 1e-3, epochs=1)
     yield "capacity", more_capacity(evidence)
-    yield "steps", more_steps(evidence, 3, 40)
+    for done in (0, 1, 3):
+        yield "steps", more_steps(evidence, 3, 40, epochs_done=done)
     yield "dev", more_dev(evidence, 20, 50)
     yield "round", another_round(evidence)
     yield "settings", other_settings(evidence)
@@ -164,6 +165,14 @@ def test_a_dev_fraction_is_proposed_only_where_dev_is_cut_from_the_training_quer
     assert "data.dev_fraction=0.07" not in more_dev(told(path, dev_is_cut=True), 900, 50), "more than there is already"
     few = Evidence([], settings=told(path).settings, config=("shop.toml",), training_queries=200, dev_is_cut=True)
     assert "data.dev_fraction=0.3" in more_dev(few, 20, 50)
+
+
+def test_a_training_that_stopped_early_gets_smaller_batches_and_no_more_epochs(tmp_path: Path) -> None:
+    path = written(tmp_path, {"training.epochs": 5})
+    assert more_steps(told(path), 32, 40, epochs_done=5).endswith(" training.epochs=7")
+    assert more_steps(told(path), 32, 40, epochs_done=4).endswith(" training.batch_size=25")
+    small = written(tmp_path, {"training.epochs": 5, "training.batch_size": 8})
+    assert more_steps(told(small), 32, 40, epochs_done=4).endswith(" training.patience=5")
 
 
 def test_a_longer_text_is_not_proposed_where_the_model_has_no_more_positions(tmp_path: Path) -> None:
