@@ -26,9 +26,12 @@ from jobs.stages.ingest.reading.values import as_texts, id_column, one_array
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
 from jobs.stages.ingest.tables import rename
 
-MOST_LOCAL, MOST_REMOTE = 512 * 2**20, 64 * 2**20
+MOST_LOCAL, MOST_REMOTE = 128 * 2**20, 32 * 2**20
 """Bytes of label and query files that are read for a forecast, and of other texts to count rows, on a disk and on S3."""
+MOST_ROWS = 5_000_000
+"""Rows of Parquet files that are read for a forecast."""
 SAMPLE = 2**20
+PARQUET = (".parquet", ".pq")
 
 
 def readable(config: Config) -> str | None:
@@ -37,11 +40,16 @@ def readable(config: Config) -> str | None:
     urls = [url for table in ("queries", "labels") for url in existing(wanted, table, config.data, config.storage)]
     size = sum(file_bytes(url, config.storage) for url in urls)
     remote = any(is_s3(url) for url in urls)
-    if size <= (MOST_REMOTE if remote else MOST_LOCAL):
+    most = MOST_REMOTE if remote else MOST_LOCAL
+    packed = [url for url in urls if all(name.endswith(PARQUET) for name in source_files(url, config.storage)[1])]
+    rows = sum(count_rows(url, config.storage) for url in packed)  # from footers: compressed, a few bytes may be a row
+    if size <= most and rows <= MOST_ROWS:
         return None
+    much = f"{size / 2**20:,.0f} MiB{' on S3' if remote else ''}" if size > most else f"{rows:,} rows"
+    limit = f"{most / 2**20:.0f}" if size > most else f"{MOST_ROWS:,}"
     return (
-        f"the label and query files have {size / 2**20:,.0f} MiB{' on S3' if remote else ''}, more than a dry run reads "
-        f"({(MOST_REMOTE if remote else MOST_LOCAL) / 2**20:.0f}); the run prints the forecast as soon as it has read them"
+        f"the label and query files have {much}, more than a dry run reads ({limit}); the run prints the forecast as soon as "
+        f"it has read them"
     )
 
 
@@ -64,7 +72,7 @@ def existing(wanted: Sources, table: str, data: DatasetSettings, storage: Storag
 def about_rows(url: str, storage: StorageSettings) -> tuple[int, bool]:
     """(rows of a source, whether they are exact). Large text files are not read: their first MiB says how long a row is."""
     store, names = source_files(url, storage)
-    texts = [name for name in names if not name.endswith((".parquet", ".pq"))]
+    texts = [name for name in names if not name.endswith(PARQUET)]
     if sum(store.size(name) or 0 for name in texts) <= (MOST_REMOTE if is_s3(url) else MOST_LOCAL):
         return count_rows(url, storage), True
     whole = sum(count_rows(store.url(name), storage) for name in names if name not in texts)

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.storage.settings import StorageSettings
@@ -74,6 +76,15 @@ def test_labels_that_are_too_large_to_be_read_are_not_read(case: Any, monkeypatc
     answer = case.run("--dry-run")
     assert "more than a dry run reads" in answer.out
     assert "the run prints the forecast as soon as it has read them" in answer.out
+
+
+def test_many_rows_in_small_parquet_files_are_not_read_either(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, rows in (("corpus", case.items), ("queries", case.queries), ("qrels", case.labels)):
+        pq.write_table(pa.Table.from_pylist(rows), case.folder / f"{name}.parquet")
+        case.set(f"data.{name}", f"{name}.parquet")
+    assert plan(case)["forecast"] is not None
+    monkeypatch.setattr(quick, "MOST_ROWS", 19)
+    assert "have 20 rows, more than a dry run reads (19)" in case.run("--dry-run").out
 
 
 def test_what_the_user_set_is_marked_with_where_and_null_is_resolved(case: Any) -> None:
