@@ -15,12 +15,11 @@ from cluster.session.resources import train_pool
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.config.without_effect import without_effect
-from jobs.record.record import RunRecord
 from jobs.record.stages import Kind, Stage
 from jobs.run.driver import open_run
 from jobs.run.peek import Peek, peek
 from jobs.run.resolved import resolved, set_settings, settings_lines
-from jobs.stages.forecast import Forecast, forecast, known_spread
+from jobs.stages.forecast import Forecast, forecast, measured_spread
 from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.fingerprints import sources
 from jobs.stages.ingest.quick_counts import about_rows, existing, quick_counts, readable
@@ -79,7 +78,7 @@ def _forecast(
         refuse_unfit(config, counts, trains=True)
     except (ConfigError, DataError) as refused:  # equal texts, which are not looked at here, may change a count
         return None, f"by its labels and queries the run will be refused: {refused}"
-    spread = known_spread(context.store, RunRecord.of_commits(context.ledger.all()), config.evaluation.primary)
+    spread = measured_spread(context.store, context.ledger, config.evaluation.primary)
     expected = forecast(config, counts, spread)
     if ingested:  # the stage itself has said it
         warnings += [line.removeprefix("! ") for line in context.said if line.startswith("! ")]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.commits import Commit, Ledger, Outcome, key_of
-from cluster.errors import DamagedObject
+from cluster.errors import ArtifactError, DamagedObject
 from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSize
 from cluster.storage.store import Store
@@ -91,7 +91,10 @@ class Peek(Context):
     ) -> Commit:
         """The commit with these inputs; raises _Missing: there is none, or what it lists is not whole."""
         name = name or stage.name
-        before = self.ledger.find(name)
+        try:
+            before = self.ledger.find(name)
+        except DamagedObject:
+            raise _Missing(stage.name, "its commit is damaged", again=True) from None
         if before is None:
             raise _Missing(stage.name, "", again=False)
         if before.key != key_of(name, inputs):
@@ -124,6 +127,10 @@ def peek(config: Config, store: Store, prints: Mapping[str, Any]) -> tuple[list[
             why = missing.why if own else f"needs {missing.name}"
             planned.append(PlannedStage(stage.name, False, why, again))
             continue
+        except DamagedObject:
+            context.missing[stage] = _Missing(stage.name, "", again=True)
+            planned.append(PlannedStage(stage.name, False, "an object that it reads is damaged", stage.name in names))
+            continue
         planned.append(PlannedStage(stage.name, True, "", False))
         model = mined_model(stage)
         if model is not None and rule_on(context, model).stops:
@@ -136,10 +143,17 @@ def assumed_size(config: Config, ledger: Ledger) -> ClusterSize:
     if config.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
         cpus, gpus = config.cluster.cpus or os.cpu_count() or 1, _own_gpus()
         return ClusterSize(nodes=1, cpus=cpus, gpus=gpus, gpu_nodes=min(1, gpus), node_cpus=cpus)
-    commits = ledger.all()
+    commits = [commit for name in ledger.names() if (commit := _readable(ledger, name)) is not None]
     ranks = max((int(commit.inputs["ranks"]) for commit in commits if "ranks" in commit.inputs), default=1)
     on_gpus = any(commit.inputs.get("bfloat16") for commit in commits) or config.cluster.device == "gpu"
     return ClusterSize(nodes=1, cpus=MANY_CPUS, gpus=ranks if on_gpus else 0, gpu_nodes=int(on_gpus))
+
+
+def _readable(ledger: Ledger, name: str) -> Commit | None:
+    try:
+        return ledger.find(name)
+    except ArtifactError:
+        return None
 
 
 def _own_gpus() -> int:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.errors import ConfigError
+from cluster.commits import Ledger
+from cluster.errors import ArtifactError, ConfigError
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from eval.diagnosis.case import MIN_QUERIES, MIN_STEPS
@@ -118,6 +119,14 @@ def forecast(config: Config, counts: Counts, spread: Spread | None = None) -> Fo
     gain = 100 * smallest_gain(spread.value, max(1, dev), confidence=config.evaluation.confidence)
     warnings = [text for text in (_too_few_steps(config, counts, rounds), _too_few_dev(config, counts)) if text]
     return Forecast(rounds, dev, config.evaluation.primary, config.evaluation.confidence, gain, spread, tuple(warnings))
+
+
+def measured_spread(store: Store, ledger: Ledger, primary: str) -> Spread | None:
+    """`known_spread` of the run at `store`; None also where something of it is damaged, which its own stage will tell."""
+    try:
+        return known_spread(store, RunRecord.of_commits(ledger.all()), primary)
+    except ArtifactError:
+        return None
 
 
 def known_spread(store: Store, record: RunRecord, primary: str) -> Spread | None:

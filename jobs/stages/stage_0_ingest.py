@@ -12,11 +12,10 @@ from cluster.tables.tables import Part, read_schema
 from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
 from jobs.config.without_effect import without_effect
-from jobs.record.record import RunRecord
 from jobs.record.stages import Kind, Scope, Second, Stage
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.slice_columns import check_slices
-from jobs.stages.forecast import forecast, known_spread
+from jobs.stages.forecast import forecast, measured_spread
 from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.data import ingest_tables
 from jobs.stages.ingest.equal_texts import reads_vectors
@@ -224,7 +223,7 @@ def _check_counts(context: Context, tables: Commit) -> None:
     for warning in [*idle, *doubts(config, counts, trains=trains)]:
         context.progress.say(f"! {warning}")
     if trains:
-        spread = known_spread(context.store, RunRecord.of_commits(context.ledger.all()), config.evaluation.primary)
+        spread = measured_spread(context.store, context.ledger, config.evaluation.primary)
         for line in forecast(config, counts, spread).lines():
             context.progress.say(line)
 

@@ -179,3 +179,18 @@ def test_rows_of_a_large_text_file_are_estimated_from_its_start(
     rows, exact = quick.about_rows(str(path), StorageSettings())
     assert not exact
     assert rows == pytest.approx(30_000, rel=0.2)
+
+
+def test_damaged_objects_and_commits_run_again_and_the_dry_run_says_so(case: Any) -> None:
+    case.run("encoder.model=./nowhere")
+    table = next((case.folder / "out/run/tables").rglob("*.parquet"))
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-1])
+    first = plan(case)["stages"][0]
+    assert (first["name"], first["kept"], first["again"]) == ("ingest", False, True)
+    assert "missing or damaged" in first["why"]
+    table.write_bytes(whole)
+    assert plan(case)["stages"][0]["kept"]
+    commit = case.folder / "out/run/commits/ingest.json"
+    commit.write_text(commit.read_text().replace('"items"', '"itemz"'))
+    assert plan(case)["stages"][0]["why"] == "its commit is damaged"
