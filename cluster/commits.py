@@ -34,6 +34,11 @@ def digest(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True, default=str, ensure_ascii=False).encode())[:KEY_LENGTH]
 
 
+def key_of(name: str, inputs: Mapping[str, Any]) -> str:
+    """The key under which a stage with these inputs is committed."""
+    return digest({"stage": name, **inputs})
+
+
 @dataclass(frozen=True)
 class Commit:
     """What one finished stage left."""
@@ -143,7 +148,7 @@ class Ledger:
 
         A stage whose commit is damaged, or lists an object that is missing or has another size, is made anew.
         """
-        key = digest({"stage": name, **inputs})
+        key = key_of(name, inputs)
         known = self._whole(name, key)
         if known is not None:
             if on_skip is not None:

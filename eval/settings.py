@@ -28,12 +28,12 @@ class EvaluationSettings(BaseModel):
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     """Of the paired bootstrap."""
     bad_top1_column: str | None = None
-    """A first result that is not relevant counts as bad only if it shares no value of this column with a relevant item;
-    None: the column of the first mining rule, if there is one, else every irrelevant first result is bad."""
+    """A first result that is not relevant counts as bad only if it shares no value of this column with a relevant item.
+    Default: the column of the first mining rule, if there is one, else every irrelevant first result is bad."""
     slices: tuple[str, ...] | None = None
     """Columns whose values are measured one by one: of the queries, of the items (a query belongs to the values of its
     relevant items; "item.NAME" where queries have NAME too), "source" of the labels, or "seen_in_training": whether a
-    relevant item is one of a training query, too. None: every column of texts or yes/no with 2 to 50 values; []: none."""
+    relevant item is one of a training query, too. []: none. Default: every column of texts or yes/no with 2 to 50 values."""
     min_slice_queries: Annotated[int, Field(ge=2, le=1_000_000)] = 10
     """Queries that a slice must have; values of fewer are counted, not shown."""
     gate: GateSettings = GateSettings()

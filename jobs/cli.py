@@ -88,7 +88,7 @@ def run(
         from jobs.run.dry_run import make_plan, show_plan
 
         plan = make_plan(settings)
-        emit(plan, json_output, lambda console: show_plan(console, plan))
+        emit(plan, json_output, lambda console: show_plan(console, plan, settings))
         return
     _run(settings, json_output, takeover)
 

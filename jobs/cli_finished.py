@@ -1,4 +1,4 @@
-"""The commands that read an existing run: `status`, `diagnose`, `gate`, `verify`, `report`. They start nothing."""
+"""The commands that start nothing: `status`, `diagnose`, `gate`, `verify` and `report` read a run, `settings` explains."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def status(output: Output, *, endpoint: Endpoint = None, json_output: Json = Fal
     from jobs.finished.status import read_status, show_status
 
     run = read_status(_open(output, endpoint))
-    emit(run.as_json(), json_output, lambda console: show_status(console, run))
+    emit(run.with_next() if json_output else {}, json_output, lambda console: show_status(console, run))
 
 
 @app.command()
@@ -39,7 +39,8 @@ def diagnose(
     output: Annotated[str, typer.Argument(help="The run's folder, <output>/<name>, or another trainer's log.")],
     *,
     config: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="The run's TOML file, which the proposed commands name.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="TOML file that the proposed commands name (default: the run's own)."),
     ] = None,
     endpoint: Endpoint = None,
     json_output: Json = False,
@@ -52,7 +53,7 @@ def diagnose(
     """
     from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
-    diagnosis = diagnose_output(_open(output, endpoint), config_path=str(config or "run.toml"))
+    diagnosis = diagnose_output(_open(output, endpoint), config=(str(config),) if config else None)
     emit(diagnosis.as_json(), json_output, lambda console: show_diagnosis(console, diagnosis))
 
 
@@ -87,7 +88,8 @@ def gate(
 def verify(output: Output, *, endpoint: Endpoint = None, json_output: Json = False) -> None:
     """Are parts, model files, commits, identity.json and run.json as they were written? Reads every byte. Exit code 1: no.
 
-    Copies for people are not checked: evaluation.json, mining.json, mining.md, report.html, report.md and gate.json.
+    Copies for people are not checked: config.toml, evaluation.json, mining.json, mining.md, report.html,
+    report.md and gate.json.
     """
     from jobs.finished.verify import show_verified
     from jobs.finished.verify import verify as check
@@ -111,3 +113,16 @@ def report(
 
     page = report_command(output, other, out, endpoint)
     emit(page, json_output, lambda console: show_report(console, page))
+
+
+@app.command()
+def settings(
+    section: Annotated[str | None, typer.Argument(help="A section (training) or one setting (training.epochs).")] = None,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Explain the settings: type, default, what null means, unit, meaning, an example. Without a name: the sections."""
+    from jobs.config.reference import find_settings, settings_json, show_settings
+
+    chosen = find_settings(section)
+    emit(settings_json(chosen), json_output, lambda console: show_settings(console, chosen, section))

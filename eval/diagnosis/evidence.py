@@ -150,5 +150,11 @@ class Evidence:
     """What the run was told, by the names of the configuration: training.temperature, training.batch_size, encoder.kind …"""
     items: int = 0
     """Size of the corpus; 0: unknown."""
-    config_path: str = "run.toml"
-    """Stands in the commands that a finding proposes."""
+    config: tuple[str, ...] = ()
+    """What follows `hardmine run` in a command that starts the run again; (): no file of it is known (another trainer's log)."""
+    dev_is_cut: bool = False
+    """The dev split was cut from the training queries, so data.dev_fraction has an effect."""
+    training_queries: int = 0
+    """0: unknown."""
+    mining_advice: tuple[str, ...] = ()
+    """What the report of the last mining would change; it counts where nothing is ill."""

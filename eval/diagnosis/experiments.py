@@ -1,22 +1,39 @@
-"""The next experiment as one ready command: `hardmine run run.toml name=… section.key=value …`.
+"""The next experiment as one ready command: `hardmine run catalogue.toml name=… section.key=value …`.
 
-What the run was told comes with the evidence. A change is made from that, so a command never proposes what is already set;
-where a setting is not known, the text says which way to turn it.
+What the run was told comes with the evidence. A change is made from that, so a command never proposes what is already set, nor
+a value that a run would refuse. Where a setting is not known, the text says which way to turn it; where no file of the run is
+known (another trainer's log), it names the settings only.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from eval.diagnosis.evidence import Evidence
 
 USUAL_TEMPERATURE = 0.05
 WEIGHT_DECAY = 0.1
 """Against pairs that are learned by heart."""
+LEAST_BATCH = 8
+"""No smaller batch is proposed: its in-batch negatives would be too few."""
+LONGEST_NAME = 100
+"""Characters of a run's name."""
+MOST: Mapping[str, float] = {
+    "training.hard_negatives": 1024,
+    "training.random_fraction": 8,
+    "training.lora.rank": 1024,
+    "mining.num_negatives": 1024,
+    "mining.num_hits": 65_536,
+    "encoder.hidden": 65_536,
+    "encoder.dimension": 8192,
+    "encoder.max_length": 65_536,
+    "rounds.mined": 100,
+}
+"""The largest value of each setting that is raised; a test holds them to the settings."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +58,13 @@ def run_command(evidence: Evidence, suffix: str, changes: Mapping[str, Value], *
     values = {key: value for key, value in changes.items() if isinstance(value, Turn) or not _is_set(evidence, key, value)}
     if changes and not values:
         return otherwise or f"{' and '.join(changes)} are set as would be proposed: look at the data and its labels"
-    name = evidence.settings.get("name") or PurePosixPath(evidence.config_path).stem
     words = [f"{key}={_text(value)}" for key, value in values.items() if not isinstance(value, Turn)]
-    command = shlex.join(["hardmine", "run", evidence.config_path, f"name={name}-{suffix}", *words])
     turns = [f"{value.word} {key}" for key, value in values.items() if isinstance(value, Turn)]
+    if not evidence.config:
+        set_to = [f"set {' '.join(words)}"] if words else []
+        return " and ".join([*turns, *set_to]) + ", under another name"
+    name = f"{str(evidence.settings.get('name') or 'run')[: LONGEST_NAME - len(suffix) - 1]}-{suffix}"
+    command = shlex.join(["hardmine", "run", *evidence.config, f"name={name}", *words])
     return f"{' and '.join(turns)}, then: {command}" if turns else command
 
 
@@ -57,7 +77,7 @@ def setting(evidence: Evidence, key: str) -> float:
 def scaled(evidence: Evidence, key: str, factor: int) -> Value:
     """A whole number of the configuration, `factor` times as large; in words where it is not known."""
     value = setting(evidence, key)
-    return Turn("raise") if math.isnan(value) else max(1, int(value)) * factor
+    return Turn("raise") if math.isnan(value) else min(max(1, int(value)) * factor, int(MOST[key]))
 
 
 def harder_negatives(evidence: Evidence, arm: str) -> str:
@@ -68,11 +88,13 @@ def harder_negatives(evidence: Evidence, arm: str) -> str:
     rounds = setting(evidence, "rounds.mined")
     if arm == "random" and not rounds > 0:
         return run_command(evidence, "mined", {"rounds.mined": 2 if rounds == 0 else Turn("raise"), **changes})
-    if arm == "random":  # the control did what controls do: the mined rounds are the cure, so more of them
-        return run_command(evidence, "more-rounds", {"rounds.mined": int(rounds) + 2, **changes})
+    if arm == "random":  # a warm-up: its mined rounds are the cure
+        return "let the run go on: its mined rounds have harder ones"
     changes["training.hard_negatives"] = hard = scaled(evidence, "training.hard_negatives", 2)
     if isinstance(hard, int) and setting(evidence, "mining.num_negatives") < hard:
         changes["mining.num_negatives"] = hard
+        if setting(evidence, "mining.num_hits") < 2 * hard:
+            changes["mining.num_hits"] = 4 * hard
     if setting(evidence, "mining.skip_first") > 0:
         changes["mining.skip_first"] = 0
     return run_command(evidence, "harder", changes)
@@ -84,7 +106,16 @@ def fewer_false_negatives(evidence: Evidence, *, starved: bool) -> str:
     Args:
         starved: the margin leaves hardly a candidate already; then a ceiling from all positives' scores, not from each query's.
     """
-    otherwise = "label more of the relevant items, or let a teacher score the candidates ([mining.teacher])"
+    otherwise = "label more of the relevant items"
+    if "mining.teacher.model" not in evidence.settings:
+        otherwise += ", or let a teacher score the candidates ([mining.teacher])"
+    rate = setting(evidence, "mining.target_discard_rate")
+    if math.isfinite(rate):  # it takes the place of the margin
+        changes: dict[str, Value] = {
+            "mining.target_discard_rate": round(min(0.9, 2 * rate), 3),
+            "training.false_negative_margin": 0.0,
+        }
+        return run_command(evidence, "fewer-false", changes, otherwise=otherwise)
     if starved:
         return run_command(
             evidence,
@@ -157,49 +188,80 @@ def more_capacity(evidence: Evidence) -> str:
         return run_command(evidence, "wider", {"encoder.dimension": scaled(evidence, "encoder.dimension", 2)})
     if setting(evidence, "training.lora.rank") > 0:
         return run_command(evidence, "wider", {"training.lora.rank": scaled(evidence, "training.lora.rank", 4)})
-    if setting(evidence, "encoder.max_length") > 0:
+    length, positions = setting(evidence, "encoder.max_length"), setting(evidence, "model positions")
+    if length > 0 and not 2 * length > positions:
         return run_command(evidence, "longer", {"encoder.max_length": scaled(evidence, "encoder.max_length", 2)})
     return run_command(evidence, "larger", {"encoder.model": Turn("choose a larger")})
 
 
-def command_for_filter(evidence: Evidence, name: str) -> str:
-    """Loosen the filter that dropped most."""
-
-    def moved(key: str, by: float, least: float = -1.0, most: float = 1.0) -> Value:
-        value = setting(evidence, f"mining.{key}")
-        return Turn("raise" if by > 0 else "lower") if math.isnan(value) else round(min(most, max(least, value + by)), 3)
-
-    def halved(key: str) -> Value:
-        value = setting(evidence, f"mining.{key}")
-        return Turn("lower") if math.isnan(value) else value / 2
-
-    skip = setting(evidence, "mining.skip_first")
-    loosened: dict[str, dict[str, Value]] = {
-        "relative_margin": {"mining.relative_margin": halved("relative_margin"), "mining.margin_reference": "mean"},
-        "absolute_margin": {"mining.absolute_margin": halved("absolute_margin")},
-        "min_score": {"mining.min_score": moved("min_score", -0.1)},
-        "max_score": {"mining.max_score": moved("max_score", 0.1)},
-        "position": {"mining.skip_first": Turn("lower") if math.isnan(skip) else int(skip) // 2},
-        "ceiling": {"mining.positive_quantile": moved("positive_quantile", 0.25, most=0.95)},
-    }
-    if name == "rule":
-        return "loosen mining.rules: they leave too few candidates; or " + _more_hits(evidence)
-    if name.startswith("teacher"):
-        return "raise mining.teacher.max_score or lower mining.teacher.relative_margin; or " + _more_hits(evidence)
-    if name not in loosened:
-        return _more_hits(evidence)
-    return run_command(evidence, "looser", loosened[name], otherwise=_more_hits(evidence))
+def same_command(evidence: Evidence) -> str:
+    """The run's own command, which resumes it."""
+    words = ["hardmine", "run", *evidence.config]
+    return shlex.join(words) if evidence.config else "give the same command again"
 
 
-def _more_hits(evidence: Evidence) -> str:
-    return run_command(evidence, "more-hits", {"mining.num_hits": scaled(evidence, "mining.num_hits", 4)})
+def another_round(evidence: Evidence) -> str:
+    """One more mined round of the same run, which keeps all that is committed."""
+    rounds = setting(evidence, "rounds.mined")
+    if math.isnan(rounds) or not evidence.config or rounds >= MOST["rounds.mined"]:
+        return "mine another round"
+    return shlex.join(["hardmine", "run", *evidence.config, f"rounds.mined={rounds + 1:.0f}"])
+
+
+def other_settings(evidence: Evidence) -> str:
+    """What is left where nothing is wrong and nothing is gained."""
+    if not evidence.config or not setting(evidence, "rounds.mined") > 0:
+        return "try another model, or label more queries"
+    return shlex.join(["hardmine", "sweep", *evidence.config])
+
+
+def more_steps(evidence: Evidence, steps: int, needed: int, *, epochs_done: int) -> str:
+    """What gives a training that had `steps` steps the `needed` ones: more epochs, or, if it stopped early, smaller batches.
+
+    Args:
+        epochs_done: that were validated; fewer than were planned where validation ended the training.
+    """
+    epochs, most = setting(evidence, "training.epochs"), setting(evidence, "training.max_steps")
+    if math.isnan(epochs) or not steps:
+        return "train for longer: raise training.epochs, or lower training.batch_size"
+    batch, changes = setting(evidence, "training.batch_size"), dict[str, Value]()
+    if 0 < epochs_done < epochs and batch >= 2 * LEAST_BATCH:  # more epochs would be stopped as well
+        changes["training.batch_size"] = max(LEAST_BATCH, int(batch * steps / needed))
+    elif 0 < epochs_done < epochs:
+        changes["training.patience"] = int(epochs)
+    else:
+        changes["training.epochs"] = min(1000, math.ceil(epochs * needed / steps))
+    if most < needed:
+        changes["training.max_steps"] = needed
+    return run_command(evidence, "longer", changes)
+
+
+def more_dev(evidence: Evidence, queries: int, needed: int) -> str:
+    """A larger dev split, where it is cut from the training queries; else more labels."""
+    if not queries:
+        return same_command(evidence)
+    wanted = math.ceil(130 * needed / max(1, queries + evidence.training_queries)) / 100  # drawn by id: somewhat more
+    if evidence.dev_is_cut and setting(evidence, "data.dev_fraction") < wanted < 0.5:
+        return run_command(evidence, "more-dev", {"data.dev_fraction": wanted})
+    return f"label more dev queries, at least {needed} in all, or give training queries the split dev"
+
+
+def without_field(evidence: Evidence, column: str) -> dict[str, Value]:
+    """The text templates without a column, with the words before it; {}: none has it, or would have nothing left."""
+    changes: dict[str, Value] = {}
+    for key in ("data.item_text", "data.query_text"):
+        template = str(evidence.settings.get(key, ""))
+        rest = re.sub(r"[^{}]*\{" + re.escape(column) + r"\}", "", template, count=1)
+        if rest != template and "{" in rest:
+            changes[key] = rest.lstrip(" |,;:–-")
+    return changes
 
 
 def _is_set(evidence: Evidence, key: str, value: Value) -> bool:
     present = evidence.settings.get(key)
     if value == "off":  # absent where it is off, and where nothing is known of its section
         section = key.partition(".")[0] + "."
-        return present is None and any(other.startswith(section) for other in evidence.settings)
+        return present == "off" or (present is None and any(other.startswith(section) for other in evidence.settings))
     return present is not None and _text(present) == _text(value)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import shlex
+from dataclasses import replace
 
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks_fit import lost_since_best
 from eval.diagnosis.evidence import Arm, Evidence
+from eval.diagnosis.experiments import another_round, more_dev, more_steps, other_settings, same_command
 from eval.diagnosis.findings import SEVERITIES, Figure, Finding, told
 from eval.diagnosis.rules.by_arm import GRADIENT_RULES, LOG_RULES, RESULT_RULES
 from eval.diagnosis.rules.fit import ROUNDS_DROP
@@ -83,6 +85,7 @@ ORDER = (
 )
 """Causes before consequences; orders findings of one severity."""
 
+COMPARISON = "nothing: this arm is there for comparison"
 ARMS = ("mined", "log", "random")
 """The arm that would be shipped first."""
 
@@ -105,6 +108,8 @@ def diagnose(evidence: Evidence) -> list[Finding]:
         findings += illnesses
         if all(finding.severity == "note" for finding in illnesses):
             findings.append(_verdict(case))
+    if any(arm.name == "mined" for arm in evidence.arms):  # one voice: what to change is said of the arm that would be shipped
+        findings = [replace(finding, next=COMPARISON) if finding.arm == "random" else finding for finding in findings]
     return sorted(findings, key=_rank)
 
 
@@ -132,7 +137,7 @@ def _verdict(case: Case) -> Finding:
             "not_enough_evidence",
             "warning",
             _seen(case),
-            next=_go_on(case),
+            next=shlex.join(["hardmine", "report", str(case.evidence.settings.get("run", "OUTPUT"))]),
             summary=f"{case.evidence.primary} fell beyond doubt ({where}: {interval.mean:+.3f} [{interval.low:+.3f}, "
             f"{interval.high:+.3f}]), and no figure here says why" + (f"; {missing[0]}." if missing else "."),
         )
@@ -169,12 +174,14 @@ def _missing(case: Case) -> tuple[str, str] | None:
     """(what is missing, what to do), if an arm cannot be called healthy."""
     training = case.training
     if training is None:
-        return "it has no training with telemetry", "hardmine run " + case.evidence.config_path
+        return "it has no training with telemetry", same_command(case.evidence)
     steps = max((len(values) for values in training.steps.values()), default=0)
     if steps < case.min_steps:
         return (
             f"{training.name} has {steps} steps with telemetry, and {case.min_steps} are needed",
-            "train for longer: raise training.epochs, or lower training.batch_size",
+            more_steps(case.evidence, steps, case.min_steps, epochs_done=len(training.validation_recall))
+            if case.arm.name != "log"
+            else "log more of its steps",
         )
     if case.arm.name == "log":
         return (
@@ -183,14 +190,11 @@ def _missing(case: Case) -> tuple[str, str] | None:
             else ("the log has fewer than 3 validations", "evaluate on held-out queries several times an epoch")
         )
     if not math.isfinite(case.late("positive_probability")):
-        return (
-            "its telemetry has no probability of the positive",
-            "hardmine run " + case.evidence.config_path + " with this version, which logs it",
-        )
+        return ("its telemetry has no probability of the positive", same_command(case.evidence))
     if case.measurement is None:
         return (
             f"its model was not measured on at least {MIN_QUERIES} queries",
-            "let the run go on to its evaluation, or raise data.dev_fraction",
+            more_dev(case.evidence, max((m.queries for m in case.arm.measurements), default=0), MIN_QUERIES),
         )
     return None
 
@@ -217,6 +221,12 @@ def _seen(case: Case) -> tuple[Figure, ...]:
 def _go_on(case: Case) -> str:
     if case.arm.name == "log":
         return "log the probability of the positive and the negatives' weights as well (docs/diagnose.md), or train with hardmine"
-    if case.arm.name == "random" and case.mined_arm is not None:
-        return "nothing: this arm is there for comparison"
-    return shlex.join(["hardmine", "gate", str(case.evidence.settings.get("run", "OUTPUT"))])
+    evidence, measured = case.evidence, case.measurement
+    gain = measured.against_baseline.get(evidence.primary) if measured else None
+    if gain is not None and gain.low > 0:
+        return shlex.join(["hardmine", "gate", str(evidence.settings.get("run", "OUTPUT"))])
+    if list(case.compared()) and list(case.compared())[-1][1].low > 0:
+        return another_round(evidence)
+    if evidence.mining_advice:
+        return evidence.mining_advice[0]
+    return other_settings(evidence)

@@ -6,11 +6,12 @@ Importing this loads no torch, ray, faiss or deepspeed.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
 from cluster.errors import ConfigError, one_paragraph
 from cluster.session.resources import ClusterSettings
@@ -49,6 +50,16 @@ class RoundsSettings(BaseModel):
     """Seed of every random choice."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a configuration was read."""
+
+    path: str
+    """Absolute, of the TOML file."""
+    overrides: tuple[str, ...] = ()
+    """As they were written on the command line."""
+
+
 class Config(BaseModel):
     """A run."""
 
@@ -69,6 +80,18 @@ class Config(BaseModel):
     storage: StorageSettings = StorageSettings()
     probe: ProbeSettings = ProbeSettings()
     sweep: SweepSettings = SweepSettings()
+    _origin: Origin | None = PrivateAttr(None)
+    _derived: bool = PrivateAttr(False)
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where it was read; None: from no file (the demo's, a probe's, a trial's)."""
+        return self._origin
+
+    @property
+    def derived(self) -> bool:
+        """Whether it was made from another configuration (a probe's, a trial's), so that nobody sets its settings themselves."""
+        return self._derived
 
     @model_validator(mode="after")
     def _addresses_are_usable(self) -> Config:
@@ -128,6 +151,16 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, trains: bool = Tru
     Raises:
         ConfigError: the file is missing or no TOML, or a setting is wrong; names the key, what was expected and found.
     """
+    values = read_values(path)
+    keys = [put_override(values, override) for override in overrides]
+    source = f"{path} with {', '.join(keys)} from the command line" if keys else str(path)
+    config = parse_config(values, source=source, folder=path.parent, trains=trains)
+    config._origin = Origin(str(path.absolute()), tuple(overrides))
+    return config
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The tree of values in a TOML file. Raises ConfigError: the file is missing or no TOML."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -139,16 +172,31 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, trains: bool = Tru
             f"expected a text file in UTF-8 at {path}, found something else ({error}); give the TOML file of the run"
         ) from error
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{path}: expected lists and tables a few levels deep, found hundreds; take them out") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f'{path} is not valid TOML: {error}; texts need quotes (name = "catalogue"), sections brackets ([data])'
         ) from error
-    keys = [put_override(values, override) for override in overrides]
-    source = f"{path} with {', '.join(keys)} from the command line" if keys else str(path)
-    return parse_config(values, source=source, folder=path.parent, trains=trains)
+
+
+def set_by_user(path: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Full name of each setting that is not left at its default -> "file" or "command line"."""
+    where = dict.fromkeys(_leaves(read_values(path), ""), "file")
+    for override in overrides:
+        values: dict[str, Any] = {}
+        put_override(values, override)
+        where |= dict.fromkeys(_leaves(values, ""), "command line")
+    return where
+
+
+def _leaves(values: dict[str, Any], above: str) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"
 
 
 def parse_config(values: dict[str, Any], *, source: str, folder: Path | None = None, trains: bool = True) -> Config:
@@ -187,6 +235,8 @@ def put_override(values: dict[str, Any], override: str) -> str:
 
 
 def _parse_value(text: str) -> Any:
+    if text == "null":  # TOML has none; a text is "null" in quotes
+        return None
     try:
         values = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):

@@ -32,8 +32,8 @@ class DatasetSettings(BaseModel):
     folder: str | None = None
     """Instead of the three: a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv)."""
     relevant_from: Annotated[float, Field(gt=0.0)] | None = None
-    """Lowest score of a label that is relevant; None: every score above 0, and scores are whole numbers. Set 2 where 1 means
-    "not relevant". What is below counts as judged irrelevant, and keeps its score as gain in NDCG only."""
+    """Lowest score of a label that is relevant. Set 2 where 1 means "not relevant". What is below counts as judged irrelevant,
+    and keeps its score as gain in NDCG only. Default: every score above 0, and scores are whole numbers."""
     columns: dict[str, str] = {}
     """Our column name -> the name it has in the data, e.g. { group = "franchise" }."""
     item_text: str = "{title} {text}"

@@ -25,4 +25,6 @@ def with_settings(config: Config, changes: Mapping[str, Any], *, source: str) ->
         for section in sections:
             place = place[section]
         place[name] = value
-    return parse_config(values, source=source)
+    changed = parse_config(values, source=source)
+    changed._derived = True
+    return changed

@@ -14,7 +14,8 @@ from jobs.config.config import Config, parse_config
 def to_toml(config: Config) -> str:
     """`config` as TOML with every default written out; reads back as an equal config."""
     text = tomli_w.dumps(_written(config))
-    assert parse_config(tomllib.loads(text), source="the TOML of a configuration") == config
+    again = parse_config(tomllib.loads(text), source="the TOML of a configuration")
+    assert again.model_dump() == config.model_dump()
     return text
 
 

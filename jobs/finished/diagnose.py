@@ -38,11 +38,11 @@ class Diagnosis:
         return value
 
 
-def diagnose_output(store: Store, *, config_path: str = "run.toml") -> Diagnosis:
+def diagnose_output(store: Store, *, config: tuple[str, ...] | None = None) -> Diagnosis:
     """Diagnose the run in the folder `store`, or the log file at that address.
 
     Args:
-        config_path: the config that the proposed commands name.
+        config: what follows `hardmine run` in the proposed commands; None: the file that the run was started with.
 
     Raises:
         ConfigError: it is neither a run nor a log.
@@ -53,7 +53,7 @@ def diagnose_output(store: Store, *, config_path: str = "run.toml") -> Diagnosis
     if name.endswith(LOG_ENDINGS):
         return _of_log(Store(folder or "/", store.settings), name)
     if store.exists("identity.json") or store.exists("commits"):
-        evidence = read_evidence(store, config_path=config_path)
+        evidence = read_evidence(store, config=config)
         return Diagnosis(store.root, diagnose(evidence))
     if store.exists(STATE):
         return _of_log(store, STATE)

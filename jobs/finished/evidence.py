@@ -13,6 +13,7 @@ from cluster.storage.records import read_if_there
 from cluster.storage.store import Store
 from eval.diagnosis.evidence import STEP_FIGURES, Arm, Evidence, Measurement, Mining, Training
 from eval.figures import numbers, read_intervals, read_slices
+from jobs.record.origin import read_config, run_words
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind, ModelName, Stage
 from training.settings import SYNTHETIC_CAP
@@ -25,11 +26,11 @@ COUNTS = {name: name for name in ("queries", "candidates", "queries_short", "que
 """Count of a `Mining` -> its name in mining.json."""
 
 
-def read_evidence(store: Store, *, config_path: str = "run.toml") -> Evidence:
+def read_evidence(store: Store, *, config: tuple[str, ...] | None = None) -> Evidence:
     """All evidence in a run's commits; what is missing is left out.
 
     Args:
-        config_path: the config that the proposed commands name.
+        config: what follows `hardmine run` in the proposed commands; None: as the run says.
 
     Raises:
         ArtifactError: a commit cannot be read.
@@ -43,9 +44,12 @@ def read_evidence(store: Store, *, config_path: str = "run.toml") -> Evidence:
         baseline=_measurement(baseline) if baseline else None,
         general=[measurement_from_figures(f"general-{m.name}", m.general.figures) for m in record.models if m.general],
         leakage=baseline.leakage if baseline else {},
-        settings=settings,
+        settings=settings | _positions(store, record),
         items=int(ingested.figures.get("items", 0)) if ingested else 0,
-        config_path=config_path,
+        config=run_words(store) if config is None else config,
+        dev_is_cut=bool(ingested and ingested.figures.get("dev_queries_cut_from_train")),
+        mining_advice=_advice(record),
+        training_queries=int(ingested.figures.get("splits", {}).get("train", 0)) if ingested else 0,
     )
 
 
@@ -148,17 +152,36 @@ def _under_way(store: Store, record: RunRecord, name: ModelName) -> str | None:
 
 
 def _settings(store: Store, record: RunRecord) -> dict[str, float | str | bool]:
-    """The run's settings by their full names. run.json is written at the run's end, so the newest training overrides it."""
+    """The run's settings by their full names, as the newest driver, or else the newest training, was told them."""
     finish = record.find(Kind.FINISH)
     values: dict[str, Any] = dict(finish.inputs.get("config", {})) if finish else {}
     values |= (read_if_there(store, "run.json") or {}).get("config", {})
+    told = read_config(store)
+    values |= told
     identity = read_if_there(store, "identity.json") or {}
     values["encoder"] = {**identity.get("encoder", {}), **(values.get("encoder") or {})}
     trained = [commit for commit in record.all if "training" in commit.inputs]
-    if trained:
+    if trained and not told:
         values["training"] = {**(values.get("training") or {}), **trained[-1].inputs["training"]}
     values.setdefault("name", store.root.rstrip("/").rsplit("/", 1)[-1])
     return {"training.label_sources.synthetic.cap": SYNTHETIC_CAP, **dict(_flat(values)), "run": store.root}
+
+
+def _advice(record: RunRecord) -> tuple[str, ...]:
+    """What the report of the last mining would change."""
+    reports = [model.report for model in record.rounds if model.report is not None]
+    return tuple(reports[-1].figures.get("advice", ())) if reports else ()
+
+
+def _positions(store: Store, record: RunRecord) -> dict[str, float | str | bool]:
+    """How many tokens the base model has positions for, as if that were a setting; {}: it does not say."""
+    base = record.find(Kind.BASE)
+    configs = [path for path in base.files if path.endswith("/config.json")] if base else []
+    for path in configs:
+        positions = store.read_json(path).get("max_position_embeddings") if store.exists(path) else None
+        if isinstance(positions, int) and positions > 0:
+            return {"model positions": positions}
+    return {}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, float | str | bool]]:

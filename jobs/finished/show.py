@@ -133,7 +133,7 @@ def last_look_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
-    """Print the summary of a run."""
+    """Print the summary of a run, with its next steps."""
     console.print(rounds_table(summary))
     for line in uplifts(summary):
         console.print(line, highlight=False)
@@ -153,8 +153,11 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
     for warning in summary.get("warnings", []):
         console.print(f"! {warning}", highlight=False, markup=False, soft_wrap=True)
-    decide = "gate" if summary["best_round"] >= 0 else "diagnose"
-    console.print(f"next:   hardmine {decide} {summary['output']}", highlight=False, soft_wrap=True)
+    for number, step in enumerate(summary.get("next") or ()):
+        head = "next:  " if not number else "then:  "
+        console.print(f"{head} {step['command'] or step['text']}", highlight=False, markup=False, soft_wrap=True)
+        if step["command"]:
+            console.print(f"        {step['text']}", highlight=False, markup=False, soft_wrap=True)
 
 
 def seconds_table(rows: list[dict[str, Any]]) -> Table:

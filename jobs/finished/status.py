@@ -12,6 +12,7 @@ from rich.table import Table
 from cluster.errors import ArtifactError, ConfigError
 from cluster.lease import PATH, Owner, is_gone
 from cluster.storage.store import Store
+from jobs.finished.next_steps import NextStep, read_next_steps
 from jobs.finished.show import seconds_table, show_summary
 from jobs.record.record import RunRecord
 from jobs.record.summary import rounds_json, summary_of
@@ -30,6 +31,18 @@ class Status:
     def summary(self) -> dict[str, Any] | None:
         """What `hardmine run --json` printed; None: the run is not finished."""
         return summary_of(self.record.finish, self.store) if self.record.finish else None
+
+    def with_next(self) -> dict[str, Any]:
+        """The same with what to do next, which reads the telemetry too."""
+        return self.as_json() | {"next": [step.as_json() for step in self.next_steps]}
+
+    @property
+    def next_steps(self) -> list[NextStep]:
+        """What to do now; []: a writer is at work."""
+        if self.writer and not self.record.finish:
+            return []
+        primary = self.summary["primary"] if self.summary else "recall@3"
+        return read_next_steps(self.store, primary)
 
     def as_json(self) -> dict[str, Any]:
         """What `hardmine status --json` prints: the summary of a finished run, or the figures so far."""
@@ -94,4 +107,7 @@ def show_status(console: Console, status: Status) -> None:
     console.print(table)
     if summary:
         console.print(seconds_table(summary["rounds"]))
-        show_summary(console, summary)
+        show_summary(console, summary | {"next": [step.as_json() for step in status.next_steps]})
+    else:
+        for step in status.next_steps:
+            console.print(f"next:   {step.command or step.text}", highlight=False, markup=False, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.config.config import Config
+from jobs.config.without_effect import reads_texts
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, SourceName, Stage
 from mining.settings import SourceKind
 
@@ -84,12 +85,6 @@ def _prepared(config: Config) -> list[Stage]:
         kinds = [Kind.INGEST, Kind.TOKENS] if reads_texts(config) else [Kind.INGEST]
         stages += [Stage(kind, scope=Scope.GENERAL) for kind in kinds]
     return stages
-
-
-def reads_texts(config: Config) -> bool:
-    """Whether the base model reads tokens of the data's texts, not vectors that came with it."""
-    kind, model = config.encoder.kind, config.encoder.model
-    return not (kind == "vectors" or (kind in ("adapter", "sequence") and model is None))
 
 
 def _second_model(config: Config, second: Second) -> Sequence[Stage]:

@@ -76,7 +76,7 @@ def answer(report: Json) -> Json:
         "notes": _notes(report, measured, change),
     }
     result["corrected"] = any(card["p"] and card["state"] == "open" for card in result["cards"])
-    return result | _ship(report, measured, change) | {"next": next_steps(report, change)}
+    return result | _ship(report, measured, change) | {"next": report["next"]}
 
 
 def ends(report: Json) -> tuple[Json | None, Json | None]:
@@ -268,42 +268,3 @@ def _equal_texts(report: Json, after: Json | None) -> list[str]:
             f"label it, or take it out of the corpus."
         )
     return notes
-
-
-def next_steps(report: Json, change: State) -> list[Json]:
-    """{"text", "command"}: what the diagnosis proposes; without one, what the verdicts of the rounds suggest."""
-    findings = [
-        finding
-        for finding in (report.get("diagnosis") or {}).get("findings", [])
-        if finding.get("arm") != "random" and finding["name"] != "healthy"
-    ]
-    if findings:
-        return [
-            {"text": finding.get("summary") or finding["name"].replace("_", " "), "command": finding.get("next")}
-            for finding in findings[:2]
-        ]
-    rounds = [model for model in report["models"] if model["arm"] == "mined"]
-    if not report["finished"]:
-        return [{"text": "Run the same command again: it resumes.", "command": None}]
-    if rounds and rounds[-1]["verdict"] == "improved":
-        return [
-            {
-                "text": f"The last round was better than the one before it: another one may help "
-                f"(rounds.mined = {len(rounds) + 1}).",
-                "command": None,
-            }
-        ]
-    queries = next((model["queries"] for model in report["models"]), 0)
-    if rounds and (doubt := too_little(queries, steps=rounds[-1]["steps"])):
-        return [{"text": f"More to learn from and to measure on: {doubt}.", "command": None}]
-    if rounds and change == "better":
-        return [
-            {
-                "text": "The last round was not significantly better than the best one before it. Rather than more rounds, try "
-                "another model, more labels or other negatives.",
-                "command": None,
-            }
-        ]
-    return [
-        {"text": "Look at the gradient, below, before you change anything.", "command": f"hardmine diagnose {report['output']}"}
-    ]

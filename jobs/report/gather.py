@@ -14,6 +14,7 @@ from cluster.storage.records import read_if_there
 from cluster.storage.store import Store
 from jobs.finished.diagnose import diagnose_output
 from jobs.finished.gate.gate import judge
+from jobs.finished.next_steps import read_next_steps
 from jobs.finished.status import read_status
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind
@@ -77,9 +78,15 @@ def gather(store: Store) -> Json:
     result |= _before_and_after(record, best)
     result["changes"] = _tolerated(missing, "winners and losers", query_changes, store, record, best, primary)
     result["diagnosis"] = _tolerated(missing, "the diagnosis", lambda: diagnose_output(store).as_json())
+    result["next"] = _tolerated(missing, "the next steps", _next_steps, store, primary) or {"steps": []}
+    result["next"] = result["next"]["steps"]
     result["gate"] = _tolerated(missing, "the gate", _gate, store) if summary["finished"] else None
     shown: Json = plain(result)
     return shown
+
+
+def _next_steps(store: Store, primary: str) -> Json:
+    return {"steps": [step.as_json() for step in read_next_steps(store, primary)]}
 
 
 def plain(value: Any) -> Any:

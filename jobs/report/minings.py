@@ -47,6 +47,7 @@ def read_minings(store: Store, record: RunRecord) -> list[Json]:
     return [
         {"name": name, "label": label}
         | {figure: commit.figures.get(figure) for figure in FIGURES}
+        | ({"warnings": commit.figures.get("advice")} if commit is alone else {})
         | {
             "waterfall": [
                 {"step": step, "count": count, "share": share}

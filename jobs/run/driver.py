@@ -16,11 +16,13 @@ from cluster.session.session import check_shared, ray_session
 from cluster.storage.records import read_if_there, read_record, write_record
 from cluster.storage.store import Store, check_writable
 from jobs.config.config import Config
+from jobs.finished.next_steps import read_next_steps
+from jobs.record.origin import IDENTITY, write_config
 from jobs.record.plan import plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Second, Stage
 from jobs.record.summary import summary_of
 from jobs.report.write import write_after_run
-from jobs.run.identity import IDENTITY, identity_json, refuse_other_run
+from jobs.run.identity import identity_json, refuse_other_run
 from jobs.run.rounds import FUNCTIONS, refuse_unreached, run_rounds
 from jobs.stages.context import Context, Makes, may_make
 from jobs.stages.finish import finish_inputs
@@ -52,13 +54,18 @@ def run(config: Config, *, progress: Progress, takeover: bool = False) -> dict[s
     if finished is not None:
         _keep_gate(config, store)
         progress.say(f"{store.root} is finished; this is its result")
-        return finished | {"report": write_after_run(store, progress, overwrite=False)}
+        return _with_next(finished, store) | {"report": write_after_run(store, progress, overwrite=False)}
     with open_context(config, progress=progress, takeover=takeover) as context:
         if damaged is not None:
             context.ledger.set_aside(damaged)
         start_ranks(context)
         summary = context.until_whole(run_rounds)
-    return summary | {"report": write_after_run(store, progress)}
+    return _with_next(summary, store) | {"report": write_after_run(store, progress)}
+
+
+def _with_next(summary: dict[str, Any], store: Store) -> dict[str, Any]:
+    steps = read_next_steps(store, summary["primary"])
+    return summary | {"next": [step.as_json() for step in steps]}
 
 
 def run_stage(config: Config, stage: Stage, *, progress: Progress, takeover: bool = False) -> Commit:
@@ -163,6 +170,8 @@ def open_context(
         with _ray_errors_explained():
             check_shared(store, size)
         write_record(store, IDENTITY, identity_json(config, prints))
+        if trains:  # mining alone does not change what the run is
+            write_config(config, store)
         progress.open_mailbox()
         ledger = Ledger(store, check_owner=lease.check, say=progress.say)
         with _ray_errors_explained():

@@ -1,22 +1,28 @@
-"""`hardmine run --dry-run`: what would run, on how many rows, with how much memory and disk. Starts nothing."""
+"""`hardmine run --dry-run`: the settings as they hold, what would run, what it can show, and what it costs. Starts nothing."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from cluster.commits import Ledger
-from cluster.storage.store import Store, check_writable
-from jobs.config.agreement import without_effect
+from cluster.commits import Commit
+from cluster.errors import ConfigError, DataError
+from cluster.session.resources import train_pool
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
-from jobs.record.plan import plan_run
-from jobs.record.stages import Kind, Second, Stage
-from jobs.stages.ingest.fingerprints import fingerprints, sources
-from jobs.stages.ingest.reading.files import count_rows
+from jobs.config.without_effect import without_effect
+from jobs.record.stages import Kind, Stage
+from jobs.run.driver import open_run
+from jobs.run.peek import Peek, peek
+from jobs.run.resolved import resolved, set_settings, settings_lines
+from jobs.stages.forecast import Forecast, forecast, measured_spread
+from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
+from jobs.stages.ingest.fingerprints import sources
+from jobs.stages.ingest.quick_counts import about_rows, existing, quick_counts, readable
 from mining.memory import mining_task_bytes, shard_actor_bytes
 
 PROCESS_BYTES = 600 * 2**20
@@ -26,61 +32,90 @@ SHORT_TEXT_TOKENS = 128
 
 
 def make_plan(config: Config) -> dict[str, Any]:
-    """The resolved configuration, the stages with what is committed, and estimates of rows, memory and disk.
+    """The resolved configuration, the stages with what is kept, a forecast, and estimates of rows, memory and disk.
+
+    Data that is ingested already is not read again. Else the label and query files are read, if they are not too large
+    (`quick_counts.readable`); of the corpus only rows are counted, which is cheap in Parquet.
 
     Raises:
         ConfigError, DataError, ClusterError: a run would be refused too.
     """
-    store = Store(config.root, config.storage)
-    check_writable(store)
-    fingerprints(config)
-    rows = _rows(config.data, config)
-    general = _rows(config.evaluation.general, config) if config.evaluation.general else None
-    committed = {commit.name for commit in Ledger(store).all()}
-    dimension = _dimension(config)
-    size = dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
-    vectors = (rows["corpus"] + rows["queries"]) * size
-    general_vectors = (general["corpus"] + general["queries"]) * size if general else 0
-    general_models = 1 + config.rounds.mined + bool(config.rounds.warmup_epochs)
-    models = 2 + (config.rounds.mined + bool(config.rounds.warmup_epochs)) + config.rounds.compare_random
-    shards = config.cluster.shards
-    shard = -(-rows["corpus"] // shards) if shards else min(rows["corpus"], config.cluster.shard_rows)
-    block = min(config.cluster.query_block, rows["queries"])
+    store, prints = open_run(config)
+    stages, context = peek(config, store, prints)
+    ingested = context.done.get(Stage(Kind.INGEST))
+    rows = _rows(config.data, config) if ingested is None else {name: ingested.rows(name) for name in ("corpus", "queries")}
+    rows.setdefault("labels", int(ingested.figures["labels"]) if ingested else 0)
+    warnings = [] if ingested else without_effect(config)
+    expected, why_not = _forecast(config, context, ingested, rows["corpus"], warnings)
     return {
         "config": json.loads(config.model_dump_json()),
-        "warnings": without_effect(config),
+        "set": set_settings(config),
+        "resolved": resolved(config, context.size),
+        "warnings": warnings,
         "rows": rows,
-        "general_rows": general,
-        "dimension": dimension,
-        "stages": [{"name": stage.name, "committed": _is_committed(stage, committed)} for stage in plan_run(config)],
-        "estimates": {
-            "vectors_per_model_bytes": vectors,
-            "vectors_all_models_bytes": vectors * models + general_vectors * general_models,
-            "search_actor_bytes": PROCESS_BYTES + shard_actor_bytes(shard, dimension, block, config.mining.num_hits),
-            "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"], rows["labels"], block, config.mining.num_hits),
-            "driver_bytes": PROCESS_BYTES + rows["queries"] * 8,
-            "train_worker_tokens_bytes": rows["corpus"] * SHORT_TEXT_TOKENS * 4,
-            "hits_per_round_bytes": rows["queries"] * config.mining.num_hits * 12,
-        },
+        "general_rows": _rows(config.evaluation.general, config) if config.evaluation.general else None,
+        "dimension": _dimension(config),
+        "stages": [asdict(stage) for stage in stages],
+        "forecast": expected.as_json() if expected else None,
+        "forecast_lines": [line for line in expected.lines() if not line.startswith("!")] if expected else [f"  {why_not}"],
+        "estimates": _estimates(config, rows),
     }
 
 
-def _is_committed(stage: Stage, names: set[str]) -> bool:
-    """Whether a stage's commit is there; vectors, whose commit has another name, are there with what is made before or after."""
-    if stage.kind is Kind.EMBED:
-        stage = stage.sibling(Kind.TOKENS if isinstance(stage.of, Second) else Kind.HITS)
-    return stage.name in names
+def _forecast(
+    config: Config, context: Peek, ingested: Commit | None, items: int, warnings: list[str]
+) -> tuple[Forecast | None, str | None]:
+    """(the forecast, None: the data is too large to be read for it; why not). Adds what a run would warn of to `warnings`."""
+    why_not = readable(config) if ingested is None else None
+    if why_not:
+        return None, why_not
+    try:
+        ranks = train_pool(config.cluster, context.size).count
+    except ConfigError:  # a cluster that is elsewhere has more than this machine
+        ranks = config.cluster.train_workers or 1
+    counts = Counts.of(ingested.figures if ingested else quick_counts(config, items), ranks)
+    try:
+        refuse_unfit(config, counts, trains=True)
+    except (ConfigError, DataError) as refused:  # equal texts, which are not looked at here, may change a count
+        return None, f"by its labels and queries the run will be refused: {refused}"
+    spread = measured_spread(context.store, context.ledger, config.evaluation.primary)
+    expected = forecast(config, counts, spread)
+    if ingested:  # the stage itself has said it
+        warnings += [line.removeprefix("! ") for line in context.said if line.startswith("! ")]
+    else:
+        warnings += [*doubts(config, counts, trains=True), *expected.warnings]
+    return expected, None
+
+
+def _estimates(config: Config, rows: dict[str, int]) -> dict[str, int]:
+    """Bytes of memory and disk."""
+    dimension = _dimension(config)
+    size = dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
+    vectors = (rows["corpus"] + rows["queries"]) * size
+    general = _rows(config.evaluation.general, config) if config.evaluation.general else {"corpus": 0, "queries": 0}
+    trained = config.rounds.mined + bool(config.rounds.warmup_epochs)
+    general_vectors = (general["corpus"] + general["queries"]) * size * (1 + trained)
+    shards = config.cluster.shards
+    shard = -(-rows["corpus"] // shards) if shards else min(rows["corpus"], config.cluster.shard_rows)
+    block = min(config.cluster.query_block, rows["queries"])
+    hits = config.mining.num_hits
+    return {
+        "vectors_per_model_bytes": vectors,
+        "vectors_all_models_bytes": vectors * (2 + trained + config.rounds.compare_random) + general_vectors,
+        "search_actor_bytes": PROCESS_BYTES + shard_actor_bytes(shard, dimension, block, hits),
+        "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"], rows["labels"], block, hits),
+        "driver_bytes": PROCESS_BYTES + rows["queries"] * 8,
+        "train_worker_tokens_bytes": rows["corpus"] * SHORT_TEXT_TOKENS * 4,
+        "hits_per_round_bytes": rows["queries"] * hits * 12,
+    }
 
 
 def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
     """Rows of each table. A BEIR folder need not have every split."""
-
-    def exists(url: str) -> bool:
-        parent, _, name = url.rstrip("/").rpartition("/")
-        return data.folder is None or Store(parent, config.storage).exists(name)
-
+    wanted = sources(data)
     return {
-        table: sum(count_rows(url, config.storage) for url, _ in files if exists(url)) for table, files in sources(data).items()
+        table: sum(about_rows(url, config.storage)[0] for url in existing(wanted, table, data, config.storage))
+        for table in wanted
     }
 
 
@@ -95,25 +130,33 @@ def _dimension(config: Config) -> int:
     return 768  # assume a base-sized model: its folder is not on this machine
 
 
-def show_plan(console: Console, plan: dict[str, Any]) -> None:
+def show_plan(console: Console, plan: dict[str, Any], config: Config) -> None:
     """Print the plan."""
-    console.print_json(json.dumps(plan["config"]))
-    for warning in plan["warnings"]:
-        console.print(f"! {warning}", highlight=False, markup=False)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    for line in settings_lines(config, plan["set"], plan["resolved"]):
+        say(line)
     table = Table(title="stages", title_justify="left")
-    table.add_column("stage")
-    table.add_column("state")
+    for name in ("stage", "state"):
+        table.add_column(name)
     for stage in plan["stages"]:
-        table.add_row(
-            stage["name"], "committed (kept if its settings and inputs are the same)" if stage["committed"] else "would run"
-        )
+        table.add_row(stage["name"], _state(stage))
     console.print(table)
     rows = plan["rows"]
-    console.print(f"rows: {rows['corpus']:,} items, {rows['queries']:,} queries, {rows['labels']:,} labels", highlight=False)
+    say(f"rows: {rows['corpus']:,} items, {rows['queries']:,} queries, {rows['labels']:,} labels")
     if general := plan["general_rows"]:
-        console.print(
-            f"general set: {general['corpus']:,} items, {general['queries']:,} queries, {general['labels']:,} labels",
-            highlight=False,
-        )
+        say(f"general set: {general['corpus']:,} items, {general['queries']:,} queries, {general['labels']:,} labels")
+    for line in plan["forecast_lines"]:
+        say(line.strip())
     for name, value in plan["estimates"].items():
-        console.print(f"{name.removesuffix('_bytes').replace('_', ' ')}: about {value / 2**20:,.1f} MiB", highlight=False)
+        say(f"{name.removesuffix('_bytes').replace('_', ' ')}: about {value / 2**20:,.1f} MiB")
+    for warning in plan["warnings"]:
+        say(f"! {warning}")
+
+
+def _state(stage: dict[str, Any]) -> str:
+    if stage["kept"]:
+        return "kept"
+    return ("runs again" if stage["again"] else "runs") + (f": {stage['why']}" if stage["why"] else "")

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jobs.record.stages import Kind, Scope, Stage
 from mining.report.figures import ChoiceFigures
 from mining.report.markdown import answer, waterfall
 from mining.settings import MiningSettings
@@ -38,7 +39,8 @@ def show_mining(console: Console, figures: dict[str, Any], settings: MiningSetti
             + " · ".join(f"{name} {value:+.3f}" for name, value in figures["hardness"].items())
             + f" · {figures['above_positive']:,} above 0"
         )
-    for text in figures["warnings"]:
+    alone = figures["name"] == Stage(Kind.MINE, scope=Scope.ALONE).name
+    for text in figures["advice" if alone else "warnings"]:
         say(f"! {text}")
     say(f"\nnegatives:  {figures['negatives']}")
     say(f"report:     {figures['report']}")

@@ -29,9 +29,9 @@ from jobs.stages.stage_1_embed import Model, base_model, trained_model
 
 def finish(context: Context, stage: Stage) -> Commit:
     """Export the best round's model and write down what the run was."""
-    config, started = context.config, time.time()
-    best, base = best_model(context, measured_models(context)), read_ingested(context).base
-    model = base_model(base) if best == BASELINE else trained_model(context, best)
+    config, started, base = context.config, time.time(), read_ingested(context).base
+    best = best_model(context, measured_models(context))
+    model, inputs = finish_of(context)
 
     def work(folder: str) -> Outcome:
         record = RunRecord.of_commits(list({commit.name: commit for commit in context.done.values()}.values()))
@@ -48,8 +48,6 @@ def finish(context: Context, stage: Stage) -> Commit:
         usage = {"reads": card.reads, "dimension": card.dimension}
         return Outcome(files=files, figures={"prefix": folder, "summary": summary, "usage": usage})
 
-    inputs = finish_inputs(config, context.prints)
-    inputs |= {"evaluation": context.need(Stage(Kind.EVALUATE, best)).key, "model": model.digest if model else None}
     commit = context.commit(stage, inputs=inputs, work=work)
     write_record(context.store, "run.json", run_json(config, context.prints, started))
     return commit
@@ -107,6 +105,15 @@ def _base_in_words(config: Config, fingerprint: str | None) -> tuple[str | None,
 
 def _split_figures(model: MeasuredModel, baseline: MeasuredModel) -> SplitFigures:
     return SplitFigures(model.split, model.queries, model.metrics, baseline.metrics, model.change("baseline"))
+
+
+def finish_of(context: Context) -> tuple[Model | None, dict[str, Any]]:
+    """(the kept model, None: the data's own vectors; all that the end of the run depends on)."""
+    best = best_model(context, measured_models(context))
+    model = base_model(read_ingested(context).base) if best == BASELINE else trained_model(context, best)
+    evaluation = context.need(Stage(Kind.EVALUATE, best)).key
+    inputs = finish_inputs(context.config, context.prints)
+    return model, inputs | {"evaluation": evaluation, "model": model.digest if model else None}
 
 
 def finish_inputs(config: Config, prints: Mapping[str, Any]) -> dict[str, Any]:

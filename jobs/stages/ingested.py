@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cluster.commits import Commit
 from cluster.tables.tables import Part
-from jobs.record.plan import reads_texts
+from jobs.config.without_effect import reads_texts
 from jobs.record.stages import Kind, Scope, Stage
 from jobs.stages.context import Context
 

@@ -9,12 +9,13 @@ from cluster.errors import ConfigError, DataError
 from cluster.session.resources import embed_pool, search_pool, train_pool
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, read_schema
-from jobs.config.agreement import without_effect
 from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
+from jobs.config.without_effect import without_effect
 from jobs.record.stages import Kind, Scope, Second, Stage
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.slice_columns import check_slices
+from jobs.stages.forecast import forecast, measured_spread
 from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.data import ingest_tables
 from jobs.stages.ingest.equal_texts import reads_vectors
@@ -218,8 +219,13 @@ def _check_counts(context: Context, tables: Commit) -> None:
     config, trains = context.config, context.trains
     counts = Counts.of(tables.figures, train_pool(config.cluster, context.size).count if trains else 1)
     refuse_unfit(config, counts, trains=trains)
-    for warning in [*without_effect(config), *doubts(config, counts, trains=trains)]:
+    idle = [] if config.derived else without_effect(config, trains=trains)
+    for warning in [*idle, *doubts(config, counts, trains=trains)]:
         context.progress.say(f"! {warning}")
+    if trains:
+        spread = measured_spread(context.store, context.ledger, config.evaluation.primary)
+        for line in forecast(config, counts, spread).lines():
+            context.progress.say(line)
 
 
 def _check_schema(context: Context, tables: Commit) -> None:

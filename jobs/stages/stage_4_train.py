@@ -22,8 +22,8 @@ from training.engine.schedule import Schedule
 from training.task import TrainData, TrainTask
 from training.telemetry.telemetry import telemetry_files
 
-BESIDE = {"trackers", "checkpoint_steps"}
-"""Settings of training that change no weight."""
+BESIDE = {"trackers", "checkpoint_steps", "epochs"}
+"""Settings of training that change no weight, or count in the schedule: a warm-up has epochs of its own."""
 
 
 def training_length(context: Context, model: ModelName) -> Schedule:

@@ -49,4 +49,7 @@ def show_sweep(console: Console, result: dict[str, Any]) -> None:
     """Print the end of a sweep."""
     console.print(trials_table(result))
     console.print(f"\n{result['reason']}; the best of many trials looks better than it is", highlight=False, soft_wrap=True)
-    console.print(f"next:   hardmine run {result['out']}", highlight=False, soft_wrap=True)
+    if result["out"]:
+        console.print(f"next:   hardmine run {result['out']}", highlight=False, soft_wrap=True)
+    else:
+        console.print("no file is written: the configuration as it is was chosen", highlight=False, soft_wrap=True)

@@ -37,7 +37,7 @@ def check_out(path: Path, *, force: bool) -> None:
 
 
 def sweep(config: Config, *, out: Path, force: bool, progress: Progress, takeover: bool = False) -> dict[str, Any]:
-    """Try all combinations and write the chosen configuration to `out`; returns what `--json` prints.
+    """Try all combinations and write the chosen configuration to `out`, if it is another one; returns what `--json` prints.
 
     Raises:
         ConfigError: `out` exists already, nothing is mined in this run, or a combination is not possible.
@@ -56,8 +56,9 @@ def sweep(config: Config, *, out: Path, force: bool, progress: Progress, takeove
         pool = train_pool(config.cluster, context.size)
         records = _run(context, make_job(context, settings, pool), trials, pool)
     choice = choose_trial(trials, records, resamples=config.evaluation.resamples, confidence=config.evaluation.confidence)
-    out.write_text(best_toml(config, trials, records, choice), encoding="utf-8")
-    return {"output": config.root, **sweep_json(config, trials, records, choice), "out": str(out)}
+    if choice.number:
+        out.write_text(best_toml(config, trials, records, choice), encoding="utf-8")
+    return {"output": config.root, **sweep_json(config, trials, records, choice), "out": str(out) if choice.number else None}
 
 
 def make_job(context: Context, settings: list[TrainingSettings], pool: PoolSize) -> Job:

@@ -91,9 +91,12 @@ class MiningFigures(ChoiceFigures):
     report: str
     """Address of mining.md."""
     warnings: list[str]
+    """What is unusual, with its numbers."""
+    advice: list[str]
+    """The same, each with what to change; printed where nothing is trained."""
     samples: list[ShownSample]
 
     @classmethod
     def joined(cls, choice: ChoiceFigures, described: Described, *, search: Mapping[str, Any], report: str) -> MiningFigures:
         """What choosing did and what the negatives look like; warnings are still to come."""
-        return cls(**vars(choice), **vars(described), search=search, report=report, warnings=[])
+        return cls(**vars(choice), **vars(described), search=search, report=report, warnings=[], advice=[])

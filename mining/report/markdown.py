@@ -15,12 +15,12 @@ from mining.settings import MiningSettings
 SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
 
-def markdown(title: str, figures: MiningFigures, settings: MiningSettings) -> str:
-    """The report of one mining."""
+def markdown(title: str, figures: MiningFigures, settings: MiningSettings, *, advises: bool = True) -> str:
+    """The report of one mining. Args: advises: it says what to change; a run that trains has another voice for that."""
     parts = [
         f"# Negatives: {plain(title)}",
         answer(figures, settings),
-        _warnings(figures.warnings),
+        _warnings(figures.advice if advises else figures.warnings),
         _search(figures.search),
         _waterfall(figures),
         _hardness(figures),

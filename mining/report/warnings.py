@@ -1,8 +1,14 @@
-"""What a person should know about a mining: each warning with its figures and the settings to change."""
+"""What a person should know about a mining: each warning with its figures, and apart from them the settings to change.
+
+A warning holds whatever follows. Which setting to change is said by this module only where nothing is trained: after a
+training the gradient knows better whether filters are too strict or negatives false, and one voice speaks
+(`jobs.finished.next_steps`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from mining.choice.filters import cures, more_hits
 from mining.report.figures import MiningFigures
@@ -33,11 +39,23 @@ BY_LABELS = ("positive", "self")
 """Filters that follow from the labels: no setting makes them stricter or milder."""
 
 
-def warnings(figures: MiningFigures, settings: MiningSettings) -> list[str]:
-    """What is unusual, with its numbers and what to change; none for most minings.
+@dataclass(frozen=True)
+class Warned:
+    """Something unusual."""
 
-    A setting is named only if changing it can help: never one that is off, and never its present value.
-    """
+    text: str
+    """With its numbers."""
+    ways: tuple[str, ...] = ()
+    """What to change, each by itself: never a setting that is off, and never its present value."""
+
+    @property
+    def advice(self) -> str:
+        """Both."""
+        return self.text + (": " + "; or ".join(self.ways) if self.ways else "")
+
+
+def warnings(figures: MiningFigures, settings: MiningSettings) -> list[Warned]:
+    """What is unusual, and what to change; none for most minings."""
     texts = [
         _few_left(figures, settings),
         _short(figures, settings),
@@ -46,29 +64,36 @@ def warnings(figures: MiningFigures, settings: MiningSettings) -> list[str]:
         _recall(figures, settings),
         _tied(figures),
     ]
-    return [text for text in texts if text]
+    return _with_one_voice([text for text in texts if text])
 
 
-def _few_left(figures: MiningFigures, settings: MiningSettings) -> str | None:
+def _with_one_voice(found: list[Warned]) -> list[Warned]:
+    """Without ways that would turn a setting the other way than an earlier warning does."""
+    verbs: dict[str, str] = {}
+
+    def agrees(way: str) -> bool:
+        verb, _, rest = way.partition(" ")
+        key = rest.split(" ", 1)[0]
+        return not key.startswith("mining.") or verbs.setdefault(key, verb) == verb
+
+    return [replace(one, ways=tuple(way for way in one.ways if agrees(way))) for one in found]
+
+
+def _few_left(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
     if not figures.candidates or figures.hit_rate >= LOW_HIT_RATE:
         return None
     head = f"hit rate {figures.hit_rate:.1%} is below {LOW_HIT_RATE:.0%}"
     known = sum(figures.dropped.get(name, 0) for name in BY_LABELS)
     if figures.candidates - known < LOW_HIT_RATE * figures.candidates:  # no other filter could make up for it
         ways = more_hits(settings, figures.reuse.items)
-        return (
-            f"{head}: {known:,} of {figures.candidates:,} candidates are relevant to their query by the labels"
-            f"{_advice(ways) or ', and the corpus has no other items'}"
-        )
+        text = f"{head}: {known:,} of {figures.candidates:,} candidates are relevant to their query by the labels"
+        return Warned(text + ("" if ways else ", and the corpus has no other items"), tuple(ways))
     name, count = _strictest(figures.dropped)
     ways = cures(name, settings, num_items=figures.reuse.items, cuts=figures.cuts)
-    return (
-        f"{head}: the filters are too strict for this model. {name} dropped most, {count:,} of {figures.candidates:,} "
-        f"candidates{_advice(ways)}"
-    )
+    return Warned(f"{head}: {name} dropped most, {count:,} of {figures.candidates:,} candidates", tuple(ways))
 
 
-def _short(figures: MiningFigures, settings: MiningSettings) -> str | None:
+def _short(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
     if figures.queries_short <= MANY_SHORT * figures.queries:
         return None
     empty = f", {figures.queries_empty:,} of them none at all" if figures.queries_empty else ""
@@ -90,10 +115,10 @@ def _short(figures: MiningFigures, settings: MiningSettings) -> str | None:
         ways.append("lower mining.num_negatives")
     if settings.max_uses is not None:
         ways.append(f"raise mining.max_uses (now {settings.max_uses}), which no filter's count shows")
-    return head + _advice(list(dict.fromkeys(ways)))
+    return Warned(head, tuple(dict.fromkeys(ways)))
 
 
-def _suspected(figures: MiningFigures, settings: MiningSettings) -> str | None:
+def _suspected(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
     suspected, candidates = figures.suspected_false_negatives, figures.candidates
     if suspected <= HIGH_SUSPECTED * candidates:
         return None
@@ -104,14 +129,14 @@ def _suspected(figures: MiningFigures, settings: MiningSettings) -> str | None:
         ways.append("set mining.near_duplicate")
     if settings.teacher is None:
         ways.append("ask a [mining.teacher]")
-    return (
-        f"{suspected:,} of {candidates:,} candidates ({suspected / candidates:.1%}, more than {HIGH_SUSPECTED:.0%}) "
-        f" score above the query's best relevant item: many may be unlabelled positives. Read "
-        f"the samples and label those that are relevant" + "".join(f"; or {way}" for way in ways)
+    text = (
+        f"{suspected:,} of {candidates:,} candidates ({suspected / candidates:.1%}, more than {HIGH_SUSPECTED:.0%}) score above "
+        f"the query's best relevant item: many may be unlabelled positives"
     )
+    return Warned(text, ("read the samples and label those that are relevant", *ways))
 
 
-def _much_used(figures: MiningFigures, settings: MiningSettings) -> str | None:
+def _much_used(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
     most = figures.reuse.most_used[:1]
     if not most or most[0].uses <= max(MUCH_USED_LEAST, MUCH_USED * figures.queries):
         return None
@@ -123,40 +148,36 @@ def _much_used(figures: MiningFigures, settings: MiningSettings) -> str | None:
     if settings.popularity is None:
         random = ' and mining.choose = "softmax"' if settings.choose == "top" else ""
         ways.append(f"set mining.popularity{random}")
-    return (
+    text = (
         f"{most[0].item_id} ({most[0].title}) is a negative of {most[0].uses:,} of {figures.queries:,} queries "
-        f"({most[0].uses / figures.queries:.1%}): training pushes it away from nearly everything{_advice(ways)}"
+        f"({most[0].uses / figures.queries:.1%}): training pushes it away from nearly everything"
     )
+    return Warned(text, tuple(ways))
 
 
-def _recall(figures: MiningFigures, settings: MiningSettings) -> str | None:
+def _recall(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
     recall = figures.search.get("recall")
     if recall is None or recall >= FULL_RECALL:
         return None
-    return (
-        f"the search found {recall:.1%} of the nearest items (mode {figures.search.get('mode', '?')}): hard negatives "
-        f"are missing; raise mining.search.min_recall (now {settings.search.min_recall}), or set mining.search.mode = "
-        f'"exact"'
-    )
+    mode, least = figures.search.get("mode", "?"), settings.search.min_recall
+    ways = [f"raise mining.search.min_recall (now {least})"] if mode == "ivf" and least < 1 else []
+    text = f"the search found {recall:.1%} of the nearest items (mode {mode}): hard negatives are missing"
+    return Warned(text, (*ways, 'set mining.search.mode = "exact"'))
 
 
-def _tied(figures: MiningFigures) -> str | None:
+def _tied(figures: MiningFigures) -> Warned | None:
     read, tied = figures.teacher_read, figures.teacher_tied
     if tied <= MUCH_TIED * read:
         return None
-    return (
+    text = (
         f"the teacher gives {tied:,} of the {read:,} candidates that it has read ({tied / read:.1%}) the highest score of their "
         f"query, the same as another's or a relevant item's: its scores are saturated, so mining.teacher.max_score and "
-        f"mining.teacher.relative_margin cannot tell these apart. Give another mining.teacher.model, or take repeated texts out "
-        f"of the corpus if that is why they are equal"
+        f"mining.teacher.relative_margin cannot tell these apart"
     )
+    return Warned(text, ("give another mining.teacher.model", "take repeated texts out of the corpus if that is why"))
 
 
 def _strictest(dropped: Mapping[str, int]) -> tuple[str, int]:
     """(filter that dropped most, how many it dropped); those that follow from the labels only where no other dropped any."""
     others = {name: count for name, count in dropped.items() if count and name not in BY_LABELS} or dropped
     return max(others.items(), key=lambda pair: pair[1])
-
-
-def _advice(ways: list[str]) -> str:
-    return ": " + "; or ".join(ways) if ways else ""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from eval import significance
-from eval.significance import Interval, compare, holm, paired_bootstrap, paired_permutation_p
+from eval.significance import Interval, compare, holm, paired_bootstrap, paired_permutation_p, smallest_gain, spread_of
 
 F64 = npt.NDArray[np.float64]
 
@@ -176,3 +176,26 @@ def test_bounded_blocks_hold_every_resample() -> None:
 def test_bad_input_is_named(values: list[float], baseline: list[float], options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         paired_bootstrap(np.array(values), np.array(baseline), **options)  # type: ignore[arg-type]
+
+
+def test_the_smallest_gain_is_where_the_bootstrap_interval_leaves_0() -> None:
+    rng = np.random.default_rng(3)
+    before = (rng.random(400) < 0.4).astype(float)
+    change = rng.choice([-1.0, 0.0, 1.0], 400, p=[0.15, 0.7, 0.15])
+    interval = paired_bootstrap(before + change, before)
+    half = (interval.high - interval.low) / 2
+    assert smallest_gain(float(change.std()), 400, confidence=0.95) == pytest.approx(half, rel=0.05)
+    assert spread_of(interval, confidence=0.95) == pytest.approx(change.std(), rel=0.05)
+
+
+def test_a_spread_and_its_smallest_gain_are_each_the_other_s_inverse() -> None:
+    for spread, queries, confidence in ((0.2, 30, 0.9), (0.7, 4000, 0.99)):
+        half = smallest_gain(spread, queries, confidence=confidence)
+        assert spread_of(Interval(0.0, -half, half, queries), confidence=confidence) == pytest.approx(spread)
+
+
+def test_unrelated_figures_between_0_and_1_never_spread_more_than_is_assumed() -> None:
+    rng = np.random.default_rng(5)
+    for share in (0.1, 0.5, 0.9):
+        one, other = (rng.random((2, 20_000)) < share).astype(float)
+        assert (one - other).std() <= 0.5**0.5 + 0.01

@@ -134,6 +134,7 @@ def case(ray_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
         yield ClusterSize(nodes=1, cpus=2, gpus=0)
 
     monkeypatch.setattr("jobs.run.driver.ray_session", no_ray)
+    monkeypatch.setattr("jobs.run.driver.start_ranks", lambda context: None)
     monkeypatch.setattr("cluster.session.progress.Progress.open_mailbox", lambda self: None)
     here = "jobs.stages.stage_0_ingest.in_worker"
     monkeypatch.setattr(here, lambda function, context, *arguments: function(*arguments))

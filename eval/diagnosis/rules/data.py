@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.evidence import Measurement, Slice
-from eval.diagnosis.experiments import Turn, command_for_filter, run_command, setting
+from eval.diagnosis.experiments import Turn, run_command, setting, without_field
+from eval.diagnosis.filters import command_for_filter
 from eval.diagnosis.findings import Finding, all_hold, at_least, at_most, told
 from eval.significance import Interval
 
@@ -90,16 +91,16 @@ def metadata_leakage(case: Case) -> Finding | None:
     )
     if figures is None:
         return None
-    advice = (
-        f"write queries as people do, without the items' {tags}"
-        if typed
-        else f"take {{{column}}} out of data.item_text and data.query_text"
-    )
+    advice = f"write queries as people do, without the items' {tags}" if typed else ""
+    changes = {} if typed else without_field(case.evidence, column)
+    if not typed and not changes:  # no template has it: the texts themselves do
+        advice = f"take {column} out of the texts of queries and items"
+    again = run_command(case.evidence, "no-tags", changes)
     return case.finding(
         "metadata_leakage",
         "warning",
         figures,
-        next=f"{advice}, then: {run_command(case.evidence, 'no-tags', {})}",
+        next=f"{advice}, then: {again}" if advice else again,
         summary="Labels can be read off the metadata: the model may learn to match tags, and fail where users type none.",
     )
 

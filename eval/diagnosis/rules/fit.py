@@ -94,6 +94,8 @@ def _from_epochs(case: Case) -> Finding | None:
     if training is None:
         return None
     values_V, steps_V = training.validation_recall, training.validation_steps
+    if len(training.steps.get("loss", ())) < case.min_steps:  # too short to judge: its forecast asked for more epochs
+        return None
     if len(values_V) < 3 or not all(map(math.isfinite, values_V)):
         return None
     best = int(values_V.argmax())

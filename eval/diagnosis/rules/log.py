@@ -142,7 +142,7 @@ def plateau(case: Case) -> Finding | None:
         "plateau",
         "warning",
         figures,
-        next="hardmine probe run.toml  # mined against random negatives on a tenth of the queries tells which it is",
+        next="train with mined against random negatives on a tenth of the queries (`hardmine probe`): that tells which it is",
         summary="The held-out figure stands still "
         + (
             "while the loss falls: the negatives have become too easy, or the training pairs are learned by heart; a loss "

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks import BELOW_0, described
-from eval.diagnosis.evidence import Measurement
-from eval.diagnosis.experiments import Turn, Value, run_command, setting, slower
+from eval.diagnosis.evidence import Evidence, Measurement
+from eval.diagnosis.experiments import MOST, Turn, Value, run_command, setting, slower
 from eval.diagnosis.findings import Finding, all_hold, at_least, at_most, first_that_holds, told
 
 FORGET_DROP = 0.01
@@ -156,20 +156,31 @@ def narrow_results(case: Case) -> Finding | None:
         next=run_command(
             case.evidence,
             "wider-results",
-            {
-                "mining.near_duplicate": 0.95,
-                "training.random_fraction": max(1.0, 2 * fraction) if math.isfinite(fraction) else Turn("raise"),
+            _less_alike(case.evidence)
+            | {
+                "training.random_fraction": min(MOST["training.random_fraction"], max(1.0, 2 * fraction))
+                if math.isfinite(fraction)
+                else Turn("raise")
             },
         ),
         summary="Results have become narrow: the same few items, or items that are nearly the same, fill the lists.",
     )
 
 
+def _less_alike(evidence: Evidence) -> dict[str, Value]:
+    """Near-duplicates out; a stricter limit than that stays."""
+    return {} if setting(evidence, "mining.near_duplicate") <= 0.95 else {"mining.near_duplicate": 0.95}
+
+
 def _less_popular(case: Case) -> str:
     """Random negatives in proportion to popularity, and fewer uses of one mined negative."""
     power, uses = (setting(case.evidence, key) for key in ("training.random_popularity", "mining.max_uses"))
     changes: dict[str, Value] = {"training.random_popularity": 1.0 if power >= 0.75 else 0.75}
-    changes["mining.max_uses"] = max(1, int(uses) // 2) if uses >= 1 else 20
+    items, queries = case.evidence.items, case.evidence.training_queries
+    least = -(-2 * queries // items) if items else 1  # fewer would not be one negative for each query
+    fewer = max(1, least, int(uses) // 2 if uses >= 1 else 20)
+    if not fewer >= uses:
+        changes["mining.max_uses"] = fewer
     return run_command(case.evidence, "unpopular", changes)
 
 

@@ -20,9 +20,6 @@ from training.engine.schedule import Pace, Schedule
 from training.feed.sources import Mixture, plan_mixture, too_few
 from training.settings import VALIDATION_K, TrainingSettings
 
-FEW_QUERIES = 10
-"""Measured queries below which one query more or less decides every comparison."""
-
 LEFT_OUT = {
     "train_queries_left_out": ("data.train_fraction (of a probe, times probe.fraction) leaves out", "raise data.train_fraction"),
     "train_queries_skipped": ("data.skip_queries_without_positive leaves out", "label those without a relevant item"),
@@ -184,6 +181,13 @@ def _of_steps(config: Config, counts: Counts) -> Iterator[str]:
 
 
 def _of_figures(config: Config, counts: Counts) -> Iterator[str]:
+    data = config.data
+    if (
+        "dev_queries_cut_from_train" not in counts.left_out
+        and data.dev_fraction != type(data).model_fields["dev_fraction"].default
+    ):
+        count = counts.splits["dev"]
+        yield f"data.dev_fraction = {data.dev_fraction:g} has no effect: the data has a dev split of {count:,} queries"
     evaluation, measured = config.evaluation, counts.with_positive["dev"]
     cut = int(evaluation.primary.partition("@")[2])
     if cut >= counts.items and not evaluation.primary.startswith(("ndcg", "mrr")):
@@ -193,11 +197,6 @@ def _of_figures(config: Config, counts: Counts) -> Iterator[str]:
         )
     elif counts.items <= VALIDATION_K:
         yield f"recall@{VALIDATION_K} among {counts.items} items is always 1: validation cannot tell one epoch from another"
-    if measured < FEW_QUERIES:
-        yield (
-            f"only {measured} dev queries have a relevant item: one query is {100 / measured:.0f} points of every share, so "
-            f"rounds can hardly be compared; label more, or raise data.dev_fraction where dev is cut from train"
-        )
     if evaluation.gate.min_slice is not None and measured < MIN_QUERIES:
         yield (
             f"evaluation.gate.min_slice = {evaluation.gate.min_slice} checks no slice: a slice takes {MIN_QUERIES} queries, "

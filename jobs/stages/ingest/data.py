@@ -115,7 +115,7 @@ def _figures(
         "repeated_labels": len(labels.query_rows) - len(pairs),
         "splits": {split: splits.count(split) for split in (*data.splits, "none")},
         "with_positive": {split: relevant[split] for split in data.splits},
-        "examples": _examples(shared, splits),
+        "examples": examples_of(shared, splits),
         "dimension": corpus.dimension,
         "texts": {"items": corpus.notes, "queries": queries.notes},
         **label_figures(labels, shared, queries.ids, corpus.ids),
@@ -163,7 +163,7 @@ class _Reader:
                 )
 
 
-def _examples(labels: LabelRows, splits: list[str]) -> dict[str, int]:
+def examples_of(labels: LabelRows, splits: list[str]) -> dict[str, int]:
     """Training examples of each label source: its training queries with a relevant item."""
     trained_Q = np.array([split == "train" for split in splits])
     used = (labels.scores > 0) & trained_Q[labels.query_rows]

@@ -68,7 +68,8 @@ def near_duplicates(context: Context, stage: Stage) -> Commit:
     if full:
         context.progress.say(
             f"! all {NEIGHBOURS} nearest neighbours of {full:,} of {items:,} relevant items count as their near-duplicates "
-            f"(cosine of at least {threshold}), and there may be more, which are not dropped; raise mining.near_duplicate"
+            f"(cosine of at least {threshold}), and there may be more, which are not dropped"
+            + ("" if context.trains else "; raise mining.near_duplicate")
         )
     return commit
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cluster.commits import Commit, Outcome
 from cluster.storage.digests import described
-from jobs.record.stages import Kind, Stage
+from jobs.record.stages import Kind, Scope, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
 from mining.report.describe import DescribeTask, describe
@@ -45,8 +45,10 @@ def report_mining(context: Context, stage: Stage) -> Commit:
             search={**hits.figures, "seconds": hits.seconds},
             report=f"{folder}/mining.md",
         )
-        figures = replace(figures, warnings=warnings(figures, settings))
-        text, content = markdown(f"{config.name}, {mined.name}", figures, settings), figures.to_json()
+        found = warnings(figures, settings)
+        figures = replace(figures, warnings=[one.text for one in found], advice=[one.advice for one in found])
+        text = markdown(f"{config.name}, {mined.name}", figures, settings, advises=stage.scope is Scope.ALONE)
+        content = figures.to_json()
         for target in (place, folder):
             context.store.write_json(f"{target}/mining.json", content)
             context.store.write_bytes(f"{target}/mining.md", text.encode())
@@ -56,6 +58,9 @@ def report_mining(context: Context, stage: Stage) -> Commit:
 
     inputs = {"mine": mined.key, "settings": settings.model_dump(include=REPORT_ONLY)}
     report = context.commit(stage, inputs=inputs, work=work)
-    for text in report.figures["warnings"]:
+    alone = stage.scope is Scope.ALONE
+    for text in report.figures["advice" if alone else "warnings"]:
         context.progress.say(f"! {text}")
+    if report.figures["warnings"] and not alone:
+        context.progress.say(f"  what to change, if anything, is told by the training: `hardmine diagnose {context.store.root}`")
     return report

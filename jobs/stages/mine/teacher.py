@@ -20,7 +20,6 @@ from mining.passes import with_cuts
 from mining.teacher.cut import depth_of
 from mining.teacher.pairs import cut_as, write_pairs
 from mining.teacher.reading import ReadTask, read_pairs
-from training.encoders.cross_encoder import MakeCrossEncoder
 
 AFTER_TEACHER = {
     "teacher",
@@ -73,6 +72,8 @@ def ask_teacher(context: Context, stage: Stage) -> Commit:
 
 def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commit:
     """Let a cross-encoder read the pairs that it has not read in an earlier round."""
+    from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
+
     config, settings, data = context.config, context.config.mining.teacher, read_ingested(context)
     assert settings is not None
     pool = embed_pool(config.cluster, context.size)

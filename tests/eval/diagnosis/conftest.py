@@ -100,7 +100,12 @@ def make() -> Callable[..., Evidence]:
             ]
         )
         return Evidence(
-            arms, baseline=baseline, general=sets, leakage=leakage or {}, settings={"name": "run", **(settings or {})}
+            arms,
+            baseline=baseline,
+            general=sets,
+            leakage=leakage or {},
+            settings={"name": "run", **(settings or {})},
+            config=("run.toml",),
         )
 
     return make

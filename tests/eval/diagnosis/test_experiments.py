@@ -9,7 +9,6 @@ import pytest
 from eval.diagnosis.evidence import Evidence
 from eval.diagnosis.experiments import (
     Turn,
-    command_for_filter,
     fewer_false_negatives,
     harder_negatives,
     more_capacity,
@@ -18,10 +17,13 @@ from eval.diagnosis.experiments import (
     slower,
     usual_temperature,
 )
+from eval.diagnosis.filters import command_for_filter
 
 
 def told(**settings: float | str | bool) -> Evidence:
-    return Evidence([], settings={"name": "run"} | {key.replace("__", "."): value for key, value in settings.items()})
+    return Evidence(
+        [], config=("run.toml",), settings={"name": "run"} | {key.replace("__", "."): value for key, value in settings.items()}
+    )
 
 
 def test_a_command_leaves_out_what_is_set_already() -> None:
@@ -82,6 +84,6 @@ def test_gradients_that_are_not_clipped_are_clipped() -> None:
     ],
 )
 def test_more_capacity_fits_the_encoder(kind: str, setting: str, value: float | str, change: str) -> None:
-    text = more_capacity(Evidence([], settings={"name": "run", "encoder.kind": kind, setting: value}))
+    text = more_capacity(Evidence([], config=("run.toml",), settings={"name": "run", "encoder.kind": kind, setting: value}))
     assert change in text
     assert "hardmine run run.toml name=run-" in text

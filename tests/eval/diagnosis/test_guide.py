@@ -17,6 +17,8 @@ NO_THRESHOLD = {
     "SAME_TRAINING": "goes into a standard error",
     "USUAL_TEMPERATURE": "is proposed, not compared with",
     "WEIGHT_DECAY": "is proposed, not compared with",
+    "LONGEST_NAME": "is where a name is cut",
+    "LEAST_BATCH": "is proposed, not compared with",
 }
 """Constants of the rules that no figure is held against."""
 

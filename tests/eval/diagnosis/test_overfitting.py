@@ -61,7 +61,7 @@ def test_a_mined_arm_that_lost_what_the_warm_up_had_while_its_loss_fell_is_over_
     found = judged(arm)
     assert found.name == "overfitting"
     assert "no more than chance" in found.evidence[0].text
-    assert "hardmine run" in found.next
+    assert "training.epochs=" in found.next
 
 
 def test_a_mined_arm_that_lost_something_without_a_reason_is_not_healthy() -> None:

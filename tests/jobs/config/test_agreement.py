@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError
-from jobs.config.agreement import without_effect
 from jobs.config.config import Config, parse_config
+from jobs.config.without_effect import without_effect
 
 
 def config(**changes: Any) -> Config:

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError
-from jobs.config.config import Config, load_config, parse_config
+from jobs.config.config import Config, Origin, load_config, parse_config, set_by_user
+from jobs.config.derived import with_settings
 from jobs.config.errors import SHOWN, explain
 
 SMALLEST = """
@@ -138,3 +139,29 @@ def test_secrets_are_refused_by_name_wherever_they_stand() -> None:
         with pytest.raises(ConfigError, match="keys do not belong into a config file") as failed:
             parse_config(values(**place), source="here")
         assert "hush" not in str(failed.value)
+
+
+def test_null_on_the_command_line_is_nothing_and_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('name = "a"\noutput = "o"\n[data]\nfolder = "b"\n[encoder]\nkind = "static"\n[cluster]\naddress = "auto"\n')
+    config = load_config(path, ["cluster.address=null", "training.learning_rate=null", "mining.relative_margin=null"])
+    assert (config.cluster.address, config.training.learning_rate, config.mining.relative_margin) == (None, None, None)
+    with pytest.raises(ConfigError, match=r"training\.epochs: expected a whole number"):
+        load_config(path, ["training.epochs=null"])
+
+
+def test_a_configuration_knows_its_file_and_its_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('name = "a"\noutput = "o"\n[data]\nfolder = "b"\n[encoder]\nkind = "static"\n')
+    config = load_config(path, ["training.epochs=2"])
+    assert config.origin == Origin(str(path), ("training.epochs=2",))
+    assert not config.derived
+    changed = with_settings(config, {"training.epochs": 3}, source="test")
+    assert (changed.origin, changed.derived) == (None, True)
+    assert set_by_user(path, ["training.epochs=2", "encoder.kind=adapter"]) == {
+        "name": "file",
+        "output": "file",
+        "data.folder": "file",
+        "encoder.kind": "command line",
+        "training.epochs": "command line",
+    }

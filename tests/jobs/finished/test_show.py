@@ -10,15 +10,19 @@ import pytest
 from rich.console import Console
 
 from jobs.finished.show import show_summary
-from jobs.finished.status import read_status
+from jobs.finished.status import Status, read_status
 from tests.support.synthetic_run import write_run
 
 
 @pytest.fixture(scope="module")
-def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    finished = read_status(write_run(tmp_path_factory.mktemp("runs") / "shop")).summary
-    assert finished is not None
-    return finished
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Status:
+    return read_status(write_run(tmp_path_factory.mktemp("runs") / "shop"))
+
+
+@pytest.fixture(scope="module")
+def summary(finished: Status) -> dict[str, Any]:
+    assert finished.summary is not None
+    return finished.summary
 
 
 def printed(summary: dict[str, Any]) -> list[str]:
@@ -27,18 +31,24 @@ def printed(summary: dict[str, Any]) -> list[str]:
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
 
-def test_a_better_round_leads_to_the_gate(summary: dict[str, Any]) -> None:
-    lines = printed(summary)
+def test_a_better_round_leads_to_the_gate(finished: Status) -> None:
+    summary = finished.as_json()
+    lines = printed(finished.with_next())
     assert Path(summary["model"]).name == "model"
     assert f'        model = SentenceTransformer("{summary["model"]}")' in lines
     assert '        queries = model.encode_query(["a query"])' in lines, "brackets are no markup"
-    assert lines[-1] == f"next:   hardmine gate {summary['output']}"
+    assert f"next:   hardmine gate {finished.store.root}" in lines
 
 
-def test_a_run_in_which_no_round_was_better_leads_to_the_diagnosis(summary: dict[str, Any]) -> None:
+def test_a_next_step_is_its_command_and_then_the_reason(summary: dict[str, Any]) -> None:
+    steps = [{"text": "It overfits.", "command": "hardmine run a.toml name=b"}, {"text": "Label more.", "command": None}]
+    lines = printed(summary | {"next": steps})
+    assert lines[-3:] == ["next:   hardmine run a.toml name=b", "        It overfits.", "then:   Label more."]
+
+
+def test_a_run_without_a_better_model_says_so(summary: dict[str, Any]) -> None:
     lines = printed(summary | {"best_round": -1, "model": None})
     assert "model:  none: the vectors in your data were best" in lines
-    assert lines[-1] == f"next:   hardmine diagnose {summary['output']}"
 
 
 def test_a_model_on_s3_is_copied_before_it_is_opened(summary: dict[str, Any]) -> None:

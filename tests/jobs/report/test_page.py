@@ -249,6 +249,7 @@ def test_a_mining_alone_is_a_page_of_its_mining(tmp_path: Any) -> None:
         "suspected_false_negatives": 1,
         "above_positive": 0,
         "warnings": ["watch out"],
+        "advice": ["watch out: set it"],
     }
     Ledger(store).stage("mine-report", inputs={}, folder="mine", work=lambda _: Outcome(figures=figures))
     text = render_run(gather(store))

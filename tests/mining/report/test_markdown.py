@@ -24,11 +24,13 @@ def test_the_waterfall_goes_from_all_candidates_to_what_is_left() -> None:
 
 
 def test_the_page_says_the_answer_first_and_shows_everything() -> None:
-    page = markdown("shop, round-01-mine", figures_of(samples=[SAMPLE], confusion=CONFUSION, warnings=["beware"]), SETTINGS)
+    figures = figures_of(samples=[SAMPLE], confusion=CONFUSION, warnings=["beware"], advice=["beware: set it"])
+    assert "- beware\n" in markdown("shop, round-01-mine", figures, SETTINGS, advises=False), "a run has another voice for advice"
+    page = markdown("shop, round-01-mine", figures, SETTINGS)
     lines = page.splitlines()
     assert lines[0] == "# Negatives: shop, round-01-mine"
     assert lines[2].startswith("**Hit rate 80.0%: 8,000 of 10,000 candidates")
-    assert "- beware" in lines
+    assert "- beware: set it" in lines
     assert "Search: mode ivf, engine faiss, recall 0.9950, 1.5 s." in lines
     assert "| − rule:genres:disjoint | 1,500 | 15.0% |" in lines
     assert "| crime | 40 | 75% | 25% |" in lines

@@ -136,7 +136,6 @@ def test_mining_alone_asks_for_nothing_of_training() -> None:
         ({"training__warmup_fraction": 0.05, "training__epochs": 2}, {}, ["0.05 of 12 step(s)", "rounds.warmup_epochs = 1"]),
         ({"evaluation__primary": "hit@5"}, {"items": 5}, ['"hit@5"', "5 items", "always 1"]),
         ({}, {"items": 9}, ["recall@10 among 9 items", "always 1"]),
-        ({}, few(4), ["only 4 dev queries", "25 points"]),
         ({"evaluation__gate__min_slice": 0.5}, few(30), ["takes 50 queries", "30 dev queries", "min_slice = 0.5"]),
     ],
 )

@@ -216,7 +216,7 @@ def test_a_later_round_reads_only_new_pairs(ray_case: Any, cross_encoder: Path) 
     assert seconds["mine"] >= commit_of(case, "round-01-teacher").seconds["wall"]
 
     stages = json.loads(case.run("--dry-run", "--json").out)["stages"]
-    assert [stage["name"] for stage in stages if not stage["committed"]] == []
+    assert [stage["name"] for stage in stages if not stage["kept"]] == []
     assert case.hardmine("train", str(case.folder / "run.toml"), "--round", "1").code == 0, "all before it is there"
 
     case.set("rounds.mined", 2)

@@ -1,0 +1,104 @@
+"""Every row of the table: a setting that needs another one is named where that is missing, and only there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from jobs.config.config import Config, parse_config
+from jobs.config.reference import all_settings
+from jobs.config.without_effect import TABLE, without_effect
+
+VECTORS: Mapping[str, Any] = {"kind": "adapter"}
+TEACHER = {"model": "organisation/teacher"}
+CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
+    ("encoder.dimension", 64, {"encoder.kind": "adapter"}, {"encoder.kind": "static"}),
+    ("encoder.dimension", 64, {"encoder.model": "organisation/static"}, {}),
+    ("encoder.vocabulary", 512, {"encoder.kind": "adapter"}, {}),
+    ("encoder.hidden", 64, {}, {"encoder.kind": "adapter"}),
+    ("encoder.hidden", 64, {}, {"encoder.kind": "sequence"}),
+    ("encoder.repeats", True, {}, {"encoder.kind": "sequence"}),
+    ("encoder.pooling", "cls", {}, {"encoder.kind": "transformer", "encoder.model": "organisation/model"}),
+    ("encoder.pooling", "cls", {"encoder.kind": "adapter"}, {"encoder.kind": "adapter", "encoder.model": "organisation/model"}),
+    ("encoder.item_prompt", "a: ", {"encoder.kind": "adapter"}, {"encoder.kind": "sequence", "encoder.model": "o/model"}),
+    ("encoder.query_prompt", "a: ", {"encoder.kind": "sequence", "encoder.model": "o/model"}, {}),
+    ("encoder.max_length", 64, {"encoder.kind": "adapter"}, {"encoder.kind": "sequence"}),
+    ("training.margin", 0.3, {}, {"training.loss": "triplet"}),
+    ("training.temperature", 0.1, {"training.loss": "triplet"}, {}),
+    ("training.gather", False, {"training.in_batch": False}, {}),
+    ("training.random_fraction", 1.0, {"training.hard_negatives": 0, "rounds.mined": 0}, {}),
+    ("training.random_popularity", 0.5, {"training.hard_negatives": 0, "rounds.mined": 0}, {}),
+    (
+        "training.random_popularity",
+        0.5,
+        {"training.random_fraction": 0.0, "rounds.warmup_epochs": 0},
+        {"training.random_fraction": 0.0},
+    ),
+    ("training.guide.relative", True, {}, {"training.guide.margin": 0.1}),
+    ("training.epochs", 3, {"rounds.mined": 0}, {}),
+    ("rounds.patience", 3, {"rounds.mined": 3}, {"rounds.mined": 4}),
+    ("mining.num_negatives", 16, {"rounds.mined": 0}, {}),
+    ("mining.teacher", TEACHER, {"rounds.mined": 0}, {}),
+    ("mining.choice_temperature", 0.1, {}, {"mining.choose": "softmax"}),
+    ("mining.popularity_power", 1.0, {}, {"mining.popularity": "sales", "mining.choose": "uniform"}),
+    ("mining.relative_margin", 0.2, {"mining.target_discard_rate": 0.1}, {}),
+    ("mining.margin_reference", "lowest", {"mining.relative_margin": "off"}, {}),
+    (
+        "mining.teacher.batch_pairs",
+        8,
+        {"mining.teacher.kind": "encoder", **{"mining.teacher.model": "o/t"}},
+        {"mining.teacher.model": "o/t"},
+    ),
+    ("mining.search.min_recall", 0.9, {"mining.search.mode": "exact"}, {"mining.search.mode": "ivf"}),
+    ("mining.search.lists", 64, {"mining.search.mode": "two_stage"}, {}),
+    ("mining.search.recall_queries", 64, {"mining.search.mode": "exact"}, {"mining.search.mode": "two_stage"}),
+    ("mining.search.oversample", 2.0, {"mining.search.mode": "exact"}, {}),
+    ("evaluation.min_slice_queries", 20, {"evaluation.slices": []}, {}),
+    ("evaluation.gate.min_slice_queries", 20, {"evaluation.gate.slices": False}, {}),
+    ("evaluation.gate.max_forgetting", 1.0, {}, {"evaluation.general": {"folder": "/general"}}),
+    ("cluster.cpus", 4, {"cluster.address": "auto"}, {}),
+    ("storage.endpoint", "http://minio:9000", {}, {"output": "s3://bucket/runs"}),
+    ("storage.region", "eu-central-1", {}, {"data.folder": "s3://bucket/beir"}),
+    ("storage.profile", "team", {}, {"encoder.model": "s3://bucket/model"}),
+    ("storage.attempts", 9, {}, {"mining.teacher": {"model": "s3://bucket/teacher"}}),
+]
+"""(setting, its value, other settings that leave it without effect, other settings with which it has one)."""
+
+
+def config(changes: Mapping[str, Any]) -> Config:
+    values: dict[str, Any] = {"name": "shop", "output": "/runs", "data": {"folder": "/beir"}, "encoder": {"kind": "static"}}
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return parse_config(values, source="test")
+
+
+@pytest.mark.parametrize(("key", "value", "idle", "working"), CASES)
+def test_a_setting_is_named_where_it_has_no_effect_and_nowhere_else(
+    key: str, value: Any, idle: dict[str, Any], working: dict[str, Any]
+) -> None:
+    def told(changes: dict[str, Any]) -> list[str]:
+        return [text for text in without_effect(config(changes | {key: value})) if text.startswith(f"{key} = ")]
+
+    (warning,) = told(idle)
+    assert " has no effect: " in warning
+    assert told(working) == []
+    left_alone = without_effect(config(idle))
+    assert not [text for text in left_alone if text.startswith(f"{key} = ")], "one that keeps its default is never named"
+
+
+def test_every_row_of_the_table_has_a_case_and_names_settings_that_exist() -> None:
+    tested = {key for key, *_ in CASES}
+    known = {setting.key for setting in all_settings()} | {"mining.teacher", "mining.sources", "mining.rules"}
+    for needs in TABLE:
+        assert tested & set(needs.settings), needs.settings
+        assert set(needs.settings) <= known
+
+
+def test_mining_alone_reads_its_settings_whatever_the_rounds_are() -> None:
+    assert without_effect(config({"rounds.mined": 0, "mining.num_negatives": 16}), trains=False) == []
