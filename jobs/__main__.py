@@ -6,7 +6,7 @@ from __future__ import annotations
 def main() -> None:
     """Run the command line; always ends with SystemExit."""
     try:
-        from jobs.cli import main as run_command
+        from jobs.cli.app import main as run_command
     except KeyboardInterrupt:
         import os
 

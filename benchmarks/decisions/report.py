@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.shared.command import Row, compared, emit, make_parser
-from jobs.report.drawing import chart_library
+from jobs.report.charts.drawing import chart_library
 from jobs.report.gather import gather
 from jobs.report.page import render_run
 from tests.support.browser import Window, find_chromium, look

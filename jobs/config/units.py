@@ -28,7 +28,7 @@ UNITS: Mapping[str, tuple[str, ...]] = {
     ),
     "the teacher's score": ("mining.teacher.max_score",),
     "cosine units (τ)": ("temperature", "choice_temperature"),
-    "percentage points": ("min_gain", "max_popularity_gain", "max_gini_gain", "max_forgetting", "hit5_points", "hit10_points"),
+    "percentage points": ("min_gain", "max_popularity_gain", "max_gini_gain", "max_forgetting", "min_lead"),
     "milliseconds": ("max_added_ms",),
     "a share (0.1 is 10 %)": (
         "dev_fraction",
@@ -43,9 +43,6 @@ UNITS: Mapping[str, tuple[str, ...]] = {
         "dropout",
         "cap",
         "confidence",
-        "min_recall_3",
-        "min_ndcg_10",
-        "max_bad_top1",
         "max_added_p95",
         "min_coverage",
         "min_slice",

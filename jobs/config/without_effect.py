@@ -177,11 +177,6 @@ TABLE = (
         lambda config: "evaluation.slices = [] measures none",
     ),
     Needs(
-        ("evaluation.gate.min_slice_queries",),
-        lambda config: config.evaluation.gate.slices and config.evaluation.slices != (),
-        lambda config: "no slice is checked (evaluation.gate.slices, evaluation.slices)",
-    ),
-    Needs(
         ("evaluation.gate.max_forgetting",),
         lambda config: config.evaluation.general is not None,
         lambda config: "there is no [evaluation.general]",

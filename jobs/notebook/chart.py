@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.report.chart import CONFIG, Chart
+from jobs.report.charts.chart import CONFIG, Chart
 from jobs.report.page import TEMPLATES
 
 Json = dict[str, Any]

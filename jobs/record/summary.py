@@ -17,7 +17,7 @@ def summary_of(finish: Commit, store: Store) -> dict[str, Any]:
     summary = finish.figures["summary"]
     model = store.url(summary["model"]) if summary.get("model") else None
     usage = usage_code(path=LOCAL_COPY if store.remote else model, **finish.figures["usage"]) if model else None
-    tensorboard = store.url("tensorboard") if store.list("tensorboard") else None
+    tensorboard = store.url("tensorboard") if not store.remote and store.list("tensorboard") else None
     return {**summary, "output": store.root, "model": model, "usage": usage, "tensorboard": tensorboard}
 
 

@@ -23,7 +23,7 @@ from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind
 from jobs.report.answer import answer, certainty, interval_text, p_text, points, state
 from jobs.report.changes import SHOWN, change_figures
-from jobs.report.chart import STATES, Chart, number
+from jobs.report.charts.chart import STATES, Chart, number
 from jobs.report.charts.curves import step_rows
 from jobs.report.charts.race import race_chart
 from jobs.report.charts.recall import recall_chart

@@ -10,8 +10,9 @@ from typing import Any
 from eval.metrics import metric_name
 from jobs.record.version import hardmine_version
 from jobs.report.answer import answer, interval_text, points
-from jobs.report.chart import CONFIG, Chart
+from jobs.report.charts.chart import CONFIG, Chart
 from jobs.report.charts.curves import step_rows
+from jobs.report.charts.drawing import chart_library, picture
 from jobs.report.charts.mining import heat_rows, waterfall_chart
 from jobs.report.charts.recall import recall_chart
 from jobs.report.charts.scores import score_charts
@@ -19,7 +20,6 @@ from jobs.report.charts.seconds import time_chart
 from jobs.report.charts.slices import slices_chart
 from jobs.report.charts.training import geometry_charts, loss_chart, share_charts
 from jobs.report.charts.uplift import changes_chart, uplift_charts
-from jobs.report.drawing import chart_library, picture
 from jobs.report.tables import all_tables, cost_sentence
 
 Json = dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.metrics import metric_name
 from jobs.report.answer import interval_text, p_text, state
-from jobs.report.chart import STATES, number, share
+from jobs.report.charts.chart import STATES, number, share
 from jobs.report.charts.slices import slice_rows
 
 Json = dict[str, Any]

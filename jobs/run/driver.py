@@ -25,7 +25,7 @@ from jobs.report.write import write_after_run
 from jobs.run.identity import identity_json, refuse_other_run
 from jobs.run.rounds import FUNCTIONS, refuse_unreached, run_rounds
 from jobs.stages.context import Context, Makes, may_make
-from jobs.stages.finish import finish_inputs
+from jobs.stages.finish.finish import finish_inputs
 from jobs.stages.ingest.fingerprints import fingerprints, model_fingerprint
 from jobs.stages.stage_4_train import start_ranks
 

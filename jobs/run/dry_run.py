@@ -19,10 +19,10 @@ from jobs.record.stages import Kind, Stage
 from jobs.run.driver import open_run
 from jobs.run.peek import Peek, peek
 from jobs.run.resolved import resolved, set_settings, settings_lines
-from jobs.stages.forecast import Forecast, forecast, measured_spread
-from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
+from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
+from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
+from jobs.stages.ingest.counts.quick_counts import about_rows, existing, quick_counts, readable
 from jobs.stages.ingest.fingerprints import sources
-from jobs.stages.ingest.quick_counts import about_rows, existing, quick_counts, readable
 from mining.memory import mining_task_bytes, shard_actor_bytes
 
 PROCESS_BYTES = 600 * 2**20

@@ -22,7 +22,7 @@ from jobs.record.plan import plan_run
 from jobs.record.stages import Chosen, Kind, Scope, Stage
 from jobs.run.rounds import FUNCTIONS, mined_model, rule_on
 from jobs.stages.context import Context
-from jobs.stages.finish import finish_of
+from jobs.stages.finish.finish import finish_of
 
 MANY_CPUS = 4096
 """Of a cluster that is not asked: enough for any number of workers."""

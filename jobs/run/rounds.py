@@ -11,7 +11,7 @@ from jobs.record.stages import Kind, ModelName, Scope, Stage
 from jobs.record.summary import summary_of
 from jobs.stages.context import Context, MakeStage
 from jobs.stages.evaluate.events import write_events
-from jobs.stages.finish import finish
+from jobs.stages.finish.finish import finish
 from jobs.stages.mine.candidate_sources import find_candidates, find_pairs, score_pairs
 from jobs.stages.mine.near_duplicates import near_duplicates
 from jobs.stages.mine.report import report_mining

@@ -15,8 +15,8 @@ from jobs.config.without_effect import without_effect
 from jobs.record.stages import Kind, Scope, Second, Stage
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.slice_columns import check_slices
-from jobs.stages.forecast import forecast, measured_spread
-from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
+from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
+from jobs.stages.ingest.counts.forecast import forecast, measured_spread
 from jobs.stages.ingest.data import ingest_tables
 from jobs.stages.ingest.equal_texts import reads_vectors
 from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, sources

@@ -13,8 +13,8 @@ from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second,
 from jobs.record.version import versions
 from jobs.stages.chosen import chosen_model
 from jobs.stages.context import Context
+from jobs.stages.embed.siblings import copy_known, origin
 from jobs.stages.ingested import read_ingested
-from jobs.stages.siblings import copy_known, origin
 from mining.embed import EmbedJob, check_counts, embed
 from training.encoders.part_encoder import MakeEncoder, MakeNormaliser
 

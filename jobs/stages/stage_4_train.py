@@ -13,9 +13,9 @@ from jobs.record.plan import plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Scope, Stage
 from jobs.stages.chosen import parent_model
 from jobs.stages.context import Context
+from jobs.stages.embed.guide import guide_vectors
 from jobs.stages.ingested import read_ingested
 from jobs.stages.stage_1_embed import read_features, trained_model
-from jobs.stages.train_guide import guide_vectors
 from training.distributed.trainer import start_early, train
 from training.engine.deepspeed_config import read_deepspeed
 from training.engine.schedule import Schedule

@@ -74,7 +74,7 @@ class Case:
 
     def hardmine(self, *words: str) -> Answer:
         """Run `hardmine WORDS` in this process."""
-        from jobs.cli import main
+        from jobs.cli.app import main
 
         self.capture.readouterr()
         self.patch.setattr(sys, "argv", ["hardmine", *words])

@@ -76,7 +76,7 @@ def held(method):
     return instead
 
 Store.write_json, Store.delete = held(Store.write_json), held(Store.delete)
-from jobs.cli import main
+from jobs.cli.app import main
 main()
 """
 

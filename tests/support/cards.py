@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.stages.model_card import CardText, SplitFigures
+from jobs.stages.finish.model_card import CardText, SplitFigures
 
 CHANGE = {"recall@3": {"mean": 0.1234, "low": 0.1, "high": 0.15}}
 

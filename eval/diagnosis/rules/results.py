@@ -149,20 +149,13 @@ def narrow_results(case: Case) -> Finding | None:
     if figures is None:
         return None
     fraction = setting(case.evidence, "training.random_fraction")
+    known = math.isfinite(fraction)
+    more_random = min(MOST["training.random_fraction"], max(1.0, 2 * fraction)) if known else Turn("raise")
     return case.finding(
         "narrow_results",
         "warning",
         figures,
-        next=run_command(
-            case.evidence,
-            "wider-results",
-            _less_alike(case.evidence)
-            | {
-                "training.random_fraction": min(MOST["training.random_fraction"], max(1.0, 2 * fraction))
-                if math.isfinite(fraction)
-                else Turn("raise")
-            },
-        ),
+        next=run_command(case.evidence, "wider-results", _less_alike(case.evidence) | {"training.random_fraction": more_random}),
         summary="Results have become narrow: the same few items, or items that are nearly the same, fill the lists.",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.report.chart import COLOURS, DASHES, LINES, category, number, share, thinned
+from jobs.report.charts.chart import COLOURS, DASHES, LINES, category, number, share, thinned
 
 Json = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.report.chart import Chart, category, share, spec
+from jobs.report.charts.chart import Chart, category, share, spec
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.metrics import metric_name
-from jobs.report.chart import LINES, Chart, category, number, spec
+from jobs.report.charts.chart import LINES, Chart, category, number, spec
 
 Json = dict[str, Any]
 

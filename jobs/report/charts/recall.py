@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.metrics import metric_name
-from jobs.report.chart import COLOURS, DASHES, LINES, Chart, category, number, spec
+from jobs.report.charts.chart import COLOURS, DASHES, LINES, Chart, category, number, spec
 from jobs.report.charts.curves import ARMS, round_starts, steps_axis, trained_arms
 
 Json = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.report.chart import LINES, Chart, category, number, spec
+from jobs.report.charts.chart import LINES, Chart, category, number, spec
 
 Json = dict[str, Any]
 

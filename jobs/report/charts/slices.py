@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.metrics import metric_name
 from jobs.report.answer import interval_text, p_text, state
-from jobs.report.chart import STATES, UPLIFT_TOOLTIP, Chart, category, number, spec, zero
+from jobs.report.charts.chart import STATES, UPLIFT_TOOLTIP, Chart, category, number, spec, zero
 from jobs.stages.evaluate.slice_columns import SEEN
 
 Json = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.report.chart import Chart, category, spec
+from jobs.report.charts.chart import Chart, category, spec
 from jobs.report.charts.curves import curve_table, described, has_figures, round_starts, steep, step_lines, steps_axis
 
 Json = dict[str, Any]

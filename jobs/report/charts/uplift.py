@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.metrics import LOWER_IS_BETTER, metric_name
 from jobs.report.answer import interval_text, meaning, p_text, state
-from jobs.report.chart import COLOURS, HALO, SHAPES, STATES, UPLIFT_TOOLTIP, Chart, category, number, spec, zero
+from jobs.report.charts.chart import COLOURS, HALO, SHAPES, STATES, UPLIFT_TOOLTIP, Chart, category, number, spec, zero
 
 Json = dict[str, Any]
 

@@ -16,8 +16,8 @@ from cluster.labels.labels import NO_NEGATIVE
 from cluster.storage.store import Store
 from cluster.tables.tables import I64, Part
 from jobs.stages.ingest.reading.chunk import SCORE_NAMES, Chunk
+from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.values import id_column, id_hint, number_column, one_array
-from jobs.stages.ingest.tables import rename
 from jobs.stages.ingest.writer import TableWriter
 
 F64 = npt.NDArray[np.float64]

@@ -31,7 +31,7 @@ def test_the_guide_s_config_loads(tmp_path: Path) -> None:
 
 def test_importing_the_config_loads_no_engine() -> None:
     code = (
-        "import sys, jobs.config.config, jobs.cli; "
+        "import sys, jobs.config.config, jobs.cli.app; "
         "print([m for m in ('torch', 'ray', 'faiss', 'deepspeed', 'transformers', 'numba', 'bm25s') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -56,7 +56,6 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("mining.search.recall_queries", 64, {"mining.search.mode": "exact"}, {"mining.search.mode": "two_stage"}),
     ("mining.search.oversample", 2.0, {"mining.search.mode": "exact"}, {}),
     ("evaluation.min_slice_queries", 20, {"evaluation.slices": []}, {}),
-    ("evaluation.gate.min_slice_queries", 20, {"evaluation.gate.slices": False}, {}),
     ("evaluation.gate.max_forgetting", 1.0, {}, {"evaluation.general": {"folder": "/general"}}),
     ("cluster.cpus", 4, {"cluster.address": "auto"}, {}),
     ("storage.endpoint", "http://minio:9000", {}, {"output": "s3://bucket/runs"}),

@@ -29,7 +29,7 @@ from eval.diagnosis.experiments import (
 )
 from eval.diagnosis.filters import command_for_filter
 from eval.diagnosis.rank import diagnose
-from jobs.cli import app
+from jobs.cli.app import app
 from jobs.config.config import Config, load_config, set_by_user
 from jobs.config.reference import all_settings
 from jobs.finished.evidence import _flat

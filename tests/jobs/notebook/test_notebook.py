@@ -74,7 +74,7 @@ def test_an_unfinished_run_has_its_figures_so_far(tmp_path: Path) -> None:
 def test_rounds_are_the_models_of_the_record_with_their_figures(shop: Run, store: Store) -> None:
     record = RunRecord.read(store)
     rows = shop.rounds.to_pylist()
-    assert [row["model"] for row in rows] == ["off the shelf", "warm-up", "round 1", "round 2", "random arm"]
+    assert [row["model"] for row in rows] == ["off the shelf", "warm-up", "round 1", "round 2", "random only"]
     assert [row["recall@3"] for row in rows] == [model.metrics["recall@3"] for model in record.models]
     assert [row["kept"] for row in rows] == [False, False, False, True, False], "the random arm is of round 2 as well"
 
@@ -94,7 +94,7 @@ def test_telemetry_has_every_step_of_every_training(shop: Run) -> None:
     table = shop.telemetry
     assert table.column_names[:2] == ["model", "arm"]
     counts = {row["values"]: row["counts"] for row in table["model"].value_counts().to_pylist()}
-    assert counts == dict.fromkeys(("warm-up", "round 1", "round 2", "random arm"), 40)
+    assert counts == dict.fromkeys(("warm-up", "round 1", "round 2", "random only"), 40)
 
 
 def test_a_run_that_trained_nothing_has_an_empty_telemetry() -> None:

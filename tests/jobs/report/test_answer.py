@@ -146,14 +146,6 @@ def test_a_difference_on_few_queries_says_that_it_is_not_to_be_relied_on(report:
     assert "too few to rely on: 49 evaluated queries, fewer than 50" in answer(with_primary(report, few))["certainty"]
 
 
-def test_few_steps_lead_to_more_data_rather_than_to_another_model(report: dict[str, Any]) -> None:
-    changed = copy.deepcopy(report) | {"diagnosis": None}
-    for model in changed["models"]:
-        model |= {"steps": 3, "verdict": "flat"}
-    (step,) = answer(changed)["next"]
-    assert step["text"] == "More to learn from and to measure on: 3 optimizer step(s), fewer than 40."
-
-
 def test_what_a_perfect_model_gets_stands_beside_the_figure(report: dict[str, Any]) -> None:
     changed = copy.deepcopy(report)
     for model in changed["models"]:

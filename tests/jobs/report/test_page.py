@@ -14,9 +14,9 @@ from cluster.session.progress import Progress
 from cluster.storage.records import write_record
 from cluster.storage.store import Store
 from jobs.report.answer import answer
+from jobs.report.charts.drawing import chart_library
 from jobs.report.charts.mining import heat_rows
 from jobs.report.charts.uplift import uplift_charts
-from jobs.report.drawing import chart_library
 from jobs.report.gather import gather
 from jobs.report.page import render_run
 from jobs.report.tables import all_tables, duration, size

@@ -14,7 +14,7 @@ import pytest
 from cluster.storage.settings import StorageSettings
 from jobs.config.config import load_config
 from jobs.record.record import RunRecord
-from jobs.stages.ingest import quick_counts as quick
+from jobs.stages.ingest.counts import quick_counts as quick
 
 
 def grown(case: Any, queries: int = 60, *, dev: bool = True) -> None:

@@ -207,7 +207,14 @@ def test_a_round_s_row_has_the_general_figures_of_the_same_model_only() -> None:
 def test_a_person_reads_one_line() -> None:
     rows = rounds_json(RunRecord.of_commits([*commits_of("baseline", "m0", "m0", -1), *commits_of("round-01", "m1", "m1", 1)]))
     rows["rounds"][0] |= {"negatives": "mined", "train_loss": 1.0}
-    summary = rows | {"name": "shop", "output": "/runs/shop", "model": "/runs/shop/model", "best_round": 1, "baseline": {}}
+    summary = rows | {
+        "name": "shop",
+        "output": "/runs/shop",
+        "model": "/runs/shop/model",
+        "best_round": 1,
+        "baseline": {},
+        "usage": "code",
+    }
     console = Console(file=io.StringIO(), width=200)
     show_summary(console, summary)
     shown = [line for line in console.file.getvalue().splitlines() if line.startswith("general set")]  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from cluster.commits import Commit
 from cluster.errors import ArtifactError
 from cluster.storage.model_folders import fetch_folder, upload_folder
 from cluster.storage.store import Store
-from jobs.stages.finish import export_model
+from jobs.stages.finish.finish import export_model
 from jobs.stages.stage_1_embed import Model
 from tests.support.cards import card
 from tests.support.model_kinds import BERT
@@ -55,7 +55,7 @@ def test_nothing_is_left_behind_by_an_export_that_fails(run: Any, monkeypatch: p
         assert list(temporary.iterdir()), "it is made there"
         raise ArtifactError("the disk is full")
 
-    monkeypatch.setattr("jobs.stages.finish.upload_folder", full)
+    monkeypatch.setattr("jobs.stages.finish.finish.upload_folder", full)
     with pytest.raises(ArtifactError, match="the disk is full"):
         export_model(store, "model", model, base, card())
     assert not list(temporary.iterdir())

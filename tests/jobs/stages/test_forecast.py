@@ -13,8 +13,8 @@ import pytest
 from jobs.config.config import Config, parse_config
 from jobs.config.derived import with_settings
 from jobs.record.record import RunRecord
-from jobs.stages.forecast import UNRELATED, Spread, enough_dev, enough_steps, forecast, known_spread
-from jobs.stages.ingest.counts import Counts
+from jobs.stages.ingest.counts.counts import Counts
+from jobs.stages.ingest.counts.forecast import UNRELATED, Spread, enough_dev, enough_steps, forecast, known_spread
 from tests.support.synthetic_run import Size, write_run
 
 CUT = {"dev_queries_cut_from_train": 8}

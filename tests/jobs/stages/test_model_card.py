@@ -24,8 +24,8 @@ from jobs.config.config import parse_config
 from jobs.finished.show import show_summary
 from jobs.finished.status import read_status
 from jobs.record.summary import summary_of
-from jobs.stages.finish import export_model, what_it_reads
-from jobs.stages.model_card import SplitFigures
+from jobs.stages.finish.finish import export_model, what_it_reads
+from jobs.stages.finish.model_card import SplitFigures
 from jobs.stages.stage_1_embed import Model
 from tests.support.cards import card
 from tests.support.model_kinds import BERT

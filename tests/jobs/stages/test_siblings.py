@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from cluster.tables.tables import write_part
-from jobs.stages.siblings import copy_parts, known_vectors, origin
+from jobs.stages.embed.siblings import copy_parts, known_vectors, origin
 
 if TYPE_CHECKING:
     from cluster.session.resources import ClusterSize

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import ConfigError, DataError, HardmineError
 from jobs.config.config import Config, parse_config
-from jobs.stages.ingest.counts import Counts, doubts, refuse_unfit
+from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 
 COUNTS = Counts(
     items=1000,

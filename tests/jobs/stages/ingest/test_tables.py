@@ -24,8 +24,9 @@ from jobs.stages.ingest.labels import LabelRows, read_labels, write_labels
 from jobs.stages.ingest.notes import data_lines
 from jobs.stages.ingest.positives import label_figures
 from jobs.stages.ingest.reading.chunk import Chunk
+from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.splits import assign_splits
-from jobs.stages.ingest.tables import Written, _fold, normalise, rename, stable_code, write_texts
+from jobs.stages.ingest.tables import Written, _fold, normalise, stable_code, write_texts
 from jobs.stages.ingest.writer import TableWriter
 from jobs.stages.stage_0_ingest import _ingest_tables
 

@@ -11,7 +11,7 @@ from functools import cache
 from html import escape
 from typing import Any
 
-from jobs.report.chart import CONFIG, Chart
+from jobs.report.charts.chart import CONFIG, Chart
 
 Json = dict[str, Any]
 

@@ -25,7 +25,7 @@ from eval.significance import smallest_gain, spread_of
 from jobs.config.config import Config
 from jobs.config.derived import with_settings
 from jobs.record.record import RunRecord
-from jobs.stages.ingest.counts import Counts
+from jobs.stages.ingest.counts.counts import Counts
 from training.engine.schedule import Pace, Schedule
 
 MARGIN = 1.3

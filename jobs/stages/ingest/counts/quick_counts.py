@@ -21,10 +21,10 @@ from jobs.stages.ingest.data import Sources, examples_of
 from jobs.stages.ingest.fingerprints import sources
 from jobs.stages.ingest.labels import read_labels, split_column
 from jobs.stages.ingest.reading.chunk import Chunk
+from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.files import count_rows, read_chunks, source_files
 from jobs.stages.ingest.reading.values import as_texts, id_column, one_array
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
-from jobs.stages.ingest.tables import rename
 
 MOST_LOCAL, MOST_REMOTE = 128 * 2**20, 32 * 2**20
 """Bytes of label and query files that are read for a forecast, and of other texts to count rows, on a disk and on S3."""

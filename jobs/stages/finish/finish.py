@@ -22,8 +22,8 @@ from jobs.record.usage import Reads
 from jobs.record.version import hardmine_version, versions
 from jobs.stages.chosen import best_model, measured_models
 from jobs.stages.context import Context, in_worker
+from jobs.stages.finish.model_card import CardText, SplitFigures
 from jobs.stages.ingested import read_ingested
-from jobs.stages.model_card import CardText, SplitFigures
 from jobs.stages.stage_1_embed import Model, base_model, trained_model
 
 

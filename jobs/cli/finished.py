@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli_emit import Json, emit
+from jobs.cli.emit import Json, emit
 
 if TYPE_CHECKING:
     from cluster.storage.store import Store

@@ -1,0 +1,1 @@
+"""The end of a run: the kept model exported, its card, the summary."""
