@@ -1,9 +1,13 @@
-"""Where the ranks of a training find what to do next. Its process imports nothing else: see `training.distributed.ranks`."""
+"""Where the ranks of a training find what to do next; its process also waits for Ray Train, which the driver need not import."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.session.resources import PoolSize
+    from cluster.storage.store import Store
 
 
 class Desk:
@@ -14,6 +18,15 @@ class Desk:
         self._tasks: list[Any] = []
         self._finished: dict[int, int] = {}
         self._changed = asyncio.Condition()
+
+    async def fit(self, pool: PoolSize, notes: tuple[Store, str] | None) -> None:
+        """Run the ranks until they end; raises what Ray Train does when one of them fails."""
+        import ray
+
+        from training.distributed.ranks import make_trainer
+
+        desk = ray.get_runtime_context().current_actor
+        await asyncio.to_thread(lambda: make_trainer(desk, pool, notes).fit())
 
     async def put(self, task: list[Any]) -> None:
         """Hand out a task, as a list of its reference; an empty list ends the ranks."""

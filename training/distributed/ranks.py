@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import uuid
 from typing import Any
 
@@ -15,8 +14,6 @@ from cluster.storage.store import Store
 from training.distributed.desk import Desk
 from training.task import TrainTask
 
-LOOK_S = 0.5
-"""How often the driver looks whether the workers died."""
 END_S = 20.0
 """How long workers may take to end."""
 
@@ -54,7 +51,7 @@ def _train(task: TrainTask) -> None:
 
 
 class Ranks:
-    """The driver's end of the workers: Ray Train runs them in a thread of their own."""
+    """The driver's end of the workers, which Ray Train runs at the desk's word."""
 
     def __init__(self, pool: PoolSize, notes: tuple[Store, str] | None = None) -> None:
         """Start the workers.
@@ -64,13 +61,13 @@ class Ranks:
                 until `end`. None: all is on this node; the notes go to the folder of Ray's session, and nothing is held.
         """
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote(pool.count)
         self._reserve = notes is not None
-        self._desk = ray.remote(num_cpus=0)(Desk).remote(pool.count)
-        self._error: BaseException | None = None
         self._handed_out, self._busy = 0, False
-        self._thread = threading.Thread(target=self._fit, args=(pool, notes), name="ray-train", daemon=True)
-        self._thread.start()
+        self._fit = self._desk.fit.remote(pool, notes)
 
     def run(self, task: TrainTask) -> None:
         """Train one task on all ranks. Raises what Ray Train raises when a worker failed: no rank is left then."""
@@ -79,9 +76,9 @@ class Ranks:
         number, self._handed_out, self._busy = self._handed_out, self._handed_out + 1, True
         self._desk.put.remote([ray.put(task)])
         finished = self._desk.wait.remote(number)
-        while not ray.wait([finished], timeout=LOOK_S)[0]:
-            if not self._thread.is_alive():
-                raise self._error or ClusterError("the training workers ended before their work was done")
+        if finished not in ray.wait([finished, self._fit], num_returns=1)[0]:
+            ray.get(self._fit)
+            raise ClusterError("the training workers ended before their work was done")
         ray.get(finished)
         self._busy = False
 
@@ -91,24 +88,15 @@ class Ranks:
 
         if self._reserve and not self._busy:
             self._desk.put.remote([])
-            self._thread.join(END_S)
-        ray.kill(self._desk)  # without a desk there is no work
-
-    def _fit(self, pool: PoolSize, notes: tuple[Store, str] | None) -> None:
-        try:
-            _trainer(self._desk, pool, notes).fit()
-        except BaseException as error:
-            self._error = error
+            ray.wait([self._fit], timeout=END_S)
+        ray.kill(self._desk)  # what it started ends with it
 
 
-def _trainer(desk: Any, pool: PoolSize, notes: tuple[Store, str] | None) -> Any:
+def make_trainer(desk: Any, pool: PoolSize, notes: tuple[Store, str] | None) -> Any:
+    """Ray Train's trainer for the workers of `desk`; see `Ranks`."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
-
-    class Interruptible(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
-        def _register_sigint_handler(self, controller: object) -> None:
-            """Ctrl-C, and a lost lease, stay a KeyboardInterrupt: Ray's own handler ends the process, now and in later stages."""
 
     filesystem, folder = None, f"{ray._private.worker._global_node.get_session_dir_path()}/train"
     resources = {"memory": 1}  # as good as nothing: a bundle must name something
@@ -116,7 +104,7 @@ def _trainer(desk: Any, pool: PoolSize, notes: tuple[Store, str] | None) -> Any:
         filesystem, root = notes[0].arrow_filesystem()
         folder = f"{root}/{notes[1]}/ray"
         resources = {"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {})
-    return Interruptible(
+    return TorchTrainer(
         work,
         train_loop_config={"desk": desk},
         scaling_config=ScalingConfig(num_workers=pool.count, use_gpu=pool.gpus > 0, resources_per_worker=resources),
