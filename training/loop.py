@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cluster.errors import ConfigError, TrainingDiverged
-from cluster.session.progress import post
+from cluster.session.progress import post, post_often
 from training.engine.checkpoint import Checkpointer, TrainingState, why_not
 from training.engine.engine import Place, set_learning_rate, start_engine
 from training.engine.kept_model import KeptModel, keep_model
@@ -150,8 +150,7 @@ class Trainer:
     def _micro_step(self, index: int, *, boundary: bool) -> None:
         started = time.monotonic()
         step = self.feed.take(self.progress.epoch, index, then=self.pace.after(self.progress.epoch, index))
-        waited = time.monotonic() - started
-        rate = self._rate()
+        waited, rate = time.monotonic() - started, self._rate()
         set_learning_rate(self.engine, rate)
         try:
             seen = train_step(
@@ -193,10 +192,13 @@ class Trainer:
                 "seconds_geometry": seen.geometry_seconds,
             }
         )
-        self._say(
-            f"step {self.progress.step + 1}/{self.pace.total_steps}  loss {seen.figures['loss']:.4f}  effective negatives "
-            f"{seen.figures['effective_negatives']:.1f}  {speed:.1f} queries/s"
-        )
+        if self.place.rank == 0:
+            post_often(
+                self.task.mailbox,
+                "train",
+                f"step {self.progress.step + 1}/{self.pace.total_steps}  loss {seen.figures['loss']:.4f}  effective negatives "
+                f"{seen.figures['effective_negatives']:.1f}  {speed:.1f} queries/s",
+            )
 
     def _diverged(self, what: str, step: int) -> str:
         return (

@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
+OFTEN_S = 0.25
+_posted: dict[str, float] = {}
 SILENT_S = 60.0
 """After this long without a message from a worker, the line says what the cluster has left."""
 
@@ -146,3 +148,11 @@ def post(mailbox: Any, sender: str, text: str) -> None:
     """Post from a worker; does nothing without a mailbox."""
     if mailbox is not None:
         mailbox.post.remote(sender, text)
+
+
+def post_often(mailbox: Any, sender: str, text: str) -> None:
+    """Post from a loop of milliseconds: most messages are dropped, since each is a call of another process."""
+    now = time.monotonic()
+    if now - _posted.get(sender, -OFTEN_S) >= OFTEN_S:
+        _posted[sender] = now
+        post(mailbox, sender, text)

@@ -24,6 +24,8 @@ from cluster.storage.store import Store
 LOOK_S = 120.0
 """How long nodes may take to start a worker that looks whether they see the run's folder."""
 
+IDLE_WORKERS = 8
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -135,6 +137,8 @@ def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
         root = str(Path(__file__).resolve().parents[2])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         options.update(include_dashboard=False, num_cpus=settings.cpus)
+        # processes of tasks that wait for the next stage with what they have imported; by default as many as CPUs
+        os.environ.setdefault("RAY_num_workers_soft_limit", str(max(IDLE_WORKERS, settings.cpus or os.cpu_count() or 1)))
     try:
         with _without_native_stderr():
             ray.init(**options)
