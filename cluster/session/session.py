@@ -146,7 +146,7 @@ def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
         where = "a local Ray did not start" if address == "local" else f"no Ray answers at {address}"
         raise ClusterError(
             f"{where} ({type(error).__name__}: {one_paragraph(str(error))}); check the address and that "
-            f"`ray status` works on this machine (a Ray that asks for a token: set RAY_AUTH_MODE=token, and have its token here), "
+            f"`ray status` works on this machine (if it asks for a token: RAY_AUTH_MODE=token, and its token here), "
             f"then run the same command again"
         ) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
