@@ -183,7 +183,7 @@ def test_a_driver_that_loses_its_lease_is_no_ctrl_c(case: Any, refused: Any, mon
         time.sleep(30)  # interrupted at the next beat
 
     monkeypatch.setattr("cluster.lease.BEAT_S", 0.05)
-    monkeypatch.setitem(FUNCTIONS, Kind.TOKENS, lose)
+    monkeypatch.setitem(FUNCTIONS, Kind.BASE, lose)
     refused(case.run(), 3, ["this driver lost", f"process {os.getpid()} on"])
 
 

@@ -94,7 +94,7 @@ def look(page: Path, windows: Sequence[Window], *, pictures: bool = False, wait_
     command = find_chromium()
     if command is None:
         raise RuntimeError(f"expected a browser on the PATH, found none of {', '.join(NAMES)}; install chromium")
-    with tempfile.TemporaryDirectory(prefix="hardmine-browser-") as profile:
+    with tempfile.TemporaryDirectory(prefix="hardmine-browser-", ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [command, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
