@@ -87,6 +87,16 @@ def unwrap(error: BaseException) -> BaseException:
     return error
 
 
+def root_cause(error: BaseException) -> BaseException:
+    """The `HardmineError` inside `error`, or what a worker raised, without Ray's wrappings, whose texts are tracebacks."""
+    from ray.exceptions import RayTaskError
+
+    cause = unwrap(error)
+    while isinstance(cause, RayTaskError) and isinstance(cause.cause, Exception):
+        cause = cause.cause
+    return cause
+
+
 def one_paragraph(text: str) -> str:
     """`text` with all line breaks folded, so that an error is one paragraph however it was built."""
     return " ".join(text.split())

@@ -77,25 +77,29 @@ class _Held:
     """In the process of a task: the reader of the stage that runs."""
 
     def __init__(self) -> None:
+        self._lock, self._calls = threading.Lock(), 0
         self._stage = ""
         self._reader: Any = None
-        self._release = threading.Timer(0, self._let_go)
 
     def call(self, batch: Any, stage: str, make: Callable[[], Any]) -> Any:
         """What the stage's reader answers; it is made with the stage's first call in this process."""
-        self._release.cancel()
-        if self._reader is None or self._stage != stage:
-            self._let_go()
-            self._stage, self._reader = stage, make()
+        with self._lock:
+            self._calls += 1
+            if self._reader is None or self._stage != stage:
+                self._reader = None  # let go before the next one is made
+                self._stage, self._reader = stage, make()
+            reader, number = self._reader, self._calls
         try:
-            return self._reader(batch)
+            return reader(batch)
         finally:
-            self._release = threading.Timer(KEPT_S, self._let_go)
-            self._release.daemon = True
-            self._release.start()
+            release = threading.Timer(KEPT_S, self._let_go, [number])
+            release.daemon = True
+            release.start()
 
-    def _let_go(self) -> None:
-        self._reader = None
+    def _let_go(self, number: int) -> None:
+        with self._lock:
+            if number == self._calls:  # nobody has called since
+                self._reader = None
 
 
 _held = _Held()

@@ -18,7 +18,7 @@ from cluster.errors import ClusterError, ConfigError, one_paragraph
 from cluster.session import ray_folder
 from cluster.session.address import check_address
 from cluster.session.resources import ClusterSettings, ClusterSize
-from cluster.session.warm import end_warm
+from cluster.session.warm import end_warm, forget_warm
 from cluster.storage.store import Store
 
 LOOK_S = 120.0
@@ -44,6 +44,10 @@ QUIET = {
 }
 
 
+_open: list[str] = []
+"""The address of the Ray that `ray_session` opened in this process, if it did."""
+
+
 @contextmanager
 def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
     """Connect to the configured Ray, or start a local one; yields what it offers.
@@ -58,28 +62,28 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
     import ray
 
     if ray.is_initialized():
-        yield cluster_size()
+        try:
+            yield cluster_size()
+        finally:
+            if not _open:  # a notebook's own Ray, say: it gets its memory back
+                end_warm()
         return
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
     folder = None
     try:
         _connect(ray, address, settings)
+        _open.append(address)
         folder = _own_folder() if address == "local" else None
         yield cluster_size()
     finally:
-        _end_session(ray)
+        _open.clear()
+        if address != "local":  # all of a local Ray ends at once
+            end_warm()
+        forget_warm()
+        ray.shutdown()
         if folder is not None:
             ray_folder.remove(folder)
-
-
-def _end_session(ray: Any) -> None:
-    try:
-        end_warm()
-    except ray.exceptions.RayError:  # an actor that is gone needs no ending
-        pass
-    finally:
-        ray.shutdown()
 
 
 def _own_folder() -> Path | None:
@@ -138,7 +142,7 @@ def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         options.update(include_dashboard=False, num_cpus=settings.cpus)
         # processes of tasks that wait for the next stage with what they have imported; by default as many as CPUs
-        os.environ.setdefault("RAY_num_workers_soft_limit", str(max(IDLE_WORKERS, settings.cpus or os.cpu_count() or 1)))
+        os.environ.setdefault("RAY_num_workers_soft_limit", str(max(IDLE_WORKERS, os.cpu_count() or 1)))
     try:
         with _without_native_stderr():
             ray.init(**options)

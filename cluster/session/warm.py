@@ -7,7 +7,7 @@ CPUs with `reserved` while it works. On other clusters each stage starts its own
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
 from cluster.session.resources import PoolSize
@@ -16,12 +16,16 @@ from cluster.session.resources import PoolSize
 class Warm(Protocol):
     """Actors that can serve one stage after another."""
 
+    def usable(self) -> bool:
+        """Whether they still are there."""
+
     def end(self) -> None:
         """Stop them."""
 
 
 W = TypeVar("W", bound=Warm)
-_kept: dict[str, tuple[Hashable, Warm]] = {}
+_kept: dict[str, tuple[tuple[str, Hashable], Warm]] = {}
+"""Kind -> (Ray session and variant, actors)."""
 
 
 def stays_warm(pool: PoolSize) -> bool:
@@ -32,19 +36,37 @@ def stays_warm(pool: PoolSize) -> bool:
 
 
 def warm(kind: str, variant: Hashable, start: Callable[[], W]) -> W:
-    """The actors of a kind that are kept; started if there are none of this variant, in place of another one."""
-    kept = _kept.get(kind)
-    if kept is None or kept[0] != variant:
+    """The actors of a kind that are kept; started if there are none of this variant, in place of others."""
+    wanted, kept = (_session(), variant), _kept.get(kind)
+    if kept is None or kept[0] != wanted or not kept[1].usable():
         end_warm(kind)
-        _kept[kind] = kept = (variant, start())
+        _kept[kind] = kept = (wanted, start())
     return kept[1]  # type: ignore[return-value]
 
 
 def end_warm(kind: str | None = None) -> None:
-    """End the actors of a kind, for instance because one of them died; None: all. Ray must still run."""
+    """End the actors of a kind, for instance because one of them died; None: all."""
+    import ray
+
     for each in [*_kept] if kind is None else [kind]:
-        if each in _kept:
-            _kept.pop(each)[1].end()
+        (session, _), actors = _kept.pop(each, (("", None), None))
+        if actors is not None and session == _session():  # those of a Ray that has ended are gone
+            with suppress(ray.exceptions.RayError):
+                actors.end()
+
+
+def forget_warm() -> None:
+    """Let go of all actors, because their Ray ends now."""
+    _kept.clear()
+
+
+def _session() -> str:
+    import ray
+
+    if not ray.is_initialized():
+        return ""
+    context = ray.get_runtime_context()
+    return f"{context.gcs_address} {context.get_job_id()}"
 
 
 @contextmanager
@@ -53,9 +75,11 @@ def reserved(pool: PoolSize) -> Iterator[None]:
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    group = placement_group([{"CPU": pool.cpus}] * pool.count)
+    group = None
     try:
+        group = placement_group([{"CPU": pool.cpus}] * pool.count)
         ray.get(group.ready())
         yield
     finally:
-        remove_placement_group(group)
+        if group is not None:
+            remove_placement_group(group)

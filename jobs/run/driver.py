@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.commits import Commit, Ledger
-from cluster.errors import ClusterError, ConfigError, DamagedObject, HardmineError, one_paragraph, unwrap
+from cluster.errors import ClusterError, ConfigError, DamagedObject, HardmineError, one_paragraph, root_cause
 from cluster.lease import Lease
 from cluster.session.progress import Progress
 from cluster.session.session import check_shared, ray_session
@@ -219,17 +219,13 @@ def _ray_errors_explained() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        cause = unwrap(error)
+        cause = root_cause(error)
         if isinstance(cause, HardmineError):
             raise cause from None
         raise ClusterError(_explain(cause)) from error
 
 
 def _explain(error: BaseException) -> str:
-    from ray.exceptions import RayTaskError
-
-    while isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        error = error.cause
     text = one_paragraph(re.sub(r"\x1b\[[0-9;]*m", "", str(error).split("Traceback", 1)[0]))[:300]
     failure = f"a worker failed ({type(error).__name__}: {text})"
     if type(error).__module__.startswith("ray."):

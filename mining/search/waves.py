@@ -36,13 +36,18 @@ class SearchActors:
         """Start them. `reserve`: each holder keeps the pool's CPUs and GPUs until `end`."""
         import ray
 
-        options = {"max_restarts": retries, "max_task_retries": retries}
+        # those that outlive a search may die in idleness, too, which is no search's retry
+        options = {"max_restarts": retries if reserve else -1, "max_task_retries": retries}
         mine = {"num_cpus": pool.cpus, "num_gpus": pool.gpus} if reserve else {"num_cpus": 0}
         holder, beside = ray.remote(ShardActor).options(**mine, **options), ray.remote(BlockActor).options(num_cpus=0, **options)
         self.holders = [holder.remote(pool.cpus, f"shard {i + 1}/{holders}") for i in range(holders)]
         # An actor's tasks run in the order they were asked for: a writer that waits for hits could load no other block.
         self.loaders = [beside.remote() for _ in range(min(LOADERS, holders))]
         self.writers = [beside.remote() for _ in range(holders)]
+
+    def usable(self) -> bool:
+        """Ray starts each again that dies."""
+        return True
 
     def rest(self) -> None:
         """Let go of what the last search needed."""
@@ -61,6 +66,7 @@ class SearchActors:
 def search_actors(holders: int, pool: PoolSize, *, retries: int) -> Iterator[SearchActors]:
     """The actors of one search: those that are kept, or new ones."""
     if not stays_warm(pool):
+        end_warm("search")  # of the time before a node joined
         actors = SearchActors(holders, pool, retries=retries, reserve=True)
         try:
             yield actors

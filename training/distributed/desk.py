@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ class Desk:
         self._finished: dict[int, int] = {}
         self._changed = asyncio.Condition()
 
-    async def fit(self, pool: PoolSize, notes: tuple[Store, str] | None) -> None:
+    async def fit(self, pool: PoolSize, notes: tuple[Store, str] | None, variables: dict[str, str]) -> None:
         """Run the ranks until they end; raises what Ray Train does when one of them fails."""
         import ray
+
+        os.environ.update(variables)
 
         from training.distributed.ranks import make_trainer
 

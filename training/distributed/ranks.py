@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import uuid
 from typing import Any
 
@@ -67,7 +68,9 @@ class Ranks:
         self._desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote(pool.count)
         self._reserve = notes is not None
         self._handed_out, self._busy = 0, False
-        self._fit = self._desk.fit.remote(pool, notes)
+        # Ray Train reads its own settings where `fit` is called
+        own = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
+        self._fit = self._desk.fit.remote(pool, notes, own)
 
     def run(self, task: TrainTask) -> None:
         """Train one task on all ranks. Raises what Ray Train raises when a worker failed: no rank is left then."""
@@ -82,11 +85,17 @@ class Ranks:
         ray.get(finished)
         self._busy = False
 
+    def usable(self) -> bool:
+        """Whether the workers are there, or on their way."""
+        import ray
+
+        return not self._busy and not ray.wait([self._fit], timeout=0)[0]
+
     def end(self) -> None:
         """End the workers; where they hold CPUs and GPUs, wait until these are free."""
         import ray
 
-        if self._reserve and not self._busy:
+        if not self._busy and (self._reserve or self._handed_out):
             self._desk.put.remote([])
             ray.wait([self._fit], timeout=END_S)
         ray.kill(self._desk)  # what it started ends with it
@@ -112,7 +121,7 @@ def make_trainer(desk: Any, pool: PoolSize, notes: tuple[Store, str] | None) -> 
         # state.json that says where to go on
         run_config=RunConfig(
             name=f"attempt-{uuid.uuid4().hex[:8]}",
-            failure_config=FailureConfig(max_failures=0),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             storage_path=folder,
             storage_filesystem=filesystem,
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph, unwrap
+from cluster.errors import ArtifactError, ClusterError, HardmineError, one_paragraph, root_cause
 from cluster.session.resources import PoolSize
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
 from cluster.storage.records import read_record
@@ -23,7 +23,7 @@ def train(task: TrainTask, pool: PoolSize, *, retries: int) -> dict[str, Any]:
             _train_once(task, pool)
             break
         except Exception as error:  # Ray Train wraps worker failures in kinds of its own
-            cause = unwrap(error)
+            cause = root_cause(error)
             if isinstance(cause, HardmineError):  # a retry would end the same way
                 raise cause from None
             if attempt == retries:
@@ -46,6 +46,7 @@ def start_early(pool: PoolSize) -> None:
 
 def _train_once(task: TrainTask, pool: PoolSize) -> None:
     if not stays_warm(pool):
+        end_warm("ranks")  # of the time before a node joined
         ranks = Ranks(pool, (task.store, task.folder))
         try:
             ranks.run(task)
