@@ -24,17 +24,23 @@ settings.register_profile("tests", deadline=None)  # a busy machine is no failur
 settings.load_profile("tests")
 
 
+DRIVERS = ("test_end_to_end", "test_left_behind", "test_resume", "test_sequence_run", "run/test_submit_cluster")
+"""Tests of jobs that start drivers in processes of their own."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With --dist loadscope: what starts Ray shares one process and its Ray, training's ranks run beside it in another."""
+    """With --dist loadscope: what runs in the process of the tests shares one and its warm Ray; beside it, in another, run
+    training's ranks and the drivers that are processes of their own."""
     if config.getvalue("dist") != "loadscope":
         return None
     from xdist.scheduler import LoadScopeScheduling
 
     class TwoGroups(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            alone = nodeid.startswith("tests/training/") and not nodeid.startswith("tests/training/distributed/")
-            return "ranks" if alone else "ray"
+            ranks = nodeid.startswith("tests/training/") and not nodeid.startswith("tests/training/distributed/")
+            drivers = nodeid.startswith(tuple(f"tests/jobs/{name}.py" for name in DRIVERS))
+            return "ranks" if ranks or drivers else "ray"
 
     return TwoGroups(config, log)
 
