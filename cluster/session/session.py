@@ -142,7 +142,9 @@ def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         options.update(include_dashboard=False, num_cpus=settings.cpus)
         # processes of tasks that wait for the next stage with what they have imported; by default as many as CPUs
-        os.environ.setdefault("RAY_num_workers_soft_limit", str(max(IDLE_WORKERS, os.cpu_count() or 1)))
+        many = str(max(IDLE_WORKERS, os.cpu_count() or 1))
+        os.environ.setdefault("RAY_num_workers_soft_limit", many)
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", many)  # seven times as many processes are warned about
     try:
         with _without_native_stderr():
             ray.init(**options)

@@ -85,7 +85,7 @@ def unfinished(case: Any) -> list[str]:
 def test_a_run_that_ends_well_leaves_its_run_and_nothing_else(ray_case: Any, temporary: Path) -> None:
     mark = uuid.uuid4().hex
     end(start(ray_case, temporary, mark), 0)
-    assert processes_after(mark, 20) == []
+    assert processes_after(mark, 60) == []
     assert files(temporary) == []
     assert unfinished(ray_case) == []
 
@@ -94,7 +94,7 @@ def test_a_run_that_ends_with_an_error_leaves_what_is_committed_and_nothing_else
     ray_case.set("mining.rules", [{"column": "nothing", "keep": "disjoint"}])  # told after Ray has started and data is read
     mark = uuid.uuid4().hex
     assert "nothing" in end(start(ray_case, temporary, mark), 2)
-    assert processes_after(mark, 20) == []
+    assert processes_after(mark, 60) == []
     assert files(temporary) == []
     assert unfinished(ray_case) == []
 
@@ -107,7 +107,7 @@ def test_ctrl_c_during_training_is_one_line_and_leaves_nothing(ray_case: Any, te
     process.send_signal(signal.SIGINT)
     last = end(process, 130).splitlines()[-1]
     assert last == "hardmine: stopped; what is committed is kept, the same command resumes"
-    assert processes_after(mark, 20) == []
+    assert processes_after(mark, 60) == []
     assert files(temporary) == []
     assert unfinished(ray_case) == []
 
@@ -118,10 +118,10 @@ def test_the_run_after_a_kill_removes_what_the_killed_one_left(ray_case: Any, te
     wait_for(process, lambda: any(root.glob("embeddings/*/corpus/part-*.parquet")))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert processes_after(mark, 60) == [], "the local Ray ends with its driver"
+    assert processes_after(mark, 240) == [], "the local Ray ends with its driver"
     assert unfinished(ray_case), "the lease at least"
     (root / "embeddings/.0123456789ab.partial").write_bytes(b"half")
     end(start(ray_case, temporary, mark), 0)
-    assert processes_after(mark, 20) == []
+    assert processes_after(mark, 60) == []
     assert files(temporary) == []
     assert unfinished(ray_case) == []
