@@ -14,7 +14,7 @@ from typing import Any, TextIO
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
 OFTEN_S = 0.25
-_posted: dict[str, float] = {}
+"""Least time between two messages of a sender that `post_often` lets pass."""
 SILENT_S = 60.0
 """After this long without a message from a worker, the line says what the cluster has left."""
 
@@ -148,6 +148,10 @@ def post(mailbox: Any, sender: str, text: str) -> None:
     """Post from a worker; does nothing without a mailbox."""
     if mailbox is not None:
         mailbox.post.remote(sender, text)
+
+
+_posted: dict[str, float] = {}
+"""Sender -> when its last message passed, in this process."""
 
 
 def post_often(mailbox: Any, sender: str, text: str) -> None:

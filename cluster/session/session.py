@@ -25,6 +25,7 @@ LOOK_S = 120.0
 """How long nodes may take to start a worker that looks whether they see the run's folder."""
 
 IDLE_WORKERS = 8
+"""Processes of tasks that a local Ray keeps between stages, at least."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -42,7 +43,6 @@ QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
-
 
 _open: list[str] = []
 """The address of the Ray that `ray_session` opened in this process, if it did."""

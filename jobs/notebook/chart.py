@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.report.charts.chart import CONFIG, Chart
+from jobs.report.charts.chart import CONFIG, Chart, own_data
 from jobs.report.page import TEMPLATES
 
 Json = dict[str, Any]
@@ -47,11 +47,7 @@ def drawn(chart: Chart, datasets: Mapping[str, Json]) -> RunChart:
     """
     spec = chart.spec | {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": WIDTH, "config": CONFIG}
     spec["title"] = {"text": chart.title, "anchor": "start", "fontSize": 14, "offset": 24}
-    shared = datasets.get((chart.spec.get("data") or {}).get("name", ""))
-    if shared:
-        spec["datasets"] = {
-            chart.spec["data"]["name"]: [dict(zip(shared["columns"], row, strict=True)) for row in shared["rows"]]
-        }
+    spec |= own_data(spec, datasets)
     spec["background"] = "var(--sheet)"
     columns = {name: [str(row[number]) for row in chart.rows] for number, name in enumerate(chart.columns)}
     return RunChart(chart.title, chart.look, _coloured(spec), pa.table(columns))

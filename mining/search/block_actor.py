@@ -56,6 +56,7 @@ class SearchTask:
     histories: tuple[Part, ...] = ()
     """Query table with `history_rows`, what was met before: no hits of the query. Empty: there are no histories."""
     mailbox: Any = None
+    """Where progress is posted; None: nowhere."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ also says by shape, dash, position or word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,3 +120,16 @@ def number(value: float | None, digits: int = 3) -> str:
 def share(value: float | None, digits: int = 1) -> str:
     """A share in percent; – for None."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def own_data(spec: Json, datasets: Mapping[str, Json]) -> Json:
+    """{"datasets": …} for a specification that names a table of the page, which it needs on its own; else {}.
+
+    Args:
+        datasets: {"columns", "rows"} of the tables that charts share, by name.
+    """
+    name = (spec.get("data") or {}).get("name")
+    if name is None:
+        return {}
+    table = datasets[name]
+    return {"datasets": {name: [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]}}

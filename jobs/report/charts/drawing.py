@@ -11,7 +11,7 @@ from functools import cache
 from html import escape
 from typing import Any
 
-from jobs.report.charts.chart import CONFIG, Chart
+from jobs.report.charts.chart import CONFIG, Chart, own_data
 
 Json = dict[str, Any]
 
@@ -45,10 +45,7 @@ def picture(chart: Chart, datasets: Json) -> str:
     import vl_convert
 
     spec = _still(chart.spec) | {"width": WIDE if chart.id in IN_A_ROW else NARROW, "padding": PADDING}
-    name = spec.get("data", {}).get("name")
-    if name is not None:
-        table = datasets[name]
-        spec["datasets"] = {name: [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]}
+    spec |= own_data(spec, datasets)
     svg = re.sub(r"<defs>.*?</defs>", "", str(vl_convert.vegalite_to_svg(spec, config=CONFIG)), flags=re.DOTALL)
     svg = re.sub(r'\b(d|transform)="[^"]*"', lambda found: DECIMALS.sub(r"\1", found[0]), NOISE.sub("", svg))
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(chart.spec["description"])}"', 1)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jobs.config.config import Config, parse_config
 from jobs.config.reference import all_settings
 from jobs.config.without_effect import TABLE, without_effect
+from tests.support.configs import config_with
 
 VECTORS: Mapping[str, Any] = {"kind": "adapter"}
 TEACHER = {"model": "organisation/teacher"}
@@ -66,28 +66,17 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
 """(setting, its value, other settings that leave it without effect, other settings with which it has one)."""
 
 
-def config(changes: Mapping[str, Any]) -> Config:
-    values: dict[str, Any] = {"name": "shop", "output": "/runs", "data": {"folder": "/beir"}, "encoder": {"kind": "static"}}
-    for key, value in changes.items():
-        *sections, name = key.split(".")
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
-    return parse_config(values, source="test")
-
-
 @pytest.mark.parametrize(("key", "value", "idle", "working"), CASES)
 def test_a_setting_is_named_where_it_has_no_effect_and_nowhere_else(
     key: str, value: Any, idle: dict[str, Any], working: dict[str, Any]
 ) -> None:
     def told(changes: dict[str, Any]) -> list[str]:
-        return [text for text in without_effect(config(changes | {key: value})) if text.startswith(f"{key} = ")]
+        return [text for text in without_effect(config_with(changes | {key: value})) if text.startswith(f"{key} = ")]
 
     (warning,) = told(idle)
     assert " has no effect: " in warning
     assert told(working) == []
-    left_alone = without_effect(config(idle))
+    left_alone = without_effect(config_with(idle))
     assert not [text for text in left_alone if text.startswith(f"{key} = ")], "one that keeps its default is never named"
 
 
@@ -100,4 +89,4 @@ def test_every_row_of_the_table_has_a_case_and_names_settings_that_exist() -> No
 
 
 def test_mining_alone_reads_its_settings_whatever_the_rounds_are() -> None:
-    assert without_effect(config({"rounds.mined": 0, "mining.num_negatives": 16}), trains=False) == []
+    assert without_effect(config_with({"rounds.mined": 0, "mining.num_negatives": 16}), trains=False) == []

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError, DataError, HardmineError
-from jobs.config.config import Config, parse_config
+from jobs.config.config import Config
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
+from tests.support.configs import config_with
 
 COUNTS = Counts(
     items=1000,
@@ -22,14 +23,7 @@ COUNTS = Counts(
 
 def config(**changes: Any) -> Config:
     """A configuration; `section__key` is a setting."""
-    values: dict[str, Any] = {"name": "shop", "output": "/runs", "data": {"folder": "/beir"}, "encoder": {"kind": "static"}}
-    for key, value in changes.items():
-        *sections, name = key.split("__")
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
-    return parse_config(values, source="test")
+    return config_with({key.replace("__", "."): value for key, value in changes.items()})
 
 
 def few(dev: int) -> dict[str, Any]:
