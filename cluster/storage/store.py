@@ -94,6 +94,10 @@ class Store:
         """The whole object. Raises ArtifactError: there is none."""
         return self._call("read", path, read_s3 if self.remote else lambda fs, key: bytes(fs.cat_file(key)))
 
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """The bytes start … stop - 1 of an object, fewer where it ends before. Raises ArtifactError: there is none."""
+        return self._call("read", path, lambda fs, key: bytes(fs.cat_file(key, start=start, end=stop)))
+
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write the whole object, replacing what was there; readers see the old or the new one, never half."""
         if self.remote:

@@ -1,8 +1,9 @@
-"""Some rows of a table that is cut into numbered parts, wherever they lie, with one part in memory at a time."""
+"""Some rows of a table that is cut into numbered parts, wherever they lie, with a few parts in memory at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,9 @@ import pyarrow.compute as pc
 
 from cluster.errors import ArtifactError
 from cluster.storage.store import Store
-from cluster.tables.tables import I64, Part, read_part, read_schema
+from cluster.tables.tables import I64, IN_FLIGHT, Part, read_part, read_schema
+
+LONGEST_BYTES = 2**31 - 2**20
 
 
 def has_texts(store: Store, part: Part, column: str) -> bool:
@@ -29,26 +32,47 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64, columns: Sequence[
         rows: [R] row numbers.
 
     Returns:
-        A table of R rows. Memory: the distinct rows, and one part.
+        A table of R rows. Memory: the distinct rows, and the row groups of IN_FLIGHT parts.
 
     Raises:
         ArtifactError: a row is in none of the parts.
     """
     wanted, place = np.unique(rows, return_inverse=True)
     if not len(wanted):
-        return read_part(store, parts[0], columns).slice(0, 0)
-    found, count = [], 0
-    for part in sorted(parts, key=lambda part: part.first_row):
-        here = wanted[np.searchsorted(wanted, part.first_row) : np.searchsorted(wanted, part.first_row + part.rows)]
-        if len(here):
-            found.append(read_part(store, part, columns).take(pa.array(here - part.first_row)))
-            count += len(here)
+        return read_part(store, parts[0], columns, (0, 0))
+    held = [
+        (part, here)
+        for part in sorted(parts, key=lambda part: part.first_row)
+        if len(here := _within(wanted, part.first_row, part.first_row + part.rows))
+    ]
+    count = sum(len(here) for _, here in held)
     if count != len(wanted):
         raise ArtifactError(
             f"expected rows up to {int(wanted[-1])} in the table below {store.url(parts[0].path)}, found "
             f"{count} of {len(wanted)} that were asked for; delete the commit of stage ingest and run again"
         )
-    return pa.concat_tables(found, promote_options="permissive").combine_chunks().take(pa.array(place))
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        tables = list(pool.map(lambda each: _take(store, each[0], each[1], columns), held))
+    return long_texts(pa.concat_tables(tables, promote_options="permissive")).combine_chunks().take(pa.array(place))
+
+
+def _within(rows: I64, start: int, stop: int) -> I64:
+    return rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
+
+
+def _take(store: Store, part: Part, rows: I64, columns: Sequence[str]) -> pa.Table:
+    """Some rows of a part, of which only those between the first and the last are fetched."""
+    first = int(rows[0]) - part.first_row
+    table = read_part(store, part, columns, (first, int(rows[-1]) - part.first_row + 1))
+    return table.take(pa.array(rows - part.first_row - first))
+
+
+def long_texts(table: pa.Table) -> pa.Table:
+    """The table; where a column of texts has 2 GiB or more, which is the most that Arrow's usual type holds, as large texts."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) and table[field.name].nbytes >= LONGEST_BYTES:
+            table = table.set_column(number, field.name, table[field.name].cast(pa.large_string()))
+    return table
 
 
 def cut(texts: pa.ChunkedArray, length: int) -> list[str]:

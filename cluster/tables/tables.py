@@ -3,6 +3,7 @@
 Queries and items are numbered by their position in the user's tables; that number is their *row*. Strings travel
 only where a person reads them.
 
+    codes/part-*        text_code i64, group_code i64 (-1: none), of the same rows as the part of the corpus with this number
     corpus/part-*       row i64, id str, text str, text_code i64, group_code i64, + the user's metadata (+ vector)
     corpus-tokens/…     row i64, tokens list<i32>
     queries/part-*      row i64, id str, text str, split str, text_code i64 (-1: it is a history), item_row i64 (-1: none),
@@ -24,9 +25,11 @@ only where a person reads them.
 from __future__ import annotations
 
 import io
+import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,31 +37,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import ArtifactError, DamagedObject, one_paragraph
+from cluster.errors import ArtifactError, DamagedObject
 from cluster.storage.digests import seal, seal_of
 from cluster.storage.store import Store
+from cluster.tables import fetch
+from cluster.tables.fetch import fetch_chunks, fetch_end, not_as_written
 
+Part = fetch.Part
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 TOGETHER = 8
 """Parts that are checked at the same time where an interrupted attempt left some."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of a table: consecutive rows `first_row … first_row + rows - 1` where the table is numbered."""
-
-    path: str
-    """Address relative to the run's root."""
-    rows: int
-    bytes: int
-    first_row: int = 0
-    sha256: str = ""
-    """The digest in its seal; empty only where the part was never read or written here."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored in a commit."""
-        return asdict(self)
+IN_FLIGHT = 16
+"""Parts of one table that are fetched at the same time."""
+GROUP_BYTES = 4 * 2**20
+"""Least size of a row group, which is the least that is read of a column."""
+GROUP_ROWS = 1024
+WHOLE_BYTES = 256 * 2**10
+"""A part of at most so many bytes is fetched whole: another request would take longer."""
 
 
 def parts_from_json(values: Sequence[dict[str, Any]]) -> list[Part]:
@@ -74,29 +70,70 @@ def part_name(index: int) -> str:
 def write_part(store: Store, path: str, table: pa.Table, *, first_row: int = 0) -> Part:
     """Write `table` as one sealed Parquet object in one PUT: zstd, but for vectors, which it cannot shrink and reads slower."""
     sink = io.BytesIO()
-    vectors = any(map(pa.types.is_fixed_size_list, table.schema.types)) and not any(map(pa.types.is_string, table.schema.types))
-    plain: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    pq.write_table(table, sink, **(plain if vectors else {"compression": "zstd"}))
+    group_rows = max(GROUP_ROWS, GROUP_BYTES * table.num_rows // max(1, table.nbytes))
+    pq.write_table(table, sink, row_group_size=group_rows, **_encoding(table.schema))
     data, digest = seal(sink.getvalue())
     store.write_bytes(path, data)
     return Part(path, table.num_rows, len(data), first_row, digest)
 
 
-def read_part(store: Store, part: Part | str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one Parquet object, only `columns`, after its bytes were checked against its seal and, of a Part, its commit.
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """zstd, but for vectors; dictionaries where a value may come again, statistics where someone may look for a value."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    vectors = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+    compression: str | dict[str, str] = "zstd"
+    if vectors:
+        empty = io.BytesIO()
+        pq.write_table(schema.empty_table(), empty)
+        leaves = pq.read_metadata(empty).schema
+        paths = [leaves.column(number).path for number in range(len(leaves))]
+        compression = {path: "none" if path.rpartition(".list.")[0] in vectors else "zstd" for path in paths}
+    return {"compression": compression, "use_dictionary": texts}
+
+
+def read_part(
+    store: Store, part: Part | str, columns: Sequence[str] | None = None, rows: tuple[int, int] | None = None
+) -> pa.Table:
+    """Read one Parquet object, whose bytes are checked against its seal and, of a Part, its commit.
+
+    Of a large part only the row groups and columns that are asked for are fetched.
+
+    Args:
+        rows: (first, one past the last) of the rows to read, within the part; None: all.
 
     Raises:
         DamagedObject: missing, or not what was written. ArtifactError: there is no such column.
     """
-    data = read_sealed(store, part)[0]
-    try:
-        return pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
-        path = part if isinstance(part, str) else part.path
+    start, stop = rows or (0, sys.maxsize)
+    if isinstance(part, str) or part.bytes <= WHOLE_BYTES or (columns is None and rows is None):
+        data = pa.BufferReader(read_sealed(store, part)[0])
+        file = pq.ParquetFile(data)
+        _check_columns(store, part, file.schema_arrow, columns)
+        return _selected(file.read(columns=columns), columns).slice(start, stop - start)
+    end = fetch_end(store, part)
+    _check_columns(store, part, end.metadata.schema.to_arrow_schema(), columns)
+    borders = [0]
+    for group in range(end.metadata.num_row_groups):
+        borders.append(borders[-1] + end.metadata.row_group(group).num_rows)
+    groups = [group for group in range(len(borders) - 1) if borders[group] < stop and borders[group + 1] > start]
+    if not groups:
+        return _selected(end.metadata.schema.to_arrow_schema().empty_table(), columns)
+    file = pq.ParquetFile(pa.BufferReader(fetch_chunks(store, part, end, set(groups), columns)), metadata=end.metadata)
+    table = _selected(file.read_row_groups(groups, columns=columns), columns)
+    return table.slice(max(0, start - borders[groups[0]]), min(stop, borders[-1]) - max(start, borders[groups[0]]))
+
+
+def _selected(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    return table if columns is None else table.select(list(columns))
+
+
+def _check_columns(store: Store, part: Part | str, schema: pa.Schema, columns: Sequence[str] | None) -> None:
+    missing = [name for name in columns or () if name not in schema.names]
+    if missing:
         raise ArtifactError(
-            f"{store.url(path)} cannot be read as columns {list(columns or ())} ({one_paragraph(str(error))}); it was "
-            f"written by another version of hardmine: use another output or name"
-        ) from error
+            f"{store.url(part if isinstance(part, str) else part.path)} cannot be read as columns {list(columns or ())} "
+            f"(it has no {missing[0]!r}); it was written by another version of hardmine: use another output or name"
+        )
 
 
 def read_sealed(store: Store, part: Part | str) -> tuple[bytes, str]:
@@ -114,11 +151,7 @@ def read_sealed(store: Store, part: Part | str) -> tuple[bytes, str]:
         digest = seal_of(data)
         if digest is not None and wanted in ("", digest):
             return data, digest
-    what = "is not the one that its commit lists" if digest else "was changed or damaged after hardmine wrote it"
-    raise DamagedObject.at(
-        store.url(path),
-        f"{store.url(path)} {what} (its SHA-256 differs, read twice) and is not used; `hardmine run` makes it anew",
-    )
+    raise not_as_written(store, path, other=digest is not None)
 
 
 def left_parts(store: Store, wanted: Sequence[Part]) -> dict[str, Part]:
@@ -146,14 +179,35 @@ def left_parts(store: Store, wanted: Sequence[Part]) -> dict[str, Part]:
 
 def read_schema(store: Store, part: Part) -> pa.Schema:
     """The columns of a part, and so of its table."""
-    return pq.read_schema(io.BytesIO(read_sealed(store, part)[0]))
+    return fetch_end(store, part).metadata.schema.to_arrow_schema()
 
 
 def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None) -> pa.Table:
-    """The parts one after another as one table. Raises as `read_part`; ValueError: no parts."""
+    """The parts one after another as one table, several of them fetched at a time.
+
+    Raises as `read_part`; ValueError: no parts.
+    """
     if not parts:
         raise ValueError("expected at least one part, found none")
-    return pa.concat_tables([read_part(store, part, columns) for part in parts], promote_options="permissive")
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        tables = list(pool.map(lambda part: read_part(store, part, columns), parts))
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def stream_parts(
+    store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None, *, ahead: int = 4
+) -> Iterator[tuple[Part, pa.Table]]:
+    """The parts in their order, while the next `ahead` ones are fetched; so many are in memory. Raises as `read_part`."""
+    with ThreadPoolExecutor(ahead) as pool:
+        coming: deque[tuple[Part, Future[pa.Table]]] = deque()
+        for part in parts:
+            coming.append((part, pool.submit(read_part, store, part, columns)))
+            if len(coming) > ahead:
+                first, table = coming.popleft()
+                yield first, table.result()
+        while coming:
+            first, table = coming.popleft()
+            yield first, table.result()
 
 
 def vectors_to_column(vectors_ND: npt.NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:

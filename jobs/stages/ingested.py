@@ -28,6 +28,11 @@ class Ingested:
         return self.tables.parts("corpus")
 
     @property
+    def codes(self) -> list[Part]:
+        """What items have in common, as integers: text_code and group_code, in the order of the corpus."""
+        return self.tables.parts("codes")
+
+    @property
     def queries(self) -> list[Part]:
         """Query table."""
         return self.tables.parts("queries")

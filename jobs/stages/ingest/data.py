@@ -98,7 +98,12 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     equal["unlike_queries"] = unlike_queries(store, query_parts, assigned, texts)
     equal["unlike_items"] = unlike_items(store, corpus.parts, labels, texts)
     return Outcome(
-        tables={"corpus": corpus.parts, "queries": query_parts, "labels": label_parts},
+        tables={
+            "corpus": corpus.parts,
+            "codes": _write_codes(store, f"{folder}/codes", corpus, np.concatenate(groups)),
+            "queries": query_parts,
+            "labels": label_parts,
+        },
         figures=_figures(data, corpus, queries, assigned, labels, shared) | {"equal_texts": equal} | notes,
     )
 
@@ -237,6 +242,15 @@ def _all_labelled(labels: LabelRows, count: int) -> list[str]:
     refuse_nothing_relevant(labels)
     labelled = set(labels.query_rows.tolist())
     return ["general" if row in labelled else "none" for row in range(count)]
+
+
+def _write_codes(store: Store, folder: str, corpus: Written, groups: I64) -> list[Part]:
+    written = []
+    for part in corpus.parts:
+        rows = slice(part.first_row, part.first_row + part.rows)
+        table = pa.table({"text_code": corpus.text_codes[rows], "group_code": groups[rows]})
+        written.append(write_part(store, f"{folder}/{part.path.rsplit('/', 1)[-1]}", table, first_row=part.first_row))
+    return written
 
 
 def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str], texts: EqualTexts) -> list[Part]:

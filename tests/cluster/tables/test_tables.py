@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ArtifactError, DamagedObject
-from cluster.storage.digests import seal_of
+from cluster.storage.digests import SealedEnd, read_end, seal_of
 from cluster.storage.store import Store
 from cluster.tables.tables import (
     Part,
@@ -97,6 +100,75 @@ def test_a_sealed_part_is_a_parquet_file_for_others(store: Store, tmp_path: Path
         write_part(store, name, table)
         assert pq.read_table(tmp_path / name).equals(table)
         assert pq.ParquetFile(tmp_path / name, page_checksum_verification=True).read().equals(table)
+
+
+MANY = pa.table(
+    {
+        "text": [f"text {n}" * 4 for n in range(20_000)],
+        "code": np.arange(20_000) ** 3,
+        "vector": vectors_to_column(np.random.default_rng(0).standard_normal((20_000, 100), np.float32)),
+        "many": [[n, n + 1] for n in range(20_000)],
+        "nested": [{"a": n} for n in range(20_000)],
+    }
+)
+"""Of several row groups, and larger than what is fetched whole."""
+
+
+@pytest.mark.parametrize("rows", [None, (0, 20_000), (7, 8), (2_000, 15_001), (19_999, 20_000), (20_000, 30_000), (5, 5)])
+@pytest.mark.parametrize("columns", [["code"], ["vector"], ["many", "code"], ["nested"], None])
+def test_columns_and_rows_are_read_without_the_rest_of_the_part(
+    store: Store, monkeypatch: pytest.MonkeyPatch, columns: list[str] | None, rows: tuple[int, int] | None
+) -> None:
+    part = write_part(store, "x", MANY)
+    assert pq.read_metadata(io.BytesIO(store.read_bytes("x"))).num_row_groups > 2
+    fetched, read = list[int](), Store.read_range
+    monkeypatch.setattr(Store, "read_range", lambda *of: (fetched.append(of[3] - of[2]), read(*of))[1])
+    want = MANY if columns is None else MANY.select(columns)
+    assert read_part(store, part, columns, rows).equals(want if rows is None else want.slice(rows[0], rows[1] - rows[0]))
+    if columns == ["code"] or (rows and rows[1] - rows[0] < 2):
+        assert sum(fetched) < part.bytes * 0.5
+    read_schema(store, part)
+    assert read_schema(store, part).names == MANY.column_names
+
+
+def test_every_flipped_bit_is_found_by_who_reads_it(store: Store) -> None:
+    """Of a large part any column reads the end; a chunk is checked by who reads its column and rows, and by no one else."""
+    part = write_part(store, "x", MANY)
+    whole = store.read_bytes("x")
+    end = read_end(whole)
+    assert isinstance(end, SealedEnd)
+    assert (end.digest, end.chunks[0].start) == (part.sha256, 4)
+    assert all(left.stop == right.start for left, right in itertools.pairwise(end.chunks))
+    for chunk in end.chunks:
+        damaged = bytearray(whole)
+        damaged[(chunk.start + chunk.stop) // 2] ^= 4
+        store.write_bytes("x", bytes(damaged))
+        first = sum(end.metadata.row_group(group).num_rows for group in range(chunk.group))
+        name = chunk.column.partition(".")[0]
+        with pytest.raises(DamagedObject, match="x was changed or damaged"):
+            read_part(store, part, [name], (first, first + 1))
+        other = next(column for column in MANY.column_names if column != name)
+        assert read_part(store, part, [other], (first, first + 1)).num_rows == 1
+    for at in range(end.chunks[-1].stop, len(whole), 397):
+        damaged = bytearray(whole)
+        damaged[at] ^= 4
+        store.write_bytes("x", bytes(damaged))
+        with pytest.raises(DamagedObject, match="x was changed or damaged"):
+            read_part(store, part, ["code"])
+    other_part = write_part(store, "y", MANY.slice(1))
+    store.write_bytes("x", store.read_bytes("y").ljust(part.bytes, b"\0"))
+    with pytest.raises(DamagedObject, match="x was changed or damaged"):
+        read_part(store, part, ["code"])
+    with pytest.raises(DamagedObject, match="y is not the one that its commit lists"):
+        read_part(store, replace(other_part, sha256=part.sha256), ["code"])
+
+
+def test_the_end_of_a_part_with_many_row_groups_is_fetched_with_what_it_needs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.tables.fetch.END_BYTES", 100)
+    part = write_part(store, "x", MANY)
+    assert read_part(store, part, ["code"], (100, 110))["code"].to_pylist() == [n**3 for n in range(100, 110)]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not parquet"])

@@ -1,0 +1,91 @@
+"""A part of a table, and how some of its columns and rows are fetched and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import ArtifactError, DamagedObject
+from cluster.storage.digests import Chunk, SealedEnd, is_whole, read_end
+from cluster.storage.store import Store
+
+END_BYTES = 64 * 2**10
+"""What is fetched first of the end of a part: its footer and its digests fit but for hundreds of row groups."""
+RANGE_BYTES = 32 * 2**20
+"""Most that one request fetches of a part, unless a single column chunk is larger."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table: consecutive rows `first_row … first_row + rows - 1` where the table is numbered."""
+
+    path: str
+    """Address relative to the run's root."""
+    rows: int
+    bytes: int
+    first_row: int = 0
+    sha256: str = ""
+    """The digest in its seal; empty only where the part was never read or written here."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in a commit."""
+        return asdict(self)
+
+
+def fetch_end(store: Store, part: Part) -> SealedEnd:
+    """The end of a part, fetched once more where it was damaged on the way. Raises DamagedObject."""
+    size = min(part.bytes, END_BYTES)
+    for _ in range(3):
+        end = read_end(_fetch(store, part, part.bytes - size, part.bytes))
+        if isinstance(end, SealedEnd) and part.sha256 in ("", end.digest):
+            return end
+        if isinstance(end, int) and end <= part.bytes:
+            size = end
+    raise not_as_written(store, part.path, other=isinstance(end, SealedEnd))
+
+
+def fetch_chunks(store: Store, part: Part, end: SealedEnd, groups: set[int], columns: Sequence[str] | None) -> pa.Buffer:
+    """The part, where only the chunks of these row groups and columns are filled in; pages never touched take no memory."""
+    names = None if columns is None else {*columns}
+    wanted = [
+        chunk
+        for chunk in end.chunks
+        if chunk.group in groups
+        and (names is None or chunk.column in names or any(chunk.column.startswith(f"{name}.") for name in names))
+    ]
+    whole = np.zeros(part.bytes, np.uint8)
+    runs: list[list[Chunk]] = []
+    for chunk in wanted:
+        if runs and chunk.start == runs[-1][-1].stop and chunk.stop - runs[-1][0].start <= RANGE_BYTES:
+            runs[-1].append(chunk)
+        else:
+            runs.append([chunk])
+    for run in runs:
+        start, stop = run[0].start, run[-1].stop
+        for _ in range(2):
+            data = memoryview(_fetch(store, part, start, stop))
+            if all(is_whole(data[chunk.start - start : chunk.stop - start], chunk) for chunk in run):
+                break
+        else:
+            raise not_as_written(store, part.path, other=False)
+        whole[start:stop] = np.frombuffer(data, np.uint8)
+    return pa.py_buffer(whole)
+
+
+def _fetch(store: Store, part: Part, start: int, stop: int) -> bytes:
+    try:
+        return store.read_range(part.path, start, stop)
+    except ArtifactError as error:
+        raise DamagedObject.at(store.url(part.path), f"{error}; `hardmine run` makes it anew") from error
+
+
+def not_as_written(store: Store, path: str, *, other: bool) -> DamagedObject:
+    what = "is not the one that its commit lists" if other else "was changed or damaged after hardmine wrote it"
+    return DamagedObject.at(
+        store.url(path),
+        f"{store.url(path)} {what} (its SHA-256 differs, read twice) and is not used; `hardmine run` makes it anew",
+    )
