@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.storage.store import is_s3
+from eval.diagnosis.case import MIN_QUERIES
 from eval.metrics import metric_name
 from eval.verdict import too_little
 from jobs.record.usage import LOCAL_COPY
@@ -88,6 +89,16 @@ def _change(interval: dict[str, Any]) -> str:
     return f"{100 * interval['mean']:+.1f} points [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]" + doubt
 
 
+def doubtful_verdicts(summary: dict[str, Any]) -> str | None:
+    """Says that the verdicts of the table rest on too few queries, if they do."""
+    changes = [row["against_baseline"] for row in summary["rounds"]]
+    queries = min(
+        (change["queries"] for row in changes for change in row.values() if isinstance(change, dict)), default=MIN_QUERIES
+    )
+    doubt = too_little(queries)
+    return f"{doubt}: the verdicts above and the model that is kept may be chance; label more dev queries" if doubt else None
+
+
 def mined_against_random(summary: dict[str, Any]) -> str | None:
     """What mining itself gained: the last mined round against random negatives only, after equally many steps."""
     arm, mined = summary["random_arm"], [row for row in summary["rounds"] if row["negatives"] == "mined"]
@@ -137,6 +148,8 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(rounds_table(summary))
     for line in uplifts(summary):
         console.print(line, highlight=False)
+    if doubt := doubtful_verdicts(summary):
+        console.print(f"! {doubt}", highlight=False)
     for line in filter(None, [mined_against_random(summary), general_line(summary), *last_look_lines(summary)]):
         console.print(line, highlight=False)
     if summary.get("reason"):

@@ -11,7 +11,7 @@ import numpy as np
 from cluster.commits import digest
 from cluster.errors import ConfigError, TrainingDiverged
 from eval.significance import Interval, paired_bootstrap
-from eval.verdict import verdict
+from eval.verdict import too_little, verdict
 from jobs.config.config import Config
 from jobs.config.derived import with_settings
 from jobs.config.toml import to_toml
@@ -131,6 +131,12 @@ def choose_trial(trials: Sequence[Trial], records: Sequence[TrialRecord], *, res
     assert None not in (records[best].per_query, records[0].per_query), "only a diverged trial has no recalls"
     of_best, of_first = (np.array(records[number].per_query) for number in (best, 0))
     interval = paired_bootstrap(of_best, of_first, resamples=resamples, confidence=confidence)
+    if doubt := too_little(interval.queries):
+        return Choice(
+            0,
+            f"cannot tell ({doubt}): the configuration stays as it is; label more dev queries, or raise data.dev_fraction",
+            interval,
+        )
     difference = (
         f"{100 * interval.mean:+.2f} points of recall, {confidence:.0%} interval [{100 * interval.low:+.2f}, "
         f"{100 * interval.high:+.2f}] over {interval.queries:,} dev queries"

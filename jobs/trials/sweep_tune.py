@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from cluster.errors import ClusterError, HardmineError, one_paragraph, unwrap
+from cluster.errors import ClusterError, HardmineError, one_paragraph, root_cause
 from cluster.session.resources import PoolSize
 from jobs.trials.sweep_plan import TrialRecord
 from jobs.trials.sweep_trial import Job, run_trial
@@ -61,7 +61,7 @@ def run_trials(job: Job, pool: PoolSize, *, retries: int, on_end: Callable[[int,
         error = _fit(job, pool, on_end)
         if error is None:
             return
-        cause = unwrap(error)
+        cause = root_cause(error)
         if isinstance(cause, HardmineError):  # another attempt would end the same way
             raise cause from None
         if attempt == retries:

@@ -46,6 +46,13 @@ def test_a_next_step_is_its_command_and_then_the_reason(summary: dict[str, Any])
     assert lines[-3:] == ["next:   hardmine run a.toml name=b", "        It overfits.", "then:   Label more."]
 
 
+def test_verdicts_from_few_queries_are_doubted(summary: dict[str, Any]) -> None:
+    few = {"recall@3": {"mean": 0.1, "low": 0.05, "high": 0.2, "queries": 12, "significant": True}}
+    rounds = [row | {"against_baseline": few} for row in summary["rounds"]]
+    assert any("12 evaluated queries, fewer than 50" in line for line in printed(summary | {"rounds": rounds}))
+    assert not any("may be chance" in line for line in printed(summary))
+
+
 def test_a_run_without_a_better_model_says_so(summary: dict[str, Any]) -> None:
     lines = printed(summary | {"best_round": -1, "model": None})
     assert "model:  none: the vectors in your data were best" in lines

@@ -120,6 +120,12 @@ def test_the_configuration_as_it_is_wins_among_equals_and_where_it_is_best() -> 
     assert "highest recall" in equal.reason
 
 
+def test_few_dev_queries_choose_nothing() -> None:
+    choice = choose_trial(TRIALS[:2], [finished([0.0] * 49), finished([1.0] * 49)], **SURE)
+    assert choice.number == 0
+    assert "49 evaluated queries, fewer than 50" in choice.reason
+
+
 def test_what_diverged_or_was_stopped_is_not_chosen() -> None:
     diverged = TrialRecord("diverged", [0.9], reason="the loss is nan")
     choice = choose_trial(TRIALS, [diverged, TrialRecord("stopped", [0.9], 0.9, [0.9] * 4), finished([0.2] * 4)], **SURE)
