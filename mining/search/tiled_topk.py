@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 TILE_QUERIES = 1024
 TILE_SCORES = 2**27
 """Scores of a tile: 512 MiB in float32, whatever the number of items."""
+WORTHWHILE = 256
+"""A tile of fewer items than this for each one wanted is sorted whole."""
 SHORTEST_CHUNK, LONGEST_CHUNK = 16, 256
 
 
@@ -32,18 +34,20 @@ def tile_topk(scores_QT: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
     queries, tile = scores_QT.shape
     width = min(width, tile)
-    chunk = chunk_length(tile, width)
-    chunks = tile // chunk
-    if chunks <= 2 * width:
+    if tile < WORTHWHILE * width:
         best = scores_QT.topk(width, dim=1)
         return best.values, best.indices
+    chunk = chunk_length(tile, width)
+    chunks = tile // chunk
     whole = scores_QT[:, : chunks * chunk].reshape(queries, chunks, chunk)
     largest = whole.amax(dim=2).topk(width, dim=1, sorted=False).indices
-    positions = (largest[:, :, None] * chunk + torch.arange(chunk, device=scores_QT.device)).flatten(1)
-    rest = torch.arange(chunks * chunk, tile, device=scores_QT.device).expand(queries, -1)
-    positions = torch.cat([positions, rest], dim=1)
-    best = scores_QT.gather(1, positions).topk(width, dim=1)
-    return best.values, positions.gather(1, best.indices)
+    candidates = whole.gather(1, largest[:, :, None].expand(-1, -1, chunk)).flatten(1)
+    rest = scores_QT[:, chunks * chunk :]  # too short for a chunk
+    best = torch.cat([candidates, rest], dim=1).topk(width, dim=1)
+    of_chunk = best.indices.clamp(max=candidates.shape[1] - 1)
+    positions = largest.gather(1, of_chunk // chunk) * chunk + of_chunk % chunk
+    beyond = best.indices - candidates.shape[1]
+    return best.values, torch.where(beyond >= 0, chunks * chunk + beyond, positions)
 
 
 def tiled_topk(queries_QD: Tensor, items_ND: Tensor, width: int, *, tile_scores: int = TILE_SCORES) -> tuple[Tensor, Tensor]:

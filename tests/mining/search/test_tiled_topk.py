@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mining.search.tiled_topk import LONGEST_CHUNK, SHORTEST_CHUNK, chunk_length, tile_topk, tiled_topk
+from mining.search.tiled_topk import LONGEST_CHUNK, SHORTEST_CHUNK, WORTHWHILE, chunk_length, tile_topk, tiled_topk
 
 
 def scores(queries: int, items: int, levels: int, seed: int) -> torch.Tensor:
@@ -41,7 +41,7 @@ def test_a_tile_s_best_by_chunks_are_those_of_a_full_sort(queries: int, items: i
 
 def test_two_thousand_and_more_are_found_among_many_ties() -> None:
     for levels in (3, 1000, 10**6):
-        made = scores(3, 200_003, levels, levels)
+        made = scores(2, 2048 * WORTHWHILE + 5, levels, levels)
         check(tile_topk(made, 2048), made, 2048)
 
 
