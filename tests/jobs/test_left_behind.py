@@ -11,7 +11,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,9 @@ def start(case: Any, temporary: Path, mark: str) -> subprocess.Popen[bytes]:
     for name in ("RAY_ADDRESS", "RAY_TMPDIR", "HARDMINE_DEBUG"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "jobs", "run", str(case.write())]
-    # tests that run in the background of a shell are deaf to SIGINT, and so would be what they start
-    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hear)
+    # where tests run in the background of a shell they are deaf to SIGINT, and so would be what they start
+    command = ["env", "--default-signal=INT", *command]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def wait_for(process: subprocess.Popen[bytes], there: Callable[[], bool]) -> None:
