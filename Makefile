@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 # tests that start no Ray share the cores, four at most: each process imports torch and numba
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help env demo test unit check lint types imports format settings clean
+.PHONY: help env demo test unit gpu-check check lint types imports format settings clean
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## create .venv with everything pinned (extra: gpu where there is one, else cpu)
 
@@ -34,6 +34,9 @@ test: check ## format, lint, types, import directions and all tests
 
 unit: env ## the fast tests only: no Ray, no DeepSpeed, no downloaded model
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow"
+
+gpu-check: env ## what needs a GPU, in one table; says so where there is none
+	@$(BIN)/python -m benchmarks.gpu
 
 check: lint types imports ## lint, types and import directions
 

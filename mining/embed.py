@@ -8,6 +8,7 @@ and neither the driver nor the object store ever holds the corpus.
 from __future__ import annotations
 
 import pickle
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -26,9 +27,15 @@ from cluster.storage.store import Store
 from cluster.tables.tables import F32, Part, left_parts, vectors_to_column, write_part
 from mining.part_pool import load_share, over_parts
 
+OVERLAP = 3
+"""Parts that an actor works on at a time: one is read, one is encoded, one is written."""
+
 
 class PartEncoder(Protocol):
-    """What mining needs of a model: the vectors of one part of a feature table."""
+    """What mining needs of a model: the vectors of one part of a feature table.
+
+    It is called by several threads at a time, and sees to it that the device works for one of them.
+    """
 
     def __call__(self, store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
         """Vectors [N, D] float32 of unit length, in row order."""
@@ -48,7 +55,7 @@ class EmbedJob:
 
 
 class EncodeParts:
-    """The actor: loads the model once, encodes one part per call."""
+    """The actor: loads the model once, encodes one part per call. Several threads may call it."""
 
     def __init__(
         self, make_encoder: Callable[[], PartEncoder], store: Store, dtype: str, *, threads: int, mailbox: Any, total_rows: int
@@ -57,6 +64,7 @@ class EncodeParts:
         self._encoder: PartEncoder | None = None
         self._store, self._dtype = store, np.dtype(dtype)
         self._mailbox, self._total, self._done = mailbox, total_rows, 0
+        self._lock = threading.Lock()
         self._name = f"embed-{uuid.uuid4().hex[:8]}"
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, list[Any]]:
@@ -68,18 +76,20 @@ class EncodeParts:
             part = self._encode(source, target, int(batch["first_row"][0]), int(batch["rows"][0]))
         except HardmineError as error:
             return _row(table, Part(target, 0, 0), self._name, error=pickle.dumps(error))
-        return _row(table, part, self._name, seconds=time.monotonic() - started)
+        return _row(table, part, self._name, started=started, ended=time.monotonic())
 
     def _load(self) -> None:
-        if self._encoder is None:
-            self._encoder = self._make_encoder()
-            set_threads(self._threads)
-            self._started = time.monotonic()
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._make_encoder()
+                set_threads(self._threads)
+                self._started = time.monotonic()
 
     def _encode(self, source: str, target: str, first_row: int, rows_wanted: int) -> Part:
         assert self._encoder is not None
         vectors = self._encoder(self._store, source, self._report)
-        self._done += len(vectors)
+        with self._lock:
+            self._done += len(vectors)
         if len(vectors) != rows_wanted:
             raise ArtifactError(
                 f"{self._store.url(source)} gives {len(vectors)} vectors, but holds {rows_wanted} rows "
@@ -102,7 +112,9 @@ class EncodeParts:
         post(self._mailbox, self._name, f"{done:,} of {self._total:,} texts, {rate:,.0f} texts/s")
 
 
-def _row(table: str, part: Part, actor: str, *, seconds: float = 0.0, error: bytes = b"") -> dict[str, list[Any]]:
+def _row(
+    table: str, part: Part, actor: str, *, started: float = 0.0, ended: float = 0.0, error: bytes = b""
+) -> dict[str, list[Any]]:
     return {
         "table": [table],
         "path": [part.path],
@@ -111,7 +123,8 @@ def _row(table: str, part: Part, actor: str, *, seconds: float = 0.0, error: byt
         "first_row": [part.first_row],
         "sha256": [part.sha256],
         "actor": [actor],
-        "seconds": [seconds],
+        "started": [started],
+        "ended": [ended],
         "error": [error],
     }
 
@@ -178,12 +191,13 @@ def _run(
 ) -> tuple[list[tuple[str, Part]], float]:
     keywords = {"threads": pool.cpus, "mailbox": mailbox, "total_rows": load_share(rows, pool)}
     written: list[tuple[str, Part]] = []
-    seconds: dict[str, float] = {}
-    for row in over_parts(rows, EncodeParts, (make_encoder, store, dtype), keywords, pool, retries=retries):
+    spans: dict[str, tuple[float, float]] = {}
+    for row in over_parts(rows, EncodeParts, (make_encoder, store, dtype), keywords, pool, retries=retries, overlap=OVERLAP):
         part = Part(row["path"], int(row["rows"]), int(row["bytes"]), int(row["first_row"]), row["sha256"])
         written.append((row["table"], part))
-        seconds[row["actor"]] = seconds.get(row["actor"], 0.0) + float(row["seconds"])
-    return written, max(seconds.values())
+        first, last = spans.get(row["actor"], (float(row["started"]), float(row["ended"])))
+        spans[row["actor"]] = min(first, float(row["started"])), max(last, float(row["ended"]))
+    return written, max(last - first for first, last in spans.values())
 
 
 def check_counts(embedded: Embedded, jobs: Sequence[EmbedJob], store: Store) -> None:

@@ -29,6 +29,7 @@ def over_parts(
     pool: PoolSize,
     *,
     retries: int,
+    overlap: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Call readers once per row, as many at a time as `pool` has; yields what they answer, in any order.
 
@@ -37,6 +38,7 @@ def over_parts(
         reader: class of the readers, made with `arguments` and `keywords`; called with a batch of one row. Its answer has
             a column "error": empty, or a pickled error of ours, which is raised here. An exception would come back as text
             only: Ray Data keeps neither the type of what `__init__` raises nor the cause of what a call raises.
+        overlap: calls at a time of one actor, in threads of their own, so that storage and device work beside each other.
     """
     import ray.data
 
@@ -59,7 +61,9 @@ def over_parts(
             dataset = dataset.map_batches(
                 reader,
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=size),
+                compute=ray.data.ActorPoolStrategy(
+                    size=size, enable_true_multi_threading=overlap > 1, max_concurrent_calls_per_actor=overlap
+                ),
                 fn_constructor_args=tuple(arguments),
                 fn_constructor_kwargs=dict(keywords),
                 num_cpus=pool.cpus,

@@ -9,6 +9,8 @@ Cases:
                a fresh process that imports sentence-transformers, loads the model, reads the same texts and encodes them.
     precision  lower precision for mining: bfloat16 and 8-bit linear layers, and how many of the 100 hits of 1,000 queries
                among all the texts are those of float32.
+    busy       the embed stage of one actor over object storage with 60 ms of latency, whose model takes a fixed time and no
+               CPU, as a device does: the share of its time in which it encodes, against one part after the other.
 
 The peer reads batches of 32, and of 8 to 128 of which the best counts (chosen on a tenth of the texts). Two threads.
 `floor_share`: the time that torch's own float32 product takes at the model's shapes, for the model's operations on the
@@ -27,6 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks.embedding.bench import THREADS, Bench, rows_of
+from benchmarks.embedding.busy import case_busy
 from benchmarks.embedding.precision import case_precision
 from benchmarks.embedding.stage import case_stage
 from benchmarks.shared.command import Row, chosen_cases, emit, make_parser
@@ -59,11 +62,17 @@ def case_texts(bench: Bench, runs: int) -> list[Row]:
     return rows_of("texts", bench, works, runs)
 
 
+def case_busy_stage(bench: Bench, runs: int) -> list[Row]:
+    """See the module."""
+    return case_busy()
+
+
 CASES: dict[str, Callable[[Bench, int], list[Row]]] = {
     "tokens": case_tokens,
     "texts": case_texts,
     "stage": case_stage,
     "precision": case_precision,
+    "busy": case_busy_stage,
 }
 
 

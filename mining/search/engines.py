@@ -9,13 +9,14 @@ Q queries, N items of the shard, D dimensions, W proposed items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.tables.tables import F32, I64
 from mining.search.kernels import RunningTop
+from mining.search.tiled_topk import tiled_topk
 
 EngineName = Literal["faiss", "torch", "int8", "half"]
 SLACK = 16
@@ -79,20 +80,27 @@ class FaissEngine:
 
 
 class TorchEngine:
-    """float32, or half precision on a GPU, by a matrix product and torch.topk."""
+    """float32, or half precision on a GPU, by a matrix product whose best scores are taken tile by tile."""
 
     def __init__(self, items_ND: F32, *, half: bool = False, device: str | None = None) -> None:
         import torch
 
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        whole = torch.from_numpy(items_ND).to(self._device)
-        self._half = half
-        self._items = whole.half() if half else whole
-        parts = torch.split(whole, 65_536)
-        lost = max((float((part - part.half().float()).norm(dim=1).max()) for part in parts), default=0.0) if half else 0.0
-        self._item_error = lost
         # sums of half-precision products stay in float32: the error bound counts on it
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        self._half, self._item_error = half, 0.0
+        if not half:
+            self._items = torch.from_numpy(items_ND).to(self._device)
+            return
+        # part by part: the device never holds the float32 vectors beside the others
+        self._items = torch.empty(items_ND.shape, dtype=torch.float16, device=self._device)
+        lost = torch.zeros((), device=self._device)
+        for start in range(0, len(items_ND), 65_536):
+            part = torch.from_numpy(items_ND[start : start + 65_536]).to(self._device)
+            rounded = self._items[start : start + 65_536]
+            rounded.copy_(part)
+            lost = torch.maximum(lost, (part - rounded.float()).norm(dim=1).max())
+        self._item_error = float(lost)
 
     def width(self, num_hits: int) -> int:
         """See `Engine`."""
@@ -104,15 +112,12 @@ class TorchEngine:
 
         whole = torch.from_numpy(np.ascontiguousarray(queries_QD)).to(self._device)
         queries = whole.half() if self._half else whole
-        found: list[tuple[Any, Any]] = []
-        for block in torch.split(queries, max(1, 2**28 // max(1, len(self._items)))):  # 1 GiB of scores at once
-            top = (block @ self._items.T).topk(width, dim=1)
-            found.append((top.values.float().cpu().numpy(), top.indices.cpu().numpy()))
+        scores, index = tiled_topk(queries, self._items, width)
         error = _rounding(queries_QD)
         if self._half:  # what rounding to half takes from the vectors and from the score (2^-11 of at most 1)
             lost = (whole - queries.float()).norm(dim=1).cpu().numpy()
             error = (error + self._item_error + lost + 2.0**-10).astype(np.float32)
-        return Proposal(np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found]), error)
+        return Proposal(scores.float().cpu().numpy(), index.cpu().numpy(), error)
 
     def learn(self, unsettled: float) -> None:
         """Does nothing, as for faiss."""

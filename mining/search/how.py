@@ -26,6 +26,8 @@ CERTAIN_OVERSAMPLE = 2.0
 TWO_STAGE_RECALL = 0.999
 """A two-stage search that finds less is done exactly instead."""
 FIRST_PROBES = 4
+PROBE_ITEMS, DEVICE_ITEMS = (8192, 32_768), (131_072, 1_048_576)
+"""Items that an engine is timed on; on a GPU many: few take the time of a launch, which says nothing about a shard."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ class Rate:
     def seconds(self, queries: int, items: int) -> float:
         """Of one actor that searches everything."""
         return self.per_pair * queries * items + self.per_query * queries
+
+
+def probe_items(rows: int, *, on_gpu: bool) -> tuple[int, int]:
+    """(few, many) items of a shard of `rows` that an engine is timed on: never the same number, whose times tell no rate."""
+    few, many = DEVICE_ITEMS if on_gpu else PROBE_ITEMS
+    many = min(many, rows)
+    return min(few, many // 4), many
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from cluster.session.session import set_threads
 from cluster.tables.tables import F32, Part, load_vectors, offsets_of
 from mining.search.block_actor import BlockHits, LoadedBlock, SearchTask, read_vectors
 from mining.search.engines import Engine, make_engine
-from mining.search.how import CERTAIN_OVERSAMPLE, How, Rate
+from mining.search.how import CERTAIN_OVERSAMPLE, How, Rate, probe_items
 from mining.search.ivf import ListEngine
 from mining.search.kernels import score_list
 from mining.search.shards import ShardRange
 from mining.search.topk import Lists, Shard, exact_topk
 
-PROBE_QUERIES, PROBE_ITEMS = 512, (8192, 32_768)
+PROBE_QUERIES = 512
+ON_DEVICE = ("torch", "half")
 
 
 class ShardActor:
@@ -56,13 +57,13 @@ class ShardActor:
         """Seconds of each engine on the first items of the shard and the block's first queries."""
         self._hold(task, rows)
         queries = block.vectors[:PROBE_QUERIES]
-        names = ["faiss", *(["torch", "half"] if gpu else []), *_eight_bit()]
-        return {name: self._rate(name, queries, task.num_hits) for name in names}
+        names = ["faiss", *(ON_DEVICE if gpu else []), *_eight_bit()]
+        return {name: self._rate(name, queries, task.num_hits, on_gpu=gpu and name in ON_DEVICE) for name in names}
 
-    def _rate(self, name: str, queries_QD: F32, most: int) -> Rate:
+    def _rate(self, name: str, queries_QD: F32, most: int, *, on_gpu: bool) -> Rate:
         engine, _, likely = name.partition(":")
         took = []
-        for count in PROBE_ITEMS:
+        for count in probe_items(len(self._vectors), on_gpu=on_gpu):
             items = self._vectors[:count]
             made = Shard(
                 items,

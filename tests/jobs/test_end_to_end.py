@@ -93,6 +93,7 @@ cpus = 2
 train_workers = 2
 shards = 2
 part_rows = 128
+micro_batch_tokens = 1024
 [storage]
 endpoint = "{s3_endpoint}"
 """)

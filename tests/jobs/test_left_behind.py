@@ -36,6 +36,8 @@ def start(case: Any, temporary: Path, mark: str) -> subprocess.Popen[bytes]:
     for name in ("RAY_ADDRESS", "RAY_TMPDIR", "HARDMINE_DEBUG"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "jobs", "run", str(case.write())]
+    # where tests run in the background of a shell they are deaf to SIGINT, and so would be what they start
+    command = ["env", "--default-signal=INT", *command]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

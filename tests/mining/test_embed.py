@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,23 @@ class CrashingEncoder(FakeEncoder):
         if path.endswith(part_name(1)) and (store.create("crashed", b"") or not self.once):
             os._exit(1)
         return super().__call__(store, path, on_progress)
+
+
+def meeting_encoder(store: Store) -> PartEncoder:
+    """Encodes one part at a time, and the first only when another one has been read."""
+    one_at_a_time = threading.Lock()
+
+    def encode(store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
+        store.write_bytes(f"read/{path}", b"")
+        with one_at_a_time:
+            deadline = time.monotonic() + 120
+            while len(store.list("read")) < 2:
+                if time.monotonic() > deadline:
+                    raise DataError("no other part was read meanwhile")
+                time.sleep(0.01)
+            return FakeEncoder()(store, path, on_progress)
+
+    return encode
 
 
 def no_encoder(store: Store) -> FakeEncoder:
@@ -199,3 +217,13 @@ def test_a_table_with_too_few_vectors_is_told(store: Store) -> None:
     job = EmbedJob("items", [Part("items/part-00000.parquet", 16, 0)], "embeddings")
     with pytest.raises(DataError, match="expected 16 vectors of items, found 15"):
         check_counts(Embedded({"items": [Part("x", 15, 0)]}, 0.0), [job], store)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local", "_by_value")
+def test_an_actor_reads_and_writes_parts_while_another_one_is_encoded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mining.part_pool.stays_warm", lambda pool: False)
+    jobs = jobs_of(store)
+    done = run(jobs, store, make=partial(meeting_encoder, store))
+    check_counts(done, jobs, store)
+    assert encoded(store) == ALL

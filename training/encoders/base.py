@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cluster.tables.tables import F32, I64
+from training.encoders.streamed import streamed
 from training.encoders.tokens.features import Features
 from training.encoders.tokens.packing import pack
 
@@ -74,35 +75,27 @@ class Encoder(nn.Module):
         result = np.empty((len(features), self.dimension), np.float32)
         self.eval()
 
-        def embed(rows: I64) -> int:
+        def vectors_of(inputs: dict[str, Tensor]) -> Tensor:
             # both modes belong to a thread, so each call enters them
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                inputs = {name: value.to(device) for name, value in self.collate(features.take(rows)).items()}
-                result[rows] = self(inputs).float().cpu().numpy()
+                vectors: Tensor = self(inputs).float()
+                return vectors
+
+        def collate(rows: I64) -> dict[str, Tensor]:
+            return self.collate(features.take(rows))
+
+        def embed(rows: I64) -> int:
+            result[rows] = vectors_of(collate(rows)).numpy()
             return len(rows)
 
         packs = pack(features.lengths, budget, pads=self.pads)
+        on_cpu = device.type == "cpu"
         done = 0
-        for count in _halving(embed, packs) if device.type == "cuda" else _side_by_side(embed, packs):
+        for count in _side_by_side(embed, packs) if on_cpu else streamed(packs, collate, vectors_of, device, result):
             done += count
             if on_progress is not None:
                 on_progress(done)
         return result
-
-
-def _halving(embed: Callable[[I64], int], packs: list[I64]) -> Iterator[int]:
-    """One pack after the other; one that does not fit the GPU's memory in halves."""
-    pending = packs[::-1]
-    while pending:
-        rows = pending.pop()
-        try:
-            yield embed(rows)
-        except torch.cuda.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-            torch.cuda.empty_cache()
-            half = len(rows) // 2
-            pending += [rows[half:], rows[:half]]
 
 
 def _side_by_side(embed: Callable[[I64], int], packs: list[I64]) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -50,10 +51,12 @@ class MakeEncoder:
         else:
             pack_linears(encoder, torch.bfloat16 if self.bfloat16 else torch.float32)
 
+        one_at_a_time = Lock()  # other threads read and write parts meanwhile
+
         def encode(store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
-            return encoder.encode(
-                read_features(store, path), budget_tokens=self.budget_tokens, bfloat16=self.bfloat16, on_progress=on_progress
-            )
+            features = read_features(store, path)
+            with one_at_a_time:
+                return encoder.encode(features, budget_tokens=self.budget_tokens, bfloat16=self.bfloat16, on_progress=on_progress)
 
         return encode
 

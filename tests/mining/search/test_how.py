@@ -19,6 +19,7 @@ from mining.search.how import (
     exact_engine,
     exact_how,
     more_probes,
+    probe_items,
 )
 from mining.search.ivf import SAMPLE_PER_LIST, TRAINING_ROUNDS
 from mining.settings import SearchSettings
@@ -30,6 +31,14 @@ GPU = {"faiss": Rate(1e-9, 0.0), "torch": Rate(1e-11, 0.0), "half": Rate(4e-12, 
 
 def test_seconds_worked_by_hand() -> None:
     assert Rate(2e-9, 1e-3).seconds(1000, 5_000_000) == pytest.approx(10.0 + 1.0)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("rows", [4, 1000, 40_000, 10**7])
+def test_an_engine_is_timed_on_two_numbers_of_items(rows: int, on_gpu: bool) -> None:
+    few, many = probe_items(rows, on_gpu=on_gpu)
+    assert 1 <= few <= many // 4 <= rows // 4
+    assert (many >= 10**6) == (on_gpu and rows >= 10**6), "a GPU is timed at the scale of a shard"
 
 
 @pytest.mark.parametrize(

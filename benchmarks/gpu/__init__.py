@@ -1,0 +1,1 @@
+"""Everything that needs a GPU, in one table: what is right there, and how fast it is."""
