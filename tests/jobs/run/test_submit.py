@@ -333,22 +333,6 @@ def test_interrupt_leaves_the_job_alone(
     assert not any("stop" in request for request in dashboard.requests)
 
 
-def test_rayjob_runs_what_submit_runs() -> None:
-    config, job = yaml.safe_load_all((CLUSTER / "kuberay/rayjob.yaml").read_text())
-    spec, ray = job["spec"], job["spec"]["rayClusterSpec"]
-    assert spec["entrypoint"] == "python " + submit.COMMAND.replace("job.toml", "/config/run.toml")
-    assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": submit.VARIABLES}
-    assert f"ray=={ray['rayVersion']}" in (submit.ROOT / "constraints.txt").read_text().splitlines()
-    assert spec["shutdownAfterJobFinishes"]
-    assert ray["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
-    for group in [ray["headGroupSpec"], *ray["workerGroupSpecs"]]:
-        container = group["template"]["spec"]["containers"][0]
-        assert container["resources"]["requests"] == container["resources"]["limits"]
-        assert group.get("minReplicas") == group.get("maxReplicas") == group.get("replicas")
-    settings = parse_config(tomllib.loads(config["data"]["run.toml"]), source="rayjob.yaml")
-    refuse_local_paths(settings, "in a pod")
-
-
 def test_launcher_file_is_one_of_rays_and_copies_no_files() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -356,3 +340,6 @@ def test_launcher_file_is_one_of_rays_and_copies_no_files() -> None:
     validate_config(prepare_config(launcher))
     assert launcher["file_mounts"] == {}
     assert launcher["provider"]["use_internal_ips"]
+    assert "--env NVIDIA_VISIBLE_DEVICES=all" in launcher["docker"]["run_options"], "the image does not set it"
+    assert "--env NVIDIA_DRIVER_CAPABILITIES=compute,utility" in launcher["docker"]["run_options"]
+    assert launcher["available_node_types"]["head"]["resources"] == {"CPU": 0}, "the head does no work"
