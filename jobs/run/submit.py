@@ -10,7 +10,6 @@ import ipaddress
 import logging
 import os
 import shlex
-import shutil
 import socket
 import sys
 import tempfile
@@ -27,16 +26,8 @@ from cluster.session.session import QUIET
 from cluster.storage.store import is_s3
 from jobs.config.config import Config, load_config
 from jobs.config.data import SOURCES
-from jobs.config.toml import to_toml
+from jobs.run.job_folder import CONFIG_NAME, stage_job
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("cluster", "eval", "jobs", "mining", "training")
-SHIPPED = frozenset({".py", ".html", ".css", ".js", ".svg"})
-"""Endings of the uploaded files: code, and the parts of a report. No format that holds data or keys."""
-MAX_BYTES = 100 * 2**20
-"""The most that Ray's dashboard accepts in one upload (ray#55877)."""
-CONFIG_NAME = "job.toml"
-DEEPSPEED_NAME = "deepspeed.json"
 COMMAND = f"-m jobs run {CONFIG_NAME}"
 VARIABLES = QUIET | {"COLUMNS": "120"}
 """Environment of the job and its workers, never with a key. Tables in a log are as wide as COLUMNS."""
@@ -111,33 +102,6 @@ def refuse_local_paths(config: Config, why: str) -> None:
         raise ConfigError(
             f"{why}, and its nodes cannot read {', '.join(local)}; copy the data to s3:// and use that address, "
             f"e.g. output=s3://bucket/runs"
-        )
-
-
-def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
-    """Fill the empty `folder` with what the job needs: the files of the packages and the resolved config.
-
-    Raises:
-        ConfigError: they are more than a cluster accepts.
-    """
-    for package in PACKAGES:
-        for source in sorted((root / package).rglob("*")):
-            inside = source.relative_to(root)
-            hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
-            if source.suffix in SHIPPED and not hidden and not source.is_symlink():
-                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, folder / inside)
-    if config.training.deepspeed:  # the cluster cannot see this machine's file
-        shutil.copyfile(config.training.deepspeed, folder / DEEPSPEED_NAME)
-        training = config.training.model_copy(update={"deepspeed": DEEPSPEED_NAME})
-        config = config.model_copy(update={"training": training})
-    (folder / CONFIG_NAME).write_text(to_toml(config), encoding="utf-8")
-    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    if sum(sizes.values()) >= MAX_BYTES:
-        largest = max(sizes, key=lambda path: sizes[path]).relative_to(folder)
-        raise ConfigError(
-            f"the job's folder is {sum(sizes.values()) / 2**20:.0f} MiB, and a cluster accepts less than "
-            f"{MAX_BYTES / 2**20:.0f}; the largest file is {largest}: move it out of the packages"
         )
 
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from jobs.config.config import parse_config
-from jobs.run import submit
+from jobs.run import job_folder, submit
 from jobs.run.submit import refuse_local_paths
 
-MANIFEST = submit.ROOT / "cluster/kuberay/rayjob.yaml"
+MANIFEST = job_folder.ROOT / "cluster/kuberay/rayjob.yaml"
 Document = dict[str, Any]
 
 
@@ -60,7 +60,7 @@ def test_it_is_submitted_when_the_cluster_is_ready_and_every_wait_ends() -> None
 def test_the_head_does_no_work_and_groups_have_a_fixed_size() -> None:
     _, job = documents()
     ray = job["spec"]["rayClusterSpec"]
-    assert f"ray=={ray['rayVersion']}" in (submit.ROOT / "constraints.txt").read_text().splitlines()
+    assert f"ray=={ray['rayVersion']}" in (job_folder.ROOT / "constraints.txt").read_text().splitlines()
     assert ray["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     for group in [ray["headGroupSpec"], *ray["workerGroupSpecs"]]:
         container = group["template"]["spec"]["containers"][0]

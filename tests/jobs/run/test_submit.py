@@ -28,12 +28,13 @@ from hypothesis import strategies as st
 from cluster.errors import ClusterError, ConfigError
 from jobs.config.config import parse_config
 from jobs.config.toml import to_toml
-from jobs.run import submit
-from jobs.run.submit import exit_code, is_loopback, refuse_local_paths, stage_job, submit_run
+from jobs.run import job_folder, submit
+from jobs.run.job_folder import stage_job
+from jobs.run.submit import exit_code, is_loopback, refuse_local_paths, submit_run
 
 JOB = "raysubmit_1"
 REMOTE = "http://head.invalid:8265"
-CLUSTER = submit.ROOT / "cluster"
+CLUSTER = job_folder.ROOT / "cluster"
 
 
 def values(where: str = "s3://bucket/data") -> dict[str, Any]:
@@ -150,7 +151,7 @@ def test_folder_holds_the_packages_and_the_config_only(tmp_path: Path) -> None:
         "eval/__pycache__/x.cpython-311.pyc",
         "cluster/kuberay/rayjob.yaml",
     ]
-    wanted = [*(f"{package}/__init__.py" for package in submit.PACKAGES), "eval/page/report.html"]
+    wanted = [*(f"{package}/__init__.py" for package in job_folder.PACKAGES), "eval/page/report.html"]
     for name in planted + wanted:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x")
@@ -161,8 +162,27 @@ def test_folder_holds_the_packages_and_the_config_only(tmp_path: Path) -> None:
     assert got == sorted([*wanted, "job.toml"])
 
 
+@pytest.mark.parametrize(
+    "secret",
+    ["-----BEGIN RSA PRIVATE" + " KEY-----", "-----BEGIN PRIVATE" + " KEY-----", "AKIA" + "ABCDEFGHIJ234567", "hf_" + "aB3" * 12],
+)
+def test_code_that_holds_a_key_is_not_sent(secret: str, tmp_path: Path) -> None:
+    root, folder = tmp_path / "project", tmp_path / "job"
+    for package in job_folder.PACKAGES:
+        (root / package).mkdir(parents=True)
+    (root / "jobs/upload.py").write_text(f'KEY = """{secret}"""\n')
+    folder.mkdir()
+    with pytest.raises(ConfigError, match=r"jobs/upload.py holds what looks like a private key") as error:
+        stage_job(parse_config(values(), source="test"), folder, root=root)
+    assert secret not in str(error.value)
+
+
+def test_our_own_code_holds_no_key(tmp_path: Path) -> None:
+    stage_job(parse_config(values(), source="test"), tmp_path)
+
+
 def test_too_much_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(job_folder, "MAX_BYTES", 10_000)
     with pytest.raises(ConfigError, match=r"the largest file is [\w/]+\.py"):
         stage_job(parse_config(values(), source="test"), tmp_path)
 
@@ -257,7 +277,7 @@ def test_what_is_sent_is_code_config_and_no_key(dashboard: Dashboard, tmp_path: 
     assert "submission_id" not in job
     assert job["runtime_env"]["env_vars"] == submit.VARIABLES
     assert "a-secret-for-tests" not in json.dumps(job)
-    assert {Path(name).parts[0] for name in dashboard.package} == {*submit.PACKAGES, "job.toml"}
+    assert {Path(name).parts[0] for name in dashboard.package} == {*job_folder.PACKAGES, "job.toml"}
     assert dashboard.config["data"]["corpus"] == str(tmp_path / "corpus.parquet")
     assert dashboard.config["rounds"]["mined"] == 1
     assert "address" not in dashboard.config["cluster"]
