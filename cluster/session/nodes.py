@@ -88,7 +88,8 @@ class Nodes:
         Raises:
             ClusterError: it is not there within cluster.wait_s.
         """
-        first, size = self._first, self._free(self._await())
+        self._await()
+        first, size = self._first, self._free()
         if first is None:
             self._first = size
         else:
@@ -103,15 +104,15 @@ class Nodes:
         self._known = known
         return size
 
-    def _free(self, size: ClusterSize) -> ClusterSize:
-        """`size` as soon as all of it is free; what is free where other jobs keep holding the rest.
+    def _free(self) -> ClusterSize:
+        """What the cluster has, as soon as all of it is free; what is free where other jobs keep holding the rest.
 
         Raises:
             ClusterError: nothing is free for cluster.wait_s.
         """
         started, said = time.monotonic(), False
         while True:
-            free, waited = cluster_size(free=True), time.monotonic() - started
+            size, free, waited = cluster_size(), cluster_size(free=True), time.monotonic() - started
             if (free.cpus, free.gpus) == (size.cpus, size.gpus):
                 return size
             if waited > RELEASE_S and not lacking(self._settings, free, self._first or ClusterSize(1, 1, min(1, size.gpus))):
@@ -127,13 +128,13 @@ class Nodes:
                 said = True
             time.sleep(0.05 if waited < 1 else LOOK_AGAIN_S)
 
-    def _await(self) -> ClusterSize:
-        deadline, said, asked = time.monotonic() + self._settings.wait_s, "", False
+    def _await(self) -> None:
+        deadline, said = time.monotonic() + self._settings.wait_s, ""
         while True:
             size = cluster_size()
             missing = lacking(self._settings, size, self._first)
             if not missing:
-                return size
+                return
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"the cluster lacks {missing}; after {self._settings.wait_s} s it has {size.describe()}{_names()}. Start "
@@ -143,7 +144,8 @@ class Nodes:
             if missing != said:
                 self._say(f"  waiting for {missing}, {deadline - time.monotonic():.0f} s at most; there is {size.describe()}")
                 said = missing
-            asked = asked or _ask_autoscaler(self._settings, gpu=bool(self._first and self._first.gpus))
+            if not _asked:
+                _ask_autoscaler(self._settings, gpu=bool(self._first and self._first.gpus))
             time.sleep(LOOK_AGAIN_S)
 
 
@@ -180,7 +182,11 @@ def _names() -> str:
     return f" ({shown}{', …' if len(nodes) > SHOWN else ''})"
 
 
-def _ask_autoscaler(settings: ClusterSettings, *, gpu: bool) -> bool:
+_asked: list[bool] = []
+"""Not empty: the autoscaler was asked in this process."""
+
+
+def _ask_autoscaler(settings: ClusterSettings, *, gpu: bool) -> None:
     """Ask for what is missing, in case the cluster's groups start from zero; without an autoscaler nothing happens."""
     from ray.autoscaler.sdk import request_resources
 
@@ -188,12 +194,14 @@ def _ask_autoscaler(settings: ClusterSettings, *, gpu: bool) -> bool:
     bundles = [{"GPU": 1}] * gpus + [{"CPU": 1}] * max(1 - gpus, (settings.expect_nodes or 0) - gpus)
     with suppress(Exception):  # Ray's own kinds; the deadline counts
         request_resources(bundles=bundles)
-    return True
+    _asked.append(True)
 
 
 def release_autoscaler() -> None:
-    """Let the autoscaler shrink the cluster again."""
-    from ray.autoscaler.sdk import request_resources
+    """Let the autoscaler shrink the cluster again, if it was asked to grow it."""
+    if _asked:
+        from ray.autoscaler.sdk import request_resources
 
-    with suppress(Exception):
-        request_resources(bundles=[])
+        _asked.clear()
+        with suppress(Exception):
+            request_resources(bundles=[])

@@ -10,15 +10,16 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError, ConfigError, one_paragraph
 from cluster.session import ray_folder
-from cluster.session.address import check_address
-from cluster.session.nodes import cluster_size, work_nodes
+from cluster.session.address import check_address, is_plain
+from cluster.session.nodes import cluster_size, release_autoscaler, work_nodes
 from cluster.session.resources import ClusterSettings, ClusterSize
+from cluster.session.token import token_sent
 from cluster.session.warm import end_warm, forget_warm
 from cluster.storage.store import Store
 
@@ -72,19 +73,21 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
     folder = None
-    try:
-        _connect(ray, address, settings)
-        _open.append(address)
-        folder = _own_folder() if address == "local" else None
-        yield cluster_size()
-    finally:
-        _open.clear()
-        if address != "local":  # all of a local Ray ends at once
-            end_warm()
-        forget_warm()
-        ray.shutdown()
-        if folder is not None:
-            ray_folder.remove(folder)
+    with token_sent(address) if is_plain(address) else nullcontext():
+        try:
+            _connect(ray, address, settings)
+            _open.append(address)
+            folder = _own_folder() if address == "local" else None
+            yield cluster_size()
+        finally:
+            _open.clear()
+            if address != "local":  # all of a local Ray ends at once
+                release_autoscaler()
+                end_warm()
+            forget_warm()
+            ray.shutdown()
+            if folder is not None:
+                ray_folder.remove(folder)
 
 
 def _own_folder() -> Path | None:

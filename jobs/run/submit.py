@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,8 +39,8 @@ PATIENCE_S = 180.0
 """How long to wait for a dashboard that stopped answering."""
 
 
-def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
-    """Run `config` on the cluster whose dashboard is at `address`; returns the run's exit code.
+def submit_run(config: Path, overrides: Sequence[str], *, address: str, wait: bool = True) -> int:
+    """Run `config` on the cluster whose dashboard is at `address`; returns the run's exit code, 0 at once without `wait`.
 
     Raises:
         ConfigError: the config or the address is wrong, or another machine would have to read a local path.
@@ -57,17 +58,52 @@ def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
             refuse_local_paths(settings, f"{address} leads to a cluster on other machines (a tunnel or port-forward?)")
         job = _submit(client, settings, local=local, address=address)
         at = f"{job} --address {address}"
-        progress.say(f"submitted {settings.name} as {job}; stop it with `ray job stop {at}`")
+        progress.say(f"submitted {settings.name} as {job}; stop it with `hardmine submit --stop {at}`")
+        if not wait:
+            return 0
         try:
             details = _follow(client, job, address)
         except KeyboardInterrupt:
-            progress.say(
-                f"no longer following {job}, which continues. Its log: `ray job logs --follow {at}`; stop it: `ray job stop {at}`"
-            )
+            stop = f"its log: `ray job logs --follow {at}`; stop it: `hardmine submit --stop {at}`"
+            progress.say(f"no longer following {job}, which continues; {stop}")
             return EXIT_STOPPED
     code = exit_code(str(details.status), details.driver_exit_code)
     progress.say(_last_words(job, details, code, settings))
     return code
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """A job of a cluster, for a list."""
+
+    id: str
+    name: str
+    status: str
+    started: float
+    """Seconds since 1970; 0: it has not."""
+
+
+def list_jobs(address: str) -> list[JobLine]:
+    """The jobs that `submit` sent to a cluster, newest first. Raises ClusterError: nothing answers, or the token is refused."""
+    with _client_environment(is_loopback(address)):
+        client = _connect(address)
+        with _answering(address):
+            jobs = [job for job in client.list_jobs() if COMMAND in (job.entrypoint or "")]
+    lines = [
+        JobLine(
+            str(job.submission_id), str((job.metadata or {}).get("job_name", "")), str(job.status), (job.start_time or 0) / 1000
+        )
+        for job in jobs
+    ]
+    return sorted(lines, key=lambda line: -line.started)
+
+
+def stop_job(job: str, *, address: str) -> bool:
+    """End a job; False: it had ended. What it committed is kept. Raises ClusterError: no good answer, or no such job."""
+    with _client_environment(is_loopback(address)):
+        client = _connect(address)
+        with _answering(address):
+            return bool(client.stop_job(job))
 
 
 def is_loopback(address: str) -> bool:

@@ -30,7 +30,7 @@ from jobs.config.config import parse_config
 from jobs.config.toml import to_toml
 from jobs.run import job_folder, submit
 from jobs.run.job_folder import stage_job
-from jobs.run.submit import exit_code, is_loopback, refuse_local_paths, submit_run
+from jobs.run.submit import exit_code, is_loopback, list_jobs, refuse_local_paths, stop_job, submit_run
 
 JOB = "raysubmit_1"
 REMOTE = "http://head.invalid:8265"
@@ -72,13 +72,19 @@ class Dashboard(ThreadingHTTPServer):
             with zipfile.ZipFile(io.BytesIO(body)) as package:
                 self.package = [name for name in package.namelist() if not name.endswith("/")]
                 self.config = tomllib.loads(package.read("job.toml").decode())
-        if method == "POST":
+        if method == "POST" and body:
             self.submitted.append(json.loads(body))
         if path == f"/api/jobs/{JOB}":
             status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
             return (200, {"type": "SUBMISSION", "entrypoint": ""} | status) if status else (500, "worker died")
         if path == f"/api/jobs/{JOB}/logs":
             return 200, {"logs": self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]}
+        if (method, path) == ("GET", "/api/jobs/"):
+            return 200, [
+                {"type": "SUBMISSION", "submission_id": id_, "entrypoint": command, "status": "RUNNING", "start_time": start}
+                | {"metadata": {"job_name": "small"}}
+                for id_, command, start in (("old", submit.COMMAND, 1e12), (JOB, submit.COMMAND, 2e12), ("x", "sleep 9", 3e12))
+            ]
         return 404 if method == "GET" and "packages" in path else 200, self.plain_answer(path)
 
     def plain_answer(self, path: str) -> dict[str, Any]:
@@ -102,6 +108,8 @@ class Dashboard(ThreadingHTTPServer):
                 "warnings": None,
             }
             return {"result": True, "msg": "", "data": {"result": found}}
+        if path == f"/api/jobs/{JOB}/stop":
+            return {"stopped": True}
         if path == "/api/jobs/":
             return {"job_id": JOB, "submission_id": JOB}
         return {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""}
@@ -318,7 +326,7 @@ def test_log_is_shown_once_and_a_dashboard_that_stumbles_is_asked_again(
     assert submit_run(write_config(tmp_path), [], address=dashboard.address) == 1
     out, err = capsys.readouterr()
     assert out == "one\ntwo\n"
-    assert f"ray job stop {JOB} --address {dashboard.address}" in err
+    assert f"hardmine submit --stop {JOB} --address {dashboard.address}" in err
 
 
 def test_job_that_never_started_says_why_and_where_keys_come_from(
@@ -363,3 +371,30 @@ def test_launcher_file_is_one_of_rays_and_copies_no_files() -> None:
     assert "--env NVIDIA_VISIBLE_DEVICES=all" in launcher["docker"]["run_options"], "the image does not set it"
     assert "--env NVIDIA_DRIVER_CAPABILITIES=compute,utility" in launcher["docker"]["run_options"]
     assert launcher["available_node_types"]["head"]["resources"] == {"CPU": 0}, "the head does no work"
+
+
+def test_a_job_is_submitted_without_waiting_listed_and_stopped(
+    dashboard: Dashboard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dashboard.statuses = [{"status": "RUNNING"}]
+    assert submit_run(write_config(tmp_path), [], address=dashboard.address, wait=False) == 0
+    assert f"GET /api/jobs/{JOB}" not in dashboard.requests, "it waited"
+    assert [(job.id, job.name, job.started) for job in list_jobs(dashboard.address)] == [
+        (JOB, "small", 2e9),
+        ("old", "small", 1e9),
+    ]
+    assert stop_job(JOB, address=dashboard.address)
+    assert f"POST /api/jobs/{JOB}/stop" in dashboard.requests
+
+
+@pytest.mark.parametrize("words", [[], ["--list", "--stop", "x"], ["run.toml", "--list"]])
+def test_submit_does_one_thing_at_a_time(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.cli.app import main
+
+    monkeypatch.setattr(sys, "argv", ["hardmine", "submit", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "either CONFIG, or --list, or --stop JOB" in capsys.readouterr().err
