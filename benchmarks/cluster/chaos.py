@@ -87,17 +87,21 @@ class Runs:
         path.write_text(CONFIG.format(name=name, output=self.bucket, folder=self.folder, endpoint=self.storage.endpoint))
         return path
 
-    def start(self, name: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *overrides: str) -> subprocess.Popen[bytes]:
         """A driver."""
         environment = os.environ | KEYS | self.nodes.variables
         environment |= {"HARDMINE_CACHE": str(self.folder / "cache"), "PYTHONPATH": str(ROOT)}
         with (self.folder / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "jobs", "run", str(self.config(name)), "--json"]
+            command = [sys.executable, "-m", "jobs", "run", str(self.config(name)), *overrides, "--json"]
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=log)
 
+    def log(self, name: str) -> str:
+        """What a run's drivers said."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
     def last_words(self, name: str) -> str:
-        """The last line of a run's log."""
-        return (self.folder / f"{name}.log").read_text(errors="replace").strip().rpartition("\n")[2]
+        """The last line of it."""
+        return self.log(name).strip().rpartition("\n")[2]
 
     def artifacts(self, name: str) -> dict[str, str]:
         """What a run left: each commit's key, figures and the digest of every object, but for times."""
@@ -196,7 +200,7 @@ def main() -> int:
     temporary = tempfile.TemporaryDirectory(prefix="hardmine-chaos-", ignore_cleanup_errors=True)
     with temporary as folder, faulty_storage(given.seed) as storage, many_nodes(2) as nodes:
         runs = Runs(Path(folder), nodes, storage)
-        _create_bucket(storage.endpoint)
+        create_bucket(storage.endpoint)
         started = time.monotonic()
         if runs.start("calm").wait(timeout=RUN_S):
             raise SystemExit(f"the undisturbed run failed: {runs.last_words('calm')}")
@@ -216,7 +220,8 @@ def main() -> int:
     return int(not all(row["same"] for row in rows))
 
 
-def _create_bucket(endpoint: str) -> None:
+def create_bucket(endpoint: str) -> None:
+    """The bucket of all runs."""
     import botocore.session
 
     botocore.session.get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(
