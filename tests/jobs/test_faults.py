@@ -49,8 +49,8 @@ def test_what_a_run_leaves_is_the_same_whatever_dies_in_it(runs: Runs) -> None:
     assert runs.start("calm").wait(timeout=DEADLINE_S) == 0, runs.log("calm")
     store = Store(f"{runs.bucket}/hit", StorageSettings(endpoint=runs.storage.endpoint))
     steps: list[tuple[str, Callable[[], object]]] = [
-        ("embeddings/", lambda: runs.nodes.kill_node()),
-        ("commits/embed-", lambda: runs.nodes.add()),
+        ("embeddings/", runs.nodes.kill_node),
+        ("commits/embed-", runs.nodes.add),
         ("rounds/01/hits-train/", lambda: kill(runs, "ShardActor")),
         ("commits/round-01-search", lambda: runs.nodes.kill_worker(random.Random(0))),
         ("state.json", lambda: kill(runs, "RayTrainWorker")),
