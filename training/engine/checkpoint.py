@@ -22,7 +22,7 @@ from typing import Any
 import torch.distributed as dist
 
 from cluster.commits import digest
-from cluster.errors import ArtifactError, ClusterError, DamagedObject, HardmineError, one_paragraph
+from cluster.errors import ArtifactError, ClusterError, DamagedObject, HardmineError, StorageError, one_paragraph
 from cluster.storage.digests import sha256
 from cluster.storage.model_folders import Manifest
 from cluster.storage.records import read_record
@@ -111,7 +111,7 @@ class Checkpointer:
         with it (rank 0).
 
         Raises:
-            ClusterError: the checkpoint before could not be stored, or this one not be written to local disk.
+            StorageError: the checkpoint before could not be stored. ClusterError: this one cannot be written to local disk.
         """
         started = time.monotonic()
         self.wait()
@@ -145,7 +145,7 @@ class Checkpointer:
         """Return when what was saved is complete in storage; collective.
 
         Raises:
-            ClusterError: a rank could not store its part, or rank 0 not complete the checkpoint; on all ranks.
+            StorageError: a rank could not store its part, or rank 0 not complete the checkpoint; on all ranks.
         """
         if self._upload is None:  # on all ranks or on none: save is collective
             return
@@ -157,7 +157,7 @@ class Checkpointer:
         self.seconds["upload"] = upload.seconds
         failures = [f"rank {rank}: {failure}" for rank, failure in enumerate(self._gather(upload.failure)) if failure]
         if failures:
-            raise ClusterError(
+            raise StorageError(
                 f"the checkpoint of step {upload.mark[1]} (epoch {upload.mark[0]}) could not be stored below "
                 f"{self.store.url(self.root)}. {'; '.join(failures)}. Once the storage answers, run the same command "
                 f"again: it goes on from the newest complete checkpoint"

@@ -216,7 +216,7 @@ def test_forgetting_ends_an_upload_and_leaves_nothing(report: Report) -> None:
 def test_one_ranks_failed_upload_stops_all_ranks_at_the_next_save(report: Report) -> None:
     noted = report["failing"]
     assert noted["errors"][0] == noted["errors"][1]
-    assert noted["errors"][0].startswith("ClusterError: the checkpoint of step 2 (epoch 0) could not be stored")
+    assert noted["errors"][0].startswith("StorageError: the checkpoint of step 2 (epoch 0) could not be stored")
     assert "rank 1: cannot write s3://" in noted["errors"][0]
     assert "rank 0" not in noted["errors"][0]
     assert "\n" not in noted["errors"][0]

@@ -48,9 +48,8 @@ def test_weights_moments_steps_and_buffers_come_back(tmp_path: Path) -> None:
             parameter.zero_()
     other.optimizer.state.clear()
     load_state(other, ALONE, [file])
-    assert all(
-        torch.equal(got, want) for got, want in zip(other.module.state_dict().values(), engine.module.state_dict().values())
-    )
+    want_state = engine.module.state_dict()
+    assert all(torch.equal(got, want_state[name]) for name, got in other.module.state_dict().items())
     for got, want in zip(other.module.parameters(), engine.module.parameters(), strict=True):
         for key in ("step", "exp_avg", "exp_avg_sq"):
             assert torch.equal(other.optimizer.state[got][key], engine.optimizer.state[want][key])
