@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import EXIT_CLUSTER, EXIT_STOPPED, ConfigError, HardmineError, one_paragraph, unwrap
-from cluster.session.progress import Progress
+from cluster.session.progress import LOG_JSON, Progress, log_line
 from jobs.cli.arguments import ConfigFile, Overrides, Takeover
 from jobs.cli.emit import Json, emit, reserved_stdout
 from jobs.cli.finished import app as finished
@@ -48,8 +48,13 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and stop.")
     ] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Write progress and errors as lines of JSON, with time, level, run and stage.")
+    ] = False,
 ) -> None:
     """Options of `hardmine` itself. `app` has the help text."""
+    if log_json:
+        os.environ[LOG_JSON] = "1"
 
 
 @app.command()
@@ -220,7 +225,8 @@ def _handle(error: Exception) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"hardmine: {one_paragraph(message)}\n")
+    text = one_paragraph(message)
+    sys.stderr.write((log_line(text, level="error") if os.environ.get(LOG_JSON) else f"hardmine: {text}") + "\n")
     sys.stderr.flush()
     if code == EXIT_CLUSTER and os.environ.get("HARDMINE_DEBUG"):
         traceback.print_exc()

@@ -164,6 +164,7 @@ def open_context(
     Raises:
         ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: storage or cluster does not answer.
     """
+    progress.run = config.name
     store, prints = open_run(config)
     makes = None if alone is None else MAKES[alone.kind] | {alone}
     lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # at once, not at the next commit hours later

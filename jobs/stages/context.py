@@ -98,6 +98,7 @@ class Context:
                     f"{name} is needed, but is not committed in {self.store.root} for this configuration; run the earlier "
                     f"stages first, or `hardmine run` for all of them"
                 )
+            self.progress.stage = name
             self.progress.say(f"· {name}")
             with self.progress.watch(name):
                 return work(folder)
