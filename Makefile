@@ -8,7 +8,11 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 # tests that start no Ray share the cores, four at most: each process imports torch and numba
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help env demo test unit gpu-check check lint types imports format settings clean
+# the tools of `make audit`, in an environment of their own: they are no part of what they look at
+AUDIT := .venv-audit
+AUDIT_TOOLS := pip-audit==2.10.1 cyclonedx-bom==7.5.0 pip-licenses==5.5.5
+
+.PHONY: help env demo test unit gpu-check check lint types imports format settings audit chaos clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,5 +61,18 @@ format: env ## format the code, sort imports and mend what ruff can mend
 settings: env ## write docs/settings.md from the docstrings of the settings
 	@$(BIN)/python -m jobs.config.reference > docs/settings.md
 
+audit: env ## known vulnerabilities, licences, and a bill of materials (sbom.json) of all that is installed
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/pip install --quiet $(AUDIT_TOOLS); }
+	@# the last word: what is of no licence that lets you ship it
+	@$(AUDIT)/bin/pip-licenses --python=$(BIN)/python --summary --partial-match --fail-on="GPL;AGPL;SSPL;BUSL"
+	@$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --output-file sbom.json
+	@# strict: a package that the advisory database does not answer for is an error, not a pass
+	@$(AUDIT)/bin/pip-audit --strict --skip-editable --progress-spinner off --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+SEED ?= 1
+FAULTS ?= 20
+chaos: env ## kill drivers, workers and nodes at random (SEED=…, FAULTS=…); what the runs leave must not change
+	@$(BIN)/python -m benchmarks.cluster.chaos --seed $(SEED) --faults $(FAULTS)
+
 clean: ## remove the environment and caches, not the runs
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) $(AUDIT) sbom.json .pytest_cache .mypy_cache .ruff_cache *.egg-info

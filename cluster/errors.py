@@ -7,6 +7,8 @@ HardmineError
 │   └── DamagedObject  one stored object; `hardmine run` makes it anew
 ├── TrainingDiverged   the loss is no longer a number                       exit 2
 └── ClusterError       Ray, a worker or the storage failed after retries    exit 3
+    ├── StorageError   the storage does not answer; a stage is tried again
+    └── WorkersLost    training lost a rank; the stage is tried again
 
 Each is built from one positional message, so that it comes back whole from a Ray worker. The message is one paragraph:
 what was expected, what was found, what to do.
@@ -14,6 +16,10 @@ what was expected, what was found, what to do.
 
 from __future__ import annotations
 
+import re
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What colours text on a terminal; Ray puts it into messages."""
 EXIT_USER = 2
 EXIT_CLUSTER = 3
 EXIT_STOPPED = 130
@@ -60,6 +66,14 @@ class ClusterError(HardmineError):
     """Ray, a worker, or the object storage failed, and retries did not help."""
 
     exit_code = EXIT_CLUSTER
+
+
+class StorageError(ClusterError):
+    """The object storage gave no good answer after its attempts: it may come back."""
+
+
+class WorkersLost(ClusterError):  # noqa: N818  what happened, as messages say it
+    """Training lost a worker or its node: other workers can go on from the last checkpoint."""
 
 
 def unwrap(error: BaseException) -> BaseException:

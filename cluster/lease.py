@@ -2,7 +2,8 @@
 
 The lease is one small object with the owner's name and a beat that grows. A second driver watches the beat for a
 while: if it moves, the owner is alive and the second driver is refused; if it stands still, the owner is dead and its
-lease is taken over. No clocks are compared between machines.
+lease is taken over. No clocks are compared between machines. Every write is conditional on the version that was read, so of
+several drivers that want a dead one's lease only one gets it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError, HardmineError
+from cluster.storage.conditional import read_version, replace
 from cluster.storage.store import Store
 
 PATH = "writer.json"
@@ -90,6 +91,7 @@ class Lease:
         self._on_lost = on_lost
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._version = ""
         self.lost: str | None = None
 
     def __enter__(self) -> Lease:
@@ -98,13 +100,32 @@ class Lease:
             # a PUT that was retried after a lost answer finds its own object there
             mine = other is not None and other.token == self.owner.token
             if other is not None and not mine and not self._takeover and not is_gone(other) and self._moves(other):
-                raise ConfigError(
-                    f"{self.store.root} is being written by {other.describe()}; a run has one writer. Wait for it, or "
-                    f"stop it; if you are sure that it is dead, run again with --takeover"
-                )
-            self.store.write_bytes(PATH, self._encode(self.owner))
+                raise ConfigError(self._refusal(other))
+            if not mine:
+                self._take(other)
+        self._version = read_version(self.store, PATH)[1]
+        self.check()
         self._thread.start()
         return self
+
+    def _take(self, other: Owner | None) -> None:
+        """Replace the lease of an owner that is dead. Raises ConfigError: another driver was faster."""
+        try:
+            data, version = read_version(self.store, PATH)
+        except ArtifactError:  # given back in the meantime
+            taken = self.store.create(PATH, self._encode(self.owner))
+        else:
+            now = _decode(data)
+            same = self._takeover or now is None or now == other
+            taken = same and replace(self.store, PATH, self._encode(self.owner), version) is not None
+        if not taken and (now := self._read()) is not None and now.token != self.owner.token:
+            raise ConfigError(self._refusal(now))
+
+    def _refusal(self, other: Owner) -> str:
+        return (
+            f"{self.store.root} is being written by {other.describe()}; a run has one writer. Wait for it, or "
+            f"stop it; if you are sure that it is dead, run again with --takeover"
+        )
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -143,20 +164,33 @@ class Lease:
         while not self._stop.wait(BEAT_S):
             beat += 1
             try:
-                self.check()
-                self.store.write_bytes(PATH, self._encode(Owner(**{**vars(self.owner), "beat": beat})))
+                self._beat(beat)
             except HardmineError:
                 if self.lost is not None:
                     self._on_lost()
                     return
 
+    def _beat(self, beat: int) -> None:
+        version = replace(self.store, PATH, self._encode(Owner(**{**vars(self.owner), "beat": beat})), self._version)
+        if version is None:
+            self.check()
+            # still ours: the answer to an earlier beat was lost
+            version = read_version(self.store, PATH)[1]
+        self._version = version
+
     def _read(self) -> Owner | None:
         try:
-            value: dict[str, Any] = self.store.read_json(PATH)
-            return Owner(**value)
-        except (ArtifactError, TypeError):
+            return _decode(self.store.read_bytes(PATH))
+        except ArtifactError:
             return None
 
     @staticmethod
     def _encode(owner: Owner) -> bytes:
         return json.dumps(vars(owner)).encode()
+
+
+def _decode(data: bytes) -> Owner | None:
+    try:
+        return Owner(**json.loads(data))
+    except (TypeError, ValueError):
+        return None

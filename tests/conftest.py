@@ -24,7 +24,7 @@ settings.register_profile("tests", deadline=None)  # a busy machine is no failur
 settings.load_profile("tests")
 
 
-DRIVERS = ("test_end_to_end", "test_left_behind", "test_resume", "test_sequence_run", "run/test_submit_cluster")
+DRIVERS = ("test_end_to_end", "test_faults", "test_left_behind", "test_resume", "test_sequence_run", "run/test_submit_cluster")
 """Tests of jobs that start drivers in processes of their own."""
 
 
@@ -63,11 +63,11 @@ def _s3_server() -> Iterator[str]:
 
 
 def _create_one_at_a_time(server: Any) -> None:
-    """As S3 does: moto looks whether there is an object and writes it later, so of two creators at once both would win."""
+    """As S3 does: moto looks whether there is an object and writes it later, so of two at once both would win."""
     application, lock = server.app, threading.Lock()
 
     def serve(environ: dict[str, Any], respond: Any) -> Any:
-        with lock if "HTTP_IF_NONE_MATCH" in environ else nullcontext():
+        with lock if {"HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"} & environ.keys() else nullcontext():
             return application(environ, respond)
 
     server.app = serve

@@ -15,7 +15,7 @@ import torch
 
 from cluster.errors import ConfigError, TrainingDiverged
 from cluster.session.progress import post, post_often
-from training.engine.checkpoint import Checkpointer, TrainingState, why_not
+from training.engine.checkpoint import Checkpointer, TrainingState
 from training.engine.engine import Place, set_learning_rate, start_engine
 from training.engine.kept_model import KeptModel, keep_model
 from training.engine.schedule import Pace, Progress, learning_rate
@@ -24,7 +24,7 @@ from training.feed.feed import Feed
 from training.objective.objective import Objective
 from training.objective.temperature import LEARNING_RATE, Temperature
 from training.settings import VALIDATION_K
-from training.start import find_budget, plan_batches, start_encoder, start_trackers
+from training.start import find_budget, plan_batches, settings_here, start_encoder, start_trackers
 from training.step import NotFiniteError, train_step
 from training.task import TrainTask, load_tables
 from training.telemetry.telemetry import Telemetry
@@ -36,9 +36,12 @@ class Trainer:
 
     def __init__(self, task: TrainTask, place: Place) -> None:
         torch.set_num_threads(task.threads)
-        self.task, self.place, self.settings = task, place, task.settings
+        self.task, self.place = task, place
         self.tables, examples, dev, near = load_tables(task)
-        self.plan = plan_batches(task, place, examples, len(self.tables.items))
+        self.checkpoints = Checkpointer(task.store, task.folder, place)
+        state = self.checkpoints.newest()
+        self.plan = plan_batches(task, place, examples, len(self.tables.items), state.joined if state else task.joined)
+        self.settings, own = settings_here(task, self.plan)
         self.pace = Pace(task.schedule, self.plan.micro_steps, task.settings.accumulation, task.settings.max_steps)
         self.notes: list[str] = []
         self.recalls = np.zeros(0)
@@ -46,40 +49,32 @@ class Trainer:
         if mixture := describe_mixture(self.plan):
             self._note(mixture)
         self.check: ValidationSet | None = choose_validation(dev, near, self.tables.labels, task.settings, task.seed)
-        self.checkpoints = Checkpointer(task.store, task.folder, place)
-        state = self._usable_state()
         self.encoder = start_encoder(task, place, self._note)
         known = task.budget_tokens or (state.budget_tokens if state else None)
         together = task.settings.batch_size * (2 + self.plan.hard + self.plan.random)
         self.budget = known or find_budget(self.encoder, self.tables.items, place, seed=task.seed, together=together)
-        self.engine = start_engine(self.encoder, task.settings, place, own=task.deepspeed)
+        self.engine = start_engine(self.encoder, self.settings, place, own=own)
         self.temperature, self.progress = Temperature(task.settings.temperature), Progress()
         self.trackers = start_trackers(task, place)
         self.telemetry = Telemetry(task.store, task.folder, active=place.rank == 0, trackers=self.trackers)
         if state is not None:
             self._resume(state)
-        self.objective = Objective(task.settings, self.tables, rank=place.rank, device=place.device)
+        self.objective = Objective(self.settings, self.tables, rank=place.rank, device=place.device)
         self.feed = Feed(
             self.plan,
             self.tables,
             self.encoder,
-            task.settings,
+            self.settings,
             budget_tokens=self.budget,
             device=place.device.type,
-            equal_packs=task.settings.grad_cache or self.engine.zero_optimization_stage() == 3,
+            equal_packs=self.settings.grad_cache or self.engine.zero_optimization_stage() == 3,
         )
         self._started = time.monotonic()
 
-    def _usable_state(self) -> TrainingState | None:
-        state = self.checkpoints.newest()
-        reason = why_not(state, self.place) if state is not None else None
-        if reason is None:
-            return state
-        self._note(f"{reason}: training starts anew")
-        self.checkpoints.forget()  # the models it names will be replaced
-        return None
-
     def _resume(self, state: TrainingState) -> None:
+        if state.world != self.place.world:
+            before = f"goes on with {self.place.world} rank(s) from step {state.step}, which {state.world} saved"
+            self._note(f"{before}; a step still takes {state.joined} queries")
         self.checkpoints.restore(self.engine, state)
         self.progress = Progress(state.epoch, state.index, state.step, list(state.validation), dict(state.best), state.seconds)
         if state.temperature:
@@ -107,7 +102,7 @@ class Trainer:
             self.telemetry.write_parquet()
         except torch.cuda.OutOfMemoryError as error:
             raise ConfigError(
-                f"a step of {self.settings.batch_size} queries per rank does not fit the GPU's memory "
+                f"a step of {self.plan.together} queries on {self.place.world} rank(s) does not fit the GPU's memory "
                 f"({self.plan.hard} mined and {self.plan.random} random negatives each); set "
                 f"training.grad_cache = true, which needs the memory of {self.budget} tokens only, or lower "
                 f"training.batch_size"
@@ -172,7 +167,7 @@ class Trainer:
                 self.temperature.step(rate / self.settings.peak_learning_rate(self.task.kind) * LEARNING_RATE)
         seconds = time.monotonic() - started
         norm = self.engine.get_global_grad_norm()
-        speed = self.plan.batch_size * self.place.world / seconds
+        speed = self.plan.together / seconds
         self.telemetry.add(
             {
                 "round": self.task.round,
@@ -245,6 +240,7 @@ class Trainer:
                 index=self.progress.index,
                 step=self.progress.step,
                 world=self.place.world,
+                joined=self.plan.together,
                 validation=list(self.progress.validation),
                 best=dict(self.progress.best),
                 telemetry=self.telemetry.lines,
@@ -284,6 +280,7 @@ class Trainer:
             "seconds": self._seconds(),
             "examples": len(self.plan.examples),
             "ranks": self.place.world,
+            "joined_batch": self.plan.together,
             "temperature": self.temperature.value,
             "budget_tokens": self.budget,
             "notes": self.notes,

@@ -18,6 +18,7 @@ from training.encoders.transformer import TransformerEncoder
 from training.engine.budget import probe_budget
 from training.engine.engine import Place
 from training.feed.batches import BatchPlan, Examples
+from training.settings import TrainingSettings
 from training.task import TrainTask
 from training.telemetry.trackers import Trackers, make_trackers
 
@@ -40,8 +41,16 @@ def start_encoder(task: TrainTask, place: Place, say: Callable[[str], None]) -> 
     return encoder
 
 
-def plan_batches(task: TrainTask, place: Place, examples: Examples, num_items: int) -> BatchPlan:
-    """Raises ConfigError: the examples do not fill an optimizer step."""
+def plan_batches(task: TrainTask, place: Place, examples: Examples, num_items: int, joined: int | None) -> BatchPlan:
+    """The plan of a round.
+
+    Args:
+        joined: queries of all ranks together in a micro-step, where the round or the run began on other ranks; None:
+            training.batch_size of each rank.
+
+    Raises:
+        ConfigError: the examples do not fill an optimizer step.
+    """
     settings = task.settings
     plan = BatchPlan.of(
         examples,
@@ -51,13 +60,25 @@ def plan_batches(task: TrainTask, place: Place, examples: Examples, num_items: i
         seed=task.seed * 1009 + task.round,
         rank=place.rank,
         world=place.world,
+        joined_size=joined or 0,
     )
     if plan.micro_steps < settings.accumulation:
         raise ConfigError(
-            f"an epoch has {plan.micro_steps} micro-step(s) of {settings.batch_size} queries on each of {place.world} rank(s), "
+            f"an epoch has {plan.micro_steps} micro-step(s) of {plan.together} queries on {place.world} rank(s), "
             f"fewer than training.accumulation = {settings.accumulation}; lower training.accumulation or training.batch_size"
         )
     return plan
+
+
+def settings_here(task: TrainTask, plan: BatchPlan) -> tuple[TrainingSettings, dict[str, Any] | None]:
+    """The settings and the user's DeepSpeed configuration, as they hold on the number of ranks that is there."""
+    settings, own, usual = task.settings, task.deepspeed, task.settings.batch_size * plan.world
+    if plan.together > usual:
+        # a rank may have room for batch_size rows only: GradCache makes the same step in the room of a micro-batch
+        settings = settings.model_copy(update={"grad_cache": True})
+    if plan.together != usual and own is not None:  # it was checked on the ranks that began
+        own = {name: value for name, value in own.items() if name != "train_batch_size"}
+    return settings, own
 
 
 def start_trackers(task: TrainTask, place: Place) -> Trackers:

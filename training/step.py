@@ -46,7 +46,7 @@ def train_step(
     queries, items = embeddings[: len(step.batch.query_rows)], embeddings[len(step.batch.query_rows) :]
     outcome = objective(queries, items, step, temperature)
     shape = alignment_uniformity(queries, outcome.positives_BD)
-    # one small all-reduce: means over ranks, each of which saw as many queries; the sums of the geometry keep their ratios
+    # one small all-reduce: means over ranks, each of which saw about as many queries; sums of the geometry keep their ratios
     own = torch.cat(
         [
             torch.tensor(
@@ -58,7 +58,7 @@ def train_step(
     loss, log_temperature, left_out, *rest = mean_over_ranks(own.to(place.device)).tolist()
     figures = {"loss": loss} | geometry_figures(torch.tensor(rest[len(shape) :]), temperature)
     figures |= dict(zip(shape, rest, strict=False))
-    figures["left_out_per_query"] = left_out / len(step.batch.query_rows)
+    figures["left_out_per_query"] = left_out * place.world / len(step.joined_queries)
     if not math.isfinite(loss):
         raise NotFiniteError(str(loss))
     passes.backward(torch.cat([outcome.gradient_BD, outcome.gradient_UD]), boundary=boundary)

@@ -78,6 +78,8 @@ class TrainTask:
     seed: int = 0
     round: int = 0
     threads: int = 1
+    joined: int | None = None
+    """Queries of all ranks together in a micro-step, as the run's earlier rounds had; None: training.batch_size of each rank."""
     budget_tokens: int | None = None
     """Tokens encoded at once; None: found by a probe."""
     deepspeed: dict[str, Any] | None = None

@@ -1,1 +1,1 @@
-"""What storage and its checks cost."""
+"""What storage and its checks cost, and what a run survives."""

@@ -42,6 +42,11 @@ def check_address(address: str) -> None:
         )
 
 
+def is_plain(address: str) -> bool:
+    """Whether an address that was checked is host:port, where Ray speaks gRPC without TLS."""
+    return ":" in address and "://" not in address and os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true")
+
+
 def _recorded() -> str:
     """The address that `ray start` on this machine left, also where that cluster has died since; "": none is known."""
     with suppress(Exception):  # Ray's own, without a promise that it stays

@@ -1,16 +1,21 @@
 """Progress lines: workers post what they have done on a small actor, the driver prints it.
 
-On a terminal one live line is rewritten; in a log a plain line is written every few seconds. All of it goes to
-standard error: standard output belongs to results.
+On a terminal one live line is rewritten; in a log a plain line is written every few seconds, or with HARDMINE_LOG_JSON a line of
+JSON with the time, the run and the stage. All of it goes to standard error: standard output belongs to results.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
+LOG_JSON = "HARDMINE_LOG_JSON"
+"""Set: lines are JSON; `hardmine --log-json` sets it."""
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
 OFTEN_S = 0.25
@@ -41,7 +46,10 @@ class Progress:
     def __init__(self, *, stream: TextIO | None = None, quiet: bool = False) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
-        self._live = self._stream.isatty() and not quiet
+        self._json = bool(os.environ.get(LOG_JSON))
+        self._live = self._stream.isatty() and not quiet and not self._json
+        self.run, self.stage = "", ""
+        """What lines of JSON name."""
         self.mailbox: Any = None
         self._lock = threading.Lock()
         self._width = 0
@@ -58,7 +66,7 @@ class Progress:
             return
         with self._lock:
             self._clear()
-            self._stream.write(text + "\n")
+            self._stream.write(self._line(text) + "\n")
             self._stream.flush()
 
     def watch(self, stage: str) -> Watch:
@@ -74,7 +82,7 @@ class Progress:
                 self._stream.write("\r" + text.ljust(self._width)[:200])
                 self._width = len(text)
             else:
-                self._stream.write(text + "\n")
+                self._stream.write(self._line(text) + "\n")
             self._stream.flush()
 
     @property
@@ -82,10 +90,20 @@ class Progress:
         """How often a changing figure is worth showing."""
         return LIVE_EVERY_S if self._live else PLAIN_EVERY_S
 
+    def _line(self, text: str) -> str:
+        return log_line(text, run=self.run, stage=self.stage) if self._json else text
+
     def _clear(self) -> None:
         if self._live and self._width:
             self._stream.write("\r" + " " * self._width + "\r")
             self._width = 0
+
+
+def log_line(text: str, *, run: str = "", stage: str = "", level: str = "") -> str:
+    """A line of progress, or an error, as JSON: time (UTC), level, run, stage, message."""
+    usual = "warning" if text.startswith("!") else "info"
+    entry = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level or usual, "run": run, "stage": stage}
+    return json.dumps(entry | {"message": " ".join(text.lstrip("!·✓ ").split())}, ensure_ascii=False)
 
 
 class Watch:

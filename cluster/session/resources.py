@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.errors import ConfigError
 
@@ -20,7 +20,14 @@ class ClusterSettings(BaseModel):
     address: str | None = None
     """Ray address ("auto", "ray-head:6379"). Default: RAY_ADDRESS if it is set, else a local Ray that ends with the command."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where models run. auto: on GPUs if the cluster has any."""
+    """Where models run. auto: on GPUs if the cluster has any when the run starts; it then never falls back to CPUs."""
+    expect_nodes: Count | None = None
+    """Nodes with CPUs that the run waits for before it starts. Default: it starts with what is there."""
+    expect_gpus: Count | None = None
+    """GPUs that the run waits for before it starts. Default: it starts with what is there."""
+    wait_s: Count = 600
+    """Seconds to wait for expected nodes, for others in place of lost ones, for free CPUs and GPUs, and for storage that does
+    not answer, before the run fails."""
     cpus: Count | None = None
     """CPUs of a local Ray. Default: all of the machine. Without effect if address is set."""
     embed_actors: Count | None = None
@@ -43,7 +50,16 @@ class ClusterSettings(BaseModel):
     """Tokens (padding included) that are encoded together. Default: 1,024 on a CPU and 32,768 on a GPU to embed; training finds
     the fastest number in a short trial."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often an actor, task or training worker that died is started again."""
+    """How often an actor, task, training worker or stage that died is started again."""
+
+    @model_validator(mode="after")
+    def _gpus_are_used(self) -> ClusterSettings:
+        if self.expect_gpus and self.device == "cpu":
+            raise ValueError(
+                f'cluster.expect_gpus = {self.expect_gpus} waits for GPUs, but cluster.device = "cpu" uses none; '
+                "remove one of them"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,12 @@ class ClusterSize:
     """Nodes that have GPUs."""
     node_cpus: int = 0
     """CPUs of the smallest node that would do the work (of those with GPUs, where there are any); 0: not known."""
+    lost: bool = False
+    """There was more when the run started: counts that were asked for are cut to what is left."""
+
+    def describe(self) -> str:
+        """For a person."""
+        return f"{self.nodes} node(s) with {self.cpus} CPU(s) and {self.gpus} GPU(s)"
 
 
 @dataclass(frozen=True)
@@ -80,13 +102,34 @@ def uses_gpu(settings: ClusterSettings, size: ClusterSize) -> bool:
     return settings.device != "cpu" and size.gpus > 0
 
 
+def lacking(settings: ClusterSettings, size: ClusterSize, first: ClusterSize | None) -> str:
+    """What the run must still wait for, in words; "": nothing.
+
+    Args:
+        first: what the run started with; None: it has not started.
+    """
+    nodes = (settings.expect_nodes or 1) if first is None else 1
+    gpus = (settings.expect_gpus or 0) if first is None else int(settings.device != "cpu" and first.gpus > 0)
+    wanted = [(size.nodes, nodes, "node(s) with CPUs"), (size.gpus, gpus, "GPU(s)")]
+    return " and ".join(f"{count - there} of {count} {what}" for there, count, what in wanted if there < count)
+
+
+def shrunk(size: ClusterSize, first: ClusterSize) -> ClusterSize:
+    """`size`, marked where the run started with more."""
+    return replace(size, lost=size.nodes < first.nodes or size.cpus < first.cpus or size.gpus < first.gpus)
+
+
 def _pool(wanted: int | None, default: int, settings: ClusterSettings, size: ClusterSize, what: str) -> PoolSize:
     gpu = uses_gpu(settings, size)
     count = wanted or (size.gpus if gpu else default)
+    if size.lost and gpu:
+        count = min(count, size.gpus)
     nodes = (size.gpu_nodes or size.nodes) if gpu else size.nodes
     per_node = -(-count // nodes)
     # the smallest node decides: what asks for more CPUs than any node has left would wait for ever
     cpus = settings.cpus_per_worker or max(1, (size.node_cpus or size.cpus // size.nodes) // per_node)
+    if size.lost:
+        count = max(1, min(count, size.cpus // cpus))
     if count * cpus > size.cpus or (gpu and count > size.gpus):
         raise ConfigError(
             f"{what} needs {count} × {cpus} CPU(s){f' and {count} GPU(s)' if gpu else ''}, but the cluster offers "

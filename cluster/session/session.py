@@ -10,14 +10,16 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError, ConfigError, one_paragraph
 from cluster.session import ray_folder
-from cluster.session.address import check_address
+from cluster.session.address import check_address, is_plain
+from cluster.session.nodes import cluster_size, release_autoscaler, work_nodes
 from cluster.session.resources import ClusterSettings, ClusterSize
+from cluster.session.token import token_sent
 from cluster.session.warm import end_warm, forget_warm
 from cluster.storage.store import Store
 
@@ -71,19 +73,21 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
     folder = None
-    try:
-        _connect(ray, address, settings)
-        _open.append(address)
-        folder = _own_folder() if address == "local" else None
-        yield cluster_size()
-    finally:
-        _open.clear()
-        if address != "local":  # all of a local Ray ends at once
-            end_warm()
-        forget_warm()
-        ray.shutdown()
-        if folder is not None:
-            ray_folder.remove(folder)
+    with token_sent(address) if is_plain(address) else nullcontext():
+        try:
+            _connect(ray, address, settings)
+            _open.append(address)
+            folder = _own_folder() if address == "local" else None
+            yield cluster_size()
+        finally:
+            _open.clear()
+            if address != "local":  # all of a local Ray ends at once
+                release_autoscaler()
+                end_warm()
+            forget_warm()
+            ray.shutdown()
+            if folder is not None:
+                ray_folder.remove(folder)
 
 
 def _own_folder() -> Path | None:
@@ -109,7 +113,7 @@ def check_shared(store: Store, size: ClusterSize) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    nodes = work_nodes()
     mark = f".seen-{uuid.uuid4().hex[:8]}"
     store.write_bytes(mark, b"")
     look = ray.remote(num_cpus=0, max_retries=0)(_sees)
@@ -172,21 +176,6 @@ def _without_native_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
-
-
-def cluster_size() -> ClusterSize:
-    """Nodes, CPUs and GPUs that are there now."""
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    with_gpu = [resources for resources in alive if resources.get("GPU", 0) >= 1]
-    return ClusterSize(
-        nodes=max(1, len(alive)),
-        cpus=max(1, int(sum(node["CPU"] for node in alive))),
-        gpus=int(sum(node.get("GPU", 0) for node in alive)),
-        gpu_nodes=len(with_gpu),
-        node_cpus=int(min((node["CPU"] for node in with_gpu or alive), default=1)),
-    )
 
 
 def task_groups(count: int) -> list[list[int]]:

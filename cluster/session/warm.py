@@ -10,7 +10,11 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
+from cluster.errors import ClusterError
 from cluster.session.resources import PoolSize
+
+RESERVE_S = 600.0
+"""How long a stage waits for CPUs that others hold."""
 
 
 class Warm(Protocol):
@@ -78,7 +82,12 @@ def reserved(pool: PoolSize) -> Iterator[None]:
     group = None
     try:
         group = placement_group([{"CPU": pool.cpus}] * pool.count)
-        ray.get(group.ready())
+        ready, _ = ray.wait([group.ready()], timeout=RESERVE_S)
+        if not ready:
+            raise ClusterError(
+                f"{pool.count} × {pool.cpus} CPU(s) of this Ray were not free within {RESERVE_S:.0f} s; end its other jobs, then "
+                f"run the same command again: it resumes"
+            )
         yield
     finally:
         if group is not None:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cluster.errors import ArtifactError, ClusterError, ConfigError, one_paragraph
+from cluster.errors import ArtifactError, ClusterError, ConfigError, StorageError, one_paragraph
 
 if TYPE_CHECKING:
     from cluster.storage.settings import StorageSettings
 
 NO_ADDRESS = (errno.ELOOP, errno.ENAMETOOLONG)
 """What no second try mends: symbolic links that go in a circle, a name that is too long."""
+NO_KEYS = {"NoCredentialsError", "ProfileNotFound", "PartialCredentialsError"}
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
 
 
@@ -26,7 +27,7 @@ def told(what: str, url: str, settings: StorageSettings) -> Iterator[None]:
 
     Raises:
         ArtifactError: there is no such object. ConfigError: no such bucket, or a folder where a file should be.
-        ClusterError: access denied, no answer, or anything else.
+        StorageError: S3 gave no good answer. ClusterError: access denied, or anything else.
     """
     remote = url.startswith("s3://")
     try:
@@ -48,7 +49,8 @@ def told(what: str, url: str, settings: StorageSettings) -> Iterator[None]:
     except Exception as error:  # botocore's connection errors share no base class with OSError
         if getattr(error, "errno", None) in NO_ADDRESS:
             raise ConfigError(f"cannot {what} {url} ({one_paragraph(str(error))}); fix the address, or the link") from error
-        raise ClusterError(_explain(what, url, settings, error)) from error
+        kind = StorageError if remote and type(error).__name__ not in NO_KEYS else ClusterError
+        raise kind(_explain(what, url, settings, error)) from error
 
 
 def code(error: BaseException) -> str:
@@ -59,7 +61,7 @@ def code(error: BaseException) -> str:
 
 def _explain(what: str, url: str, settings: StorageSettings, error: Exception) -> str:
     text, kind = one_paragraph(str(error)), type(error).__name__
-    if kind in {"NoCredentialsError", "ProfileNotFound", "PartialCredentialsError"}:
+    if kind in NO_KEYS:
         return f"cannot {what} {url}: no usable credentials ({text}); set {KEYS}, or run where an instance role gives them"
     if url.startswith("s3://"):
         endpoint = settings.resolved_endpoint() or "AWS S3"

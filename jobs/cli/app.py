@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.errors import EXIT_CLUSTER, EXIT_STOPPED, HardmineError, one_paragraph, unwrap
-from cluster.session.progress import Progress
+from cluster.errors import EXIT_CLUSTER, EXIT_STOPPED, ConfigError, HardmineError, one_paragraph, unwrap
+from cluster.session.progress import LOG_JSON, Progress, log_line
 from jobs.cli.arguments import ConfigFile, Overrides, Takeover
 from jobs.cli.emit import Json, emit, reserved_stdout
 from jobs.cli.finished import app as finished
@@ -47,8 +48,13 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and stop.")
     ] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Write progress and errors as lines of JSON, with time, level, run and stage.")
+    ] = False,
 ) -> None:
     """Options of `hardmine` itself. `app` has the help text."""
+    if log_json:
+        os.environ[LOG_JSON] = "1"
 
 
 @app.command()
@@ -158,15 +164,28 @@ def sweep(
 
 @app.command()
 def submit(
-    config: ConfigFile,
+    config: Annotated[Path | None, typer.Argument(help="TOML file of the run.")] = None,
     overrides: Overrides = None,
     *,
     address: Annotated[str, typer.Option(help="Ray dashboard, http://HEAD:8265.")] = "http://127.0.0.1:8265",
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return when the job is submitted.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the submitted jobs instead.")] = False,
+    stop: Annotated[str | None, typer.Option(metavar="JOB", help="Stop a job instead; what it committed is kept.")] = None,
 ) -> None:
     """Run CONFIG as a job on a Ray cluster, follow its log, and return its exit code."""
-    from jobs.run.submit import submit_run
+    from jobs.run.submit import list_jobs, stop_job, submit_run
 
-    raise typer.Exit(submit_run(config, overrides or [], address=address))
+    if (config is not None) + list_ + (stop is not None) != 1:
+        raise ConfigError("hardmine submit needs either CONFIG, or --list, or --stop JOB")
+    if list_:
+        for job in list_jobs(address):
+            began = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else "not started"
+            typer.echo(f"{job.id}  {job.status:9}  {began}  {job.name}")
+    elif stop is not None:
+        typer.echo(f"{stop} is being stopped" if stop_job(stop, address=address) else f"{stop} had already ended")
+    else:
+        assert config is not None
+        raise typer.Exit(submit_run(config, overrides or [], address=address, wait=not no_wait))
 
 
 app.add_typer(stages)
@@ -206,7 +225,8 @@ def _handle(error: Exception) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"hardmine: {one_paragraph(message)}\n")
+    text = one_paragraph(message)
+    sys.stderr.write((log_line(text, level="error") if os.environ.get(LOG_JSON) else f"hardmine: {text}") + "\n")
     sys.stderr.flush()
     if code == EXIT_CLUSTER and os.environ.get("HARDMINE_DEBUG"):
         traceback.print_exc()

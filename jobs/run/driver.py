@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import _thread
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from cluster.commits import Commit, Ledger
-from cluster.errors import ClusterError, ConfigError, DamagedObject, HardmineError, one_paragraph, root_cause
+from cluster.errors import COLOUR, ClusterError, ConfigError, DamagedObject, HardmineError, one_paragraph, root_cause
 from cluster.lease import Lease
+from cluster.session.nodes import Nodes
 from cluster.session.progress import Progress
+from cluster.session.resources import ClusterSize, uses_gpu
 from cluster.session.session import check_shared, ray_session
 from cluster.storage.records import read_if_there, read_record, write_record
 from cluster.storage.store import Store, check_writable
@@ -162,20 +164,26 @@ def open_context(
     Raises:
         ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: storage or cluster does not answer.
     """
+    progress.run = config.name
     store, prints = open_run(config)
     makes = None if alone is None else MAKES[alone.kind] | {alone}
     lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # at once, not at the next commit hours later
-    with lease, _loss_explained(lease), ray_session(config.cluster) as size:
+    with lease, _loss_explained(lease), ray_session(config.cluster), _ray_errors_explained():
         store.sweep()
-        with _ray_errors_explained():
-            check_shared(store, size)
+        nodes = Nodes(config.cluster, progress.say, partial(check_shared, store))
+        size = nodes.now()
+        progress.say(f"· {size.describe()}; {_device(config, size)}")
         write_record(store, IDENTITY, identity_json(config, prints))
         if trains:  # mining alone does not change what the run is
             write_config(config, store)
         progress.open_mailbox()
         ledger = Ledger(store, check_owner=lease.check, say=progress.say)
-        with _ray_errors_explained():
-            yield Context(config, store, ledger, progress, size, prints, FUNCTIONS, makes, trains)
+        yield Context(config, store, ledger, progress, size, prints, FUNCTIONS, makes, trains, nodes.now)
+
+
+def _device(config: Config, size: ClusterSize) -> str:
+    chosen = "GPUs" if uses_gpu(config.cluster, size) else "CPUs"
+    return f'models run on {chosen} (cluster.device = "{config.cluster.device}")'
 
 
 def _keep_gate(config: Config, store: Store) -> None:
@@ -213,7 +221,7 @@ def _loss_explained(lease: Lease) -> Iterator[None]:
 
 @contextmanager
 def _ray_errors_explained() -> Iterator[None]:
-    """Raises ClusterError: an actor or task died more often than `cluster.retries` allows, or Ray itself failed."""
+    """Raises ClusterError: Ray failed in a way that no stage outlasts."""
     from ray.exceptions import RayError
 
     try:
@@ -222,15 +230,7 @@ def _ray_errors_explained() -> Iterator[None]:
         cause = root_cause(error)
         if isinstance(cause, HardmineError):
             raise cause from None
-        raise ClusterError(_explain(cause)) from error
-
-
-def _explain(error: BaseException) -> str:
-    text = one_paragraph(re.sub(r"\x1b\[[0-9;]*m", "", str(error).split("Traceback", 1)[0]))[:300]
-    failure = f"a worker failed ({type(error).__name__}: {text})"
-    if type(error).__module__.startswith("ray."):
-        failure += (
-            "; a worker that dies without a message usually ran out of memory: lower cluster.part_rows, "
-            "cluster.shard_rows or training.batch_size"
-        )
-    return f"{failure}. What is committed is kept: the same command resumes"
+        text = one_paragraph(COLOUR.sub("", str(error)).split("Traceback", 1)[0])[:300]
+        raise ClusterError(
+            f"Ray failed ({type(cause).__name__}: {text}); what is committed is kept: the same command resumes"
+        ) from error

@@ -144,7 +144,7 @@ def assumed_size(config: Config, ledger: Ledger) -> ClusterSize:
         cpus, gpus = config.cluster.cpus or os.cpu_count() or 1, _own_gpus()
         return ClusterSize(nodes=1, cpus=cpus, gpus=gpus, gpu_nodes=min(1, gpus), node_cpus=cpus)
     commits = [commit for name in ledger.names() if (commit := _readable(ledger, name)) is not None]
-    ranks = max((int(commit.inputs["ranks"]) for commit in commits if "ranks" in commit.inputs), default=1)
+    ranks = max((int(commit.figures["ranks"]) for commit in commits if "ranks" in commit.figures), default=1)
     on_gpus = any(commit.inputs.get("bfloat16") for commit in commits) or config.cluster.device == "gpu"
     return ClusterSize(nodes=1, cpus=MANY_CPUS, gpus=ranks if on_gpus else 0, gpu_nodes=int(on_gpus))
 

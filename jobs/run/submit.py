@@ -10,13 +10,13 @@ import ipaddress
 import logging
 import os
 import shlex
-import shutil
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,16 +27,8 @@ from cluster.session.session import QUIET
 from cluster.storage.store import is_s3
 from jobs.config.config import Config, load_config
 from jobs.config.data import SOURCES
-from jobs.config.toml import to_toml
+from jobs.run.job_folder import CONFIG_NAME, stage_job
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("cluster", "eval", "jobs", "mining", "training")
-SHIPPED = frozenset({".py", ".html", ".css", ".js", ".svg"})
-"""Endings of the uploaded files: code, and the parts of a report. No format that holds data or keys."""
-MAX_BYTES = 100 * 2**20
-"""The most that Ray's dashboard accepts in one upload (ray#55877)."""
-CONFIG_NAME = "job.toml"
-DEEPSPEED_NAME = "deepspeed.json"
 COMMAND = f"-m jobs run {CONFIG_NAME}"
 VARIABLES = QUIET | {"COLUMNS": "120"}
 """Environment of the job and its workers, never with a key. Tables in a log are as wide as COLUMNS."""
@@ -47,8 +39,8 @@ PATIENCE_S = 180.0
 """How long to wait for a dashboard that stopped answering."""
 
 
-def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
-    """Run `config` on the cluster whose dashboard is at `address`; returns the run's exit code.
+def submit_run(config: Path, overrides: Sequence[str], *, address: str, wait: bool = True) -> int:
+    """Run `config` on the cluster whose dashboard is at `address`; returns the run's exit code, 0 at once without `wait`.
 
     Raises:
         ConfigError: the config or the address is wrong, or another machine would have to read a local path.
@@ -66,17 +58,52 @@ def submit_run(config: Path, overrides: Sequence[str], *, address: str) -> int:
             refuse_local_paths(settings, f"{address} leads to a cluster on other machines (a tunnel or port-forward?)")
         job = _submit(client, settings, local=local, address=address)
         at = f"{job} --address {address}"
-        progress.say(f"submitted {settings.name} as {job}; stop it with `ray job stop {at}`")
+        progress.say(f"submitted {settings.name} as {job}; stop it with `hardmine submit --stop {at}`")
+        if not wait:
+            return 0
         try:
             details = _follow(client, job, address)
         except KeyboardInterrupt:
-            progress.say(
-                f"no longer following {job}, which continues. Its log: `ray job logs --follow {at}`; stop it: `ray job stop {at}`"
-            )
+            stop = f"its log: `ray job logs --follow {at}`; stop it: `hardmine submit --stop {at}`"
+            progress.say(f"no longer following {job}, which continues; {stop}")
             return EXIT_STOPPED
     code = exit_code(str(details.status), details.driver_exit_code)
     progress.say(_last_words(job, details, code, settings))
     return code
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """A job of a cluster, for a list."""
+
+    id: str
+    name: str
+    status: str
+    started: float
+    """Seconds since 1970; 0: it has not."""
+
+
+def list_jobs(address: str) -> list[JobLine]:
+    """The jobs that `submit` sent to a cluster, newest first. Raises ClusterError: nothing answers, or the token is refused."""
+    with _client_environment(is_loopback(address)):
+        client = _connect(address)
+        with _answering(address):
+            jobs = [job for job in client.list_jobs() if COMMAND in (job.entrypoint or "")]
+    lines = [
+        JobLine(
+            str(job.submission_id), str((job.metadata or {}).get("job_name", "")), str(job.status), (job.start_time or 0) / 1000
+        )
+        for job in jobs
+    ]
+    return sorted(lines, key=lambda line: -line.started)
+
+
+def stop_job(job: str, *, address: str) -> bool:
+    """End a job; False: it had ended. What it committed is kept. Raises ClusterError: no good answer, or no such job."""
+    with _client_environment(is_loopback(address)):
+        client = _connect(address)
+        with _answering(address):
+            return bool(client.stop_job(job))
 
 
 def is_loopback(address: str) -> bool:
@@ -111,33 +138,6 @@ def refuse_local_paths(config: Config, why: str) -> None:
         raise ConfigError(
             f"{why}, and its nodes cannot read {', '.join(local)}; copy the data to s3:// and use that address, "
             f"e.g. output=s3://bucket/runs"
-        )
-
-
-def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
-    """Fill the empty `folder` with what the job needs: the files of the packages and the resolved config.
-
-    Raises:
-        ConfigError: they are more than a cluster accepts.
-    """
-    for package in PACKAGES:
-        for source in sorted((root / package).rglob("*")):
-            inside = source.relative_to(root)
-            hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
-            if source.suffix in SHIPPED and not hidden and not source.is_symlink():
-                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, folder / inside)
-    if config.training.deepspeed:  # the cluster cannot see this machine's file
-        shutil.copyfile(config.training.deepspeed, folder / DEEPSPEED_NAME)
-        training = config.training.model_copy(update={"deepspeed": DEEPSPEED_NAME})
-        config = config.model_copy(update={"training": training})
-    (folder / CONFIG_NAME).write_text(to_toml(config), encoding="utf-8")
-    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    if sum(sizes.values()) >= MAX_BYTES:
-        largest = max(sizes, key=lambda path: sizes[path]).relative_to(folder)
-        raise ConfigError(
-            f"the job's folder is {sum(sizes.values()) / 2**20:.0f} MiB, and a cluster accepts less than "
-            f"{MAX_BYTES / 2**20:.0f}; the largest file is {largest}: move it out of the packages"
         )
 
 

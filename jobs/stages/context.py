@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from cluster.commits import Commit, Ledger, Outcome, until_whole
 from cluster.errors import ConfigError
 from cluster.session.progress import Progress
+from cluster.session.recovery import outlasting
 from cluster.session.resources import ClusterSize
 from cluster.storage.store import Store
 from jobs.config.config import Config
@@ -33,6 +34,7 @@ class Context:
     ledger: Ledger
     progress: Progress
     size: ClusterSize
+    """What the cluster had when the latest stage began."""
     prints: Mapping[str, Any]
     """Fingerprints of the data and the base model."""
     functions: Mapping[Kind, MakeStage]
@@ -41,18 +43,29 @@ class Context:
     """The stages that may be made where one is asked for alone; None: all."""
     trains: bool = True
     """Training and evaluation are to follow, so their settings must fit the data and the cluster."""
+    look: Callable[[], ClusterSize] | None = None
+    """What the cluster has now; None: always `size`."""
     done: dict[Stage, Commit] = field(default_factory=dict)
     """Commits in the order they were used, made now or taken."""
 
     def need(self, stage: Stage) -> Commit:
-        """The commit of a stage, made now where it is not there.
+        """The commit of a stage, made now where it is not there, on what the cluster has now; tried again when that changes.
 
         Raises:
             ConfigError: another stage was asked for alone, and this one must be there first.
+            ClusterError: workers, nodes or the storage failed too often.
         """
         if stage not in self.done:
-            self.done[stage] = self.functions[stage.kind](self, stage)
+            cluster = self.config.cluster
+            self.done[stage] = outlasting(
+                lambda: self._make(stage), store=self.store, retries=cluster.retries, wait_s=cluster.wait_s, say=self.progress.say
+            )
         return self.done[stage]
+
+    def _make(self, stage: Stage) -> Commit:
+        if self.look is not None:
+            self.size = self.look()
+        return self.functions[stage.kind](self, stage)
 
     def until_whole(self, drive: Callable[[Context], T]) -> T:
         """What `drive` returns; called again after a stored object that it found damaged was set aside."""
@@ -85,6 +98,7 @@ class Context:
                     f"{name} is needed, but is not committed in {self.store.root} for this configuration; run the earlier "
                     f"stages first, or `hardmine run` for all of them"
                 )
+            self.progress.stage = name
             self.progress.say(f"· {name}")
             with self.progress.watch(name):
                 return work(folder)

@@ -88,6 +88,18 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
     }
 
 
+def earlier_batch(context: Context, model: ModelName) -> int | None:
+    """Queries of a step, over all ranks, as the run's earlier rounds were trained; None: there is none under this batch size.
+
+    So a run whose cluster changes keeps the batch that it began with, and its arms are trained alike.
+    """
+    for number in range(model.round + 1 if model.random else model.round):
+        commit = context.ledger.find(Stage(Kind.TRAIN, ModelName(number)).name)
+        if commit is not None and commit.inputs["training"]["batch_size"] == context.config.training.batch_size:
+            return int(commit.figures["joined_batch"])
+    return None
+
+
 def start_ranks(context: Context) -> None:
     """Start the training workers beside the stages before training, if anything is to be trained."""
     committed = context.ledger.names()
@@ -100,9 +112,12 @@ def train_model(context: Context, stage: Stage) -> Commit:
     assert isinstance(stage.of, ModelName)
     config, pool = context.config, train_pool(context.config.cluster, context.size)
     task, inputs = training_task(context, stage.of, pool)
+    task = replace(task, joined=earlier_batch(context, stage.of))
+    if task.joined:  # every rank has a query
+        pool = replace(pool, count=min(pool.count, task.joined))
 
     def work(folder: str) -> Outcome:
-        result = train(replace(task, folder=folder), pool, retries=config.cluster.retries)
+        result = train(replace(task, folder=folder), pool)
         for note in result["notes"]:
             context.progress.say(f"  {note}")
         for warning in result["tracker_warnings"]:
@@ -110,8 +125,7 @@ def train_model(context: Context, stage: Stage) -> Commit:
         telemetry = telemetry_files(context.store, folder)
         if not telemetry:
             raise ArtifactError(f"{context.store.url(folder)} holds no telemetry; run the same command again")
-        for leftover in ("engine", "ray"):  # the engine's state and Ray Train's notes served resuming only
-            context.store.delete(f"{folder}/{leftover}")
+        context.store.delete(f"{folder}/engine")  # the engine's state served resuming only
         files = dict(result["best"]["model"]) | telemetry
         figures = {key: value for key, value in result.items() if key != "best"}
         figures |= {
@@ -126,6 +140,5 @@ def train_model(context: Context, stage: Stage) -> Commit:
         "training": config.training.model_dump(exclude=BESIDE) | {"deepspeed": inputs.pop("deepspeed")},
         **asdict(task.schedule),
         "round": task.round,
-        "ranks": pool.count,
     }
     return context.commit(stage, inputs=inputs, work=work)

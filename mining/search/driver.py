@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.session.nodes import on_work_node
 from cluster.session.resources import PoolSize
 from cluster.session.session import set_threads
 from cluster.storage.records import read_if_there, write_record
@@ -188,7 +189,7 @@ class _Driver:
         path = f"{self._task.folder}/centroids.parquet"
         if not self._task.store.exists(path):
             lists = min(self._settings.lists or usual_lists(work.items), work.items)
-            remote = ray.remote(_train).options(num_cpus=0, max_retries=self._retries)
+            remote = ray.remote(_train).options(num_cpus=0, max_retries=self._retries, scheduling_strategy=on_work_node(0))
             ray.get(remote.remote(self._task, lists, self._seed, self._pool.cpus, path))
         return path, read_part(self._task.store, path).num_rows
 

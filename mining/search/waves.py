@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from cluster.session.nodes import on_work_node, placed
 from cluster.session.resources import PoolSize
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
 from cluster.tables.tables import Part, part_name
@@ -42,8 +43,8 @@ class SearchActors:
         holder, beside = ray.remote(ShardActor).options(**mine, **options), ray.remote(BlockActor).options(num_cpus=0, **options)
         self.holders = [holder.remote(pool.cpus, f"shard {i + 1}/{holders}") for i in range(holders)]
         # An actor's tasks run in the order they were asked for: a writer that waits for hits could load no other block.
-        self.loaders = [beside.remote() for _ in range(min(LOADERS, holders))]
-        self.writers = [beside.remote() for _ in range(holders)]
+        self.loaders = [beside.options(scheduling_strategy=on_work_node(i)).remote() for i in range(min(LOADERS, holders))]
+        self.writers = [beside.options(scheduling_strategy=on_work_node(i)).remote() for i in range(holders)]
 
     def usable(self) -> bool:
         """Ray starts each again that dies."""
@@ -69,6 +70,7 @@ def search_actors(holders: int, pool: PoolSize, *, retries: int) -> Iterator[Sea
         end_warm("search")  # of the time before a node joined
         actors = SearchActors(holders, pool, retries=retries, reserve=True)
         try:
+            placed(actors.holders, "search actors", pool)
             yield actors
         finally:
             actors.end()

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from cluster import lease as module
-from cluster.errors import ClusterError, ConfigError
+from cluster.errors import ClusterError, ConfigError, StorageError
 from cluster.lease import PATH, Lease, Owner
+from cluster.storage.conditional import read_version, replace
+from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 
 BEAT_S = 0.05
@@ -101,6 +103,53 @@ def test_an_owner_that_finishes_while_watched_is_followed(store: Store) -> None:
         lease.check()
 
 
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_of_several_drivers_that_want_a_dead_ones_lease_one_gets_it(
+    where: str, tmp_path: Path, s3_endpoint: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 60)
+    root = str(tmp_path) if where == "disk" else f"{s3_bucket}/run"
+    store = Store(root, StorageSettings(endpoint=s3_endpoint))
+    leave(store)
+    start, refused, leases = threading.Barrier(4), [], []
+
+    def drive() -> None:
+        lease = Lease(Store(root, store.settings), watch_s=WATCH_S)
+        start.wait()
+        try:
+            leases.append(lease.__enter__())
+        except ConfigError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=drive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(leases) == 1
+    assert len(refused) == 3
+    assert all("a run has one writer" in text for text in refused)
+    leases[0].check()
+    leases[0].__exit__()
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_only_the_version_that_was_read_is_replaced(where: str, tmp_path: Path, s3_endpoint: str, s3_bucket: str) -> None:
+    root = str(tmp_path) if where == "disk" else f"{s3_bucket}/run"
+    store = Store(root, StorageSettings(endpoint=s3_endpoint))
+    store.write_bytes("note", b"one")
+    data, first = read_version(store, "note")
+    assert data == b"one"
+    second = replace(store, "note", b"two", first)
+    assert second == read_version(store, "note")[1] != first
+    assert replace(store, "note", b"three", first) is None
+    assert store.read_bytes("note") == b"two"
+    store.delete("note")
+    assert replace(store, "note", b"four", str(second)) is None
+    assert not store.exists("note")
+    assert list(store.list()) == []
+
+
 def test_takeover_does_not_watch_and_the_first_driver_notices(store: Store) -> None:
     with Lease(store) as first:
         with Lease(store, takeover=True, watch_s=60) as second:
@@ -144,15 +193,15 @@ def test_a_lease_whose_first_put_was_repeated_is_its_own(store: Store, monkeypat
 
 
 def test_storage_that_fails_for_a_while_does_not_lose_the_lease(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Store.read_bytes
+    replace = module.replace
 
-    def fail(*_: object) -> bytes:
-        raise ClusterError("unreachable")
+    def fail(*_: object) -> str:
+        raise StorageError("unreachable")
 
     with Lease(store) as lease:
-        monkeypatch.setattr(Store, "read_bytes", fail)
+        monkeypatch.setattr(module, "replace", fail)
         time.sleep(3 * BEAT_S)
-        monkeypatch.setattr(Store, "read_bytes", read)
+        monkeypatch.setattr(module, "replace", replace)
         lease.check()
         before = store.read_json(PATH)["beat"]
         time.sleep(10 * BEAT_S)

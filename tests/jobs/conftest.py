@@ -129,11 +129,19 @@ def ray_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def case(ray_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
     """A good run whose workers are this process: there is no Ray, so it ends where tokens would be made."""
 
+    class OneNode:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def now(self) -> ClusterSize:
+            return ClusterSize(nodes=1, cpus=2, gpus=0)
+
     @contextmanager
-    def no_ray(_: ClusterSettings) -> Iterator[ClusterSize]:
-        yield ClusterSize(nodes=1, cpus=2, gpus=0)
+    def no_ray(_: ClusterSettings) -> Iterator[None]:
+        yield
 
     monkeypatch.setattr("jobs.run.driver.ray_session", no_ray)
+    monkeypatch.setattr("jobs.run.driver.Nodes", OneNode)
     monkeypatch.setattr("jobs.run.driver.start_ranks", lambda context: None)
     monkeypatch.setattr("cluster.session.progress.Progress.open_mailbox", lambda self: None)
     here = "jobs.stages.stage_0_ingest.in_worker"

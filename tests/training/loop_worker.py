@@ -296,6 +296,11 @@ def kill_in_the_middle(trainer: Trainer, step: int) -> None:
     trainer.telemetry.add = act  # type: ignore[method-assign]
 
 
+def uneven(runs: Runs) -> TrainTask:
+    """A batch that two ranks cannot share evenly."""
+    return replace(runs.task("uneven" + str(runs.world), "adapter", symmetric=True), joined=JOINED_BATCH - 1)
+
+
 def two_ranks(runs: Runs) -> None:
     """What needs two ranks."""
     for kind in ("static", "adapter", "dense"):
@@ -314,11 +319,13 @@ def two_ranks(runs: Runs) -> None:
     runs.train("middle-killed", task, kill_at_step=8)
     runs.train("middle-resumed", task)
     runs.train("middle", replace(task, folder="runs/middle-undisturbed"))
-    runs.train("other-world-before", runs.task("other-world", "adapter"), on_epoch=kill_after(1))
+    for stage in (0, 1, 2, 3):
+        runs.train(f"fewer-{stage}", runs.task(f"fewer-{stage}", "bert", zero_stage=stage), on_epoch=kill_after(1))
+    runs.train("uneven", uneven(runs))
     task = runs.task("tampered", "adapter")
     runs.train("tampered-before", task, on_epoch=kill_after(1))
     if runs.rank == 0:
-        path = next(path for path in task.store.list(task.folder) if path.endswith("optim_states.pt"))
+        path = next(path for path in task.store.list(task.folder) if path.endswith(".safetensors") and "/engine/" in path)
         task.store.write_bytes(path, task.store.read_bytes(path)[:-1] + b"!")
     dist.barrier()
     runs.train("tampered", task)
@@ -342,7 +349,9 @@ def one_rank(runs: Runs) -> None:
     for kind in ("static", "adapter", "dense"):
         runs.train(kind, runs.task(kind, kind))
     runs.train("bert", runs.task("bert", "bert"))
-    runs.train("other-world", runs.task("other-world", "adapter"))
+    for stage in (0, 1, 2, 3):  # batch_size as two ranks had it: settings do not change with the cluster
+        runs.train(f"fewer-{stage}", runs.task(f"fewer-{stage}", "bert", zero_stage=stage, batch_size=JOINED_BATCH // 2))
+    runs.train("uneven", uneven(runs))
     runs.train("too-few", runs.task("too-few", "adapter", accumulation=13))
     store = runs.tasks["adapter"].store
     no_dev = write(

@@ -136,10 +136,24 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(two: Report, stage: int
         assert resumed["result"][name] == undisturbed["result"][name], name
 
 
-def test_another_world_size_starts_anew(two: Report, one: Report) -> None:
-    assert two["other-world-before"]["error"].startswith("KilledError")
-    assert one["other-world"]["started_at"] == 0
-    assert losses(one["other-world"]) == losses(one["adapter"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_run_killed_on_two_ranks_goes_on_with_one_as_if_nothing_had_happened(two: Report, one: Report, stage: int) -> None:
+    got, want = one[f"fewer-{stage}"], two[f"zero-{stage}"]
+    assert two[f"fewer-{stage}"]["error"].startswith("KilledError")
+    assert got["started_at"] == 1
+    assert losses(got) == pytest.approx(losses(want), rel=1e-4)
+    assert distance(got, want | {"moved": got["moved"]}) < 1e-2
+    assert got["result"]["validation"] == want["result"]["validation"]
+    assert got["result"]["joined_batch"] == 8
+    assert any(
+        "goes on with 1 rank(s) from step 12, which 2 saved; a step still takes 8" in note for note in got["result"]["notes"]
+    )
+
+
+def test_ranks_that_cannot_share_a_batch_evenly_train_as_one_rank(two: Report, one: Report) -> None:
+    assert losses(two["uneven"])[:20] == pytest.approx(losses(one["uneven"])[:20], rel=1e-4)
+    assert distance(two["uneven"], one["uneven"]) < 1e-2
+    assert two["uneven"]["result"]["joined_batch"] == 7
 
 
 def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_as_if_nothing_had_happened(two: Report) -> None:

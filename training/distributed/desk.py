@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cluster.session.resources import PoolSize
-    from cluster.storage.store import Store
 
 
 class Desk:
@@ -20,7 +19,7 @@ class Desk:
         self._finished: dict[int, int] = {}
         self._changed = asyncio.Condition()
 
-    async def fit(self, pool: PoolSize, notes: tuple[Store, str] | None, variables: dict[str, str]) -> None:
+    async def fit(self, pool: PoolSize, reserve: bool, variables: dict[str, str]) -> None:
         """Run the ranks until they end; raises what Ray Train does when one of them fails."""
         import ray
 
@@ -29,7 +28,7 @@ class Desk:
         from training.distributed.ranks import make_trainer
 
         desk = ray.get_runtime_context().current_actor
-        await asyncio.to_thread(lambda: make_trainer(desk, pool, notes).fit())
+        await asyncio.to_thread(lambda: make_trainer(desk, pool, reserve=reserve).fit())
 
     async def put(self, task: list[Any]) -> None:
         """Hand out a task, as a list of its reference; an empty list ends the ranks."""

@@ -11,7 +11,6 @@ from cluster.errors import ClusterError
 from cluster.session.resources import PoolSize
 from cluster.session.session import set_threads
 from cluster.storage.records import write_record
-from cluster.storage.store import Store
 from training.distributed.desk import Desk
 from training.task import TrainTask
 
@@ -54,23 +53,18 @@ def _train(task: TrainTask) -> None:
 class Ranks:
     """The driver's end of the workers, which Ray Train runs at the desk's word."""
 
-    def __init__(self, pool: PoolSize, notes: tuple[Store, str] | None = None) -> None:
-        """Start the workers.
-
-        Args:
-            notes: where Ray Train keeps its notes, in reach of all nodes; the workers then hold the pool's CPUs and GPUs
-                until `end`. None: all is on this node; the notes go to the folder of Ray's session, and nothing is held.
-        """
+    def __init__(self, pool: PoolSize, *, reserve: bool) -> None:
+        """Start the workers. `reserve`: they hold the pool's CPUs and GPUs until `end`."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote(pool.count)
-        self._reserve = notes is not None
+        self._reserve = reserve
         self._handed_out, self._busy = 0, False
         # Ray Train reads its own settings where `fit` is called
         own = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
-        self._fit = self._desk.fit.remote(pool, notes, own)
+        self._fit = self._desk.fit.remote(pool, reserve, own)
 
     def run(self, task: TrainTask) -> None:
         """Train one task on all ranks. Raises what Ray Train raises when a worker failed: no rank is left then."""
@@ -101,17 +95,18 @@ class Ranks:
         ray.kill(self._desk)  # what it started ends with it
 
 
-def make_trainer(desk: Any, pool: PoolSize, notes: tuple[Store, str] | None) -> Any:
-    """Ray Train's trainer for the workers of `desk`; see `Ranks`."""
+def make_trainer(desk: Any, pool: PoolSize, *, reserve: bool) -> Any:
+    """Ray Train's trainer for the workers of `desk`; see `Ranks`.
+
+    Its notes lie in the folder of Ray's session on the desk's node. Only its controller, which runs there too, writes any, since
+    no checkpoint is handed to it.
+    """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    filesystem, folder = None, f"{ray._private.worker._global_node.get_session_dir_path()}/train"
     resources = {"memory": 1}  # as good as nothing: a bundle must name something
-    if notes is not None:
-        filesystem, root = notes[0].arrow_filesystem()
-        folder = f"{root}/{notes[1]}/ray"
+    if reserve:
         resources = {"CPU": pool.cpus} | ({"GPU": 1} if pool.gpus else {})
     return TorchTrainer(
         work,
@@ -122,7 +117,6 @@ def make_trainer(desk: Any, pool: PoolSize, notes: tuple[Store, str] | None) -> 
         run_config=RunConfig(
             name=f"attempt-{uuid.uuid4().hex[:8]}",
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
-            storage_path=folder,
-            storage_filesystem=filesystem,
+            storage_path=f"{ray._private.worker._global_node.get_session_dir_path()}/train",
         ),
     )

@@ -1,11 +1,11 @@
 """Checkpoints of a round's training, uploaded while training goes on.
 
-    <folder>/engine/step-000120-e02/<attempt>/rank-N/…     what engine.save_checkpoint wrote on rank N
+    <folder>/engine/step-000120-e02/<attempt>/rank-N/…     what rank N holds of the engine's state (`engine_state`)
     <folder>/engine/step-000120-e02/<attempt>/rank-N.json  size and SHA-256 of each of them, once all are there
     <folder>/engine/step-000120-e02/state.json             written last: the training state and every rank's files
 
-A checkpoint without state.json does not exist. Only what state.json lists is ever loaded, after its SHA-256 was
-checked: DeepSpeed's files are pickles. Each save has an attempt name of its own, so that what a killed one left at the
+A checkpoint without state.json does not exist. Only what state.json lists is loaded, after its SHA-256 was checked; nothing is
+unpickled. Any number of ranks can load it. Each save has an attempt name of its own, so that what a killed one left at the
 same step is never taken for a part of the new one, nor overwritten while an old state.json still lists it.
 """
 
@@ -16,22 +16,22 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from cluster.commits import digest
-from cluster.errors import ArtifactError, ClusterError, DamagedObject, HardmineError, one_paragraph
+from cluster.errors import ArtifactError, ClusterError, DamagedObject, HardmineError, StorageError, one_paragraph
 from cluster.storage.digests import sha256
 from cluster.storage.model_folders import Manifest
 from cluster.storage.records import read_record
 from cluster.storage.store import Store
 from training.engine.engine import Place
+from training.engine.engine_state import FILE, load_state, loss_scale, save_state, set_loss_scale
 from training.engine.kept_model import KeptModel
 from training.engine.upload import STATE, Mark, Upload, complete, name_of
 
-TAG = "engine"
 DEADLINE_S = 1500.0
 """How long rank 0 waits for the other ranks' parts; below the half hour after which collectives give up."""
 LOCAL = "hardmine-engine-"
@@ -47,6 +47,8 @@ class TrainingState:
     """Optimizer steps finished."""
     world: int
     """Ranks that saved it."""
+    joined: int
+    """Queries of all ranks together in a micro-step: kept, however many ranks go on."""
     validation: list[float] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     """The kept model: epoch, step, recall, and the prefix and manifest of its folder."""
@@ -60,6 +62,8 @@ class TrainingState:
     """A learned temperature and its optimizer's state; empty: it is not learned."""
     budget_tokens: int | None = None
     """Tokens encoded at once, as a probe found; None: no probe was needed."""
+    loss_scale: dict[str, float] = field(default_factory=dict)
+    """Dynamic loss scale of float16; set by `Checkpointer.save`."""
     files: Manifest = field(default_factory=dict)
     """What `Checkpointer.save` stored, all ranks together."""
 
@@ -67,16 +71,6 @@ class TrainingState:
     def mark(self) -> Mark:
         """(epoch, step): the place of its checkpoint among the others."""
         return self.epoch, self.step
-
-
-def why_not(state: TrainingState, place: Place) -> str | None:
-    """Why `state` cannot be loaded by this many ranks, in one sentence; None where it can."""
-    if state.world == place.world:
-        return None
-    return (
-        f"the checkpoint of step {state.step} was saved by {state.world} rank(s) and cannot go on with {place.world}, "
-        f"because DeepSpeed's files are cut for the number of ranks that saved them"
-    )
 
 
 class Checkpointer:
@@ -111,21 +105,21 @@ class Checkpointer:
     def save(self, engine: Any, state: TrainingState, *, superseded: Sequence[str] = (), model: KeptModel | None = None) -> None:
         """Save the engine of every rank as it is now; collective.
 
-        Returns when DeepSpeed's files are on local disk; they are uploaded in the background. Waits for the upload
+        Returns when the files are on local disk; they are uploaded in the background. Waits for the upload
         before it: at most one is under way. `superseded`: prefixes, such as folders of models that are no longer the
         best, that are deleted once this checkpoint is complete, unless it names them. `model`: uploaded
         with it (rank 0).
 
         Raises:
-            ClusterError: the checkpoint before could not be stored, or this one not be written to local disk.
+            StorageError: the checkpoint before could not be stored. ClusterError: this one cannot be written to local disk.
         """
         started = time.monotonic()
         self.wait()
         attempt = self._gather(uuid.uuid4().hex[:8])[0]
         local = tempfile.TemporaryDirectory(prefix=LOCAL, ignore_cleanup_errors=True)
         try:
-            engine.save_checkpoint(local.name, tag=TAG)
-        except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+            save_state(engine, self.place, Path(local.name) / FILE)
+        except OSError as error:
             local.cleanup()
             raise ClusterError(
                 f"rank {self.place.rank} could not write the checkpoint of step {state.step} to {local.name} "
@@ -139,7 +133,7 @@ class Checkpointer:
             attempt,
             local,
             self.place,
-            record=asdict(state),
+            record=asdict(state) | {"loss_scale": loss_scale(engine)},
             superseded=superseded,
             deadline_s=DEADLINE_S,
             model=model,
@@ -151,7 +145,7 @@ class Checkpointer:
         """Return when what was saved is complete in storage; collective.
 
         Raises:
-            ClusterError: a rank could not store its part, or rank 0 not complete the checkpoint; on all ranks.
+            StorageError: a rank could not store its part, or rank 0 not complete the checkpoint; on all ranks.
         """
         if self._upload is None:  # on all ranks or on none: save is collective
             return
@@ -163,16 +157,16 @@ class Checkpointer:
         self.seconds["upload"] = upload.seconds
         failures = [f"rank {rank}: {failure}" for rank, failure in enumerate(self._gather(upload.failure)) if failure]
         if failures:
-            raise ClusterError(
+            raise StorageError(
                 f"the checkpoint of step {upload.mark[1]} (epoch {upload.mark[0]}) could not be stored below "
                 f"{self.store.url(self.root)}. {'; '.join(failures)}. Once the storage answers, run the same command "
                 f"again: it goes on from the newest complete checkpoint"
             )
 
     def restore(self, engine: Any, state: TrainingState) -> None:
-        """Load weights, optimizer and schedule of this rank into `engine`; collective.
+        """Load weights and optimizer into `engine`; collective, on any number of ranks.
 
-        Each rank fetches and checks the files that it loads, and nothing is unpickled before all have.
+        Each rank fetches and checks the files of all that saved, and nothing is loaded before all have.
 
         Raises:
             ArtifactError: a file is missing or does not have the SHA-256 of state.json; on all ranks.
@@ -186,7 +180,7 @@ class Checkpointer:
         with tempfile.TemporaryDirectory(prefix=LOCAL, ignore_cleanup_errors=True) as local:
             problem: HardmineError | None = None
             try:
-                self._fetch(state, Path(local))
+                files = self._fetch(state, Path(local))
             except HardmineError as error:
                 problem = error
             except OSError as error:
@@ -195,11 +189,12 @@ class Checkpointer:
                     f"room there (TMPDIR chooses another disk), then run the same command again"
                 )
             self._raise_together(problem)
-            found, _ = engine.load_checkpoint(local, tag=TAG)
-        if found is None:  # DeepSpeed only warns
-            raise self._damaged(
-                state, f"DeepSpeed finds no checkpoint in what step {state.step} saved below {self.store.url(self.root)}"
-            )
+            try:
+                load_state(engine, self.place, files)
+            except ArtifactError as error:
+                problem = self._damaged(state, f"{self.store.url(self.root)}: step {state.step}: {error}")
+            self._raise_together(problem)
+        set_loss_scale(engine, state.loss_scale)
 
     def forget(self) -> None:
         """Delete all checkpoints of this folder, once no rank reads or writes them any more; collective."""
@@ -219,26 +214,21 @@ class Checkpointer:
                 problem = error
         self._raise_together(problem)
 
-    def _fetch(self, state: TrainingState, local: Path) -> None:
-        for path, info in state.files.items():
-            rank, relative = path.split("/rank-", 1)[1].split("/", 1)
-            # each rank loads its own part; the weights of ZeRO 0 to 2 are in rank 0's, as mp_rank_00_model_states.pt
-            shared = rank == "0" and PurePosixPath(relative).name.startswith("mp_rank_")
-            if rank != str(self.place.rank) and not shared:
-                continue
+    def _fetch(self, state: TrainingState, local: Path) -> list[Path]:
+        """The checkpoint's files, on local disk."""
+        files = []
+        for number, (path, info) in enumerate(state.files.items()):
             try:
                 data = self.store.read_bytes(path)
             except ArtifactError as error:
                 raise self._damaged(state, f"{self.store.url(path)} is missing") from error
             if sha256(data) != info["sha256"]:
                 raise self._damaged(
-                    state,
-                    f"{self.store.url(path)} does not have the SHA-256 that was recorded when it "
-                    f"was saved; it is a pickle and is not loaded",
+                    state, f"{self.store.url(path)} does not have the SHA-256 that was recorded when it was saved"
                 )
-            target = local / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+            files.append(local / f"{number}-{FILE}")
+            files[-1].write_bytes(data)
+        return files
 
     def _damaged(self, state: TrainingState, what: str) -> DamagedObject:
         """`what` is wrong with the checkpoint of `state`; what is set aside for it is its state.json."""

@@ -129,7 +129,7 @@ def _start_masters(engine: Any, start: list[Tensor | None], place: Place) -> Non
     from deepspeed.utils import safe_set_full_fp32_param
     from deepspeed.utils.tensor_fragment import safe_set_local_fp32_param
 
-    unsharded = _unsharded_masters(engine)
+    unsharded = unsharded_masters(engine)
     if unsharded:
         # to make room for its state, DeepSpeed's optimizer without ZeRO makes a step of zero gradients, which AdamW's
         # bias correction would count
@@ -148,7 +148,7 @@ def _start_masters(engine: Any, start: list[Tensor | None], place: Place) -> Non
             safe_set_full_fp32_param(parameter, value)
 
 
-def _unsharded_masters(engine: Any) -> dict[int, Tensor]:
+def unsharded_masters(engine: Any) -> dict[int, Tensor]:
     """The float32 weights by id of the parameter, of mixed precision without ZeRO; empty otherwise."""
     if engine.zero_optimization_stage() or not hasattr(engine.optimizer, "fp32_groups"):
         return {}
@@ -171,7 +171,7 @@ def full_state(engine: Any, place: Place) -> dict[str, Tensor]:
     module = engine.module
     if engine.zero_optimization_stage() < 3 and place.precision == "float32":
         return _float_state(module.state_dict()) if place.rank == 0 else {}
-    unsharded = _unsharded_masters(engine)
+    unsharded = unsharded_masters(engine)
     state: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):  # tied weights have two names
         value = unsharded.get(id(parameter))

@@ -90,6 +90,9 @@ class BatchPlan:
     world: int
     caps: tuple[float, ...] = ()
     """Largest share of an epoch of each of the examples' sources; empty: none has a cap."""
+    joined_size: int = 0
+    """Queries of all ranks together in a micro-step; 0: batch_size of each. Set where a training goes on with another number of
+    ranks, or follows one on another: rows are then cut as evenly as they go."""
     one_source_per_batch: bool = False
     cumulative_popularity: F64 | None = field(default=None, repr=False)
     """[N] how likely items are drawn as random negatives (`training.feed.sources`); None: all alike."""
@@ -100,7 +103,16 @@ class BatchPlan:
 
     @classmethod
     def of(
-        cls, examples: Examples, settings: TrainingSettings, *, num_items: int, mined: bool, seed: int, rank: int, world: int
+        cls,
+        examples: Examples,
+        settings: TrainingSettings,
+        *,
+        num_items: int,
+        mined: bool,
+        seed: int,
+        rank: int,
+        world: int,
+        joined_size: int = 0,
     ) -> BatchPlan:
         """The plan that the settings ask for.
 
@@ -123,6 +135,7 @@ class BatchPlan:
             caps=tuple(settings.source(name).cap for name in examples.source_names),
             one_source_per_batch=settings.one_source_per_batch,
             cumulative_popularity=cumulative_popularity(counts, settings.random_popularity),
+            joined_size=joined_size,
             unknown_sources=tuple(sorted(settings.label_sources.keys() - set(examples.source_names))),
         )
 
@@ -136,7 +149,16 @@ class BatchPlan:
         names = self.examples.source_names
         sizes = np.bincount(self.examples.source_codes, minlength=len(names)).astype(np.int64)
         caps = np.array(self.caps or [1.0] * len(names), np.float64)
-        return plan_mixture(sizes, caps, self.batch_size * self.world, one_source_per_batch=self.one_source_per_batch)
+        return plan_mixture(sizes, caps, self.together, one_source_per_batch=self.one_source_per_batch)
+
+    @property
+    def together(self) -> int:
+        """Queries of all ranks together in a micro-step."""
+        return self.joined_size or self.batch_size * self.world
+
+    def rows_of(self, rank: int) -> slice:
+        """The rows of the joined batch that are a rank's."""
+        return slice(self.together * rank // self.world, self.together * (rank + 1) // self.world)
 
     @property
     def micro_steps(self) -> int:
@@ -145,7 +167,7 @@ class BatchPlan:
 
     def joined(self, epoch: int, step: int) -> Batch:
         """The queries and items of all ranks together in micro-step `step` of epoch `epoch`, W·B rows in rank order."""
-        joined = self.batch_size * self.world
+        joined = self.together
         chosen, turns = (values[step * joined : (step + 1) * joined] for values in self._order(epoch))
         rng = np.random.default_rng([self.seed, epoch, step])
         random_BR = draw_items(rng, (joined, self.random), self.num_items, self.cumulative_popularity)

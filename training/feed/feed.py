@@ -77,6 +77,8 @@ class Prepared:
     """Other queries' items are candidates."""
     chunk_rows: int
     """Rows that the loss looks at in one go."""
+    query_counts: list[int] = field(default_factory=list)
+    """Queries of each rank."""
     first_chunks: list[Chunk] = field(default_factory=list)
 
     @property
@@ -142,8 +144,7 @@ class Feed:
         """Everything of one micro-step that needs no weights."""
         plan = self._plan
         joined = plan.joined(epoch, step)
-        own = slice(plan.rank * plan.batch_size, (plan.rank + 1) * plan.batch_size)
-        batch = joined.rows(own)
+        batch = joined.rows(plan.rows_of(plan.rank))
         shares = self._shares(joined, batch)
         mine = shares[plan.rank if len(shares) > 1 else 0]
         columns = np.concatenate(shares)
@@ -159,6 +160,7 @@ class Feed:
             tokens=tokens,
             padded=padded,
             joined_queries=joined.query_rows,
+            query_counts=[len(range(*plan.rows_of(rank).indices(plan.together))) for rank in range(plan.world)],
             labels=self._tables.labels,
             in_batch=self._settings.in_batch,
             chunk_rows=max(1, self._chunk_logits // max(1, len(columns))),
@@ -195,7 +197,7 @@ class Feed:
         plan, tables = self._plan, self._tables
         most = len(packs)
         for rank in range(plan.world):
-            queries = joined.rows(slice(rank * plan.batch_size, (rank + 1) * plan.batch_size))
+            queries = joined.rows(plan.rows_of(rank))
             items = shares[rank] if len(shares) > 1 else queries.item_rows
             lengths = np.concatenate([tables.queries.lengths_of(queries.query_rows), tables.items.lengths_of(items)])
             most = max(most, len(pack(lengths, self._budget, pads=self._encoder.pads)))

@@ -68,7 +68,7 @@ class Objective:
         every_item = gather_rows(own, counts=step.counts) if step.shared else own
         everyone = queries
         if self.settings.symmetric and step.shared:
-            everyone = gather_rows(queries, counts=[len(queries)] * len(step.counts))
+            everyone = gather_rows(queries, counts=step.query_counts)
         leaves = _Leaves(
             queries,
             _leaf(every_item) if step.shared else own,
@@ -189,7 +189,7 @@ class _Part:
     def _among_queries(self) -> tuple[Tensor, Tensor]:
         """(the place of each row's query among the askers, mask of those for which its positive is relevant too)."""
         batch, step = self._step.batch, self._step
-        first = self._objective.rank * len(batch.query_rows) if step.shared else 0
+        first = sum(step.query_counts[: self._objective.rank]) if step.shared else 0
         askers = step.joined_queries if step.shared else batch.query_rows
         known = self._objective.tables.labels.known_mask(askers, batch.positive_rows[self._rows]).T
         return self._tensor(np.arange(len(batch.query_rows))[self._rows] + first), self._tensor(known)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import time
+from datetime import datetime
 
 import pytest
 
@@ -24,3 +26,18 @@ def test_a_silent_stage_says_for_how_long_and_what_is_free(ray_local: ClusterSiz
     assert "nothing new" not in lines[0]
     assert "nothing new for" in lines[-1]
     assert "of 2 CPUs are free" in lines[-1]
+
+
+def test_a_log_of_json_names_time_level_run_and_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(module.LOG_JSON, "1")
+    said = io.StringIO()
+    progress = Progress(stream=said)
+    progress.run, progress.stage = "books", "round-01-mine"
+    progress.say("! 3 queries\n have no negative")
+    progress.show("  round-01-mine  12 s  half done")
+    warning, info = map(json.loads, said.getvalue().splitlines())
+    assert list(warning) == ["time", "level", "run", "stage", "message"]
+    assert (warning["level"], warning["run"], warning["stage"]) == ("warning", "books", "round-01-mine")
+    assert warning["message"] == "3 queries have no negative"
+    assert info["level"] == "info"
+    assert abs(datetime.fromisoformat(info["time"]).timestamp() - time.time()) < 60

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError
-from cluster.session.resources import ClusterSettings, ClusterSize, PoolSize, embed_pool, search_pool, train_pool, uses_gpu
+from cluster.session.resources import (
+    ClusterSettings,
+    ClusterSize,
+    PoolSize,
+    embed_pool,
+    lacking,
+    search_pool,
+    shrunk,
+    train_pool,
+    uses_gpu,
+)
 
 LAPTOP = ClusterSize(nodes=1, cpus=8, gpus=0)
 TWO_GPU_NODES = ClusterSize(nodes=2, cpus=64, gpus=8)
@@ -82,3 +92,43 @@ def test_unknown_settings_and_zero_actors_are_refused() -> None:
 def test_the_smallest_gpu_node_decides_how_many_cpus_a_worker_asks_for() -> None:
     size = ClusterSize(nodes=3, cpus=40, gpus=2, gpu_nodes=2, node_cpus=8)
     assert train_pool(ClusterSettings(), size) == PoolSize(count=2, cpus=8, gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "first", "missing"),
+    [
+        ({}, ClusterSize(0, 0, 0), None, "1 of 1 node(s) with CPUs"),
+        ({}, LAPTOP, None, ""),
+        ({"expect_nodes": 3, "expect_gpus": 16}, TWO_GPU_NODES, None, "1 of 3 node(s) with CPUs and 8 of 16 GPU(s)"),
+        ({"expect_nodes": 3, "expect_gpus": 16}, TWO_GPU_NODES, ClusterSize(3, 96, 16), ""),
+        ({}, LAPTOP, TWO_GPU_NODES, "1 of 1 GPU(s)"),
+        ({"device": "cpu"}, LAPTOP, TWO_GPU_NODES, ""),
+    ],
+)
+def test_what_is_waited_for_is_what_was_announced_and_later_what_the_run_began_on(
+    settings: dict[str, int | str], size: ClusterSize, first: ClusterSize | None, missing: str
+) -> None:
+    assert lacking(ClusterSettings.model_validate(settings), size, first) == missing
+
+
+def test_gpus_are_not_waited_for_where_none_is_used() -> None:
+    with pytest.raises(ValidationError, match="expect_gpus = 2 waits for GPUs"):
+        ClusterSettings(expect_gpus=2, device="cpu")
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8), st.none() | st.integers(1, 8), st.booleans())
+def test_after_a_loss_the_counts_that_were_asked_for_are_cut_to_what_is_left(
+    before: int, left: int, wanted: int, per_worker: int | None, on_gpus: bool
+) -> None:
+    gpus = 2 * int(on_gpus)
+    first = ClusterSize(before, 8 * before, gpus * before, before * int(on_gpus), 8)
+    size = ClusterSize(min(before, left), 8 * min(before, left), gpus * min(before, left), min(before, left) * int(on_gpus), 8)
+    settings = ClusterSettings(train_workers=wanted, cpus_per_worker=per_worker)
+    try:
+        whole = train_pool(settings, first)
+    except ConfigError:
+        return
+    pool = train_pool(settings, shrunk(size, first))
+    assert 1 <= pool.count <= whole.count
+    assert pool.count * pool.cpus <= size.cpus
+    assert pool.count * pool.gpus <= size.gpus

@@ -210,7 +210,7 @@ def test_sizes_and_times_read_easily() -> None:
 
 def test_what_the_page_is_made_of_travels_to_a_cluster() -> None:
     from jobs.report.page import TEMPLATES
-    from jobs.run.submit import SHIPPED
+    from jobs.run.job_folder import SHIPPED
 
     assert {path.suffix for path in TEMPLATES.iterdir()} <= SHIPPED
 

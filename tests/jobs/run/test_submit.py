@@ -28,12 +28,13 @@ from hypothesis import strategies as st
 from cluster.errors import ClusterError, ConfigError
 from jobs.config.config import parse_config
 from jobs.config.toml import to_toml
-from jobs.run import submit
-from jobs.run.submit import exit_code, is_loopback, refuse_local_paths, stage_job, submit_run
+from jobs.run import job_folder, submit
+from jobs.run.job_folder import stage_job
+from jobs.run.submit import exit_code, is_loopback, list_jobs, refuse_local_paths, stop_job, submit_run
 
 JOB = "raysubmit_1"
 REMOTE = "http://head.invalid:8265"
-CLUSTER = submit.ROOT / "cluster"
+CLUSTER = job_folder.ROOT / "cluster"
 
 
 def values(where: str = "s3://bucket/data") -> dict[str, Any]:
@@ -71,13 +72,19 @@ class Dashboard(ThreadingHTTPServer):
             with zipfile.ZipFile(io.BytesIO(body)) as package:
                 self.package = [name for name in package.namelist() if not name.endswith("/")]
                 self.config = tomllib.loads(package.read("job.toml").decode())
-        if method == "POST":
+        if method == "POST" and body:
             self.submitted.append(json.loads(body))
         if path == f"/api/jobs/{JOB}":
             status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
             return (200, {"type": "SUBMISSION", "entrypoint": ""} | status) if status else (500, "worker died")
         if path == f"/api/jobs/{JOB}/logs":
             return 200, {"logs": self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]}
+        if (method, path) == ("GET", "/api/jobs/"):
+            return 200, [
+                {"type": "SUBMISSION", "submission_id": id_, "entrypoint": command, "status": "RUNNING", "start_time": start}
+                | {"metadata": {"job_name": "small"}}
+                for id_, command, start in (("old", submit.COMMAND, 1e12), (JOB, submit.COMMAND, 2e12), ("x", "sleep 9", 3e12))
+            ]
         return 404 if method == "GET" and "packages" in path else 200, self.plain_answer(path)
 
     def plain_answer(self, path: str) -> dict[str, Any]:
@@ -101,6 +108,8 @@ class Dashboard(ThreadingHTTPServer):
                 "warnings": None,
             }
             return {"result": True, "msg": "", "data": {"result": found}}
+        if path == f"/api/jobs/{JOB}/stop":
+            return {"stopped": True}
         if path == "/api/jobs/":
             return {"job_id": JOB, "submission_id": JOB}
         return {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""}
@@ -150,7 +159,7 @@ def test_folder_holds_the_packages_and_the_config_only(tmp_path: Path) -> None:
         "eval/__pycache__/x.cpython-311.pyc",
         "cluster/kuberay/rayjob.yaml",
     ]
-    wanted = [*(f"{package}/__init__.py" for package in submit.PACKAGES), "eval/page/report.html"]
+    wanted = [*(f"{package}/__init__.py" for package in job_folder.PACKAGES), "eval/page/report.html"]
     for name in planted + wanted:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x")
@@ -161,8 +170,27 @@ def test_folder_holds_the_packages_and_the_config_only(tmp_path: Path) -> None:
     assert got == sorted([*wanted, "job.toml"])
 
 
+@pytest.mark.parametrize(
+    "secret",
+    ["-----BEGIN RSA PRIVATE" + " KEY-----", "-----BEGIN PRIVATE" + " KEY-----", "AKIA" + "ABCDEFGHIJ234567", "hf_" + "aB3" * 12],
+)
+def test_code_that_holds_a_key_is_not_sent(secret: str, tmp_path: Path) -> None:
+    root, folder = tmp_path / "project", tmp_path / "job"
+    for package in job_folder.PACKAGES:
+        (root / package).mkdir(parents=True)
+    (root / "jobs/upload.py").write_text(f'KEY = """{secret}"""\n')
+    folder.mkdir()
+    with pytest.raises(ConfigError, match=r"jobs/upload.py holds what looks like a private key") as error:
+        stage_job(parse_config(values(), source="test"), folder, root=root)
+    assert secret not in str(error.value)
+
+
+def test_our_own_code_holds_no_key(tmp_path: Path) -> None:
+    stage_job(parse_config(values(), source="test"), tmp_path)
+
+
 def test_too_much_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(job_folder, "MAX_BYTES", 10_000)
     with pytest.raises(ConfigError, match=r"the largest file is [\w/]+\.py"):
         stage_job(parse_config(values(), source="test"), tmp_path)
 
@@ -257,7 +285,7 @@ def test_what_is_sent_is_code_config_and_no_key(dashboard: Dashboard, tmp_path: 
     assert "submission_id" not in job
     assert job["runtime_env"]["env_vars"] == submit.VARIABLES
     assert "a-secret-for-tests" not in json.dumps(job)
-    assert {Path(name).parts[0] for name in dashboard.package} == {*submit.PACKAGES, "job.toml"}
+    assert {Path(name).parts[0] for name in dashboard.package} == {*job_folder.PACKAGES, "job.toml"}
     assert dashboard.config["data"]["corpus"] == str(tmp_path / "corpus.parquet")
     assert dashboard.config["rounds"]["mined"] == 1
     assert "address" not in dashboard.config["cluster"]
@@ -298,7 +326,7 @@ def test_log_is_shown_once_and_a_dashboard_that_stumbles_is_asked_again(
     assert submit_run(write_config(tmp_path), [], address=dashboard.address) == 1
     out, err = capsys.readouterr()
     assert out == "one\ntwo\n"
-    assert f"ray job stop {JOB} --address {dashboard.address}" in err
+    assert f"hardmine submit --stop {JOB} --address {dashboard.address}" in err
 
 
 def test_job_that_never_started_says_why_and_where_keys_come_from(
@@ -333,22 +361,6 @@ def test_interrupt_leaves_the_job_alone(
     assert not any("stop" in request for request in dashboard.requests)
 
 
-def test_rayjob_runs_what_submit_runs() -> None:
-    config, job = yaml.safe_load_all((CLUSTER / "kuberay/rayjob.yaml").read_text())
-    spec, ray = job["spec"], job["spec"]["rayClusterSpec"]
-    assert spec["entrypoint"] == "python " + submit.COMMAND.replace("job.toml", "/config/run.toml")
-    assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": submit.VARIABLES}
-    assert f"ray=={ray['rayVersion']}" in (submit.ROOT / "constraints.txt").read_text().splitlines()
-    assert spec["shutdownAfterJobFinishes"]
-    assert ray["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
-    for group in [ray["headGroupSpec"], *ray["workerGroupSpecs"]]:
-        container = group["template"]["spec"]["containers"][0]
-        assert container["resources"]["requests"] == container["resources"]["limits"]
-        assert group.get("minReplicas") == group.get("maxReplicas") == group.get("replicas")
-    settings = parse_config(tomllib.loads(config["data"]["run.toml"]), source="rayjob.yaml")
-    refuse_local_paths(settings, "in a pod")
-
-
 def test_launcher_file_is_one_of_rays_and_copies_no_files() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -356,3 +368,33 @@ def test_launcher_file_is_one_of_rays_and_copies_no_files() -> None:
     validate_config(prepare_config(launcher))
     assert launcher["file_mounts"] == {}
     assert launcher["provider"]["use_internal_ips"]
+    assert "--env NVIDIA_VISIBLE_DEVICES=all" in launcher["docker"]["run_options"], "the image does not set it"
+    assert "--env NVIDIA_DRIVER_CAPABILITIES=compute,utility" in launcher["docker"]["run_options"]
+    assert launcher["available_node_types"]["head"]["resources"] == {"CPU": 0}, "the head does no work"
+
+
+def test_a_job_is_submitted_without_waiting_listed_and_stopped(
+    dashboard: Dashboard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dashboard.statuses = [{"status": "RUNNING"}]
+    assert submit_run(write_config(tmp_path), [], address=dashboard.address, wait=False) == 0
+    assert f"GET /api/jobs/{JOB}" not in dashboard.requests, "it waited"
+    assert [(job.id, job.name, job.started) for job in list_jobs(dashboard.address)] == [
+        (JOB, "small", 2e9),
+        ("old", "small", 1e9),
+    ]
+    assert stop_job(JOB, address=dashboard.address)
+    assert f"POST /api/jobs/{JOB}/stop" in dashboard.requests
+
+
+@pytest.mark.parametrize("words", [[], ["--list", "--stop", "x"], ["run.toml", "--list"]])
+def test_submit_does_one_thing_at_a_time(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.cli.app import main
+
+    monkeypatch.setattr(sys, "argv", ["hardmine", "submit", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "either CONFIG, or --list, or --stop JOB" in capsys.readouterr().err

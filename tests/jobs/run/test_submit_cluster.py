@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.demo.catalogue import generate_catalogue
-from jobs.run.submit import ROOT
+from jobs.run.job_folder import ROOT
 
 TOKEN = "t" * 32
 CONFIG = """

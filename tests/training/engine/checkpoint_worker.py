@@ -27,7 +27,7 @@ from cluster.errors import HardmineError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from training.encoders.adapter import AdapterEncoder
-from training.engine.checkpoint import Checkpointer, TrainingState, why_not
+from training.engine.checkpoint import Checkpointer, TrainingState
 from training.engine.engine import Place, full_state, set_learning_rate, start_engine
 from training.settings import TrainingSettings
 
@@ -110,6 +110,7 @@ def state_at(epoch: int, step: int) -> TrainingState:
         epoch=epoch,
         step=step,
         world=WORLD,
+        joined=8,
         validation=[0.25],
         best={"prefix": "m", "recall": 0.25},
         telemetry=3,
@@ -153,7 +154,6 @@ def save_and_restore(ranks: Ranks, stage: int) -> None:
             found.temperature,
             found.budget_tokens,
             found.mark,
-            why_not(found, ranks.place),
         ]
     )
     points.restore(again, found)
@@ -185,7 +185,7 @@ def keep_and_tamper(ranks: Ranks) -> None:
     if ranks.place.rank == 0:
         for path, data in second.items():  # as where rank 0 was killed before it deleted the checkpoint before
             ranks.store.write_bytes(path, data)
-        path = next(path for path in newest.files if "/rank-1/" in path and path.endswith("optim_states.pt"))
+        path = next(path for path in newest.files if "/rank-1/" in path)
         data = ranks.store.read_bytes(path)
         ranks.store.write_bytes(path, data[:-1] + bytes([data[-1] ^ 1]))
     dist.barrier()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertTokenizerFast
 from transformers.utils import logging
@@ -31,6 +32,7 @@ from training.encoders.lora import add_lora, trained_parameters
 from training.encoders.prepare.prepare import build_base
 from training.encoders.tokens.features import Tokens
 from training.engine.engine import Place, full_state, parameter_groups, set_learning_rate, start_engine
+from training.engine.engine_state import load_state, loss_scale, save_state, set_loss_scale
 from training.settings import EncoderSettings, LoraSettings, TrainingSettings
 
 ROWS, CHUNKS, STEPS, RATE = 8, 4, 3, 1e-3
@@ -100,6 +102,22 @@ def plain_torch(folder: Path, settings: TrainingSettings) -> State:
     return {name: value.detach().clone() for name, value in encoder.state_dict().items()}
 
 
+def as_one_rank(saved: list[Path]) -> Path:
+    """One file with whole parameters, of the files of several ranks."""
+    pieces: dict[tuple[str, str], list[tuple[int, Tensor]]] = {}
+    for path in saved:
+        for key, tensor in load_file(path).items():
+            name, kind, start = key.rsplit(":", 2)
+            pieces.setdefault((name, kind), []).append((int(start), tensor))
+    whole = {}
+    for (name, kind), found in pieces.items():
+        tensors = [tensor for _, tensor in sorted(found, key=lambda each: each[0])]
+        whole[f"{name}:{kind}:0"] = tensors[0] if kind == "step" else torch.cat(tensors)
+    path = saved[0].with_suffix(f".{os.getpid()}")
+    save_file(whole, path)
+    return path
+
+
 class Runs:
     """Runs one setting after another on this rank and notes what came out."""
 
@@ -136,7 +154,8 @@ class Runs:
             start = full_state(engine, place)
             self._steps(engine, encoder, chunks, range(STEPS - 1))
             if resume:
-                engine.save_checkpoint(str(self.folder / f"engine-{label}"), tag="engine")
+                save_state(engine, place, self.folder / f"engine-{label}-{self.rank}")
+                scale = loss_scale(engine)
             self._steps(engine, encoder, chunks, [STEPS - 1])
             noted["skipped"] = engine.skipped_steps
             self.states[label] = full_state(engine, place)
@@ -145,17 +164,36 @@ class Runs:
                 encoder.save(self.folder / f"saved-{label}", self.states[label])
             engine.destroy()
             if resume:
-                noted["resumed"] = self._resumed(label, settings, place, chunks)
+                dist.barrier()
+                arguments = (label, settings, place, chunks, scale, own)
+                noted["resumed"] = self._resumed(*arguments, one=False)
+                noted["resumed_from_one"] = self._resumed(*arguments, one=True)
         except HardmineError as error:
             noted["error"] = f"{type(error).__name__}: {error}"
         self.report[label] = noted
         dist.barrier()
 
-    def _resumed(self, label: str, settings: TrainingSettings, place: Place, chunks: int) -> float:
-        """How far a run from the checkpoint ends, at most, from the one that was not interrupted; 0 but on rank 0."""
+    def _resumed(
+        self,
+        label: str,
+        settings: TrainingSettings,
+        place: Place,
+        chunks: int,
+        scale: dict[str, float],
+        own: dict[str, Any] | None,
+        *,
+        one: bool,
+    ) -> float:
+        """How far a run from the checkpoint ends, at most, from the one that was not interrupted; 0 but on rank 0.
+
+        Args:
+            one: the checkpoint is as a single rank would have saved it.
+        """
         encoder = new_encoder(self.folder / "bert", settings.lora)
-        engine = start_engine(encoder, settings, place)
-        engine.load_checkpoint(str(self.folder / f"engine-{label}"), tag="engine")
+        engine = start_engine(encoder, settings, place, own=own)
+        saved = sorted(self.folder.glob(f"engine-{label}-?"))
+        load_state(engine, place, [as_one_rank(saved)] if one else saved)
+        set_loss_scale(engine, scale)
         self._steps(engine, encoder, chunks, [STEPS - 1])
         state = full_state(engine, place)
         engine.destroy()
@@ -202,13 +240,21 @@ def all_runs(runs: Runs) -> None:
     for stage in (0, 1, 2, 3):
         runs.update(f"zero-{stage}", zero_stage=stage)
     for stage in (1, 2, 3):
-        runs.update(f"offload-{stage}", zero_stage=stage, offload_optimizer=True, chunks=CHUNKS, resume=stage == 1)
+        runs.update(f"offload-{stage}", zero_stage=stage, offload_optimizer=True, chunks=CHUNKS, resume=True)
     for stage in (0, 1, 3):
-        runs.update(f"bfloat16-{stage}", zero_stage=stage, precision="bfloat16", chunks=CHUNKS, resume=stage == 0)
+        runs.update(f"bfloat16-{stage}", zero_stage=stage, precision="bfloat16", chunks=CHUNKS, resume=True)
     runs.update("float16-refused", precision="float16")
     with half_precision_allowed():
         for stage in (1, 3):
-            runs.update(f"float16-{stage}", zero_stage=stage, precision="float16", chunks=CHUNKS, offload_optimizer=stage == 3)
+            runs.update(
+                f"float16-{stage}",
+                zero_stage=stage,
+                precision="float16",
+                chunks=CHUNKS,
+                offload_optimizer=stage == 3,
+                resume=True,
+            )
+    runs.update("own-bfloat16", precision="bfloat16", own={"data_types": {"grad_accum_dtype": "fp32"}}, resume=True)
     runs.update("recomputed", zero_stage=3, activation_checkpointing=True)
     runs.update("own", own={"zero_optimization": {"reduce_bucket_size": 12_345}, "gradient_clipping": "auto"})
     runs.update("own-refused", own={"zero_optimization": {"reduce_bucket_size": -1}})

@@ -98,9 +98,24 @@ def test_the_saved_model_is_a_plain_one_with_the_vectors_of_the_unmerged(report:
     assert run["vectors"] < tolerance < run["moved"]
 
 
-@pytest.mark.parametrize("label", ["offload-1", "bfloat16-0", "lora-bfloat16"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "offload-1",
+        "offload-2",
+        "offload-3",
+        "bfloat16-0",
+        "bfloat16-1",
+        "bfloat16-3",
+        "float16-1",
+        "float16-3",
+        "own-bfloat16",
+        "lora-bfloat16",
+    ],
+)
 def test_a_run_from_a_checkpoint_ends_where_the_undisturbed_one_does(report: Report, label: str) -> None:
-    assert report[label]["resumed"] < 1e-7
+    assert report[label]["resumed"] == 0.0
+    assert report[label]["resumed_from_one"] == 0.0, "saved by another number of ranks"
 
 
 def test_the_users_own_keys_reach_deepspeed(report: Report) -> None:

@@ -1,0 +1,94 @@
+"""Nodes and workers killed in every stage, a node that joins late, storage that fails: the same bytes as undisturbed.
+
+On a Ray of several nodes on this machine. Random faults: `make chaos`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cluster.chaos import KEYS, Runs, create_bucket
+from benchmarks.cluster.faulty_storage import faulty_storage
+from benchmarks.cluster.many_nodes import many_nodes
+from cluster.errors import HardmineError
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+
+pytestmark = pytest.mark.cluster
+DEADLINE_S = 600.0
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with faulty_storage() as storage, many_nodes(2) as nodes:
+        create_bucket(storage.endpoint)
+        yield Runs(tmp_path, nodes, storage)
+
+
+def kill(runs: Runs, name: str) -> None:
+    """SIGKILL a worker with this in its name as soon as there is one."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        for worker in runs.nodes.workers():
+            with suppress(Exception):  # it has ended
+                if name in " ".join(worker.cmdline()):
+                    worker.kill()
+                    return
+        time.sleep(0.05)
+
+
+def test_what_a_run_leaves_is_the_same_whatever_dies_in_it(runs: Runs) -> None:
+    assert runs.start("calm").wait(timeout=DEADLINE_S) == 0, runs.log("calm")
+    store = Store(f"{runs.bucket}/hit", StorageSettings(endpoint=runs.storage.endpoint))
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("embeddings/", runs.nodes.kill_node),
+        ("commits/embed-", runs.nodes.add),
+        ("rounds/01/hits-train/", lambda: kill(runs, "ShardActor")),
+        ("commits/round-01-search", lambda: runs.nodes.kill_worker(random.Random(0))),
+        ("state.json", lambda: kill(runs, "RayTrainWorker")),
+        ("commits/round-01-train", lambda: runs.nodes.kill_node(0)),
+    ]
+    runs.storage.share = 0.02
+    driver, deadline, done = runs.start("hit"), time.monotonic() + DEADLINE_S, 0
+    try:
+        while driver.poll() is None:
+            assert time.monotonic() < deadline, runs.log("hit")
+            paths: list[str] = []
+            with suppress(HardmineError):
+                paths = list(store.list())
+            if done < len(steps) and any(steps[done][0] in path for path in paths):
+                steps[done][1]()
+                done += 1
+            time.sleep(0.05)
+    finally:
+        driver.kill()
+    assert driver.returncode == 0, runs.log("hit")
+    assert done == len(steps)
+    assert runs.artifacts("hit") == runs.artifacts("calm")
+    said = runs.log("hit")
+    assert "trying again on what is left" in said
+    assert "1 node(s) left" in said
+    assert "1 node(s) joined" in said
+    assert "Traceback" not in said
+    assert runs.storage.failed > 0
+
+
+def test_a_run_waits_for_the_nodes_that_it_expects_and_says_what_is_missing(runs: Runs) -> None:
+    driver = runs.start("early", "cluster.expect_nodes=3")
+    while "waiting for 1 of 3 node(s)" not in runs.log("early"):
+        assert driver.poll() is None, runs.log("early")
+        time.sleep(0.2)
+    runs.nodes.add()
+    assert driver.wait(timeout=DEADLINE_S) == 0, runs.log("early")
+    assert "· 3 node(s) with 3 CPU(s) and 0 GPU(s); models run on CPUs" in runs.log("early")
+    driver = runs.start("short", "cluster.expect_nodes=9", "cluster.expect_gpus=2", "cluster.wait_s=1")
+    assert driver.wait(timeout=DEADLINE_S) == 3
+    assert "lacks 6 of 9 node(s) with CPUs and 2 of 2 GPU(s); after 1 s it has 3 node(s)" in runs.last_words("short")
