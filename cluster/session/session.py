@@ -198,6 +198,14 @@ def task_groups(count: int) -> list[list[int]]:
     return [[int(number) for number in group] for group in groups]
 
 
+def memory_to_ask(predicted: int) -> int:
+    """Bytes that a task names to Ray: as predicted, but no more than the largest node has, or it would wait for ever."""
+    import ray
+
+    has = [int(node.get("Resources", {}).get("memory", 0)) for node in ray.nodes() if node["Alive"]]
+    return min(predicted, max(has, default=0))
+
+
 def set_threads(count: int) -> None:
     """Use `count` threads in numpy-like libraries of this worker that are already loaded (Ray sets 1 by default)."""
     os.environ["OMP_NUM_THREADS"] = str(count)

@@ -23,7 +23,7 @@ from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
 from jobs.stages.ingest.counts.quick_counts import about_rows, existing, quick_counts, readable
 from jobs.stages.ingest.fingerprints import sources
-from mining.memory import mining_task_bytes, shard_actor_bytes
+from mining.memory import mining_task_bytes, node_bytes, shard_actor_bytes
 
 PROCESS_BYTES = 600 * 2**20
 """Memory of a Python process with Ray, torch and FAISS before it holds any data."""
@@ -103,7 +103,14 @@ def _estimates(config: Config, rows: dict[str, int]) -> dict[str, int]:
         "vectors_per_model_bytes": vectors,
         "vectors_all_models_bytes": vectors * (2 + trained + config.rounds.compare_random) + general_vectors,
         "search_actor_bytes": PROCESS_BYTES + shard_actor_bytes(shard, dimension, block, hits),
-        "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"], rows["labels"], block, hits),
+        "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"] if config.mining.max_uses else 0, block, hits),
+        "mining_node_bytes": node_bytes(
+            rows["corpus"],
+            rows["labels"],
+            rows["queries"],
+            len({rule.column for rule in config.mining.rules}),
+            weighted=config.mining.popularity is not None,
+        ),
         "driver_bytes": PROCESS_BYTES + rows["queries"] * 8,
         "train_worker_tokens_bytes": rows["corpus"] * SHORT_TEXT_TOKENS * 4,
         "hits_per_round_bytes": rows["queries"] * hits * 12,

@@ -15,20 +15,10 @@ import pyarrow as pa
 
 from cluster.errors import ArtifactError, DamagedObject
 from cluster.labels.labels import Labels
+from cluster.labels.read import read_labels
 from cluster.session.session import set_threads
 from cluster.storage.store import Store
-from cluster.tables.tables import (
-    F32,
-    I64,
-    Part,
-    column_to_vectors,
-    csr_to_lists,
-    lists_to_csr,
-    offsets_of,
-    read_part,
-    read_parts,
-    write_part,
-)
+from cluster.tables.tables import F32, I64, Part, column_to_vectors, csr_to_lists, lists_to_csr, offsets_of, read_part, write_part
 from mining.search.kernels import sort_hits
 from mining.search.known import known_items, read_lists, united
 from mining.search.shards import QueryBlock
@@ -145,26 +135,33 @@ def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
     return BlockHits(scores, rows, pairs, max(hits.seconds for hits in found))
 
 
+def known_labels(task: SearchTask) -> Labels | None:
+    """What all loaders of a search share: its labels, and the groups of relevant items where they are left out; None: there
+    are no labels."""
+    if not task.labels:
+        return None
+    labels = read_labels(task.store, task.labels, task.corpus if task.exclude_known else [], task.num_queries)
+    _ = labels.groups  # looked up once, not by every loader
+    return labels
+
+
 class BlockActor:
     """Loads query blocks, merges what the shards found, writes finished blocks. Serves one search after another."""
 
     def __init__(self) -> None:
         set_threads(1)  # beside the shard holders, which have the processors
-        self._labels: Labels | None = None
-        self._labels_of: tuple[str, list[Part]] | None = None
 
-    def rest(self) -> None:
-        """Let go of the labels."""
-        self._labels, self._labels_of = None, None
+    def load(self, task: SearchTask, block: QueryBlock, known: Labels | None) -> LoadedBlock:
+        """The vectors of a block, and the lists of its queries.
 
-    def load(self, task: SearchTask, block: QueryBlock) -> LoadedBlock:
-        """The vectors of a block, and the lists of its queries."""
+        Args:
+            known: of `known_labels`.
+        """
         rows = block.query_rows
         vectors = read_rows(task.store, task.query_vectors, rows)
         none = Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64))
         labels, excluded, also = none, none, none
-        if task.labels:
-            known = self._all_labels(task)
+        if known is not None:
             labels = Lists(known.offsets, known.item_rows).take(rows)
             if task.exclude_known:
                 excluded = known_items(known, rows)
@@ -180,15 +177,6 @@ class BlockActor:
                 )
             also = Lists(*lists_to_csr(table["also_rows"]))
         return LoadedBlock(rows, np.ascontiguousarray(vectors), labels, also, excluded)
-
-    def _all_labels(self, task: SearchTask) -> Labels:
-        wanted = (task.store.root, [*task.labels, *task.corpus])
-        if self._labels is None or self._labels_of != wanted:
-            corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
-            labels = read_parts(task.store, task.labels)
-            self._labels = Labels.from_tables(labels, corpus, task.num_queries)
-            self._labels_of = wanted
-        return self._labels
 
     def merge(self, task: SearchTask, *found: BlockHits) -> BlockHits:
         """The best K over several shards."""

@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from cluster.session.resources import PoolSize
+from cluster.session.session import memory_to_ask
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
 from cluster.tables.tables import Part, part_name
-from mining.search.block_actor import BlockActor, BlockHits, SearchTask
+from mining.memory import PROCESS_BYTES, node_bytes, sharing_bytes
+from mining.search.block_actor import BlockActor, BlockHits, SearchTask, known_labels
 from mining.search.how import How, Rates
 from mining.search.shard_actor import ShardActor
 from mining.search.shards import QueryBlock, ShardRange, waves
@@ -51,7 +53,7 @@ class SearchActors:
 
     def rest(self) -> None:
         """Let go of what the last search needed."""
-        for actor in [*self.holders, *self.loaders, *self.writers]:
+        for actor in self.holders:
             actor.rest.remote()
 
     def end(self) -> None:
@@ -110,11 +112,25 @@ class Waves:
 
         return ray.put(self._task)
 
+    @cached_property
+    def _known(self) -> Any:
+        """The labels, once on every node whose loaders ask for them."""
+        import ray
+
+        task = self._task
+        if not task.labels:
+            return None
+        items = sum(part.rows for part in task.corpus) if task.exclude_known else 0
+        labels = sum(part.rows for part in task.labels)
+        asked = PROCESS_BYTES + node_bytes(items, labels, task.num_queries) + sharing_bytes(items)
+        options = {"num_cpus": 0, "max_retries": self._retries, "memory": memory_to_ask(asked)}
+        return ray.remote(known_labels).options(**options).remote(task)
+
     def probe(self, block: QueryBlock, *, gpu: bool) -> Rates:
         """Rates of the engines on the first shard."""
         import ray
 
-        loaded = self._actors.loaders[0].load.remote(self._sent, block)
+        loaded = self._actors.loaders[0].load.remote(self._sent, block, self._known)
         rates: Rates = ray.get(self._actors.holders[0].probe.remote(self._sent, self.first[0], loaded, gpu))
         return rates
 
@@ -125,7 +141,7 @@ class Waves:
         """
         import ray
 
-        loaded = self._actors.loaders[0].load.remote(self._sent, block)
+        loaded = self._actors.loaders[0].load.remote(self._sent, block, self._known)
         merged: list[list[Any]] = [[] for _ in hows]
         for wave in self._waves[:1] if first_only else self._waves:
             for place, how in enumerate(hows):
@@ -170,7 +186,7 @@ class Waves:
             if len(running) >= self._in_flight:
                 ray.get(running[-self._in_flight])  # raises what went wrong, too
             writer = self._actors.writers[place % len(self._actors.writers)]
-            loaded = self._actors.loaders[place % len(self._actors.loaders)].load.remote(self._sent, job.block)
+            loaded = self._actors.loaders[place % len(self._actors.loaders)].load.remote(self._sent, job.block, self._known)
             found = self._search(wave, loaded, job.how)
             kept = self._place(before, job) if before else None
             running.append(
