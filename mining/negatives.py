@@ -16,7 +16,7 @@ from cluster.labels.labels import Labels
 from cluster.labels.read import read_labels
 from cluster.storage.store import Store
 from cluster.tables.rows import read_rows
-from cluster.tables.tables import F32, I64, Part, csr_to_lists, offsets_of, part_name, read_part, write_part
+from cluster.tables.tables import F32, I64, Part, csr_to_lists, offsets_of, part_name, read_parts, stream_parts, write_part
 from mining.candidates import SOURCES, Candidates, ExtraParts, first_query, judged_of, load_candidates, relevant_scores
 from mining.choice.attributes import Attribute
 from mining.choice.choose import Chosen, choose, popularity_log_weights
@@ -38,6 +38,8 @@ class MineTask:
     store: Store
     hits: list[Part]
     labels: list[Part]
+    codes: list[Part]
+    """What items have in common, as integers."""
     corpus: list[Part]
     queries: list[Part]
     settings: MiningSettings
@@ -73,10 +75,10 @@ def load_side(task: MineTask) -> Side:
     """Labels, attribute columns and the items that queries are."""
 
     def parts_of(name: str) -> Iterator[pa.ChunkedArray]:
-        return (read_part(task.store, part, [name])[name] for part in task.corpus)
+        return (table[name] for _, table in stream_parts(task.store, task.corpus, [name]))
 
-    self_rows = np.concatenate([read_part(task.store, part, ["item_row"])["item_row"].to_numpy() for part in task.queries])
-    labels = read_labels(task.store, task.labels, task.corpus, len(self_rows))
+    self_rows = read_parts(task.store, task.queries, ["item_row"])["item_row"].to_numpy()
+    labels = read_labels(task.store, task.labels, task.codes, len(self_rows))
     attributes = {name: Attribute.from_parts(parts_of(name)) for name in sorted({rule.column for rule in task.settings.rules})}
     weights, popularity = None, task.settings.popularity
     if popularity is not None:

@@ -29,7 +29,7 @@ class Passes:
         import ray
 
         self.task, self._retries = task, retries
-        items, labels = (sum(part.rows for part in parts) for parts in (task.corpus, task.labels))
+        items, labels = (sum(part.rows for part in parts) for parts in (task.codes, task.labels))
         queries, rules = sum(part.rows for part in task.queries), len({rule.column for rule in task.settings.rules})
         shared = node_bytes(items, labels, queries, rules, weighted=task.settings.popularity is not None)
         options = {"max_retries": retries, "memory": memory_to_ask(PROCESS_BYTES + shared + sharing_bytes(items))}

@@ -137,7 +137,7 @@ def _labels_of(task: TrainTask, labels: Labels, queries: I64, items: I64) -> Lab
     owner, index = gather_csr(labels.offsets, queries)
     rows = numbers(items, labels.item_rows[index], missing=np.int64(-1))
     kept = rows >= 0
-    codes = read_rows(task.store, task.data.corpus, items, ["group_code", "text_code"])
+    codes = read_rows(task.store, task.data.codes, items, ["group_code", "text_code"])
     assert labels.self_rows is not None
     return Labels(
         num_queries=len(queries),

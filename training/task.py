@@ -45,8 +45,8 @@ class Stopping(Protocol):
 class TrainData:
     """The tables that a round trains on."""
 
-    corpus: list[Part]
-    """Corpus table (group and text codes)."""
+    codes: list[Part]
+    """What items have in common, as integers."""
     queries: list[Part]
     item_features: list[Part]
     query_features: list[Part]
@@ -92,7 +92,7 @@ class TrainTask:
     def predicted_bytes(self, world: int) -> int:
         """Memory of what `world` ranks share, from counts alone."""
         data, settings = self.data, self.settings
-        items, queries = (sum(part.rows for part in parts) for parts in (data.corpus, data.queries))
+        items, queries = (sum(part.rows for part in parts) for parts in (data.codes, data.queries))
         examples, epochs = queries, self.schedule.epochs
         if settings.max_steps is not None:
             examples = min(queries, settings.max_steps * settings.accumulation * settings.batch_size * world)
@@ -133,7 +133,7 @@ def read_examples(task: TrainTask) -> Told:
     judged = read_parts(task.store, task.data.labels, ["query_row", "item_row", "score", "weight", "source"])
     labels = Labels(
         num_queries=queries.num_rows,
-        num_items=sum(part.rows for part in task.data.corpus),
+        num_items=sum(part.rows for part in task.data.codes),
         offsets=offsets_of(np.bincount(judged["query_row"].to_numpy(), minlength=queries.num_rows)),
         item_rows=judged["item_row"].to_numpy().astype(np.int64),
         scores=np.sign(judged["score"].to_numpy()).astype(np.int8),

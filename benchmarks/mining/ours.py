@@ -73,7 +73,9 @@ def pipeline(data: Catalogue, num_hits: int, how: How, folder: str, *, shards: i
         parts.append(writer.write(task, f"{folder}/hits/{block.index}.parquet", loaded, None, *in_shards)[0])
         took["write"] += time.perf_counter() - started
     started = time.perf_counter()
-    task_of_mine = MineTask(data.store, parts, data.labels, data.corpus, data.queries, settings, f"{folder}/negatives", 1)
+    task_of_mine = MineTask(
+        data.store, parts, data.labels, data.corpus, data.corpus, data.queries, settings, f"{folder}/negatives", 1
+    )
     side = load_side(task_of_mine)
     for number in range(len(parts)):
         mine_block(task_of_mine, number, side)

@@ -85,7 +85,7 @@ def search_queries(
             item_vectors=vectors.parts("corpus"),
             query_vectors=vectors.parts("queries"),
             labels=ingested.labels,
-            corpus=ingested.corpus,
+            codes=ingested.codes,
             num_queries=int(ingested.tables.figures["queries"]),
             num_hits=num_hits,
             folder=place,

@@ -34,7 +34,8 @@ class SearchTask:
     query_vectors: list[Part]
     labels: list[Part]
     """Judged pairs, whose scores are computed too: a positive may be far outside the best K. Empty: none."""
-    corpus: list[Part]
+    codes: list[Part]
+    """What items have in common, as integers; read where known items are left out."""
     num_queries: int
     num_hits: int
     """0: score the pairs only."""
@@ -104,13 +105,14 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for start in range(0, len(wanted), READ_AT_ONCE):  # no more in memory than are read at once
             group = wanted[start : start + READ_AT_ONCE]
-            tables = pool.map(lambda some: read_part(store, some[0], ["vector"]), group)
-            for (part, low, high), table in zip(group, tables, strict=True):
+            spans = [(int(rows[low]), int(rows[high - 1]) + 1) for _, low, high in group]
+            tables = pool.map(lambda part, span: _read_span(store, part, *span), [part for part, _, _ in group], spans)
+            for (_, low, high), (first, last), table in zip(group, spans, tables, strict=True):
                 vectors = column_to_vectors(table["vector"])
                 if not filled:
                     result = np.empty((len(rows), vectors.shape[1]), np.float32)
-                whole = high - low == len(vectors)
-                result[low:high] = vectors if whole else vectors[rows[low:high] - part.first_row]
+                whole = high - low == last - first
+                result[low:high] = vectors if whole else vectors[rows[low:high] - first]
                 filled += high - low
     if filled != len(rows):
         raise ArtifactError(
@@ -118,6 +120,10 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
             f"below {store.root}; delete the commit of this embed stage and run again"
         )
     return result
+
+
+def _read_span(store: Store, part: Part, first: int, last: int) -> pa.Table:
+    return read_part(store, part, ["vector"], (first - part.first_row, last - part.first_row))
 
 
 def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
@@ -140,7 +146,7 @@ def known_labels(task: SearchTask) -> Labels | None:
     are no labels."""
     if not task.labels:
         return None
-    labels = read_labels(task.store, task.labels, task.corpus if task.exclude_known else [], task.num_queries)
+    labels = read_labels(task.store, task.labels, task.codes if task.exclude_known else [], task.num_queries)
     _ = labels.groups  # looked up once, not by every loader
     return labels
 

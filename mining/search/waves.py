@@ -120,7 +120,7 @@ class Waves:
         task = self._task
         if not task.labels:
             return None
-        items = sum(part.rows for part in task.corpus) if task.exclude_known else 0
+        items = sum(part.rows for part in task.codes) if task.exclude_known else 0
         labels = sum(part.rows for part in task.labels)
         asked = PROCESS_BYTES + node_bytes(items, labels, task.num_queries) + sharing_bytes(items)
         options = {"num_cpus": 0, "max_retries": self._retries, "memory": memory_to_ask(asked)}

@@ -37,6 +37,7 @@ class Bm25Task:
 
     store: Store
     corpus: list[Part]
+    codes: list[Part]
     queries: list[Part]
     labels: list[Part]
     num_queries: int
@@ -167,7 +168,7 @@ def search_blocks(task: Bm25Task, blocks: Sequence[QueryBlock], threads: int, ma
     set_threads(threads)
     there = left_parts(task.store, _targets(task, blocks))
     index = WordIndex(_texts(task, mailbox))
-    labels = read_labels(task.store, task.labels, task.corpus, task.num_queries)
+    labels = read_labels(task.store, task.labels, task.codes, task.num_queries)
     parts, done = [], 0
     for block in blocks:
         path, done = f"{task.folder}/{part_name(block.index)}", done + len(block.query_rows)

@@ -60,7 +60,7 @@ def write_hits(world: World, folder: str, block: int, num_hits: int) -> list[Par
 
 
 def mine_task(world: World, hits: list[Part], folder: str, settings: MiningSettings, seed: int = 1) -> MineTask:
-    return MineTask(world.store, hits, world.labels, world.corpus, world.queries, settings, folder, seed)
+    return MineTask(world.store, hits, world.labels, world.corpus, world.corpus, world.queries, settings, folder, seed)
 
 
 def mine_all(task: MineTask) -> tuple[pa.Table, Counts]:

@@ -52,7 +52,7 @@ def make_task(root: Path, *, half: bool = False, epochs: int = 2, **options: Any
         ),
         schedule=Schedule(epochs),
         data=TrainData(
-            corpus=write(store, "corpus", {"row": np.arange(ITEMS)} | codes),
+            codes=write(store, "codes", {"row": np.arange(ITEMS)} | codes),
             queries=write(store, "queries", {"row": np.arange(QUERIES), "split": splits, "item_row": own}),
             item_features=write(store, "items", {"vector": vectors_to_column(items)}, 61),
             query_features=write(store, "asked", {"vector": vectors_to_column(items[:QUERIES])}),

@@ -58,7 +58,7 @@ def task_of(
         settings=TrainingSettings(**options),
         schedule=Schedule(1),
         data=TrainData(
-            corpus=write("corpus", {"row": items, "group_code": np.full(NUM_ITEMS, -1), "text_code": items}),
+            codes=write("codes", {"row": items, "group_code": np.full(NUM_ITEMS, -1), "text_code": items}),
             queries=write("queries", {"row": queries, "split": splits, "item_row": np.full(len(splits), -1)}),
             item_features=write("items", {"vector": vectors_to_column(np.eye(NUM_ITEMS, dtype=np.float32))}),
             query_features=write("asked", {"vector": vectors_to_column(np.eye(len(splits), NUM_ITEMS, dtype=np.float32))}),

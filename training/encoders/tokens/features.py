@@ -94,7 +94,8 @@ def load_features(store: Store, parts: Sequence[Part], rows: I64 | None = None) 
 
     def read(number: int) -> Features:
         own = rows[places[number] : places[number + 1]] - firsts[number]
-        table = read_part(store, parts[number])
+        first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+        table, own = read_part(store, parts[number], None, (first, last)), own - first
         if "vector" not in table.column_names:
             return _tokens(table["tokens"]).take(own)
         half = pa.types.is_float16(table["vector"].type.value_type)
