@@ -10,13 +10,14 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError, ConfigError, one_paragraph
 from cluster.session import ray_folder
 from cluster.session.address import check_address
+from cluster.session.node_folder import remove_node_folders
 from cluster.session.resources import ClusterSettings, ClusterSize
 from cluster.session.warm import end_warm, forget_warm
 from cluster.storage.store import Store
@@ -80,6 +81,9 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
         _open.clear()
         if address != "local":  # all of a local Ray ends at once
             end_warm()
+            if ray.is_initialized():
+                with suppress(ray.exceptions.RayError):
+                    remove_node_folders()
         forget_warm()
         ray.shutdown()
         if folder is not None:
