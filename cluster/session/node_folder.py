@@ -27,7 +27,7 @@ def node_folder() -> Path:
     session = Path(node.get_session_dir_path()) if node is not None else None
     if session is None or not os.access(session, os.W_OK):
         return _own_folder()
-    return session / "hardmine" / ray.get_runtime_context().get_job_id()
+    return Path(session, "hardmine", str(ray.get_runtime_context().get_job_id()))
 
 
 @cache

@@ -190,6 +190,7 @@ def cluster_size() -> ClusterSize:
         gpus=int(sum(node.get("GPU", 0) for node in alive)),
         gpu_nodes=len(with_gpu),
         node_cpus=int(min((node["CPU"] for node in with_gpu or alive), default=1)),
+        node_memory=int(min((node.get("memory", 0) for node in with_gpu or alive), default=0)),
     )
 
 

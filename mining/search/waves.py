@@ -12,7 +12,7 @@ from cluster.session.resources import PoolSize
 from cluster.session.session import memory_to_ask
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
 from cluster.tables.tables import Part, part_name
-from mining.memory import PROCESS_BYTES, node_bytes, sharing_bytes
+from mining.memory import PROCESS_BYTES, blocks_in_flight, node_bytes, sharing_bytes
 from mining.search.block_actor import BlockActor, BlockHits, SearchTask, known_labels
 from mining.search.how import How, Rates
 from mining.search.shard_actor import ShardActor
@@ -41,11 +41,36 @@ class SearchActors:
         # those that outlive a search may die in idleness, too, which is no search's retry
         options = {"max_restarts": retries if reserve else -1, "max_task_retries": retries}
         mine = {"num_cpus": pool.cpus, "num_gpus": pool.gpus} if reserve else {"num_cpus": 0}
-        holder, beside = ray.remote(ShardActor).options(**mine, **options), ray.remote(BlockActor).options(num_cpus=0, **options)
+        holder = ray.remote(ShardActor).options(**mine, **options)
         self.holders = [holder.remote(pool.cpus, f"shard {i + 1}/{holders}") for i in range(holders)]
+        self._nodes = list(ray.get([one.node.remote() for one in self.holders])) if reserve else [""] * holders
+
+        def beside(number: int) -> Any:
+            """On the node of a holder, if that has room."""
+            where = {"scheduling_strategy": _near(self._nodes[number])} if reserve else {}
+            return ray.remote(BlockActor).options(num_cpus=0, **options, **where).remote()
+
         # An actor's tasks run in the order they were asked for: a writer that waits for hits could load no other block.
-        self.loaders = [beside.remote() for _ in range(min(LOADERS, holders))]
-        self.writers = [beside.remote() for _ in range(holders)]
+        self.loaders = [beside(number) for number in range(min(LOADERS, holders))]
+        self.writers = [beside(number) for number in range(holders)]
+
+    def joined(self, task: Any, hits: Sequence[Any], block: int) -> list[Any]:
+        """The hits of a block from all holders, merged on each node first: one of its writers' results travels, not all shards'.
+
+        Args:
+            block: numbers the blocks; those of a node are merged by its writers in turn.
+        """
+        members: dict[str, list[int]] = {}
+        for number, _ in enumerate(hits):
+            members.setdefault(self._nodes[number], []).append(number)
+        if len(members) == 1:
+            return list(hits)
+        return [
+            hits[own[0]]
+            if len(own) == 1
+            else self.writers[own[block % len(own)]].merge.remote(task, *(hits[number] for number in own))
+            for own in members.values()
+        ]
 
     def usable(self) -> bool:
         """Ray starts each again that dies."""
@@ -145,9 +170,8 @@ class Waves:
         merged: list[list[Any]] = [[] for _ in hows]
         for wave in self._waves[:1] if first_only else self._waves:
             for place, how in enumerate(hows):
-                merged[place] = [
-                    self._actors.writers[0].merge.remote(self._sent, *self._search(wave, loaded, how), *merged[place])
-                ]
+                hits = self._search(wave, loaded, how, 0)
+                merged[place] = [self._actors.writers[0].merge.remote(self._sent, *hits, *merged[place])]
         return [ray.get(found) for (found,) in merged]
 
     def write(self, jobs: Sequence[Job]) -> tuple[list[Part], float]:
@@ -166,10 +190,11 @@ class Waves:
         """Remove what waited between waves, of this search or an interrupted one; every job must be written."""
         self._task.store.delete(f"{self._task.folder}/waves")
 
-    def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How) -> list[Any]:
-        return [
+    def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How, block: int) -> list[Any]:
+        hits = [
             holder.search.remote(self._sent, rows, loaded, how) for holder, rows in zip(self._actors.holders, wave, strict=False)
         ]
+        return self._actors.joined(self._sent, hits, block)
 
     def _wave(
         self, wave: Sequence[ShardRange], before: Sequence[ShardRange] | None, jobs: Sequence[Job], *, last: bool = False
@@ -179,15 +204,17 @@ class Waves:
 
         there = {} if last else self._task.store.list(self._between(wave))
         running: list[Any] = []
+        queries = max((len(job.block.query_rows) for job in jobs), default=0)
+        in_flight = blocks_in_flight(len(wave), len(self._actors.writers), queries, self._task.num_hits)
         for place, job in enumerate(jobs):
             target = self._place(wave, job)
             if target in there:  # an interrupted search came this far
                 continue
-            if len(running) >= self._in_flight:
-                ray.get(running[-self._in_flight])  # raises what went wrong, too
+            if len(running) >= in_flight:
+                ray.get(running[-in_flight])  # raises what went wrong, too
             writer = self._actors.writers[place % len(self._actors.writers)]
             loaded = self._actors.loaders[place % len(self._actors.loaders)].load.remote(self._sent, job.block, self._known)
-            found = self._search(wave, loaded, job.how)
+            found = self._search(wave, loaded, job.how, place)
             kept = self._place(before, job) if before else None
             running.append(
                 writer.write.remote(self._sent, job.path, loaded, kept, *found)
@@ -203,6 +230,8 @@ class Waves:
     def _place(self, wave: Sequence[ShardRange], job: Job) -> str:
         return f"{self._between(wave)}/{job.how.mode}-{job.how.probes}-{part_name(job.block.index)}"
 
-    @property
-    def _in_flight(self) -> int:
-        return 2 * len(self._actors.writers) + 1
+
+def _near(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=True)
