@@ -4,7 +4,8 @@ and how alike the results of one query are.
 A model can raise recall and still show everybody the same hundred items. None of these figures has a right value; they
 are read against those of the baseline on the same queries.
 
-Shape suffixes: Q queries, K first hits (10), N items, L labels, M vectors, D dimensions.
+Shape suffixes: Q queries, K first hits (10), N items, S items that are shown, L labels, M vectors, D dimensions. The N - S items
+that no query shows are counted, never listed.
 """
 
 from __future__ import annotations
@@ -19,47 +20,55 @@ I64 = npt.NDArray[np.int64]
 _BLOCK_QUERIES = 256
 
 
-def exposure(hits_QK: I64, num_items: int) -> I64:
-    """[N] how many of the lists each item is in; -1 in `hits_QK` is padding."""
-    return np.bincount(hits_QK[hits_QK >= 0], minlength=num_items)
+def exposure(hits_QK: I64) -> I64:
+    """[S] how many of the lists each item is in that is in any, by row; -1 in `hits_QK` is padding."""
+    return np.unique(hits_QK[hits_QK >= 0], return_counts=True)[1]
 
 
-def coverage(exposure_N: I64) -> float:
+def coverage(exposure_S: I64, num_items: int) -> float:
     """Catalogue coverage: items that are shown at all / all items (Herlocker et al. 2004, Ge et al. 2010).
 
     At most Q · K / N: with few queries it is small whatever the model.
     """
-    return float(np.count_nonzero(exposure_N) / max(len(exposure_N), 1))
+    return float(np.count_nonzero(exposure_S) / max(num_items, 1))
 
 
-def gini(exposure_N: I64) -> float:
+def gini(exposure_S: I64, num_items: int) -> float:
     """Gini coefficient of the exposure over all items (Gini 1912; for recommendations Fleder & Hosanagar 2009).
 
     Returns:
         0 if all items are shown equally often, near 1 if a few have all places; 0 if nothing is shown.
     """
-    total, count = int(exposure_N.sum()), len(exposure_N)
-    weighted = float(np.arange(1, count + 1) @ np.sort(exposure_N).astype(np.float64))
+    total, count = int(exposure_S.sum()), num_items
+    place = np.arange(count - len(exposure_S) + 1, count + 1)  # behind the items that are never shown
+    weighted = float(place @ np.sort(exposure_S).astype(np.float64))
     return 2 * weighted / (count * total) - (count + 1) / count if total else 0.0
 
 
-def top_share(exposure_N: I64, share: float = 0.01) -> float:
+def top_share(exposure_S: I64, num_items: int, share: float = 0.01) -> float:
     """Share of all places that the most shown `share` of the items have (their number rounded up).
 
     Returns:
         `share` if all items are shown equally often, 1 if those few have all places; 0 if nothing is shown.
     """
-    most = int(np.ceil(share * len(exposure_N)))
-    shown = np.sort(exposure_N)[len(exposure_N) - most :].sum()
-    return float(shown / max(int(exposure_N.sum()), 1))
+    most = int(np.ceil(share * num_items))
+    shown = np.sort(exposure_S)[max(0, len(exposure_S) - most) :].sum()
+    return float(shown / max(int(exposure_S.sum()), 1))
 
 
-def percentiles(values_N: npt.NDArray[np.float64] | I64) -> F64:
-    """[N] each item's share of items below it, plus half of those equal to it: 0 … 1, mean 0.5; NaN counts as smallest."""
-    values = np.where(np.isnan(values_N), -np.inf, values_N)
-    ascending = np.sort(values)
-    below, upto = np.searchsorted(ascending, values, side="left"), np.searchsorted(ascending, values, side="right")
-    return (below + upto) / (2 * max(len(values), 1))
+def percentiles(values_M: F64, others: F64, zeros: int = 0) -> F64:
+    """[M] each value's share of items below it, plus half of those equal to it: 0 … 1; NaN counts as smallest.
+
+    Args:
+        others: the values of all items, in any order; sorted here, in place.
+        zeros: items of the value 0 that are not among `others`.
+    """
+    for values in (values_M, others):
+        values[np.isnan(values)] = -np.inf
+    others.sort()
+    below, upto = np.searchsorted(others, values_M, side="left"), np.searchsorted(others, values_M, side="right")
+    below, upto = below + zeros * (values_M > 0), upto + zeros * (values_M >= 0)
+    return np.asarray((below + upto) / (2 * max(len(others) + zeros, 1)), np.float64)
 
 
 def popularity(hits_QK: I64, percentile_N: F64) -> float:

@@ -5,6 +5,7 @@ Q queries, K candidates, N negatives.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,12 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.labels.labels import Labels
+from cluster.labels.read import read_labels
 from cluster.storage.store import Store
-from cluster.tables.tables import F32, I64, Part, csr_to_lists, offsets_of, part_name, read_parts, write_part
+from cluster.tables.rows import read_rows
+from cluster.tables.tables import F32, I64, Part, csr_to_lists, offsets_of, part_name, read_parts, stream_parts, write_part
 from mining.candidates import SOURCES, Candidates, ExtraParts, first_query, judged_of, load_candidates, relevant_scores
 from mining.choice.attributes import Attribute
 from mining.choice.choose import Chosen, choose, popularity_log_weights
 from mining.choice.filters import Cuts, Filtered, apply_filters
+from mining.memory import NAMED_AT_ONCE
 from mining.report.counts import Counts, count_block
 from mining.settings import MiningSettings
 from mining.sources.earlier import first_rounds, load_earlier
@@ -34,6 +38,8 @@ class MineTask:
     store: Store
     hits: list[Part]
     labels: list[Part]
+    codes: list[Part]
+    """What items have in common, as integers."""
     corpus: list[Part]
     queries: list[Part]
     settings: MiningSettings
@@ -54,12 +60,11 @@ class MineTask:
 
 @dataclass(frozen=True)
 class Side:
-    """What choosing reads besides the hits; loaded once per worker."""
+    """What choosing reads besides the hits: read once per node, where all tasks share it. It is arrays of numbers only;
+    ids are read for what was chosen."""
 
     labels: Labels
     attributes: dict[str, Attribute]
-    item_ids: pa.ChunkedArray
-    query_ids: pa.ChunkedArray
     self_rows: I64
     near: Near | None = None
     log_weights: npt.NDArray[np.float64] | None = None
@@ -67,21 +72,19 @@ class Side:
 
 
 def load_side(task: MineTask) -> Side:
-    """Labels, attribute columns and ids."""
-    columns = sorted({rule.column for rule in task.settings.rules})
-    popularity = task.settings.popularity
-    numbers = [popularity] if popularity is not None and popularity not in columns else []
-    corpus = read_parts(task.store, task.corpus, ["row", "id", "group_code", "text_code", *columns, *numbers])
-    queries = read_parts(task.store, task.queries, ["id", "item_row"])
-    labels = Labels.from_tables(read_parts(task.store, task.labels), corpus, queries.num_rows)
-    attributes = {name: Attribute.from_column(corpus[name]) for name in columns}
-    weights = None
+    """Labels, attribute columns and the items that queries are."""
+
+    def parts_of(name: str) -> Iterator[pa.ChunkedArray]:
+        return (table[name] for _, table in stream_parts(task.store, task.corpus, [name]))
+
+    self_rows = read_parts(task.store, task.queries, ["item_row"])["item_row"].to_numpy()
+    labels = read_labels(task.store, task.labels, task.codes, len(self_rows))
+    attributes = {name: Attribute.from_parts(parts_of(name)) for name in sorted({rule.column for rule in task.settings.rules})}
+    weights, popularity = None, task.settings.popularity
     if popularity is not None:
-        column = corpus[popularity].cast(pa.float64()).fill_null(np.nan).to_numpy()
-        weights = popularity_log_weights(column, task.settings.popularity_power)
-    return Side(
-        labels, attributes, corpus["id"], queries["id"], queries["item_row"].to_numpy(), read_near(task.store, task.near), weights
-    )
+        numbers = [column.cast(pa.float64()).fill_null(np.nan).to_numpy() for column in parts_of(popularity)]
+        weights = popularity_log_weights(np.concatenate(numbers), task.settings.popularity_power)
+    return Side(labels, attributes, self_rows, read_near(task.store, task.near), weights)
 
 
 @dataclass(frozen=True)
@@ -123,15 +126,55 @@ def filter_block(task: MineTask, block: Block, side: Side) -> Filtered:
     return apply_filters(block.candidates, side.labels, side.attributes, task.settings, near=block.near, cuts=task.cuts)
 
 
+@dataclass(frozen=True)
+class ChosenBlock:
+    """The negatives of a block, before its ids are looked up."""
+
+    number: int
+    """Of the hits part."""
+    query_rows: I64
+    chosen: Chosen
+    rounds: I64
+    """[Q, N] round since which each has been a negative of its query."""
+    positives: tuple[I64, I64]
+    """Relevant items of each query as (offsets [Q+1], item rows)."""
+    positive_scores: F32
+
+    @property
+    def items(self) -> I64:
+        """Rows of all its items, in ascending order."""
+        rows = self.chosen.rows
+        return np.unique(np.concatenate([rows[rows >= 0], self.positives[1]]))
+
+
 def mine_block(task: MineTask, number: int, side: Side | None = None, uses: I32 | None = None) -> tuple[Part, Counts]:
-    """Choose the negatives of hits part `number`; writes one part, returns it and its counts.
+    """Choose the negatives of hits part `number`; writes one part, returns it and its counts."""
+    ((part, counts),) = mine_blocks(task, [number], side or load_side(task), uses)
+    return part, counts
+
+
+def mine_blocks(task: MineTask, numbers: Sequence[int], side: Side, uses: I32 | None = None) -> Iterator[tuple[Part, Counts]]:
+    """Choose the negatives of some hits parts; writes a part for each.
 
     Deterministic: the same hits, settings and seed give the same bytes, whatever the block size.
 
     Args:
         uses: with settings.max_uses, [items] the lists that each item is in so far; brought up to date.
     """
-    side = side or load_side(task)
+    waiting: list[tuple[ChosenBlock, Counts]] = []
+    items = 0
+    for number in numbers:
+        block, counts = choose_block(task, number, side, uses)
+        waiting.append((block, counts))
+        items += len(block.items)
+        if items >= NAMED_AT_ONCE:
+            yield from _write_blocks(task, waiting)
+            waiting, items = [], 0
+    yield from _write_blocks(task, waiting)
+
+
+def choose_block(task: MineTask, number: int, side: Side, uses: I32 | None = None) -> tuple[ChosenBlock, Counts]:
+    """The negatives of hits part `number`, and their counts."""
     block = read_block(task, number, side)
     query_rows, filtered = block.candidates.query_rows, filter_block(task, block, side)
     chosen = choose(
@@ -139,24 +182,41 @@ def mine_block(task: MineTask, number: int, side: Side | None = None, uses: I32 
     )
     earlier = load_earlier(task.store, task.earlier, block.start, query_rows) if task.earlier else None
     rounds = first_rounds(chosen.rows, earlier, task.round)
-    part = write_part(task.store, f"{task.folder}/{part_name(number)}", _table(block, chosen, rounds, side))
     counts = count_block(block.candidates, filtered, chosen, task.settings)
     counts.new = int(((rounds == task.round) & (chosen.rows >= 0)).sum())
-    return part, counts
+    positives = side.labels.positives(query_rows)
+    return ChosenBlock(number, query_rows, chosen, rounds, positives, block.positive_scores), counts
 
 
-def _table(block: Block, chosen: Chosen, rounds: I64, side: Side) -> pa.Table:
-    """The negatives of a block as they are written: docs/mining.md has the columns."""
-    query_rows = block.candidates.query_rows
+def _write_blocks(task: MineTask, blocks: Sequence[tuple[ChosenBlock, Counts]]) -> Iterator[tuple[Part, Counts]]:
+    """Write blocks; the ids of their items are looked up together."""
+    items = np.unique(np.concatenate([np.zeros(0, np.int64), *(block.items for block, _ in blocks)]))
+    names = read_rows(task.store, task.corpus, items, ["id"])["id"] if len(items) else pa.chunked_array([[]], pa.string())
+    for block, counts in blocks:
+        table = _table(block, items, names, read_rows(task.store, task.queries, block.query_rows, ["id"])["id"])
+        yield write_part(task.store, f"{task.folder}/{part_name(block.number)}", table), counts
+
+
+def _table(block: ChosenBlock, named: I64, names: pa.ChunkedArray, query_ids: pa.ChunkedArray) -> pa.Table:
+    """The negatives of a block as they are written: docs/mining.md has the columns.
+
+    Args:
+        named, names: ascending item rows, the block's among them, and their ids. query_ids: of the block's queries.
+    """
+
+    def ids(rows: I64) -> pa.Array:
+        return names.take(pa.array(np.searchsorted(named, rows))).combine_chunks()
+
+    chosen, rounds, query_rows = block.chosen, block.rounds, block.query_rows
     real = chosen.rows >= 0
     offsets = offsets_of(real.sum(axis=1))
     flat = chosen.rows[real]
-    positive_offsets, positives = side.labels.positives(query_rows)
+    positive_offsets, positives = block.positives
     sources = pa.array(SOURCES).take(pa.array(chosen.source[real]))
     teacher = pa.array(chosen.teacher[real], pa.float32(), from_pandas=True)  # NaN: null
     items = pa.StructArray.from_arrays(
         [
-            side.item_ids.take(pa.array(flat)).combine_chunks(),
+            ids(flat),
             pa.array(chosen.scores[real], pa.float32()),
             pa.array(chosen.positions[real], pa.int64()),
             sources,
@@ -168,8 +228,8 @@ def _table(block: Block, chosen: Chosen, rounds: I64, side: Side) -> pa.Table:
     return pa.table(
         {
             "query_row": query_rows,
-            "query_id": side.query_ids.take(pa.array(query_rows)),
-            "positive_ids": csr_to_lists(positive_offsets, side.item_ids.take(pa.array(positives)).combine_chunks()),
+            "query_id": query_ids,
+            "positive_ids": csr_to_lists(positive_offsets, ids(positives)),
             "positive_rows": csr_to_lists(positive_offsets, positives),
             "positive_scores": csr_to_lists(positive_offsets, block.positive_scores),
             "negative_rows": csr_to_lists(offsets, flat),

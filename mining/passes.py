@@ -1,57 +1,82 @@
 """Passes over all blocks of hits as Ray tasks: calibrating the cuts, choosing the negatives.
 
-Every task takes a few blocks, so that labels and ids are read once for them; the driver sees counts only.
+What all of them read (`negatives.Side`) is the result of one task: it lies once in each node's shared memory, and goes when the
+driver lets go of it. Every task takes a few blocks, so that ids are read once for them; the driver sees counts only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from cluster.session.session import set_threads, task_groups
+from cluster.session.session import memory_to_ask, set_threads, task_groups
 from cluster.tables.tables import Part
 from mining.choice.calibrate import Histogram, block_histogram, needs_calibration, resolve_cuts
 from mining.choice.filters import filters_before_cuts
-from mining.negatives import MineTask, load_side, mine_block, read_block
+from mining.memory import PROCESS_BYTES, mining_task_bytes, node_bytes, sharing_bytes
+from mining.negatives import MineTask, Side, load_side, mine_blocks, read_block
 from mining.report.counts import Counts
 
 
-def with_cuts(task: MineTask, *, retries: int) -> MineTask:
-    """The task with calibrated cuts, if its settings ask for them; what a teacher says plays no part in it."""
-    import ray
+class Passes:
+    """The passes of one mining over its hits; their tasks share what they read."""
 
-    if not needs_calibration(task.settings) or task.cuts is not None:
-        return task
-    remote = ray.remote(_calibrate_group).options(max_retries=retries)
-    total = Histogram()
-    for histogram in ray.get([remote.remote(task, group) for group in task_groups(len(task.hits))]):
-        total.add(histogram)
-    return replace(task, cuts=resolve_cuts(task.settings, total))
+    def __init__(self, task: MineTask, *, retries: int) -> None:
+        """Begin to read what they share."""
+        import ray
+
+        self.task, self._retries = task, retries
+        items, labels = (sum(part.rows for part in parts) for parts in (task.codes, task.labels))
+        queries, rules = sum(part.rows for part in task.queries), len({rule.column for rule in task.settings.rules})
+        shared = node_bytes(items, labels, queries, rules, weighted=task.settings.popularity is not None)
+        options = {"max_retries": retries, "memory": memory_to_ask(PROCESS_BYTES + shared + sharing_bytes(items))}
+        self._side = ray.remote(load_side).options(**options).remote(task)
+        uses = task.settings.max_uses is not None
+        block = max((part.rows for part in task.hits), default=0)
+        self._bytes = PROCESS_BYTES + mining_task_bytes(items if uses else 0, block, task.settings.num_hits)
+
+    def with_cuts(self) -> MineTask:
+        """The task with calibrated cuts, if its settings ask for them; what a teacher says plays no part in it."""
+        if needs_calibration(self.task.settings) and self.task.cuts is None:
+            total = Histogram()
+            for histogram in self.over_blocks(_calibrate_group):
+                total.add(histogram)
+            self.task = replace(self.task, cuts=resolve_cuts(self.task.settings, total))
+        return self.task
+
+    def mine(self) -> tuple[list[Part], Counts]:
+        """Choose the negatives of all hits parts.
+
+        With settings.max_uses one task takes all blocks in the order of their queries: what an item may still be chosen for
+        depends on all queries before.
+        """
+        self.with_cuts()
+        total, parts = Counts(), []
+        for group_parts, counts in self.over_blocks(_mine_group, in_turn=self.task.settings.max_uses is not None):
+            parts.extend(group_parts)
+            total.add(counts)
+        return sorted(parts, key=lambda part: part.path), total
+
+    def over_blocks(self, function: Callable[[MineTask, Sequence[int], Side], Any], *, in_turn: bool = False) -> list[Any]:
+        """What `function` makes of some blocks each, in their order. `in_turn`: one task does all of them."""
+        import ray
+
+        groups = [list(range(len(self.task.hits)))] if in_turn else task_groups(len(self.task.hits))
+        remote = ray.remote(function).options(max_retries=self._retries, memory=memory_to_ask(self._bytes))
+        return list(ray.get([remote.remote(self.task, group, self._side) for group in groups]))
 
 
 def mine(task: MineTask, *, retries: int) -> tuple[list[Part], Counts]:
-    """Choose the negatives of all hits parts.
-
-    With settings.max_uses one task takes all blocks in the order of their queries: what an item may still be chosen for
-    depends on all queries before.
-    """
-    import ray
-
-    task = with_cuts(task, retries=retries)
-    groups = task_groups(len(task.hits)) if task.settings.max_uses is None else [list(range(len(task.hits)))]
-    remote = ray.remote(_mine_group).options(max_retries=retries)
-    total, parts = Counts(), []
-    for group_parts, counts in ray.get([remote.remote(task, group) for group in groups]):
-        parts.extend(group_parts)
-        total.add(counts)
-    return sorted(parts, key=lambda part: part.path), total
+    """Choose the negatives of all hits parts; see `Passes.mine`."""
+    return Passes(task, retries=retries).mine()
 
 
-def _calibrate_group(task: MineTask, numbers: Sequence[int]) -> Histogram:
+def _calibrate_group(task: MineTask, numbers: Sequence[int], side: Side) -> Histogram:
     set_threads(1)
-    side, total = load_side(task), Histogram()
+    total = Histogram()
     for number in numbers:
         block = read_block(task, number, side)
         left = filters_before_cuts(block.candidates, side.labels, side.attributes, task.settings, near=block.near)
@@ -59,12 +84,11 @@ def _calibrate_group(task: MineTask, numbers: Sequence[int]) -> Histogram:
     return total
 
 
-def _mine_group(task: MineTask, numbers: Sequence[int]) -> tuple[list[Part], Counts]:
+def _mine_group(task: MineTask, numbers: Sequence[int], side: Side) -> tuple[list[Part], Counts]:
     set_threads(1)
-    side, total, parts = load_side(task), Counts(), []
+    total, parts = Counts(), []
     uses = None if task.settings.max_uses is None else np.zeros(side.labels.num_items, np.int32)
-    for number in numbers:
-        part, counts = mine_block(task, number, side, uses)
+    for part, counts in mine_blocks(task, numbers, side, uses):
         parts.append(part)
         total.add(counts)
     return parts, total

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,26 +22,30 @@ from training.engine.kept_model import KeptModel, keep_model
 from training.engine.schedule import Pace, Progress, learning_rate
 from training.feed.batches import describe_mixture
 from training.feed.feed import Feed
+from training.load import Loaded, load
 from training.objective.objective import Objective
 from training.objective.temperature import LEARNING_RATE, Temperature
 from training.settings import VALIDATION_K
-from training.start import find_budget, plan_batches, settings_here, start_encoder, start_trackers
+from training.start import find_budget, settings_here, start_encoder, start_trackers
 from training.step import NotFiniteError, train_step
-from training.task import TrainTask, load_tables
+from training.task import TrainTask
 from training.telemetry.telemetry import Telemetry
-from training.validation import ValidationSet, choose_validation, recall_per_query
+from training.validation import recall_per_query
 
 
 class Trainer:
     """One rank's training of one round."""
 
-    def __init__(self, task: TrainTask, place: Place) -> None:
+    def __init__(self, task: TrainTask, place: Place, loaded: Loaded | None = None) -> None:
+        """Args: loaded: what the ranks share; None: this one loads it for itself."""
         torch.set_num_threads(task.threads)
         self.task, self.place = task, place
-        self.tables, examples, dev, near = load_tables(task)
+        loaded = loaded or load(task, place.world)
+        assert loaded.plan.world == place.world
+        self.tables, self.check = loaded.tables, loaded.check
+        self.plan = replace(loaded.plan, rank=place.rank)
         self.checkpoints = Checkpointer(task.store, task.folder, place)
         state = self.checkpoints.newest()
-        self.plan = plan_batches(task, place, examples, len(self.tables.items), state.joined if state else task.joined)
         self.settings, own = settings_here(task, self.plan)
         self.pace = Pace(task.schedule, self.plan.micro_steps, task.settings.accumulation, task.settings.max_steps)
         self.notes: list[str] = []
@@ -48,7 +53,6 @@ class Trainer:
         """[V] of each validation query, as of the latest epoch."""
         if mixture := describe_mixture(self.plan):
             self._note(mixture)
-        self.check: ValidationSet | None = choose_validation(dev, near, self.tables.labels, task.settings, task.seed)
         self.encoder = start_encoder(task, place, self._note)
         known = task.budget_tokens or (state.budget_tokens if state else None)
         together = task.settings.batch_size * (2 + self.plan.hard + self.plan.random)
@@ -279,6 +283,9 @@ class Trainer:
             "train_loss": self.telemetry.mean_loss(),
             "seconds": self._seconds(),
             "examples": len(self.plan.examples),
+            "items_loaded": len(self.tables.items),
+            "random_pool": self.plan.num_items if self.plan.pool is None else len(self.plan.pool),
+            "random_seed": self.plan.seed,
             "ranks": self.place.world,
             "joined_batch": self.plan.together,
             "temperature": self.temperature.value,

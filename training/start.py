@@ -1,5 +1,4 @@
-"""What a round's training starts with on each rank: the plan of its batches, the encoder, how many tokens it encodes at once,
-and the trackers."""
+"""What a round's training starts with on each rank: the encoder, how many tokens it encodes at once, and the trackers."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ from typing import Any
 
 import torch.distributed as dist
 
-from cluster.errors import ConfigError
 from cluster.session.progress import post
 from cluster.storage.model_folders import fetch_folder
 from training.encoders.base import Encoder
@@ -17,7 +15,7 @@ from training.encoders.tokens.features import Features
 from training.encoders.transformer import TransformerEncoder
 from training.engine.budget import probe_budget
 from training.engine.engine import Place
-from training.feed.batches import BatchPlan, Examples
+from training.feed.batches import BatchPlan
 from training.settings import TrainingSettings
 from training.task import TrainTask
 from training.telemetry.trackers import Trackers, make_trackers
@@ -39,35 +37,6 @@ def start_encoder(task: TrainTask, place: Place, say: Callable[[str], None]) -> 
     if isinstance(encoder, TransformerEncoder):
         encoder.find_token_table()
     return encoder
-
-
-def plan_batches(task: TrainTask, place: Place, examples: Examples, num_items: int, joined: int | None) -> BatchPlan:
-    """The plan of a round.
-
-    Args:
-        joined: queries of all ranks together in a micro-step, where the round or the run began on other ranks; None:
-            training.batch_size of each rank.
-
-    Raises:
-        ConfigError: the examples do not fill an optimizer step.
-    """
-    settings = task.settings
-    plan = BatchPlan.of(
-        examples,
-        settings,
-        num_items=num_items,
-        mined=bool(task.data.negatives),
-        seed=task.seed * 1009 + task.round,
-        rank=place.rank,
-        world=place.world,
-        joined_size=joined or 0,
-    )
-    if plan.micro_steps < settings.accumulation:
-        raise ConfigError(
-            f"an epoch has {plan.micro_steps} micro-step(s) of {plan.together} queries on {place.world} rank(s), "
-            f"fewer than training.accumulation = {settings.accumulation}; lower training.accumulation or training.batch_size"
-        )
-    return plan
 
 
 def settings_here(task: TrainTask, plan: BatchPlan) -> tuple[TrainingSettings, dict[str, Any] | None]:

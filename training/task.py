@@ -15,11 +15,10 @@ from cluster.errors import DataError
 from cluster.labels.labels import Labels, gather_csr
 from cluster.storage.model_folders import Manifest
 from cluster.storage.store import Store
-from cluster.tables.tables import I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part, read_parts
-from training.encoders.tokens.features import load_features
+from cluster.tables.tables import I64, Part, lists_to_csr, offsets_of, read_parts
 from training.engine.schedule import Schedule
 from training.feed.batches import Examples
-from training.feed.tables import Guide, Tables
+from training.memory import loaded_bytes, loaded_items
 from training.settings import Kind, TrainingSettings
 
 
@@ -46,8 +45,8 @@ class Stopping(Protocol):
 class TrainData:
     """The tables that a round trains on."""
 
-    corpus: list[Part]
-    """Corpus table (group and text codes)."""
+    codes: list[Part]
+    """What items have in common, as integers."""
     queries: list[Part]
     item_features: list[Part]
     query_features: list[Part]
@@ -92,37 +91,65 @@ class TrainTask:
     """What trackers call this model: round-02-random."""
     mailbox: Any = None
 
+    def predicted_bytes(self, world: int) -> int:
+        """Memory of what `world` ranks share, from counts alone."""
+        data, settings = self.data, self.settings
+        items, queries = (sum(part.rows for part in parts) for parts in (data.codes, data.queries))
+        examples, epochs = queries, self.schedule.epochs
+        if settings.max_steps is not None:
+            examples = min(queries, settings.max_steps * settings.accumulation * (self.joined or settings.batch_size * world))
+        mined = bool(data.negatives)
+        positives = -(-sum(part.rows for part in data.labels) // max(1, queries))
+        loaded = loaded_items(
+            items,
+            examples,
+            positives,
+            settings.hard_negatives if mined else 0,
+            settings.random_negatives(mined=mined),
+            epochs * self.schedule.cycles,
+        )
+        row_bytes = sum(part.bytes for part in data.item_features) // max(1, items)
+        return loaded_bytes(loaded, queries, row_bytes)
 
-def load_tables(task: TrainTask) -> tuple[Tables, Examples, I64, I64]:
-    """(tables, training examples, dev query rows, near-miss item rows) of a task, in memory.
+
+@dataclass(frozen=True)
+class Told:
+    """What a task's tables say: whom to train on which items, by the rows of the run's tables."""
+
+    examples: Examples
+    labels: Labels
+    """Of all queries, without codes of items."""
+    dev: I64
+    """Rows of the dev queries."""
+    near_misses: I64
+    """Rows of items that make validation hard, nearest first."""
+
+
+def read_examples(task: TrainTask) -> Told:
+    """The examples, labels and validation of a task.
 
     Raises:
         DataError: no training query has a relevant item.
     """
-    queries = read_parts(task.store, task.data.queries, ["row", "split", "item_row"])
-    corpus = read_parts(task.store, task.data.corpus, ["row", "group_code", "text_code"])
-    judged = read_parts(task.store, task.data.labels)
-    labels = Labels.from_tables(judged, corpus, queries.num_rows, queries["item_row"].to_numpy().astype(np.int64))
-    split = queries["split"]
-    queries_in, items_in = (load_features(task.store, parts) for parts in (task.data.query_features, task.data.item_features))
-    tables = Tables(queries_in, items_in, labels, _guide(task))
-    examples = _examples(task, judged, _equal(split, "train"))
+    queries = read_parts(task.store, task.data.queries, ["split", "item_row"])
+    judged = read_parts(task.store, task.data.labels, ["query_row", "item_row", "score", "weight", "source"])
+    labels = Labels(
+        num_queries=queries.num_rows,
+        num_items=sum(part.rows for part in task.data.codes),
+        offsets=offsets_of(np.bincount(judged["query_row"].to_numpy(), minlength=queries.num_rows)),
+        item_rows=judged["item_row"].to_numpy().astype(np.int64),
+        scores=np.sign(judged["score"].to_numpy()).astype(np.int8),
+        group_codes=np.zeros(0, np.int32),
+        text_codes=np.zeros(0, np.int32),
+        self_rows=queries["item_row"].to_numpy().astype(np.int64),
+    )
     near = np.zeros(0, np.int64)
     if task.data.near_misses:
         hits = read_parts(task.store, task.data.near_misses, ["item_rows"])
         offsets, rows = lists_to_csr(hits["item_rows"])
         near = _nearest_first(offsets, rows.astype(np.int64), depth=10)
-    return tables, examples, np.flatnonzero(_equal(split, "dev")), near
-
-
-def _guide(task: TrainTask) -> Guide | None:
-    if not task.data.guide_items:
-        return None
-    sides = [
-        np.concatenate([column_to_vectors(read_part(task.store, part)["vector"]).astype(np.float16) for part in parts])
-        for parts in (task.data.guide_queries, task.data.guide_items)
-    ]
-    return Guide(*sides)
+    examples = _examples(task, judged, _equal(queries["split"], "train"))
+    return Told(examples, labels, np.flatnonzero(_equal(queries["split"], "dev")), near)
 
 
 def _equal(column: pa.ChunkedArray, text: str) -> npt.NDArray[np.bool_]:

@@ -35,13 +35,14 @@ class ValidationSet:
 
 
 def choose_validation(
-    dev_rows: I64, near_misses: I64, labels: Labels, settings: TrainingSettings, seed: int
+    dev_rows: I64, near_misses: I64, labels: Labels, settings: TrainingSettings, seed: int, fill: I64 | None = None
 ) -> ValidationSet | None:
     """A fixed validation set; None where no dev query has a relevant item.
 
     Args:
         dev_rows: dev queries; those without a relevant item are left out.
         near_misses: items that a model put high for dev queries, nearest first; may be empty.
+        fill: the items that the rest is drawn from; None: all.
     """
     offsets, _ = labels.positives(dev_rows)
     usable = dev_rows[np.diff(offsets) > 0]
@@ -50,8 +51,8 @@ def choose_validation(
     rng = np.random.default_rng([seed, 1])
     queries = np.sort(rng.permutation(usable)[: settings.validation_queries])
     _, positives = labels.positives(queries)
-    fill = rng.permutation(labels.num_items)
-    wanted = np.concatenate([np.unique(positives), near_misses, fill])
+    drawn = rng.permutation(labels.num_items if fill is None else fill)
+    wanted = np.concatenate([np.unique(positives), near_misses, drawn])
     _, first = np.unique(wanted, return_index=True)
     size = max(settings.validation_items, len(np.unique(positives)))
     return ValidationSet(queries, np.sort(wanted[np.sort(first)[:size]]))

@@ -63,6 +63,7 @@ class Searcher:
             folder,
             [hits],
             tables.corpus,
+            tables.corpus,
             tables.queries,
             tables.labels,
             vectors["items"],

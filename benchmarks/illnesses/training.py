@@ -193,7 +193,7 @@ class Run:
             model=model.files,
             model_prefix=model.prefix,
             data=TrainData(
-                corpus=self.tables.corpus,
+                codes=self.tables.corpus,
                 queries=queries or self.tables.queries,
                 item_features=self.features["items"],
                 query_features=self.features["queries"],
@@ -258,6 +258,7 @@ class Run:
             self.store,
             [hits],
             self.tables.labels,
+            self.tables.corpus,
             self.tables.corpus,
             self.tables.queries,
             self.mining,

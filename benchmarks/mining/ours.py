@@ -16,7 +16,7 @@ from benchmarks.shared.catalogue import Catalogue
 from benchmarks.shared.inputs import temporary_folder
 from cluster.tables.tables import F32
 from mining.negatives import MineTask, load_side, mine_block
-from mining.search.block_actor import BlockActor
+from mining.search.block_actor import BlockActor, known_labels
 from mining.search.how import How
 from mining.search.shard_actor import ShardActor
 from mining.search.shards import plan_blocks, plan_shards
@@ -57,10 +57,10 @@ def pipeline(data: Catalogue, num_hits: int, how: How, folder: str, *, shards: i
     ranges = plan_shards(data.num_items, shards=shards, actors=1, shard_rows=10**7)
     holders, writer = [ShardActor(THREADS, "shard") for _ in ranges], BlockActor()
     set_threads(THREADS)
-    parts = []
+    parts, known = [], known_labels(task)
     for block in plan_blocks(np.arange(data.num_queries), BLOCK):
         started = time.perf_counter()
-        loaded = writer.load(task, block)
+        loaded = writer.load(task, block, known)
         took["load"] += time.perf_counter() - started
         in_shards = []
         for holder, rows in zip(holders, ranges, strict=True):
@@ -73,7 +73,9 @@ def pipeline(data: Catalogue, num_hits: int, how: How, folder: str, *, shards: i
         parts.append(writer.write(task, f"{folder}/hits/{block.index}.parquet", loaded, None, *in_shards)[0])
         took["write"] += time.perf_counter() - started
     started = time.perf_counter()
-    task_of_mine = MineTask(data.store, parts, data.labels, data.corpus, data.queries, settings, f"{folder}/negatives", 1)
+    task_of_mine = MineTask(
+        data.store, parts, data.labels, data.corpus, data.corpus, data.queries, settings, f"{folder}/negatives", 1
+    )
     side = load_side(task_of_mine)
     for number in range(len(parts)):
         mine_block(task_of_mine, number, side)

@@ -145,7 +145,7 @@ class Study:
             model=model,
             model_prefix=prefix,  # type: ignore[arg-type]
             data=TrainData(
-                corpus=prepared.corpus,
+                codes=prepared.corpus,
                 queries=prepared.queries,
                 item_features=self.features[0],
                 query_features=self.features[1],

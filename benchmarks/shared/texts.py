@@ -180,7 +180,7 @@ def write_task(folder: Path, triples: Triples, model: str, settings: TrainingSet
         model=upload_folder(local, store, "model"),
         model_prefix="model",
         data=TrainData(
-            corpus=write_parts(store, "corpus", corpus),
+            codes=write_parts(store, "corpus", corpus),
             queries=write_parts(store, "queries", table),
             labels=write_parts(store, "labels", labels),
             negatives=write_parts(store, "negatives", mined),

@@ -121,14 +121,10 @@ def _in_order(folder: Path) -> tuple[Any, int]:
     """(rows of text in the order in which hardmine's plan takes them, steps)."""
     from datasets import Dataset  # type: ignore[import-untyped]
 
-    from training.feed.batches import BatchPlan
-    from training.task import load_tables
+    from training.load import load
 
     task, triples, _ = read_task(folder)
-    tables, examples, *_ = load_tables(task)
-    plan = BatchPlan.of(
-        examples, task.settings, num_items=len(tables.items), mined=True, seed=task.seed * 1009 + task.round, rank=0, world=1
-    )
+    plan = load(task, 1).plan
     steps = min(plan.micro_steps, task.settings.max_steps or plan.micro_steps)
     batches = [plan.joined(0, step) for step in range(steps)]
     queries, positives = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("query_rows", "positive_rows"))

@@ -8,21 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cluster.errors import ArtifactError
 from cluster.tables.tables import I64, offsets_of
 
 Bool = npt.NDArray[np.bool_]
+I32 = npt.NDArray[np.int32]
+Codes = I32 | I64
+Array = TypeVar("Array", bound=npt.NDArray[Any])
 
+SCANNED = 2**20
+"""Items that are looked at together."""
+CODE_RANGES = 64
+"""Ranges of codes, told apart by their last bits, that are numbered one after another: only one of them is sorted at a time."""
 NO_NEGATIVE = -1
 """Score of a label that is no judgement: the item has the query's own text, or is relevant to a query of the same text in
 another split. It is no negative of the query, and does not count as relevant to it."""
 
 
-def gather_csr(offsets: I64, rows: I64) -> tuple[I64, I64]:
+def gather_csr(offsets: Codes, rows: I64) -> tuple[I64, I64]:
     """Where the lists of `rows` lie in a flat array.
 
     Returns:
@@ -47,12 +56,12 @@ class Labels:
     offsets: I64
     """[Q+1] into item_rows and scores, by query row."""
     item_rows: I64
-    scores: I64
-    """> 0 relevant, 0 judged irrelevant, NO_NEGATIVE neither."""
-    group_codes: I64
-    """[N] code of each item's group; -1: none."""
-    text_codes: I64
-    """[N] code of each item's normalised text."""
+    scores: npt.NDArray[np.integer[Any]]
+    """1 relevant, 0 judged irrelevant, NO_NEGATIVE neither."""
+    group_codes: Codes
+    """[N] number of each item's group; -1: none. Only equality counts."""
+    text_codes: Codes
+    """[N] number of each item's normalised text."""
     self_rows: I64 | None = None
     """[Q] the item that a query is; -1: it is none. None: no query is an item."""
 
@@ -66,20 +75,29 @@ class Labels:
             num_items=items.num_rows,
             offsets=offsets_of(counts),
             item_rows=labels["item_row"].to_numpy().astype(np.int64),
-            scores=np.sign(labels["score"].to_numpy()).astype(np.int64),  # a grade may be a fraction
-            group_codes=items["group_code"].to_numpy().astype(np.int64),
-            text_codes=items["text_code"].to_numpy().astype(np.int64),
+            scores=np.sign(labels["score"].to_numpy()).astype(np.int8),  # a grade may be a fraction
+            group_codes=short_codes(items["group_code"].to_numpy()),
+            text_codes=short_codes(items["text_code"].to_numpy()),
             self_rows=self_rows,
         )
 
     @cached_property
     def groups(self) -> tuple[I64, I64, I64]:
-        """(number [N] of each item's group, -1: none; offsets [G+1] into members; members: the items of each group)."""
-        grouped = np.flatnonzero(self.group_codes >= 0)
-        _, number, counts = np.unique(self.group_codes[grouped], return_inverse=True, return_counts=True)
-        numbers = np.full(self.num_items, -1, np.int64)
-        numbers[grouped] = number
-        return numbers, offsets_of(counts), grouped[np.argsort(number, kind="stable")]
+        """The groups that `no_negatives` of any query belong to: (their codes [G], ascending; offsets [G+1] into members;
+        members: the items of each group, ascending)."""
+        wanted = self.item_rows[self.scores != 0] if len(self.group_codes) else np.zeros(0, np.int64)
+        codes = np.unique(self.group_codes[wanted]).astype(np.int64)
+        codes = codes[codes >= 0]
+        number, members = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for start in range(0, self.num_items if len(codes) else 0, SCANNED):
+            some = self.group_codes[start : start + SCANNED]
+            place = np.minimum(np.searchsorted(codes, some), len(codes) - 1)
+            mine = np.flatnonzero(codes[place] == some)
+            number.append(place[mine])
+            members.append(mine + start)
+        numbers = np.concatenate(number)
+        order = np.argsort(numbers, kind="stable")
+        return codes, offsets_of(np.bincount(numbers, minlength=len(codes))), np.concatenate(members)[order]
 
     def positives(self, query_rows: I64) -> tuple[I64, I64]:
         """Relevant items of each query as (offsets [Q+1], item rows), in ascending item row."""
@@ -93,7 +111,7 @@ class Labels:
         """Items judged irrelevant (score 0) of each query as (offsets [Q+1], item rows)."""
         return self._labelled(query_rows, np.equal)
 
-    def _labelled(self, query_rows: I64, than_zero: Callable[[I64, int], Bool]) -> tuple[I64, I64]:
+    def _labelled(self, query_rows: I64, than_zero: Callable[[npt.NDArray[np.integer[Any]], int], Bool]) -> tuple[I64, I64]:
         """Items whose score is greater than, equal to or other than 0."""
         owner, index = gather_csr(self.offsets, query_rows)
         kept = than_zero(self.scores[index], 0)
@@ -140,7 +158,43 @@ class Labels:
         return contains(np.repeat(np.arange(len(query_rows)), np.diff(offsets)), rows, items_QK)
 
 
-def by_owner(owner: I64, values: I64, owners: int) -> tuple[I64, I64]:
+def short_codes(codes_N: Codes) -> I32:
+    """Codes of 64 bits as numbers of 32: equal ones stay equal, others different, a negative one becomes -1.
+
+    Memory: 5 bytes per item beside what is given, and what returns.
+    """
+    codes_N = codes_N.astype(np.int64, copy=False)
+    result = np.full(len(codes_N), -1, np.int32)
+    several = 0
+    ranges = CODE_RANGES if len(codes_N) > SCANNED else 1
+    ranges_N = (codes_N & (ranges - 1)).astype(np.uint8)
+    for number in range(ranges):
+        rows = np.flatnonzero(ranges_N == number)
+        rows = rows[codes_N[rows] >= 0]
+        codes = codes_N[rows]
+        values, counts = np.unique(codes, return_counts=True)
+        values = values[counts > 1]
+        place = np.searchsorted(values, codes)
+        shared = place < len(values)
+        shared[shared] = values[place[shared]] == codes[shared]
+        result[rows[shared]] = several + place[shared]
+        result[rows[~shared]] = -2  # an item of its own: it gets a number when it is known how many are shared
+        several += len(values)
+    if several + len(codes_N) > np.iinfo(np.int32).max:
+        raise ArtifactError(f"expected fewer than 1.4 billion items, found {len(codes_N):,}; cut the corpus into several runs")
+    alone = result == -2
+    result[alone] = several + np.flatnonzero(alone)
+    return result
+
+
+def read_only(array: Array) -> Array:
+    """A view that cannot be written to, as what a node's processes share is: a compiled loop then knows one type only."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def by_owner(owner: I64, values: Codes, owners: int) -> tuple[I64, I64]:
     """(offsets [owners + 1], values grouped by owner, in the order given within each)."""
     if (np.diff(owner) < 0).any():
         order = np.argsort(owner, kind="stable")
@@ -159,12 +213,12 @@ def contains(owner: I64, values: I64, wanted_QK: I64) -> Bool:
     return result
 
 
-def contains_code(owner: I64, values: I64, codes_N: I64, items_QK: I64) -> Bool:
+def contains_code(owner: I64, values: Codes, codes_N: Codes, items_QK: I64) -> Bool:
     """[Q, K]: whether the code of item items_QK[q, k] is among the `values` owned by q; -1, as item or code, never is."""
     if not len(values):
         return np.zeros(items_QK.shape, bool)
     from cluster.labels.membership import mark_codes
 
     result = np.empty(items_QK.shape, bool)
-    mark_codes(*by_owner(owner, values, len(items_QK)), codes_N, np.ascontiguousarray(items_QK), result)
+    mark_codes(*by_owner(owner, values, len(items_QK)), read_only(codes_N), np.ascontiguousarray(items_QK), result)
     return result

@@ -16,6 +16,7 @@ from cluster.tables.tables import I64
 
 Bool = npt.NDArray[np.bool_]
 U64 = npt.NDArray[np.uint64]
+Codes = npt.NDArray[np.int32] | I64
 
 FEW = 8
 """Up to so many values are compared one by one, more by bisection."""
@@ -64,18 +65,18 @@ def mark_values(offsets: I64, values: I64, wanted_QK: I64, out_QK: Bool) -> None
 
 
 @compiled()
-def mark_codes(offsets: I64, values: I64, codes_N: I64, items_QK: I64, out_QK: Bool) -> None:
+def mark_codes(offsets: I64, values: I64, codes_N: Codes, items_QK: I64, out_QK: Bool) -> None:
     """As `mark_values`, of the code of each item; a padding item and a negative code never are."""
     for query in range(items_QK.shape[0]):
         known = _distinct(values[offsets[query] : offsets[query + 1]])
         for place in range(items_QK.shape[1]):
             item = items_QK[query, place]
-            code = codes_N[item] if item >= 0 and len(known) else np.int64(-1)
+            code = np.int64(codes_N[item]) if item >= 0 and len(known) else np.int64(-1)
             out_QK[query, place] = code >= 0 and _among(known, code)
 
 
 @compiled()
-def mark_repeats(codes_N: I64, items_QK: I64, out_QK: Bool) -> None:
+def mark_repeats(codes_N: Codes, items_QK: I64, out_QK: Bool) -> None:
     """out_QK: an earlier item of the query has the same code; padding never has."""
     width = items_QK.shape[1]
     bits = 1
@@ -89,7 +90,7 @@ def mark_repeats(codes_N: I64, items_QK: I64, out_QK: Bool) -> None:
             item = items_QK[query, place]
             repeated = False
             if item >= 0:
-                code = codes_N[item]
+                code = np.int64(codes_N[item])
                 slot = np.int64((np.uint64(code) * GOLDEN) >> shift)
                 while owner[slot] == query and keys[slot] != code:
                     slot = (slot + 1) & last
@@ -99,18 +100,18 @@ def mark_repeats(codes_N: I64, items_QK: I64, out_QK: Bool) -> None:
 
 
 @compiled()
-def sign_lists(list_offsets: I64, codes_V: I64, out_N: U64) -> None:
+def sign_lists(list_offsets: Codes, codes_V: Codes, out_N: U64) -> None:
     """out_N: a set bit for the last six bits of each of an item's codes: items without a common bit share no code."""
     for item in range(len(out_N)):
         bits = np.uint64(0)
         for index in range(list_offsets[item], list_offsets[item + 1]):
-            bits |= _bit(codes_V[index])
+            bits |= _bit(np.int64(codes_V[index]))
         out_N[item] = bits
 
 
 @compiled()
 def mark_lists(
-    offsets: I64, values: I64, list_offsets: I64, codes_V: I64, signs_N: U64, exact: bool, items_QK: I64, out_QK: Bool
+    offsets: I64, values: I64, list_offsets: Codes, codes_V: Codes, signs_N: U64, exact: bool, items_QK: I64, out_QK: Bool
 ) -> None:
     """As `mark_values`: whether any of an item's codes is among the query's; padding never has one.
 
@@ -130,7 +131,7 @@ def mark_lists(
             if hit and not exact:
                 hit = False
                 for index in range(list_offsets[item], list_offsets[item + 1]):
-                    if _among(known, codes_V[index]):
+                    if _among(known, np.int64(codes_V[index])):
                         hit = True
                         break
             out_QK[query, place] = hit

@@ -44,6 +44,7 @@ def cluster_size(*, free: bool = False) -> ClusterSize:
         gpus=int(sum(node.get("GPU", 0) for node in alive)),
         gpu_nodes=len(with_gpu),
         node_cpus=int(min((node["CPU"] for node in with_gpu or alive), default=0)),
+        node_memory=int(min((node.get("memory", 0) for node in with_gpu or alive), default=0)),
     )
 
 
@@ -55,19 +56,19 @@ def on_work_node(number: int) -> Any:
     return NodeAffinitySchedulingStrategy(nodes[number % len(nodes)]["NodeID"], soft=True) if nodes else "DEFAULT"
 
 
-def placed(actors: Sequence[Any], what: str, pool: PoolSize) -> None:
-    """Return when all actors run. Raises ClusterError: there is no room for some."""
+def placed(answers: Sequence[Any], what: str, pool: PoolSize) -> list[Any]:
+    """What actors answered to their first call. Raises ClusterError: there is no room for some."""
     import ray
 
-    ready = [actor.__ray_ready__.remote() for actor in actors]
-    done, waiting = ray.wait(ready, num_returns=len(ready), timeout=PLACE_S)
-    if waiting:
+    try:
+        return list(ray.get(list(answers), timeout=PLACE_S))  # raises what their start raised
+    except ray.exceptions.GetTimeoutError as error:
+        waiting = ray.wait(list(answers), num_returns=len(answers), timeout=0)[1]
         raise ClusterError(
-            f"{len(waiting)} of {len(ready)} {what} found no room within {PLACE_S:.0f} s: each needs {pool.cpus} CPU(s) and "
+            f"{len(waiting)} of {len(answers)} {what} found no room within {PLACE_S:.0f} s: each needs {pool.cpus} CPU(s) and "
             f"{pool.gpus} GPU(s) of one node, and free are {cluster_size(free=True).describe()}; end other jobs of this Ray "
             f"cluster or add nodes, then run the same command again: it resumes"
-        )
-    ray.get(done)  # raises what their start raised
+        ) from error
 
 
 class Nodes:

@@ -35,9 +35,11 @@ class ClusterSettings(BaseModel):
     search_actors: Count | None = None
     """Number of actors that search, each with one shard at a time. Default: one per GPU; without GPUs one per node."""
     shards: Count | None = None
-    """Number of slices of the corpus. Default: one per search actor, more if a slice would have more than shard_rows items."""
-    shard_rows: Count = 1_000_000
-    """Maximum items of a shard. A shard takes items × dimension × 4 bytes of its actor's memory."""
+    """Number of slices of the corpus. Default: one per search actor; if a slice would have more than shard_rows items, two, three
+    or more per actor."""
+    shard_rows: Count | None = None
+    """Maximum items of a shard, which takes items × dimension × 5 bytes of its actor's memory, and 6 of a GPU's. Default: as many
+    as fit half of the node's memory, and 12 GiB of a GPU's."""
     train_workers: Count | None = None
     """Number of training workers, one rank each. Default: one per GPU; without GPUs 1."""
     cpus_per_worker: Count | None = None
@@ -73,6 +75,8 @@ class ClusterSize:
     """Nodes that have GPUs."""
     node_cpus: int = 0
     """CPUs of the smallest node that would do the work (of those with GPUs, where there are any); 0: not known."""
+    node_memory: int = 0
+    """Bytes of memory that tasks may use on the smallest of these nodes; 0: not known."""
     lost: bool = False
     """There was more when the run started: counts that were asked for are cut to what is left."""
 

@@ -10,13 +10,14 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError, ConfigError, one_paragraph
 from cluster.session import ray_folder
 from cluster.session.address import check_address, is_plain
+from cluster.session.node_folder import remove_node_folders
 from cluster.session.nodes import cluster_size, release_autoscaler, work_nodes
 from cluster.session.resources import ClusterSettings, ClusterSize
 from cluster.session.token import token_sent
@@ -84,6 +85,9 @@ def ray_session(settings: ClusterSettings) -> Iterator[ClusterSize]:
             if address != "local":  # all of a local Ray ends at once
                 release_autoscaler()
                 end_warm()
+                if ray.is_initialized():
+                    with suppress(ray.exceptions.RayError):
+                        remove_node_folders()
             forget_warm()
             ray.shutdown()
             if folder is not None:
@@ -185,6 +189,14 @@ def task_groups(count: int) -> list[list[int]]:
 
     groups = np.array_split(np.arange(count), min(count, max(1, int(ray.cluster_resources()["CPU"]))))
     return [[int(number) for number in group] for group in groups]
+
+
+def memory_to_ask(predicted: int) -> int:
+    """Bytes that a task names to Ray: as predicted, but no more than the largest node has, or it would wait for ever."""
+    import ray
+
+    has = [int(node.get("Resources", {}).get("memory", 0)) for node in ray.nodes() if node["Alive"]]
+    return min(predicted, max(has, default=0))
 
 
 def set_threads(count: int) -> None:

@@ -1,19 +1,24 @@
-"""Model folders in storage: uploaded with a manifest of digests, fetched once per node and checked before use."""
+"""Model folders in storage: uploaded with a manifest of digests, fetched once per node and checked before use.
+
+Fetched folders lie in the driver's folder of the node and go with it; in HARDMINE_CACHE, where that is set, they stay.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cluster.commits import digest
 from cluster.errors import ArtifactError, ConfigError
+from cluster.session.node_folder import node_folder
 from cluster.storage.digests import described, read_checked
 from cluster.storage.store import Store, join
 
@@ -69,24 +74,38 @@ def fetch_folder(store: Store, manifest: Mapping[str, Mapping[str, Any]], prefix
     cache = _cache()
     target = cache / folder_digest(manifest, prefix)
     names = {path: path.removeprefix(prefix).strip("/") for path in wanted}
-    if _is_whole(target, names, wanted):
-        return target
+    if not _is_whole(target, names, wanted):
+        with _alone(cache):
+            if not _is_whole(target, names, wanted):  # no other process of this node has fetched it meanwhile
+                _fetch(store, wanted, names, target)
+    return target
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Hold the node's cache; a process that dies lets go of it."""
+    held = os.open(cache, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _fetch(store: Store, wanted: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], target: Path) -> None:
+    cache = target.parent
     partial, aside = (cache / f".{target.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
     try:
         for path, info in wanted.items():
             file = partial / names[path]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(read_checked(store, path, info["sha256"]))
-        if target.is_dir() and not _is_whole(target, names, wanted):
+        if target.is_dir():
             target.rename(aside)  # damaged, or thinned out by whoever clears temporary folders
         partial.rename(target)
-    except OSError:
-        if not target.is_dir():  # else another process of this node was first
-            raise
     finally:
         for left in (partial, aside):
             shutil.rmtree(left, ignore_errors=True)
-    return target
 
 
 def _is_whole(folder: Path, names: Mapping[str, str], wanted: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -102,7 +121,7 @@ def _is_whole(folder: Path, names: Mapping[str, str], wanted: Mapping[str, Mappi
 
 
 def _cache() -> Path:
-    cache = Path(os.environ.get("HARDMINE_CACHE", Path(tempfile.gettempdir()) / f"hardmine-cache-{os.getuid()}"))
+    cache = Path(os.environ.get("HARDMINE_CACHE") or node_folder() / "models")
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     if cache.stat().st_uid != os.getuid():
         raise ConfigError(f"the model cache {cache} is another user's; set HARDMINE_CACHE to a folder of your own")

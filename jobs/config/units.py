@@ -156,6 +156,7 @@ EXAMPLES: Mapping[str, Any] = {
     "cluster.embed_actors": 4,
     "cluster.search_actors": 4,
     "cluster.shards": 8,
+    "cluster.shard_rows": 2_000_000,
     "cluster.train_workers": 4,
     "cluster.cpus_per_worker": 2,
     "cluster.micro_batch_tokens": 16384,

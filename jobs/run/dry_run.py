@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster.commits import Commit
 from cluster.errors import ConfigError, DataError
-from cluster.session.resources import train_pool
+from cluster.session.resources import ClusterSize, train_pool
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.config.without_effect import without_effect
@@ -23,7 +23,8 @@ from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
 from jobs.stages.ingest.counts.quick_counts import about_rows, existing, quick_counts, readable
 from jobs.stages.ingest.fingerprints import sources
-from mining.memory import mining_task_bytes, shard_actor_bytes
+from jobs.stages.stage_2_search import shard_rows
+from mining.memory import ROWS_OF_UNKNOWN, mining_task_bytes, node_bytes, shard_actor_bytes
 
 PROCESS_BYTES = 600 * 2**20
 """Memory of a Python process with Ray, torch and FAISS before it holds any data."""
@@ -58,7 +59,7 @@ def make_plan(config: Config) -> dict[str, Any]:
         "stages": [asdict(stage) for stage in stages],
         "forecast": expected.as_json() if expected else None,
         "forecast_lines": [line for line in expected.lines() if not line.startswith("!")] if expected else [f"  {why_not}"],
-        "estimates": _estimates(config, rows),
+        "estimates": _estimates(config, rows, context.size),
     }
 
 
@@ -87,23 +88,33 @@ def _forecast(
     return expected, None
 
 
-def _estimates(config: Config, rows: dict[str, int]) -> dict[str, int]:
+def _estimates(config: Config, rows: dict[str, int], size: ClusterSize) -> dict[str, int]:
     """Bytes of memory and disk."""
     dimension = _dimension(config)
-    size = dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
-    vectors = (rows["corpus"] + rows["queries"]) * size
+    row_bytes = dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
+    vectors = (rows["corpus"] + rows["queries"]) * row_bytes
     general = _rows(config.evaluation.general, config) if config.evaluation.general else {"corpus": 0, "queries": 0}
     trained = config.rounds.mined + bool(config.rounds.warmup_epochs)
-    general_vectors = (general["corpus"] + general["queries"]) * size * (1 + trained)
+    general_vectors = (general["corpus"] + general["queries"]) * row_bytes * (1 + trained)
     shards = config.cluster.shards
-    shard = -(-rows["corpus"] // shards) if shards else min(rows["corpus"], config.cluster.shard_rows)
+    try:
+        shard = -(-rows["corpus"] // shards) if shards else min(rows["corpus"], shard_rows(config.cluster, size, dimension))
+    except ConfigError:  # a cluster that is elsewhere has more than this machine
+        shard = min(rows["corpus"], config.cluster.shard_rows or ROWS_OF_UNKNOWN)
     block = min(config.cluster.query_block, rows["queries"])
     hits = config.mining.num_hits
     return {
         "vectors_per_model_bytes": vectors,
         "vectors_all_models_bytes": vectors * (2 + trained + config.rounds.compare_random) + general_vectors,
         "search_actor_bytes": PROCESS_BYTES + shard_actor_bytes(shard, dimension, block, hits),
-        "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"], rows["labels"], block, hits),
+        "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"] if config.mining.max_uses else 0, block, hits),
+        "mining_node_bytes": node_bytes(
+            rows["corpus"],
+            rows["labels"],
+            rows["queries"],
+            len({rule.column for rule in config.mining.rules}),
+            weighted=config.mining.popularity is not None,
+        ),
         "driver_bytes": PROCESS_BYTES + rows["queries"] * 8,
         "train_worker_tokens_bytes": rows["corpus"] * SHORT_TEXT_TOKENS * 4,
         "hits_per_round_bytes": rows["queries"] * hits * 12,

@@ -24,6 +24,8 @@ from jobs.run.rounds import FUNCTIONS, mined_model, rule_on
 from jobs.stages.context import Context
 from jobs.stages.finish.finish import finish_of
 
+RAY_SHARE = 0.6
+"""Of the memory of a machine, what Ray lets tasks use, about."""
 MANY_CPUS = 4096
 """Of a cluster that is not asked: enough for any number of workers."""
 NVIDIA = Path("/proc/driver/nvidia/gpus")
@@ -142,7 +144,8 @@ def assumed_size(config: Config, ledger: Ledger) -> ClusterSize:
     """The cluster that the stages would find: this machine; of one that is elsewhere, what its commits were made with."""
     if config.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
         cpus, gpus = config.cluster.cpus or os.cpu_count() or 1, _own_gpus()
-        return ClusterSize(nodes=1, cpus=cpus, gpus=gpus, gpu_nodes=min(1, gpus), node_cpus=cpus)
+        memory = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * RAY_SHARE)
+        return ClusterSize(nodes=1, cpus=cpus, gpus=gpus, gpu_nodes=min(1, gpus), node_cpus=cpus, node_memory=memory)
     commits = [commit for name in ledger.names() if (commit := _readable(ledger, name)) is not None]
     ranks = max((int(commit.figures["ranks"]) for commit in commits if "ranks" in commit.figures), default=1)
     on_gpus = any(commit.inputs.get("bfloat16") for commit in commits) or config.cluster.device == "gpu"

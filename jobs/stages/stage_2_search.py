@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 
 from cluster.commits import Commit, Outcome, digest
 from cluster.errors import DataError
-from cluster.session.resources import search_pool
-from cluster.tables.tables import I64, Part, read_part
+from cluster.session.resources import ClusterSettings, ClusterSize, search_pool
+from cluster.tables.tables import I64, Part, read_part, read_schema
 from jobs.record.stages import Kind, Scope, Stage
 from jobs.stages.chosen import mining_model
 from jobs.stages.context import Context
 from jobs.stages.ingested import Ingested, read_ingested
+from mining.memory import rows_that_fit
 from mining.search.block_actor import SearchTask
 from mining.search.driver import Searched, search
 from mining.search.shards import QueryBlock, plan_blocks, plan_shards
@@ -85,7 +86,7 @@ def search_queries(
             item_vectors=vectors.parts("corpus"),
             query_vectors=vectors.parts("queries"),
             labels=ingested.labels,
-            corpus=ingested.corpus,
+            codes=ingested.codes,
             num_queries=int(ingested.tables.figures["queries"]),
             num_hits=num_hits,
             folder=place,
@@ -125,7 +126,9 @@ def search_corpus(
     """
     cluster, pool = context.config.cluster, search_pool(context.config.cluster, context.size)
     items = int(ingested.tables.figures["items"])
-    shards = plan_shards(items, shards=cluster.shards, actors=pool.count, shard_rows=cluster.shard_rows)
+    dimension = read_schema(context.store, task.item_vectors[0]).field("vector").type.list_size
+    rows_of_shard = shard_rows(cluster, context.size, dimension)
+    shards = plan_shards(items, shards=cluster.shards, actors=pool.count, shard_rows=rows_of_shard)
     searched = search(
         replace(task, folder=f"{task.folder}/blocks-of-{cluster.query_block}"),  # blocks of another size: other parts
         shards,
@@ -137,6 +140,14 @@ def search_corpus(
         mailbox=context.progress.mailbox,
     )
     return searched, len(shards)
+
+
+def shard_rows(cluster: ClusterSettings, size: ClusterSize, dimension: int) -> int:
+    """Maximum items of a shard: as set, or as many as an actor's part of its node's memory holds."""
+    pool = search_pool(cluster, size)
+    nodes = (size.gpu_nodes or size.nodes) if pool.gpus else size.nodes
+    fits = rows_that_fit(dimension, size.node_memory, -(-pool.count // nodes), gpu=bool(pool.gpus))
+    return cluster.shard_rows or fits
 
 
 def blocks_of_split(context: Context, ingested: Ingested, split: str) -> list[QueryBlock]:

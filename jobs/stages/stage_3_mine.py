@@ -10,7 +10,7 @@ from jobs.stages.context import Context
 from jobs.stages.mine.report import REPORT_ONLY
 from jobs.stages.mine.task import mining_task
 from mining.choice.filters import Cuts
-from mining.passes import mine, with_cuts
+from mining.passes import Passes
 from mining.report.figures import ChoiceFigures
 
 
@@ -27,8 +27,9 @@ def mine_negatives(context: Context, stage: Stage) -> Commit:
         inputs["teacher"] = scored.key
 
     def work(folder: str) -> Outcome:
-        ready = with_cuts(replace(task, folder=f"{folder}/negatives"), retries=retries)
-        parts, counts = mine(ready, retries=retries)
+        passes = Passes(replace(task, folder=f"{folder}/negatives"), retries=retries)
+        parts, counts = passes.mine()
+        ready = passes.task
         figures = ChoiceFigures.of(counts, engine=hits.figures["engine"], negatives=ready.folder, cuts=ready.cuts)
         return Outcome(tables={"negatives": parts}, figures=figures.to_json())
 

@@ -53,7 +53,7 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
         model=start.files,
         model_prefix=start.prefix,
         data=TrainData(
-            corpus=data.corpus,
+            codes=data.codes,
             queries=data.queries,
             item_features=items,
             query_features=queries,

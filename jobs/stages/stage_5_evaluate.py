@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from cluster.commits import Commit, Outcome
 from cluster.labels.labels import NO_NEGATIVE, contains
 from cluster.storage.store import Store
+from cluster.tables.rows import read_rows
 from cluster.tables.tables import F32, I64, Part, lists_to_csr, read_part, read_parts, write_part
 from eval.attainable import attainable
-from eval.copies import placed, without_copies
+from eval.copies import placed
 from eval.metrics import F64, Bool, Judgements, per_query_metrics, summarise
 from eval.settings import EvaluationSettings
 from eval.significance import compare
@@ -25,8 +26,9 @@ from eval.verdict import verdict
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage
 from jobs.stages.chosen import best_model, earlier_models, evaluated_model, parent_model
 from jobs.stages.context import Context, in_worker
+from jobs.stages.evaluate.item_texts import ItemTexts
 from jobs.stages.evaluate.leakage_pairs import leakage_figures
-from jobs.stages.evaluate.results import Ranking, popularity_percentiles, result_figures
+from jobs.stages.evaluate.results import DEPTH, Ranking, popularity_percentiles, result_figures
 from jobs.stages.evaluate.slice_columns import Relevant, memberships
 from jobs.stages.ingested import read_ingested
 from mining.candidates import dense_hits, without_self
@@ -45,6 +47,8 @@ class EvaluateTask:
     store: Store
     folder: str
     hits: list[Part]
+    codes: list[Part]
+    """What items have in common, as integers."""
     corpus: list[Part]
     queries: list[Part]
     labels: list[Part]
@@ -79,6 +83,7 @@ def evaluate(context: Context, stage: Stage) -> Commit:
             context.store,
             folder,
             hits.parts("hits"),
+            data.codes,
             data.corpus,
             data.queries,
             data.labels,
@@ -128,7 +133,8 @@ def _others(context: Context, stage: Stage) -> dict[str, Stage]:
 def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     """(figures, values per query of every metric): in a worker. Writes the latter.
 
-    Memory: the hits, all labels, a number per item, and what `result_figures` and `memberships` read of a part at a time.
+    Memory: the hits, all labels, what is read of the items that these name, and 8 bytes per item where the corpus has a number
+    column that says how popular each is.
     """
     store, settings = task.store, task.settings
     labels = read_parts(store, task.labels, ["query_row", "item_row", "score", "gain", "source"])
@@ -139,8 +145,7 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     ranking = load_ranking(task, judged, queries, learned)
     compatible = None
     if task.compatible:
-        values = read_parts(store, task.corpus, [task.compatible])[task.compatible]
-        compatible = _compatible(values, ranking)
+        compatible = _compatible(task, task.compatible, ranking)
     query_L, item_L, gain_L, score_L = (judged[name].to_numpy() for name in ("query_row", "item_row", "gain", "score"))
     judgements = Judgements.from_triples(query_L, item_L, gain_L, score_L > 0)
     per_query = per_query_metrics(ranking.rows, ranking.query_rows, judgements, compatible_top1_Q=compatible)
@@ -173,8 +178,10 @@ def measure(task: EvaluateTask) -> tuple[dict[str, Any], Part]:
     )
     # a column that nobody named and whose values are all too rare says nothing
     figures["slices"] = {name: found for name, found in slices.items() if found["slices"] or settings.slices is not None}
-    percentile_N = popularity_percentiles(store, task.corpus, learned, task.popularity)
-    figures |= result_figures(store, task.item_vectors, task.query_vectors, ranking, percentile_N)
+    shown = ranking.rows[:, :DEPTH]
+    rows = np.concatenate([shown[shown >= 0], ranking.relevant.item])
+    popular = popularity_percentiles(store, task.corpus, rows, learned, task.popularity)
+    figures |= result_figures(store, task.item_vectors, task.query_vectors, ranking, popular)
     if task.first:
         figures["leakage"] = leakage_figures(store, task.corpus, task.queries, judged)
     return figures, part
@@ -195,21 +202,21 @@ def load_ranking(task: EvaluateTask, judged: pa.Table, queries: pa.Table, learne
     hits = read_parts(task.store, task.hits, ["query_row", "item_rows", "scores", "label_rows", "label_scores"])
     query_rows = hits["query_row"].to_numpy()
     own, query_codes = (queries[name].to_numpy()[query_rows] for name in ("item_row", "text_code"))
-    text_codes = read_parts(task.store, task.corpus, ["text_code"])["text_code"].to_numpy()
     query, label = placed(query_rows, judged["query_row"].to_numpy())
     item = judged["item_row"].to_numpy()[label].astype(np.int64)
     wanted = judged["score"].to_numpy()[label] > 0
+    found = without_self(*dense_hits(hits), own)
+    texts = ItemTexts.read(task.store, task.codes, [found[0], item, own, learned.astype(np.int64)])
     relevant = Relevant(
         query[wanted],
         item[wanted],
         judged["source"].take(pa.array(label[wanted])),
-        np.isin(text_codes[item[wanted]], text_codes[learned]),  # by text: under another id it is the same memory
+        np.isin(texts.of(item[wanted]), texts.of(learned)),  # by text: under another id it is the same memory
         _label_scores(hits, query[wanted], item[wanted]),
     )
-    found = without_self(*dense_hits(hits), own)
-    rows_QK, scores_QK, had_copies = without_copies(*found, query, item, wanted, text_codes)
+    rows_QK, scores_QK, had_copies = texts.without_copies(*found, query, item, wanted)
     first_Q = rows_QK[:, 0]
-    same = (text_codes[first_Q] == query_codes) | ((own >= 0) & (text_codes[first_Q] == text_codes[own]))
+    same = (texts.of(first_Q) == query_codes) | ((own >= 0) & (texts.of(first_Q) == texts.of(own)))
     own_text = (first_Q >= 0) & same & ~contains(relevant.query, relevant.item, rows_QK[:, :1])[:, 0]
     return Ranking(query_rows, own, rows_QK, scores_QK, relevant, had_copies, own_text)
 
@@ -252,8 +259,12 @@ def compare_metrics(per_query: Mapping[str, F64], other: Mapping[str, F64], sett
     return result
 
 
-def _compatible(column: pa.ChunkedArray, ranking: Ranking) -> Bool:
+def _compatible(task: EvaluateTask, column: str, ranking: Ranking) -> Bool:
     """[Q]: whether the first hit shares a value of the column with a relevant item of its query."""
-    wanted = ranking.relevant.query, ranking.relevant.item
-    shares: Bool = Attribute.from_column(column).overlap(wanted, ranking.rows[:, :1])[:, 0]
+    first_Q1, relevant = ranking.rows[:, :1], ranking.relevant
+    rows = np.unique(np.concatenate([first_Q1[first_Q1 >= 0], relevant.item]))
+    values = read_rows(task.store, task.corpus, rows, [column])[column]
+    place_Q1 = np.where(first_Q1 >= 0, np.searchsorted(rows, first_Q1), -1)
+    wanted = relevant.query, np.searchsorted(rows, relevant.item)
+    shares: Bool = Attribute.from_column(values).overlap(wanted, place_Q1)[:, 0]
     return shares

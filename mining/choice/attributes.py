@@ -5,7 +5,7 @@ Q queries, K candidates, N items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
-from cluster.labels.labels import Labels, by_owner, gather_csr
+from cluster.labels.labels import Codes, Labels, by_owner, gather_csr, read_only
 from cluster.tables.tables import I64, offsets_of
 from mining.settings import Rule
 
@@ -25,8 +25,8 @@ Bool = npt.NDArray[np.bool_]
 class Attribute:
     """One metadata column as value codes: a list per item; scalars are lists of one, nulls of none."""
 
-    offsets: I64
-    codes: I64
+    offsets: Codes
+    codes: Codes
     signs: npt.NDArray[np.uint64]
     """[N] the item's codes as bits, so that most pairs are settled without looking at their lists."""
     exact: bool
@@ -35,21 +35,29 @@ class Attribute:
     @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> Attribute:
         """Encode a column of lists (of any kind) or scalars."""
-        if holds_lists(column.type):
-            lengths = pc.list_value_length(column).fill_null(0).to_numpy()
-            offsets = offsets_of(lengths)
-            values = pc.list_flatten(column)
-        else:
-            offsets, values = np.arange(len(column) + 1, dtype=np.int64), column
-        # codes are only compared; a null, on its own or in a list, is no value
-        codes = values.combine_chunks().dictionary_encode().indices
-        valid = codes.is_valid().to_numpy(zero_copy_only=False)
-        counted = offsets_of(valid)
-        offsets, kept = counted[offsets], codes.drop_null().to_numpy().astype(np.int64)
+        return cls.from_parts([column])
+
+    @classmethod
+    def from_parts(cls, columns: Iterable[pa.ChunkedArray]) -> Attribute:
+        """Encode a column part by part: 12 bytes per item and 4 per value, and the different values of each part."""
+        lengths, codes, values = [], [], []
+        for column in columns:
+            some_lengths, coded = _encode(column)
+            lengths.append(some_lengths)
+            codes.append(coded.indices.drop_null().to_numpy().astype(np.int32))
+            values.append(pa.table({"value": coded.dictionary}))
+        # codes are only compared: equal values of all parts get the number of the first of them
+        number = pa.concat_tables(values, promote_options="permissive")["value"].combine_chunks().dictionary_encode().indices
+        of_value = number.fill_null(-1).to_numpy(zero_copy_only=False)  # a null in a dictionary is no item's value
+        first = offsets_of(np.array([table.num_rows for table in values]))[:-1]
+        kept = np.concatenate([of_value[start + own] for start, own in zip(first, codes, strict=True)])
+        offsets: Codes = offsets_of(np.concatenate(lengths))
+        if len(kept) <= np.iinfo(np.int32).max:
+            offsets = offsets.astype(np.int32)
         from cluster.labels.membership import sign_lists  # numba takes a while to load, and the command line reads this module
 
-        signs = np.empty(len(column), np.uint64)
-        sign_lists(offsets, kept, signs)
+        signs = np.empty(len(offsets) - 1, np.uint64)
+        sign_lists(read_only(offsets), read_only(kept), signs)
         return cls(offsets, kept, signs, bool(kept.max(initial=0) < 64))
 
     def overlap(self, owner_rows: tuple[I64, I64], items_QK: I64) -> Bool:
@@ -64,8 +72,21 @@ class Attribute:
         of_pair, index = gather_csr(self.offsets, rows)
         offsets, values = by_owner(owner[of_pair], self.codes[index], len(items_QK))
         result = np.empty(items_QK.shape, bool)
-        mark_lists(offsets, values, self.offsets, self.codes, self.signs, self.exact, np.ascontiguousarray(items_QK), result)
+        own = read_only(self.offsets), read_only(self.codes), read_only(self.signs)
+        mark_lists(offsets, values, *own, self.exact, np.ascontiguousarray(items_QK), result)
         return result
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], pa.DictionaryArray]:
+    """(values of each item [N]; all values, one after another, as numbers of a dictionary). A null, on its own or in a list, is
+    no value."""
+    offsets, values = np.arange(len(column) + 1, dtype=np.int64), column
+    if holds_lists(column.type):
+        offsets = offsets_of(pc.list_value_length(column).fill_null(0).to_numpy())
+        values = pc.list_flatten(column)
+    coded = values.combine_chunks().dictionary_encode()
+    valid = offsets_of(coded.indices.is_valid().to_numpy(zero_copy_only=False))
+    return np.diff(valid[offsets]).astype(np.int32), coded
 
 
 def rule_mask(rule: Rule, attribute: Attribute, labels: Labels, query_rows: I64, items_QK: I64) -> Bool:

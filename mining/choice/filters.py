@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cluster.labels.labels import Labels, contains
+from cluster.labels.labels import Labels, contains, read_only
 from cluster.labels.membership import mark_repeats
 from cluster.tables.tables import F32, I64
 from mining.candidates import Candidates
@@ -171,7 +171,7 @@ def _before_cuts(
     sieve = _Sieve(candidates, labels.judged_mask(candidates.query_rows, candidates.rows))
     sieve.drop("positive", labels.positive_mask(candidates.query_rows, candidates.rows))
     repeated = np.empty(candidates.rows.shape, bool)
-    mark_repeats(labels.text_codes, np.ascontiguousarray(candidates.rows), repeated)
+    mark_repeats(read_only(labels.text_codes), np.ascontiguousarray(candidates.rows), repeated)
     repeated |= labels.duplicate_mask(candidates.query_rows, candidates.rows)
     if near is not None:
         repeated |= contains(*near, candidates.rows)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
-from cluster.labels.labels import Labels, gather_csr
+from cluster.labels.labels import Codes, Labels, gather_csr
 from cluster.tables.tables import I64, offsets_of
 from mining.settings import MiningSettings
 
@@ -57,7 +57,7 @@ class Values:
 
     offsets: I64
     """[N+1] into codes."""
-    codes: I64
+    codes: Codes
     """Each item's values as numbers of `names`."""
     names: tuple[str, ...]
 
@@ -77,7 +77,7 @@ class Values:
         valid = coded.indices.is_valid().to_numpy(zero_copy_only=False)
         counted = offsets_of(valid)
         offsets = counted[offsets_of(lengths)]
-        return cls(offsets, coded.indices.drop_null().to_numpy().astype(np.int64), tuple(coded.dictionary.to_pylist()))
+        return cls(offsets, coded.indices.drop_null().to_numpy().astype(np.int32), tuple(coded.dictionary.to_pylist()))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class Buckets:
         )
         bucket_of = np.full(len(values.names), len(order), np.int64)
         bucket_of[order] = np.arange(len(order))
-        return cls(values, tuple(values.names[code] for code in order), bucket_of)
+        of_items = replace(values, names=())  # a run's tasks share what follows: the other names are not needed
+        return cls(of_items, tuple(values.names[code] for code in order), bucket_of)
 
     def of(self, owner: I64, items: I64, owners: int) -> I64:
         """[owners, V + 2]: how many of an owner's items have a value in each bucket; an item counts once in each."""

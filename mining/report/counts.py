@@ -107,11 +107,6 @@ def percentiles(histogram: I64) -> dict[str, float]:
     return {f"p{p}": round(float(HARDNESS_EDGES[1:][np.searchsorted(reached, p / 100)]), 4) for p in PERCENTILES}
 
 
-def count_uses(negative_rows: I64, num_items: int) -> I32:
-    """[N] how many queries of a block have each item as a negative; adds up over blocks."""
-    return np.bincount(negative_rows, minlength=num_items).astype(np.int32)
-
-
 @dataclass(frozen=True)
 class UsedItem:
     """An item that is used most."""
@@ -139,20 +134,25 @@ class Reuse:
 
 
 def reuse(uses_N: I32, most_used: Sequence[UsedItem]) -> Reuse:
-    """How unevenly the items are used, from the uses of each."""
-    total, count = int(uses_N.sum(dtype=np.int64)), len(uses_N)
-    ascending = np.sort(uses_N).astype(np.float64)
-    most = ascending[count - -(-count // 100) :].sum()
-    weighted = float((np.arange(1, count + 1) * ascending).sum())
-    # bin 0: never; bin b: 2^(b-2) < uses <= 2^(b-1)
-    bins = np.where(uses_N > 0, 1 + np.ceil(np.log2(np.maximum(uses_N, 1))).astype(np.int64), 0)
-    names = ["0", "1", "2"] + [f"{2 ** (b - 2) + 1}-{2 ** (b - 1)}" for b in range(3, 33)]
+    """How unevenly the items are used, from the uses of each. Memory: a sorted copy."""
+    items = dict(zip(*(column.tolist() for column in np.unique(uses_N, return_counts=True)), strict=True))
+    total, count = sum(uses * number for uses, number in items.items()), len(uses_N)
+    weighted, most, place, first = 0, 0, 0, count - -(-count // 100)
+    histogram: dict[str, int] = {}
+    for uses, number in items.items():  # ascending; whole numbers, however many items
+        weighted += uses * number * (2 * place + number + 1) // 2  # their places are place + 1 … place + number
+        place += number
+        most += uses * min(number, max(0, place - first))
+        # "0", "1", "2", and beyond: 2^(b-2) < uses <= 2^(b-1)
+        power = (uses - 1).bit_length()
+        name = str(uses) if uses <= 2 else f"{2 ** (power - 1) + 1}-{2**power}"
+        histogram[name] = histogram.get(name, 0) + number
     return Reuse(
         items=count,
-        used=int((uses_N > 0).sum()),
-        top_share=round(float(most) / max(1, total), 4),
+        used=count - items.get(0, 0),
+        top_share=round(most / max(1, total), 4),
         gini=round(2 * weighted / (count * total) - (count + 1) / count, 4) if total else 0.0,
-        histogram={names[b]: int(items) for b, items in enumerate(np.bincount(bins)) if items},
+        histogram=histogram,
         most_used=list(most_used),
     )
 

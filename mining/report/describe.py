@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.labels.labels import Labels
+from cluster.labels.read import read_labels
 from cluster.session.session import task_groups
 from cluster.storage.store import Store
 from cluster.tables.rows import cut, has_texts, read_rows
 from cluster.tables.tables import I64, Part, lists_to_csr, read_part, read_parts
 from mining.report.confusion import Buckets, Confusion, Values, confusion_block, confusion_column
-from mining.report.counts import I32, Reuse, UsedItem, count_uses, most_used, reuse
+from mining.report.counts import I32, Reuse, UsedItem, most_used, reuse
 from mining.report.samples import Sample, ShownSample, best_samples, draw_samples, show_samples
 from mining.settings import MiningSettings
 
@@ -69,45 +69,47 @@ def load_buckets(task: DescribeTask) -> Buckets | None:
     column = confusion_column(task.settings)
     if column is None:
         return None
-    corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code", column])
-    labels = Labels.from_tables(read_parts(task.store, task.labels), corpus, task.num_queries)
-    return Buckets.most_frequent(Values.from_column(corpus[column]), labels)
+    labels = read_labels(task.store, task.labels, [], task.num_queries)
+    return Buckets.most_frequent(Values.from_column(read_parts(task.store, task.corpus, [column])[column]), labels)
 
 
-def glance_block(table: pa.Table, task: DescribeTask, buckets: Buckets | None) -> tuple[Glance, I32]:
-    """(samples and confusion, uses [N]) of one block of the negatives table."""
+def glance_block(table: pa.Table, task: DescribeTask, buckets: Buckets | None) -> tuple[Glance, I64]:
+    """(samples and confusion, the negatives of all queries) of one block of the negatives table."""
     samples = draw_samples(table, task.seed, task.settings.samples)
     offsets, rows = lists_to_csr(table["negative_rows"])
     confusion = np.zeros((0, 0), np.int64)
     if buckets is not None:
         relevant_offsets, relevant = lists_to_csr(table["positive_rows"])
         confusion = confusion_block(buckets, (_owners(relevant_offsets), relevant), (_owners(offsets), rows), table.num_rows)
-    return Glance(samples, confusion), count_uses(rows, task.num_items)
+    return Glance(samples, confusion), rows
 
 
 def _owners(offsets: I64) -> I64:
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
-def glance_group(task: DescribeTask, numbers: Sequence[int]) -> tuple[Glance, I32, tuple[str, ...]]:
-    """Some blocks together: (samples and confusion, uses [N], the confusion table's values)."""
-    buckets = load_buckets(task)
+def glance_group(
+    task: DescribeTask, numbers: Sequence[int], buckets: Buckets | None
+) -> tuple[Glance, tuple[I64, I64], tuple[str, ...]]:
+    """Some blocks together: (samples and confusion, (items that are used, how often), the confusion table's values)."""
     names = buckets.names if buckets else ()
     width = len(names) + 2 if buckets else 0
-    total, uses = Glance([], np.zeros((width, width), np.int64)), np.zeros(task.num_items, np.int32)
+    total, used = Glance([], np.zeros((width, width), np.int64)), [np.zeros(0, np.int64)]
     for number in numbers:
-        glance, counted = glance_block(read_part(task.store, task.negatives[number]), task, buckets)
+        glance, rows = glance_block(read_part(task.store, task.negatives[number]), task, buckets)
         total = total.add(glance, task.settings.samples)
-        uses += counted
-    return total, uses, names
+        used.append(rows)
+    items, uses = np.unique(np.concatenate(used), return_counts=True)
+    return total, (items, uses), names
 
 
 def describe(task: DescribeTask, *, retries: int) -> Described:
     """Describe a negatives table; the same for every block size."""
     import ray
 
+    buckets = ray.remote(load_buckets).options(max_retries=retries).remote(task)  # once, for all tasks of a node
     remote = ray.remote(glance_group).options(num_returns=3, max_retries=retries)
-    groups = [remote.remote(task, group) for group in task_groups(len(task.negatives))]
+    groups = [remote.remote(task, group, buckets) for group in task_groups(len(task.negatives))]
     glances: list[Glance] = ray.get([glance for glance, _, _ in groups])
     total = glances[0]
     for glance in glances[1:]:
@@ -125,7 +127,8 @@ def _reuse(task: DescribeTask, references: Sequence[Any]) -> Reuse:
 
     total = np.zeros(task.num_items, np.int32)
     for reference in references:
-        total += ray.get(reference)
+        items, uses = ray.get(reference)
+        total[items] += uses.astype(np.int32)
     return reuse(total, name_most_used(total, task))
 
 

@@ -15,20 +15,10 @@ import pyarrow as pa
 
 from cluster.errors import ArtifactError, DamagedObject
 from cluster.labels.labels import Labels
+from cluster.labels.read import read_labels
 from cluster.session.session import set_threads
 from cluster.storage.store import Store
-from cluster.tables.tables import (
-    F32,
-    I64,
-    Part,
-    column_to_vectors,
-    csr_to_lists,
-    lists_to_csr,
-    offsets_of,
-    read_part,
-    read_parts,
-    write_part,
-)
+from cluster.tables.tables import F32, I64, Part, column_to_vectors, csr_to_lists, lists_to_csr, offsets_of, read_part, write_part
 from mining.search.kernels import sort_hits
 from mining.search.known import known_items, read_lists, united
 from mining.search.shards import QueryBlock
@@ -44,7 +34,8 @@ class SearchTask:
     query_vectors: list[Part]
     labels: list[Part]
     """Judged pairs, whose scores are computed too: a positive may be far outside the best K. Empty: none."""
-    corpus: list[Part]
+    codes: list[Part]
+    """What items have in common, as integers; read where known items are left out."""
     num_queries: int
     num_hits: int
     """0: score the pairs only."""
@@ -114,13 +105,14 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for start in range(0, len(wanted), READ_AT_ONCE):  # no more in memory than are read at once
             group = wanted[start : start + READ_AT_ONCE]
-            tables = pool.map(lambda some: read_part(store, some[0], ["vector"]), group)
-            for (part, low, high), table in zip(group, tables, strict=True):
+            spans = [(int(rows[low]), int(rows[high - 1]) + 1) for _, low, high in group]
+            tables = pool.map(lambda part, span: _read_span(store, part, *span), [part for part, _, _ in group], spans)
+            for (_, low, high), (first, last), table in zip(group, spans, tables, strict=True):
                 vectors = column_to_vectors(table["vector"])
                 if not filled:
                     result = np.empty((len(rows), vectors.shape[1]), np.float32)
-                whole = high - low == len(vectors)
-                result[low:high] = vectors if whole else vectors[rows[low:high] - part.first_row]
+                whole = high - low == last - first
+                result[low:high] = vectors if whole else vectors[rows[low:high] - first]
                 filled += high - low
     if filled != len(rows):
         raise ArtifactError(
@@ -128,6 +120,10 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
             f"below {store.root}; delete the commit of this embed stage and run again"
         )
     return result
+
+
+def _read_span(store: Store, part: Part, first: int, last: int) -> pa.Table:
+    return read_part(store, part, ["vector"], (first - part.first_row, last - part.first_row))
 
 
 def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
@@ -145,26 +141,33 @@ def merge_hits(found: Sequence[BlockHits], num_hits: int) -> BlockHits:
     return BlockHits(scores, rows, pairs, max(hits.seconds for hits in found))
 
 
+def known_labels(task: SearchTask) -> Labels | None:
+    """What all loaders of a search share: its labels, and the groups of relevant items where they are left out; None: there
+    are no labels."""
+    if not task.labels:
+        return None
+    labels = read_labels(task.store, task.labels, task.codes if task.exclude_known else [], task.num_queries)
+    _ = labels.groups  # looked up once, not by every loader
+    return labels
+
+
 class BlockActor:
     """Loads query blocks, merges what the shards found, writes finished blocks. Serves one search after another."""
 
     def __init__(self) -> None:
         set_threads(1)  # beside the shard holders, which have the processors
-        self._labels: Labels | None = None
-        self._labels_of: tuple[str, list[Part]] | None = None
 
-    def rest(self) -> None:
-        """Let go of the labels."""
-        self._labels, self._labels_of = None, None
+    def load(self, task: SearchTask, block: QueryBlock, known: Labels | None) -> LoadedBlock:
+        """The vectors of a block, and the lists of its queries.
 
-    def load(self, task: SearchTask, block: QueryBlock) -> LoadedBlock:
-        """The vectors of a block, and the lists of its queries."""
+        Args:
+            known: of `known_labels`.
+        """
         rows = block.query_rows
         vectors = read_rows(task.store, task.query_vectors, rows)
         none = Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64))
         labels, excluded, also = none, none, none
-        if task.labels:
-            known = self._all_labels(task)
+        if known is not None:
             labels = Lists(known.offsets, known.item_rows).take(rows)
             if task.exclude_known:
                 excluded = known_items(known, rows)
@@ -180,15 +183,6 @@ class BlockActor:
                 )
             also = Lists(*lists_to_csr(table["also_rows"]))
         return LoadedBlock(rows, np.ascontiguousarray(vectors), labels, also, excluded)
-
-    def _all_labels(self, task: SearchTask) -> Labels:
-        wanted = (task.store.root, [*task.labels, *task.corpus])
-        if self._labels is None or self._labels_of != wanted:
-            corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
-            labels = read_parts(task.store, task.labels)
-            self._labels = Labels.from_tables(labels, corpus, task.num_queries)
-            self._labels_of = wanted
-        return self._labels
 
     def merge(self, task: SearchTask, *found: BlockHits) -> BlockHits:
         """The best K over several shards."""

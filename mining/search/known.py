@@ -16,9 +16,10 @@ def known_items(labels: Labels, query_rows: I64) -> Lists:
     """`Labels.no_negatives` of each query and their group mates, but for items judged irrelevant; ascending, each once."""
     offsets, rows = labels.no_negatives(query_rows)
     owner = np.repeat(np.arange(len(query_rows), dtype=np.int64), np.diff(offsets))
-    numbers, starts, members = labels.groups
-    grouped = numbers[rows] >= 0
-    pair, index = gather_csr(starts, numbers[rows[grouped]])
+    codes, starts, members = labels.groups
+    own = labels.group_codes[rows]
+    grouped = own >= 0
+    pair, index = gather_csr(starts, np.searchsorted(codes, own[grouped]))
     items = np.int64(labels.num_items)
     keys = np.unique(np.concatenate([owner * items + rows, owner[grouped][pair] * items + members[index]]))
     bad_offsets, bad = labels.judged_irrelevant(query_rows)

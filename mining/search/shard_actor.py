@@ -83,6 +83,12 @@ class ShardActor:
         per_pair = max((long - short) / max(1, many - few), long / many / 4) / len(queries_QD)
         return Rate(per_pair, max(0.0, long / len(queries_QD) - per_pair * many))
 
+    def node(self) -> str:
+        """The node that it is on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     def rest(self) -> None:
         """Let go of the shard."""
         self._engines, self._vectors, self._held, self._queries = {}, np.zeros((0, 0), np.float32), None, 0

@@ -30,12 +30,13 @@ def plan_shards(num_items: int, *, shards: int | None, actors: int, shard_rows: 
     """Cut `num_items` rows into equal shards.
 
     Args:
-        shards: how many; None: one per actor, more if a shard would exceed `shard_rows`.
+        shards: how many; None: one per actor, or, if a shard would exceed `shard_rows`, a multiple of that, so that no actor
+            waits for others in the last wave.
 
     Raises:
         ConfigError: more shards than items.
     """
-    count = shards or max(min(actors, num_items), -(-num_items // shard_rows))
+    count = shards or min(num_items, actors * -(-num_items // (actors * shard_rows)))
     if count > num_items:
         raise ConfigError(f"cluster.shards = {count} cannot cut a corpus of {num_items} items; set it to {num_items} or less")
     edges = [num_items * index // count for index in range(count + 1)]

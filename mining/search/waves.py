@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from cluster.session.nodes import on_work_node, placed
+from cluster.session.nodes import placed
 from cluster.session.resources import PoolSize
+from cluster.session.session import memory_to_ask
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
 from cluster.tables.tables import Part, part_name
-from mining.search.block_actor import BlockActor, BlockHits, SearchTask
+from mining.memory import PROCESS_BYTES, blocks_in_flight, node_bytes, sharing_bytes
+from mining.search.block_actor import BlockActor, BlockHits, SearchTask, known_labels
 from mining.search.how import How, Rates
 from mining.search.shard_actor import ShardActor
 from mining.search.shards import QueryBlock, ShardRange, waves
@@ -40,11 +42,43 @@ class SearchActors:
         # those that outlive a search may die in idleness, too, which is no search's retry
         options = {"max_restarts": retries if reserve else -1, "max_task_retries": retries}
         mine = {"num_cpus": pool.cpus, "num_gpus": pool.gpus} if reserve else {"num_cpus": 0}
-        holder, beside = ray.remote(ShardActor).options(**mine, **options), ray.remote(BlockActor).options(num_cpus=0, **options)
+        holder = ray.remote(ShardActor).options(**mine, **options)
         self.holders = [holder.remote(pool.cpus, f"shard {i + 1}/{holders}") for i in range(holders)]
+        self.loaders: list[Any] = []
+        self.writers: list[Any] = []
+        try:
+            nodes = placed([one.node.remote() for one in self.holders], "search actors", pool) if reserve else [""] * holders
+        except BaseException:
+            self.end()
+            raise
+        self._nodes: list[str] = nodes
+
+        def beside(number: int) -> Any:
+            """On the node of a holder, if that has room."""
+            where = {"scheduling_strategy": _near(self._nodes[number])} if reserve else {}
+            return ray.remote(BlockActor).options(num_cpus=0, **options, **where).remote()
+
         # An actor's tasks run in the order they were asked for: a writer that waits for hits could load no other block.
-        self.loaders = [beside.options(scheduling_strategy=on_work_node(i)).remote() for i in range(min(LOADERS, holders))]
-        self.writers = [beside.options(scheduling_strategy=on_work_node(i)).remote() for i in range(holders)]
+        self.loaders = [beside(number) for number in range(min(LOADERS, holders))]
+        self.writers = [beside(number) for number in range(holders)]
+
+    def joined(self, task: Any, hits: Sequence[Any], block: int) -> list[Any]:
+        """The hits of a block from all holders, merged on each node first: one of its writers' results travels, not all shards'.
+
+        Args:
+            block: numbers the blocks; those of a node are merged by its writers in turn.
+        """
+        members: dict[str, list[int]] = {}
+        for number, _ in enumerate(hits):
+            members.setdefault(self._nodes[number], []).append(number)
+        if len(members) == 1:
+            return list(hits)
+        return [
+            hits[own[0]]
+            if len(own) == 1
+            else self.writers[own[block % len(own)]].merge.remote(task, *(hits[number] for number in own))
+            for own in members.values()
+        ]
 
     def usable(self) -> bool:
         """Ray starts each again that dies."""
@@ -52,7 +86,7 @@ class SearchActors:
 
     def rest(self) -> None:
         """Let go of what the last search needed."""
-        for actor in [*self.holders, *self.loaders, *self.writers]:
+        for actor in self.holders:
             actor.rest.remote()
 
     def end(self) -> None:
@@ -70,7 +104,6 @@ def search_actors(holders: int, pool: PoolSize, *, retries: int) -> Iterator[Sea
         end_warm("search")  # of the time before a node joined
         actors = SearchActors(holders, pool, retries=retries, reserve=True)
         try:
-            placed(actors.holders, "search actors", pool)
             yield actors
         finally:
             actors.end()
@@ -112,11 +145,25 @@ class Waves:
 
         return ray.put(self._task)
 
+    @cached_property
+    def _known(self) -> Any:
+        """The labels, once on every node whose loaders ask for them."""
+        import ray
+
+        task = self._task
+        if not task.labels:
+            return None
+        items = sum(part.rows for part in task.codes) if task.exclude_known else 0
+        labels = sum(part.rows for part in task.labels)
+        asked = PROCESS_BYTES + node_bytes(items, labels, task.num_queries) + sharing_bytes(items)
+        options = {"num_cpus": 0, "max_retries": self._retries, "memory": memory_to_ask(asked)}
+        return ray.remote(known_labels).options(**options).remote(task)
+
     def probe(self, block: QueryBlock, *, gpu: bool) -> Rates:
         """Rates of the engines on the first shard."""
         import ray
 
-        loaded = self._actors.loaders[0].load.remote(self._sent, block)
+        loaded = self._actors.loaders[0].load.remote(self._sent, block, self._known)
         rates: Rates = ray.get(self._actors.holders[0].probe.remote(self._sent, self.first[0], loaded, gpu))
         return rates
 
@@ -127,13 +174,12 @@ class Waves:
         """
         import ray
 
-        loaded = self._actors.loaders[0].load.remote(self._sent, block)
+        loaded = self._actors.loaders[0].load.remote(self._sent, block, self._known)
         merged: list[list[Any]] = [[] for _ in hows]
         for wave in self._waves[:1] if first_only else self._waves:
             for place, how in enumerate(hows):
-                merged[place] = [
-                    self._actors.writers[0].merge.remote(self._sent, *self._search(wave, loaded, how), *merged[place])
-                ]
+                hits = self._search(wave, loaded, how, 0)
+                merged[place] = [self._actors.writers[0].merge.remote(self._sent, *hits, *merged[place])]
         return [ray.get(found) for (found,) in merged]
 
     def write(self, jobs: Sequence[Job]) -> tuple[list[Part], float]:
@@ -152,10 +198,11 @@ class Waves:
         """Remove what waited between waves, of this search or an interrupted one; every job must be written."""
         self._task.store.delete(f"{self._task.folder}/waves")
 
-    def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How) -> list[Any]:
-        return [
+    def _search(self, wave: Sequence[ShardRange], loaded: Any, how: How, block: int) -> list[Any]:
+        hits = [
             holder.search.remote(self._sent, rows, loaded, how) for holder, rows in zip(self._actors.holders, wave, strict=False)
         ]
+        return self._actors.joined(self._sent, hits, block)
 
     def _wave(
         self, wave: Sequence[ShardRange], before: Sequence[ShardRange] | None, jobs: Sequence[Job], *, last: bool = False
@@ -165,15 +212,17 @@ class Waves:
 
         there = {} if last else self._task.store.list(self._between(wave))
         running: list[Any] = []
+        queries = max((len(job.block.query_rows) for job in jobs), default=0)
+        in_flight = blocks_in_flight(len(wave), len(self._actors.writers), queries, self._task.num_hits)
         for place, job in enumerate(jobs):
             target = self._place(wave, job)
             if target in there:  # an interrupted search came this far
                 continue
-            if len(running) >= self._in_flight:
-                ray.get(running[-self._in_flight])  # raises what went wrong, too
+            if len(running) >= in_flight:
+                ray.get(running[-in_flight])  # raises what went wrong, too
             writer = self._actors.writers[place % len(self._actors.writers)]
-            loaded = self._actors.loaders[place % len(self._actors.loaders)].load.remote(self._sent, job.block)
-            found = self._search(wave, loaded, job.how)
+            loaded = self._actors.loaders[place % len(self._actors.loaders)].load.remote(self._sent, job.block, self._known)
+            found = self._search(wave, loaded, job.how, place)
             kept = self._place(before, job) if before else None
             running.append(
                 writer.write.remote(self._sent, job.path, loaded, kept, *found)
@@ -189,6 +238,8 @@ class Waves:
     def _place(self, wave: Sequence[ShardRange], job: Job) -> str:
         return f"{self._between(wave)}/{job.how.mode}-{job.how.probes}-{part_name(job.block.index)}"
 
-    @property
-    def _in_flight(self) -> int:
-        return 2 * len(self._actors.writers) + 1
+
+def _near(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=True)

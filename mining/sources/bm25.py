@@ -19,22 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.labels.compiled import compiled
-from cluster.labels.labels import Labels
+from cluster.labels.read import read_labels
 from cluster.session.progress import post
 from cluster.session.session import set_threads
 from cluster.storage.store import Store
-from cluster.tables.tables import (
-    F32,
-    I64,
-    Part,
-    csr_to_lists,
-    left_parts,
-    part_name,
-    parts_between,
-    read_part,
-    read_parts,
-    write_part,
-)
+from cluster.tables.tables import F32, I64, Part, csr_to_lists, left_parts, part_name, parts_between, read_part, write_part
 from mining.search.known import known_items
 from mining.search.shards import QueryBlock
 from mining.sources.words import words
@@ -48,6 +37,7 @@ class Bm25Task:
 
     store: Store
     corpus: list[Part]
+    codes: list[Part]
     queries: list[Part]
     labels: list[Part]
     num_queries: int
@@ -178,8 +168,7 @@ def search_blocks(task: Bm25Task, blocks: Sequence[QueryBlock], threads: int, ma
     set_threads(threads)
     there = left_parts(task.store, _targets(task, blocks))
     index = WordIndex(_texts(task, mailbox))
-    corpus = read_parts(task.store, task.corpus, ["row", "group_code", "text_code"])
-    labels = Labels.from_tables(read_parts(task.store, task.labels), corpus, task.num_queries)
+    labels = read_labels(task.store, task.labels, task.codes, task.num_queries)
     parts, done = [], 0
     for block in blocks:
         path, done = f"{task.folder}/{part_name(block.index)}", done + len(block.query_rows)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cluster.session.session import set_threads, task_groups
+from cluster.session.session import set_threads
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, write_part
 from mining.candidates import read_span
-from mining.negatives import MineTask, Side, filter_block, load_side, read_block
-from mining.passes import with_cuts
+from mining.negatives import MineTask, Side, filter_block, read_block
+from mining.passes import Passes
 from mining.search.shards import QueryBlock
 from mining.teacher.cut import depth_of, pairs_to_read
 
@@ -31,18 +31,18 @@ def pairs_of_block(task: MineTask, number: int, side: Side) -> tuple[Part, int]:
 
 def write_pairs(task: MineTask, *, retries: int) -> tuple[list[Part], int]:
     """The pairs of all hits parts, in their order; and how many pairs."""
-    import ray
+    return write_pairs_of(Passes(task, retries=retries))
 
-    task = with_cuts(task, retries=retries)
-    remote = ray.remote(_pairs_of_group).options(max_retries=retries)
-    groups = ray.get([remote.remote(task, group) for group in task_groups(len(task.hits))])
-    written = [entry for group in groups for entry in group]
+
+def write_pairs_of(passes: Passes) -> tuple[list[Part], int]:
+    """As `write_pairs`, of a mining whose passes have begun."""
+    passes.with_cuts()
+    written = [entry for group in passes.over_blocks(_pairs_of_group) for entry in group]
     return [part for part, _ in written], sum(pairs for _, pairs in written)
 
 
-def _pairs_of_group(task: MineTask, numbers: Sequence[int]) -> list[tuple[Part, int]]:
+def _pairs_of_group(task: MineTask, numbers: Sequence[int], side: Side) -> list[tuple[Part, int]]:
     set_threads(1)
-    side = load_side(task)
     return [pairs_of_block(task, number, side) for number in numbers]
 
 

@@ -33,7 +33,7 @@ def temporary() -> Iterator[Path]:
 def start(case: Any, temporary: Path, mark: str) -> subprocess.Popen[bytes]:
     """`hardmine run` with a Ray of its own; every process that comes of it has `mark` in its environment."""
     environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "LEFT_BEHIND": mark}
-    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "HARDMINE_DEBUG"):
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "HARDMINE_DEBUG", "HARDMINE_CACHE"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "jobs", "run", str(case.write())]
     # where tests run in the background of a shell they are deaf to SIGINT, and so would be what they start
@@ -79,8 +79,8 @@ def files(folder: Path) -> list[str]:
 
 
 def unfinished(case: Any) -> list[str]:
-    """Half-written files and the writer's lease, in the run and in the cache."""
-    found = [*case.folder.rglob("*.partial"), *case.folder.rglob("writer.json"), *(case.folder / "cache").glob(".*")]
+    """Half-written files and the writer's lease, in the run."""
+    found = [*case.folder.rglob("*.partial"), *case.folder.rglob("writer.json")]
     return [str(path) for path in found]
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -159,13 +160,14 @@ class HereRay:
     def __init__(self) -> None:
         self.searches: list[tuple[int, int]] = []
         """(first row of the shard, first query of the block) of all that was searched."""
+        self.asked = 0
         self.stop_before: int | None = None
         """Raise Stopped before this search, counted from 0."""
 
     def remote(self, made: Any) -> Any:
         return HereRemote(self, made)
 
-    def get(self, value: Any) -> Any:
+    def get(self, value: Any, timeout: float | None = None) -> Any:
         return value
 
     def put(self, value: Any) -> Any:
@@ -173,7 +175,16 @@ class HereRay:
 
     def nodes(self) -> list[dict[str, Any]]:
         """As on a cluster: the actors of each search are its own."""
-        return [{"Alive": True}, {"Alive": True}]
+        return [{"Alive": True, "Resources": {"CPU": 1}, "NodeID": name} for name in "ab"]
+
+    def get_runtime_context(self) -> HereRay:
+        """That of an actor."""
+        return self
+
+    def get_node_id(self) -> str:
+        """The actors of a search are on two nodes in turn."""
+        self.asked += 1
+        return "ab"[self.asked % 2]
 
     def kill(self, actor: Any) -> None:
         """Nothing holds on to it."""
@@ -211,6 +222,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> HereRay:
     """Searches run their actors in this process, on its threads as they are."""
     ray = HereRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
+    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)  # everything runs here
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
     for module in ("driver", "shard_actor", "block_actor"):
         monkeypatch.setattr(f"mining.search.{module}.set_threads", lambda count: None)
     return ray

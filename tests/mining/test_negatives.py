@@ -16,7 +16,7 @@ from mining.candidates import dense_hits
 from mining.negatives import MineTask, load_side, mine_block
 from mining.passes import mine
 from mining.report.counts import Counts
-from mining.search.block_actor import BlockActor, BlockHits
+from mining.search.block_actor import BlockActor, BlockHits, known_labels
 from mining.search.shards import plan_blocks
 from mining.search.topk import Shard, canonical_scores, exact_topk
 from mining.settings import MiningSettings, Rule
@@ -50,7 +50,7 @@ def write_hits(world: World, folder: str, block: int, num_hits: int) -> list[Par
     task, writer = world.search_task(folder, num_hits), BlockActor()
     parts = []
     for number in plan_blocks(np.arange(len(world.query_matrix)), block):
-        loaded = writer.load(task, number)
+        loaded = writer.load(task, number, known_labels(task))
         scores, rows = exact_topk(loaded.vectors, Shard(world.item_matrix, "faiss"), num_hits)
         owner, items = loaded.pairs
         pairs = canonical_scores(loaded.vectors[owner], world.item_matrix, items[:, None])[:, 0]
@@ -60,7 +60,7 @@ def write_hits(world: World, folder: str, block: int, num_hits: int) -> list[Par
 
 
 def mine_task(world: World, hits: list[Part], folder: str, settings: MiningSettings, seed: int = 1) -> MineTask:
-    return MineTask(world.store, hits, world.labels, world.corpus, world.queries, settings, folder, seed)
+    return MineTask(world.store, hits, world.labels, world.corpus, world.corpus, world.queries, settings, folder, seed)
 
 
 def mine_all(task: MineTask) -> tuple[pa.Table, Counts]:

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.session.resources import ClusterSize
 from cluster.tables.tables import read_parts, write_part
-from mining.passes import mine, with_cuts
+from mining.passes import Passes
 from mining.settings import MiningSettings
 from tests.mining.test_negatives import mine_task, write_hits
 
@@ -48,8 +48,9 @@ def test_passes_do_not_depend_on_blocks(
     tables, cuts = [], []
     for block in (7, 50):
         task = mine_task(world, write_hits(world, f"hits-{block}", block, 40), f"out-{block}", settings)
-        cuts.append(with_cuts(task, retries=0).cuts)
-        parts, counts = mine(task, retries=0)
+        passes = Passes(task, retries=0)
+        cuts.append(passes.with_cuts().cuts)
+        parts, counts = passes.mine()
         tables.append(read_parts(world.store, parts))
         assert counts.queries == 50
     assert cuts[0] == cuts[1]

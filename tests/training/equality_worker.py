@@ -26,10 +26,11 @@ from training.engine.engine import Place, set_learning_rate, start_engine
 from training.feed.batches import BatchPlan, Examples
 from training.feed.feed import Feed
 from training.feed.tables import Guide, Tables
+from training.load import load
 from training.objective.objective import Objective
 from training.settings import GuideSettings, TrainingSettings
 from training.step import train_step
-from training.task import TrainTask, load_tables
+from training.task import TrainTask
 
 BATCH, BUDGET, TAU = 4, 48, 0.1
 LOSSES: dict[str, dict[str, Any]] = {
@@ -46,7 +47,8 @@ class World:
     """The data, and plans for any rank."""
 
     def __init__(self, task: TrainTask) -> None:
-        tables, self.examples, _, _ = load_tables(task)
+        loaded = load(task, 1)
+        tables, self.examples = loaded.tables, loaded.plan.examples
         generator = torch.Generator().manual_seed(2)
         guide = [
             functional.normalize(torch.randn(len(side), 6, generator=generator), dim=1).half().numpy()

@@ -167,7 +167,7 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
         ],
     }
     shared = {
-        "corpus": write(store, "corpus", corpus),
+        "codes": write(store, "codes", corpus),
         "queries": write(store, "queries", split),
         "labels": write(store, "labels", label_table(rng)),
         "negatives": write(store, "negatives", negative_table(rng)),

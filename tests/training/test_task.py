@@ -15,7 +15,7 @@ from cluster.storage.store import Store
 from cluster.tables.tables import Part, vectors_to_column, write_part
 from training.engine.schedule import Schedule
 from training.settings import SourceSettings, TrainingSettings
-from training.task import TrainData, TrainTask, load_tables
+from training.task import TrainData, TrainTask, read_examples
 
 NUM_ITEMS, NUM_QUERIES = 12, 8
 Row = tuple[int, int, int, float, str | None]
@@ -58,7 +58,7 @@ def task_of(
         settings=TrainingSettings(**options),
         schedule=Schedule(1),
         data=TrainData(
-            corpus=write("corpus", {"row": items, "group_code": np.full(NUM_ITEMS, -1), "text_code": items}),
+            codes=write("codes", {"row": items, "group_code": np.full(NUM_ITEMS, -1), "text_code": items}),
             queries=write("queries", {"row": queries, "split": splits, "item_row": np.full(len(splits), -1)}),
             item_features=write("items", {"vector": vectors_to_column(np.eye(NUM_ITEMS, dtype=np.float32))}),
             query_features=write("asked", {"vector": vectors_to_column(np.eye(len(splits), NUM_ITEMS, dtype=np.float32))}),
@@ -99,7 +99,8 @@ def test_a_query_with_labels_from_two_sources_is_two_examples(tmp_path: Path) ->
         negatives=[(1, [6, 8]), (0, [11, 10, 9])],
         label_sources={"synthetic": SourceSettings(weight=0.25), "": SourceSettings(weight=2.0)},
     )
-    tables, examples, dev, near = load_tables(task)
+    told = read_examples(task)
+    examples = told.examples
     assert examples.source_names == ("", "click", "synthetic")
     assert examples.query_rows.tolist() == [0, 0, 1]
     assert examples.source_codes.tolist() == [1, 2, 0]
@@ -107,12 +108,12 @@ def test_a_query_with_labels_from_two_sources_is_two_examples(tmp_path: Path) ->
     assert lists(examples.negative_offsets, examples.negative_rows) == [[11, 10, 9], [11, 10, 9], [6, 8]]
     assert examples.weights.tolist() == [0.75, 0.5, 6.0]
     assert examples.weights.dtype == np.float32
-    assert (dev.tolist(), near.tolist(), tables.labels.num_queries) == ([2], [], 4)
+    assert (told.dev.tolist(), told.near_misses.tolist(), told.labels.num_queries) == ([2], [], 4)
 
 
 def test_labels_that_name_no_source_at_all_are_one_unnamed_source(tmp_path: Path) -> None:
     task = task_of(Store(str(tmp_path)), [(0, 5, 1, 1.0, None), (1, 3, 1, 1.0, None)], ["train", "train"], source_type=pa.null())
-    _, examples, _, _ = load_tables(task)
+    examples = read_examples(task).examples
     assert examples.source_names == ("",)
     assert examples.source_codes.tolist() == [0, 0]
 
@@ -120,7 +121,7 @@ def test_labels_that_name_no_source_at_all_are_one_unnamed_source(tmp_path: Path
 def test_without_a_relevant_training_label_there_is_nothing_to_train_on(tmp_path: Path) -> None:
     task = task_of(Store(str(tmp_path)), [(0, 5, 1, 1.0, "click"), (1, 3, 0, 1.0, "click")], ["dev", "train"])
     with pytest.raises(DataError, match=r"no training query has a relevant item.*`split` and `score`"):
-        load_tables(task)
+        read_examples(task)
 
 
 def slow_examples(labels: list[Row], splits: list[str], factor: dict[str, float]) -> list[tuple[int, str, list[int], float]]:
@@ -170,9 +171,9 @@ def test_examples_equal_a_slow_reference(
     )
     if not want:
         with pytest.raises(DataError, match="no training query"):
-            load_tables(task)
+            read_examples(task)
         return
-    _, examples, _, _ = load_tables(task)
+    examples = read_examples(task).examples
     names = [examples.source_names[code] for code in examples.source_codes]
     positives = lists(examples.positive_offsets, examples.positive_rows)
     got = list(zip(examples.query_rows.tolist(), names, positives, examples.weights.tolist(), strict=True))

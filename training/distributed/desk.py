@@ -31,7 +31,7 @@ class Desk:
         await asyncio.to_thread(lambda: make_trainer(desk, pool, reserve=reserve).fit())
 
     async def put(self, task: list[Any]) -> None:
-        """Hand out a task, as a list of its reference; an empty list ends the ranks."""
+        """Hand out a task, as a list of references to it and to what it reads; an empty list ends the ranks."""
         async with self._changed:
             self._tasks.append(task)
             self._changed.notify_all()

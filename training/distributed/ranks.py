@@ -5,14 +5,19 @@ from __future__ import annotations
 import gc
 import os
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
+from cluster.session.nodes import on_work_node
 from cluster.session.resources import PoolSize
-from cluster.session.session import set_threads
+from cluster.session.session import memory_to_ask, set_threads
 from cluster.storage.records import write_record
 from training.distributed.desk import Desk
+from training.memory import PROCESS_BYTES
 from training.task import TrainTask
+
+if TYPE_CHECKING:
+    from training.load import Loaded
 
 END_S = 20.0
 """How long workers may take to end."""
@@ -24,12 +29,19 @@ def work(config: dict[str, Any]) -> None:
 
     desk, number = config["desk"], 0
     while task := ray.get(desk.take.remote(number)):
-        _train(ray.get(task[0]))
+        _train(*ray.get(task))
         ray.get(desk.finish.remote(number))
         number += 1
 
 
-def _train(task: TrainTask) -> None:
+def _load(task: TrainTask, world: int) -> tuple[Loaded, bool]:
+    """What the ranks share; and that it is there, for a driver that wants no more of it."""
+    from training.load import load
+
+    return load(task, world), True
+
+
+def _train(task: TrainTask, loaded: Loaded) -> None:
     """The loop on this rank, with `report` as a barrier after every epoch. Rank 0 writes the result."""
     import ray.train
     import ray.train.torch
@@ -41,7 +53,7 @@ def _train(task: TrainTask) -> None:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     place = place_of(task.settings, device, rank=context.get_world_rank(), world=context.get_world_size())
-    trainer = Trainer(task, place)
+    trainer = Trainer(task, place, loaded)
     result = trainer.run(ray.train.report)
     trainer.end()
     del trainer
@@ -60,18 +72,28 @@ class Ranks:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote(pool.count)
-        self._reserve = reserve
+        self._world, self._reserve = pool.count, reserve
         self._handed_out, self._busy = 0, False
         # Ray Train reads its own settings where `fit` is called
         own = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
         self._fit = self._desk.fit.remote(pool, reserve, own)
 
     def run(self, task: TrainTask) -> None:
-        """Train one task on all ranks. Raises what Ray Train raises when a worker failed: no rank is left then."""
+        """Train one task on all ranks. Raises what Ray Train raises when a worker failed: no rank is left then; and what loading
+        raises, before any rank has begun."""
         import ray
 
+        # the ranks, or a placement group for them, hold all processors
+        once = ray.remote(_load).options(
+            num_cpus=0,
+            num_returns=2,
+            memory=memory_to_ask(PROCESS_BYTES + task.predicted_bytes(self._world)),
+            scheduling_strategy=on_work_node(0),
+        )
+        loaded, there = once.remote(task, self._world)
+        ray.get(there)
         number, self._handed_out, self._busy = self._handed_out, self._handed_out + 1, True
-        self._desk.put.remote([ray.put(task)])
+        self._desk.put.remote([ray.put(task), loaded])
         finished = self._desk.wait.remote(number)
         if finished not in ray.wait([finished, self._fit], num_returns=1)[0]:
             ray.get(self._fit)

@@ -73,34 +73,44 @@ class TrainingState:
         return self.epoch, self.step
 
 
+def _root(folder: str) -> str:
+    return f"{folder}/engine".strip("/")
+
+
+def newest_state(store: Store, folder: str) -> TrainingState | None:
+    """The complete checkpoint of a round with the highest (epoch, step); None if there is none.
+
+    Raises:
+        ArtifactError: its state.json is damaged, or of another version of hardmine.
+    """
+    root = _root(folder)
+    marks = complete(store.list(root), root)
+    if not marks:
+        return None
+    path = f"{root}/{name_of(marks[-1])}/{STATE}"
+    try:
+        return TrainingState(**read_record(store, path))
+    except TypeError as error:
+        raise ArtifactError(
+            f"{store.url(path)} is not a training state as this version writes it ({error}); "
+            f"delete the folder that it is in and run again"
+        ) from error
+
+
 class Checkpointer:
     """The checkpoints of one round on one rank. Collective where it says so: every rank must make the same call."""
 
     def __init__(self, store: Store, folder: str, place: Place) -> None:
         """Args: store, folder: where; the checkpoints go below <folder>/engine. Only the newest complete one is kept."""
-        self.store, self.place = store, place
-        self.root = f"{folder}/engine".strip("/")
+        self.store, self.place, self._folder = store, place, folder
+        self.root = _root(folder)
         self.seconds: dict[str, float] = {"save": 0.0, "upload": 0.0}
         """Of the latest: for how long `save` stopped training, and from then until the upload had ended."""
         self._upload: Upload | None = None
 
     def newest(self) -> TrainingState | None:
-        """The complete checkpoint of the highest (epoch, step); None if there is none.
-
-        Raises:
-            ArtifactError: its state.json is damaged, or of another version of hardmine.
-        """
-        marks = complete(self.store.list(self.root), self.root)
-        if not marks:
-            return None
-        path = f"{self.root}/{name_of(marks[-1])}/{STATE}"
-        try:
-            return TrainingState(**read_record(self.store, path))
-        except TypeError as error:
-            raise ArtifactError(
-                f"{self.store.url(path)} is not a training state as this version writes it ({error}); "
-                f"delete the folder that it is in and run again"
-            ) from error
+        """See `newest_state`."""
+        return newest_state(self.store, self._folder)
 
     def save(self, engine: Any, state: TrainingState, *, superseded: Sequence[str] = (), model: KeptModel | None = None) -> None:
         """Save the engine of every rank as it is now; collective.

@@ -8,6 +8,7 @@ B queries of one rank, H hard negatives, R random negatives, U distinct items, C
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,6 +22,8 @@ from training.feed.sources import F64, Mixture, cumulative_popularity, describe,
 from training.settings import TrainingSettings
 from training.telemetry.gradient_geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 
+LOOKED_AT = 2**16
+"""Examples whose mined negatives are put in order together."""
 LONGEST_LIST = np.int64(2**20)
 """More than any query has mined negatives."""
 
@@ -95,7 +98,9 @@ class BatchPlan:
     ranks, or follows one on another: rows are then cut as evenly as they go."""
     one_source_per_batch: bool = False
     cumulative_popularity: F64 | None = field(default=None, repr=False)
-    """[N] how likely items are drawn as random negatives (`training.feed.sources`); None: all alike."""
+    """How likely the items of the pool are drawn as random negatives (`training.feed.sources`); None: all alike."""
+    pool: I64 | None = field(default=None, repr=False)
+    """The item rows that random negatives are drawn from; None: all."""
     unknown_sources: tuple[str, ...] = ()
     """Named in training.label_sources, but by no training label."""
     _orders: dict[int, tuple[I64, I64]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -113,6 +118,7 @@ class BatchPlan:
         rank: int,
         world: int,
         joined_size: int = 0,
+        pool: I64 | None = None,
     ) -> BatchPlan:
         """The plan that the settings ask for.
 
@@ -122,7 +128,10 @@ class BatchPlan:
         Raises:
             ConfigError: the examples do not fill a single step.
         """
-        counts = np.bincount(examples.positive_rows, minlength=num_items)
+        popularity = None
+        if settings.random_popularity:
+            counts = np.bincount(examples.positive_rows, minlength=num_items)
+            popularity = cumulative_popularity(counts if pool is None else counts[pool], settings.random_popularity)
         return cls(
             examples,
             num_items,
@@ -134,8 +143,9 @@ class BatchPlan:
             world,
             caps=tuple(settings.source(name).cap for name in examples.source_names),
             one_source_per_batch=settings.one_source_per_batch,
-            cumulative_popularity=cumulative_popularity(counts, settings.random_popularity),
+            cumulative_popularity=popularity,
             joined_size=joined_size,
+            pool=pool,
             unknown_sources=tuple(sorted(settings.label_sources.keys() - set(examples.source_names))),
         )
 
@@ -169,13 +179,38 @@ class BatchPlan:
         """The queries and items of all ranks together in micro-step `step` of epoch `epoch`, W·B rows in rank order."""
         joined = self.together
         chosen, turns = (values[step * joined : (step + 1) * joined] for values in self._order(epoch))
-        rng = np.random.default_rng([self.seed, epoch, step])
-        random_BR = draw_items(rng, (joined, self.random), self.num_items, self.cumulative_popularity)
-        data = self.examples
+        random_BR, data = self._random(epoch, step), self.examples
         count = data.positive_offsets[chosen + 1] - data.positive_offsets[chosen]
         turn = (turns + (hash_rows(self.seed, chosen) % np.uint64(2**31)).astype(np.int64)) % count
         positives = data.positive_rows[data.positive_offsets[chosen] + turn]
         return Batch.of(data.query_rows[chosen], positives, self._hard(chosen, turns), random_BR, data.weights[chosen])
+
+    def named_items(self, micro_steps: Iterable[tuple[int, int]]) -> I64:
+        """The rows of all items that some micro-steps may name, ascending: every positive, the mined negatives whose turn
+        comes, and the random ones that are drawn.
+
+        Args:
+            micro_steps: (epoch, step) of each, from the first epoch on.
+        """
+        data, steps = self.examples, list(micro_steps)
+        epochs = 1 + max((epoch for epoch, _ in steps), default=0)
+        found = [data.positive_rows]
+        for start in range(0, len(data), LOOKED_AT):
+            chosen = np.arange(start, min(start + LOOKED_AT, len(data)))
+            longest = int(np.diff(data.negative_offsets[start : chosen[-1] + 2]).max())
+            for turn in range(min(epochs, -(-longest // max(1, self.hard)))):
+                rows = self._hard(chosen, np.full(len(chosen), turn))
+                found.append(np.unique(rows[rows >= 0]))
+        if self.random:
+            found += [np.unique(self._random(epoch, step)) for epoch, step in steps]
+        return np.unique(np.concatenate(found))
+
+    def _random(self, epoch: int, step: int) -> I64:
+        """[W * B, R] random negatives of a micro-step."""
+        rng = np.random.default_rng([self.seed, epoch, step])
+        shape = (self.together, self.random)
+        drawn = draw_items(rng, shape, self.num_items if self.pool is None else len(self.pool), self.cumulative_popularity)
+        return drawn if self.pool is None else self.pool[drawn]
 
     def _order(self, epoch: int) -> tuple[I64, I64]:
         order = self._orders.get(epoch)

@@ -25,10 +25,11 @@ from cluster.labels.labels import NO_NEGATIVE, contains
 from cluster.storage.store import Store
 from cluster.tables.rows import cut, group_blocks, has_texts, read_rows, rows_at_once
 from cluster.tables.tables import F32, I64, Part, read_part, read_parts
-from eval.copies import placed, without_copies
+from eval.copies import placed
 from jobs.record.stages import Kind, Stage
 from jobs.stages.chosen import evaluated_model
 from jobs.stages.context import Context, in_worker
+from jobs.stages.evaluate.item_texts import ItemTexts
 from jobs.stages.ingested import read_ingested
 from mining.candidates import dense_hits, without_self
 
@@ -53,6 +54,7 @@ class EventTask:
     store: Store
     folder: str
     hits: list[Part]
+    codes: list[Part]
     corpus: list[Part]
     queries: list[Part]
     labels: list[Part]
@@ -80,7 +82,16 @@ def write_events(context: Context, stage: Stage) -> Commit:
         outcome: Outcome = in_worker(
             _write,
             context,
-            EventTask(context.store, folder, hits.parts("hits"), ingested.corpus, ingested.queries, ingested.labels, head),
+            EventTask(
+                context.store,
+                folder,
+                hits.parts("hits"),
+                ingested.codes,
+                ingested.corpus,
+                ingested.queries,
+                ingested.labels,
+                head,
+            ),
         )
         return outcome
 
@@ -142,7 +153,6 @@ def _records(task: EventTask) -> Iterator[dict[str, Any]]:
     labels = read_parts(task.store, task.labels, ["query_row", "item_row", "score"])
     labels = labels.filter(pc.not_equal(labels["score"], NO_NEGATIVE))
     query_J, item_J, score_J = (labels[name].to_numpy() for name in ("query_row", "item_row", "score"))
-    text_codes = read_parts(task.store, task.corpus, ["text_code"])["text_code"].to_numpy()
     query_columns = ["id", "text", "item_row", *[name for name in KINDS if has_texts(task.store, task.queries[0], name)][:1]]
     depth = max(RESULTS, *CUTOFFS)
     for group in group_blocks(task.hits, rows_at_once(task.corpus), RESULTS, 1):
@@ -154,7 +164,8 @@ def _records(task: EventTask) -> Iterator[dict[str, Any]]:
         hits = without_self(*dense_hits(found), queries["item_row"].to_numpy())
         query, label = placed(query_rows, query_J)
         item, relevant = item_J[label], score_J[label] > 0
-        rows_QK, scores_QK, _ = without_copies(*hits, query, item, relevant, text_codes)
+        texts = ItemTexts.read(task.store, task.codes, [hits[0], item])
+        rows_QK, scores_QK, _ = texts.without_copies(*hits, query, item, relevant)
         rows_QK, scores_QK = rows_QK[:, :depth], scores_QK[:, :depth]
         relevant_QK = contains(query[relevant], item[relevant], rows_QK)
         known_Q = np.isin(np.arange(len(query_rows)), query[relevant])

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from cluster.labels.labels import contains
 from cluster.storage.store import Store
-from cluster.tables.tables import F32, I64, Part, read_parts, read_schema
+from cluster.tables.tables import F32, I64, Part, read_schema, stream_parts
 from eval.diversity import coverage, exposure, gini, intra_list_similarity, mean_by_owner, percentiles, popularity, top_share
-from eval.metrics import Bool
+from eval.metrics import F64, Bool
 from eval.score_histogram import score_figures
 from jobs.stages.evaluate.slice_columns import Relevant
 from mining.search.block_actor import read_rows
@@ -49,29 +49,55 @@ class Ranking:
     """[Q] the first hit has the text of the query, or of the item that it is, and is not labelled relevant."""
 
 
-def popularity_percentiles(store: Store, corpus: Sequence[Part], learned: I64, column: str | None) -> Any:
-    """float64 [N] in 0 … 1: by a number column of the corpus, else by the relevant labels of training queries.
+@dataclass(frozen=True, eq=False)
+class Popular:
+    """How popular some items are among all."""
+
+    rows: I64
+    """[M] ascending."""
+    percentile: F64
+    """[M] 0 … 1."""
+
+    def place(self, rows: I64) -> I64:
+        """The place of items in `percentile`; -1 stays -1."""
+        return np.where(rows >= 0, np.searchsorted(self.rows, rows), -1)
+
+
+def popularity_percentiles(store: Store, corpus: Sequence[Part], rows: I64, learned: I64, column: str | None) -> Popular:
+    """The percentiles of some items: by a number column of the corpus, else by the relevant labels of training queries.
+
+    Memory: 8 bytes per item where there is such a column.
 
     Args:
-        learned: the item of each of these labels.
+        rows: items, in any order. learned: the item of each of these labels.
     """
-    schema = read_schema(store, corpus[0])
+    schema, rows = read_schema(store, corpus[0]), np.unique(rows)
     name = column or POPULARITY
     if name in schema.names and (pa.types.is_integer(schema.field(name).type) or pa.types.is_floating(schema.field(name).type)):
-        return percentiles(read_parts(store, corpus, [name])[name].cast(pa.float64()).fill_null(np.nan).to_numpy())
-    return percentiles(np.bincount(learned, minlength=sum(part.rows for part in corpus)))
+        numbers, first = np.empty(sum(part.rows for part in corpus), np.float64), 0
+        for part, table in stream_parts(store, corpus, [name]):
+            numbers[first : first + part.rows] = table[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+            first += part.rows
+        return Popular(rows, percentiles(numbers[rows], numbers))
+    items, counts = np.unique(learned, return_counts=True)
+    own = np.zeros(len(rows), np.float64)
+    known = np.isin(rows, items)
+    own[known] = counts[np.searchsorted(items, rows[known])]
+    zeros = sum(part.rows for part in corpus) - len(items)
+    return Popular(rows, percentiles(own, counts.astype(np.float64), zeros))
 
 
 def result_figures(
-    store: Store, vectors: Sequence[Part], query_vectors: Sequence[Part], ranking: Ranking, percentile_N: Any
+    store: Store, vectors: Sequence[Part], query_vectors: Sequence[Part], ranking: Ranking, popular: Popular
 ) -> dict[str, Any]:
     """ "results" and "scores" of evaluation.json; eval/diversity.py and eval/score_histogram.py define them.
 
     Args:
         vectors, query_vectors: of all items and queries under the model that made the hits; those of the sample's hits are
             read, part by part.
+        popular: of the first hits and the relevant items.
     """
-    num_items = len(percentile_N)
+    num_items = sum(part.rows for part in vectors)
     sample, random_SR = draw_sample(len(ranking.query_rows), num_items)
     first_SK = ranking.rows[sample, :DEPTH]
     rows = np.union1d(first_SK[first_SK >= 0], random_SR)
@@ -79,14 +105,14 @@ def result_figures(
     queries_SD = read_rows(store, query_vectors, ranking.query_rows[sample])
     similarity_S = intra_list_similarity(np.where(first_SK >= 0, np.searchsorted(rows, first_SK), -1), vectors_MD)
     top_QK = ranking.rows[:, :DEPTH]
-    shown_N = exposure(top_QK, num_items)
-    relevant = mean_by_owner(ranking.relevant.query, percentile_N[ranking.relevant.item])
+    shown_S = exposure(top_QK)
+    relevant = mean_by_owner(ranking.relevant.query, popular.percentile[popular.place(ranking.relevant.item)])
     results = {
-        "coverage": coverage(shown_N),
-        "gini": gini(shown_N),
-        "top_share": top_share(shown_N),
+        "coverage": coverage(shown_S, num_items),
+        "gini": gini(shown_S, num_items),
+        "top_share": top_share(shown_S, num_items),
         "similarity": float(similarity_S[~np.isnan(similarity_S)].mean()) if (~np.isnan(similarity_S)).any() else math.nan,
-        "popularity": popularity(top_QK, percentile_N),
+        "popularity": popularity(popular.place(top_QK), popular.percentile),
         "relevant_popularity": relevant,
     }
     scores = {

@@ -135,4 +135,4 @@ def _membership(column: Column, values: pa.ChunkedArray, query: I64, row: I64) -
         names, code = cut_into_ranges(values.cast(pa.float64()).fill_null(np.nan).to_numpy()[row])
         return Membership(names, query[code >= 0], code[code >= 0])
     pair, index = gather_csr(coded.offsets, row)
-    return Membership(coded.names, query[pair], coded.codes[index])
+    return Membership(coded.names, query[pair], coded.codes[index].astype(np.int64))

@@ -111,6 +111,7 @@ def search_bm25(context: Context, stage: Stage) -> Commit:
         task = Bm25Task(
             context.store,
             data.corpus,
+            data.codes,
             data.queries,
             data.labels,
             int(data.tables.figures["queries"]),

@@ -41,7 +41,7 @@ def near_duplicates(context: Context, stage: Stage) -> Commit:
             item_vectors=vectors.parts("corpus"),
             query_vectors=vectors.parts("corpus"),
             labels=[],
-            corpus=ingested.corpus,
+            codes=[],
             num_queries=0,
             num_hits=NEIGHBOURS + 1,  # each item is its own nearest
             folder=place,

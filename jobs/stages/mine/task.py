@@ -28,6 +28,7 @@ def mining_task(context: Context, stage: Stage) -> tuple[MineTask, dict[str, Any
         context.store,
         hits.parts("hits"),
         data.labels,
+        data.codes,
         data.corpus,
         data.queries,
         config.mining,

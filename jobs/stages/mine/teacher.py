@@ -16,9 +16,9 @@ from jobs.stages.ingested import read_ingested
 from jobs.stages.mine.report import REPORT_ONLY
 from jobs.stages.mine.task import mining_task
 from jobs.stages.stage_2_search import blocks_of_split, mined_split, search_queries
-from mining.passes import with_cuts
+from mining.passes import Passes
 from mining.teacher.cut import depth_of
-from mining.teacher.pairs import cut_as, write_pairs
+from mining.teacher.pairs import cut_as, write_pairs_of
 from mining.teacher.reading import ReadTask, read_pairs
 
 AFTER_TEACHER = {
@@ -42,12 +42,11 @@ def choose_pairs(context: Context, stage: Stage) -> Commit:
     query_block, split = context.config.cluster.query_block, mined_split(context, stage.scope)
 
     def work(folder: str) -> Outcome:
-        retries = context.config.cluster.retries
-        ready = with_cuts(replace(task, folder=f"{folder}/pairs"), retries=retries)
-        parts, count = write_pairs(ready, retries=retries)
+        passes = Passes(replace(task, folder=f"{folder}/pairs"), retries=context.config.cluster.retries)
+        parts, count = write_pairs_of(passes)
         blocks = blocks_of_split(context, read_ingested(context), split)  # the hits may be cut otherwise
         parts = cut_as(context.store, parts, blocks, f"{folder}/pairs-of-{query_block}")
-        cuts = asdict(ready.cuts) if ready.cuts else None  # choosing needs the same
+        cuts = asdict(passes.task.cuts) if passes.task.cuts else None  # choosing needs the same
         return Outcome(tables={"pairs": parts}, figures={"pairs": count, "cuts": cuts})
 
     inputs |= {"mining": context.config.mining.model_dump(exclude=AFTER_TEACHER)}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -52,8 +55,18 @@ def test_a_folder_is_fetched_once_per_node(store: Store, manifest: Manifest, mon
     assert fetch_folder(store, manifest, "models/m1") == first
 
 
-def test_several_processes_that_fetch_at_once_get_the_same_folder(store: Store, manifest: Manifest) -> None:
+def test_of_several_processes_that_want_a_folder_at_once_one_fetches_it(
+    store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     got: list[Path] = []
+    read, fetched = Store.read_bytes, list[str]()
+
+    def slowly(self: Store, path: str) -> bytes:
+        fetched.append(path)
+        time.sleep(0.05)
+        return read(self, path)
+
+    monkeypatch.setattr(Store, "read_bytes", slowly)
 
     def fetch() -> None:
         got.append(fetch_folder(store, manifest, "models/m1"))
@@ -64,6 +77,7 @@ def test_several_processes_that_fetch_at_once_get_the_same_folder(store: Store, 
     for thread in threads:
         thread.join()
     assert len(got) == 6
+    assert sorted(fetched) == sorted(manifest), "each file once"
     assert content(got[0]) == FILES
     assert [path.name for path in got[0].parent.iterdir()] == [got[0].name]  # no litter
 
@@ -128,6 +142,26 @@ def test_the_digest_follows_names_and_content_but_not_the_place(tmp_path: Path, 
     assert folder_digest({**manifest, **elsewhere}, "models/m1") == want
     (tmp_path / "model" / "empty").write_bytes(b"!")
     assert folder_digest(upload_folder(tmp_path / "model", store, "models/m2"), "models/m2") != want
+
+
+def test_what_a_process_fetched_goes_with_it(store: Store, manifest: Manifest, tmp_path: Path) -> None:
+    code = (
+        "import json, sys;"
+        "from cluster.storage.model_folders import fetch_folder; from cluster.storage.store import Store;"
+        "folder = fetch_folder(Store(sys.argv[1]), json.loads(sys.argv[2]), 'models/m1');"
+        "print((folder / 'config.json').exists())"
+    )
+    (tmp_path / "tmp").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "HARDMINE_CACHE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, store.root, json.dumps(manifest)],
+        cwd=Path(__file__).parents[3],
+        env=environment | {"TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "True\n", done.stderr
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_a_cache_of_another_user_is_refused(store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

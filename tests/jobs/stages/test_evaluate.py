@@ -122,6 +122,7 @@ class Run:
             name,
             in_parts(self.store, f"{name}/hits", hits, 8),
             **self.parts,
+            codes=self.parts["corpus"],
             item_vectors=vectors["items"],
             query_vectors=vectors["queries"],
             settings=EvaluationSettings(resamples=500, **settings),

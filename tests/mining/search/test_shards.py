@@ -15,7 +15,8 @@ def test_shards_worked_by_hand() -> None:
     got = plan_shards(10, shards=3, actors=1, shard_rows=100)
     assert got == [ShardRange(0, 3), ShardRange(3, 6), ShardRange(6, 10)]
     assert len(plan_shards(10, shards=None, actors=4, shard_rows=100)) == 4
-    assert len(plan_shards(10, shards=None, actors=4, shard_rows=2)) == 5  # as many as shard_rows asks for
+    assert len(plan_shards(10, shards=None, actors=4, shard_rows=2)) == 8, "every actor has two, none waits for another"
+    assert len(plan_shards(10, shards=None, actors=3, shard_rows=1)) == 10
     assert plan_shards(2, shards=None, actors=4, shard_rows=100) == [ShardRange(0, 1), ShardRange(1, 2)]
 
 

@@ -137,9 +137,8 @@ def make_task(root: Path) -> Bm25Task:
             for number, start in enumerate(range(0, table.num_rows, size))
         ]
 
-    return Bm25Task(
-        store, parts("corpus", corpus, 17), parts("queries", queries, 11), parts("labels", labels, 60), QUERIES, 8, "words"
-    )
+    items = parts("corpus", corpus, 17)
+    return Bm25Task(store, items, items, parts("queries", queries, 11), parts("labels", labels, 60), QUERIES, 8, "words")
 
 
 ROWS = np.array([row for row in range(QUERIES) if row % 4 != 3])

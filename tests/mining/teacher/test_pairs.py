@@ -53,7 +53,7 @@ def task_of(world: World, hits: list[Part], **options: Any) -> MineTask:
     settings = MiningSettings(
         num_hits=30, num_negatives=5, teacher=TeacherSettings(model="m", depth=7, relative_margin=None, max_score=0.5), **options
     )
-    return MineTask(world.store, hits, world.labels, world.corpus, world.queries, settings, "pairs", 0)
+    return MineTask(world.store, hits, world.labels, world.corpus, world.corpus, world.queries, settings, "pairs", 0)
 
 
 def pairs_in(store: Store, parts: list[Part]) -> list[tuple[int, int]]:
@@ -74,7 +74,8 @@ def test_the_pairs_are_the_first_survivors_whatever_the_blocks(new_world: Callab
     for number in range(len(task.hits)):
         # what choosing takes without a teacher, judged items aside, is what the teacher reads
         part, _ = mine_block(
-            MineTask(world.store, task.hits, world.labels, world.corpus, world.queries, settings, "chosen", 0), number
+            MineTask(world.store, task.hits, world.labels, world.corpus, world.corpus, world.queries, settings, "chosen", 0),
+            number,
         )
         for row in read_part(world.store, part.path).to_pylist():
             query = row["query_row"]

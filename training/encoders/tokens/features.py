@@ -1,17 +1,23 @@
-"""What an encoder reads: token lists or base vectors, by row."""
+"""What an encoder reads: token lists or base vectors, by row; those of some rows of a table, or of all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from cluster.labels.labels import gather_csr
 from cluster.storage.store import Store
 from cluster.tables.tables import F32, I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part
+
+F16 = npt.NDArray[np.float16]
+READ_AT_ONCE = 8
+"""Parts that are fetched and decoded at the same time."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Frozen base vectors of N texts, [N, D] float32."""
+    """Frozen base vectors of N texts, [N, D]."""
 
-    values: F32
+    values: F32 | F16
+    """As they are stored; what an encoder gets is float32."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -61,7 +68,7 @@ class Vectors:
 
     def take(self, rows: I64) -> Vectors:
         """The vectors of `rows`, in that order."""
-        return Vectors(self.values[rows])
+        return Vectors(self.values[rows].astype(np.float32, copy=False))
 
 
 Features = Tokens | Vectors
@@ -71,16 +78,39 @@ def read_features(store: Store, path: str) -> Features:
     """The features of one part: its `tokens` column, or else its `vector` column."""
     table = read_part(store, path)
     if "tokens" in table.column_names:
-        offsets, values = lists_to_csr(table["tokens"])
-        return Tokens(offsets, values.astype(np.int32, copy=False))
+        return _tokens(table["tokens"])
     return Vectors(column_to_vectors(table["vector"]))
 
 
-def load_features(store: Store, parts: Sequence[Part]) -> Features:
-    """The features of a whole table, in row order."""
-    blocks: list[Any] = [read_features(store, part.path) for part in parts]
-    if isinstance(blocks[0], Vectors):
-        return Vectors(np.concatenate([block.values for block in blocks]))
-    lengths = np.concatenate([block.lengths for block in blocks])
+def load_features(store: Store, parts: Sequence[Part], rows: I64 | None = None) -> Features:
+    """The features of a table in row order: of some rows, ascending, or of all.
+
+    Memory: those rows, and a few parts. Vectors stay in half precision where they are stored so.
+    """
+    firsts = offsets_of(np.array([part.rows for part in parts]))
+    rows = np.arange(firsts[-1]) if rows is None else rows
+    places = np.searchsorted(rows, firsts)
+    wanted = [number for number in range(len(parts)) if places[number] < places[number + 1]] or [0]
+
+    def read(number: int) -> Features:
+        own = rows[places[number] : places[number + 1]] - firsts[number]
+        first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+        table, own = read_part(store, parts[number], None, (first, last)), own - first
+        if "vector" not in table.column_names:
+            return _tokens(table["tokens"]).take(own)
+        half = pa.types.is_float16(table["vector"].type.value_type)
+        return Vectors(column_to_vectors(table["vector"])[own].astype(np.float16 if half else np.float32, copy=False))
+
+    blocks: list[Any] = []
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        for start in range(0, len(wanted), READ_AT_ONCE):  # no more in memory than are read at once
+            blocks += pool.map(read, wanted[start : start + READ_AT_ONCE])
     values = np.concatenate([block.values for block in blocks])
-    return Tokens(offsets_of(lengths), values)
+    if isinstance(blocks[0], Vectors):
+        return Vectors(values)
+    return Tokens(offsets_of(np.concatenate([block.lengths for block in blocks])), values)
+
+
+def _tokens(column: pa.ChunkedArray) -> Tokens:
+    offsets, values = lists_to_csr(column)
+    return Tokens(offsets, values.astype(np.int32, copy=False))

@@ -73,7 +73,7 @@ def refuse_unfit(config: Config, counts: Counts, *, trains: bool) -> None:
         ConfigError: settings ask for more than the data has.
         DataError: the data has nothing to mine, to train or to measure.
     """
-    plan_shards(counts.items, shards=config.cluster.shards, actors=1, shard_rows=config.cluster.shard_rows)
+    plan_shards(counts.items, shards=config.cluster.shards, actors=1, shard_rows=counts.items)
     if counts.items < 2:
         raise DataError(f"expected at least 2 items, found {counts.items}: a query needs an item that is not relevant; add items")
     queries, most = counts.splits["train"], config.mining.max_uses

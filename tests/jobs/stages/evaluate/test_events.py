@@ -62,11 +62,13 @@ def task(tmp_path: Path) -> EventTask:
             "scores": [np.linspace(0.9, 0.1, 11).astype(np.float32)] * 3,
         }
     )
+    corpus = write(store, "corpus", items, 5)
     return EventTask(
         store,
         "events/round-01/key",
         write(store, "hits", hits, 2),
-        write(store, "corpus", items, 5),
+        corpus,
+        corpus,
         write(store, "queries", queries, 3),
         write(store, "labels", labels, 9),
         HEAD,

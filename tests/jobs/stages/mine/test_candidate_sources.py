@@ -243,7 +243,9 @@ def test_two_rounds_fuse_what_every_source_finds(two_rounds: TwoRounds) -> None:
     store, ingested = world.context.store, world.ingested
     before = read_parts(store, two_rounds.first.parts("negatives"))["negative_rows"].to_pylist()
     side = load_side(
-        MineTask(store, hits, ingested.labels, ingested.corpus, ingested.queries, world.context.config.mining, "", 0)
+        MineTask(
+            store, hits, ingested.labels, ingested.codes, ingested.corpus, ingested.queries, world.context.config.mining, "", 0
+        )
     )
     items, queries = world.matrices["second"]
     blocks = [
