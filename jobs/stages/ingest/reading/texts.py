@@ -48,6 +48,12 @@ class TextNotes:
             self._longest = (lengths[row], ids[row].as_py())
         return cleaned
 
+    def add(self, other: TextNotes) -> None:
+        """Count what was unusual in later rows, too."""
+        self._counts.update(other._counts)
+        if other._longest[0] > self._longest[0]:
+            self._longest = other._longest
+
     def _clean(self, text: str) -> str:
         if CONTROL.search(text):
             self._counts["control"] += 1

@@ -20,6 +20,7 @@ from cluster.storage.store import Store
 from cluster.tables.tables import read_part, read_parts
 from jobs.config.config import load_config
 from jobs.config.templates import Template
+from jobs.stages.ingest.ids import Ids
 from jobs.stages.ingest.labels import LabelRows, read_labels, write_labels
 from jobs.stages.ingest.notes import data_lines
 from jobs.stages.ingest.positives import label_figures
@@ -366,7 +367,7 @@ def test_what_is_relevant_is_decided_once_and_the_gain_stays(
     assert table["score"].to_pylist() == scores
     assert table["gain"].to_pylist() == gains
     assert known.relevant.tolist() == [0] * sum(score > 0 for score in scores)
-    found = label_figures(known, known.unrepeated()[0], QUERIES, pa.array([f"i{n}" for n in range(6)]))
+    found = label_figures(known, known.unrepeated()[0], Ids(QUERIES), Ids(pa.array([f"i{n}" for n in range(6)])))
     assert found["negative_scores"] == 2
     assert found["judged_irrelevant"] == scores.count(0)
     assert found["contradictions"] == 0
