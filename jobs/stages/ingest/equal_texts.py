@@ -28,7 +28,8 @@ from jobs.config.templates import Template
 from jobs.stages.ingest.item_codes import ItemTexts, codes_of, same_vectors, shared_codes, texts_of_items
 from jobs.stages.ingest.items import Items
 from jobs.stages.ingest.labels import LabelRows, no_negatives
-from jobs.stages.ingest.tables import Written, normalise, stable_code
+from jobs.stages.ingest.tables import Written
+from jobs.stages.ingest.texts import normalise, stable_code
 from training.settings import EncoderSettings
 
 MOST_ADDED = 20_000_000

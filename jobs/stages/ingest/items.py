@@ -19,7 +19,8 @@ from jobs.stages.ingest.reading.slices import Slice, Sliced, counted, read_slice
 from jobs.stages.ingest.reading.texts import TextNotes
 from jobs.stages.ingest.reading.values import as_texts, one_array
 from jobs.stages.ingest.spread import spread, spread_all
-from jobs.stages.ingest.tables import Before, Written, refuse_no_rows, stable_code, write_texts
+from jobs.stages.ingest.tables import Before, Written, refuse_no_rows, write_texts
+from jobs.stages.ingest.texts import stable_code
 from jobs.stages.ingest.writer import join_schemas, widen
 
 PART_BYTES = 64 * 2**20

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import re
-import string
-import sys
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -24,13 +18,8 @@ from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.texts import TextNotes
 from jobs.stages.ingest.reading.values import id_column
 from jobs.stages.ingest.reading.vectors import vectors_of
+from jobs.stages.ingest.texts import render, text_codes
 from jobs.stages.ingest.writer import TableWriter
-
-ASCII_PUNCTUATION = {
-    ord(character): " " for character in string.punctuation if unicodedata.category(character).startswith("P")
-} | {ord("'"): None}
-VANISHING = re.compile("['\u2018\u2019\u02bc\u00ad\u200b\u2060\ufeff]")
-"""Apostrophes, and what no reader sees: soft hyphen, zero-width space, word joiner, byte-order mark."""
 
 
 @dataclass(frozen=True)
@@ -61,59 +50,6 @@ class Written:
     places: list[tuple[str, int, int]]
     """(file, number there of the first row, rows) of consecutive rows."""
     schema: pa.Schema
-
-
-def stable_code(text: str) -> int:
-    """A 63-bit number that is the same for the same text on every machine."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def normalise(text: str) -> str:
-    """What two duplicate texts have in common: the words, without case, punctuation and extra white space.
-
-    Compared as Unicode compares them (NFKC and case folding): "Ｃａｆé" is "cafe\u0301", "Straße" is "STRASSE". Apostrophes
-    vanish ("don’t" is "dont"), other punctuation (Unicode P) parts words as a space does ("A/B" is "a, b" but not "ab").
-    Symbols (Unicode S: +, $, =, emoji) are part of a text. Of a text without words the punctuation stays, so that two of
-    them are equal only where they are, white space and case aside.
-    """
-    words = text.lower().translate(ASCII_PUNCTUATION) if text.isascii() else _fold(text)
-    return " ".join(words.split()) or " ".join(text.lower().split())
-
-
-def _fold(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _punctuation().sub(" ", VANISHING.sub("", folded))
-
-
-@functools.cache
-def _punctuation() -> re.Pattern[str]:
-    """Every character of a Unicode category P, as ranges."""
-    codes = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P")]
-    starts = [code for code, before in zip(codes, [-2, *codes], strict=False) if code != before + 1]
-    stops = [code for code, after in zip(codes, [*codes[1:], -2], strict=True) if code != after - 1]
-    ranges = (f"\\U{start:08x}-\\U{stop:08x}" for start, stop in zip(starts, stops, strict=True))
-    return re.compile(f"[{''.join(ranges)}]+")
-
-
-def texts_of(table: pa.Table, template: Template, chunk: Chunk) -> list[str]:
-    """The text of each row. Raises DataError: a column of the template holds objects."""
-    fields = [name for name in dict.fromkeys(template.fields) if name in table.column_names]
-    if not fields:
-        return [""] * table.num_rows
-    for name in fields:
-        if _holds_objects(table[name].type):
-            raise DataError(
-                f"{chunk.file}: the template of [data] needs texts, numbers or lists of them, found {table[name].type} in the "
-                f"column {name!r}; write as columns of their own what belongs into the text"
-            )
-    values = [table[name].to_pylist() for name in fields]
-    return [template.render(dict(zip(fields, row, strict=True))) for row in zip(*values, strict=True)]
-
-
-def _holds_objects(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _holds_objects(kind.value_type)
-    return bool(pa.types.is_struct(kind) or pa.types.is_map(kind))
 
 
 def write_texts(
@@ -183,14 +119,14 @@ class _Checked:
         if self._needs_text:
             self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
         ids = id_column(table, "id", chunk)
-        texts = self.notes.take(texts_of(table, self._template, chunk), ids)
+        texts = self.notes.take(render(table, self._template, chunk), ids)
         if self._needs_text:
             self._refuse_empty(texts, ids, chunk)
-        codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))
+        codes = text_codes(texts)
         own = {
             "row": pa.array(np.arange(len(texts), dtype=np.int64) + self._rows),
             "id": ids,
-            "text": pa.array(texts, pa.string()),
+            "text": texts,
             "text_code": pa.array(codes),
         } | extra(table, chunk)
         if "vector" in table.column_names and table["vector"].null_count < table.num_rows:
@@ -214,9 +150,9 @@ class _Checked:
                 f"before, found {'some' if has else 'none'}; all {self._what} need a vector, or none"
             )
 
-    def _refuse_empty(self, texts: list[str], ids: pa.Array, chunk: Chunk) -> None:
-        empty = [number for number, text in enumerate(texts) if not text]
-        if empty:
+    def _refuse_empty(self, texts: pa.Array, ids: pa.Array, chunk: Chunk) -> None:
+        empty = np.flatnonzero(pc.equal(texts, "").to_numpy(zero_copy_only=False))
+        if len(empty):
             raise DataError(
                 f"{chunk.where(empty[0], ids)}: the text is empty; {len(empty)} of {len(texts)} {self._what} in "
                 f"this chunk have none. Leave them out, or name more columns in the text template of [data]"

@@ -27,7 +27,8 @@ from jobs.stages.ingest.positives import label_figures
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.splits import assign_splits
-from jobs.stages.ingest.tables import Written, _fold, normalise, stable_code, write_texts
+from jobs.stages.ingest.tables import Written, write_texts
+from jobs.stages.ingest.texts import ASCII_PUNCTUATION, _fold, normalise, render, stable_code, text_codes
 from jobs.stages.ingest.writer import TableWriter
 from jobs.stages.stage_0_ingest import _ingest_tables
 
@@ -256,6 +257,28 @@ def test_texts_that_say_something_else_are_not(text: str, other: str) -> None:
 def test_the_short_way_for_ascii_gives_what_the_long_one_does(text: str) -> None:
     words = " ".join(_fold(text).split())
     assert normalise(text) == (words or " ".join(text.lower().split()))
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=0x180, exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=6))
+def test_codes_of_a_column_are_those_of_its_texts(values: list[str]) -> None:
+    marks = "".join(map(chr, ASCII_PUNCTUATION))
+    texts = [*values, *(value + marks[at % len(marks)] + value for at, value in enumerate(values)), marks, "a'b", "'", "A  b"]
+    want = [stable_code(normalise(text)) for text in texts]
+    assert text_codes(pa.array(texts, pa.string())).tolist() == want
+
+
+VALUES = st.none() | st.sampled_from(["", " ", "a", "b c", " d ", "e\tf", "g  h", "é", "\x00", "x\u00a0y", "nan"])
+
+
+@given(
+    st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=8),
+    st.sampled_from(["{a}", "{a} {b}", "x {a} by {b} | {c}!", "{b}{a}", "{a} {missing} ({c})", "{a} {a}", "{{{a}}}"]),
+)
+def test_texts_of_columns_are_those_of_their_rows(rows: list[tuple[str | None, ...]], text: str) -> None:
+    template = Template(text, "t")
+    table = pa.table({name: pa.array(column, pa.string()) for name, column in zip("abc", zip(*rows, strict=True), strict=True)})
+    want = [template.render(row) for row in table.to_pylist()]
+    assert render(table, template, Chunk("f", 1, table)).to_pylist() == want
 
 
 @given(st.lists(st.sampled_from(["Der", "straße", "СОЛНЦЕ", "naïve", "x2"]), min_size=1), st.data())
