@@ -26,8 +26,7 @@ BUCKET_IDS = 500_000
 """Ids of a bucket, about: with their hash table 50 to 100 MiB."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
 """2^64 / golden ratio (Knuth 6.4)."""
-EDGE = 8
-"""Bytes at the start, the middle and the end of an id that say which bucket it is in."""
+WORD = 8
 
 
 class Ids:
@@ -163,24 +162,22 @@ def bucket_numbers(ids: pa.Array, buckets: int) -> npt.NDArray[np.int64]:
     offsets = np.frombuffer(ids.buffers()[1], np.int64)[ids.offset : ids.offset + len(ids) + 1]
     lengths = np.diff(offsets)
     data = ids.buffers()[2]
-    padded = np.zeros(int(offsets[-1] - offsets[0]) + EDGE, np.uint8)
+    padded = np.zeros(int(offsets[-1] - offsets[0]) + WORD, np.uint8)
     if data is not None:
-        padded[:-EDGE] = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
-    starts = offsets[:-1] - offsets[0]
-    mixed = lengths.astype(np.uint64)
-    for at in (starts, starts + np.maximum(0, lengths - EDGE) // 2, starts + np.maximum(0, lengths - EDGE)):
-        mixed = (mixed ^ (mixed >> np.uint64(29)) ^ _eight_bytes(padded, at, np.minimum(lengths, EDGE))) * MIX
-    mixed ^= mixed >> np.uint64(32)
-    return (mixed % np.uint64(buckets)).astype(np.int64)
-
-
-def _eight_bytes(padded: npt.NDArray[np.uint8], at: I64, lengths: I64) -> npt.NDArray[np.uint64]:
-    """The bytes at each place as one number, without those past the end of a shorter id."""
-    windows = np.lib.stride_tricks.sliding_window_view(padded, EDGE)[at]
-    numbers = np.ascontiguousarray(windows).view("<u8")[:, 0]
-    shift = (np.uint64(8) * (EDGE - lengths).astype(np.uint64)).astype(np.uint64)
-    kept = numbers << np.minimum(shift, np.uint64(63))
-    return np.where(lengths > 0, kept, np.uint64(0))
+        padded[:-WORD] = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
+    starts, mixed = offsets[:-1] - offsets[0], lengths.astype(np.uint64)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WORD)
+    left = np.flatnonzero(lengths > 0)
+    at = 0
+    while len(left):  # eight bytes of all ids that have so many
+        word = np.ascontiguousarray(windows[starts[left] + at]).view("<u8")[:, 0]
+        missing = np.maximum(0, at + WORD - lengths[left]).astype(np.uint64)
+        hashed = (mixed[left] ^ (word << (np.uint64(8) * missing))) * MIX
+        mixed[left] = hashed ^ (hashed >> np.uint64(32))
+        at += WORD
+        left = left[lengths[left] > at]
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * MIX  # what sets the last letters apart is in the highest bits only
+    return ((mixed ^ (mixed >> np.uint64(32))) % np.uint64(buckets)).astype(np.int64)
 
 
 def rows_among(wanted: Any, known: pa.Array) -> I64:
