@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from cluster.storage.store import Store
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import I64, IN_FLIGHT, Part, read_group, stream_parts, write_groups
-from jobs.stages.ingest.spread import spread_all
 from jobs.stages.ingest.tables import repeated_error
+from jobs.stages.spread import spread_all
 
 BUCKET_IDS = 500_000
 """Ids of a bucket, about: with their hash table 50 to 100 MiB."""

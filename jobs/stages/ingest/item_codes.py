@@ -16,8 +16,8 @@ from cluster.storage.store import Store
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import I64, Part, column_to_vectors, read_part, stream_parts, write_part
 from jobs.stages.ingest.items import Items
-from jobs.stages.ingest.spread import spread_all
 from jobs.stages.ingest.texts import stable_code
+from jobs.stages.spread import spread_all
 
 SAME_VECTOR = 0.999
 """Least cosine of two vectors of one text that came with the data: it was encoded twice, in other batches perhaps."""
