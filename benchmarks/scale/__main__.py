@@ -55,14 +55,12 @@ def measure(data: Path, folder: Path, items: int) -> list[Row]:
     rows = []
     for commit in Ledger(store).all():
         row = compared(f"{items:,} items: {commit.name}", commit.seconds["wall"])
-        rows.append(row | {"items_per_s": round(items / max(1e-3, commit.seconds["wall"])), **_usage(commit.figures)})
+        used = {name: value // 2**20 if name.endswith("bytes") else value for name, value in commit.used.items()}
+        rate = round(items / max(1e-3, commit.seconds["wall"]))
+        rows.append(row | {"items_per_s": rate} | {name.replace("bytes", "mib"): value for name, value in used.items()})
     whole = compared(f"{items:,} items: whole", done.seconds)
     negatives = figures["rows"]["negatives"]
     return [*rows, whole | {"queries": QUERIES, "negatives": negatives, "peak_mib": done.peak_mib}]
-
-
-def _usage(figures: dict[str, object]) -> dict[str, object]:
-    return {}
 
 
 if __name__ == "__main__":
