@@ -23,6 +23,7 @@ from cluster.errors import ArtifactError, DamagedObject, unwrap
 from cluster.storage.digests import read_checked, sha256
 from cluster.storage.records import read_if_there, write_record
 from cluster.storage.store import Store
+from cluster.storage.usage import Counts
 from cluster.tables.tables import TOGETHER, Part, parts_from_json, read_sealed
 
 T = TypeVar("T")
@@ -57,6 +58,8 @@ class Commit:
     seconds: dict[str, float] = field(default_factory=dict)
     """"wall" of the stage, "work" inside embedding, searching or training, "overhead" = wall - work."""
     created: float = 0.0
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By kind of process: "requests", "read_bytes", "written_bytes" of all, and "peak_bytes" of the largest one."""
 
     def parts(self, table: str) -> list[Part]:
         """The parts of one of its tables. Raises ArtifactError: no such table."""
@@ -68,6 +71,14 @@ class Commit:
         """Every object of the stage: address -> "bytes" and "sha256"."""
         parts = {part["path"]: part for parts in self.tables.values() for part in parts}
         return {**parts, **self.files}
+
+    @property
+    def used(self) -> dict[str, int]:
+        """ "requests", "read_bytes" and "written_bytes" of all processes, and "peak_bytes" of the largest one."""
+        total = Counts()
+        for counts in self.usage.values():
+            total.add(Counts(**counts))
+        return asdict(total)
 
     def rows(self, table: str) -> int:
         """Number of rows of one of its tables."""
@@ -82,6 +93,7 @@ class Outcome:
     files: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     work_seconds: float = 0.0
+    usage: Mapping[str, dict[str, int]] = field(default_factory=dict)
 
 
 class Ledger:
@@ -170,6 +182,7 @@ class Ledger:
                 "overhead": round(max(0.0, wall - outcome.work_seconds), 3),
             },
             created=time.time(),
+            usage=dict(outcome.usage),
         )
         assert all(info["sha256"] for info in commit.listed().values()), f"{name} lists an object without its digest"
         self._check_owner()

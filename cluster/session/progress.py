@@ -14,6 +14,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from cluster.storage.usage import start_usage
+
 LOG_JSON = "HARDMINE_LOG_JSON"
 """Set: lines are JSON; `hardmine --log-json` sets it."""
 PLAIN_EVERY_S = 10.0
@@ -51,6 +53,8 @@ class Progress:
         self.run, self.stage = "", ""
         """What lines of JSON name."""
         self.mailbox: Any = None
+        self.usage: Any = None
+        """The actor that counts what processes read and write."""
         self._lock = threading.Lock()
         self._width = 0
 
@@ -59,6 +63,7 @@ class Progress:
         import ray
 
         self.mailbox = ray.remote(num_cpus=0, max_restarts=5)(Mailbox).remote()
+        self.usage = start_usage()
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -44,8 +44,9 @@ class ClusterSettings(BaseModel):
     """Number of training workers, one rank each. Default: one per GPU; without GPUs 1."""
     cpus_per_worker: Count | None = None
     """CPUs of each actor and training worker. Default: the node's CPUs divided by the actors or workers on it."""
-    part_rows: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
-    """Rows of a table part. A part is embedded as a whole; an interruption costs at most the parts under way."""
+    part_rows: Annotated[int, Field(ge=16, le=1_000_000)] = 65_536
+    """Maximum rows of a table part; a part of long rows has fewer, and takes about 64 MiB. A part is embedded as a whole; an
+    interruption costs at most the parts under way."""
     query_block: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Queries that are searched and mined together."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | None = None

@@ -81,9 +81,10 @@ class SealedEnd:
     chunks: list[Chunk]
 
 
-def seal(parquet: bytes) -> tuple[bytes, str]:
+def seal(parquet: bytes | pa.Buffer) -> tuple[bytes, str]:
     """(the file with its seal, the digest as hexadecimal)."""
-    at, view = _footer(parquet), memoryview(parquet)
+    view = memoryview(parquet)
+    at = _footer(view)
     borders = _borders(pq.read_metadata(pa.BufferReader(parquet)))
     assert [start for start, *_ in borders] + [at] == [len(MAGIC), *(stop for _, stop, *_ in borders)], "bytes without a digest"
     digests = b"".join(hashlib.sha256(view[start:stop]).digest() for start, stop, *_ in borders)
@@ -147,6 +148,6 @@ def _borders(metadata: pq.FileMetaData) -> list[tuple[int, int, int, str]]:
     return borders
 
 
-def _footer(data: bytes) -> int:
+def _footer(data: bytes | memoryview) -> int:
     """Where the footer of a Parquet file starts; negative where that is before these bytes."""
     return len(data) - TAIL_BYTES - int.from_bytes(data[-TAIL_BYTES:-4], "little")

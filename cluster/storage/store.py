@@ -23,6 +23,7 @@ from cluster.storage.errors import code, told
 from cluster.storage.local_files import list_files
 from cluster.storage.s3 import open_s3, read_s3
 from cluster.storage.settings import StorageSettings
+from cluster.storage.usage import METER, Counted
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -87,19 +88,25 @@ class Store:
 
     def _call(self, what: str, path: str, action: Callable[[Any, str], T]) -> T:
         url = self.url(path)
+        METER.count()
         with told(what, url, self.settings):
             return action(self._fs(), url.removeprefix("s3://"))
 
     def read_bytes(self, path: str) -> bytes:
         """The whole object. Raises ArtifactError: there is none."""
-        return self._call("read", path, read_s3 if self.remote else lambda fs, key: bytes(fs.cat_file(key)))
+        data = self._call("read", path, read_s3 if self.remote else lambda fs, key: bytes(fs.cat_file(key)))
+        METER.count(requests=0, read=len(data))
+        return data
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
         """The bytes start … stop - 1 of an object, fewer where it ends before. Raises ArtifactError: there is none."""
-        return self._call("read", path, lambda fs, key: bytes(fs.cat_file(key, start=start, end=stop)))
+        data = self._call("read", path, lambda fs, key: bytes(fs.cat_file(key, start=start, end=stop)))
+        METER.count(requests=0, read=len(data))
+        return data
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write the whole object, replacing what was there; readers see the old or the new one, never half."""
+        METER.count(requests=0, written=len(data))
         if self.remote:
             self._call("write", path, lambda fs, key: fs.pipe_file(key, data))
         else:
@@ -107,6 +114,7 @@ class Store:
 
     def create(self, path: str, data: bytes) -> bool:
         """Write the object only where there is none yet; False if another writer was first."""
+        METER.count(requests=0, written=len(data))
 
         def action(fs: Any, key: str) -> bool:
             try:
@@ -205,7 +213,7 @@ class Store:
 
     def open(self, path: str) -> Any:
         """A binary stream of the object, for what is too large to hold. Raises ArtifactError: there is none."""
-        return self._call("open", path, lambda fs, key: fs.open(key, "rb"))
+        return Counted(self._call("open", path, lambda fs, key: fs.open(key, "rb")), self.remote)
 
     def fingerprint(self, path: str) -> str:
         """What tells an object's content apart: its SHA-256 on a disk, its size and ETag on S3."""

@@ -25,6 +25,7 @@ only where a person reads them.
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -69,12 +70,32 @@ def part_name(index: int) -> str:
 
 def write_part(store: Store, path: str, table: pa.Table, *, first_row: int = 0) -> Part:
     """Write `table` as one sealed Parquet object in one PUT: zstd, but for vectors, which it cannot shrink and reads slower."""
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     group_rows = max(GROUP_ROWS, GROUP_BYTES * table.num_rows // max(1, table.nbytes))
     pq.write_table(table, sink, row_group_size=group_rows, **_encoding(table.schema))
+    return _put(store, path, sink, table.num_rows, first_row)
+
+
+def write_groups(store: Store, path: str, table: pa.Table, stops: Sequence[int]) -> Part:
+    """As `write_part`, with row groups that end where `stops` say; a reader takes one by its number."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, **_encoding(table.schema)) as writer:
+        for start, stop in itertools.pairwise([0, *stops]):
+            writer.write_table(table.slice(start, stop - start), row_group_size=max(1, stop - start))
+    return _put(store, path, sink, table.num_rows, 0)
+
+
+def _put(store: Store, path: str, sink: pa.BufferOutputStream, rows: int, first_row: int) -> Part:
     data, digest = seal(sink.getvalue())
     store.write_bytes(path, data)
-    return Part(path, table.num_rows, len(data), first_row, digest)
+    return Part(path, rows, len(data), first_row, digest)
+
+
+def read_group(store: Store, part: Part, number: int) -> pa.Table:
+    """Row group `number` of a part. Raises as `read_part`."""
+    end = fetch_end(store, part)
+    data = fetch_chunks(store, part, end, {number}, None)
+    return pq.ParquetFile(pa.BufferReader(data), metadata=end.metadata).read_row_groups([number])
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:

@@ -78,6 +78,30 @@ class Template:
                 text += (literal if text else "") + value
         return text + self._tail if text and _as_text(row.get(self._pieces[-1][1])) else text
 
+    def render_columns(self, columns: Mapping[str, Any]) -> Any:
+        """The texts of all rows at once.
+
+        Args:
+            columns: field -> arrow array of texts without white space at their ends; "" where a row has no value. A field that is
+                no column has no value in any row.
+        """
+        import pyarrow.compute as pc
+
+        text: Any = None
+        for literal, field in self._pieces:
+            if field not in columns:
+                continue
+            value = columns[field]
+            if text is None:
+                text = value
+                continue
+            joined = pc.binary_join_element_wise(text, value, literal)
+            text = pc.if_else(pc.equal(value, ""), text, pc.if_else(pc.equal(text, ""), value, joined))
+        last = columns.get(self._pieces[-1][1])
+        if self._tail and last is not None:
+            text = pc.if_else(pc.equal(last, ""), text, pc.binary_join_element_wise(text, self._tail, ""))
+        return text
+
 
 def check_template(text: str, setting: str) -> None:
     """Raises ValueError: not a template, or it has no field."""

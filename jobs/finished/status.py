@@ -55,7 +55,7 @@ class Status:
         return (self.summary or so_far) | {
             "finished": self.summary is not None,
             "writer": self.writer,
-            "stages": [{"name": c.name, "key": c.key, "seconds": c.seconds} for c in self.record.all],
+            "stages": [{"name": c.name, "key": c.key, "seconds": c.seconds, "usage": c.usage} for c in self.record.all],
         }
 
 
@@ -99,11 +99,19 @@ def show_status(console: Console, status: Status) -> None:
         soft_wrap=True,
     )
     table = Table(title="committed stages", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("stage", "seconds", "work", "start-up and commits", "rows"):
+    for name in ("stage", "seconds", "work", "start-up and commits", "rows", "read", "written", "requests", "memory"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for commit in status.record.all:
         rows = sum(part["rows"] for parts in commit.tables.values() for part in parts)
-        table.add_row(commit.name, *(f"{commit.seconds[key]:.1f}" for key in ("wall", "work", "overhead")), f"{rows:,}")
+        used = commit.used
+        table.add_row(
+            commit.name,
+            *(f"{commit.seconds[key]:.1f}" for key in ("wall", "work", "overhead")),
+            f"{rows:,}",
+            *(f"{used[key] / 2**20:,.1f} MiB" for key in ("read_bytes", "written_bytes")),
+            f"{used['requests']:,}",
+            f"{used['peak_bytes'] / 2**20:,.0f} MiB",
+        )
     console.print(table)
     if summary:
         console.print(seconds_table(summary["rounds"]))

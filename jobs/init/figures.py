@@ -25,7 +25,7 @@ from jobs.stages.ingest.reading.files import read_chunks, read_head
 from jobs.stages.ingest.reading.values import id_column, number_column
 from jobs.stages.ingest.reading.vectors import vectors_of
 from jobs.stages.ingest.splits import assign_splits, splits_of_files, with_split
-from jobs.stages.ingest.tables import normalise, texts_of
+from jobs.stages.ingest.texts import normalise, texts_of
 
 OTHER_SCRIPT = 0.3
 """Share of a text's letters outside ASCII above which an English model reads little of it."""

@@ -9,9 +9,10 @@ from jobs.record.stages import ModelName, parse_name
 
 
 def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
-    """A dict per commit, oldest first: {"name", "kind", "round", "wall", "work", "overhead", "rows", "bytes", "created"}.
+    """A dict per commit, oldest first: {"name", "kind", "round", "wall", "work", "overhead", "rows", "bytes", "created",
+    "requests", "read_bytes", "written_bytes", "peak_bytes"}.
 
-    "wall", "work" and "overhead" in seconds; "bytes" of the objects that the commit lists.
+    "wall", "work" and "overhead" in seconds; "bytes" of the objects that the commit lists; "peak_bytes" of the largest process.
     """
     rows = []
     for commit in record.all:
@@ -31,5 +32,6 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "bytes": size,
                 "created": commit.created,
             }
+            | commit.used
         )
     return rows

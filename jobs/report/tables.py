@@ -226,7 +226,7 @@ def _leakage(report: Json) -> Table | None:
 
 def _stages(report: Json) -> Table | None:
     return _table(
-        ("stage", "kind", "seconds", "work", "start-up and commits", "rows", "size"),
+        ("stage", "kind", "seconds", "work", "start-up and commits", "rows", "size", "read", "written", "requests", "memory"),
         [
             [
                 row["name"],
@@ -234,6 +234,9 @@ def _stages(report: Json) -> Table | None:
                 *(number(row[name], 1) for name in ("wall", "work", "overhead")),
                 f"{row['rows']:,}",
                 size(row["bytes"]),
+                *(size(row[name]) for name in ("read_bytes", "written_bytes")),
+                f"{row['requests']:,}",
+                size(row["peak_bytes"]),
             ]
             for row in report["stages"]
         ],

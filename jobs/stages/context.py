@@ -6,8 +6,10 @@ of them once, or takes its commit. So the same functions serve a whole run, one 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from cluster.commits import Commit, Ledger, Outcome, until_whole
@@ -16,6 +18,7 @@ from cluster.session.progress import Progress
 from cluster.session.recovery import outlasting
 from cluster.session.resources import ClusterSize
 from cluster.storage.store import Store
+from cluster.storage.usage import METER, SEND_AFTER_S
 from jobs.config.config import Config
 from jobs.record.stages import Kind, Second, Stage
 
@@ -101,7 +104,9 @@ class Context:
             self.progress.stage = name
             self.progress.say(f"· {name}")
             with self.progress.watch(name):
-                return work(folder)
+                self._take_usage()  # what the stage before left
+                outcome = work(folder)
+                return replace(outcome, usage=self._take_usage())
 
         commit = self.ledger.stage(name, inputs=inputs, work=watched, folder=stage.folder, on_skip=taken.append)
         if commit.key not in {known.key for known in self.done.values()}:  # an adapter's base vectors serve several stages
@@ -109,6 +114,18 @@ class Context:
             state = "kept" if taken else f"{seconds['wall']:.1f} s ({seconds['overhead']:.1f} s of it start-up and commits)"
             self.progress.say(f"✓ {name:24} {state}")
         return commit
+
+    def _take_usage(self) -> dict[str, dict[str, int]]:
+        """What all processes have read and written since the last call; {}: nobody counts."""
+        import ray
+
+        if self.progress.usage is None:
+            return {}
+        METER.send()
+        time.sleep(2 * SEND_AFTER_S)
+        with suppress(ray.exceptions.RayError):
+            return dict(ray.get(self.progress.usage.take.remote()))
+        return {}
 
 
 def may_make(stage: Stage, makes: Makes) -> bool:

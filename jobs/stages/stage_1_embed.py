@@ -13,10 +13,11 @@ from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second,
 from jobs.record.version import versions
 from jobs.stages.chosen import chosen_model
 from jobs.stages.context import Context
+from jobs.stages.embed.given import copy_vectors
 from jobs.stages.embed.siblings import copy_known, origin
 from jobs.stages.ingested import read_ingested
 from mining.embed import EmbedJob, check_counts, embed
-from training.encoders.part_encoder import MakeEncoder, MakeNormaliser
+from training.encoders.part_encoder import MakeEncoder
 
 ENCODING = ("torch", "transformers", "sentence-transformers")
 """Packages that a model's vectors depend on."""
@@ -112,13 +113,15 @@ def _embed(context: Context, stage: Stage, model: Model | None, features: Commit
     }
     if items_only:
         inputs["items_only"] = True
-    make: Any = MakeNormaliser()
-    if model is not None:
-        make = MakeEncoder(
-            context.store, model.files, model.prefix, pool.cpus, bool(pool.gpus), bfloat16, config.cluster.micro_batch_tokens
+    if model is None:
+        given = {table: features.parts(table) for table in tables}
+        return context.commit(
+            stage, inputs=inputs, work=lambda folder: copy_vectors(context, given, folder), name=embedding_name(digest(inputs))
         )
-
-    made = origin(versions(ENCODING), features, tables) if model is not None and not trained else {}
+    make: Any = MakeEncoder(
+        context.store, model.files, model.prefix, pool.cpus, bool(pool.gpus), bfloat16, config.cluster.micro_batch_tokens
+    )
+    made = origin(versions(ENCODING), features, tables) if not trained else {}
 
     def work(folder: str) -> Outcome:
         jobs = [EmbedJob(table, features.parts(table), folder) for table in tables]

@@ -190,7 +190,7 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "TSV with nan": (beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\tnan\n"), ("row 2", "'nan'")),
     "TSV with a number beyond all": (beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\t1e999\n"), ("row 2", "'1e999'")),
     "TSV with an empty score": (beir_with("qrels/train.tsv", b"q0\ti0\t1\nq1\ti1\t\n"), ("row 2", "found ''")),
-    "TSV with two headers": (beir_with("qrels/train.tsv", b"query-id\tcorpus-id\tscore\n" * 2), ("row 2", "'query-id'")),
+    "TSV with two headers": (beir_with("qrels/train.tsv", b"query-id\tcorpus-id\tscore\n" * 2), ("row 2", "'score'")),
     "TSV in another order": (
         beir_with("qrels/train.tsv", b"corpus-id\tquery-id\tscore\ni0\tq0\t1\n"),
         ("train.tsv, line 1", "in this order", "swap"),

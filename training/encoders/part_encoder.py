@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-import numpy as np
-
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError
 from cluster.storage.model_folders import Manifest, fetch_folder
 from cluster.storage.store import Store
 from cluster.tables.tables import F32
-from training.encoders.tokens.features import Vectors, read_features
+from training.encoders.tokens.features import read_features
 
 
 @dataclass(frozen=True)
@@ -57,24 +55,5 @@ class MakeEncoder:
             features = read_features(store, path)
             with one_at_a_time:
                 return encoder.encode(features, budget_tokens=self.budget_tokens, bfloat16=self.bfloat16, on_progress=on_progress)
-
-        return encode
-
-
-@dataclass(frozen=True)
-class MakeNormaliser:
-    """The off-the-shelf "model" of data that brings its own vectors: they are only normalised."""
-
-    def __call__(self) -> Callable[[Store, str, Callable[[int], None]], F32]:
-        """The part encoder."""
-
-        def encode(store: Store, path: str, on_progress: Callable[[int], None]) -> F32:
-            features = read_features(store, path)
-            if not isinstance(features, Vectors):
-                raise DataError(f"{store.url(path)} has no `vector` column")
-            on_progress(len(features))
-            norms = np.linalg.norm(features.values.astype(np.float64), axis=1, keepdims=True)
-            unit: F32 = (features.values / norms).astype(np.float32)
-            return unit
 
         return encode

@@ -15,26 +15,19 @@ from cluster.commits import Outcome
 from cluster.errors import ConfigError, DataError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
-from cluster.tables.tables import I64, Part, read_part, write_part
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings, DataSettings
 from jobs.config.templates import Template
-from jobs.stages.ingest.equal_texts import (
-    EqualTexts,
-    equal_text_figures,
-    find_equal_texts,
-    reads_vectors,
-    share_labels,
-    tell_apart,
-)
-from jobs.stages.ingest.histories import history_rows, refuse_repeats
-from jobs.stages.ingest.labels import LabelRows, read_labels, split_column, write_labels
+from jobs.stages.ingest.equal_texts import EqualTexts, equal_text_figures, find_equal_texts, reads_vectors, share_labels
+from jobs.stages.ingest.histories import refuse_repeats
+from jobs.stages.ingest.item_codes import tell_apart
+from jobs.stages.ingest.items import Items, read_items
+from jobs.stages.ingest.labels import LabelRows, read_named, write_labels
 from jobs.stages.ingest.positives import check_negatives, check_positives, label_figures, refuse_nothing_relevant
+from jobs.stages.ingest.queries import Queries, look_up, read_queries, write_splits
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.files import read_chunks
-from jobs.stages.ingest.reading.values import as_texts, id_column, id_hint, one_array
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries, splits_of_files, with_split
-from jobs.stages.ingest.tables import Written, stable_code, write_texts
 from jobs.stages.ingest.unlike import unlike_items, unlike_queries
 
 Sources = dict[str, list[tuple[str, str | None]]]
@@ -42,7 +35,9 @@ Sources = dict[str, list[tuple[str, str | None]]]
 
 
 def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store: Store, folder: str) -> Outcome:
-    """Check a data set and write it below `folder`: corpus, queries (each with its split) and labels.
+    """Check a data set and write it below `folder`: corpus and codes, queries (each with its split) and labels.
+
+    Items are read by tasks, side by side; queries and labels here, whose ids and codes are held in memory.
 
     Args:
         data: the run's own, or a general set, whose labelled queries all belong to the split "general". sources: its addresses.
@@ -51,79 +46,74 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         DataError: what is wrong with the data; names file, row or id, and the count.
         ConfigError: a template or data.columns names a column that the data does not have.
     """
-    histories = config.encoder.kind == "sequence"  # what a query is, instead of its text
-    item_template, query_template = Template(data.item_text, "data.item_text"), Template(data.query_text, "data.query_text")
+    retries = config.cluster.retries
+    item_template = Template(data.item_text, "data.item_text")
     reader = _Reader(data, config.storage, sources)
-    groups, splits = list[I64](), list[str | None]()
-
-    def of_items(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
-        groups.append(_group_codes(table, chunk))
-        return {"group_code": pa.array(groups[-1])}
-
-    def of_queries(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
-        splits.extend(split_column(table, chunk))
-        own = {"item_row": _item_rows(table, chunk, corpus)}
-        return own | {"history_rows": history_rows(table, chunk, corpus.ids)} if histories else own
-
-    def write(table: str, name: str, what: str, template: Template, **more: Any) -> Written:
-        return write_texts(
-            reader.chunks(table),
-            store,
-            f"{folder}/{name}",
-            what=what,
-            columns=data.columns,
-            template=template,
-            part_rows=config.cluster.part_rows,
-            source=reader.addresses(table),
-            **more,
-        )
-
-    corpus = write("corpus", "corpus", "items", item_template, extra=of_items)
-    queries = write("queries", "queries-unsplit", "queries", query_template, extra=of_queries, needs_text=not histories)
-    if not histories:
-        _refuse_other_vectors(corpus, queries)
-    labels = read_labels(reader.labels(), queries.ids, corpus.ids, data.columns, data.relevant_from)
+    items = read_items(
+        [url for url, _ in sources["corpus"]],
+        config.storage,
+        store,
+        folder,
+        columns=data.columns,
+        template=item_template,
+        most_rows=config.cluster.part_rows,
+        retries=retries,
+    )
+    reader.seen |= items.seen
+    unsplit, source = f"{folder}/queries-unsplit", reader.addresses("queries")
+    queries = read_queries(config, data, reader.chunks("queries"), store, unsplit, source)
+    if queries.histories is None:
+        _refuse_other_vectors(items.dimension, queries.written.dimension)
+    named = read_named(reader.labels(), data.columns, data.relevant_from)
     reader.refuse_unknown_columns()
-    if histories and not config.encoder.repeats:
-        refuse_repeats(store, queries.parts, labels, queries.ids, corpus.ids)
-    on_vectors = corpus.dimension is not None and reads_vectors(config.encoder)
-    corpus = tell_apart(store, corpus) if on_vectors else corpus
-    texts = find_equal_texts(store, queries, corpus, labels, item_template, histories=histories, on_vectors=on_vectors)
-    assigned, shared, notes = _assign(data, splits, labels, queries, texts)
+    found = look_up(items, queries, named)
+    if found.histories is not None and not config.encoder.repeats:
+        refuse_repeats(found.histories, found.labels, queries.ids, items.ids)
+    on_vectors = items.dimension is not None and reads_vectors(config.encoder)
+    items = tell_apart(store, items, retries) if on_vectors else items
+    texts = find_equal_texts(
+        store,
+        queries.written,
+        items,
+        found.labels,
+        item_template,
+        own=found.own_items,
+        of_their_id=found.of_their_id,
+        on_vectors=on_vectors,
+        retries=retries,
+    )
+    assigned, shared, notes = _assign(data, queries, found.labels, texts)
     if isinstance(data, DataSettings):
-        notes |= check_negatives(assigned, shared, corpus.text_codes, np.concatenate(groups))
-    query_parts = _write_splits(store, f"{folder}/queries", queries.parts, assigned, texts)
+        same = [name for name, all_one in (("group", items.one_group), ("text", texts.one_text)) if all_one]
+        notes |= check_negatives(assigned, shared, len(items), same)
+    query_parts = write_splits(store, f"{folder}/queries", queries, assigned, texts, found.histories)
     label_parts = write_labels(shared, store, f"{folder}/labels")[0]
-    equal = equal_text_figures(texts, assigned, labels)
+    equal = equal_text_figures(texts, assigned, found.labels)
     equal["unlike_queries"] = unlike_queries(store, query_parts, assigned, texts)
-    equal["unlike_items"] = unlike_items(store, corpus.parts, labels, texts)
+    equal["unlike_items"] = unlike_items(store, items.corpus, found.labels, texts)
+    store.delete(f"{folder}/ids")
     return Outcome(
-        tables={
-            "corpus": corpus.parts,
-            "codes": _write_codes(store, f"{folder}/codes", corpus, np.concatenate(groups)),
-            "queries": query_parts,
-            "labels": label_parts,
-        },
-        figures=_figures(data, corpus, queries, assigned, labels, shared) | {"equal_texts": equal} | notes,
+        tables={"corpus": items.corpus, "codes": items.codes, "queries": query_parts, "labels": label_parts},
+        figures=_figures(data, items, queries, assigned, found.labels, shared) | {"equal_texts": equal} | notes,
     )
 
 
 def _figures(
-    data: DatasetSettings, corpus: Written, queries: Written, splits: list[str], labels: LabelRows, shared: LabelRows
+    data: DatasetSettings, items: Items, queries: Queries, splits: list[str], labels: LabelRows, shared: LabelRows
 ) -> dict[str, Any]:
     """Counts of what came with the data; `shared`: the labels with what equal texts add."""
     relevant = Counter(splits[row] for row in set(shared.relevant.tolist()))
-    pairs = np.unique(labels.query_rows * len(corpus.ids) + labels.item_rows)
+    pairs = np.unique(labels.query_rows * len(items) + labels.item_rows)
     return {
-        "items": len(corpus.ids),
+        "items": len(items),
         "queries": len(queries.ids),
         "repeated_labels": len(labels.query_rows) - len(pairs),
         "splits": {split: splits.count(split) for split in (*data.splits, "none")},
         "with_positive": {split: relevant[split] for split in data.splits},
         "examples": examples_of(shared, splits),
-        "dimension": corpus.dimension,
-        "texts": {"items": corpus.notes, "queries": queries.notes},
-        **label_figures(labels, shared, queries.ids, corpus.ids),
+        "dimension": items.dimension,
+        "texts": {"items": items.notes.figures, "queries": queries.written.notes.figures},
+        **label_figures(labels, shared, queries.ids, items.ids),
     }
 
 
@@ -132,7 +122,7 @@ class _Reader:
 
     def __init__(self, data: DatasetSettings, storage: StorageSettings, sources: Sources) -> None:
         self._data, self._storage, self._sources = data, storage, sources
-        self._seen: set[str] = set()
+        self.seen: set[str] = set()
 
     def addresses(self, table: str) -> str:
         """The addresses of a table, for messages."""
@@ -142,7 +132,7 @@ class _Reader:
         for url, _ in self._sources[table]:
             splits = splits_of_files(url, self._storage, table)
             for chunk in read_chunks(url, self._storage):
-                self._seen.update(chunk.table.column_names)
+                self.seen.update(chunk.table.column_names)
                 yield with_split(chunk, splits, self._data.columns)
 
     def labels(self) -> Iterator[tuple[Chunk, str | None]]:
@@ -150,7 +140,7 @@ class _Reader:
             try:
                 splits = splits_of_files(url, self._storage, "labels")
                 for chunk in read_chunks(url, self._storage):
-                    self._seen.update(chunk.table.column_names)
+                    self.seen.update(chunk.table.column_names)
                     yield with_split(chunk, splits, self._data.columns), split
             except DataError:
                 if split is None or split in self._data.needed_splits:
@@ -160,9 +150,9 @@ class _Reader:
 
     def refuse_unknown_columns(self) -> None:
         for ours, theirs in self._data.columns.items():
-            if theirs not in self._seen:
-                close = difflib.get_close_matches(theirs, self._seen, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"they have {', '.join(sorted(self._seen))}"
+            if theirs not in self.seen:
+                close = difflib.get_close_matches(theirs, self.seen, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"they have {', '.join(sorted(self.seen))}"
                 raise ConfigError(
                     f"data.columns.{ours}: expected a column of the data, found {theirs!r}, which no table has; {hint}"
                 )
@@ -178,10 +168,10 @@ def examples_of(labels: LabelRows, splits: list[str]) -> dict[str, int]:
     return dict(sorted(zip(sources.dictionary.to_pylist(), counts.tolist(), strict=True)))
 
 
-def _refuse_other_vectors(corpus: Written, queries: Written) -> None:
-    if corpus.dimension != queries.dimension:
+def _refuse_other_vectors(of_items: int | None, of_queries: int | None) -> None:
+    if of_items != of_queries:
         raise DataError(
-            f"the corpus has {_describe(corpus.dimension)}, the queries have {_describe(queries.dimension)}: "
+            f"the corpus has {_describe(of_items)}, the queries have {_describe(of_queries)}: "
             f"both need a `vector` column of one length, or neither; make the vectors with one model"
         )
 
@@ -190,51 +180,18 @@ def _describe(dimension: int | None) -> str:
     return "no vectors" if dimension is None else f"vectors of {dimension} numbers"
 
 
-def _group_codes(table: pa.Table, chunk: Chunk) -> I64:
-    if "group" not in table.column_names:
-        return np.full(table.num_rows, -1)
-    if pa.types.is_nested(table["group"].type) or pa.types.is_binary(table["group"].type):
-        raise DataError(
-            f"{chunk.file}: column 'group' should hold one text or number per item, found "
-            f"{table['group'].type}; rename it if it is something else"
-        )
-    values = as_texts(one_array(table["group"])).to_pylist()
-    return np.array([stable_code(value) if value else -1 for value in values], np.int64)
-
-
-def _item_rows(table: pa.Table, chunk: Chunk, corpus: Written) -> pa.Array:
-    if "item_id" not in table.column_names:
-        return pa.array(np.full(table.num_rows, -1, np.int64))
-    if pa.types.is_nested(table["item_id"].type):
-        raise DataError(
-            f"{chunk.file}: column 'item_id' should hold the one item that the query is, found "
-            f"{table['item_id'].type}; relevant items belong into the labels"
-        )
-    ids = id_column(table, "item_id", chunk, optional=True)
-    rows = pc.index_in(ids, value_set=corpus.ids)
-    unknown = pc.and_(pc.is_null(rows), pc.is_valid(ids))
-    if pc.any(unknown).as_py():
-        where = int(np.flatnonzero(unknown.to_numpy(zero_copy_only=False))[0])
-        hint = id_hint(pc.unique(ids.filter(unknown)), corpus.ids)
-        raise DataError(
-            f"{chunk.where(where)}: the query says it is item "
-            f"{ids[where].as_py()!r}, which is not in the corpus; {pc.sum(unknown).as_py()} row(s) of this chunk do "
-            f"so.{hint or ' Correct `item_id`, or add the items'}"
-        )
-    return pc.fill_null(rows, -1).cast(pa.int64())
-
-
 def _assign(
-    data: DatasetSettings, splits: list[str | None], labels: LabelRows, queries: Written, texts: EqualTexts
+    data: DatasetSettings, queries: Queries, labels: LabelRows, texts: EqualTexts
 ) -> tuple[list[str], LabelRows, dict[str, int]]:
     """The split of every query, the labels as equal texts share them, and notes: counts of what was decided here."""
+    ids = queries.written.ids
     if not isinstance(data, DataSettings):
-        assigned = _all_labelled(labels, len(splits))
+        assigned = _all_labelled(labels, len(ids))
         return assigned, share_labels(labels, assigned, texts), {}
-    assigned, notes = assign_splits(splits, labels, queries.ids, data.dev_fraction, texts.questions)
+    assigned, notes = assign_splits(queries.splits, labels, ids, data.dev_fraction, texts.questions)
     shared = share_labels(labels, assigned, texts)
-    notes |= check_positives(assigned, shared, queries, data)
-    return assigned, shared, notes | leave_out_queries(assigned, queries.ids, data.train_fraction, texts.questions)
+    notes |= check_positives(assigned, shared, queries.written, data)
+    return assigned, shared, notes | leave_out_queries(assigned, ids, data.train_fraction, texts.questions)
 
 
 def _all_labelled(labels: LabelRows, count: int) -> list[str]:
@@ -242,31 +199,3 @@ def _all_labelled(labels: LabelRows, count: int) -> list[str]:
     refuse_nothing_relevant(labels)
     labelled = set(labels.query_rows.tolist())
     return ["general" if row in labelled else "none" for row in range(count)]
-
-
-def _write_codes(store: Store, folder: str, corpus: Written, groups: I64) -> list[Part]:
-    written = []
-    for part in corpus.parts:
-        rows = slice(part.first_row, part.first_row + part.rows)
-        table = pa.table({"text_code": corpus.text_codes[rows], "group_code": groups[rows]})
-        written.append(write_part(store, f"{folder}/{part.path.rsplit('/', 1)[-1]}", table, first_row=part.first_row))
-    return written
-
-
-def _write_splits(store: Store, folder: str, parts: list[Part], splits: list[str], texts: EqualTexts) -> list[Part]:
-    """The queries with what is known of them only now: their split, the item that they are, and whether they are a text."""
-    written = []
-    for part in parts:
-        table, rows = read_part(store, part), slice(part.first_row, part.first_row + part.rows)
-        known = {
-            "split": pa.array(splits[rows], pa.string()),
-            "item_row": pa.array(texts.own_items[rows], pa.int64()),
-            "text_code": pa.array(texts.query_codes[rows], pa.int64()),
-        }
-        name = part.path.rsplit("/", 1)[-1]
-        table = table.drop_columns([column for column in known if column in table.column_names])
-        for column, values in known.items():
-            table = table.append_column(column, values)
-        written.append(write_part(store, f"{folder}/{name}", table, first_row=part.first_row))
-        store.delete(part.path)
-    return written

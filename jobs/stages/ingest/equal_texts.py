@@ -7,7 +7,7 @@ Texts are equal as `normalise` compares them. The queries of one question keep t
     own text        an item with the query's text is no negative of it, unless it is labelled
     own item        the item that a query is is neither its hit nor its negative, unless it is labelled relevant
 
-Q queries, N items, L labels.
+Q queries, L labels.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from cluster.storage.store import Store
 from cluster.tables.rows import read_rows
-from cluster.tables.tables import I64, column_to_vectors, read_part, read_parts, write_part
+from cluster.tables.tables import I64, read_part
 from jobs.config.templates import Template
+from jobs.stages.ingest.item_codes import ItemTexts, codes_of, same_vectors, shared_codes, texts_of_items
+from jobs.stages.ingest.items import Items
 from jobs.stages.ingest.labels import LabelRows, no_negatives
-from jobs.stages.ingest.tables import Written, normalise, stable_code
+from jobs.stages.ingest.tables import Written
+from jobs.stages.ingest.texts import normalise, stable_code
 from training.settings import EncoderSettings
 
-SAME_VECTOR = 0.999
-"""Least cosine of two vectors of one text that came with the data: it was encoded twice, in other batches perhaps."""
 MOST_ADDED = 20_000_000
 """Labels that equal texts may add; they are held in memory wherever labels are."""
 
@@ -46,10 +46,11 @@ class EqualTexts:
     """[Q] the item that the query is; -1: it is none."""
     query_codes: I64
     """[Q] codes of the normalised texts; -1: the query is no text."""
-    item_codes: I64
-    """[N]"""
+    items: ItemTexts
     look_for_themselves: I64
     """Rows of the queries that would be an item if that were not labelled relevant for them."""
+    one_text: bool = False
+    """All items have the same text."""
 
     @property
     def several(self) -> npt.NDArray[np.bool_]:
@@ -63,52 +64,42 @@ def reads_vectors(encoder: EncoderSettings) -> bool:
     return encoder.kind in ("adapter", "vectors", "sequence") and encoder.model is None
 
 
-def tell_apart(store: Store, corpus: Written) -> Written:
-    """The corpus, where an item with another vector than the first item of its text gets a text code of its own: to an
-    encoder that reads vectors they are two things, whatever their texts (a category, say) have in common."""
-    first = first_of_equal(corpus.text_codes)
-    other = np.flatnonzero(_of_one_vector(store, corpus, first) != first)
-    if not len(other):
-        return corpus
-    codes, parts = corpus.text_codes.copy(), []
-    codes[other] = [stable_code(f"{code}:{row}") for code, row in zip(codes[other].tolist(), other.tolist(), strict=True)]
-    for part in corpus.parts:
-        table = read_part(store, part.path)
-        own = pa.array(codes[part.first_row : part.first_row + part.rows])
-        table = table.set_column(table.column_names.index("text_code"), "text_code", own)
-        parts.append(write_part(store, part.path, table, first_row=part.first_row))
-    return replace(corpus, parts=parts, text_codes=codes)
-
-
 def find_equal_texts(
     store: Store,
     queries: Written,
-    corpus: Written,
+    items: Items,
     labels: LabelRows,
     item_template: Template,
     *,
-    histories: bool,
+    own: I64,
+    of_their_id: I64 | None,
     on_vectors: bool,
+    retries: int,
 ) -> EqualTexts:
     """Compare the texts of all queries and items.
 
     Args:
         item_template: how an item's text was made.
-        histories: a query is its history; whatever text it has plays no part.
+        own: [Q] the item that the query says it is; -1: it says none.
+        of_their_id: [Q] the item with the query's id; -1: there is none. None: a query is its history, and whatever text it has
+            plays no part.
         on_vectors: queries are read as the vectors that came with the data, so equal ones need about the same vector, too.
     """
-    own = read_parts(store, queries.parts, ["item_row"])["item_row"].to_numpy().copy()
-    if histories:
-        questions, codes = np.arange(len(queries.ids)), np.full(len(queries.ids), -1, np.int64)
+    if of_their_id is None:
+        questions, codes = np.arange(len(own)), np.full(len(own), -1, np.int64)
     else:
         questions, codes = first_of_equal(queries.text_codes), queries.text_codes
-        own = np.where(own >= 0, own, _items_of_their_id(store, queries, corpus, item_template))
-    if on_vectors and not histories:
+        own = np.where(own >= 0, own, _items_of_their_id(store, queries, items, of_their_id, item_template))
+    if on_vectors and of_their_id is not None:
         questions = _of_one_vector(store, queries, questions)
     relevant = labels.take(np.flatnonzero(labels.scores > 0))
     wanted = np.unique(relevant.query_rows[relevant.item_rows == own[relevant.query_rows]])
+    own = own.copy()
     own[wanted] = -1
-    return EqualTexts(questions, own, codes, corpus.text_codes, wanted)
+    rows = np.concatenate([labels.item_rows, own[own >= 0]])
+    repeated = shared_codes(store, items.codes, retries)
+    texts = texts_of_items(store, items.codes, rows, codes[codes >= 0], repeated.repeated, retries)
+    return EqualTexts(questions, own, codes, texts, wanted, one_text=repeated.codes == 1)
 
 
 def first_of_equal(codes: I64) -> I64:
@@ -124,37 +115,34 @@ def _of_one_vector(store: Store, written: Written, first: I64) -> I64:
         rows = np.arange(part.first_row, part.first_row + part.rows)
         later = rows[first[rows] != rows]
         if len(later):
-            own, like = (
-                column_to_vectors(read_rows(store, written.parts, wanted, ["vector"])["vector"])
-                for wanted in (later, first[later])
-            )
-            lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(like, axis=1)
-            other = later[(own * like).sum(axis=1) < SAME_VECTOR * lengths]
+            other = later[~same_vectors(store, written.parts, later, first[later])]
             result[other] = other
     return result
 
 
-def _items_of_their_id(store: Store, queries: Written, corpus: Written, template: Template) -> I64:
-    """[Q] the item with the query's id and text, -1: none."""
-    rows = pc.fill_null(pc.index_in(queries.ids, value_set=corpus.ids), -1).to_numpy().astype(np.int64)
+def _items_of_their_id(store: Store, queries: Written, items: Items, rows: I64, template: Template) -> I64:
+    """[Q] the item with the query's id, if it has the query's text, too; -1: none. `rows`: the item with its id."""
     named = np.flatnonzero(rows >= 0)
-    same = np.zeros(len(rows), bool)
-    same[named] = queries.text_codes[named] == corpus.text_codes[rows[named]]
+    if not len(named):
+        return rows
+    codes, same = np.full(len(rows), -1, np.int64), np.zeros(len(rows), bool)
+    codes[named] = codes_of(store, items.codes, rows[named])
+    same[named] = queries.text_codes[named] == codes[named]
     for part in queries.parts:  # of an item with a title and a text, a query may be the text
         mine = named[(named >= part.first_row) & (named < part.first_row + part.rows)]
         mine = mine[~same[mine]]
         if len(mine):
             texts = read_part(store, part, ["text"])["text"].take(pa.array(mine - part.first_row))
-            same[mine] = _filled_in(store, corpus, rows[mine], texts, template) == corpus.text_codes[rows[mine]]
+            same[mine] = _filled_in(store, items, rows[mine], texts, template) == codes[mine]
     return np.where(same, rows, -1)
 
 
-def _filled_in(store: Store, corpus: Written, rows: I64, texts: pa.ChunkedArray, template: Template) -> I64:
+def _filled_in(store: Store, items: Items, rows: I64, texts: pa.ChunkedArray, template: Template) -> I64:
     """The codes that items would have if these were their texts; -1 where items have nothing beside a text."""
-    beside = [name for name in dict.fromkeys(template.fields) if name != "text" and name in corpus.columns]
+    beside = [name for name in dict.fromkeys(template.fields) if name != "text" and name in items.columns]
     if not beside or "text" not in template.fields:
         return np.full(len(rows), -1, np.int64)
-    values = read_rows(store, corpus.parts, rows, beside).append_column("text", texts).to_pylist()
+    values = read_rows(store, items.corpus, rows, beside).append_column("text", texts).to_pylist()
     return np.array([stable_code(normalise(template.render(row))) for row in values], np.int64)
 
 
@@ -173,12 +161,10 @@ def share_labels(labels: LabelRows, splits: Sequence[str], texts: EqualTexts) ->
     used = np.array([split != "none" for split in splits], bool)
     labels, _ = labels.unrepeated()
     shared = _shared(labels, splits, used, texts) if texts.several.any() else labels
+    asked, are_items = np.flatnonzero(used), np.flatnonzero(used & (texts.own_items >= 0))
     own = [
-        _no_negatives(shared, rows, codes[rows], texts)
-        for rows, codes in (
-            (np.flatnonzero(used), texts.query_codes),
-            (np.flatnonzero(used & (texts.own_items >= 0)), texts.item_codes[texts.own_items]),  # copies of what the query is
-        )
+        _no_negatives(shared, asked, texts.query_codes[asked], texts),
+        _no_negatives(shared, are_items, texts.items.of(texts.own_items[are_items]), texts),  # copies of what the query is
     ]
     return shared.joined(*own).unrepeated()[0] if any(len(some.query_rows) for some in own) else shared
 
@@ -218,11 +204,11 @@ def _spread(labels: LabelRows, key_Q: I64, rows: I64, texts: EqualTexts) -> Labe
 
 def _no_negatives(labels: LabelRows, rows: I64, codes: I64, texts: EqualTexts) -> LabelRows:
     """The items with the text `codes` of each query of `rows`, but for those with a label and the one that the query is."""
-    order = np.argsort(texts.item_codes, kind="stable")
-    start, stop = (np.searchsorted(texts.item_codes[order], codes, side=side) for side in ("left", "right"))
+    order = np.argsort(texts.items.codes, kind="stable")
+    start, stop = (np.searchsorted(texts.items.codes[order], codes, side=side) for side in ("left", "right"))
     owner, index = _ranges(start, stop)
-    queries, items = rows[owner], order[index].astype(np.int64)
-    count = np.int64(len(texts.item_codes))
+    queries, items = rows[owner], texts.items.rows[order[index]]
+    count = np.int64(max(texts.items.rows.max(initial=0), labels.item_rows.max(initial=0)) + 1)
     new = ~np.isin(queries * count + items, labels.query_rows * count + labels.item_rows) & (items != texts.own_items[queries])
     return no_negatives(queries[new], items[new])
 
@@ -249,11 +235,8 @@ def equal_text_figures(texts: EqualTexts, splits: Sequence[str], labels: LabelRo
     names = {split: number for number, split in enumerate(dict.fromkeys(splits))}
     split_Q = np.array([names[split] for split in splits], np.int64)[rows]
     across = _across(questions, split_Q)
-    _, place, counts = np.unique(texts.item_codes, return_inverse=True, return_counts=True)
-    wanted = np.zeros(len(texts.item_codes), bool)
-    wanted[labels.item_rows[labels.scores > 0]] = True
-    known = np.zeros(len(counts), bool)
-    known[place[wanted]] = True
+    wanted = np.isin(texts.items.rows, labels.item_rows[labels.scores > 0])
+    copies = np.isin(texts.items.codes, texts.items.codes[wanted]) & ~wanted
     return {
         "queries": int((np.bincount(questions, minlength=len(rows))[questions] > 1).sum()),
         "across_splits": {
@@ -261,6 +244,6 @@ def equal_text_figures(texts: EqualTexts, splits: Sequence[str], labels: LabelRo
         },
         "queries_that_are_items": int((texts.own_items[rows] >= 0).sum()),
         "queries_that_look_for_themselves": int(used[texts.look_for_themselves].sum()),
-        "items": int((counts[place] > 1).sum()),
-        "copies_of_relevant_items": int((known[place] & ~wanted).sum()),
+        "items": texts.items.repeated,
+        "copies_of_relevant_items": int(copies.sum()),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,58 +15,97 @@ from cluster.commits import Outcome
 from cluster.errors import DataError
 from cluster.storage.model_folders import folder_digest, upload_folder
 from cluster.storage.store import Store
-from cluster.tables.tables import Part, csr_to_lists, lists_to_csr, load_vectors, offsets_of, read_part, read_parts, write_part
+from cluster.tables.tables import (
+    I64,
+    Part,
+    csr_to_lists,
+    lists_to_csr,
+    load_vectors,
+    offsets_of,
+    read_part,
+    read_parts,
+    write_part,
+)
 from jobs.config.config import Config
+from jobs.stages.ingest.ids import Ids, StoredIds, rows_among
 from jobs.stages.ingest.labels import LabelRows
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.values import id_hint
 
 
-def history_rows(table: pa.Table, chunk: Chunk, item_ids: pa.Array) -> pa.Array:
-    """The item rows of each query's `history`, list<i64>, oldest first.
+class Histories:
+    """The histories of all queries, chunk by chunk: first the ids of their items, then their rows."""
 
-    Args:
-        table: a chunk of queries with our column names.
-        item_ids: ids of all items, in row order.
+    def __init__(self) -> None:
+        self._pieces: list[tuple[Chunk, pa.Array, I64, pa.DictionaryArray]] = []
 
-    Raises:
-        DataError: there is no such column, it holds no lists of ids, a history is empty or names an unknown item.
-    """
-    lists = _lists(table, chunk)
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    empty = np.flatnonzero(lengths == 0)
-    if len(empty):
-        raise DataError(
-            f"{chunk.where(empty[0], table['id'])}: the history is empty; {len(empty)} of {len(lengths)} queries in this "
-            f"chunk have an empty one. A sequence encoder has nothing else to read: give the items that were met "
-            f"before, oldest first, or leave these queries out"
-        )
-    ids = lists.flatten().cast(pa.string())
-    rows = pc.index_in(ids, value_set=item_ids)
-    offsets = offsets_of(lengths)
-    unknown = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
-    if len(unknown):
-        first = np.searchsorted(offsets, unknown[0], side="right") - 1
-        hint = id_hint(pc.unique(ids.filter(rows.is_null())), item_ids)
-        raise DataError(
-            f"{chunk.where(first, table['id'])}: the history names item {ids[int(unknown[0])].as_py()!r}, which is not in "
-            f"the corpus; {len(unknown)} of {len(ids)} entries of histories in this chunk do "
-            f"so.{hint or ' Take them out of the histories, or add the items'}"
-        )
-    return csr_to_lists(offsets, rows.to_numpy(zero_copy_only=False).astype(np.int64))
+    def take(self, table: pa.Table, chunk: Chunk) -> None:
+        """Keep the `history` of each query, oldest first.
+
+        Args:
+            table: a chunk of queries with our column names.
+
+        Raises:
+            DataError: there is no such column, it holds no lists of ids, or a history is empty.
+        """
+        lists = _lists(table, chunk)
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        empty = np.flatnonzero(lengths == 0)
+        if len(empty):
+            raise DataError(
+                f"{chunk.where(empty[0], table['id'])}: the history is empty; {len(empty)} of {len(lengths)} queries in this "
+                f"chunk have an empty one. A sequence encoder has nothing else to read: give the items that were met "
+                f"before, oldest first, or leave these queries out"
+            )
+        ids = lists.flatten().cast(pa.large_string()).dictionary_encode()
+        self._pieces.append((replace(chunk, table=table.select(["id"])), table["id"], offsets_of(lengths), ids))
+
+    @property
+    def wanted(self) -> pa.Array:
+        """The different ids in all histories."""
+        ids = [pa.array([], pa.large_string()), *(ids.dictionary for _, _, _, ids in self._pieces)]
+        return pc.unique(pa.concat_arrays(ids)).drop_null()
+
+    def rows(self, wanted: pa.Array, rows: I64, known: Ids | StoredIds) -> tuple[I64, I64]:
+        """(offsets [Q+1], item rows) of all histories.
+
+        Args:
+            wanted, rows: the different ids, and the row of each; -1: there is no such item. known: all ids, for messages.
+
+        Raises:
+            DataError: a history names an unknown item.
+        """
+        lengths, values = [], []
+        for chunk, query_ids, offsets, ids in self._pieces:
+            of_dictionary = rows_among(ids.dictionary, wanted)
+            of_dictionary = np.where(of_dictionary >= 0, np.append(rows, -1)[of_dictionary], -1)
+            indices = pc.fill_null(ids.indices, -1).to_numpy(zero_copy_only=False)
+            found = np.where(indices >= 0, np.append(of_dictionary, -1)[indices], -1)
+            unknown = np.flatnonzero(found < 0)
+            if len(unknown):
+                first = np.searchsorted(offsets, unknown[0], side="right") - 1
+                names = ids.take(pa.array(unknown)).cast(pa.large_string())
+                hint = id_hint(pc.unique(names), known)
+                raise DataError(
+                    f"{chunk.where(first, query_ids)}: the history names item {names[0].as_py()!r}, which is not in "
+                    f"the corpus; {len(unknown)} of {len(ids)} entries of histories in this chunk do "
+                    f"so.{hint or ' Take them out of the histories, or add the items'}"
+                )
+            lengths.append(np.diff(offsets))
+            values.append(found)
+        return offsets_of(np.concatenate(lengths)), np.concatenate(values)
 
 
-def refuse_repeats(store: Store, queries: Sequence[Part], labels: LabelRows, query_ids: pa.Array, item_ids: pa.Array) -> None:
+def refuse_repeats(histories: tuple[I64, I64], labels: LabelRows, queries: Ids, items: Ids | StoredIds) -> None:
     """Raises DataError: a relevant item is in the query's own history, where it can never be found."""
-    lists = [lists_to_csr(read_part(store, part, ["history_rows"])["history_rows"]) for part in queries]
-    owners = np.repeat(np.arange(len(query_ids)), np.concatenate([np.diff(offsets) for offsets, _ in lists]))
-    met = owners * len(item_ids) + np.concatenate([rows for _, rows in lists])
+    offsets, rows = histories
+    count = len(items)
+    met = np.repeat(np.arange(len(queries)), np.diff(offsets)) * count + rows
     relevant = labels.scores > 0
-    again = np.flatnonzero(np.isin(labels.query_rows[relevant] * len(item_ids) + labels.item_rows[relevant], met))
+    again = np.flatnonzero(np.isin(labels.query_rows[relevant] * count + labels.item_rows[relevant], met))
     if len(again):
         query, item = (
-            ids[int(rows[relevant][again[0]])].as_py()
-            for ids, rows in ((query_ids, labels.query_rows), (item_ids, labels.item_rows))
+            ids.names(rows[relevant][again[:1]])[0] for ids, rows in ((queries, labels.query_rows), (items, labels.item_rows))
         )
         raise DataError(
             f"expected relevant items that are not in the query's own history, found {len(again)} that are, the "

@@ -15,6 +15,7 @@ from cluster.errors import DataError
 from cluster.labels.labels import NO_NEGATIVE
 from cluster.storage.store import Store
 from cluster.tables.tables import I64, Part
+from jobs.stages.ingest.ids import Ids, StoredIds
 from jobs.stages.ingest.reading.chunk import SCORE_NAMES, Chunk
 from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.values import id_column, id_hint, number_column, one_array
@@ -99,6 +100,38 @@ def no_negatives(query_rows: I64, item_rows: I64) -> LabelRows:
     return LabelRows(query_rows, item_rows, np.full(count, np.nan), np.ones(count), pa.nulls(count, pa.string()), [None] * count)
 
 
+@dataclass(frozen=True)
+class NamedLabels:
+    """Labels as they were read: they name queries and items by their ids."""
+
+    chunks: list[Chunk]
+    """Where they are from; without their rows."""
+    query_ids: list[pa.Array]
+    """Of each chunk."""
+    item_ids: list[pa.Array]
+    grades: F64
+    weights: F64
+    sources: pa.Array
+    splits: list[str | None]
+    relevant_from: float | None
+
+    def resolved(self, queries: tuple[I64, Ids | StoredIds], items: tuple[I64, Ids | StoredIds]) -> LabelRows:
+        """The labels as rows.
+
+        Args:
+            queries, items: the row of each label's query and item, -1: there is none; and all ids, for messages.
+
+        Raises:
+            DataError: a label names an unknown query or item.
+        """
+        stops = np.cumsum([len(ids) for ids in self.query_ids])[:-1]
+        pieces = [self.chunks, self.query_ids, np.split(queries[0], stops), self.item_ids, np.split(items[0], stops)]
+        for chunk, query_ids, query_rows, item_ids, item_rows in zip(*pieces, strict=True):
+            _refuse_unknown("query", query_ids, query_rows, queries[1], items[1], chunk)
+            _refuse_unknown("item", item_ids, item_rows, items[1], queries[1], chunk)
+        return LabelRows(queries[0], items[0], self.grades, self.weights, self.sources, self.splits, self.relevant_from)
+
+
 def read_labels(
     chunks: Iterator[tuple[Chunk, str | None]],
     query_ids: pa.Array,
@@ -106,14 +139,23 @@ def read_labels(
     columns: dict[str, str],
     relevant_from: float | None = None,
 ) -> LabelRows:
-    """Resolve labels to rows.
+    """Labels as rows of queries and items whose ids are in memory. As `read_named`, and `NamedLabels.resolved`."""
+    named, queries, items = read_named(chunks, columns, relevant_from), Ids(query_ids), Ids(item_ids)
+    rows = (known.rows(pa.chunked_array(ids)) for known, ids in ((queries, named.query_ids), (items, named.item_ids)))
+    return named.resolved((next(rows), queries), (next(rows), items))
+
+
+def read_named(
+    chunks: Iterator[tuple[Chunk, str | None]], columns: dict[str, str], relevant_from: float | None = None
+) -> NamedLabels:
+    """Read and check labels.
 
     Args:
         chunks: label chunks, each with the split its file stands for (BEIR) or None.
         relevant_from: the lowest score that is relevant; None: every one above 0.
 
     Raises:
-        DataError: a label names an unknown query or item, or its score or weight is not a usable number.
+        DataError: a score or weight is not a usable number, or there is no label.
     """
     pieces: list[tuple[Any, ...]] = []
     splits: list[str | None] = []
@@ -125,8 +167,9 @@ def read_labels(
         _check_scored(scored, table, chunk, relevant_from)
         pieces.append(
             (
-                _resolve(table, "query_id", query_ids, item_ids, chunk),
-                _resolve(table, "item_id", item_ids, query_ids, chunk),
+                replace(chunk, table=chunk.table.slice(0, 0)),
+                id_column(table, "query_id", chunk),
+                id_column(table, "item_id", chunk),
                 _grades(table, chunk, fractions=relevant_from is not None),
                 _weights(table, chunk),
                 _sources(table, chunk),
@@ -135,15 +178,9 @@ def read_labels(
         splits += split_column(table, chunk) if split is None else [split] * table.num_rows
     if not pieces:
         raise DataError("expected at least one label, found none; check the address of the labels in [data]")
-    queries, items, grades, weights, sources = zip(*pieces, strict=True)
-    return LabelRows(
-        np.concatenate(queries),
-        np.concatenate(items),
-        np.concatenate(grades),
-        np.concatenate(weights),
-        pa.concat_arrays(sources),
-        splits,
-        relevant_from,
+    where, queries, items, grades, weights, sources = (list(column) for column in zip(*pieces, strict=True))
+    return NamedLabels(
+        where, queries, items, np.concatenate(grades), np.concatenate(weights), pa.concat_arrays(sources), splits, relevant_from
     )
 
 
@@ -186,19 +223,17 @@ def _text_column(table: pa.Table, column: str, chunk: Chunk) -> pa.Array:
     return one_array(table[column].cast(pa.string()))
 
 
-def _resolve(table: pa.Table, column: str, known: pa.Array, others: pa.Array, chunk: Chunk) -> I64:
-    what, tables, other = ("query", "queries", "items") if column == "query_id" else ("item", "items", "queries")
-    ids = id_column(table, column, chunk)
-    rows = pc.index_in(ids, value_set=known)
-    if rows.null_count:
-        missing = np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))
-        hint = id_hint(pc.unique(ids.filter(rows.is_null())), known, others, other)
+def _refuse_unknown(what: str, ids: pa.Array, rows: I64, known: Ids | StoredIds, others: Ids | StoredIds, chunk: Chunk) -> None:
+    """Raises DataError: an id of a chunk has no row."""
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        tables, other = ("queries", "items") if what == "query" else ("items", "queries")
+        hint = id_hint(pc.unique(ids.take(pa.array(missing))), known, others, other)
         raise DataError(
             f"{chunk.where(missing[0])}: the label names {what} "
             f"{ids[int(missing[0])].as_py()!r}, which is not in the table of {tables}; {len(missing)} "
             f"label(s) of this chunk name an unknown {what}.{hint or ' Remove them, or add the missing rows'}"
         )
-    return np.asarray(rows.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _grades(table: pa.Table, chunk: Chunk, *, fractions: bool) -> F64:

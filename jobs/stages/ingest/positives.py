@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.tables.tables import I64
 from jobs.config.data import DataSettings
+from jobs.stages.ingest.ids import Ids, StoredIds
 from jobs.stages.ingest.labels import LabelRows
 from jobs.stages.ingest.tables import Written
 
@@ -72,24 +72,22 @@ def _counts(splits: list[str]) -> str:
     )
 
 
-def check_negatives(splits: list[str], labels: LabelRows, text_codes: I64, group_codes: I64) -> dict[str, int]:
+def check_negatives(splits: list[str], labels: LabelRows, items: int, same: Sequence[str]) -> dict[str, int]:
     """Whether an item is left that could be a negative. Returns notes: training queries for which all items are relevant.
 
     Args:
-        text_codes, group_codes: i64 [N] of the items; equal texts, and equal groups but -1, count as the same thing.
+        items: how many there are. same: "group" or "text", where all of them have the same one, and so count as the same thing.
 
     Raises:
         DataError: all items are the same thing, or every item is relevant to every training query.
     """
-    items, training = len(text_codes), np.array(splits) == "train"
+    training = np.array(splits) == "train"
     of_training = training[labels.query_rows]
-    if not (of_training & (labels.scores == 0)).any():  # what a person judged irrelevant is a negative in any case
-        for name, codes in (("group", group_codes), ("text", text_codes)):
-            if codes[0] >= 0 and (codes == codes[0]).all():
-                raise DataError(
-                    f"all {items} items have the same {name}: they count as one thing, so none of them can be a negative; "
-                    f"check {'data.columns.group, or leave the column out' if name == 'group' else 'data.item_text'}"
-                )
+    if same and not (of_training & (labels.scores == 0)).any():  # what a person judged irrelevant is a negative in any case
+        raise DataError(
+            f"all {items} items have the same {same[0]}: they count as one thing, so none of them can be a negative; "
+            f"check {'data.columns.group, or leave the column out' if same[0] == 'group' else 'data.item_text'}"
+        )
     pairs = np.unique((labels.query_rows * items + labels.item_rows)[of_training & (labels.scores > 0)])
     full = int((np.bincount(pairs // items, minlength=len(splits)) == items).sum())
     if full and full == int(training.sum()):
@@ -100,7 +98,7 @@ def check_negatives(splits: list[str], labels: LabelRows, text_codes: I64, group
     return {"train_queries_with_all_relevant": full} if full else {}
 
 
-def label_figures(labels: LabelRows, shared: LabelRows, query_ids: pa.Array, item_ids: pa.Array) -> dict[str, Any]:
+def label_figures(labels: LabelRows, shared: LabelRows, query_ids: Ids, item_ids: Ids | StoredIds) -> dict[str, Any]:
     """What the labels hold, as counts and grades.
 
     Args:
@@ -118,6 +116,6 @@ def label_figures(labels: LabelRows, shared: LabelRows, query_ids: pa.Array, ite
         "judged_irrelevant": int(remains.sum()),
         "negative_scores": int((judged.grades[remains] < 0).sum()),
         "contradictions": len(contradictions.grades),
-        "contradiction": [ids[int(rows[0])].as_py() for rows, ids in first] if len(contradictions.grades) else None,
+        "contradiction": [ids.names(rows[:1])[0] for rows, ids in first] if len(contradictions.grades) else None,
         "grades": [float(grades.min()), float(np.median(grades)), float(grades.max())] if len(grades) else None,
     }

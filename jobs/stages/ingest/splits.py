@@ -14,7 +14,7 @@ from cluster.tables.tables import I64
 from jobs.stages.ingest.labels import LabelRows
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.files import source_files
-from jobs.stages.ingest.tables import stable_code
+from jobs.stages.ingest.texts import stable_code
 
 SPLITS = ("train", "dev", "test")
 FILE_OF_SPLIT = re.compile(r"(train|dev|test|val)(?:ing|elopment|id|idation)?(?![a-z])", re.IGNORECASE)

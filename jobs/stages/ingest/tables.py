@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import re
-import string
-import sys
-import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -25,81 +18,38 @@ from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.texts import TextNotes
 from jobs.stages.ingest.reading.values import id_column
 from jobs.stages.ingest.reading.vectors import vectors_of
+from jobs.stages.ingest.texts import render, text_codes
 from jobs.stages.ingest.writer import TableWriter
 
-ASCII_PUNCTUATION = {
-    ord(character): " " for character in string.punctuation if unicodedata.category(character).startswith("P")
-} | {ord("'"): None}
-VANISHING = re.compile("['\u2018\u2019\u02bc\u00ad\u200b\u2060\ufeff]")
-"""Apostrophes, and what no reader sees: soft hyphen, zero-width space, word joiner, byte-order mark."""
+
+@dataclass(frozen=True)
+class Before:
+    """What is known from the rows before those that are read."""
+
+    rows: int = 0
+    parts: int = 0
+    columns: tuple[str, ...] = ()
+    """None: these rows are the first, or they are read without knowing what the others hold."""
+    dimension: int | None = None
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
 
 @dataclass
 class Written:
-    """One table of the run."""
+    """One table of the run, or consecutive rows of one."""
 
     parts: list[Part]
     ids: pa.Array
-    """Ids in row order."""
+    """Ids in row order, large_string."""
     columns: list[str]
     text_codes: I64
     dimension: int | None
     """Length of the `vector` column; None: there is none."""
-    notes: dict[str, Any]
+    notes: TextNotes
     """What is unusual about the texts."""
-
-
-def stable_code(text: str) -> int:
-    """A 63-bit number that is the same for the same text on every machine."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def normalise(text: str) -> str:
-    """What two duplicate texts have in common: the words, without case, punctuation and extra white space.
-
-    Compared as Unicode compares them (NFKC and case folding): "Ｃａｆé" is "cafe\u0301", "Straße" is "STRASSE". Apostrophes
-    vanish ("don’t" is "dont"), other punctuation (Unicode P) parts words as a space does ("A/B" is "a, b" but not "ab").
-    Symbols (Unicode S: +, $, =, emoji) are part of a text. Of a text without words the punctuation stays, so that two of
-    them are equal only where they are, white space and case aside.
-    """
-    words = text.lower().translate(ASCII_PUNCTUATION) if text.isascii() else _fold(text)
-    return " ".join(words.split()) or " ".join(text.lower().split())
-
-
-def _fold(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _punctuation().sub(" ", VANISHING.sub("", folded))
-
-
-@functools.cache
-def _punctuation() -> re.Pattern[str]:
-    """Every character of a Unicode category P, as ranges."""
-    codes = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P")]
-    starts = [code for code, before in zip(codes, [-2, *codes], strict=False) if code != before + 1]
-    stops = [code for code, after in zip(codes, [*codes[1:], -2], strict=True) if code != after - 1]
-    ranges = (f"\\U{start:08x}-\\U{stop:08x}" for start, stop in zip(starts, stops, strict=True))
-    return re.compile(f"[{''.join(ranges)}]+")
-
-
-def texts_of(table: pa.Table, template: Template, chunk: Chunk) -> list[str]:
-    """The text of each row. Raises DataError: a column of the template holds objects."""
-    fields = [field for field in dict.fromkeys(template.fields) if field in table.column_names]
-    if not fields:
-        return [""] * table.num_rows
-    for field in fields:
-        if _holds_objects(table[field].type):
-            raise DataError(
-                f"{chunk.file}: the template of [data] needs texts, numbers or lists of them, found {table[field].type} in the "
-                f"column {field!r}; write as columns of their own what belongs into the text"
-            )
-    values = [table[field].to_pylist() for field in fields]
-    return [template.render(dict(zip(fields, row, strict=True))) for row in zip(*values, strict=True)]
-
-
-def _holds_objects(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _holds_objects(kind.value_type)
-    return bool(pa.types.is_struct(kind) or pa.types.is_map(kind))
+    places: list[tuple[str, int, int]]
+    """(file, number there of the first row, rows) of consecutive rows."""
+    schema: pa.Schema
 
 
 def write_texts(
@@ -112,45 +62,55 @@ def write_texts(
     template: Template,
     part_rows: int,
     extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]],
-    source: str = "[data]",
     needs_text: bool = True,
+    before: Before | None = None,
 ) -> Written:
     """Check a table of texts (items or queries) and write it as numbered parts.
 
     Args:
         what: "items" or "queries", for messages.
         extra: own columns computed from a chunk.
-        source: where the chunks are from, for messages.
+        before: of the rows of the table before these; None: these are the first.
         needs_text: False: a text may be empty, and the template's columns may be missing altogether.
 
     Raises:
-        DataError: an id is missing or repeated, a text is empty, a vector is wrong, or there is no row at all.
+        DataError: an id is missing, a text is empty, or a vector is wrong.
     """
-    writer = TableWriter(store, folder, part_rows)
-    checked = _Checked(what, columns, template, needs_text)
+    before = before or Before()
+    writer = TableWriter(store, folder, part_rows, first=(before.parts, before.rows), schema=before.schema)
+    checked = _Checked(what, columns, template, needs_text, before)
     for chunk in chunks:
         if chunk.table.num_rows:
             writer.add(checked.take(chunk, extra), chunk.file)
-    if not checked.places:
-        raise DataError(f"expected at least one row in the table of {what}, found none in {source}; check the address in [data]")
-    ids = pa.concat_arrays(checked.ids)
-    _refuse_repeated(ids, checked.places, what)
     return Written(
-        writer.close(), ids, list(checked.columns_seen), np.concatenate(checked.codes), checked.dimension, checked.notes.figures
+        writer.close(),
+        pa.concat_arrays([pa.array([], pa.large_string()), *checked.ids]),
+        list(checked.columns_seen),
+        np.concatenate([np.zeros(0, np.int64), *checked.codes]),
+        checked.dimension,
+        checked.notes,
+        checked.places,
+        writer.schema,
     )
+
+
+def refuse_no_rows(rows: int, what: str, source: str) -> None:
+    """Raises DataError: there is no row at all."""
+    if not rows:
+        raise DataError(f"expected at least one row in the table of {what}, found none in {source}; check the address in [data]")
 
 
 class _Checked:
     """What is known of a table while its chunks pass."""
 
-    def __init__(self, what: str, columns: dict[str, str], template: Template, needs_text: bool) -> None:
+    def __init__(self, what: str, columns: dict[str, str], template: Template, needs_text: bool, before: Before) -> None:
         self._what, self._columns, self._template, self._needs_text = what, columns, template, needs_text
-        self._rows = 0
+        self._first, self._rows = not before.columns, before.rows
         self.ids: list[pa.Array] = []
         self.codes: list[I64] = []
         self.places: list[tuple[str, int, int]] = []
-        self.columns_seen: dict[str, None] = {}
-        self.dimension: int | None = None
+        self.columns_seen = dict.fromkeys(before.columns)
+        self.dimension = before.dimension
         self.notes = TextNotes()
 
     def take(self, chunk: Chunk, extra: Callable[[pa.Table, Chunk], dict[str, pa.Array]]) -> pa.Table:
@@ -159,14 +119,14 @@ class _Checked:
         if self._needs_text:
             self._template.check(dict.fromkeys([*table.column_names, *self.columns_seen]), chunk.file)
         ids = id_column(table, "id", chunk)
-        texts = self.notes.take(texts_of(table, self._template, chunk), ids)
+        texts = self.notes.take(render(table, self._template, chunk), ids)
         if self._needs_text:
             self._refuse_empty(texts, ids, chunk)
-        codes = np.fromiter((stable_code(normalise(text)) for text in texts), np.int64, len(texts))
+        codes = text_codes(texts)
         own = {
             "row": pa.array(np.arange(len(texts), dtype=np.int64) + self._rows),
             "id": ids,
-            "text": pa.array(texts, pa.string()),
+            "text": texts,
             "text_code": pa.array(codes),
         } | extra(table, chunk)
         if "vector" in table.column_names and table["vector"].null_count < table.num_rows:
@@ -176,43 +136,50 @@ class _Checked:
         self.dimension = vectors.shape[1] if "vector" in own else None
         kept = {name: table[name] for name in table.column_names if name not in own and name != "vector"}
         self.columns_seen.update(dict.fromkeys([*own, *kept]))
-        self.ids.append(ids)
+        self.ids.append(ids.cast(pa.large_string()))
+        self._first = False
         self.codes.append(codes)
         self.places.append((chunk.file, chunk.first_row, len(texts)))
         self._rows += len(texts)
         return pa.table(own | kept)
 
     def _refuse_half_vectors(self, has: bool, chunk: Chunk) -> None:
-        if self.places and has != (self.dimension is not None):
+        if not self._first and has != (self.dimension is not None):
             raise DataError(
                 f"{chunk.file}, from row {chunk.first_row}: expected {'no ' if has else ''}vectors as in the rows "
                 f"before, found {'some' if has else 'none'}; all {self._what} need a vector, or none"
             )
 
-    def _refuse_empty(self, texts: list[str], ids: pa.Array, chunk: Chunk) -> None:
-        empty = [number for number, text in enumerate(texts) if not text]
-        if empty:
+    def _refuse_empty(self, texts: pa.Array, ids: pa.Array, chunk: Chunk) -> None:
+        empty = np.flatnonzero(pc.equal(texts, "").to_numpy(zero_copy_only=False))
+        if len(empty):
             raise DataError(
                 f"{chunk.where(empty[0], ids)}: the text is empty; {len(empty)} of {len(texts)} {self._what} in "
                 f"this chunk have none. Leave them out, or name more columns in the text template of [data]"
             )
 
 
-def _refuse_repeated(ids: pa.Array, places: list[tuple[str, int, int]], what: str) -> None:
+def refuse_repeated(ids: pa.Array, places: list[tuple[str, int, int]], what: str) -> None:
+    """Raises DataError: an id occurs more than once."""
     counts = ids.value_counts()
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
-    if not len(repeated):
-        return
-    name = repeated[0]["values"].as_py()
-    rows = np.flatnonzero(pc.equal(ids, name).to_numpy(zero_copy_only=False))[:2]
-    where = " and ".join(_place(int(row), places) for row in rows)
-    raise DataError(
-        f"{len(repeated)} id(s) of {what} occur more than once: {name!r} at {where}; ids must be unique, so "
+    if len(repeated):
+        name = repeated[0]["values"]
+        rows = np.flatnonzero(pc.equal(ids, name).to_numpy(zero_copy_only=False))[:2]
+        raise repeated_error(len(repeated), name.as_py(), rows, places, what)
+
+
+def repeated_error(count: int, name: str, rows: I64, places: list[tuple[str, int, int]], what: str) -> DataError:
+    """Says where an id occurs for the first and second time, and how many do."""
+    where = " and ".join(place_of(int(row), places) for row in rows)
+    return DataError(
+        f"{count} id(s) of {what} occur more than once: {name!r} at {where}; ids must be unique, so "
         f"remove or rename the repeated rows"
     )
 
 
-def _place(row: int, places: list[tuple[str, int, int]]) -> str:
+def place_of(row: int, places: list[tuple[str, int, int]]) -> str:
+    """File and number in it of a row of the table."""
     for file, first, count in places:
         if row < count:
             return f"{file} row {first + row}"

@@ -27,11 +27,10 @@ def unlike_queries(store: Store, parts: Sequence[Part], splits: Sequence[str], t
 def unlike_items(store: Store, parts: Sequence[Part], labels: LabelRows, texts: EqualTexts) -> list[str] | None:
     """An example among relevant items and their unlabelled copies."""
     relevant = np.unique(labels.item_rows[labels.scores > 0])
-    codes, first = np.unique(texts.item_codes[relevant], return_index=True)
-    place = np.minimum(np.searchsorted(codes, texts.item_codes), len(codes) - 1)
-    copies = np.flatnonzero(codes[place] == texts.item_codes)
-    copies = copies[~np.isin(copies, relevant)]
-    return _example(store, parts, relevant[first[place[copies]]], copies)
+    codes, first = np.unique(texts.items.of(relevant), return_index=True)
+    place = np.minimum(np.searchsorted(codes, texts.items.codes), len(codes) - 1)
+    copies = np.flatnonzero((codes[place] == texts.items.codes) & ~np.isin(texts.items.rows, relevant))
+    return _example(store, parts, relevant[first[place[copies]]], texts.items.rows[copies])
 
 
 def _example(store: Store, parts: Sequence[Part], left: I64, right: I64) -> list[str] | None:

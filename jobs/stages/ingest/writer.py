@@ -12,17 +12,20 @@ from cluster.tables.tables import Part, part_name, read_part, write_part
 class TableWriter:
     """Writes rows as numbered parts of equal size; in the end all parts have the same columns."""
 
-    def __init__(self, store: Store, folder: str, part_rows: int) -> None:
+    def __init__(
+        self, store: Store, folder: str, part_rows: int, *, first: tuple[int, int] = (0, 0), schema: pa.Schema | None = None
+    ) -> None:
+        """Args: first: numbers of the first part and of its first row. schema: of the rows before them."""
         self._store, self._folder, self._part_rows = store, folder, part_rows
         self._pending: list[pa.Table] = []
-        self._rows = 0
-        self._schema = pa.schema([])
+        self._number, self._rows = first
+        self._schema = schema or pa.schema([])
         self._schemas: list[pa.Schema] = []
         self.parts: list[Part] = []
 
     def add(self, table: pa.Table, source: str = "the data") -> None:
         """Append rows from `source`; writes every part that is full. Raises DataError: a column changes its type."""
-        self._schema = _join_schemas(self._schema, table.schema, source)
+        self._schema = join_schemas(self._schema, table.schema, source)
         self._pending.append(table)
         while sum(piece.num_rows for piece in self._pending) >= self._part_rows:
             joined = pa.concat_tables(self._pending, promote_options="permissive")
@@ -37,22 +40,30 @@ class TableWriter:
         self._pending = []
         for index, schema in enumerate(self._schemas):
             if not schema.equals(self._schema):  # rows before the first with this column, or with values in it
-                self._widen(index)
+                self.parts[index] = widen(self._store, self.parts[index], self._schema)
         return self.parts
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of all parts, once they are closed."""
+        return self._schema
+
     def _write(self, table: pa.Table) -> None:
-        path = f"{self._folder}/{part_name(len(self.parts))}"
+        path = f"{self._folder}/{part_name(self._number + len(self.parts))}"
         self.parts.append(write_part(self._store, path, table.combine_chunks(), first_row=self._rows))
         self._schemas.append(table.schema)
         self._rows += table.num_rows
 
-    def _widen(self, index: int) -> None:
-        part = self.parts[index]
-        table = pa.concat_tables([self._schema.empty_table(), read_part(self._store, part)], promote_options="permissive")
-        self.parts[index] = write_part(self._store, part.path, table.combine_chunks(), first_row=part.first_row)
+
+def widen(store: Store, part: Part, schema: pa.Schema) -> Part:
+    """The part, written again with the columns of `schema`."""
+    written = read_part(store, part.path)  # without its digest: a task that died may have widened it
+    table = pa.concat_tables([schema.empty_table(), written], promote_options="permissive")
+    return write_part(store, part.path, table.combine_chunks(), first_row=part.first_row)
 
 
-def _join_schemas(known: pa.Schema, new: pa.Schema, source: str) -> pa.Schema:
+def join_schemas(known: pa.Schema, new: pa.Schema, source: str) -> pa.Schema:
+    """The columns of both. Raises DataError: a column changes its type."""
     try:
         return pa.unify_schemas([known, new], promote_options="permissive")
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:

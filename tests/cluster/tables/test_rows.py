@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import ArtifactError
 from cluster.storage.store import Store
-from cluster.tables.rows import cut, has_texts, read_rows
+from cluster.tables.rows import cut, has_texts, long_texts, read_rows
 from cluster.tables.tables import Part, write_part
 
 
@@ -58,3 +58,14 @@ def test_a_column_of_texts_is_told_from_others(tmp_path: Path) -> None:
 def test_long_texts_are_cut_and_marked_by_characters_not_bytes() -> None:
     texts = pa.chunked_array([["", None, "12345", "123456"], ["тест-тест", "日本語日本語"]], pa.string())
     assert cut(texts, 5) == ["", "", "12345", "1234…", "тест…", "日本語日…"]
+
+
+def test_texts_of_2_gib_and_more_become_large_texts() -> None:
+    """Arrow's usual texts hold less; these are three chunks whose memory is one."""
+    text = pa.array(["x" * (2**31 // 3 + 2**20)])
+    with pytest.raises(pa.ArrowInvalid, match="overflow"):
+        pa.concat_arrays([text, text, text])
+    table = pa.table({"text": pa.chunked_array([text, text, text]), "n": [1, 2, 3]})
+    assert long_texts(table).schema == pa.schema({"text": pa.large_string(), "n": pa.int64()})
+    short = pa.table({"text": ["x"], "n": [1]})
+    assert long_texts(short) is short

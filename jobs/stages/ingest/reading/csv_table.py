@@ -15,7 +15,7 @@ from itertools import chain
 import pyarrow as pa
 
 from cluster.errors import DataError
-from jobs.stages.ingest.reading.chunk import BOM, CHUNK_ROWS, Chunk, start_of
+from jobs.stages.ingest.reading.chunk import BOM, CHUNK_BYTES, CHUNK_ROWS, Chunk, start_of
 
 NAME = re.compile(r"(^|[\W_])(id|title|text|query|question|score|label|vector|embedding)$|[a-z]I[dD]$", re.IGNORECASE)
 """A header of items, queries or labels has at least one such name; values do not look so."""
@@ -42,7 +42,7 @@ def table_chunks(lines: Lines, where: str, *, tabs: bool, names: Sequence[str] |
         DataError: a row has more or fewer cells than there are columns, or its quotation marks do not close.
     """
     block: list[list[str]] = []
-    first = 1
+    first, size = 1, 0
     for number, cells in enumerate(_rows(lines, where, tabs), start=1):
         if cells and names is None:
             names = _header(cells, where, number)
@@ -52,10 +52,12 @@ def table_chunks(lines: Lines, where: str, *, tabs: bool, names: Sequence[str] |
             if len(cells) != len(names):
                 _refuse(cells, names, f"{where}, row {number}", tabs)
             block.append(cells)
-        if not cells or len(block) == CHUNK_ROWS:  # a chunk has no gap: its rows are numbered from the first
+            size += sum(map(len, cells))
+        full = len(block) == CHUNK_ROWS or size >= CHUNK_BYTES
+        if not cells or full:  # a chunk has no gap: its rows are numbered from the first
             if block and names is not None:
                 yield _chunk(names, block, where, first)
-            block, first = [], number + 1
+            block, first, size = [], number + 1, 0
     if block and names is not None:
         yield _chunk(names, block, where, first)
 

@@ -7,7 +7,7 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import BinaryIO, cast
 
@@ -18,7 +18,7 @@ from cluster.errors import ArtifactError, ClusterError, DataError, one_paragraph
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from jobs.stages.ingest.reading.beir_tsv import tsv_chunks
-from jobs.stages.ingest.reading.chunk import CHUNK_ROWS, Chunk
+from jobs.stages.ingest.reading.chunk import BOM, CHUNK_BYTES, CHUNK_ROWS, Chunk
 from jobs.stages.ingest.reading.csv_table import table_chunks
 from jobs.stages.ingest.reading.jsonl import jsonl_chunks, refuse_deep
 from jobs.stages.ingest.reading.utf8 import refuse_other_bytes, refuse_unreadable_texts
@@ -67,13 +67,47 @@ def fingerprint(url: str, storage: StorageSettings) -> dict[str, str]:
 def count_rows(url: str, storage: StorageSettings) -> int:
     """Rows of a source; reads only the footers of Parquet files. Raises DataError as `read_chunks`."""
     store, names = source_files(url, storage)
-    if not all(_is_parquet(name) for name in names):
+    if not all(is_parquet(name) for name in names):
         return sum(chunk.table.num_rows for chunk in read_chunks(url, storage))
     count = 0
     for name in names:
         with _reading(store, name, "Parquet file"), _open(store, name) as stream:
             count += pq.ParquetFile(stream).metadata.num_rows
     return count
+
+
+def count_text_rows(store: Store, name: str) -> int:
+    """Rows of a text file; the lines of JSONL are not parsed. Raises DataError as `read_chunks`."""
+    if name.endswith((".jsonl", ".jsonl.gz", ".json")):
+        return sum(bool(line.removeprefix(BOM).strip()) for _, line in _lines(store, name))
+    return sum(chunk.table.num_rows for chunk in _chunks(store, name, None))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Consecutive row groups of a Parquet file."""
+
+    numbers: tuple[int, ...]
+    first_row: int
+    """Number of their first row in the file, from 1."""
+
+
+def parquet_groups(store: Store, name: str, most_bytes: int) -> list[tuple[Groups, int, int]]:
+    """(row groups, rows, bytes when unpacked) of the pieces of a file, of at most so many bytes unless one group has more."""
+    with _reading(store, name, "Parquet file"), _open(store, name) as stream:
+        metadata = pq.ParquetFile(stream).metadata
+    pieces: list[tuple[Groups, int, int]] = []
+    row = 1
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        rows, size = group.num_rows, group.total_byte_size
+        if pieces and pieces[-1][2] + size <= most_bytes:
+            groups, before, held = pieces[-1]
+            pieces[-1] = Groups((*groups.numbers, number), groups.first_row), before + rows, held + size
+        else:
+            pieces.append((Groups((number,), row), rows, size))
+        row += rows
+    return pieces
 
 
 def read_chunks(url: str, storage: StorageSettings, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
@@ -98,9 +132,14 @@ def read_head(url: str, storage: StorageSettings) -> Chunk | None:
     return None if chunk is None else replace(chunk, table=chunk.table.slice(0, HEAD_ROWS))
 
 
+def read_file(store: Store, name: str, groups: Groups | None = None) -> Iterator[Chunk]:
+    """The rows of a file, or of some row groups of a Parquet file. Raises DataError as `read_chunks`."""
+    return _chunks(store, name, None) if groups is None else _parquet(store, name, None, CHUNK_ROWS, groups)
+
+
 def _chunks(store: Store, name: str, columns: Sequence[str] | None, rows: int | None = None) -> Iterator[Chunk]:
     where = store.url(name)
-    if _is_parquet(name):
+    if is_parquet(name):
         yield from _parquet(store, name, columns, rows or CHUNK_ROWS)
     elif name.endswith((".csv", ".csv.gz")):
         yield from table_chunks(_lines(store, name), where, tabs=False)
@@ -110,7 +149,8 @@ def _chunks(store: Store, name: str, columns: Sequence[str] | None, rows: int | 
         yield from jsonl_chunks(islice(_lines(store, name), rows), where)
 
 
-def _is_parquet(name: str) -> bool:
+def is_parquet(name: str) -> bool:
+    """Whether a file is read as Parquet."""
     return name.endswith((".parquet", ".pq"))
 
 
@@ -142,13 +182,16 @@ def _damaged(store: Store, name: str, what: str, error: BaseException) -> str:
     return f"{store.url(name)} is not a readable {what} ({reason}); it may be cut off or of another kind: write it again"
 
 
-def _parquet(store: Store, name: str, columns: Sequence[str] | None, rows: int) -> Iterator[Chunk]:
+def _parquet(store: Store, name: str, columns: Sequence[str] | None, rows: int, groups: Groups | None = None) -> Iterator[Chunk]:
     where = store.url(name)
-    row = 1
+    row = 1 if groups is None else groups.first_row
     with _reading(store, name, "Parquet file"), _open(store, name) as stream:
         file = pq.ParquetFile(stream)
         wanted = None if columns is None else [column for column in file.schema_arrow.names if column in columns]
-        batches = file.iter_batches(rows, columns=wanted)
+        size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+        fits = max(1, CHUNK_BYTES * file.metadata.num_rows // max(1, size))
+        numbers = None if groups is None else list(groups.numbers)
+        batches = file.iter_batches(min(rows, fits), row_groups=numbers, columns=wanted)
         while True:
             try:
                 batch = next(batches, None)

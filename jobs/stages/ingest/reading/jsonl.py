@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.errors import DataError, one_paragraph
-from jobs.stages.ingest.reading.chunk import BOM, CHUNK_ROWS, Chunk, start_of
+from jobs.stages.ingest.reading.chunk import BOM, CHUNK_BYTES, CHUNK_ROWS, Chunk, start_of
 
 DEEPEST = 20
 """Levels that a column may be nested; Parquet's readers stop at about 50."""
@@ -29,16 +29,17 @@ def jsonl_chunks(lines: Iterator[tuple[int, bytes]], where: str) -> Iterator[Chu
         DataError: a line is not a JSON object, repeats a key, or has a field of another type than the lines before.
     """
     rows: list[dict[str, Any]] = []
-    first = 1
+    first, size = 1, 0
     for number, line in lines:
         content = line.removeprefix(BOM) if number == 1 else line
         blank = not content.strip()
         if not blank:
             rows.append(_parse_line(content, where, number))
-        if blank or len(rows) == CHUNK_ROWS:  # a chunk has no gap: its rows are numbered from the first
+        size += len(content)
+        if blank or len(rows) == CHUNK_ROWS or size >= CHUNK_BYTES:  # a chunk has no gap: its rows are numbered from the first
             if rows:
                 yield _chunk(rows, where, first)
-            rows, first = [], number + 1
+            rows, first, size = [], number + 1, 0
     if rows:
         yield _chunk(rows, where, first)
 

@@ -10,9 +10,12 @@ from typing import Any
 from unicodedata import category
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 LONG = 100_000
 """Characters above which a text is counted as long: twenty times what the longest encoders read."""
+PLAIN = "^[!-~]+( [!-~]+)*$"
+"""A text of printable ASCII with single spaces: nothing in it is unusual."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 BLANK = "\u034f\u115f\u1160\u2800\u3164\uffa0\ufe00-\ufe0f"
 """Letters and marks that show nothing: fillers, the empty Braille pattern, variation selectors."""
@@ -34,19 +37,28 @@ class TextNotes:
         self._counts: Counter[str] = Counter()
         self._longest = (0, "")
 
-    def take(self, texts: list[str], ids: pa.Array) -> list[str]:
+    def take(self, texts: pa.Array, ids: pa.Array) -> pa.Array:
         """The texts to keep: control characters count as white space, a text of which nothing is visible is empty.
 
         Args:
             texts: without white space at their ends. ids: of the same rows.
         """
-        cleaned = [self._clean(text) for text in texts]
-        lengths = [len(text) for text in cleaned]
-        self._counts["long"] += sum(length > LONG for length in lengths)
-        row = max(range(len(lengths)), key=lengths.__getitem__)
+        others = pc.invert(pc.match_substring_regex(texts, PLAIN))
+        if pc.any(others).as_py():
+            cleaned = [self._clean(text) for text in texts.filter(others).to_pylist()]
+            texts = pc.replace_with_mask(texts, others, pa.array(cleaned, texts.type))
+        lengths = pc.utf8_length(texts).to_numpy()
+        self._counts["long"] += int((lengths > LONG).sum())
+        row = int(lengths.argmax())
         if lengths[row] > self._longest[0]:
-            self._longest = (lengths[row], ids[row].as_py())
-        return cleaned
+            self._longest = (int(lengths[row]), ids[row].as_py())
+        return texts
+
+    def add(self, other: TextNotes) -> None:
+        """Count what was unusual in later rows, too."""
+        self._counts.update(other._counts)
+        if other._longest[0] > self._longest[0]:
+            self._longest = other._longest
 
     def _clean(self, text: str) -> str:
         if CONTROL.search(text):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -105,24 +107,44 @@ def _refuse(values: pa.Array, wrong: pa.Array, column: str, chunk: Chunk) -> Non
         )
 
 
-def id_hint(unknown: pa.Array, known: pa.Array, others: pa.Array | None = None, what: str = "") -> str:
+class KnownIds(Protocol):
+    """All ids of a table."""
+
+    def pieces(self) -> Iterator[pa.Array]:
+        """The ids, large_string, in row order, some at a time."""
+
+
+def id_hint(unknown: pa.Array, known: KnownIds, others: KnownIds | None = None, what: str = "") -> str:
     """Why the ids may be unknown, as the end of a message; empty where nothing is alike.
 
     Args:
         unknown: ids that are not among the `known` ones.
         others: ids of the other table, of `what`, which may have been given instead.
     """
-    if others is not None and len(matches := unknown.filter(pc.is_in(unknown, value_set=others))):
-        return f" {len(matches)} of them, such as {matches[0].as_py()!r}, are ids of {what}: perhaps the two columns are swapped."
-    left, right = unknown, known
-    for difference, spell in SPELLINGS:
-        left, right = spell(left), spell(right)
-        places = pc.index_in(left, value_set=right)
-        if places.null_count < len(places):
-            first = int(np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))[0])
-            others_too = f", as {len(places) - places.null_count} of {len(unknown)} unknown ids do" if len(unknown) > 1 else ""
+    unknown = unknown.cast(pa.large_string())
+    if others is not None:
+        swapped = [pc.is_in(unknown, value_set=piece) for piece in others.pieces()]
+        matches = unknown.filter(functools.reduce(pc.or_, swapped, pa.array(np.zeros(len(unknown), bool))))
+        if len(matches):
+            example = matches[0].as_py()
+            return f" {len(matches)} of them, such as {example!r}, are ids of {what}: perhaps the two columns are swapped."
+    spelled = [unknown]
+    for _, spell in SPELLINGS:
+        spelled.append(spell(spelled[-1]))
+    alike: list[dict[int, str]] = [{} for _ in SPELLINGS]
+    for piece in known.pieces():
+        right = piece
+        for (_, spell), left, matched in zip(SPELLINGS, spelled[1:], alike, strict=True):
+            right = spell(right)
+            places = pc.index_in(left, value_set=right)
+            for row in np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False)).tolist():
+                matched.setdefault(row, piece[places[row].as_py()].as_py())
+    for (difference, _), matched in zip(SPELLINGS, alike, strict=True):
+        if matched:
+            first = min(matched)
+            others_too = f", as {len(matched)} of {len(unknown)} unknown ids do" if len(unknown) > 1 else ""
             return (
-                f" There is {known[places[first].as_py()].as_py()!r}: {unknown[first].as_py()!r} differs from it in "
+                f" There is {matched[first]!r}: {unknown[first].as_py()!r} differs from it in "
                 f"{difference}{others_too}; write them alike."
             )
     return ""

@@ -18,6 +18,7 @@ from cluster.tables.tables import read_parts
 from jobs.config.config import load_config
 from jobs.stages.ingest import equal_texts
 from jobs.stages.ingest.equal_texts import EqualTexts, first_of_equal, share_labels
+from jobs.stages.ingest.item_codes import ItemTexts
 from jobs.stages.ingest.labels import LabelRows
 from jobs.stages.ingest.notes import describe_equal_texts
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
@@ -44,7 +45,8 @@ def texts(queries: str, items: str, own: Sequence[int] | None = None) -> EqualTe
     """A letter is a text."""
     query_codes, item_codes = (np.array([ord(letter) for letter in word], np.int64) for word in (queries, items))
     own_items = np.array(own if own is not None else [-1] * len(queries))
-    return EqualTexts(first_of_equal(query_codes), own_items, query_codes, item_codes, np.zeros(0, np.int64))
+    known = ItemTexts(np.arange(len(items)), item_codes)
+    return EqualTexts(first_of_equal(query_codes), own_items, query_codes, known, np.zeros(0, np.int64))
 
 
 def shared(rows: Sequence[tuple[int, int, int]], splits: Sequence[str], equal: EqualTexts) -> list[tuple[int, int, int]]:

@@ -20,13 +20,15 @@ from cluster.storage.store import Store
 from cluster.tables.tables import read_part, read_parts
 from jobs.config.config import load_config
 from jobs.config.templates import Template
+from jobs.stages.ingest.ids import Ids
 from jobs.stages.ingest.labels import LabelRows, read_labels, write_labels
 from jobs.stages.ingest.notes import data_lines
 from jobs.stages.ingest.positives import label_figures
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.splits import assign_splits
-from jobs.stages.ingest.tables import Written, _fold, normalise, stable_code, write_texts
+from jobs.stages.ingest.tables import Written, write_texts
+from jobs.stages.ingest.texts import ASCII_PUNCTUATION, _fold, normalise, render, stable_code, text_codes
 from jobs.stages.ingest.writer import TableWriter
 from jobs.stages.stage_0_ingest import _ingest_tables
 
@@ -257,6 +259,28 @@ def test_the_short_way_for_ascii_gives_what_the_long_one_does(text: str) -> None
     assert normalise(text) == (words or " ".join(text.lower().split()))
 
 
+@given(st.lists(st.text(st.characters(max_codepoint=0x180, exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=6))
+def test_codes_of_a_column_are_those_of_its_texts(values: list[str]) -> None:
+    marks = "".join(map(chr, ASCII_PUNCTUATION))
+    texts = [*values, *(value + marks[at % len(marks)] + value for at, value in enumerate(values)), marks, "a'b", "'", "A  b"]
+    want = [stable_code(normalise(text)) for text in texts]
+    assert text_codes(pa.array(texts, pa.string())).tolist() == want
+
+
+VALUES = st.none() | st.sampled_from(["", " ", "a", "b c", " d ", "e\tf", "g  h", "é", "\x00", "x\u00a0y", "nan"])
+
+
+@given(
+    st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=8),
+    st.sampled_from(["{a}", "{a} {b}", "x {a} by {b} | {c}!", "{b}{a}", "{a} {missing} ({c})", "{a} {a}", "{{{a}}}"]),
+)
+def test_texts_of_columns_are_those_of_their_rows(rows: list[tuple[str | None, ...]], text: str) -> None:
+    template = Template(text, "t")
+    table = pa.table({name: pa.array(column, pa.string()) for name, column in zip("abc", zip(*rows, strict=True), strict=True)})
+    want = [template.render(row) for row in table.to_pylist()]
+    assert render(table, template, Chunk("f", 1, table)).to_pylist() == want
+
+
 @given(st.lists(st.sampled_from(["Der", "straße", "СОЛНЦЕ", "naïve", "x2"]), min_size=1), st.data())
 def test_only_words_and_their_order_count(words: list[str], data: st.DataObject) -> None:
     gap = st.text(st.sampled_from(" \t\u00a0,.;:-–—()[]«»!?…/&*"), min_size=1, max_size=4)
@@ -366,7 +390,7 @@ def test_what_is_relevant_is_decided_once_and_the_gain_stays(
     assert table["score"].to_pylist() == scores
     assert table["gain"].to_pylist() == gains
     assert known.relevant.tolist() == [0] * sum(score > 0 for score in scores)
-    found = label_figures(known, known.unrepeated()[0], QUERIES, pa.array([f"i{n}" for n in range(6)]))
+    found = label_figures(known, known.unrepeated()[0], Ids(QUERIES), Ids(pa.array([f"i{n}" for n in range(6)])))
     assert found["negative_scores"] == 2
     assert found["judged_irrelevant"] == scores.count(0)
     assert found["contradictions"] == 0

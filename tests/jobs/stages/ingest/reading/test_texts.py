@@ -13,7 +13,8 @@ from jobs.stages.ingest.reading.texts import LONG, TextNotes
 
 def notes_of(*texts: str) -> tuple[list[str], dict[str, Any]]:
     notes = TextNotes()
-    return notes.take(list(texts), pa.array([f"i{n}" for n in range(len(texts))])), notes.figures
+    kept = notes.take(pa.array(list(texts), pa.string()), pa.array([f"i{n}" for n in range(len(texts))]))
+    return kept.to_pylist(), notes.figures
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import DataError
+from jobs.stages.ingest.ids import Ids
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.values import as_texts, id_column, id_hint, number_column
 
@@ -144,16 +145,16 @@ def test_texts_of_numbers_do_not_depend_on_the_type() -> None:
     ],
 )
 def test_an_id_that_is_nearly_known_gets_a_hint(unknown: str, known: str, words: str) -> None:
-    hint = id_hint(pa.array(["zzz", unknown]), pa.array(["a", known, "b"]))
+    hint = id_hint(pa.array(["zzz", unknown]), Ids(pa.array(["a", known, "b"])))
     assert f"There is {known!r}" in hint
     assert words in hint
     assert "1 of 2" in hint
 
 
 def test_an_id_of_the_other_table_gets_the_hint_that_columns_are_swapped() -> None:
-    hint = id_hint(pa.array(["q1", "x"]), pa.array(["i1"]), pa.array(["q1"]), "queries")
+    hint = id_hint(pa.array(["q1", "x"]), Ids(pa.array(["i1"])), Ids(pa.array(["q1"])), "queries")
     assert hint == " 1 of them, such as 'q1', are ids of queries: perhaps the two columns are swapped."
 
 
 def test_an_id_that_is_like_nothing_gets_no_hint() -> None:
-    assert id_hint(pa.array(["i99"]), pa.array(["i1"]), pa.array(["q1"]), "queries") == ""
+    assert id_hint(pa.array(["i99"]), Ids(pa.array(["i1"])), Ids(pa.array(["q1"])), "queries") == ""
