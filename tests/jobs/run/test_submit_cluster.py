@@ -40,6 +40,16 @@ mined = 0
 """
 
 
+JOIN = """
+import os, sys
+from cluster.session.resources import ClusterSettings
+from cluster.session.session import ray_session
+with ray_session(ClusterSettings(address=sys.argv[1])) as size:
+    mode = os.environ["RAY_AUTH_MODE"]
+print(f"{size.cpus} CPUs, RAY_AUTH_MODE is {mode}, then {os.environ.get('RAY_AUTH_MODE')}")
+"""
+
+
 @contextmanager
 def real_cluster() -> Iterator[tuple[str, dict[str, str]]]:
     """Ray with two CPUs; its dashboard's address, and the environment that may reach it.
@@ -120,6 +130,15 @@ def test_submit_brings_back_the_exit_code_and_goes_on(tmp_path: Path) -> None:
             sys.stdout.write(f"{done.stdout}\n{done.stderr}\n")  # pytest shows it where the test fails, and with -s
             return done
 
+        def join(**variables: str) -> subprocess.CompletedProcess[str]:
+            """What `hardmine run` does first with cluster.address = HOST:PORT."""
+            gcs = Path(environment["HOME"], "ray_current_cluster").read_text().strip()
+            joined = {"env": environment | {"PYTHONPATH": str(ROOT)} | variables, "capture_output": True, "text": True}
+            return subprocess.run([sys.executable, "-c", JOIN, gcs], **joined, timeout=300)  # type: ignore[call-overload,no-any-return]
+
+        assert join().stdout.strip() == "2 CPUs, RAY_AUTH_MODE is token, then None", join().stderr
+        assert "refuses the token of RAY_AUTH_TOKEN;" in join(RAY_AUTH_TOKEN="x" * 32).stderr
+        assert "asks for a token; set RAY_AUTH_TOKEN" in join(RAY_AUTH_TOKEN_PATH="/nowhere").stderr
         refused = send(RAY_AUTH_TOKEN="x" * 32)
         assert refused.returncode == 3
         assert "wants a token" in refused.stderr
