@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import TrainingDiverged
+from cluster.errors import TrainingDiverged, WorkersLost
 from cluster.session.resources import PoolSize
 from cluster.session.warm import end_warm
 from training.distributed.trainer import train
@@ -65,7 +65,7 @@ def weights(task: TrainTask, result: dict[str, Any]) -> dict[str, str]:
 def test_a_round_on_ranks_that_trained_before_is_the_round_that_new_ranks_train(tasks: dict[str, TrainTask]) -> None:
     def trained(name: str, kind: str) -> tuple[list[float], dict[str, str]]:
         task = replace(tasks[kind], folder=f"runs/{name}")
-        result = train(task, ONE, retries=0)
+        result = train(task, ONE)
         return result["validation"], weights(task, result)
 
     first = {kind: trained(f"first-{kind}", kind) for kind in ("dropout", "static", "adapter")}
@@ -84,13 +84,13 @@ def test_a_round_that_diverges_is_told_and_the_next_one_trains(tasks: dict[str, 
     good = replace(tasks["static"], folder="runs/good")
     wild = good.settings.model_copy(update={"learning_rate": 1e30, "warmup_fraction": 0.0, "precision": "float32"})
     with pytest.raises(TrainingDiverged, match="no longer finite at step"):
-        train(replace(good, folder="runs/wild", settings=wild), ONE, retries=2)
-    assert train(good, ONE, retries=0)["steps"] > 0
+        train(replace(good, folder="runs/wild", settings=wild), ONE)
+    assert train(good, ONE)["steps"] > 0
 
 
 def test_a_killed_rank_is_replaced_and_the_result_is_the_same(tasks: dict[str, TrainTask]) -> None:
     task = replace(tasks["dropout"], folder="runs/whole")
-    whole = train(task, ONE, retries=0)
+    whole = train(task, ONE)
     (victim,) = workers()
     saved = Path(task.store.root) / "runs/killed/engine"
 
@@ -102,7 +102,9 @@ def test_a_killed_rank_is_replaced_and_the_result_is_the_same(tasks: dict[str, T
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     longer = replace(task, folder="runs/killed")
-    result = train(longer, ONE, retries=1)
+    with pytest.raises(WorkersLost, match=r"training on 1 rank\(s\) stopped \(\w+: [^\n\x1b]+\)$"):
+        train(longer, ONE)
+    result = train(longer, ONE)
     killer.join(60)
     assert victim not in workers()
     assert json.dumps(result["validation"]) == json.dumps(whole["validation"])
