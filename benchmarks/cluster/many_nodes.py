@@ -43,9 +43,9 @@ class ManyNodes:
         """Nodes that do work."""
         return len(self._nodes)
 
-    def add(self) -> None:
-        """Start another node, and return when it is there."""
-        self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE))
+    def add(self, *, gpus: int = 0) -> None:
+        """Start another node, and return when it is there. `gpus`: that Ray is told it has."""
+        self._nodes.append(self._cluster.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=OBJECT_STORE))
 
     def kill_node(self, number: int = -1) -> None:
         """SIGKILL a node's raylet and everything that it started, as if its machine had lost power."""

@@ -11,6 +11,7 @@ from typing import Any
 from cluster.commits import Commit, Ledger
 from cluster.errors import COLOUR, ClusterError, ConfigError, DamagedObject, HardmineError, one_paragraph, root_cause
 from cluster.lease import Lease
+from cluster.session.gpus import check_gpus
 from cluster.session.nodes import Nodes
 from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSize, uses_gpu
@@ -170,7 +171,7 @@ def open_context(
     lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # at once, not at the next commit hours later
     with lease, _loss_explained(lease), ray_session(config.cluster), _ray_errors_explained():
         store.sweep()
-        nodes = Nodes(config.cluster, progress.say, partial(check_shared, store))
+        nodes = Nodes(config.cluster, progress.say, partial(_check_nodes, config, store))
         size = nodes.now()
         progress.say(f"· {size.describe()}; {_device(config, size)}")
         write_record(store, IDENTITY, identity_json(config, prints))
@@ -179,6 +180,13 @@ def open_context(
         progress.open_mailbox()
         ledger = Ledger(store, check_owner=lease.check, say=progress.say)
         yield Context(config, store, ledger, progress, size, prints, FUNCTIONS, makes, trains, nodes.now)
+
+
+def _check_nodes(config: Config, store: Store, size: ClusterSize) -> None:
+    """Raises ConfigError or ClusterError: a node does not see the run's folder, or torch cannot use its GPU."""
+    check_shared(store, size)
+    if uses_gpu(config.cluster, size):
+        check_gpus()
 
 
 def _device(config: Config, size: ClusterSize) -> str:

@@ -6,6 +6,7 @@ On a Ray of several nodes on this machine. Random faults: `make chaos`.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -92,3 +93,6 @@ def test_a_run_waits_for_the_nodes_that_it_expects_and_says_what_is_missing(runs
     driver = runs.start("short", "cluster.expect_nodes=9", "cluster.expect_gpus=2", "cluster.wait_s=1")
     assert driver.wait(timeout=DEADLINE_S) == 3
     assert "lacks 6 of 9 node(s) with CPUs and 2 of 2 GPU(s); after 1 s it has 3 node(s)" in runs.last_words("short")
+    runs.nodes.add(gpus=1)  # says Ray, but there is none
+    assert runs.start("wrong", "cluster.expect_gpus=1").wait(timeout=DEADLINE_S) == 3
+    assert re.search(r"Ray counts a GPU on node [0-9.]+, but (torch|there is no NVIDIA driver)", runs.last_words("wrong"))
