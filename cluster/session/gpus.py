@@ -1,4 +1,4 @@
-"""Whether the GPUs that Ray counts can be used by torch: asked on every node before the first stage, never found out by a fallback."""
+"""Whether torch can use the GPUs that Ray counts: asked on every node before the first stage, so that nothing falls back."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def check_gpus() -> None:
         problem = cure(ray.get(task))
         if problem:
             raise ClusterError(
-                f'Ray counts a GPU on node {asked[task]["NodeManagerAddress"]}, but {problem}. With cluster.device = "cpu" the run '
-                f"uses none"
+                f"Ray counts a GPU on node {asked[task]['NodeManagerAddress']}, but {problem}. With "
+                'cluster.device = "cpu" the run uses none'
             )
     if silent:
         names = ", ".join(asked[task]["NodeManagerAddress"] for task in silent)
