@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.errors import ArtifactError, DataError, HardmineError
+from cluster.session.metrics import add_to
 from cluster.session.progress import post
 from cluster.session.resources import PoolSize
 from cluster.session.session import set_threads
@@ -90,6 +91,7 @@ class EncodeParts:
         vectors = self._encoder(self._store, source, self._report)
         with self._lock:
             self._done += len(vectors)
+        add_to("hardmine_texts_embedded", len(vectors))
         if len(vectors) != rows_wanted:
             raise ArtifactError(
                 f"{self._store.url(source)} gives {len(vectors)} vectors, but holds {rows_wanted} rows "

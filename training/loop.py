@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cluster.errors import ConfigError, TrainingDiverged
+from cluster.session.metrics import add_to
 from cluster.session.progress import post, post_often
 from training.engine.checkpoint import Checkpointer, TrainingState
 from training.engine.engine import Place, set_learning_rate, start_engine
@@ -192,6 +193,8 @@ class Trainer:
             }
         )
         if self.place.rank == 0:
+            add_to("hardmine_queries_trained", self.plan.together)
+            add_to("hardmine_optimizer_steps", int(boundary))
             post_often(
                 self.task.mailbox,
                 "train",

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from cluster.session.metrics import add_to
 from cluster.session.progress import post
 from cluster.session.session import set_threads
 from cluster.tables.tables import F32, Part, load_vectors, offsets_of
@@ -50,6 +51,7 @@ class ShardActor:
         pair_scores = np.full(len(items), -np.inf, np.float32)
         score_list(block.vectors, self._vectors, owners, here, pair_scores)
         self._queries += len(block.query_rows)
+        add_to("hardmine_queries_searched", len(block.query_rows))
         post(task.mailbox, self._name, f"{self._queries:,} queries × {rows.stop - rows.start:,} items")
         return BlockHits(scores, found, pair_scores, time.monotonic() - started)
 

@@ -19,6 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.session.metrics import COUNTERS
 from jobs.demo.catalogue import generate_catalogue
 from jobs.run.job_folder import ROOT
 
@@ -61,10 +62,11 @@ def real_cluster() -> Iterator[tuple[str, dict[str, str]]]:
     (home / ".ray/auth_token").write_text(TOKEN)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"HOME": str(home), "HARDMINE_CACHE": str(home / "cache")}
-    with socket.socket() as one, socket.socket() as two:
-        for probe in (one, two):
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        for probe in (one, two, three):
             probe.bind(("127.0.0.1", 0))
-        port, client_port = one.getsockname()[1], two.getsockname()[1]
+        port, client_port, metrics_port = (probe.getsockname()[1] for probe in (one, two, three))
+    environment |= {"RAY_metrics_report_interval_ms": "500", "METRICS": f"http://127.0.0.1:{metrics_port}/metrics"}
     command = [
         sys.executable,
         "-m",
@@ -78,6 +80,7 @@ def real_cluster() -> Iterator[tuple[str, dict[str, str]]]:
         f"--dashboard-port={port}",
         f"--ray-client-server-port={client_port}",
         "--dashboard-agent-listen-port=0",
+        f"--metrics-export-port={metrics_port}",
         "--object-store-memory=200000000",
         f"--temp-dir={home}",
         "--disable-usage-stats",
@@ -147,6 +150,8 @@ def test_submit_brings_back_the_exit_code_and_goes_on(tmp_path: Path) -> None:
         assert f"there is no file {tmp_path}/nowhere.parquet" in mistaken.stdout
         assert send().returncode == 0
         assert (tmp_path / "runs/small/commits/finish.json").exists()
+        metrics = urllib.request.urlopen(environment["METRICS"], timeout=10).read().decode()
+        assert [name for name in COUNTERS if f"ray_{name}" not in metrics] == []
         again = send()
         assert again.returncode == 0
         assert "is finished; this is its result" in again.stdout
