@@ -163,8 +163,24 @@ def _left() -> str:
         has, free = ray.cluster_resources(), ray.available_resources()
     except Exception:  # progress never stops a run
         return ""
+    waiting = _waiting()
     kinds = " and ".join(f"{free.get(kind, 0):.0f} of {has[kind]:.0f} {kind}s" for kind in ("CPU", "GPU") if has.get(kind))
-    return f"; {kinds} are free" if kinds else "; the cluster has no CPU left"
+    return (f"; {kinds} are free" if kinds else "; the cluster has no CPU left") + waiting
+
+
+def _waiting() -> str:
+    """What tasks and actors ask for that no node has free, e.g. "; 2 × (4 CPU) wait for room"."""
+    import ray
+
+    try:
+        from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+        state = get_cluster_resource_state(ray._private.worker.global_worker.gcs_client)
+        asked = [(each.count, dict(each.request.resources_bundle)) for each in state.pending_resource_requests]
+    except Exception:  # progress never stops a run
+        return ""
+    shown = [f"{count} × ({', '.join(f'{amount:g} {kind}' for kind, amount in bundle.items())})" for count, bundle in asked if bundle]
+    return f"; {', '.join(shown[:3])} wait for room" if shown else ""
 
 
 def post(mailbox: Any, sender: str, text: str) -> None:

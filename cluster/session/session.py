@@ -43,6 +43,7 @@ QUIET = {
     # a thread that waits for the others of its process gives its processor away soon: where something else runs, waiting in a
     # loop (GNU OpenMP's default while a process has no more threads than there are processors) makes steps ten times as long
     "GOMP_SPINCOUNT": "1000",
+    "RAY_task_oom_retries": "5",  # Ray starts a task that runs out of memory again for ever
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }

@@ -28,6 +28,18 @@ def test_a_silent_stage_says_for_how_long_and_what_is_free(ray_local: ClusterSiz
     assert "of 2 CPUs are free" in lines[-1]
 
 
+@pytest.mark.cluster
+def test_a_silent_stage_says_what_waits_for_room(ray_local: ClusterSize) -> None:
+    import ray
+
+    task = ray.remote(num_cpus=64)(time.sleep).remote(0)
+    deadline = time.monotonic() + 30
+    while "1 × (64 CPU) wait for room" not in module._left():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    ray.cancel(task)
+
+
 def test_a_log_of_json_names_time_level_run_and_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(module.LOG_JSON, "1")
     said = io.StringIO()
