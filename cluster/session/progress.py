@@ -179,7 +179,8 @@ def _waiting() -> str:
         asked = [(each.count, dict(each.request.resources_bundle)) for each in state.pending_resource_requests]
     except Exception:  # progress never stops a run
         return ""
-    shown = [f"{count} × ({', '.join(f'{amount:g} {kind}' for kind, amount in bundle.items())})" for count, bundle in asked if bundle]
+    listed = [(count, ", ".join(f"{amount:g} {kind}" for kind, amount in bundle.items())) for count, bundle in asked if bundle]
+    shown = [f"{count} × ({what})" for count, what in listed]
     return f"; {', '.join(shown[:3])} wait for room" if shown else ""
 
 
