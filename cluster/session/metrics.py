@@ -19,10 +19,9 @@ COUNTERS = {
 def add_to(name: str, amount: int) -> None:
     """Add to one of COUNTERS; nothing where no Ray runs. Never fails: a figure is not worth a run."""
     ray = sys.modules.get("ray")
-    if ray is None or amount <= 0 or not ray.is_initialized():
-        return
     with suppress(Exception):
-        _counter(name).inc(amount)
+        if ray is not None and amount > 0 and ray.is_initialized():
+            _counter(name).inc(amount)
 
 
 @functools.cache
