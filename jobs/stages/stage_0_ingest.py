@@ -25,6 +25,7 @@ from jobs.stages.ingest.models.base_model import make_base, tokenise_parts
 from jobs.stages.ingest.models.second_model import make_teacher
 from jobs.stages.ingest.notes import data_lines, describe_equal_texts
 from jobs.stages.ingested import read_ingested
+from jobs.stages.joined_batch import counted_ranks
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
 from mining.settings import TeacherSettings
@@ -217,7 +218,8 @@ def _check_counts(context: Context, tables: Commit) -> None:
         ConfigError, DataError: as `refuse_unfit`.
     """
     config, trains = context.config, context.trains
-    counts = Counts.of(tables.figures, train_pool(config.cluster, context.size).count if trains else 1)
+    ranks = counted_ranks(context, train_pool(config.cluster, context.size).count) if trains else 1
+    counts = Counts.of(tables.figures, ranks)
     refuse_unfit(config, counts, trains=trains)
     idle = [] if config.derived else without_effect(config, trains=trains)
     for warning in [*idle, *doubts(config, counts, trains=trains)]:

@@ -15,6 +15,7 @@ from jobs.stages.chosen import parent_model
 from jobs.stages.context import Context
 from jobs.stages.embed.guide import guide_vectors
 from jobs.stages.ingested import read_ingested
+from jobs.stages.joined_batch import joined_batch
 from jobs.stages.stage_1_embed import read_features, trained_model
 from training.distributed.trainer import start_early, train
 from training.engine.deepspeed_config import read_deepspeed
@@ -88,18 +89,6 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
     }
 
 
-def earlier_batch(context: Context, model: ModelName) -> int | None:
-    """Queries of a step, over all ranks, as the run's earlier rounds were trained; None: there is none under this batch size.
-
-    So a run whose cluster changes keeps the batch that it began with, and its arms are trained alike.
-    """
-    for number in range(model.round + 1 if model.random else model.round):
-        commit = context.ledger.find(Stage(Kind.TRAIN, ModelName(number)).name)
-        if commit is not None and commit.inputs["training"]["batch_size"] == context.config.training.batch_size:
-            return int(commit.figures["joined_batch"])
-    return None
-
-
 def start_ranks(context: Context) -> None:
     """Start the training workers beside the stages before training, if anything is to be trained."""
     committed = context.ledger.names()
@@ -112,7 +101,8 @@ def train_model(context: Context, stage: Stage) -> Commit:
     assert isinstance(stage.of, ModelName)
     config, pool = context.config, train_pool(context.config.cluster, context.size)
     task, inputs = training_task(context, stage.of, pool)
-    task = replace(task, joined=earlier_batch(context, stage.of))
+    # so a run whose cluster changes keeps its batch, and its arms are trained alike
+    task = replace(task, joined=joined_batch(context, stage.of.round + int(stage.of.random)))
     if task.joined:  # every rank has a query
         pool = replace(pool, count=min(pool.count, task.joined))
 
