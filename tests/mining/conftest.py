@@ -226,7 +226,4 @@ def here(monkeypatch: pytest.MonkeyPatch) -> HereRay:
     monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
     for module in ("driver", "shard_actor", "block_actor"):
         monkeypatch.setattr(f"mining.search.{module}.set_threads", lambda count: None)
-    monkeypatch.setattr("mining.search.waves.placed", lambda actors, what, pool: None)
-    for module in ("driver", "waves"):
-        monkeypatch.setattr(f"mining.search.{module}.on_work_node", lambda number: None)
     return ray
