@@ -34,10 +34,10 @@ from jobs.demo.catalogue import generate_catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_EC2_METADATA_DISABLED": "true"}
-FAULTS = {"worker": 5, "node": 3, "driver": 3, "storage": 2}
+FAULTS = {"worker": 6, "node": 3, "driver": 3, "storage": 2, "away": 1}
 """Kind -> how often, relative to the others."""
 PAUSE_S = (0.5, 6.0)
-STORAGE_S, STORAGE_SHARE = 6.0, 0.1
+STORAGE_S, STORAGE_SHARE, AWAY_S = 6.0, 0.1, 20.0
 RUN_S = 400.0
 CONFIG = """
 name = "{name}"
@@ -175,6 +175,10 @@ class Chaos:
             if nodes.count < self.nodes_wanted:
                 return ""
             nodes.kill_node(self.rng.randrange(nodes.count))
+        elif fault == "away":
+            self.runs.storage.away = True
+            time.sleep(AWAY_S)
+            self.runs.storage.away = False
         else:
             self.runs.storage.share = STORAGE_SHARE
             time.sleep(STORAGE_S)
