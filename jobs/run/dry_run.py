@@ -19,7 +19,7 @@ from jobs.record.stages import Kind, Stage
 from jobs.run.driver import open_run
 from jobs.run.peek import Peek, peek
 from jobs.run.resolved import resolved, set_settings, settings_lines
-from jobs.run.scale import Work, memory, stored
+from jobs.run.scale import Work, gets, memory, puts, read, stored
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
 from jobs.stages.ingest.counts.quick_counts import about_rows, existing, quick_counts, readable
@@ -44,6 +44,7 @@ def make_plan(config: Config) -> dict[str, Any]:
     rows = _rows(config.data, config) if ingested is None else {name: ingested.rows(name) for name in ("corpus", "queries")}
     rows.setdefault("labels", int(ingested.figures["labels"]) if ingested else 0)
     warnings = [] if ingested else without_effect(config)
+    work = _work(config, rows, context.size)
     expected, why_not = _forecast(config, context, ingested, rows["corpus"], warnings)
     return {
         "config": json.loads(config.model_dump_json()),
@@ -56,7 +57,9 @@ def make_plan(config: Config) -> dict[str, Any]:
         "stages": [asdict(stage) for stage in stages],
         "forecast": expected.as_json() if expected else None,
         "forecast_lines": [line for line in expected.lines() if not line.startswith("!")] if expected else [f"  {why_not}"],
-        "estimates": _estimates(config, rows, context.size),
+        "estimates": _estimates(config, work),
+        "requests": gets(work) | puts(work),
+        "reads": read(work),
     }
 
 
@@ -85,9 +88,8 @@ def _forecast(
     return expected, None
 
 
-def _estimates(config: Config, rows: dict[str, int], size: ClusterSize) -> dict[str, int]:
+def _estimates(config: Config, work: Work) -> dict[str, int]:
     """Bytes of memory and disk; `jobs.run.scale` has the formulas."""
-    work = _work(config, rows, size)
     general = _rows(config.evaluation.general, config) if config.evaluation.general else {"corpus": 0, "queries": 0}
     trained = config.rounds.mined + bool(config.rounds.warmup_epochs)
     general_vectors = (general["corpus"] + general["queries"]) * work.dimension * work.vector_bytes * (1 + trained)
@@ -171,6 +173,10 @@ def show_plan(console: Console, plan: dict[str, Any], config: Config) -> None:
         say(line.strip())
     for name, value in plan["estimates"].items():
         say(f"{name.removesuffix('_bytes').replace('_', ' ')}: about {value / 2**20:,.1f} MiB")
+    counts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in plan["requests"].items())
+    say(f"requests of a round, if its storage is S3: about {counts}")
+    amounts = ", ".join(f"{name.split('_')[0]} {value / 2**20:,.1f} MiB" for name, value in plan["reads"].items())
+    say(f"read of the items in a round: about {amounts}")
     for warning in plan["warnings"]:
         say(f"! {warning}")
 
