@@ -4,6 +4,8 @@ for, so that no node gets more of them than it has memory for. Pure.
 
 PROCESS_BYTES = 300 * 2**20
 """Memory of a Python process with Ray, Arrow and numba before it holds any data."""
+SEARCHER_BYTES = 450 * 2**20
+"""The same with torch and FAISS."""
 MOST_PROPOSED = 2**24
 """Candidates that a search holds at once, at about 40 bytes each, however many a query asks for."""
 SHARE_OF_NODE = 0.5
@@ -57,6 +59,17 @@ def sharing_bytes(items: int) -> int:
     """What the task that makes it holds beside its result, and the copy of the result that Ray makes: codes of 64 bits, and how
     they are cut into ranges."""
     return items * (8 + 1 + 8)
+
+
+def word_index_bytes(corpus_bytes: int) -> int:
+    """The BM25 index of a corpus of so many compressed bytes, and what building it takes: about four times its texts, which zstd
+    makes a quarter as long."""
+    return corpus_bytes * 16
+
+
+def counting_bytes(items: int) -> int:
+    """What the task that counts the uses of all items takes: the counts, and a sorted copy."""
+    return items * 8
 
 
 def mining_task_bytes(counted_items: int, block: int, num_hits: int) -> int:

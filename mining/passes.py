@@ -69,11 +69,6 @@ class Passes:
         return list(ray.get([remote.remote(self.task, group, self._side) for group in groups]))
 
 
-def mine(task: MineTask, *, retries: int) -> tuple[list[Part], Counts]:
-    """Choose the negatives of all hits parts; see `Passes.mine`."""
-    return Passes(task, retries=retries).mine()
-
-
 def _calibrate_group(task: MineTask, numbers: Sequence[int], side: Side) -> Histogram:
     set_threads(1)
     total = Histogram()

@@ -27,6 +27,9 @@ from cluster.storage.store import Store
 LOOK_S = 120.0
 """How long nodes may take to start a worker that looks whether they see the run's folder."""
 
+MOST_OF_NODE = 0.9
+"""Of a node's memory, what one task may ask for: waiting actors hold a little of it."""
+
 IDLE_WORKERS = 8
 """Processes of tasks that a local Ray keeps between stages, at least."""
 
@@ -193,11 +196,11 @@ def task_groups(count: int) -> list[list[int]]:
 
 
 def memory_to_ask(predicted: int) -> int:
-    """Bytes that a task names to Ray: as predicted, but no more than the largest node has, or it would wait for ever."""
+    """Bytes that a task names to Ray: as predicted, but less than the largest node has, or it would wait for ever."""
     import ray
 
     has = [int(node.get("Resources", {}).get("memory", 0)) for node in ray.nodes() if node["Alive"]]
-    return min(predicted, max(has, default=0))
+    return min(predicted, int(MOST_OF_NODE * max(has, default=0)))
 
 
 def set_threads(count: int) -> None:

@@ -11,23 +11,20 @@ from rich.table import Table
 
 from cluster.commits import Commit
 from cluster.errors import ConfigError, DataError
-from cluster.session.resources import ClusterSize, train_pool
+from cluster.session.resources import ClusterSize, PoolSize, search_pool, train_pool
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
-from jobs.config.without_effect import without_effect
+from jobs.config.without_effect import reads_texts, without_effect
 from jobs.record.stages import Kind, Stage
 from jobs.run.driver import open_run
 from jobs.run.peek import Peek, peek
 from jobs.run.resolved import resolved, set_settings, settings_lines
+from jobs.run.scale import Work, gets, memory, puts, read, stored
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
 from jobs.stages.ingest.counts.quick_counts import about_rows, existing, quick_counts, readable
 from jobs.stages.ingest.fingerprints import sources
-from jobs.stages.stage_2_search import shard_rows
-from mining.memory import ROWS_OF_UNKNOWN, mining_task_bytes, node_bytes, shard_actor_bytes
 
-PROCESS_BYTES = 600 * 2**20
-"""Memory of a Python process with Ray, torch and FAISS before it holds any data."""
 SHORT_TEXT_TOKENS = 128
 """Assumed tokens per item, before anything is tokenised."""
 
@@ -47,6 +44,7 @@ def make_plan(config: Config) -> dict[str, Any]:
     rows = _rows(config.data, config) if ingested is None else {name: ingested.rows(name) for name in ("corpus", "queries")}
     rows.setdefault("labels", int(ingested.figures["labels"]) if ingested else 0)
     warnings = [] if ingested else without_effect(config)
+    work = _work(config, rows, context.size)
     expected, why_not = _forecast(config, context, ingested, rows["corpus"], warnings)
     return {
         "config": json.loads(config.model_dump_json()),
@@ -59,7 +57,9 @@ def make_plan(config: Config) -> dict[str, Any]:
         "stages": [asdict(stage) for stage in stages],
         "forecast": expected.as_json() if expected else None,
         "forecast_lines": [line for line in expected.lines() if not line.startswith("!")] if expected else [f"  {why_not}"],
-        "estimates": _estimates(config, rows, context.size),
+        "estimates": _estimates(config, work),
+        "requests": gets(work) | puts(work),
+        "reads": read(work),
     }
 
 
@@ -88,37 +88,47 @@ def _forecast(
     return expected, None
 
 
-def _estimates(config: Config, rows: dict[str, int], size: ClusterSize) -> dict[str, int]:
-    """Bytes of memory and disk."""
-    dimension = _dimension(config)
-    row_bytes = dimension * (2 if config.mining.embedding_dtype == "float16" else 4)
-    vectors = (rows["corpus"] + rows["queries"]) * row_bytes
+def _estimates(config: Config, work: Work) -> dict[str, int]:
+    """Bytes of memory and disk; `jobs.run.scale` has the formulas."""
     general = _rows(config.evaluation.general, config) if config.evaluation.general else {"corpus": 0, "queries": 0}
     trained = config.rounds.mined + bool(config.rounds.warmup_epochs)
-    general_vectors = (general["corpus"] + general["queries"]) * row_bytes * (1 + trained)
-    shards = config.cluster.shards
+    general_vectors = (general["corpus"] + general["queries"]) * work.dimension * work.vector_bytes * (1 + trained)
+    own = stored(work)
+    of_all = own["vectors_per_model_bytes"] * (2 + trained + config.rounds.compare_random) + general_vectors
+    return own | {"vectors_all_models_bytes": of_all} | memory(work)
+
+
+def _work(config: Config, rows: dict[str, int], size: ClusterSize) -> Work:
+    cluster, mining, training = config.cluster, config.mining, config.training
     try:
-        shard = -(-rows["corpus"] // shards) if shards else min(rows["corpus"], shard_rows(config.cluster, size, dimension))
+        pool = search_pool(cluster, size)
     except ConfigError:  # a cluster that is elsewhere has more than this machine
-        shard = min(rows["corpus"], config.cluster.shard_rows or ROWS_OF_UNKNOWN)
-    block = min(config.cluster.query_block, rows["queries"])
-    hits = config.mining.num_hits
-    return {
-        "vectors_per_model_bytes": vectors,
-        "vectors_all_models_bytes": vectors * (2 + trained + config.rounds.compare_random) + general_vectors,
-        "search_actor_bytes": PROCESS_BYTES + shard_actor_bytes(shard, dimension, block, hits),
-        "mining_task_bytes": PROCESS_BYTES + mining_task_bytes(rows["corpus"] if config.mining.max_uses else 0, block, hits),
-        "mining_node_bytes": node_bytes(
-            rows["corpus"],
-            rows["labels"],
-            rows["queries"],
-            len({rule.column for rule in config.mining.rules}),
-            weighted=config.mining.popularity is not None,
-        ),
-        "driver_bytes": PROCESS_BYTES + rows["queries"] * 8,
-        "train_worker_tokens_bytes": rows["corpus"] * SHORT_TEXT_TOKENS * 4,
-        "hits_per_round_bytes": rows["queries"] * hits * 12,
-    }
+        pool = PoolSize(cluster.search_actors or 1, 1, 0)
+    nodes = min(pool.count, size.nodes)
+    return Work(
+        items=rows["corpus"],
+        queries=rows["queries"],
+        labels=rows["labels"],
+        dimension=_dimension(config),
+        num_hits=mining.num_hits,
+        num_negatives=mining.num_negatives,
+        block=cluster.query_block,
+        part_rows=cluster.part_rows,
+        nodes=nodes,
+        actors_per_node=-(-pool.count // nodes),
+        node_memory=size.node_memory,
+        gpu=bool(pool.gpus),
+        vector_bytes=2 if mining.embedding_dtype == "float16" else 4,
+        feature_bytes=SHORT_TEXT_TOKENS * 4 if reads_texts(config) and config.encoder.kind != "adapter" else None,
+        shard_rows=cluster.shard_rows,
+        shards=cluster.shards,
+        rules=len({rule.column for rule in mining.rules}),
+        weighted=mining.popularity is not None,
+        counted=mining.max_uses is not None,
+        hard=training.hard_negatives if config.rounds.mined else 0,
+        random=training.random_negatives(mined=bool(config.rounds.mined)),
+        epochs=training.epochs,
+    )
 
 
 def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
@@ -163,6 +173,10 @@ def show_plan(console: Console, plan: dict[str, Any], config: Config) -> None:
         say(line.strip())
     for name, value in plan["estimates"].items():
         say(f"{name.removesuffix('_bytes').replace('_', ' ')}: about {value / 2**20:,.1f} MiB")
+    counts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in plan["requests"].items())
+    say(f"requests of a round, if its storage is S3: about {counts}")
+    amounts = ", ".join(f"{name.split('_')[0]} {value / 2**20:,.1f} MiB" for name, value in plan["reads"].items())
+    say(f"read of the items in a round: about {amounts}")
     for warning in plan["warnings"]:
         say(f"! {warning}")
 

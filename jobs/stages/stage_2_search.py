@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cluster.commits import Commit, Outcome, digest
 from cluster.errors import DataError
 from cluster.session.resources import ClusterSettings, ClusterSize, search_pool
-from cluster.tables.tables import I64, Part, read_part, read_schema
+from cluster.tables.tables import I64, Part, read_schema, stream_parts
 from jobs.record.stages import Kind, Scope, Stage
 from jobs.stages.chosen import mining_model
 from jobs.stages.context import Context
@@ -158,8 +158,8 @@ def blocks_of_split(context: Context, ingested: Ingested, split: str) -> list[Qu
 def rows_of_split(context: Context, ingested: Ingested, split: str) -> I64:
     """Rows of the queries of a split ("train"), or of several ("train+dev"), ascending. Raises DataError: none."""
     wanted, in_parts = pa.array(split.split("+")), [np.zeros(0, np.int64)]
-    for part in ingested.queries:
-        column = read_part(context.store, part, ["split"])["split"]
+    for part, table in stream_parts(context.store, ingested.queries, ["split"]):
+        column = table["split"]
         in_parts.append(np.flatnonzero(pc.is_in(column, value_set=wanted).to_numpy()) + part.first_row)
     rows: I64 = np.concatenate(in_parts)
     if not len(rows):

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.labels.read import read_labels
-from cluster.session.session import task_groups
+from cluster.session.session import memory_to_ask, task_groups
 from cluster.storage.store import Store
 from cluster.tables.rows import cut, has_texts, read_rows
 from cluster.tables.tables import I64, Part, lists_to_csr, read_part, read_parts
+from mining.memory import PROCESS_BYTES, counting_bytes
 from mining.report.confusion import Buckets, Confusion, Values, confusion_block, confusion_column
 from mining.report.counts import I32, Reuse, UsedItem, most_used, reuse
 from mining.report.samples import Sample, ShownSample, best_samples, draw_samples, show_samples
@@ -114,7 +115,8 @@ def describe(task: DescribeTask, *, retries: int) -> Described:
     total = glances[0]
     for glance in glances[1:]:
         total = total.add(glance, task.settings.samples)
-    reused = ray.remote(_reuse).options(max_retries=retries).remote(task, [uses for _, uses, _ in groups])
+    asked = memory_to_ask(PROCESS_BYTES + counting_bytes(task.num_items))
+    reused = ray.remote(_reuse).options(max_retries=retries, memory=asked).remote(task, [uses for _, uses, _ in groups])
     shown = ray.remote(show_samples).options(max_retries=retries).remote(total.samples, task.store, task.corpus, task.queries)
     column, names = confusion_column(task.settings), ray.get(groups[0][2])
     confusion = Confusion.of(column, names, total.confusion) if column else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from cluster.session.nodes import placed
+from cluster.session.nodes import on_work_node, placed
 from cluster.session.resources import PoolSize
 from cluster.session.session import memory_to_ask
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
@@ -156,7 +156,8 @@ class Waves:
         items = sum(part.rows for part in task.codes) if task.exclude_known else 0
         labels = sum(part.rows for part in task.labels)
         asked = PROCESS_BYTES + node_bytes(items, labels, task.num_queries) + sharing_bytes(items)
-        options = {"num_cpus": 0, "max_retries": self._retries, "memory": memory_to_ask(asked)}
+        place = {"num_cpus": 0, "scheduling_strategy": on_work_node(0)}
+        options = {"max_retries": self._retries, "memory": memory_to_ask(asked)} | place
         return ray.remote(known_labels).options(**options).remote(task)
 
     def probe(self, block: QueryBlock, *, gpu: bool) -> Rates:

@@ -21,9 +21,10 @@ import pyarrow as pa
 from cluster.labels.compiled import compiled
 from cluster.labels.read import read_labels
 from cluster.session.progress import post
-from cluster.session.session import set_threads
+from cluster.session.session import memory_to_ask, set_threads
 from cluster.storage.store import Store
 from cluster.tables.tables import F32, I64, Part, csr_to_lists, left_parts, part_name, parts_between, read_part, write_part
+from mining.memory import PROCESS_BYTES, word_index_bytes
 from mining.search.known import known_items
 from mining.search.shards import QueryBlock
 from mining.sources.words import words
@@ -152,7 +153,8 @@ def search_words(
     todo = [block for block, target in zip(blocks, _targets(task, blocks), strict=True) if target.path not in there]
     seconds = 0.0
     if todo:
-        remote = ray.remote(search_blocks).options(num_cpus=threads, max_retries=retries)
+        asked = memory_to_ask(PROCESS_BYTES + word_index_bytes(sum(part.bytes for part in task.corpus)))
+        remote = ray.remote(search_blocks).options(num_cpus=threads, max_retries=retries, memory=asked)
         written, seconds = ray.get(remote.remote(task, todo, threads, mailbox))
         parts += written
     return sorted(parts, key=lambda part: part.path), seconds

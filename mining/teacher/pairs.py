@@ -29,13 +29,8 @@ def pairs_of_block(task: MineTask, number: int, side: Side) -> tuple[Part, int]:
     return write_part(task.store, f"{task.folder}/{part_name(number)}", table), len(pairs)
 
 
-def write_pairs(task: MineTask, *, retries: int) -> tuple[list[Part], int]:
+def write_pairs(passes: Passes) -> tuple[list[Part], int]:
     """The pairs of all hits parts, in their order; and how many pairs."""
-    return write_pairs_of(Passes(task, retries=retries))
-
-
-def write_pairs_of(passes: Passes) -> tuple[list[Part], int]:
-    """As `write_pairs`, of a mining whose passes have begun."""
     passes.with_cuts()
     written = [entry for group in passes.over_blocks(_pairs_of_group) for entry in group]
     return [part for part, _ in written], sum(pairs for _, pairs in written)

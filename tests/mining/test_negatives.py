@@ -13,8 +13,8 @@ from cluster.labels.labels import Labels
 from cluster.session.resources import ClusterSize
 from cluster.tables.tables import Part, part_name, read_part, read_parts
 from mining.candidates import dense_hits
-from mining.negatives import MineTask, load_side, mine_block
-from mining.passes import mine
+from mining.negatives import MineTask, load_side, mine_block, mine_blocks
+from mining.passes import Passes
 from mining.report.counts import Counts
 from mining.search.block_actor import BlockActor, BlockHits, known_labels
 from mining.search.shards import plan_blocks
@@ -177,12 +177,27 @@ def test_queries_without_labels_and_a_corpus_smaller_than_k_are_mined(new_world:
     assert side.labels.num_items == 5
 
 
+def test_how_many_items_are_named_at_once_changes_no_byte(
+    new_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    hits = write_hits(world, "hits", 7, 40)
+    written = []
+    for number, at_once in enumerate((1, 100, 2**22)):
+        monkeypatch.setattr("mining.negatives.NAMED_AT_ONCE", at_once)
+        task = mine_task(world, hits, f"named-{number}", SETTINGS)
+        parts = [part for part, _ in mine_blocks(task, range(len(hits)), load_side(task))]
+        written.append([world.store.read_bytes(part.path) for part in parts])
+    assert len(written[0]) == len(hits)
+    assert written[0] == written[1] == written[2]
+
+
 @pytest.mark.cluster
 def test_mining_in_ray_tasks_equals_mining_here(new_world: Callable[..., World], ray_local: ClusterSize) -> None:
     world = new_world()
     hits = write_hits(world, "hits", 7, 40)
     want, total = mine_all(mine_task(world, hits, "here", SETTINGS))
-    parts, counts = mine(mine_task(world, hits, "there", SETTINGS), retries=0)
+    parts, counts = Passes(mine_task(world, hits, "there", SETTINGS), retries=0).mine()
     assert read_parts(world.store, parts).equals(want)
     assert {**vars(counts), "hardness": 0} == {**vars(total), "hardness": 0}
     assert np.array_equal(counts.hardness, total.hardness)

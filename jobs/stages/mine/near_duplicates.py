@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.commits import Commit, Outcome
-from cluster.tables.tables import I64, read_part
+from cluster.tables.tables import I64, stream_parts
 from jobs.record.stages import BASELINE, Kind, Scope, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingested import Ingested, read_ingested
@@ -78,8 +78,7 @@ def relevant_items(context: Context, ingested: Ingested, split: str) -> I64:
     """Distinct rows of the items that are relevant to a query of the split, ascending."""
     queries = rows_of_split(context, ingested, split)
     items = [np.zeros(0, np.int64)]
-    for part in ingested.labels:
-        labels = read_part(context.store, part, ["query_row", "item_row", "score"])
+    for _, labels in stream_parts(context.store, ingested.labels, ["query_row", "item_row", "score"]):
         relevant = (labels["score"].to_numpy() > 0) & np.isin(labels["query_row"].to_numpy(), queries)
         items.append(labels["item_row"].to_numpy()[relevant].astype(np.int64))
     return np.unique(np.concatenate(items))

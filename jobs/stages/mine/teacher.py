@@ -18,7 +18,7 @@ from jobs.stages.mine.task import mining_task
 from jobs.stages.stage_2_search import blocks_of_split, mined_split, search_queries
 from mining.passes import Passes
 from mining.teacher.cut import depth_of
-from mining.teacher.pairs import cut_as, write_pairs_of
+from mining.teacher.pairs import cut_as, write_pairs
 from mining.teacher.reading import ReadTask, read_pairs
 
 AFTER_TEACHER = {
@@ -43,7 +43,7 @@ def choose_pairs(context: Context, stage: Stage) -> Commit:
 
     def work(folder: str) -> Outcome:
         passes = Passes(replace(task, folder=f"{folder}/pairs"), retries=context.config.cluster.retries)
-        parts, count = write_pairs_of(passes)
+        parts, count = write_pairs(passes)
         blocks = blocks_of_split(context, read_ingested(context), split)  # the hits may be cut otherwise
         parts = cut_as(context.store, parts, blocks, f"{folder}/pairs-of-{query_block}")
         cuts = asdict(passes.task.cuts) if passes.task.cuts else None  # choosing needs the same

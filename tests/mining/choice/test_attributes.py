@@ -18,6 +18,12 @@ from mining.settings import Rule
 ITEMS = 6
 
 
+def _parts(column: pa.ChunkedArray, cut: int) -> list[pa.ChunkedArray]:
+    """As the parts of a table have it; a part without a value may have another type."""
+    parts = [column[:cut], column[cut:]]
+    return [pa.chunked_array([pa.nulls(len(part))]) if part.null_count == len(part) else part for part in parts]
+
+
 def labels_of(positives: list[list[int]]) -> Labels:
     pairs = [(query, item) for query, items in enumerate(positives) for item in sorted(items)]
     labels = pa.table(
@@ -85,7 +91,8 @@ def test_overlap_equals_the_sets(
     typed: tuple[pa.DataType, list[Any]], positives: list[list[int]], cut: int, data: st.DataObject
 ) -> None:
     kind, column = typed
-    attribute = Attribute.from_column(pa.chunked_array([pa.array(column[:cut], kind), pa.array(column[cut:], kind)]))
+    whole = pa.chunked_array([pa.array(column[:cut], kind), pa.array(column[cut:], kind)])
+    attribute = data.draw(st.sampled_from([Attribute.from_column(whole), Attribute.from_parts(_parts(whole, cut))]))
     row = st.lists(st.integers(-1, ITEMS - 1), min_size=4, max_size=4)
     items = np.array([data.draw(row) for _ in positives])
     known = [set[Any]().union(*(values_of(column, item) for item in some)) for some in positives]

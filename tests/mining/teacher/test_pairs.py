@@ -12,6 +12,7 @@ import pytest
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, read_part, read_parts, write_part
 from mining.negatives import MineTask, load_side, mine_block
+from mining.passes import Passes
 from mining.search.shards import plan_blocks
 from mining.settings import MiningSettings, TeacherSettings
 from mining.teacher.cut import Pairs
@@ -94,12 +95,12 @@ def test_the_pairs_are_the_first_survivors_whatever_the_blocks(new_world: Callab
 def test_cuts_that_must_be_found_first_are_the_same_as_when_choosing(new_world: Callable[..., World]) -> None:
     world = new_world()
     options = {"relative_margin": None, "positive_quantile": 0.4}
-    parts, count = write_pairs(task_of(world, write_hits(world, 20, 30), **options), retries=0)
+    parts, count = write_pairs(Passes(task_of(world, write_hits(world, 20, 30), **options), retries=0))
     in_parts = pairs_in(world.store, parts)  # before the next call writes to the same folder
-    whole, same = write_pairs(task_of(world, write_hits(world, 50, 30), **options), retries=0)
+    whole, same = write_pairs(Passes(task_of(world, write_hits(world, 50, 30), **options), retries=0))
     assert (len(parts), len(whole), count) == (3, 1, same)
     assert in_parts == pairs_in(world.store, whole)
-    loose, more = write_pairs(task_of(world, write_hits(world, 20, 30), relative_margin=None), retries=0)
+    loose, more = write_pairs(Passes(task_of(world, write_hits(world, 20, 30), relative_margin=None), retries=0))
     assert (len(loose), more > count) == (3, True)
 
 

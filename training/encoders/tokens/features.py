@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,14 +100,22 @@ def load_features(store: Store, parts: Sequence[Part], rows: I64 | None = None) 
         half = pa.types.is_float16(table["vector"].type.value_type)
         return Vectors(column_to_vectors(table["vector"])[own].astype(np.float16 if half else np.float32, copy=False))
 
-    blocks: list[Any] = []
+    blocks: list[Tokens] = []
+    vectors: F32 | F16 | None = None
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for start in range(0, len(wanted), READ_AT_ONCE):  # no more in memory than are read at once
-            blocks += pool.map(read, wanted[start : start + READ_AT_ONCE])
-    values = np.concatenate([block.values for block in blocks])
-    if isinstance(blocks[0], Vectors):
-        return Vectors(values)
-    return Tokens(offsets_of(np.concatenate([block.lengths for block in blocks])), values)
+            some = wanted[start : start + READ_AT_ONCE]
+            for number, block in zip(some, pool.map(read, some), strict=True):
+                if isinstance(block, Tokens):
+                    blocks.append(block)
+                    continue
+                if vectors is None:  # filled in place: two copies of millions of rows are too many
+                    vectors = np.empty((len(rows), block.values.shape[1]), block.values.dtype)
+                vectors[places[number] : places[number + 1]] = block.values
+    if vectors is not None:
+        return Vectors(vectors)
+    lengths = np.concatenate([block.lengths for block in blocks])
+    return Tokens(offsets_of(lengths), np.concatenate([block.values for block in blocks]))
 
 
 def _tokens(column: pa.ChunkedArray) -> Tokens:
