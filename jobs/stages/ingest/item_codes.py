@@ -83,16 +83,18 @@ def shared_in_range(store: Store, codes: Sequence[Part], start: int, stop: int, 
         if rows:
             where.append(inside + part.first_row)
     values = np.concatenate(kept)
-    if not rows:
-        values.sort()
-        starts = np.flatnonzero(np.append(True, values[1:] != values[:-1])) if len(values) else np.zeros(0, np.int64)
-        lengths = np.diff(np.append(starts, len(values)))
-        nothing = np.zeros(0, np.int64)
-        return Shared(int(lengths[lengths > 1].sum()), len(starts), nothing, nothing)
-    every = np.concatenate(where)
-    _, first, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)
-    later = np.flatnonzero(first[inverse] != np.arange(len(values)))
-    return Shared(int(counts[counts > 1].sum()), len(counts), every[later], every[first[inverse[later]]])
+    kept.clear()
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1])) if len(values) else np.zeros(0, np.int64)
+    lengths = np.diff(np.append(starts, len(values)))
+    later = first = np.zeros(0, np.int64)
+    if rows:
+        every = np.concatenate(where)[order]
+        again = np.ones(len(values), bool)
+        again[starts] = False
+        later, first = every[again], np.repeat(every[starts], lengths - 1)
+    return Shared(int(lengths[lengths > 1].sum()), len(starts), later, first)
 
 
 def texts_of_items(store: Store, codes: Sequence[Part], rows: I64, wanted: I64, repeated: int, retries: int) -> ItemTexts:

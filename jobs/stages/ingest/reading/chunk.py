@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 CHUNK_ROWS = 65_536
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 32 * 2**20
 """Rows and bytes that are read at a time, at most; of a text file the lines."""
 
 

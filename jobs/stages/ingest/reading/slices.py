@@ -11,7 +11,7 @@ from cluster.storage.store import Store
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.files import Groups, count_text_rows, is_parquet, parquet_groups, read_file, source_files
 
-SLICE_BYTES = 128 * 2**20
+SLICE_BYTES = 64 * 2**20
 """About what one process reads at a time, unpacked."""
 PACKED = 4
 """How many bytes one of a packed text file is, about."""
