@@ -12,7 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ def _cache() -> Path:
     if cache.stat().st_uid != os.getuid():
         raise ConfigError(f"the model cache {cache} is another user's; set HARDMINE_CACHE to a folder of your own")
     for partial in cache.glob(".*"):  # of a process that was killed while it fetched
-        if time.time() - partial.stat().st_mtime > STALE_S:
-            shutil.rmtree(partial, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has just finished it
+            if time.time() - partial.stat().st_mtime > STALE_S:
+                shutil.rmtree(partial, ignore_errors=True)
     return cache
