@@ -24,7 +24,7 @@ settings.register_profile("tests", deadline=None)  # a busy machine is no failur
 settings.load_profile("tests")
 
 
-DRIVERS = ("test_end_to_end", "test_faults", "test_left_behind", "test_resume", "test_sequence_run", "run/test_submit_cluster")
+DRIVERS = ("test_end_to_end", "test_left_behind", "test_resume", "test_sequence_run", "run/test_submit_cluster")
 """Tests of jobs that start drivers in processes of their own."""
 
 

@@ -63,6 +63,7 @@ checkpoint_steps = 4
 part_rows = 64
 query_block = 16
 shards = 3
+cpus_per_worker = 1
 wait_s = 120
 [storage]
 endpoint = "{endpoint}"
