@@ -20,7 +20,7 @@ SEND_AFTER_S = 0.05
 
 
 @dataclass
-class Counts:
+class Used:
     """Of one kind of process."""
 
     requests: int = 0
@@ -29,7 +29,7 @@ class Counts:
     peak_bytes: int = 0
     """Highest resident memory of one such process."""
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: Used) -> None:
         """Count another process, or a later time, too."""
         self.requests += other.requests
         self.read_bytes += other.read_bytes
@@ -41,11 +41,11 @@ class Usage:
     """What all processes have sent since it was last taken; runs as a Ray actor."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, Counts] = {}
+        self._counts: dict[str, Used] = {}
 
-    def add(self, kind: str, counts: Counts) -> None:
+    def add(self, kind: str, counts: Used) -> None:
         """What a process has counted."""
-        self._counts.setdefault(kind, Counts()).add(counts)
+        self._counts.setdefault(kind, Used()).add(counts)
 
     def take(self) -> dict[str, dict[str, int]]:
         """By kind of process; the next call gives what came after it."""
@@ -58,7 +58,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts, self._kind = Counts(), ""
+        self._counts, self._kind = Used(), ""
         self._waiting = False
         self._session, self._actor = "", None
 
@@ -78,7 +78,7 @@ class Meter:
     def send(self) -> None:
         """Send what was counted."""
         with self._lock:
-            counts, self._counts = self._counts, Counts()
+            counts, self._counts = self._counts, Used()
             kind, self._waiting = self._kind or process_kind(), False
         counts.peak_bytes = take_peak()
         actor = self._find()
