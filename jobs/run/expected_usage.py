@@ -14,7 +14,7 @@ WORKER_BYTES = 250 * 2**20
 """Memory of a worker that has loaded Arrow and this package, before it holds any data."""
 ID_BYTES = 12
 """An id and its row in a bucket, compressed, about."""
-TEXT_SHARE = 0.35
+TEXT_SHARE = 0.25
 """What zstd leaves of a text file, about."""
 
 

@@ -45,8 +45,7 @@ def test_the_bytes_and_requests_of_ingest_are_as_expected(
     _ingest_tables(config, Store(str(tmp_path / "run")), "tables", config.data)
     used, want = meter._counts, expected["ingest"]
     assert used.read_bytes == pytest.approx(want.read_bytes, rel=0.3)
-    within = 0.3 if kind == "parquet" else 0.5  # how well texts can be compressed is not known before
-    assert used.written_bytes == pytest.approx(want.written_bytes, rel=within)
+    assert 0.5 < used.written_bytes / want.written_bytes < 1.5, "how well texts can be compressed is not known before"
     assert used.requests == pytest.approx(want.requests, rel=0.35, abs=10)
     assert ("embed" in expected) == (kind == "parquet")
     if kind == "parquet":
