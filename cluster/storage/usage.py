@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ACTOR = "hardmine-usage"
-SEND_AFTER_S = 0.05
+SEND_AFTER_S = 0.02
 """How long counts are gathered before they are sent."""
 
 
@@ -91,7 +91,7 @@ class Meter:
         import ray
 
         with suppress(Exception):
-            session = ray.get_runtime_context().get_job_id() + ray.get_runtime_context().gcs_address
+            session = _session()
             if session != self._session:
                 self._session, self._actor = session, None
                 self._actor = ray.get_actor(ACTOR)
@@ -145,10 +145,25 @@ class Counted(io.RawIOBase):
 
 
 def start_usage() -> Any:
-    """The actor of the driver's Ray session, started where there is none."""
+    """The actor of this driver's Ray session, started where there is none; it lives as long as the session."""
     import ray
 
-    return ray.remote(num_cpus=0, max_restarts=5)(Usage).options(name=ACTOR, get_if_exists=True).remote()
+    session = _session()
+    if session not in _started:
+        _started.clear()
+        _started[session] = ray.remote(num_cpus=0, max_restarts=5)(Usage).options(name=ACTOR, get_if_exists=True).remote()
+    return _started[session]
+
+
+_started: dict[str, Any] = {}
+"""Ray session -> its actor; the handle keeps it alive."""
+
+
+def _session() -> str:
+    import ray
+
+    context = ray.get_runtime_context()
+    return f"{context.gcs_address} {context.get_job_id()}"
 
 
 def _has_ray() -> bool:
