@@ -23,7 +23,7 @@ from cluster.errors import ArtifactError, DamagedObject, unwrap
 from cluster.storage.digests import read_checked, sha256
 from cluster.storage.records import read_if_there, write_record
 from cluster.storage.store import Store
-from cluster.storage.usage import Counts
+from cluster.storage.usage import Used
 from cluster.tables.tables import TOGETHER, Part, parts_from_json, read_sealed
 
 T = TypeVar("T")
@@ -75,9 +75,9 @@ class Commit:
     @property
     def used(self) -> dict[str, int]:
         """ "requests", "read_bytes" and "written_bytes" of all processes, and "peak_bytes" of the largest one."""
-        total = Counts()
+        total = Used()
         for counts in self.usage.values():
-            total.add(Counts(**counts))
+            total.add(Used(**counts))
         return asdict(total)
 
     def rows(self, table: str) -> int:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 ACTOR = "hardmine-usage"
-SEND_AFTER_S = 0.05
+SEND_AFTER_S = 0.02
 """How long counts are gathered before they are sent."""
 
 
 @dataclass
-class Counts:
+class Used:
     """Of one kind of process."""
 
     requests: int = 0
@@ -29,7 +29,7 @@ class Counts:
     peak_bytes: int = 0
     """Highest resident memory of one such process."""
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: Used) -> None:
         """Count another process, or a later time, too."""
         self.requests += other.requests
         self.read_bytes += other.read_bytes
@@ -41,11 +41,11 @@ class Usage:
     """What all processes have sent since it was last taken; runs as a Ray actor."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, Counts] = {}
+        self._counts: dict[str, Used] = {}
 
-    def add(self, kind: str, counts: Counts) -> None:
+    def add(self, kind: str, counts: Used) -> None:
         """What a process has counted."""
-        self._counts.setdefault(kind, Counts()).add(counts)
+        self._counts.setdefault(kind, Used()).add(counts)
 
     def take(self) -> dict[str, dict[str, int]]:
         """By kind of process; the next call gives what came after it."""
@@ -58,7 +58,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts, self._kind = Counts(), ""
+        self._counts, self._kind = Used(), ""
         self._waiting = False
         self._session, self._actor = "", None
 
@@ -78,7 +78,7 @@ class Meter:
     def send(self) -> None:
         """Send what was counted."""
         with self._lock:
-            counts, self._counts = self._counts, Counts()
+            counts, self._counts = self._counts, Used()
             kind, self._waiting = self._kind or process_kind(), False
         counts.peak_bytes = take_peak()
         actor = self._find()
@@ -91,7 +91,7 @@ class Meter:
         import ray
 
         with suppress(Exception):
-            session = ray.get_runtime_context().get_job_id() + ray.get_runtime_context().gcs_address
+            session = _session()
             if session != self._session:
                 self._session, self._actor = session, None
                 self._actor = ray.get_actor(ACTOR)
@@ -145,10 +145,25 @@ class Counted(io.RawIOBase):
 
 
 def start_usage() -> Any:
-    """The actor of the driver's Ray session, started where there is none."""
+    """The actor of this driver's Ray session, started where there is none; it lives as long as the session."""
     import ray
 
-    return ray.remote(num_cpus=0, max_restarts=5)(Usage).options(name=ACTOR, get_if_exists=True).remote()
+    session = _session()
+    if session not in _started:
+        _started.clear()
+        _started[session] = ray.remote(num_cpus=0, max_restarts=5)(Usage).options(name=ACTOR, get_if_exists=True).remote()
+    return _started[session]
+
+
+_started: dict[str, Any] = {}
+"""Ray session -> its actor; the handle keeps it alive."""
+
+
+def _session() -> str:
+    import ray
+
+    context = ray.get_runtime_context()
+    return f"{context.gcs_address} {context.get_job_id()}"
 
 
 def _has_ray() -> bool:

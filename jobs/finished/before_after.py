@@ -100,7 +100,7 @@ def before_after(
     own = dict(zip(rows.tolist(), queries["item_row"].to_pylist(), strict=True))
     hits_of_both = [_hits_of(store, commit, own) for commit in (before, after)]
     judged = _labels_of(store, ingested.parts("labels"), rows)
-    hits_of_both = [_without_copies(store, ingested.parts("corpus"), hits, judged) for hits in hits_of_both]
+    hits_of_both = [_without_copies(store, ingested.parts("codes"), hits, judged) for hits in hits_of_both]
     relevant = {
         row: sorted((item for item, grade in grades.items() if grade > 0), key=lambda item: (-grades[item], item))
         for row, grades in judged.items()
@@ -152,12 +152,12 @@ def _hits_of(store: Store, commit: Commit, own: Mapping[int, int]) -> dict[int, 
 
 
 def _without_copies(
-    store: Store, corpus: Sequence[Part], hits_of: Mapping[int, Hits], judged: Mapping[int, Mapping[int, int]]
+    store: Store, codes: Sequence[Part], hits_of: Mapping[int, Hits], judged: Mapping[int, Mapping[int, int]]
 ) -> dict[int, Hits]:
     """The hits of each query as they are measured: without unlabelled copies of its relevant items."""
     labelled = [item for row in hits_of for item in judged.get(row, ())]
     items = np.unique(np.array([*labelled, *(item for rows, _ in hits_of.values() for item in rows)], np.int64))
-    codes = read_rows(store, corpus, items, ["text_code"])["text_code"].to_numpy()
+    texts = read_rows(store, codes, items, ["text_code"])["text_code"].to_numpy()
     result = {}
     for row, (hits, scores) in hits_of.items():
         grades = judged.get(row, {})
@@ -168,7 +168,7 @@ def _without_copies(
             np.zeros_like(known),
             known,
             np.array([grade > 0 for grade in grades.values()], bool),
-            codes,
+            texts,
         )
         real = kept[0] >= 0
         result[row] = items[kept[0][real]].tolist(), kept_scores[0][real].tolist()

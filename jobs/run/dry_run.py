@@ -12,18 +12,23 @@ from rich.table import Table
 from cluster.commits import Commit
 from cluster.errors import ConfigError, DataError
 from cluster.session.resources import ClusterSize, PoolSize, search_pool, train_pool
+from cluster.storage.usage import Used
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.config.without_effect import reads_texts, without_effect
 from jobs.record.stages import Kind, Stage
 from jobs.run.driver import open_run
+from jobs.run.expected_usage import Sizes, expected_copy, expected_ingest
 from jobs.run.peek import Peek, peek
 from jobs.run.resolved import resolved, set_settings, settings_lines
 from jobs.run.scale import Work, gets, memory, puts, read, stored
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
-from jobs.stages.ingest.counts.quick_counts import about_rows, existing, quick_counts, readable
+from jobs.stages.ingest.counts.quick_counts import about_rows, existing, file_bytes, quick_counts, readable
+from jobs.stages.ingest.equal_texts import reads_vectors
 from jobs.stages.ingest.fingerprints import sources
+from jobs.stages.ingest.reading.slices import slice_source
+from jobs.stages.ingest.reading.vectors import given_dimension
 
 SHORT_TEXT_TOKENS = 128
 """Assumed tokens per item, before anything is tokenised."""
@@ -58,6 +63,7 @@ def make_plan(config: Config) -> dict[str, Any]:
         "forecast": expected.as_json() if expected else None,
         "forecast_lines": [line for line in expected.lines() if not line.startswith("!")] if expected else [f"  {why_not}"],
         "estimates": _estimates(config, work),
+        "expected": {name: asdict(used) for name, used in _expected(config, rows).items()},
         "requests": gets(work) | puts(work),
         "reads": read(work),
     }
@@ -131,6 +137,31 @@ def _work(config: Config, rows: dict[str, int], size: ClusterSize) -> Work:
     )
 
 
+def _expected(config: Config, rows: dict[str, int]) -> dict[str, Used]:
+    """Requests, bytes and memory of the first stages."""
+    wanted = sources(config.data)
+    urls = {table: existing(wanted, table, config.data, config.storage) for table in wanted}
+    corpus = [slice_source(url, config.storage) for url in urls["corpus"]]
+    sizes = Sizes(
+        items=rows["corpus"],
+        queries=rows["queries"],
+        item_bytes=sum(file_bytes(url, config.storage) for url in urls["corpus"]),
+        unpacked_bytes=sum(each.bytes for each in corpus),
+        row_bytes=max(each.row_bytes for each in corpus),
+        slices=sum(len(each.slices) for each in corpus),
+        query_bytes=sum(file_bytes(url, config.storage) for url in urls["queries"]),
+        label_bytes=sum(file_bytes(url, config.storage) for url in urls["labels"]),
+        text_files=any(part.rows is None for each in corpus for part in each.slices),
+    )
+    most, given = config.cluster.part_rows, reads_vectors(config.encoder)
+    expected = {"ingest": expected_ingest(sizes, most, on_vectors=given)}
+    dimension = given_dimension(urls["corpus"][0], config.storage) if given else None
+    if dimension is not None:
+        size = 2 if config.mining.embedding_dtype == "float16" else 4
+        expected["embed"] = expected_copy(sizes, most, dimension, size)
+    return expected
+
+
 def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
     """Rows of each table. A BEIR folder need not have every split."""
     wanted = sources(data)
@@ -177,6 +208,11 @@ def show_plan(console: Console, plan: dict[str, Any], config: Config) -> None:
     say(f"requests of a round, if its storage is S3: about {counts}")
     amounts = ", ".join(f"{name.split('_')[0]} {value / 2**20:,.1f} MiB" for name, value in plan["reads"].items())
     say(f"read of the items in a round: about {amounts}")
+    for name, used in plan["expected"].items():
+        say(
+            f"{name}: reads about {used['read_bytes'] / 2**20:,.1f} MiB and writes {used['written_bytes'] / 2**20:,.1f} MiB in "
+            f"{used['requests']:,} requests; at most about {used['peak_bytes'] / 2**20:,.0f} MiB in a process"
+        )
     for warning in plan["warnings"]:
         say(f"! {warning}")
 

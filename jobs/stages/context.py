@@ -104,7 +104,7 @@ class Context:
             self.progress.stage = name
             self.progress.say(f"· {name}")
             with self.progress.watch(name):
-                self._take_usage()  # what the stage before left
+                self._take_usage(wait_s=0)  # what the stage before left
                 outcome = work(folder)
                 return replace(outcome, usage=self._take_usage())
 
@@ -115,14 +115,14 @@ class Context:
             self.progress.say(f"✓ {name:24} {state}")
         return commit
 
-    def _take_usage(self) -> dict[str, dict[str, int]]:
+    def _take_usage(self, wait_s: float = 2 * SEND_AFTER_S) -> dict[str, dict[str, int]]:
         """What all processes have read and written since the last call; {}: nobody counts."""
         import ray
 
         if self.progress.usage is None:
             return {}
         METER.send()
-        time.sleep(2 * SEND_AFTER_S)
+        time.sleep(wait_s)
         with suppress(ray.exceptions.RayError):
             return dict(ray.get(self.progress.usage.take.remote()))
         return {}

@@ -26,7 +26,11 @@ def spread(function: Callable[..., T], pieces: Sequence[tuple[Any, ...]], *, ret
                 yield error
         return
     task = ray.remote(function).options(num_cpus=1, max_retries=retries)
-    left = [task.remote(*arguments) for arguments in pieces]
+    stored: dict[int, Any] = {}  # a list that all pieces share is handed to Ray once
+    for argument in pieces[0]:
+        if isinstance(argument, list) and any(argument is other for other in pieces[1]):
+            stored[id(argument)] = ray.put(argument)
+    left = [task.remote(*(stored.get(id(each), each) for each in arguments)) for arguments in pieces]
     left.reverse()
     try:
         while left:

@@ -146,12 +146,11 @@ def tell_apart(store: Store, items: Items, retries: int) -> Items:
             pieces.append((store, items.corpus, items.codes[number], shared.later[inside], shared.first[inside]))
     own = spread_all(own_codes, pieces, retries=retries)
     changed = [(number, *codes) for number, codes in zip(numbers, own, strict=True) if len(codes[0])]
-    corpus, codes = list(items.corpus), list(items.codes)
-    for table in (corpus, codes):  # all are read before one is changed
-        arguments = [(store, table[number], rows, values) for number, rows, values in changed]
-        for (number, *_), part in zip(changed, spread_all(with_codes, arguments, retries=retries), strict=True):
-            table[number] = part
-    return replace(items, corpus=corpus, codes=codes, ids=replace(items.ids, corpus=corpus))
+    codes = list(items.codes)
+    arguments = [(store, codes[number], rows, values) for number, rows, values in changed]  # all are read before one is changed
+    for (number, *_), part in zip(changed, spread_all(with_codes, arguments, retries=retries), strict=True):
+        codes[number] = part
+    return replace(items, codes=codes)
 
 
 def own_codes(store: Store, corpus: Sequence[Part], codes: Part, later: I64, first: I64) -> tuple[I64, I64]:

@@ -133,7 +133,7 @@ def read_slice_items(reading: Reading, number: int, part: Slice, before: Before)
     def of_items(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
         seen.update(chunk.table.column_names)
         groups.append(group_codes(table, chunk))
-        return {"group_code": pa.array(groups[-1])}
+        return {}
 
     written = write_texts(
         read_slice(part),

@@ -123,12 +123,9 @@ class _Checked:
         if self._needs_text:
             self._refuse_empty(texts, ids, chunk)
         codes = text_codes(texts)
-        own = {
-            "row": pa.array(np.arange(len(texts), dtype=np.int64) + self._rows),
-            "id": ids,
-            "text": texts,
-            "text_code": pa.array(codes),
-        } | extra(table, chunk)
+        own = {"row": pa.array(np.arange(len(texts), dtype=np.int64) + self._rows), "id": ids, "text": texts} | extra(
+            table, chunk
+        )
         if "vector" in table.column_names and table["vector"].null_count < table.num_rows:
             vectors = vectors_of(table, ids, chunk, self.dimension)
             own["vector"] = vectors_to_column(vectors)

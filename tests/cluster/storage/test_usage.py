@@ -13,7 +13,7 @@ import pytest
 
 from cluster.storage import store as store_module
 from cluster.storage.store import Store
-from cluster.storage.usage import Counts, Meter, Usage, process_kind, take_peak
+from cluster.storage.usage import Meter, Usage, Used, process_kind, take_peak
 from cluster.tables.tables import read_part, write_part
 
 
@@ -26,7 +26,7 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
 
 
 def counted(meter: Meter) -> tuple[int, int, int]:
-    counts, meter._counts = meter._counts, Counts()
+    counts, meter._counts = meter._counts, Used()
     return counts.requests, counts.read_bytes, counts.written_bytes
 
 
@@ -75,10 +75,10 @@ def test_a_column_costs_about_its_bytes(tmp_path: Path, meter: Meter) -> None:
 
 def test_the_largest_process_of_a_kind_counts_and_bytes_add_up() -> None:
     usage = Usage()
-    usage.add("task", Counts(1, 10, 0, 100))
-    usage.add("task", Counts(2, 0, 5, 300))
-    usage.add("task", Counts(1, 1, 1, 200))
-    usage.add("driver", Counts(1, 0, 0, 7))
+    usage.add("task", Used(1, 10, 0, 100))
+    usage.add("task", Used(2, 0, 5, 300))
+    usage.add("task", Used(1, 1, 1, 200))
+    usage.add("driver", Used(1, 0, 0, 7))
     assert usage.take() == {
         "driver": {"requests": 1, "read_bytes": 0, "written_bytes": 0, "peak_bytes": 7},
         "task": {"requests": 4, "read_bytes": 11, "written_bytes": 6, "peak_bytes": 300},

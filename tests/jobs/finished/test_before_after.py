@@ -36,7 +36,8 @@ def world(root: Path, *, titled: bool = True) -> tuple[Store, Commit]:
     """Six items and four queries; query 1 is item 4."""
     store = Store(str(root))
     texts = [f"text {n} " + "x" * 300 for n in range(6)]
-    corpus = pa.table({"row": range(6), "id": [f"i{n}" for n in range(6)], "text": texts, "text_code": range(6)})
+    corpus = pa.table({"row": range(6), "id": [f"i{n}" for n in range(6)], "text": texts})
+    codes = pa.table({"text_code": range(6)})
     if titled:
         corpus = corpus.append_column("title", pa.array([f"Title {n}" if n != 5 else None for n in range(6)], pa.string()))
     queries = pa.table(
@@ -48,7 +49,9 @@ def world(root: Path, *, titled: bool = True) -> tuple[Store, Commit]:
         }
     )
     labels = pa.table({"query_row": [0, 0, 1, 2, 2], "item_row": [1, 2, 5, 0, 3], "score": [1, 2, 1, 0, 3]})
-    return store, commit(store, "ingest", corpus=halves(corpus), queries=halves(queries), labels=halves(labels))
+    return store, commit(
+        store, "ingest", corpus=halves(corpus), codes=halves(codes), queries=halves(queries), labels=halves(labels)
+    )
 
 
 def hits(store: Store, name: str, rows: dict[int, list[int]]) -> Commit:

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError
+from cluster.storage.settings import StorageSettings
 from cluster.tables.tables import F32, lists_to_csr
 from jobs.stages.ingest.reading.chunk import Chunk
+from jobs.stages.ingest.reading.files import read_head
 
 
 def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | None) -> F32:
@@ -54,6 +56,16 @@ def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | No
             f"row(s) of this chunk have such. Make these vectors anew"
         )
     return vectors
+
+
+def given_dimension(url: str, storage: StorageSettings) -> int | None:
+    """Length of the first vector of a source; None: it has none."""
+    head = read_head(url, storage)
+    column = None if head is None or "vector" not in head.table.column_names else head.table["vector"]
+    value = None if column is None else next((each.as_py() for each in column if each.is_valid), None)
+    if isinstance(value, str):
+        value = json.loads(value)
+    return None if value is None else len(value)
 
 
 def _parsed(column: pa.ChunkedArray, ids: pa.Array, chunk: Chunk) -> pa.ChunkedArray:

@@ -94,7 +94,6 @@ class Run:
                 "row": range(ITEMS),
                 "id": [f"i{n}" for n in range(ITEMS)],
                 "text": [f"text {n}" for n in range(ITEMS)],
-                "text_code": range(ITEMS),
                 "title": [f"Title {n}" for n in range(ITEMS)],
             }
         )
@@ -109,9 +108,10 @@ class Run:
         labels = pa.table(
             {"query_row": range(2 * QUERIES), "item_row": [n % ITEMS for n in range(2 * QUERIES)], "score": [1] * 2 * QUERIES}
         )
+        codes = pa.table({"text_code": range(ITEMS)})
         parts = {
             name: [write_part(self.store, f"t/{name}", table)]
-            for name, table in (("corpus", corpus), ("queries", queries), ("labels", labels))
+            for name, table in (("corpus", corpus), ("codes", codes), ("queries", queries), ("labels", labels))
         }
         self._stage("ingest", Outcome(tables=parts))
 

@@ -302,7 +302,7 @@ def test_with_vectors_items_of_one_text_need_about_the_same_vector(case: Any, st
         query["vector"] = [1.0, float(number)]
     config = load_config(case.write())
     outcome = _ingest_tables(config, store, "tables", config.data)
-    codes = read_parts(store, outcome.tables["corpus"], ["text_code"])["text_code"].to_pylist()
+    codes = read_parts(store, outcome.tables["codes"], ["text_code"])["text_code"].to_pylist()
     assert codes[0] == codes[7]
     assert len(set(codes)) == 19
     assert outcome.figures["equal_texts"]["items"] == 2

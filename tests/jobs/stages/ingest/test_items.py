@@ -90,7 +90,7 @@ def test_the_tables_do_not_depend_on_the_slices(
     for name, table in want.items():
         assert got[name].equals(table), name
     assert want["codes"].column_names == ["text_code", "group_code"]
-    assert want["codes"].equals(want["corpus"].select(["text_code", "group_code"]))
+    assert not {"text_code", "group_code"} & {*want["corpus"].column_names}
 
 
 @pytest.mark.cluster
