@@ -67,7 +67,7 @@ def load(task: TrainTask, world: int, *, pool_rows: int = POOL_ROWS) -> Loaded:
     check = choose_validation(told.dev, told.near_misses, told.labels, task.settings, task.seed, pool)
     queries = np.arange(num_queries)
     if num_queries > pool_rows:
-        queries = np.union1d(told.examples.query_rows, check.query_rows if check else [])
+        queries = np.union1d(told.examples.query_rows, check.query_rows if check else np.zeros(0, np.int64))
     items = np.arange(num_items) if pool is None else _named_items(task, told, plan, check, queries)
     tables = Tables(
         load_features(task.store, task.data.query_features, queries),

@@ -197,9 +197,8 @@ def task_groups(count: int) -> list[list[int]]:
 
 def memory_to_ask(predicted: int) -> int:
     """Bytes that a task names to Ray: as predicted, but less than the largest node has, or it would wait for ever."""
-    import ray
 
-    has = [int(node.get("Resources", {}).get("memory", 0)) for node in ray.nodes() if node["Alive"]]
+    has = [int(node["Resources"].get("memory", 0)) for node in work_nodes()]
     return min(predicted, int(MOST_OF_NODE * max(has, default=0)))
 
 

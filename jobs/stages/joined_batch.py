@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from jobs.record.plan import plan_run
 from jobs.record.stages import Kind, ModelName, Stage
 from jobs.stages.context import Context
 
 
 def joined_batch(context: Context, rounds: int) -> int | None:
     """As the first of the run's rounds below `rounds` was trained under this training.batch_size; None: none was."""
+    planned = {stage.name for stage in plan_run(context.config)}  # the folder may hold rounds that this configuration has not
     for number in range(rounds):
-        commit = context.ledger.find(Stage(Kind.TRAIN, ModelName(number)).name)
+        name = Stage(Kind.TRAIN, ModelName(number)).name
+        commit = context.ledger.find(name) if name in planned else None
         if commit is not None and commit.inputs["training"]["batch_size"] == context.config.training.batch_size:
             return int(commit.figures["joined_batch"])
     return None

@@ -18,6 +18,7 @@ from jobs.stages.ingested import read_ingested
 from jobs.stages.joined_batch import joined_batch
 from jobs.stages.stage_1_embed import read_features, trained_model
 from training.distributed.trainer import start_early, train
+from training.engine.checkpoint import newest_state
 from training.engine.deepspeed_config import read_deepspeed
 from training.engine.schedule import Schedule
 from training.task import TrainData, TrainTask
@@ -99,15 +100,17 @@ def start_ranks(context: Context) -> None:
 def train_model(context: Context, stage: Stage) -> Commit:
     """Train a round's model, or the random arm's."""
     assert isinstance(stage.of, ModelName)
-    config, pool = context.config, train_pool(context.config.cluster, context.size)
-    task, inputs = training_task(context, stage.of, pool)
+    config = context.config
+    task, inputs = training_task(context, stage.of, train_pool(config.cluster, context.size))
+    pool = train_pool(config.cluster, context.size)  # the stages before may have taken hours
     # so a run whose cluster changes keeps its batch, and its arms are trained alike
-    task = replace(task, joined=joined_batch(context, stage.of.round + int(stage.of.random)))
-    if task.joined:  # every rank has a query
-        pool = replace(pool, count=min(pool.count, task.joined))
+    task = replace(task, threads=pool.cpus, joined=joined_batch(context, stage.of.round + int(stage.of.random)))
 
     def work(folder: str) -> Outcome:
-        result = train(replace(task, folder=folder), pool)
+        begun = newest_state(context.store, folder)
+        batch = begun.joined if begun else task.joined
+        ranks = min(pool.count, batch or pool.count)  # every rank has a query
+        result = train(replace(task, folder=folder), replace(pool, count=ranks))
         for note in result["notes"]:
             context.progress.say(f"  {note}")
         for warning in result["tracker_warnings"]:

@@ -30,12 +30,12 @@ def write(store: Store, name: str, columns: dict[str, Any], rows: int = 37) -> l
     ]
 
 
-def make_task(root: Path, *, half: bool = False, epochs: int = 2, **options: Any) -> TrainTask:
+def make_task(root: Path, *, half: bool = False, epochs: int = 2, validates: str = "dev", **options: Any) -> TrainTask:
     """Queries 0 … 39 are trained on, 40 … 49 validate, the rest is neither; labels of every kind."""
     store, rng = Store(str(root)), np.random.default_rng(4)
     labels = sorted({(int(q), int(i)) for q, i in rng.integers(0, [QUERIES, ITEMS], (3 * QUERIES, 2))})
     scores = rng.integers(-1, 3, len(labels))
-    splits = np.repeat(["train", "dev", "test"], [40, 10, 10])
+    splits = np.repeat(["train", validates, "test"], [40, 10, 10])
     items = rng.normal(size=(ITEMS, DIMENSION)).astype(np.float16 if half else np.float32)
     own = np.where(np.arange(QUERIES) % 5 == 0, rng.integers(0, ITEMS, QUERIES), -1)
     mined = [rng.permutation(ITEMS)[: rng.integers(0, 9)].tolist() for _ in range(40)]
@@ -146,3 +146,10 @@ def test_what_was_not_loaded_is_never_another_item(tmp_path: Path) -> None:
     assert numbers(loaded, np.array([5, 2, 9, 3, 10])).tolist() == [1, 0, 2, NOT_LOADED, NOT_LOADED]
     with pytest.raises(IndexError):
         Vectors(np.zeros((3, 2), np.float32)).take(np.array([NOT_LOADED]))
+
+
+def test_a_part_of_the_queries_is_loaded_where_none_validates(tmp_path: Path) -> None:
+    loaded = load(make_task(tmp_path, validates="test"), 1, pool_rows=50)
+    assert loaded.check is None
+    assert len(loaded.tables.queries) <= 40
+    assert np.isfinite(features_of(loaded, loaded.plan.joined(0, 0).item_rows)).all()

@@ -167,7 +167,7 @@ def read_named(
         _check_scored(scored, table, chunk, relevant_from)
         pieces.append(
             (
-                replace(chunk, table=chunk.table.slice(0, 0)),
+                replace(chunk, table=chunk.table.schema.empty_table()),
                 id_column(table, "query_id", chunk),
                 id_column(table, "item_id", chunk),
                 _grades(table, chunk, fractions=relevant_from is not None),

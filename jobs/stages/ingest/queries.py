@@ -67,7 +67,7 @@ def read_queries(
 
     def of_queries(table: pa.Table, chunk: Chunk) -> dict[str, pa.Array]:
         splits.extend(split_column(table, chunk))
-        item_ids.append((replace(chunk, table=table.slice(0, 0)), _item_ids(table, chunk)))
+        item_ids.append((replace(chunk, table=table.schema.empty_table()), _item_ids(table, chunk)))
         if histories is not None:
             histories.take(table, chunk)
         return {}
