@@ -149,7 +149,7 @@ def read_object(store: Store, path: str, columns: Sequence[str] | None = None) -
 @lru_cache(maxsize=3)
 def _shared(root: str, settings: StorageSettings, paths: tuple[str, ...], columns: tuple[str, ...]) -> pa.Table:
     store = Store(root, settings)
-    return pa.concat_tables([read_object(store, path, columns) for path in paths]).sort_by(columns[0])
+    return pa.concat_tables([read_object(store, path, list(columns)) for path in paths]).sort_by(columns[0])
 
 
 def read_shared(store: Store, paths: Sequence[str], columns: Sequence[str]) -> pa.Table:

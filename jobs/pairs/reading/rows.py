@@ -37,6 +37,8 @@ SCHEMA = pa.schema(
         ("shown", pa.list_(pa.string())),
     ]
 )
+NOBODY = pa.scalar(0, pa.uint64())
+"""No query, no client."""
 LONGEST = 1000
 """Characters of a query; what is longer was pasted."""
 MOST_SHOWN = 100
@@ -180,7 +182,7 @@ def _events(events: pa.Table, signals: SignalSettings, notes: Notes) -> pa.Table
     codes = pa.array(list(known.values()), pa.int8()).take(pc.fill_null(places, 0))
     no_item = pc.and_(pc.is_null(events["item"]), pc.invert(unknown))
     notes.skip("event without an item", int(pc.sum(no_item).as_py() or 0))
-    nobody = pc.and_(pc.equal(events["query"], 0), pc.equal(events["client"], 0))
+    nobody = pc.and_(pc.equal(events["query"], NOBODY), pc.equal(events["client"], NOBODY))
     nobody = pc.and_(nobody, pc.and_(pc.invert(unknown), pc.is_valid(events["item"])))
     notes.skip("event without a query and without a user", int(pc.sum(nobody).as_py() or 0))
     position = pc.fill_null(events["position"], 0)

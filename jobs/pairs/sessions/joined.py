@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cluster.tables.tables import I64
 from jobs.pairs.labels.texts import text_keys
-from jobs.pairs.reading.rows import EVENT, MOST_SHOWN, QUERY
+from jobs.pairs.reading.rows import EVENT, MOST_SHOWN, NOBODY, QUERY
 from jobs.pairs.reading.stage import EARLIER_TEXT
 from jobs.pairs.signals import ACTIONS, CODES
 
@@ -68,7 +68,7 @@ def join(table: pa.Table, bot_queries: int) -> Joined:
     """The queries and pairs of a partition."""
     counts: Counter[str] = Counter()
     asked = _unique(table.filter(pc.and_(pc.equal(table["kind"], QUERY), pc.not_equal(table["position"], EARLIER_TEXT))), counts)
-    events = table.filter(pc.and_(pc.equal(table["kind"], EVENT), pc.not_equal(table["query"], 0)))
+    events = table.filter(pc.and_(pc.equal(table["kind"], EVENT), pc.not_equal(table["query"], NOBODY)))
     asked, events = _without_bots(asked, events, bot_queries, counts)
     query = asked["query"].to_numpy()
     place = np.minimum(np.searchsorted(query, events["query"].to_numpy()), max(0, len(query) - 1))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.tables.tables import I64
-from jobs.pairs.reading.rows import EVENT
+from jobs.pairs.reading.rows import EVENT, NOBODY
 from jobs.pairs.signals import CODES
 from jobs.pairs.tasks import hashes
 
@@ -24,7 +24,7 @@ def used_together(table: pa.Table, window: int) -> tuple[pa.Table, pa.Table, int
     """(pairs, likers, users): item str, other str, liked i32, disliked i32: how many clients liked `item` and, within `window`
     items, liked or disliked `other`, in both directions; item u64, likers i64; clients who liked anything.
     """
-    events = table.filter(pc.and_(pc.equal(table["kind"], EVENT), pc.not_equal(table["client"], 0)))
+    events = table.filter(pc.and_(pc.equal(table["kind"], EVENT), pc.not_equal(table["client"], NOBODY)))
     action = events["action"].to_numpy()
     liked = np.isin(action, [CODES[name] for name in LIKED])
     bad = np.isin(action, [CODES["thumbs_down"], CODES["deletion"]])
