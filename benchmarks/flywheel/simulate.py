@@ -17,14 +17,51 @@ import numpy.typing as npt
 I64 = npt.NDArray[np.int64]
 K = 10
 CANDIDATES = 40
+RELEVANT = 10
 ATTRACTION = np.array([0.04, 0.25, 0.5, 0.8])
 """Chance that somebody who looks at a result of this grade clicks it."""
 START = 1_767_225_600_000
 """2026-01-01 in milliseconds."""
 DAYS = 60
-SHAPES = "red blue green black white grey small large wooden leather cotton steel light warm soft round".split()
-THINGS = "shoe shirt jacket table chair lamp kettle bottle backpack watch phone camera guitar bicycle tent knife rug mirror".split()
-FEATURES = "waterproof folding kids running travel office vintage wireless garden winter".split()
+SHAPES = [
+    "red",
+    "blue",
+    "green",
+    "black",
+    "white",
+    "grey",
+    "small",
+    "large",
+    "wooden",
+    "leather",
+    "cotton",
+    "steel",
+    "light",
+    "warm",
+    "soft",
+    "round",
+]
+THINGS = [
+    "shoe",
+    "shirt",
+    "jacket",
+    "table",
+    "chair",
+    "lamp",
+    "kettle",
+    "bottle",
+    "backpack",
+    "watch",
+    "phone",
+    "camera",
+    "guitar",
+    "bicycle",
+    "tent",
+    "knife",
+    "rug",
+    "mirror",
+]
+FEATURES = ["waterproof", "folding", "kids", "running", "travel", "office", "vintage", "wireless", "garden", "winter"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +70,21 @@ class Truth:
 
     texts: list[str]
     items: list[dict[str, Any]]
-    candidates_QC: I64
-    grades_QC: I64
-    popular_I: npt.NDArray[np.bool_]
+    candidates: I64
+    grades: I64
+    popular: npt.NDArray[np.bool_]
 
     def grade(self) -> dict[tuple[str, str], int]:
         """(text, item id) -> grade, of all candidates; what is no candidate is irrelevant."""
         return {
             (text, self.items[item]["id"]): int(grade)
-            for text, items, grades in zip(self.texts, self.candidates_QC, self.grades_QC, strict=True)
+            for text, items, grades in zip(self.texts, self.candidates, self.grades, strict=True)
             for item, grade in zip(items.tolist(), grades.tolist(), strict=True)
         }
 
 
 def make_truth(queries: int, items: int, seed: int) -> Truth:
-    """Items are shapes, features and things; an item is relevant to a query as far as it shares its words."""
+    """Items are shapes, features and things. Grade 3: all words of the query, 2: thing and shape, 1: thing and feature."""
     random = np.random.default_rng(seed)
     parts = np.stack([random.integers(0, len(words), items) for words in (SHAPES, FEATURES, THINGS)], 1)
     catalogue = [
@@ -60,11 +97,14 @@ def make_truth(queries: int, items: int, seed: int) -> Truth:
     texts = [f"{SHAPES[a]} {FEATURES[b]} {THINGS[c]}" for a, b, c in chosen]
     candidates, grades = [], []
     for wanted in chosen:
-        shared = (parts == np.asarray(wanted)).sum(1) * (parts[:, 2] == wanted[2])
-        order = np.lexsort((random.random(items), -shared))[:CANDIDATES]
-        mixed = np.concatenate([order[: CANDIDATES // 2], random.permutation(order[CANDIDATES // 2 :])])
+        same = parts == np.asarray(wanted)
+        grade = np.where(same[:, 2], np.select([same.all(1), same[:, 0], same[:, 1]], [3, 2, 1], 0), -1)
+        order = np.lexsort((random.random(items), -grade))
+        relevant = order[: min(RELEVANT, int((grade > 0).sum()))]
+        others = random.permutation(np.flatnonzero(grade == 0))[: CANDIDATES - len(relevant)]
+        mixed = np.concatenate([relevant, others])
         candidates.append(mixed)
-        grades.append(np.clip(shared[mixed], 0, 3))
+        grades.append(grade[mixed])
     return Truth(texts, catalogue, np.asarray(candidates), np.asarray(grades), random.random(items) < 0.03)
 
 
@@ -72,14 +112,14 @@ def make_truth(queries: int, items: int, seed: int) -> Truth:
 class Log:
     """A simulated log, as arrays."""
 
-    text_N: I64
+    text: I64
     typed: dict[int, str]
     """Row -> what was typed instead of the text."""
-    client_N: I64
-    time_N: I64
-    shown_NK: I64
-    clicked_NK: npt.NDArray[np.bool_]
-    dwell_NK: npt.NDArray[np.float64]
+    client: I64
+    time: I64
+    shown: I64
+    clicked: npt.NDArray[np.bool_]
+    dwell: npt.NDArray[np.float64]
 
 
 def make_log(truth: Truth, number: int, *, model: str, seed: int) -> Log:
@@ -96,15 +136,15 @@ def make_log(truth: Truth, number: int, *, model: str, seed: int) -> Log:
     time = np.sort(START + random.integers(0, DAYS * 86_400_000, number))
     time[bot] = START + (random.random(bot.sum()) * 3 * 86_400_000).astype(np.int64)
     # the engine: right on average, fond of popular items, and a little different every time
-    popular = truth.popular_I[truth.candidates_QC]
-    base = 0.5 * truth.grades_QC + 1.0 * popular + random.normal(0, 0.7, truth.grades_QC.shape)
+    popular = truth.popular[truth.candidates]
+    base = 0.5 * truth.grades + 1.0 * popular + random.normal(0, 0.7, truth.grades.shape)
     score = base[text] + random.normal(0, 0.6, (number, CANDIDATES))
     order = np.argsort(-score, axis=1)[:, :K]
-    shown = np.take_along_axis(truth.candidates_QC[text], order, 1)
-    grade = np.take_along_axis(truth.grades_QC[text], order, 1)
-    attraction = np.minimum(0.95, ATTRACTION[grade] + 0.15 * truth.popular_I[shown])
+    shown = np.take_along_axis(truth.candidates[text], order, 1)
+    grade = np.take_along_axis(truth.grades[text], order, 1)
+    attraction = np.minimum(0.95, ATTRACTION[grade] + 0.15 * truth.popular[shown])
     clicked = _clicks(attraction, grade, model, random) | (random.random(shown.shape) < 0.01)
-    clicked[bot] = random.random((bot.sum(), K)) < 0.8
+    clicked[bot] = random.random((bot.sum(), K)) < 0.5
     dwell = np.where(grade > 0, random.exponential(60, shown.shape), random.exponential(6, shown.shape)).round(1)
     typed: dict[int, str] = {}
     wrong = np.flatnonzero((random.random(number) < 0.03) & ~bot)
@@ -130,23 +170,23 @@ def _clicks(attraction: Any, grade: Any, model: str, random: np.random.Generator
 
 
 def write_ubi(truth: Truth, log: Log, folder: Path, *, files: int = 1, failed: float = 0.02, seed: int = 1) -> int:
-    """Write queries-*.jsonl and events-*.jsonl; returns the lines. A share of the queries is asked wrongly first, without a click."""
+    """Write queries-*.jsonl and events-*.jsonl; returns the lines. A share `failed` is asked wrongly first, without a click."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     lines = 0
     ids = [item["id"] for item in truth.items]
-    for file, rows in enumerate(np.array_split(np.arange(len(log.text_N)), files)):
+    for file, rows in enumerate(np.array_split(np.arange(len(log.text)), files)):
         queries, events = [], []
         for row in rows.tolist():
-            text = log.typed.get(row, truth.texts[log.text_N[row]])
-            shown = [ids[item] for item in log.shown_NK[row]]
-            client, time = f"user-{log.client_N[row]}", int(log.time_N[row])
+            text = log.typed.get(row, truth.texts[log.text[row]])
+            shown = [ids[item] for item in log.shown[row]]
+            client, time = f"user-{log.client[row]}", int(log.time[row])
             if random.random() < failed:
                 bad = [ids[item] for item in random.integers(0, len(ids), K)]
                 queries.append(_query(f"f{row}", client, f"cheap {text.split()[-1]}", time - 12_000, bad))
             queries.append(_query(f"q{row}", client, text, time, shown))
-            for k in np.flatnonzero(log.clicked_NK[row]).tolist():
-                events.append(_event(f"q{row}", client, shown[k], k + 1, time + 2000 * (k + 1), float(log.dwell_NK[row, k])))
+            for k in np.flatnonzero(log.clicked[row]).tolist():
+                events.append(_event(f"q{row}", client, shown[k], k + 1, time + 2000 * (k + 1), float(log.dwell[row, k])))
         (folder / f"queries-{file:03d}.jsonl").write_text("".join(queries))
         (folder / f"events-{file:03d}.jsonl").write_text("".join(events))
         lines += len(queries) + len(events)

@@ -16,7 +16,9 @@ app = typer.Typer()
 
 @app.command()
 def pairs(
-    logs: Annotated[list[str], typer.Argument(help="Logs, or earlier outputs of this command: files or folders, local or s3://.")],
+    logs: Annotated[
+        list[str], typer.Argument(help="Logs, or earlier outputs of this command: files or folders, local or s3://.")
+    ],
     *,
     to: Annotated[str, typer.Option(help="Folder or s3:// prefix for the result.")],
     config: Annotated[

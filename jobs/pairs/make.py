@@ -1,12 +1,12 @@
 """`hardmine pairs`: the stages one after another, each a set of tasks that are committed one by one, and what they add up to.
 
-    work/<key>/read      rows by client                      work/<key>/labels    tables/queries, tables/qrels, rejected queries
-    work/<key>/texts     texts with counts                   work/<key>/synthetic the synthetic ones, as many as may be
-    work/<key>/spelling  spelling variants                   work/<key>/rejected  rejected.csv
-    work/<key>/items     the corpus by id, tables/corpus     pairs.json, pairs.md, pairs.html; then work/ is deleted
-    work/<key>/sessions  what was seen, by query text
-    work/<key>/popular   clicks of every item
-    work/<key>/made      pairs from items
+work/<key>/read      rows by client                      work/<key>/labels    tables/queries, tables/qrels, rejected queries
+work/<key>/texts     texts with counts                   work/<key>/synthetic the synthetic ones, as many as may be
+work/<key>/spelling  spelling variants                   work/<key>/rejected  rejected.csv
+work/<key>/items     the corpus by id, tables/corpus     pairs.json, pairs.md, pairs.html; then work/ is deleted
+work/<key>/sessions  what was seen, by query text
+work/<key>/popular   clicks of every item
+work/<key>/made      pairs from items
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
             "labels": objects_of(sessions, "labels") + objects_of(made, "labels"),
             "made": objects_of(made, "made"),
         },
-        positions=(tuple(at.expected_R.tolist()), tuple(at.weight_R.tolist())),
+        positions=(tuple(at.expected.tolist()), tuple(at.weight.tolist())),
         bias=settings.bias,
         weights=settings.signals.weights,
         popularity=objects_of(popular, "popularity")[0],
@@ -196,7 +196,8 @@ def _nothing(inputs: Sequence[Input], read: Results) -> str:
     skipped = add_counts(read, "skipped")
     reason, number = next(iter(skipped.items()), ("", 0))
     example = next((one["examples"][reason] for one in read if reason in one["examples"]), "")
-    why = f"{sum(one['rows'] for one in read):,} rows, none of use; mostly: {reason} ({number:,}{'; ' + example if example else ''})"
+    rows = sum(one["rows"] for one in read)
+    why = f"{rows:,} rows, none of use; mostly: {reason} ({number:,}{f'; {example}' if example else ''})"
     return (
         f"expected queries, events or labels in {', '.join(one.url for one in inputs)}, found "
         f"{why if number else 'no row'}; check the address, and [columns] and signals.actions of the --config file"
@@ -243,4 +244,6 @@ def _synthetic(work: Work, labels: Results) -> Results:
     of_items = {name: number for name, number in made.items() if name.split(" ")[0] in ("title", "template")}
     share = kept_share(sum(made.values()) - sum(of_items.values()), sum(of_items.values()), work.settings.corpus.synthetic_share)
     pairs = zip(objects_of(labels, "synthetic_queries"), objects_of(labels, "synthetic_qrels"), strict=True)
-    return work.run("synthetic", write_synthetic, [SyntheticTask(queries, rows, share) for queries, rows in pairs]) if share else []
+    return (
+        work.run("synthetic", write_synthetic, [SyntheticTask(queries, rows, share) for queries, rows in pairs]) if share else []
+    )

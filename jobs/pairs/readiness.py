@@ -22,7 +22,16 @@ class Readiness:
 
 
 def readiness(
-    examples: int, *, queries: int, dev: int, negatives: int, shown: bool, timed: bool, positions: bool, users: bool, ctr: list[float]
+    examples: int,
+    *,
+    queries: int,
+    dev: int,
+    negatives: int,
+    shown: bool,
+    timed: bool,
+    positions: bool,
+    users: bool,
+    ctr: list[float],
 ) -> Readiness:
     """What to do with so many examples, and what to log from now on.
 
@@ -32,20 +41,18 @@ def readiness(
         ctr: share of the queries with a click in each quarter of the log, oldest first; empty without times.
     """
     if examples < COLLECT:
-        answer = (
-            f"Collect more data: {examples:,} usable examples are fewer than {COLLECT:,}. Until then try an off-the-shelf re-ranker."
-        )
+        answer = f"Collect more data: {examples:,} usable examples are few. Below {COLLECT:,}, try an off-the-shelf re-ranker."
     elif examples < RERANKER:
         answer = (
-            f"Fine-tune a re-ranker: {examples:,} usable examples are enough for that, and fewer than the {RERANKER:,} from which "
-            f"fine-tuning the embeddings usually pays. `hardmine probe` tells whether it does here."
+            f"Fine-tune a re-ranker: {examples:,} usable examples are enough for that. Fine-tuning the embeddings usually pays "
+            f"from {RERANKER:,} on. `hardmine probe` tells whether it does here."
         )
     else:
         answer = f"Fine-tune the embeddings: {examples:,} usable examples are {RERANKER:,} or more."
     reasons = []
     if queries and examples / queries < 1.5:
-        reasons.append(f"Labels are thin: {examples / queries:.1f} relevant items for each query. Most relevant items are unlabelled, "
-                       f"so keep mining's margin on.")  # fmt: skip
+        thickness = f"{examples / queries:.1f} relevant items for each query"
+        reasons.append(f"Labels are thin: {thickness}. Most relevant items are unlabelled, so keep mining's margin on.")
     if not negatives:
         reasons.append("Nothing is judged irrelevant. Log the results that were shown, so that skipped ones are known.")
     if dev < 100:
@@ -59,6 +66,6 @@ def readiness(
     if not users:
         reasons.append("The log has no users or sessions: bots, reformulations and quick returns cannot be seen.")
     if len(ctr) == 4 and abs(ctr[-1] - ctr[0]) > 0.25 * max(ctr[0], 1e-9):
-        reasons.append(f"The log drifts: {ctr[0]:.0%} of the queries got a click in its first quarter, {ctr[-1]:.0%} in its last. "
-                       f"Newer logs say more than older ones.")  # fmt: skip
+        change = f"{ctr[0]:.0%} of the queries got a click in its first quarter, {ctr[-1]:.0%} in its last"
+        reasons.append(f"The log drifts: {change}. Newer logs say more than older ones.")
     return Readiness(answer, examples, tuple(reasons))

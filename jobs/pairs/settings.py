@@ -44,10 +44,7 @@ class SignalSettings(BaseModel):
 
     @model_validator(mode="after")
     def _signals_are_known(self) -> SignalSettings:
-        for setting, names, known in (
-            ("actions", self.actions.values(), set(ACTIONS)),
-            ("weights", self.weights, set(SIGNALS)),
-        ):
+        for setting, names, known in (("actions", self.actions.values(), set(ACTIONS)), ("weights", self.weights, set(SIGNALS))):
             for name in names:
                 if name not in known:
                     raise ValueError(f"signals.{setting}: {name!r} is not a signal; known are {', '.join(sorted(known))}")
@@ -80,8 +77,9 @@ class SplitSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     by: Literal["time", "text"] = "time"
-    """time: texts that were first asked in the last part of the log are held out, and labels for training come from before it.
-    text: by a hash of the text. A log without times is split by text."""
+    """time: texts that were first asked in the last part of the log are held out, and the same share of older ones, by a hash,
+    with labels from that part; labels for training come from before it. text: by a hash of the text only. A log without times
+    is split by text."""
     dev: Share = 0.1
     """Share of the log (of its time, or of its texts) for dev."""
     test: Share = 0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from jobs.pairs.labels.evidence import Positions
@@ -59,10 +60,7 @@ def summarise(
     return {
         "key": key,
         "readiness": ready.as_json(),
-        "logs": [
-            {"url": one.url, "files": len(one.fingerprints), "bytes": sum({p.name: p.size for p in one.pieces}.values()), "earlier": one.earlier is not None}
-            for one in inputs
-        ],
+        "logs": [_log(one) for one in inputs],
         "rows": sum(one["rows"] for one in read),
         "shapes": add_counts(read, "shapes"),
         "skipped": add_counts([*read, *sessions], "skipped"),
@@ -73,7 +71,7 @@ def summarise(
         "spelling": {"variants": stages["spelling"][0]["variants"], "examples": stages["spelling"][0]["examples"]},
         "signals": signals,
         "positions": [
-            {"position": place, "shown": shown_at[place], "used": used_at[place], "expected": round(float(at.expected_R[place]), 4)}
+            {"position": place, "shown": shown_at[place], "used": used_at[place], "expected": round(float(at.expected[place]), 4)}
             for place in range(1, SHOWN_POSITIONS + 1)
             if shown_at and shown_at[place]
         ],
@@ -82,18 +80,42 @@ def summarise(
         "cuts": [datetime.fromtimestamp(cut / 1000, UTC).isoformat() for cut in cuts] if cuts[0] else None,
         "newest_ms": newest,
         "drift": _quarters(days),
-        "queries": real | ({f"synthetic train": made} if made else {}),
+        "queries": real | ({"synthetic train": made} if made else {}),
         "labels": sources,
         "labels_by_score": add_counts(labels, "labels_by_score"),
         "relevant_per_query": dict(sorted(add_counts(labels, "relevant_per_query").items())),
         "conflicts": add_counts(labels, "conflicts"),
         "left_out": add_counts(labels, "left_out"),
         "totals": add_counts(labels, "totals"),
-        "synthetic": {"queries": made, "of": sum(queries.values()) - sum(real.values()), "labels": sum(one.get("labels", 0) for one in synthetic)},
-        "rejected": {"queries": rejected["rejected"], "clusters": rejected["clusters"], "with_proposals": rejected.get("with_proposals", 0)},
+        "synthetic": {
+            "queries": made,
+            "of": sum(queries.values()) - sum(real.values()),
+            "labels": sum(one.get("labels", 0) for one in synthetic),
+        },
+        "rejected": {
+            "queries": rejected["rejected"],
+            "clusters": rejected["clusters"],
+            "with_proposals": rejected.get("with_proposals", 0),
+        },
         "items": sum(one.get("items", 0) for one in stages["items"]),
-        "rules": {name: {"grade": one.grade, "weight": settings.signals.weights.get(name, one.weight), "rule": one.rule} for name, one in SIGNALS.items()},
+        "rules": _rules(settings),
     }
+
+
+def _rules(settings: PairsSettings) -> dict[str, Any]:
+    weights = settings.signals.weights
+    return {
+        name: {"grade": one.grade, "weight": weights.get(name, one.weight), "rule": one.rule} for name, one in SIGNALS.items()
+    }
+
+
+def _log(one: Input) -> dict[str, Any]:
+    sizes = {piece.name: piece.size for piece in one.pieces}
+    return {"url": one.url, "files": len(sizes), "bytes": sum(sizes.values()), "earlier": one.earlier is not None}
+
+
+def _rounded(at: Positions, place: int) -> float:
+    return round(float(at.expected[place]), 4)
 
 
 def _sum(results: Results, name: str) -> list[int]:
@@ -119,7 +141,7 @@ def _quarters(days: Mapping[int, tuple[int, int]]) -> list[float]:
         return []
     cut = [order[0] + (order[-1] + 1 - order[0]) * part / 4 for part in range(5)]
     shares = []
-    for start, stop in zip(cut, cut[1:], strict=False):
+    for start, stop in pairwise(cut):
         inside = [days[day] for day in order if start <= day < stop]
         shares.append(round(sum(used for _, used in inside) / max(1, sum(count for count, _ in inside)), 4))
     return shares

@@ -110,7 +110,11 @@ def _lists(table: pa.Table, column: str | None, where: str) -> pa.Array:
 def add_items(store: Store, folder: str, number: int, paths: list[str]) -> dict[str, Any]:
     """The clicks, impressions and likers of every item, sorted by its hash, as one object."""
     tables = [read_object(store, path) for path in paths]
-    total = pa.concat_tables(tables).group_by("item", use_threads=False).aggregate([("clicks", "sum"), ("shown", "sum"), ("likers", "sum")])
+    total = (
+        pa.concat_tables(tables)
+        .group_by("item", use_threads=False)
+        .aggregate([("clicks", "sum"), ("shown", "sum"), ("likers", "sum")])
+    )
     total = total.rename_columns(["item", "clicks", "shown", "likers"]).sort_by("item")
     objects = write_object(store, f"{folder}/popularity-{number:05d}.parquet", total)
     clicks = np.sort(total["clicks"].to_numpy())[::-1]

@@ -1,7 +1,7 @@
 """Queries and labels from items: used together, anchors, titles and templates; each row says its source.
 
-    made-*    text u64, raw str, kind str, own str (the item that the text stands for), cut by text
-    labels-*  text u64, item str, grade f64, weight f64, source str, time i64, cut by text
+made-*    text u64, raw str, kind str, own str (the item that the text stands for), cut by text
+labels-*  text u64, item str, grade f64, weight f64, source str, time i64, cut by text
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def pairs_from_items(store: Store, folder: str, number: int, task: FromItemsTask
             if item in texts and chosen:
                 made.append((texts[item], "anchor", item))
                 labels += [(texts[item], other, 1.0, 0.7, "anchor") for other in chosen]
+    stands_for = {own for _, _, own in made}
     for text, kind, item, negatives in _synthetic(items, task.negatives):
+        if kind == "title" and item in stands_for:  # there the title asks for other items
+            continue
         made.append((text, kind, None))
         labels.append((text, item, 1.0, 0.5, kind))
         labels += [(text, other, 0.0, 0.5, "same_genre") for other in negatives]
@@ -104,7 +107,7 @@ def _together(store: Store, task: FromItemsTask, number: int) -> list[tuple[str,
     """(item, other, 1.0 or 0.0, weight) of the items of this partition.
 
     Positives: by normalised pointwise mutual information, which is between −1 and 1 however popular the two are; with `different`
-    set, the best one of each of its values comes before the second of any. Negatives: what most users who liked the item disliked.
+    set, the best one of each of its values comes before the second of any. Negatives: what most who liked the item disliked.
     """
     table = read_partition(store, task.together, number)
     if table is None:
@@ -153,7 +156,7 @@ def _first(order: I64, left: Any, groups: Any) -> I64:
 
 
 def _synthetic(items: pa.Table, negatives: bool) -> Any:
-    """(text, kind, item, negatives) of titles and templates. A negative shares `same` and has nothing of `different` in common."""
+    """(text, kind, item, negatives) of titles and templates. A negative shares `same`, and nothing of `different`."""
     rows = items.select(["id", "query", "templates", "same", "different"]).to_pylist()
     by_same: dict[str, list[int]] = {}
     if negatives:

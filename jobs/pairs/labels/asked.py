@@ -22,7 +22,7 @@ from jobs.pairs.tasks import read_partition
 
 COUNTS = ("count", "shown", "without_click", "reformulated", "low", "failed")
 MOSTLY, WITHOUT_CLICK, LEAST = 0.5, 0.8, 3
-"""Share of a text's queries that are low or reformulated, or have no click, and how often it was asked, from which it is rejected."""
+"""A text is rejected if this share of its queries is low or reformulated, or has no click, and it was asked so often."""
 SYNTHETIC = ("title", "template")
 
 
@@ -60,7 +60,11 @@ class Asked:
             "listed word": _has_word(self.text, settings.words),
         }
         live = np.asarray(pc.equal(self.kind, "live"))
-        any_ = np.logical_or.reduce(list(reasons.values())) & live & ~(has_positive & ~reasons["listed word"] & ~reasons["low score"])
+        any_ = (
+            np.logical_or.reduce(list(reasons.values()))
+            & live
+            & ~(has_positive & ~reasons["listed word"] & ~reasons["low score"])
+        )
         rows = np.flatnonzero(any_)
         said = [", ".join(name for name, flags in reasons.items() if flags[row]) for row in rows]
         table = pa.table(
@@ -103,14 +107,15 @@ def read_asked(
         for name in COUNTS
     }
     # live before others, the most asked spelling, then the smallest
-    order = np.lexsort((np.asarray(table["raw"].to_pylist(), object), -pc.fill_null(table["count"], 0).to_numpy(), live != "live", inverse))
+    order = np.lexsort(
+        (np.asarray(table["raw"].to_pylist(), object), -pc.fill_null(table["count"], 0).to_numpy(), live != "live", inverse)
+    )
     best = order[np.concatenate([[True], np.diff(inverse[order]) > 0])]
     kind = pa.array(live[best].tolist(), pa.string())
     split = by_text(key, settings)
     if cuts[0]:
-        timed = (first > 0) & np.asarray(pc.equal(kind, "live"))
-        split = np.where(timed, by_time(first, cuts), split)
-        split = np.where((first == 0) & np.asarray(pc.equal(kind, "live")), 0, split)
+        new = by_time(first, cuts)  # a text that was asked before stays where its hash puts it
+        split = np.where((new > 0) & (first > 0), new, split)
     split = np.where(np.asarray(pc.is_in(kind, value_set=pa.array(SYNTHETIC))), 0, split)
     split = _as_before(table, inverse, split)
     return Asked(key, table["raw"].take(pa.array(best)).combine_chunks(), split, kind, _own(table, inverse, best), numbers)
@@ -119,7 +124,9 @@ def read_asked(
 def _as_before(table: pa.Table, inverse: I64, split: I64) -> I64:
     """The split of an earlier output stays: what was held out is never trained on."""
     before = np.full(len(split), -1, np.int64)
-    codes = pc.fill_null(pc.index_in(table["split"], value_set=pa.array(["train", "dev", "test"])), -1).to_numpy().astype(np.int64)
+    codes = (
+        pc.fill_null(pc.index_in(table["split"], value_set=pa.array(["train", "dev", "test"])), -1).to_numpy().astype(np.int64)
+    )
     np.maximum.at(before, inverse, codes)
     return np.where(before >= 0, before, split)
 

@@ -28,9 +28,9 @@ LEAST_WEIGHT = 0.05
 class Positions:
     """How often results are used at each position."""
 
-    expected_R: F64
+    expected: F64
     """Clicks that one impression is expected to get."""
-    weight_R: F64
+    weight: F64
     """What a click counts."""
 
 
@@ -83,8 +83,9 @@ def evidence(
     gates = {
         "click": rate >= bias.relevant_from,
         "dwell": rate >= bias.relevant_from,
-        "skipped": rate < bias.relevant_from,
-        "reformulated": rate < bias.relevant_from,
+        "quick_return": counts["quick_return"] > counts["click"],
+        "skipped": (rate < bias.relevant_from) & (counts["click"] == 0),
+        "reformulated": (rate < bias.relevant_from) & (counts["click"] == 0),
         "not_cited": counts["citation"] == 0,
         "not_clicked": rate <= bias.irrelevant_to,
     }

@@ -65,7 +65,11 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
     with np.errstate(divide="ignore"):
         factor = np.where(resolved.score > 0, np.minimum(1.0, task.bias.popularity_cap / np.maximum(share, 1e-12)), 1.0)
     capped = int((factor < 1).sum())
-    known = np.isin(item_key, read_shared(store, task.known_items, ["item"])["item"].to_numpy()) if task.known_items else np.ones(len(item_key), bool)
+    known = (
+        np.isin(item_key, read_shared(store, task.known_items, ["item"])["item"].to_numpy())
+        if task.known_items
+        else np.ones(len(item_key), bool)
+    )
     counts["label of an item that the corpus does not have"] += int((~known).sum())
     has_positive = np.zeros(len(asked.key), bool)
     has_positive[row[known & (resolved.score > 0)]] = True
@@ -111,7 +115,9 @@ def _evidence(
     seen = read_partition(store, task.objects["seen"], number)
     labels = read_partition(store, task.objects["labels"], number)
     columns = [table.select(["text", "item"]) for table in (seen, labels) if table is not None]
-    every = pa.concat_tables(columns) if columns else pa.table({"text": pa.array([], pa.uint64()), "item": pa.array([], pa.string())})
+    every = (
+        pa.concat_tables(columns) if columns else pa.table({"text": pa.array([], pa.uint64()), "item": pa.array([], pa.string())})
+    )
     encoded = every["item"].combine_chunks().dictionary_encode()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     row = np.searchsorted(asked.key, every["text"].to_numpy())
@@ -120,11 +126,17 @@ def _evidence(
     first = len(seen) if seen is not None else 0
     late = np.zeros(first, bool)
     if seen is not None:
-        late = (asked.split[row[:first]] == 0) & (seen["period"].to_numpy() > 0)
-        counts["what was seen of a training query after the cut of time (pairs)"] += int(late.sum())
+        after = seen["period"].to_numpy() > 0
+        training = asked.split[row[:first]] == 0
+        has_later = np.zeros(len(asked.key), bool)
+        has_later[row[:first][after]] = True
+        late = np.where(training, after, ~after & has_later[row[:first]])
+        counts["seen of a training query after the cut of time"] += int((late & training).sum())
+        counts["seen of a held-out query before the cut of time"] += int((late & ~training).sum())
     pairs, inverse = np.unique(codes, return_inverse=True)
-    # by name, so that the order of the files does not matter
-    table = pa.table({"text": asked.key[pairs // many], "item": encoded.dictionary.take(pa.array(pairs % many)).cast(pa.string())})
+    table = pa.table(
+        {"text": asked.key[pairs // many], "item": encoded.dictionary.take(pa.array(pairs % many)).cast(pa.string())}
+    )
     sources: list[str] = []
     pieces = []
     if seen is not None:
@@ -143,8 +155,8 @@ def _counted(seen: pa.Table, pair: I64, pairs: int, task: LabelTask, sources: li
     expected, weighted = np.zeros(pairs), np.zeros(pairs)
     for one in np.unique(position).tolist():
         there = position == one
-        expected += at.expected_R[one] * np.bincount(pair[there], weights=shown[there], minlength=pairs)
-        weighted += at.weight_R[one] * np.bincount(pair[there], weights=clicks[there], minlength=pairs)
+        expected += at.expected[one] * np.bincount(pair[there], weights=shown[there], minlength=pairs)
+        weighted += at.weight[one] * np.bincount(pair[there], weights=clicks[there], minlength=pairs)
     return evidence(sums, expected, weighted, task.bias, task.weights, sources)
 
 

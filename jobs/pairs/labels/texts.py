@@ -63,7 +63,9 @@ def find_variants(store: Store, folder: str, number: int, paths: list[str]) -> d
     meant = np.asarray([keys[other] for _, other in pairs], np.uint64)
     order = np.argsort(rare)
     examples = sorted((texts[one], texts[other]) for one, other in pairs)[:20]
-    objects = write_object(store, f"{folder}/variants-{number:05d}.parquet", pa.table({"rare": rare[order], "meant": meant[order]}))
+    objects = write_object(
+        store, f"{folder}/variants-{number:05d}.parquet", pa.table({"rare": rare[order], "meant": meant[order]})
+    )
     return {"objects": objects, "variants": len(pairs), "examples": examples}
 
 

@@ -38,7 +38,7 @@ UBI_SCHEMA: dict[str, Any] = {
     ],
 }
 
-PYTHON = '''\
+PYTHON = """\
 import json, time, uuid
 
 def log(line, path="ubi.jsonl"):
@@ -54,7 +54,7 @@ def log_event(client, query_id, action, item, position, dwell_s=None):
     where = {"object": {"object_id": item}, "position": {"ordinal": position}}
     log({"query_id": query_id, "client_id": client, "action_name": action,
          "event_attributes": where | ({"dwell_time": dwell_s} if dwell_s else {})})
-'''
+"""
 
 JAVASCRIPT = """\
 const send = (line) => navigator.sendBeacon("/ubi",

@@ -81,8 +81,8 @@ def _signals(summary: Mapping[str, Any]) -> Section:
     texts = ["Each label has the grade and the source of its heaviest evidence. Grade 0 is judged irrelevant."]
     table = Table("Signals and labels", ("source", "seen", "labels", "grade", "weight", "rule"), rows)
     conflicts = [(name, count) for name, count in summary["conflicts"].items() if count]
-    return Section("signals", "Signals", texts, [table, Table("Conflicts", ("pairs with evidence for both sides", "count"), conflicts)]
-                   if conflicts else [table])  # fmt: skip
+    tables = [table, Table("Conflicts", ("pairs with evidence for both sides", "count"), conflicts)]
+    return Section("signals", "Signals", texts, [table for table in tables if table.rows])
 
 
 def _bias(summary: Mapping[str, Any]) -> Section:
@@ -105,19 +105,24 @@ def _bias(summary: Mapping[str, Any]) -> Section:
         tables.append(Table("Spelling variants, counted as the text that was meant", ("variant", "meant"), spelling["examples"]))
         texts.append(f"{spelling['variants']:,} texts are spelling variants of a frequent one.")
     if summary["drift"]:
-        texts.append("Queries with a click, by quarter of the log: " + ", ".join(f"{share:.0%}" for share in summary["drift"]) + ".")
+        texts.append(
+            "Queries with a click, by quarter of the log: " + ", ".join(f"{share:.0%}" for share in summary["drift"]) + "."
+        )
     return Section("bias", "Bias and trust", texts, tables)
 
 
 def _labels(summary: Mapping[str, Any]) -> Section:
     cuts = summary["cuts"]
     texts = [
-        f"Held out by time: texts first asked from {cuts[0]} are dev, from {cuts[1]} test; labels for training come from before."
+        f"Held out by time: texts first asked from {cuts[0]} are dev, from {cuts[1]} test, and the same share of older texts. "
+        f"Labels for training come from before."
         if cuts
         else "Held out by a hash of the text: the log is short, has no times, or `splits.by` says so.",
         "No text is in two splits. Synthetic queries are trained on only.",
     ]
-    relevant = [(f"{number}{' or more' if number == '5' else ''}", count) for number, count in summary["relevant_per_query"].items()]
+    relevant = [
+        (f"{number}{' or more' if number == '5' else ''}", count) for number, count in summary["relevant_per_query"].items()
+    ]
     tables = [
         Table("Queries", ("kind and split", "queries"), list(summary["queries"].items())),
         Table("Labels by score", ("score", "labels"), sorted(summary["labels_by_score"].items())),

@@ -77,10 +77,11 @@ def show_pairs(console: Console, summary: Mapping[str, Any], to: str) -> None:
     ready = summary["readiness"]
     lost = sum(summary["skipped"].values())
     lines = [
-        f"{queries:,} queries and {labels:,} labels from {summary['rows']:,} rows; {lost:,} rows or events left out, with reasons",
+        f"{queries:,} queries and {labels:,} labels from {summary['rows']:,} rows; {lost:,} left out, with reasons",
         ready["answer"],
         *(f"· {reason}" for reason in ready["reasons"]),
-        f"{summary['rejected']['queries']:,} rejected queries" + (f": {to}/rejected.csv" if summary["rejected"]["queries"] else ""),
+        f"{summary['rejected']['queries']:,} rejected queries"
+        + (f": {to}/rejected.csv" if summary["rejected"]["queries"] else ""),
         f"the page: {to}/pairs.html",
         f"next: hardmine init {to}/tables"
         if summary["items"]

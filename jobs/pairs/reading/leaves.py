@@ -88,21 +88,21 @@ def shape_of(columns: Iterable[str], mapped: Mapping[str, str]) -> Shape | None:
         mapped: meaning -> column, of the settings; a log that has one of these columns is a table.
     """
     names = set(columns)
-    if any(column in names for column in mapped.values()):
-        return "table"
-    if "top" in names and "query" in names and ("event" in names or "hits" in names):
-        return "retrieval_eval"
-    if "retrieved" in names:
-        return "rag"
-    if "action_name" in names or "user_query" in names:
-        return "ubi"
-    has = {name: any(path in names for path in leaf.paths) for name, leaf in LEAVES["editorial"].items()}
-    if has["query"] and has["item"] and not names & set(LEAVES["table"]["action"].paths) and not names & set(USERS):
-        return "editorial"
-    table = {name: any(path in names for path in leaf.paths) for name, leaf in LEAVES["table"].items()}
-    if table["item"] and (table["action"] or table["rating"]) and (table["query"] or table["user"] or table["query_id"]):
-        return "table"
-    return None
+
+    def has(shape: Shape, *fields: str) -> bool:
+        return all(names & set(LEAVES[shape][field].paths) for field in fields)
+
+    judged = has("editorial", "query", "item") and not has("table", "action") and not has("table", "user")
+    acted = has("table", "item") and (has("table", "action") or has("table", "rating"))
+    tests: dict[Shape, bool] = {
+        "table": any(column in names for column in mapped.values()),
+        "retrieval_eval": {"top", "query"} <= names and bool(names & {"event", "hits"}),
+        "rag": "retrieved" in names,
+        "ubi": bool(names & {"action_name", "user_query"}),
+        "editorial": judged,
+    }
+    found = next((shape for shape, is_so in tests.items() if is_so), None)
+    return found or ("table" if acted and (has("table", "query") or has("table", "user") or has("table", "query_id")) else None)
 
 
 def leaves_of(shape: Shape, mapped: Mapping[str, str]) -> dict[str, Leaf]:

@@ -1,8 +1,8 @@
 """Flat tables of every shape as one table of rows: queries, events and labels. Users become hashes here, and nowhere later.
 
-    kind i8 (QUERY, EVENT, LABEL), query u64 (0: none), client u64 (0: none), session u64, time i64 (ms, 0: none), text str,
-    action i8, item str, position i32 (0: none), value f64 (best score of a query, seconds of a dwell, grade of a label),
-    weight f64, source str (of a label), shown list<str>
+kind i8 (QUERY, EVENT, LABEL), query u64 (0: none), client u64 (0: none), session u64, time i64 (ms, 0: none), text str,
+action i8, item str, position i32 (0: none), value f64 (best score of a query, seconds of a dwell, grade of a label),
+weight f64, source str (of a label), shown list<str>
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.pairs.reading.flat import Notes
 from jobs.pairs.reading.leaves import Shape
+from jobs.pairs.reading.notes import Notes
 from jobs.pairs.settings import SignalSettings
 from jobs.pairs.signals import CODES, action_codes
 from jobs.pairs.tasks import hashes
@@ -141,7 +141,7 @@ def _of_clicks(shape: Shape, flat: Flat, signals: SignalSettings, salt: str, not
     time = pc.fill_null(flat["time"], 0)
     base = {"query": query, "client": client, "session": session, "time": time}
 
-    asked = has_text & ((not shape == "ubi") | ~has_action | (query != 0))
+    asked = has_text & ((shape != "ubi") | ~has_action | (query != 0))
     asked_rows = pa.array(asked)
     whole = {name: pa.array(values) if isinstance(values, np.ndarray) else values for name, values in base.items()}
     queries = pa.table(whole | {"text": flat["query"], "value": flat["score"], "shown": flat["shown"]}).filter(asked_rows)
@@ -250,7 +250,14 @@ def _of_editors(flat: Flat, salt: str, notes: Notes) -> pa.Table:
     large = pc.or_(pc.greater(grades, 10.0), pc.less(grades, -10.0))
     notes.skip("grade above 10", int(pc.sum(large).as_py() or 0))
     flat, grades = flat.filter(pc.invert(large)), grades.filter(pc.invert(large))
-    return _labels(flat["query"], flat["item"], grades, flat["weight"], pc.coalesce(flat["source"], pa.scalar("editorial", pa.string())), salt)
+    return _labels(
+        flat["query"],
+        flat["item"],
+        grades,
+        flat["weight"],
+        pc.coalesce(flat["source"], pa.scalar("editorial", pa.string())),
+        salt,
+    )
 
 
 def _labels(

@@ -72,9 +72,7 @@ def find_input(url: str, storage: StorageSettings) -> Input:
     store = Store(parent or ("/" if url.startswith("/") else "."), storage)
     if name and (size := store.size(name)) is not None:
         if not name.endswith(ENDINGS):
-            raise DataError(
-                f"expected a log as JSONL, NDJSON, Parquet, CSV or TSV, found {url}; convert it, or rename it if its ending is wrong"
-            )
+            raise DataError(f"expected a log as JSONL, NDJSON, Parquet, CSV or TSV, found {url}; convert it, or mend its ending")
         return _input(url, store, {name: size}, None)
     store = Store(url, storage)
     files = store.list()

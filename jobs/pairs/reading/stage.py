@@ -15,7 +15,8 @@ from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from cluster.tables.tables import I64
 from jobs.pairs.labels.texts import text_keys
-from jobs.pairs.reading.flat import Notes, flat_tables
+from jobs.pairs.reading.flat import flat_tables
+from jobs.pairs.reading.notes import Notes
 from jobs.pairs.reading.rows import LABEL, QUERY, SCHEMA, to_rows
 from jobs.pairs.reading.sources import Piece
 from jobs.pairs.settings import SignalSettings
@@ -50,9 +51,9 @@ def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[s
     hours: Counter[int] = Counter()
     shapes: Counter[str] = Counter()
     shown = 0
-    for turn, (shape, rows) in enumerate(_rows(task, notes)):
-        shapes[shape] += rows.num_rows
-        rows = _without_floods(rows, notes)
+    for turn, (shape, every) in enumerate(_rows(task, notes)):
+        shapes[shape] += every.num_rows
+        rows = _without_floods(every, notes)
         key = rows["client"].to_numpy()
         key = np.where(key == 0, rows["query"].to_numpy(), key)
         name = f"{number:05d}-{turn:04d}.parquet"
@@ -139,6 +140,8 @@ def _write_texts(store: Store, path: str, asked: pa.Table, partitions: int) -> d
     texts, counts = counted.field("values"), counted.field("counts")
     normal, keys = text_keys(texts)
     table = pa.table({"key": pa.array(keys), "text": normal, "count": counts})
-    table = table.group_by(["key", "text"], use_threads=False).aggregate([("count", "sum")]).rename_columns(["key", "text", "count"])
+    table = (
+        table.group_by(["key", "text"], use_threads=False).aggregate([("count", "sum")]).rename_columns(["key", "text", "count"])
+    )
     partition: I64 = partition_of(table["key"].to_numpy(), partitions)
     return write_partitions(store, path, table, partition, partitions)

@@ -1,4 +1,7 @@
-"""Values of a log's fields in one form: ids and texts as strings, times as milliseconds, numbers as doubles. What is wrong is null, and counted."""
+"""Values of a log's fields in one form: ids and texts as strings, times as milliseconds, numbers as doubles.
+
+What is wrong is null, and counted.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,9 @@ def _rebuilt(lists: pa.ListArray, flat: pa.Array) -> pa.ListArray:
 
 def _times(values: pa.Array, name: str, where: str, counts: Counter[str]) -> pa.Array:
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-        stamps = values.cast(pa.timestamp("ms", values.type.tz) if pa.types.is_timestamp(values.type) else pa.timestamp("ms"), safe=False)
+        stamps = values.cast(
+            pa.timestamp("ms", values.type.tz) if pa.types.is_timestamp(values.type) else pa.timestamp("ms"), safe=False
+        )
         millis = stamps.cast(pa.int64())
     elif pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         millis = _epoch(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))

@@ -57,7 +57,9 @@ def _vectors(queries: Sequence[str], model: str | None) -> F32:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
 
-    sparse = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, max_features=50_000).fit_transform(queries)
+    sparse = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, max_features=50_000).fit_transform(
+        queries
+    )
     if min(sparse.shape) <= DIMENSIONS + 1:
         return np.asarray(normalize(sparse).toarray(), np.float32)
     return np.asarray(normalize(TruncatedSVD(DIMENSIONS, random_state=0).fit_transform(sparse)), np.float32)

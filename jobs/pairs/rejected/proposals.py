@@ -56,8 +56,14 @@ def propose(queries: Sequence[str], chunks: Iterable[pa.Table]) -> list[Proposed
         in_body = (weighted @ body.T).tocsr()
         for row, one in enumerate(proposed):
             covered = dict(_entries(in_metadata, row))
-            _keep(one.relevant, [(share / total[row], ids[at], titles[at]) for at, share in covered.items() if share >= COVERED * total[row]])
-            _keep(one.irrelevant, [(share / total[row], ids[at], titles[at]) for at, share in _entries(in_body, row) if at not in covered])
+            _keep(
+                one.relevant,
+                [(share / total[row], ids[at], titles[at]) for at, share in covered.items() if share >= COVERED * total[row]],
+            )
+            _keep(
+                one.irrelevant,
+                [(share / total[row], ids[at], titles[at]) for at, share in _entries(in_body, row) if at not in covered],
+            )
     return proposed
 
 
@@ -79,4 +85,7 @@ def _texts(table: pa.Table, names: Sequence[str]) -> list[str]:
     """The columns of each row as one text, as it is compared."""
     columns = [table[name].to_pylist() for name in names]
     rows = zip(*columns, strict=True) if columns else ([] for _ in range(table.num_rows))
-    return [normalise(" ".join(" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row if value)) for row in rows]
+    return [
+        normalise(" ".join(" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row if value))
+        for row in rows
+    ]

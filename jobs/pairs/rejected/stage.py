@@ -84,5 +84,3 @@ def _items(store: Store, paths: list[str]) -> Iterator[pa.Table]:
         table = read_part(store, path)
         for start in range(0, table.num_rows, ITEMS):
             yield table.slice(start, ITEMS)
-
-

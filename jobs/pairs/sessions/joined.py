@@ -83,7 +83,9 @@ def _unique(asked: pa.Table, counts: Counter[str]) -> pa.Table:
     """One row for each query: the first in time that says what was shown."""
     hidden = pc.is_null(asked["shown"]).cast(pa.int8())
     asked = asked.append_column("hidden", hidden)
-    order = pc.sort_indices(asked.drop(["shown"]), sort_keys=[("query", "ascending"), ("hidden", "ascending"), ("time", "ascending")])
+    order = pc.sort_indices(
+        asked.drop(["shown"]), sort_keys=[("query", "ascending"), ("hidden", "ascending"), ("time", "ascending")]
+    )
     asked = asked.take(order)
     query = asked["query"].to_numpy()
     first = np.concatenate([[True], query[1:] != query[:-1]]) if len(query) else np.zeros(0, bool)
@@ -148,7 +150,9 @@ def _pairs(asked: pa.Table, events: pa.Table, place: I64, counts: Counter[str]) 
     real = codes >= 0
     many = max(1, len(encoded.dictionary))
     pairs, inverse = np.unique(query[real] * many + codes[real], return_inverse=True)
-    counts["clicked or used, but not in the list that was shown"] += _outside(pairs // many, inverse, listed[real], impression[real])
+    counts["clicked or used, but not in the list that was shown"] += _outside(
+        pairs // many, inverse, listed[real], impression[real]
+    )
     unknown = np.iinfo(np.int64).max
     place_in = np.where(position[real] > 0, position[real] + np.where(listed[real], 0, MOST_SHOWN + 1), unknown)
     best = np.full(len(pairs), unknown)
@@ -193,7 +197,9 @@ def _outside(pair_query: I64, inverse: I64, listed: Bool, impression: Bool) -> i
     return int((~known & np.isin(pair_query, queries)).sum())
 
 
-def _times(events: pa.Table, real: Bool, own: I64, pairs: int, action: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.float64], I64]:
+def _times(
+    events: pa.Table, real: Bool, own: I64, pairs: int, action: npt.NDArray[np.int8]
+) -> tuple[npt.NDArray[np.float64], I64]:
     """(seconds of the longest dwell, time of the first click) of each pair."""
     seconds = np.full(pairs, -1.0)
     value = np.asarray(events["value"].to_numpy(), np.float64)[real]

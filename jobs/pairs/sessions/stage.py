@@ -1,10 +1,10 @@
 """The stage of sessions: each task takes the rows of some clients and writes what was seen, cut by query text. No user leaves it.
 
-    seen-*     text u64, item str, period i8, position i16, a count for each of COUNTED, cut by text
-    asked-*    text u64, raw str, period i8, split str, kind str (null: live), count, first, last (ms), shown, without_click, reformulated, low, failed
-    labels-*   text u64, item str, grade f64, weight f64, source str, time i64 (of an earlier output), cut by text
-    together-* item str, other str, liked i32, disliked i32, cut by item
-    items-*    item u64, clicks i64, shown i64, likers i64
+seen-*     text u64, item str, period i8, position i16, a count for each of COUNTED, cut by text
+asked-*    text u64, raw str, period i8, split str, kind str (null: live), and counts
+labels-*   text u64, item str, grade f64, weight f64, source str, time i64 (of an earlier output), cut by text
+together-* item str, other str, liked i32, disliked i32, cut by item
+items-*    item u64, clicks i64, shown i64, likers i64
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def count_sessions(store: Store, folder: str, number: int, task: SessionTask) ->
     joined = join(table, task.bot_queries)
     joined.key = _meant(store, task.variants, joined.key)
     evidence = apply_rules(joined, task.signals)
-    period = np.searchsorted(np.asarray(task.cuts), joined.time, side="right") if task.cuts[0] else np.zeros(len(joined.time), int)
+    period = (
+        np.searchsorted(np.asarray(task.cuts), joined.time, side="right") if task.cuts[0] else np.zeros(len(joined.time), int)
+    )
     count = task.partitions
     objects: dict[str, int] = {}
     tables = {
@@ -79,6 +81,7 @@ def count_sessions(store: Store, folder: str, number: int, task: SessionTask) ->
     at_position = _positions(joined, evidence, period)
     objects |= write_object(store, f"{folder}/items-{name}", _items(joined, evidence, likers))
     used = Counter({name: int(joined.did[name].sum()) for name in joined.did})
+    used["dwell"] = int(evidence.dwell.sum())
     used.update({"skipped": int(evidence.skipped.sum()), "quick_return": int(evidence.quick_return.sum())})
     used.update({"reformulated": int(evidence.reformulated.sum()), "not_cited": int(evidence.not_cited.sum())})
     return {
@@ -139,7 +142,7 @@ def _seen(joined: Joined, evidence: Evidence, period: I64) -> pa.Table:
 def _asked(joined: Joined, evidence: Evidence, period: I64, below: float | None) -> pa.Table:
     encoded = joined.text.dictionary_encode()
     raw = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    key, of_key = np.unique(joined.key, return_inverse=True)
+    of_key = np.unique(joined.key, return_inverse=True)[1]
     groups, first, inverse = np.unique(
         (of_key * max(1, len(encoded.dictionary)) + raw) * 3 + period, return_index=True, return_inverse=True
     )
@@ -185,7 +188,7 @@ def _asked_before(store: Store, task: SessionTask, table: pa.Table) -> pa.Table:
     kind = pc.if_else(earlier, rows["item"], "editorial")  # an earlier query says there what kind it was
     names = ("count", "first", "last", "shown", "without_click", "reformulated", "low", "failed")
     columns = {"text": keys, "raw": rows["text"], "period": zeros.astype(np.int8), "split": split, "kind": kind}
-    repeated = pa.table(columns | {name: zeros for name in names})
+    repeated = pa.table(columns | dict.fromkeys(names, zeros))
     grouped = repeated.group_by(list(columns), use_threads=False).aggregate([(name, "sum") for name in names])
     return grouped.rename_columns([*columns, *names])
 
@@ -239,4 +242,7 @@ def _days(joined: Joined, evidence: Evidence) -> dict[str, list[int]]:
     timed = joined.time > 0
     days, inverse = np.unique(joined.time[timed] // DAY, return_inverse=True)
     clicks = np.bincount(inverse, weights=with_use[timed], minlength=len(days)).astype(int)
-    return {str(day): [int(all_), int(some)] for day, all_, some in zip(days, np.bincount(inverse, minlength=len(days)), clicks, strict=True)}
+    return {
+        str(day): [int(all_), int(some)]
+        for day, all_, some in zip(days, np.bincount(inverse, minlength=len(days)), clicks, strict=True)
+    }
