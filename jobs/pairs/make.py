@@ -174,9 +174,13 @@ def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
     labels = work.run("labels", label_texts, [task for _ in every])
     synthetic = _synthetic(work, labels)
     corpus = sorted(path for one in items for path in one["objects"] if path.startswith("tables/corpus/"))
-    refused = work.run("rejected", write_sheet, [RejectedTask(objects_of(labels, "refused"), corpus, settings.rejected.model)])[0]
+    rejected = work.run("rejected", write_sheet, [RejectedTask(objects_of(labels, "refused"), corpus, settings.rejected.model)])[
+        0
+    ]
+    if not rejected["rejected"] and not any(add_counts(labels, "labels_by_source").values()):
+        raise DataError(_no_label(read, sessions, labels))
     stages = {"read": read, "spelling": spelling, "items": items, "sessions": sessions, "popular": popular, "labels": labels}
-    return summarise(key, inputs, settings, stages, synthetic=synthetic, rejected=refused, cuts=cuts, at=at, newest=task.newest)
+    return summarise(key, inputs, settings, stages, synthetic=synthetic, rejected=rejected, cuts=cuts, at=at, newest=task.newest)
 
 
 def _read_tasks(work: Work, inputs: Sequence[Input], key: str) -> list[ReadTask]:
@@ -201,6 +205,19 @@ def _nothing(inputs: Sequence[Input], read: Results) -> str:
     return (
         f"expected queries, events or labels in {', '.join(one.url for one in inputs)}, found "
         f"{why if number else 'no row'}; check the address, and [columns] and signals.actions of the --config file"
+    )
+
+
+def _no_label(read: Results, sessions: Results, labels: Results) -> str:
+    reasons = add_counts([*read, *sessions], "skipped") | {
+        name: count for name, count in add_counts(labels, "left_out").items() if count
+    }
+    said = (
+        "; ".join(f"{reason} ({count:,})" for reason, count in list(reasons.items())[:3]) or "no event that says what users chose"
+    )
+    return (
+        f"expected logs from which at least one label follows, found no label in {sum(one['rows'] for one in read):,} rows: {said}; "
+        f"give queries and events together, and name your actions in signals.actions of the --config file"
     )
 
 

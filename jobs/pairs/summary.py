@@ -38,6 +38,7 @@ def summarise(
     real = {name: count for name, count in queries.items() if name.split(" ")[0] not in SYNTHETIC}
     sources = add_counts(labels, "labels_by_source")
     made = sum(one.get("queries", 0) for one in synthetic)
+    made_labels = sum(one.get("labels", 0) for one in synthetic)
     shown_at, used_at = _sum(sessions, "shown_at"), _sum(sessions, "clicked_at")
     days = _days(sessions)
     usable = sum(one.get("train_relevant", 0) for one in labels)
@@ -67,7 +68,7 @@ def summarise(
         "doubts": add_counts(read, "values"),
         "examples": examples,
         "queries_asked": sum(one.get("queries", 0) for one in sessions),
-        "clients": sum(one.get("clients", 0) for one in sessions),
+        "clients": sum(max(one.get("clients", 0), one.get("users", 0)) for one in sessions),
         "spelling": {"variants": stages["spelling"][0]["variants"], "examples": stages["spelling"][0]["examples"]},
         "signals": signals,
         "positions": [
@@ -81,17 +82,13 @@ def summarise(
         "newest_ms": newest,
         "drift": _quarters(days),
         "queries": real | ({"synthetic train": made} if made else {}),
-        "labels": sources,
+        "labels": sources | ({"synthetic": made_labels} if made_labels else {}),
         "labels_by_score": add_counts(labels, "labels_by_score"),
         "relevant_per_query": dict(sorted(add_counts(labels, "relevant_per_query").items())),
         "conflicts": add_counts(labels, "conflicts"),
         "left_out": add_counts(labels, "left_out"),
         "totals": add_counts(labels, "totals"),
-        "synthetic": {
-            "queries": made,
-            "of": sum(queries.values()) - sum(real.values()),
-            "labels": sum(one.get("labels", 0) for one in synthetic),
-        },
+        "synthetic": {"queries": made, "of": sum(queries.values()) - sum(real.values()), "labels": made_labels},
         "rejected": {
             "queries": rejected["rejected"],
             "clusters": rejected["clusters"],

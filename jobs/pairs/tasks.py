@@ -83,7 +83,7 @@ def _number(path: str) -> int:
 
 def _work(task: Task, store: Store, folder: str, number: int, value: Any) -> dict[str, Any]:
     result = task(store, folder, number, value)
-    result = json.loads(json.dumps(result))
+    result = dict(json.loads(json.dumps(result)))
     write_record(store, f"{folder}/done-{number:05d}.json", result)
     return result
 
@@ -173,7 +173,7 @@ def add_counts(results: Iterable[Mapping[str, Any]], name: str) -> dict[str, int
 
 def hashes(texts: pa.Array | pa.ChunkedArray, salt: str) -> npt.NDArray[np.uint64]:
     """[N] 64-bit keyed hash of each text (SipHash); of a null 0."""
-    from pandas.util import hash_array
+    from pandas.util import hash_array  # type: ignore[import-untyped]
 
     array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     if not len(array):

@@ -130,12 +130,15 @@ def _together(store: Store, task: FromItemsTask, number: int) -> list[tuple[str,
     with np.errstate(divide="ignore", invalid="ignore"):
         npmi = np.where(liked > 0, np.log(liked * users / (count * of)) / -np.log(share), -1.0)
     good = ~bad & (liked >= SUPPORT) & (npmi > 0) & in_corpus
-    names = table["item"].to_pylist(), table["other"].to_pylist()
-    order = np.lexsort((np.asarray(names[1], object), -np.round(npmi, 9), left))
+    order = np.lexsort((right, -np.round(npmi, 9), left))
     chosen = _first(order[good[order]], left, groups[place] if task.diverse else None)
-    rows = [(names[0][row], names[1][row], 1.0, round(float(min(1.0, npmi[row])), 4)) for row in chosen.tolist()]
-    out = [row for row in order.tolist() if bad[row] and in_corpus[row]]
-    return rows + [(names[0][row], names[1][row], 0.0, 0.7) for row in out]
+    out = order[bad[order] & in_corpus[order]]
+    rows = np.concatenate([chosen, out])
+    names = table.select(["item", "other"]).take(pa.array(rows))
+    weight = np.where(bad[rows], 0.7, np.round(np.minimum(1.0, npmi[rows]), 4)).tolist()
+    return list(
+        zip(names["item"].to_pylist(), names["other"].to_pylist(), (~bad[rows]).astype(float).tolist(), weight, strict=True)
+    )
 
 
 def _first(order: I64, left: Any, groups: Any) -> I64:

@@ -21,6 +21,11 @@ from jobs.pairs.settings import RejectedSettings, SplitSettings
 from jobs.pairs.tasks import read_partition
 
 COUNTS = ("count", "shown", "without_click", "reformulated", "low", "failed")
+ASKED = pa.schema(
+    [("text", pa.uint64()), ("raw", pa.string()), ("split", pa.string()), ("kind", pa.string()), ("own", pa.string())]
+    + [(name, pa.int64()) for name in ("first", *COUNTS)]
+)
+"""The columns that are read; of what was asked and of what was made from items, each has some."""
 MOSTLY, WITHOUT_CLICK, LEAST = 0.5, 0.8, 3
 """A text is rejected if this share of its queries is low or reformulated, or has no click, and it was asked so often."""
 SYNTHETIC = ("title", "template")
@@ -93,7 +98,7 @@ def read_asked(
     made = read_partition(store, objects["made"], number)
     if asked is None and made is None:
         return None
-    tables = [table for table in (asked, made) if table is not None]
+    tables = [ASKED.empty_table(), *(table for table in (asked, made) if table is not None)]
     table = pa.concat_tables(tables, promote_options="default")
     key, inverse = np.unique(table["text"].to_numpy(), return_inverse=True)
     live = np.asarray(pc.fill_null(table["kind"], "live").to_pylist(), object)

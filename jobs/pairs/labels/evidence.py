@@ -71,7 +71,12 @@ class Evidence:
 
 
 def evidence(
-    counts: Mapping[str, F64], expected: F64, clicks: F64, bias: BiasSettings, weights: Mapping[str, float], sources: list[str]
+    counts: Mapping[str, npt.NDArray[Any]],
+    expected: F64,
+    clicks: F64,
+    bias: BiasSettings,
+    weights: Mapping[str, float],
+    sources: list[str],
 ) -> Evidence:
     """What the counts of each pair say, by the rules of docs/logs.md.
 

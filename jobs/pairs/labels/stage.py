@@ -196,10 +196,13 @@ def _figures(
         keys = zip(*(grouped[name].to_pylist() for name in names), strict=True)
         return {" ".join(map(str, key)): count for key, count in zip(keys, grouped["count_all"].to_pylist(), strict=True)}
 
+    made = queries["id"].filter(pc.is_in(queries["kind"], value_set=pa.array(SYNTHETIC)))
+    labels = labels.filter(
+        pc.invert(pc.is_in(labels["query_id"], value_set=made))
+    )  # synthetic ones are counted when they are kept
     good = labels.filter(pc.greater(labels["score"], 0))
     thick = by(good, "query_id").values()
-    synthetic = pc.is_in(good["source"], value_set=pa.array(SYNTHETIC))
-    usable = pc.and_(pc.equal(good["split"], "train"), pc.invert(synthetic))
+    usable = pc.equal(good["split"], "train")
     return {
         "train_relevant": int(pc.sum(usable).as_py() or 0),
         "labels_by_source": by(labels, "source"),

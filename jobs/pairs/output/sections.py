@@ -22,7 +22,7 @@ class Table:
 
     caption: str
     columns: tuple[str, ...]
-    rows: list[Row]
+    rows: Sequence[Row]
     bar: int | None = None
 
 

@@ -209,8 +209,9 @@ def _id(value: Any, name: str, notes: Notes) -> str | None:
     return _of_other_type(name, notes)
 
 
-def _of_other_type(name: str, notes: Notes) -> None:
+def _of_other_type(name: str, notes: Notes) -> str | None:
     notes.values[f"{name} is of another type"] += 1
+    return None
 
 
 RAW: Mapping[Kind, pa.DataType] = {kind: pa.string() for kind in TYPES} | {"ids": pa.list_(pa.string()), "items": ITEMS}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +20,7 @@ from jobs.pairs.settings import SignalSettings
 from jobs.pairs.signals import CODES, action_codes
 from jobs.pairs.tasks import hashes
 
+U64 = npt.NDArray[np.uint64]
 QUERY, EVENT, LABEL = 0, 1, 2
 SCHEMA = pa.schema(
     [
@@ -45,10 +47,9 @@ MOST_SHOWN = 100
 """Results of a query that are looked at."""
 PERSONAL = r"[\w.+-]+@[\w-]+\.\w+|(?:\+?\d[\s()./-]?){9,}"
 """An e-mail address, or a number as long as a telephone's or an account's."""
-Flat = pa.Table
 
 
-def to_rows(shape: Shape, flat: Flat, signals: SignalSettings, salt: str, notes: Notes) -> pa.Table:
+def to_rows(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, notes: Notes) -> pa.Table:
     """The rows of a flat table; what cannot be used is counted.
 
     Args:
@@ -65,7 +66,7 @@ def to_rows(shape: Shape, flat: Flat, signals: SignalSettings, salt: str, notes:
     return _of_clicks(shape, flat, signals, salt, notes)
 
 
-def _with_text(flat: Flat, notes: Notes, name: str) -> Flat:
+def _with_text(flat: pa.Table, notes: Notes, name: str) -> pa.Table:
     """The rows that have a query that can be used, its white space cleaned."""
     texts = _cleaned(flat[name])
     flat = flat.set_column(flat.column_names.index(name), name, texts)
@@ -105,7 +106,7 @@ def _table(rows: int, columns: Mapping[str, object]) -> pa.Table:
     return pa.table(arrays, schema=SCHEMA)
 
 
-def _keys(flat: Flat, salt: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _keys(flat: pa.Table, salt: str) -> tuple[U64, U64, U64]:
     """(query, client, session) of each row. A query without an id is named by who asked what, and when."""
     client = hashes(flat["user"], salt)
     session = hashes(flat["session"], salt) if "session" in flat.column_names else np.zeros(flat.num_rows, np.uint64)
@@ -120,15 +121,16 @@ def _keys(flat: Flat, salt: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  
     return np.where((query == 0) & (text != 0), own, query), client, session
 
 
-def _mixed(left: np.ndarray, right: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _mixed(left: U64, right: U64) -> U64:
     """One 64-bit number of two (as in splitmix64); never 0."""
     with np.errstate(over="ignore"):
         mixed = left ^ (right + np.uint64(0x9E3779B97F4A7C15) + (left << np.uint64(6)) + (left >> np.uint64(2)))
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    return np.maximum(mixed ^ (mixed >> np.uint64(31)), np.uint64(1))
+    result: U64 = np.maximum(mixed ^ (mixed >> np.uint64(31)), np.uint64(1))
+    return result
 
 
-def _of_clicks(shape: Shape, flat: Flat, signals: SignalSettings, salt: str, notes: Notes) -> pa.Table:
+def _of_clicks(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, notes: Notes) -> pa.Table:
     """UBI queries and events, also mixed, and event tables with a query, an action and an item in each row."""
     flat = flat.set_column(flat.column_names.index("query"), "query", _cleaned(flat["query"]))
     usable = pc.fill_null(_usable(flat["query"], notes), True)
@@ -155,13 +157,13 @@ def _of_clicks(shape: Shape, flat: Flat, signals: SignalSettings, salt: str, not
     return pa.concat_tables([asked_table, _events(events, signals, notes), *_cited_of(flat, whole)])
 
 
-def _cited_of(flat: Flat, whole: Mapping[str, pa.Array]) -> list[pa.Table]:
+def _cited_of(flat: pa.Table, whole: Mapping[str, pa.Array]) -> list[pa.Table]:
     if "cited" not in flat.column_names or flat["cited"].null_count == flat.num_rows:
         return []
     return [_exploded(whole, flat["cited"], "citation")]
 
 
-def _rated(flat: Flat, signals: SignalSettings, notes: Notes) -> Flat:
+def _rated(flat: pa.Table, signals: SignalSettings, notes: Notes) -> pa.Table:
     """A rating as an action, where a row has none."""
     rating = flat["rating"]
     liked, disliked = pc.greater_equal(rating, signals.liked_from), pc.less_equal(rating, signals.disliked_to)
@@ -208,7 +210,7 @@ def _as_dict(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     return {name: table[name] for name in table.column_names}
 
 
-def _of_answers(flat: Flat, salt: str, notes: Notes) -> pa.Table:
+def _of_answers(flat: pa.Table, salt: str, notes: Notes) -> pa.Table:
     """A query for each answer, shown what was retrieved, and events for what was cited, deleted, and liked."""
     query, client, session = _keys(flat, salt)
     whole = {"query": pa.array(query), "client": pa.array(client), "session": pa.array(session)}
@@ -236,7 +238,7 @@ def _exploded(whole: Mapping[str, pa.Array], lists: pa.ChunkedArray, action: str
     ).filter(pc.is_valid(items))
 
 
-def _of_editors(flat: Flat, salt: str, notes: Notes) -> pa.Table:
+def _of_editors(flat: pa.Table, salt: str, notes: Notes) -> pa.Table:
     if flat["accept"].null_count < flat.num_rows:  # the sheet of rejected queries
         yes = pc.is_in(pc.utf8_lower(flat["accept"]), value_set=pa.array(["x", "yes", "y", "1", "true", "ja"]))
         notes.skip("row of a sheet that nobody accepted", int(pc.sum(pc.invert(yes)).as_py() or 0))
@@ -268,7 +270,7 @@ def _labels(
     return _table(count, columns | {"weight": weights, "source": sources})
 
 
-def _of_evaluation(flat: Flat, salt: str) -> pa.Table:
+def _of_evaluation(flat: pa.Table, salt: str) -> pa.Table:
     """Relevant hits as labels; a query that found none among ten as one that failed."""
     failed = pc.equal(pc.fill_null(flat["hit"], 0.0), -1.0)
     bad = flat.filter(failed)

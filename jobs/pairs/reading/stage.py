@@ -47,7 +47,8 @@ class ReadTask:
 
 def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[str, Any]:
     """Rows by client as "rows", texts with their counts by text as "texts"; counts of what was left out."""
-    notes, objects = Notes(), {}
+    notes = Notes()
+    objects: dict[str, int] = {}
     hours: Counter[int] = Counter()
     shapes: Counter[str] = Counter()
     shown = 0

@@ -44,7 +44,9 @@ def cluster(queries: Sequence[str], model: str | None) -> Clusters:
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     of = rank[found]
-    return Clusters(of, [_name([queries[row] for row in np.flatnonzero(of == number)], queries) for number in range(len(order))])
+    return Clusters(
+        of, [_name([queries[row] for row in np.flatnonzero(of == number).tolist()], queries) for number in range(len(order))]
+    )
 
 
 def _vectors(queries: Sequence[str], model: str | None) -> F32:

@@ -21,6 +21,7 @@ from jobs.pairs.signals import ACTIONS, CODES
 
 U64 = npt.NDArray[np.uint64]
 Bool = npt.NDArray[np.bool_]
+UNKNOWN = "no query with that query_id and the same client_id is in the log"
 REPEATS = 5
 """Times that one client's asking of one text counts."""
 DAY = 86_400_000
@@ -72,8 +73,10 @@ def join(table: pa.Table, bot_queries: int) -> Joined:
     asked, events = _without_bots(asked, events, bot_queries, counts)
     query = asked["query"].to_numpy()
     place = np.minimum(np.searchsorted(query, events["query"].to_numpy()), max(0, len(query) - 1))
-    known = query[place] == events["query"].to_numpy() if len(query) else np.zeros(events.num_rows, bool)
-    counts["event of a query that is not in the log"] += int((~known).sum())
+    known = np.zeros(events.num_rows, bool)
+    if len(query):  # of the same client, so that nothing depends on how rows were cut
+        known = (query[place] == events["query"].to_numpy()) & (asked["client"].to_numpy()[place] == events["client"].to_numpy())
+    counts[f"event without its query: {UNKNOWN}"] += int((~known).sum())
     place, events = place[known], events.filter(pa.array(known))
     joined = _pairs(asked, events, place, counts)
     return joined
