@@ -20,6 +20,8 @@ F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 CLIP = 10.0
 """Largest weight of a click under `ipw`."""
+SMOOTHING = 10.0
+"""Impressions at the average rate that each position is given."""
 LEAST_WEIGHT = 0.05
 """Of a label; what is lower says nothing."""
 
@@ -37,17 +39,13 @@ class Positions:
 def positions(shown_R: I64, used_R: I64, bias: BiasSettings) -> Positions:
     """The correction for position, from the whole log.
 
-    COEC (as OpenSearch's CoecClickModel): the click rate of each position. Positions that were shown less than 100 times take
-    the rate of the one before them. Unknown positions take the average.
+    COEC (as OpenSearch's CoecClickModel): the click rate of each position, here with SMOOTHING impressions at the average rate
+    added, so that a position that was hardly shown is near the average. Unknown positions have the average.
     """
     shown, used = np.asarray(shown_R, np.float64), np.asarray(used_R, np.float64)
     average = used.sum() / shown.sum() if shown.sum() else 0.0
-    rate = np.full(len(shown), average)
-    known = average
-    for position in range(1, len(shown)):
-        if shown[position] >= min(100, max(1, shown.max())):
-            known = used[position] / shown[position]
-        rate[position] = known
+    rate = (used + SMOOTHING * average) / (shown + SMOOTHING)
+    rate[0] = average
     ones = np.ones(len(shown))
     if bias.position == "coec":
         return Positions(rate, ones)

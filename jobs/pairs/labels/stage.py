@@ -23,6 +23,8 @@ from jobs.pairs.settings import BiasSettings, RejectedSettings, SplitSettings
 from jobs.pairs.tasks import hashes, read_partition, read_shared, write_object
 
 DAY = 86_400_000
+MOST_POPULAR = 10.0
+"""Times the average item's clicks below which no item is too popular, however few items there are."""
 SYNTHETIC = ("title", "template")
 FROM_ITEMS = (*SYNTHETIC, "same_genre", "co_access", "anchor", "disliked")
 """Sources of labels that no live query has."""
@@ -61,9 +63,13 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
     text, item = pairs["text"].take(pa.array(resolved.pair)), pairs["item"].take(pa.array(resolved.pair))
     row = np.searchsorted(asked.key, text.to_numpy())
     item_key = hashes(item, ITEM_SALT)
-    share, logq = _popularity(store, task.popularity, item_key)
+    share, logq, average = _popularity(store, task.popularity, item_key)
     with np.errstate(divide="ignore"):
-        factor = np.where(resolved.score > 0, np.minimum(1.0, task.bias.popularity_cap / np.maximum(share, 1e-12)), 1.0)
+        factor = np.where(
+            resolved.score > 0,
+            np.minimum(1.0, max(task.bias.popularity_cap, MOST_POPULAR * average) / np.maximum(share, 1e-12)),
+            1.0,
+        )
     capped = int((factor < 1).sum())
     known = (
         np.isin(item_key, read_shared(store, task.known_items, ["item"])["item"].to_numpy())
@@ -215,11 +221,11 @@ def _figures(
     }
 
 
-def _popularity(store: Store, path: str, keys: Any) -> tuple[Any, Any]:
-    """([L] share of all clicks, [L] log of the smoothed share) of items."""
+def _popularity(store: Store, path: str, keys: Any) -> tuple[Any, Any, float]:
+    """([L] share of all clicks, [L] log of the smoothed share, the average item's share)."""
     table = read_shared(store, [path], ["item", "clicks"])
     item, clicks = table["item"].to_numpy(), table["clicks"].to_numpy()
     place = np.minimum(np.searchsorted(item, keys), max(0, len(item) - 1))
     count = np.where(item[place] == keys, clicks[place], 0) if len(item) else np.zeros(len(keys))
     total = max(1, int(clicks.sum()))
-    return count / total, np.log((count + 1) / (total + max(1, len(item))))
+    return count / total, np.log((count + 1) / (total + max(1, len(item)))), 1 / max(1, len(item))
