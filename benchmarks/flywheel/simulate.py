@@ -169,7 +169,9 @@ def _clicks(attraction: Any, grade: Any, model: str, random: np.random.Generator
     return clicked
 
 
-def write_ubi(truth: Truth, log: Log, folder: Path, *, files: int = 1, failed: float = 0.02, seed: int = 1) -> int:
+def write_ubi(
+    truth: Truth, log: Log, folder: Path, *, files: int = 1, failed: float = 0.02, seed: int = 1, prefix: str = ""
+) -> int:
     """Write queries-*.jsonl and events-*.jsonl; returns the lines. A share `failed` is asked wrongly first, without a click."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,12 +185,12 @@ def write_ubi(truth: Truth, log: Log, folder: Path, *, files: int = 1, failed: f
             client, time = f"user-{log.client[row]}", int(log.time[row])
             if random.random() < failed:
                 bad = [ids[item] for item in random.integers(0, len(ids), K)]
-                queries.append(_query(f"f{row}", client, f"cheap {text.split()[-1]}", time - 12_000, bad))
-            queries.append(_query(f"q{row}", client, text, time, shown))
+                queries.append(_query(f"{prefix}f{row}", client, f"cheap {text.split()[-1]}", time - 12_000, bad))
+            queries.append(_query(f"{prefix}q{row}", client, text, time, shown))
             for k in np.flatnonzero(log.clicked[row]).tolist():
-                events.append(_event(f"q{row}", client, shown[k], k + 1, time + 2000 * (k + 1), float(log.dwell[row, k])))
-        (folder / f"queries-{file:03d}.jsonl").write_text("".join(queries))
-        (folder / f"events-{file:03d}.jsonl").write_text("".join(events))
+                events.append(_event(f"{prefix}q{row}", client, shown[k], k + 1, time + 2000 * (k + 1), float(log.dwell[row, k])))
+        (folder / f"{prefix}queries-{file:03d}.jsonl").write_text("".join(queries))
+        (folder / f"{prefix}events-{file:03d}.jsonl").write_text("".join(events))
         lines += len(queries) + len(events)
     return lines
 

@@ -216,7 +216,7 @@ def _no_label(read: Results, sessions: Results, labels: Results) -> str:
         "; ".join(f"{reason} ({count:,})" for reason, count in list(reasons.items())[:3]) or "no event that says what users chose"
     )
     return (
-        f"expected logs from which at least one label follows, found no label in {sum(one['rows'] for one in read):,} rows: {said}; "
+        f"expected logs from which at least one label follows, found none in {sum(one['rows'] for one in read):,} rows: {said}; "
         f"give queries and events together, and name your actions in signals.actions of the --config file"
     )
 

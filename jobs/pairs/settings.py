@@ -66,8 +66,8 @@ class BiasSettings(BaseModel):
     irrelevant_to: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """A result counts as examined and passed over up to this rate."""
     popularity_cap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
-    """Share of all clicks above which an item's labels weigh less, in proportion, if it has ten times the average item's clicks as
-    well. 1: no cap."""
+    """Share of all clicks above which an item's labels weigh less, in proportion, if it also has ten times the average
+    item's clicks. 1: no cap."""
     bot_queries: Annotated[int, Field(ge=1)] = 300
     """Queries in a day from which a client is a bot and is left out."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.pairs.signals import SIGNALS
@@ -39,7 +39,20 @@ class Section:
 
 
 def sections(summary: Mapping[str, Any]) -> list[Section]:
-    """All sections, in their order."""
+    """All sections, in their order; columns of a table that are empty are left out."""
+    return [_filled(part) for part in _all(summary)]
+
+
+def _filled(part: Section) -> Section:
+    tables = []
+    for table in part.tables:
+        used = [place for place in range(len(table.columns)) if any(row[place] != "" for row in table.rows)]
+        columns, rows = tuple(table.columns[place] for place in used), [[row[place] for place in used] for row in table.rows]
+        tables.append(Table(table.caption, columns, rows, None if table.bar is None else used.index(table.bar)))
+    return replace(part, tables=tables)
+
+
+def _all(summary: Mapping[str, Any]) -> list[Section]:
     return [_answer(summary), _read(summary), _signals(summary), _bias(summary), _labels(summary), _rejected(summary)]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup, escape
 from rich.console import Console
 
 from cluster.storage.store import Store
@@ -66,9 +68,15 @@ def to_page(parts: list[Section], summary: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters["shown"] = lambda value: f"{value:,}" if isinstance(value, int) else value
+    environment.filters["shown"] = lambda value: f"{value:,}" if isinstance(value, int) else _code(str(value))
+    environment.filters["code"] = _code
     data = json.dumps(summary, ensure_ascii=False).replace("<", "\\u003c")
     return environment.get_template("page.html").render(sections=parts, rows=ROWS, data=data, ready=summary["readiness"])
+
+
+def _code(text: str) -> Markup:
+    """A text for the page, with what is between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def show_pairs(console: Console, summary: Mapping[str, Any], to: str) -> None:

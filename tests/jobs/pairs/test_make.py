@@ -66,9 +66,10 @@ def test_a_call_that_died_resumes_with_the_same_bytes(pairs: Make, monkeypatch: 
                 raise RuntimeError("killed")
             return _run(store, folder, task, inputs, **rest)
 
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        with monkeypatch.context() as patch:
             patch.setattr(make, "run_tasks", die)
-            make.make_pairs([str(logs)], str(to), load_settings(None), progress=Progress(quiet=True))
+            with pytest.raises(RuntimeError):
+                make.make_pairs([str(logs)], str(to), load_settings(None), progress=Progress(quiet=True))
         again = Made(to, make.make_pairs([str(logs)], str(to), load_settings(None), progress=Progress(quiet=True)))
         assert content(again) == content(want)
         assert not (to / "work").exists()

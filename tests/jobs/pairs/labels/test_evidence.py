@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jobs.pairs.labels.evidence import Evidence, evidence, positions, resolve
-from jobs.pairs.settings import BiasSettings
 from jobs.pairs.sessions.stage import COUNTED
+from jobs.pairs.settings import BiasSettings
 
 SHOWN, USED = np.array([0, 1000, 1000, 1000]), np.array([0, 400, 100, 40])
 

@@ -34,7 +34,7 @@ def test_a_frequent_neighbour_is_a_query_of_its_own() -> None:
 
 
 def test_the_log_is_cut_by_the_number_of_queries() -> None:
-    hours = {hour: 10 for hour in range(100)}
+    hours = dict.fromkeys(range(100), 10)
     dev, test = cut_times(hours, SplitSettings())
     assert (dev // 3_600_000, test // 3_600_000) == (80, 90)
     assert cut_times(hours, SplitSettings(by="text")) == (0, 0)

@@ -1,4 +1,4 @@
-"""Forty logs that are wrong: each is refused in one paragraph, or what is wrong in it is counted and left out. Nothing is silent."""
+"""Forty logs that are wrong: each is refused in one paragraph, or what is wrong is counted and left out. Nothing is silent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ COUNTED: list[tuple[str, bytes, str]] = [
     ("a number instead of an object", lines(GOOD) + b"17\n", "line is not a JSON object"),
     ("a key twice", lines(GOOD) + b'{"query_id": "q9", "query_id": "q8", "user_query": "x"}\n', "line has a key twice"),
     ("bytes that are no UTF-8", lines(GOOD) + b'{"query_id": "q9", "user_query": "caf\xe9"}\n', "line is not UTF-8"),
-    ("nested a thousand times", lines(GOOD) + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"\n", "no query text, no action and no query id"),
+    ("nested a thousand times", lines(GOOD) + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"\n",
+     "no query text, no action and no query id"),
     ("NaN as JSON does not know it, in a field that is read",
      lines([*GOOD, changed(BAD_QUERY, timestamp=float("nan"))]), "time cannot be read"),
     ("half of an emoji in a text", lines(GOOD) + b'{"query_id": "q9", "client_id": "u", "user_query": "shoe \\ud83d"}\n',
@@ -72,20 +73,25 @@ COUNTED: list[tuple[str, bytes, str]] = [
 REFUSED: list[tuple[str, dict[str, bytes], Sequence[str]]] = [
     ("no file at all", {"README.txt": b"x"}, ["expected logs", "README.txt"]),
     ("an empty file", {"log.jsonl": b""}, ["no row"]),
-    ("a log of another kind", {"log.jsonl": lines([{"level": "info", "msg": "started"}])}, ["found the columns level, msg", "[columns]"]),
+    ("a log of another kind", {"log.jsonl": lines([{"level": "info", "msg": "started"}])},
+     ["found the columns level, msg", "[columns]"]),
     ("a Parquet file that is cut off", {"log.parquet": parquet({"query_id": ["q"]})[:-9]}, ["not a readable Parquet file"]),
     ("a Parquet file that is JSON", {"log.parquet": lines(GOOD)}, ["not a readable Parquet file"]),
     ("a gzip file that is none", {"log.jsonl.gz": lines(GOOD)}, ["not a readable gzip file"]),
     ("a gzip file that is cut off", {"log.jsonl.gz": gzip.compress(lines(GOOD * 50))[:-20]}, ["not a readable gzip file"]),
-    ("more noise than log", {"log.jsonl": lines(GOOD) + b"noise\n" * 100}, ["lines that cannot be read", "line is not JSON"]),
+    ("more noise than log", {"log.jsonl": lines(GOOD) + b"noise\n" * 100},
+     ["lines that cannot be read", "line is not JSON"]),
     ("times in a column of lists", {"log.parquet": parquet({"query_id": ["q"], "user_query": ["x"], "timestamp": [[1]]})},
      ["expected times", "list"]),
-    ("texts in a column of numbers", {"log.parquet": parquet({"query_id": ["q"], "user_query": [1.5]})}, ["expected texts", "double"]),
-    ("shown ids as one text", {"log.parquet": parquet({"query_id": ["q"], "user_query": ["x"], "query_response_hit_ids": ["a,b"]})},
+    ("texts in a column of numbers", {"log.parquet": parquet({"query_id": ["q"], "user_query": [1.5]})},
+     ["expected texts", "double"]),
+    ("shown ids as one text",
+     {"log.parquet": parquet({"query_id": ["q"], "user_query": ["x"], "query_response_hit_ids": ["a,b"]})},
      ["expected lists of ids", "string"]),
-    ("a CSV with a row that is too long", {"log.csv": b"query,item_id,action\nshoe,a,click\nhat,b,click,x\n"}, ["row 3", "3 cells"]),
-    ("only events", {"log.jsonl": lines([event("q1", "a")])}, ["no label"]),
-    ("only queries", {"log.jsonl": lines([query("q1", "shoe", ["a"])])}, ["no label"]),
+    ("a CSV with a row that is too long", {"log.csv": b"query,item_id,action\nshoe,a,click\nhat,b,click,x\n"},
+     ["row 3", "3 cells"]),
+    ("only events", {"log.jsonl": lines([event("q1", "a")])}, ["at least one label follows, found none"]),
+    ("only queries", {"log.jsonl": lines([query("q1", "shoe", ["a"])])}, ["at least one label follows, found none"]),
 ]  # fmt: skip
 
 
