@@ -31,9 +31,9 @@ CASES: dict[str, tuple[str, ...]] = {
     "without position": ("bias.position=off",),
     "ipw": ("bias.position=ipw",),
     "without prior": ("bias.prior=0.001",),
-    "without bots": ("bias.bot_queries=1000000000",),
+    "without bots": ("bias.bot_queries=0",),
     "without popularity": ("bias.popularity_cap=1.0",),
-    "without dwell and quick return": ("signals.dwell_s=86400.0", "signals.quick_return_s=0.0"),
+    "without dwell and quick return": ("signals.dwell_s=86400.0", "signals.weights.quick_return=0.0"),
     "without skipped": ("signals.weights.skipped=0.0",),
 }
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.flywheel.scale --lines 1000000 [--logs FOLDER] [--to FOLDER] [--kill 30]
 
-Makes the log (kept where --logs says), runs the command (unless --to has its result), and prints its seconds and the highest resident memory of each process
-(shared memory included). With --kill, a second run is killed after so many seconds and given again; its tables must be the same
-bytes as those of the first.
+Makes the log (kept where --logs says), runs the command (unless --to has its result), and prints its seconds and the highest
+resident memory of each process, shared memory included. With --kill, a second run is killed after so many seconds and given
+again; its tables must be the same bytes as those of the first.
 """
 
 from __future__ import annotations

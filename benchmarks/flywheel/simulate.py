@@ -18,6 +18,8 @@ I64 = npt.NDArray[np.int64]
 K = 10
 CANDIDATES = 40
 RELEVANT = 10
+POPULAR = 8
+"""Items that the engine shows for anything, and that are clicked for being known."""
 ATTRACTION = np.array([0.04, 0.25, 0.5, 0.8])
 """Chance that somebody who looks at a result of this grade clicks it."""
 START = 1_767_225_600_000
@@ -95,6 +97,7 @@ def make_truth(queries: int, items: int, seed: int) -> Truth:
     every = [(a, b, c) for c in range(len(THINGS)) for b in range(len(FEATURES)) for a in range(len(SHAPES))]
     chosen = [every[n] for n in random.permutation(len(every))[:queries]]
     texts = [f"{SHAPES[a]} {FEATURES[b]} {THINGS[c]}" for a, b, c in chosen]
+    popular = random.permutation(items)[:POPULAR]
     candidates, grades = [], []
     for wanted in chosen:
         same = parts == np.asarray(wanted)
@@ -103,9 +106,10 @@ def make_truth(queries: int, items: int, seed: int) -> Truth:
         relevant = order[: min(RELEVANT, int((grade > 0).sum()))]
         others = random.permutation(np.flatnonzero(grade == 0))[: CANDIDATES - len(relevant)]
         mixed = np.concatenate([relevant, others])
+        mixed[-4:] = random.permutation(popular)[:4]
         candidates.append(mixed)
-        grades.append(grade[mixed])
-    return Truth(texts, catalogue, np.asarray(candidates), np.asarray(grades), random.random(items) < 0.03)
+        grades.append(np.maximum(0, grade[mixed]))
+    return Truth(texts, catalogue, np.asarray(candidates), np.asarray(grades), np.isin(np.arange(items), popular))
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def make_log(truth: Truth, number: int, *, model: str, seed: int) -> Log:
     order = np.argsort(-score, axis=1)[:, :K]
     shown = np.take_along_axis(truth.candidates[text], order, 1)
     grade = np.take_along_axis(truth.grades[text], order, 1)
-    attraction = np.minimum(0.95, ATTRACTION[grade] + 0.15 * truth.popular[shown])
+    attraction = np.minimum(0.95, ATTRACTION[grade] + 0.25 * truth.popular[shown])
     clicked = _clicks(attraction, grade, model, random) | (random.random(shown.shape) < 0.01)
     clicked[bot] = random.random((bot.sum(), K)) < 0.5
     dwell = np.where(grade > 0, random.exponential(60, shown.shape), random.exponential(6, shown.shape)).round(1)

@@ -26,7 +26,7 @@ from cluster.session.session import ray_session
 from cluster.storage.store import Store, check_writable
 from jobs.pairs.corpus.items import ItemTask, add_items, read_items
 from jobs.pairs.corpus.pairs import FromItemsTask, pairs_from_items
-from jobs.pairs.corpus.synthetic import SyntheticTask, kept_share, write_synthetic
+from jobs.pairs.corpus.synthetic import SYNTHETIC_SHARE, SyntheticTask, kept_share, write_synthetic
 from jobs.pairs.labels.evidence import Positions, positions
 from jobs.pairs.labels.splits import cut_times
 from jobs.pairs.labels.stage import LabelTask, label_texts
@@ -36,7 +36,9 @@ from jobs.pairs.reading.sources import Input, find_input
 from jobs.pairs.reading.stage import ReadTask, read_piece
 from jobs.pairs.rejected.stage import RejectedTask, write_sheet
 from jobs.pairs.sessions.stage import SessionTask, count_sessions
+from jobs.pairs.sessions.together import WINDOW
 from jobs.pairs.settings import PairsSettings
+from jobs.pairs.signals import POSITIVE_ACTIONS
 from jobs.pairs.summary import summarise
 from jobs.pairs.tasks import add_counts, objects_of, run_tasks
 from jobs.stages.ingest.reading.files import source_files
@@ -143,7 +145,7 @@ def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
     hours = {int(hour): number for hour, number in add_counts(read, "hours").items()}
     cuts = cut_times(hours, settings.splits)
     variants = objects_of(spelling, "variants")[0]
-    window = settings.corpus.window if settings.corpus.path else 0
+    window = WINDOW if settings.corpus.path else 0
     rows = objects_of(read, "rows")
     session = SessionTask(
         rows, variants, count, cuts, settings.signals, settings.bias.bot_queries, settings.rejected.below, window
@@ -167,9 +169,8 @@ def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
         splits=settings.splits,
         cuts=cuts,
         rejected=settings.rejected,
-        clicks=bool(add_counts(sessions, "signals").get("click")),
+        clicks=any(add_counts(sessions, "signals").get(name) for name in POSITIVE_ACTIONS),
         newest=max([one.get("newest", 0) for one in sessions] + [_newest(one) for one in inputs]),
-        half_life_days=settings.half_life_days,
     )
     labels = work.run("labels", label_texts, [task for _ in every])
     synthetic = _synthetic(work, labels)
@@ -259,7 +260,7 @@ def _positions(sessions: Results, settings: PairsSettings) -> Positions:
 def _synthetic(work: Work, labels: Results) -> Results:
     made = add_counts(labels, "queries_by")
     of_items = {name: number for name, number in made.items() if name.split(" ")[0] in ("title", "template")}
-    share = kept_share(sum(made.values()) - sum(of_items.values()), sum(of_items.values()), work.settings.corpus.synthetic_share)
+    share = kept_share(sum(made.values()) - sum(of_items.values()), sum(of_items.values()), SYNTHETIC_SHARE)
     pairs = zip(objects_of(labels, "synthetic_queries"), objects_of(labels, "synthetic_qrels"), strict=True)
     return (
         work.run("synthetic", write_synthetic, [SyntheticTask(queries, rows, share) for queries, rows in pairs]) if share else []

@@ -15,7 +15,6 @@ from jobs.config.config import put_override, read_values
 from jobs.config.strict import validate
 from jobs.pairs.signals import ACTIONS, SIGNALS
 
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
 
 COLUMNS = ("query", "query_id", "user", "session", "time", "action", "item", "position", "value", "rating", "shown", "cited")
@@ -32,15 +31,9 @@ class SignalSettings(BaseModel):
     weights: dict[str, Annotated[float, Field(ge=0.0, le=10.0)]] = {}
     """Signal -> weight, instead of its default (docs/logs.md). 0: the signal is ignored."""
     liked_from: float = 4.0
-    """Lowest rating of an own table that is a `thumbs_up`."""
-    disliked_to: float = 2.0
-    """Highest rating that is a `thumbs_down`; what lies between says nothing."""
+    """Lowest rating of an own table that is a `thumbs_up`; half of it or less is a `thumbs_down`."""
     dwell_s: Seconds = 30.0
     """Seconds on a result from which a click counts as `dwell`."""
-    quick_return_s: Seconds = 10.0
-    """Seconds within which somebody who clicked is back, so that the click counts against the result."""
-    reformulated_s: Seconds = 30.0
-    """Seconds within which another query of the session that gets a click counts as a reformulation."""
 
     @model_validator(mode="after")
     def _signals_are_known(self) -> SignalSettings:
@@ -61,15 +54,12 @@ class BiasSettings(BaseModel):
     position, relative to the first, at most 10. off: positions do not matter."""
     prior: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Expected clicks at the average rate that are added to each pair, so that few impressions prove little."""
-    relevant_from: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
-    """A clicked result is relevant from this rate on; 1: clicked as often as the average result at these positions."""
-    irrelevant_to: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """A result counts as examined and passed over up to this rate."""
     popularity_cap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
     """Share of all clicks above which an item's labels weigh less, in proportion, if it also has ten times the average
     item's clicks. 1: no cap."""
-    bot_queries: Annotated[int, Field(ge=1)] = 300
-    """Queries in a day from which a client is a bot and is left out."""
+    bot_queries: Annotated[int, Field(ge=0)] = 300
+    """Queries in a day from which a client is a bot and is left out, as are those who click everything, or of a hundred queries
+    nothing. 0: nobody is a bot."""
 
 
 class SplitSettings(BaseModel):
@@ -81,10 +71,8 @@ class SplitSettings(BaseModel):
     """time: texts that were first asked in the last part of the log are held out, and the same share of older ones, by a hash,
     with labels from that part; labels for training come from before it. text: by a hash of the text only. A log without times
     is split by text."""
-    dev: Share = 0.1
-    """Share of the log (of its time, or of its texts) for dev."""
-    test: Share = 0.1
-    """Share for test."""
+    share: Annotated[float, Field(ge=0.0, le=0.45)] = 0.1
+    """Share of the log (of its time, and of its texts) for dev, and as much for test."""
 
 
 class RejectedSettings(BaseModel):
@@ -118,10 +106,6 @@ class CorpusSettings(BaseModel):
     """Column that a negative of a synthetic query shares with its item ("genre"), while it differs in `different`."""
     different: str | None = None
     """See `same` ("tone"). Co-access positives are drawn from different values of this column in turn."""
-    window: Annotated[int, Field(ge=0, le=200)] = 20
-    """Items that one user liked one after another within this many are accessed together. 0: no such pairs."""
-    synthetic_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Maximum share of synthetic queries (title–body and templates) among all."""
 
 
 class PairsSettings(BaseModel):
@@ -132,8 +116,6 @@ class PairsSettings(BaseModel):
     columns: dict[str, str] = {}
     """Meaning -> your column, for event tables of your own: `{ query = "search_term", item = "product_id" }`. Meanings: query,
     query_id, user, session, time, action, item, position, value (seconds), rating, shown, cited."""
-    half_life_days: Annotated[float, Field(gt=0.0)] = 180.0
-    """Days in which labels of an earlier `pairs` output lose half of their weight."""
     signals: SignalSettings = SignalSettings()
     bias: BiasSettings = BiasSettings()
     splits: SplitSettings = SplitSettings()
@@ -147,11 +129,6 @@ class PairsSettings(BaseModel):
         for meaning in self.columns:
             if meaning not in COLUMNS:
                 raise ValueError(f"columns: {meaning!r} is not a meaning; known are {', '.join(COLUMNS)}")
-        if self.splits.dev + self.splits.test >= 1:
-            raise ValueError(
-                f"splits: expected dev and test to leave something to train on, found {self.splits.dev} and {self.splits.test}; "
-                f"lower one of them"
-            )
         if (self.corpus.same is None) != (self.corpus.different is None) and self.corpus.same is not None:
             raise ValueError("corpus.same says what a negative shares, corpus.different in what it differs: set both")
         return self

@@ -33,18 +33,15 @@ def summarise(
     newest: int,
 ) -> dict[str, Any]:
     """The whole of it, JSON-able. Only sums: nothing of one user, and no event."""
-    read, sessions, labels = stages["read"], stages["sessions"], stages["labels"]
+    sessions, labels = stages["sessions"], stages["labels"]
     queries = add_counts(labels, "queries_by")
     real = {name: count for name, count in queries.items() if name.split(" ")[0] not in SYNTHETIC}
-    sources = add_counts(labels, "labels_by_source")
     made = sum(one.get("queries", 0) for one in synthetic)
     made_labels = sum(one.get("labels", 0) for one in synthetic)
     shown_at, used_at = _sum(sessions, "shown_at"), _sum(sessions, "clicked_at")
     days = _days(sessions)
-    usable = sum(one.get("train_relevant", 0) for one in labels)
-    signals = add_counts(sessions, "signals")
     ready = readiness(
-        usable,
+        sum(one.get("train_relevant", 0) for one in labels),
         queries=sum(count for name, count in real.items() if name.endswith(" train")),
         dev=sum(count for name, count in real.items() if name.endswith(" dev")),
         negatives=add_counts(labels, "labels_by_score").get("0", 0),
@@ -54,23 +51,14 @@ def summarise(
         users=any(one.get("clients") or one.get("users") for one in sessions),
         ctr=_quarters(days),
     )
-    examples: dict[str, str] = {}
-    for one in read:
-        for reason, example in one.get("examples", {}).items():
-            examples.setdefault(reason, example)
+    synthetic_figures = {"queries": made, "of": sum(queries.values()) - sum(real.values()), "labels": made_labels}
+    of_rejected = {"with_proposals": rejected.get("with_proposals", 0), "clusters": rejected["clusters"]}
     return {
         "key": key,
         "readiness": ready.as_json(),
         "logs": [_log(one) for one in inputs],
-        "rows": sum(one["rows"] for one in read),
-        "shapes": add_counts(read, "shapes"),
-        "skipped": add_counts([*read, *sessions], "skipped"),
-        "doubts": add_counts(read, "values"),
-        "examples": examples,
-        "queries_asked": sum(one.get("queries", 0) for one in sessions),
-        "clients": sum(max(one.get("clients", 0), one.get("users", 0)) for one in sessions),
-        "spelling": {"variants": stages["spelling"][0]["variants"], "examples": stages["spelling"][0]["examples"]},
-        "signals": signals,
+        **_read(stages),
+        "signals": add_counts(sessions, "signals"),
         "positions": [
             {"position": place, "shown": shown_at[place], "used": used_at[place], "expected": round(float(at.expected[place]), 4)}
             for place in range(1, SHOWN_POSITIONS + 1)
@@ -82,20 +70,33 @@ def summarise(
         "newest_ms": newest,
         "drift": _quarters(days),
         "queries": real | ({"synthetic train": made} if made else {}),
-        "labels": sources | ({"synthetic": made_labels} if made_labels else {}),
+        "labels": add_counts(labels, "labels_by_source") | ({"synthetic": made_labels} if made_labels else {}),
         "labels_by_score": add_counts(labels, "labels_by_score"),
         "relevant_per_query": dict(sorted(add_counts(labels, "relevant_per_query").items())),
-        "conflicts": add_counts(labels, "conflicts"),
-        "left_out": add_counts(labels, "left_out"),
-        "totals": add_counts(labels, "totals"),
-        "synthetic": {"queries": made, "of": sum(queries.values()) - sum(real.values()), "labels": made_labels},
-        "rejected": {
-            "queries": rejected["rejected"],
-            "clusters": rejected["clusters"],
-            "with_proposals": rejected.get("with_proposals", 0),
-        },
+        **{name: add_counts(labels, name) for name in ("conflicts", "left_out", "totals")},
+        "synthetic": synthetic_figures,
+        "rejected": {"queries": rejected["rejected"]} | of_rejected,
         "items": sum(one.get("items", 0) for one in stages["items"]),
         "rules": _rules(settings),
+    }
+
+
+def _read(stages: Mapping[str, Results]) -> dict[str, Any]:
+    """What was read and left out."""
+    read, sessions, spelling = stages["read"], stages["sessions"], stages["spelling"][0]
+    examples: dict[str, str] = {}
+    for one in read:
+        for reason, example in one.get("examples", {}).items():
+            examples.setdefault(reason, example)
+    return {
+        "rows": sum(one["rows"] for one in read),
+        "shapes": add_counts(read, "shapes"),
+        "skipped": add_counts([*read, *sessions], "skipped"),
+        "doubts": add_counts(read, "values"),
+        "examples": examples,
+        "queries_asked": sum(one.get("queries", 0) for one in sessions),
+        "clients": sum(max(one.get("clients", 0), one.get("users", 0)) for one in sessions),
+        "spelling": {"variants": spelling["variants"], "examples": spelling["examples"]},
     }
 
 

@@ -13,6 +13,9 @@ from cluster.storage.store import Store
 from cluster.tables.tables import write_part
 from jobs.pairs.tasks import read_object
 
+SYNTHETIC_SHARE = 0.2
+"""Maximum share of synthetic queries among all."""
+
 
 @dataclass(frozen=True)
 class SyntheticTask:

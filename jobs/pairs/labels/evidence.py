@@ -20,6 +20,10 @@ F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 CLIP = 10.0
 """Largest weight of a click under `ipw`."""
+RELEVANT_FROM = 1.0
+"""A clicked result is relevant from this rate on: clicked as often as the average result at these positions."""
+IRRELEVANT_TO = 0.5
+"""A result counts as examined and passed over up to this rate."""
 SMOOTHING = 10.0
 """Impressions at the average rate that each position is given."""
 LEAST_WEIGHT = 0.05
@@ -84,13 +88,13 @@ def evidence(
     """
     rate = (clicks + bias.prior) / (expected + bias.prior)
     gates = {
-        "click": rate >= bias.relevant_from,
-        "dwell": rate >= bias.relevant_from,
+        "click": rate >= RELEVANT_FROM,
+        "dwell": rate >= RELEVANT_FROM,
         "quick_return": counts["quick_return"] > counts["click"],
-        "skipped": (rate < bias.relevant_from) & (counts["click"] == 0),
-        "reformulated": (rate < bias.relevant_from) & (counts["click"] == 0),
+        "skipped": (rate < RELEVANT_FROM) & (counts["click"] == 0),
+        "reformulated": (rate < RELEVANT_FROM) & (counts["click"] == 0),
         "not_cited": counts["citation"] == 0,
-        "not_clicked": rate <= bias.irrelevant_to,
+        "not_clicked": rate <= IRRELEVANT_TO,
     }
     pieces = []
     for name, signal in SIGNALS.items():

@@ -30,18 +30,18 @@ def cut_times(hours: Mapping[int, int], settings: SplitSettings) -> tuple[int, i
     order = sorted(hours)
     below = np.cumsum([hours[hour] for hour in order])
     total = below[-1]
-    dev = int(np.searchsorted(below, (1 - settings.dev - settings.test) * total, side="right"))
-    test = int(np.searchsorted(below, (1 - settings.test) * total, side="right"))
+    dev = int(np.searchsorted(below, (1 - 2 * settings.share) * total, side="right"))
+    test = int(np.searchsorted(below, (1 - settings.share) * total, side="right"))
     end = order[-1] + 1
-    return (order[min(dev, len(order) - 1)] * HOUR if settings.dev + settings.test else end * HOUR), (
-        order[min(test, len(order) - 1)] * HOUR if settings.test else end * HOUR
+    return (order[min(dev, len(order) - 1)] * HOUR if settings.share else end * HOUR), (
+        order[min(test, len(order) - 1)] * HOUR if settings.share else end * HOUR
     )
 
 
 def by_text(keys_T: npt.NDArray[np.uint64], settings: SplitSettings) -> I64:
     """[T] 0 train, 1 dev, 2 test, by the hash of the text."""
     share = (keys_T >> np.uint64(11)).astype(np.float64) / 2.0**53
-    below = np.asarray([settings.test, settings.test + settings.dev])
+    below = np.asarray([settings.share, 2 * settings.share])
     return 2 - np.searchsorted(below, share, side="right").astype(np.int64)
 
 

@@ -23,6 +23,8 @@ from jobs.pairs.settings import BiasSettings, RejectedSettings, SplitSettings
 from jobs.pairs.tasks import hashes, read_partition, read_shared, write_object
 
 DAY = 86_400_000
+HALF_LIFE_DAYS = 180.0
+"""Days in which labels of an earlier output lose half of their weight."""
 MOST_POPULAR = 10.0
 """Times the average item's clicks below which no item is too popular, however few items there are."""
 SYNTHETIC = ("title", "template")
@@ -49,7 +51,6 @@ class LabelTask:
     clicks: bool
     """Whether anybody clicked anything in this log."""
     newest: int
-    half_life_days: float
 
 
 def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def _given(labels: pa.Table, pair: I64, task: LabelTask, sources: list[str]) -> 
     """Labels of editors, of items and of earlier outputs; the latter lose weight with their age."""
     time = labels["time"].to_numpy()
     age = np.where(time > 0, np.maximum(0, task.newest - time) / DAY, 0.0)
-    weight = labels["weight"].to_numpy() * 0.5 ** (age / task.half_life_days)
+    weight = labels["weight"].to_numpy() * 0.5 ** (age / HALF_LIFE_DAYS)
     names = pc.fill_null(labels["source"], "editorial").combine_chunks().dictionary_encode()
     names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
     for name in sorted(names.dictionary.to_pylist()):

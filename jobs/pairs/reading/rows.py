@@ -166,7 +166,7 @@ def _cited_of(flat: pa.Table, whole: Mapping[str, pa.Array]) -> list[pa.Table]:
 def _rated(flat: pa.Table, signals: SignalSettings, notes: Notes) -> pa.Table:
     """A rating as an action, where a row has none."""
     rating = flat["rating"]
-    liked, disliked = pc.greater_equal(rating, signals.liked_from), pc.less_equal(rating, signals.disliked_to)
+    liked, disliked = pc.greater_equal(rating, signals.liked_from), pc.less_equal(rating, signals.liked_from / 2)
     named = pc.if_else(liked, "thumbs_up", pc.if_else(disliked, "thumbs_down", pa.scalar(None, pa.string())))
     between = pc.and_(pc.invert(pc.or_(liked, disliked)), pc.is_null(flat["action"]))
     notes.skip("rating between disliked and liked", int(pc.sum(between).as_py() or 0))

@@ -109,6 +109,8 @@ def _unique(asked: pa.Table, counts: Counter[str]) -> pa.Table:
 
 
 def _without_bots(asked: pa.Table, events: pa.Table, most: int, counts: Counter[str]) -> tuple[pa.Table, pa.Table]:
+    if not most:
+        return asked, events
     client, time = asked["client"].to_numpy(), asked["time"].to_numpy()
     days, number = np.unique(np.stack([client, (time // DAY).astype(np.uint64)]), axis=1, return_counts=True)
     bots = set(days[0][number > most].tolist())

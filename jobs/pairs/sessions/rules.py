@@ -14,6 +14,10 @@ from jobs.pairs.sessions.joined import Bool, Joined
 from jobs.pairs.settings import SignalSettings
 from jobs.pairs.signals import POSITIVE_ACTIONS
 
+QUICK_RETURN_S = 10.0
+"""Seconds within which somebody who clicked is back, so that the click counts against the result."""
+REFORMULATED_S = 30.0
+"""Seconds within which another query of the session that gets a click counts as a reformulation."""
 EXAMINED = 10
 """Results of a query that a user who reformulates has looked at."""
 
@@ -43,16 +47,17 @@ def apply_rules(joined: Joined, settings: SignalSettings) -> Evidence:
     gap = _seconds_until_next(joined, used)
     seconds = np.where(np.isnan(joined.dwell), gap, joined.dwell)
     kept = np.logical_or.reduce([joined.did[name] for name in POSITIVE_ACTIONS if name not in ("click", "dwell")])
+    counted = settings.weights.get("quick_return") != 0
     with np.errstate(invalid="ignore"):
         dwell = clicked & (seconds >= settings.dwell_s)
-        quick = clicked & (seconds < settings.quick_return_s) & ~kept
+        quick = clicked & (seconds < QUICK_RETURN_S) & ~kept & counted
     dwell |= joined.did["dwell"] & np.isnan(joined.dwell)  # "read", without seconds
     cites = _any(joined.did["citation"], joined.pair_query, queries)
     lowest = np.zeros(queries, np.int64)
     np.maximum.at(lowest, joined.pair_query[used & joined.shown], joined.position[used & joined.shown])
     above = joined.shown & ~used & (joined.position > 0) & (joined.position < lowest[joined.pair_query])
     answered = cites[joined.pair_query]
-    reformulated, success = _reformulated(joined, used, settings.reformulated_s)
+    reformulated, success = _reformulated(joined, used, REFORMULATED_S)
     return Evidence(
         used=used,
         dwell=dwell,

@@ -16,6 +16,8 @@ ITEM_SALT = "item"
 """Of the hashes of items, which are no secret."""
 
 LIKED = ("click", "dwell", "cart", "purchase", "wishlist", "thumbs_up", "citation")
+WINDOW = 50
+"""Items that one user liked one after another within this many are used together."""
 MOST = 1000
 """Items of one client that are looked at, the first ones: who has more is a shop."""
 

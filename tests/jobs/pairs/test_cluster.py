@@ -10,13 +10,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cluster.storage.store import Store
-from tests.jobs.pairs.conftest import lines
+from tests.jobs.pairs.conftest import START, event, lines, query
 from tests.jobs.pairs.test_make import log
+
+if TYPE_CHECKING:
+    from cluster.session.resources import ClusterSize
+    from tests.jobs.conftest import Case
+
+HOUR = 3_600_000
 
 pytestmark = pytest.mark.cluster
 
@@ -60,3 +66,40 @@ def _finish(process: subprocess.Popen[bytes]) -> tuple[dict[str, Any], str]:
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err.decode()
     return json.loads(out), err.decode()
+
+
+def test_from_a_log_to_a_model_and_back_to_pairs(ray_case: Case, ray_local: ClusterSize) -> None:
+    """docs/logs.md on a small log: pairs, init, run; and what the run wrote is a log for the next pairs."""
+    case = ray_case
+    case.patch.chdir(case.folder)
+    words = "red blue green grey black white".split()
+    rows, items = [], []
+    for number in range(120):
+        thing = f"{words[number % 6]} thing {number % 20}"
+        rows.append(
+            query(f"q{number}", thing, [f"i{number % 20}", "i1", "i2"], user=f"u{number}", time=START + number * 3 * HOUR)
+        )
+        rows.append(event(f"q{number}", f"i{number % 20}", "purchase", user=f"u{number}", time=START + number * 3 * HOUR + 5000))
+    for number in range(20):
+        items.append({"id": f"i{number}", "title": f"thing {number}", "text": f"a {words[number % 6]} thing, number {number}"})
+    case.files = {
+        "ubi.jsonl": lines(rows),
+        "catalogue.jsonl": lines(items),
+        "pairs.toml": b'[corpus]\npath = "catalogue.jsonl"\n',
+    }
+    for name, content in case.files.items():
+        (case.folder / name).write_bytes(content)
+    settings = ["encoder.kind=static", "encoder.dimension=8", "encoder.vocabulary=256", "training.batch_size=8", "rounds.mined=1"]
+    for command in (
+        ["pairs", "ubi.jsonl", "--config", "pairs.toml", "--to", "pairs"],
+        ["init", "pairs/tables", *settings, "evaluation.events=true", "name=first", "output=runs"],
+        ["run", "hardmine.toml"],
+        ["pairs", "runs/first/events", "pairs", "--config", "pairs.toml", "--to", "again", "--json"],
+    ):
+        answer = case.hardmine(*command)
+        assert answer.code == 0, (command, answer.err)
+    summary = json.loads(answer.out)
+    assert summary["shapes"]["retrieval_eval"] > 0
+    assert summary["labels"]["purchase"] > 0, "the earlier output's labels keep their source"
+    assert [log["earlier"] for log in summary["logs"]] == [False, True]
+    assert (case.folder / "again" / "pairs.html").exists()

@@ -122,13 +122,9 @@ def test_outputs_merge_and_the_older_one_weighs_less(pairs: Make) -> None:
 
 
 def test_what_was_held_out_stays_held_out(pairs: Make) -> None:
-    old = pairs({"log.jsonl": log()}, "splits.by=text", "splits.dev=0.5")
+    old = pairs({"log.jsonl": log()}, "splits.by=text", "splits.share=0.4")
     new = pairs(
-        {"log.jsonl": log(start=START + 10 * DAY, prefix="r")},
-        "splits.by=text",
-        "splits.dev=0.0",
-        "splits.test=0.0",
-        before=[str(old.folder)],
+        {"log.jsonl": log(start=START + 10 * DAY, prefix="r")}, "splits.by=text", "splits.share=0.0", before=[str(old.folder)]
     )
     split = {row["text"]: row["split"] for row in new.table("queries")}
     assert split == {row["text"]: row["split"] for row in old.table("queries")}
@@ -222,7 +218,7 @@ def test_the_logger_that_is_proposed_writes_what_is_read(pairs: Make, tmp_path: 
         (["signals.actions.like=liked"], ["'liked' is not a signal"]),
         (["signals.weights.clicks=1.0"], ["'clicks' is not a signal"]),
         (["columns.product=sku"], ["'product' is not a meaning"]),
-        (["splits.dev=0.6", "splits.test=0.5"], ["leave something to train on"]),
+        (["splits.share=0.5"], ["splits.share", "0.45"]),
         (["corpus.same=genre"], ["set both"]),
     ],
 )

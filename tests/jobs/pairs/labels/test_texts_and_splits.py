@@ -43,8 +43,8 @@ def test_the_log_is_cut_by_the_number_of_queries() -> None:
 
 def test_hashes_share_out_as_the_settings_say() -> None:
     keys = np.random.default_rng(1).integers(0, 2**63, 20_000).astype(np.uint64) * np.uint64(2)
-    split = by_text(keys, SplitSettings(dev=0.2, test=0.1))
-    assert np.bincount(split, minlength=3) / 20_000 == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
+    split = by_text(keys, SplitSettings(share=0.2))
+    assert np.bincount(split, minlength=3) / 20_000 == pytest.approx([0.6, 0.2, 0.2], abs=0.01)
 
 
 def test_no_twin_crosses_the_splits_and_training_sees_nothing_of_the_future(pairs: Make) -> None:
