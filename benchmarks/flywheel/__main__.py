@@ -1,4 +1,4 @@
-"""What each correction gains, on simulated users whose taste is known: `python -m benchmarks.flywheel [--queries 40000]`.
+"""What each correction gains, on simulated users whose taste is known: `python -m benchmarks.flywheel [--queries 40000] [--case ipw]`.
 
 Cases:
     raw clicks    whatever was clicked is relevant, what was shown and never clicked is not
@@ -12,13 +12,10 @@ Each for users who click by position (PBM) and who read from the top and stop (c
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from benchmarks.flywheel.compare import agreement, raw_clicks, read_pairs
+from benchmarks.flywheel.compare import Agreement, agreement, raw_clicks, read_pairs
 from benchmarks.flywheel.simulate import make_log, make_truth, write_ubi
 from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSettings
@@ -26,6 +23,7 @@ from cluster.session.session import ray_session
 from jobs.pairs.make import make_pairs
 from jobs.pairs.settings import load_settings
 
+COLUMNS = ("users", "labels", "relevant", "precision", "recall", "irrelevant", "right", "τ")
 CASES: dict[str, tuple[str, ...]] = {
     "pairs": (),
     "without position": ("bias.position=off",),
@@ -38,32 +36,27 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def rows(queries: int, texts: int, seed: int, chosen: list[str]) -> list[dict[str, Any]]:
-    """A row for each model of clicks and each case."""
-    result = []
+def measure(queries: int, texts: int, seed: int, chosen: list[str]) -> None:
+    """Print a row for each model of clicks and each case."""
     truth = make_truth(texts, 3000, seed)
     for model in ("pbm", "cascade"):
         log = make_log(truth, queries, model=model, seed=seed + 1)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             write_ubi(truth, log, folder / "log")
-            result.append({"users": model, "case": "raw clicks"} | asdict(agreement(raw_clicks(truth, log), truth, log)))
+            show(model, "raw clicks", agreement(raw_clicks(truth, log), truth, log))
             for case in chosen:
-                settings = load_settings(None, ("splits.by=text", *CASES[case]))
                 to = folder / case.replace(" ", "-")
+                settings = load_settings(None, ("splits.by=text", *CASES[case]))
                 make_pairs([str(folder / "log")], str(to), settings, progress=Progress(quiet=True))
-                result.append({"users": model, "case": case} | asdict(agreement(read_pairs(to), truth, log)))
-                show(result[-1])
-    return result
+                show(model, case, agreement(read_pairs(to), truth, log))
 
 
-def show(row: dict[str, Any]) -> None:
+def show(users: str, case: str, got: Agreement) -> None:
     """One line of the table in docs/logs.md."""
-    cells = [row["users"], row["case"], f"{row['relevant']:,}", f"{row['precision']:.3f}", f"{row['recall']:.3f}"]
-    print(
-        "| " + " | ".join([*cells, f"{row['irrelevant']:,}", f"{row['irrelevant_precision']:.3f}", f"{row['tau']:.3f}"]) + " |",
-        flush=True,
-    )
+    cells = [users, case, f"{got.relevant:,}", f"{got.precision:.3f}", f"{got.recall:.3f}"]
+    cells += [f"{got.irrelevant:,}", f"{got.irrelevant_precision:.3f}", f"{got.tau:.3f}"]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -73,15 +66,10 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--case", action="append", choices=list(CASES))
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    print(f"| {' | '.join(COLUMNS)} |")
     with ray_session(ClusterSettings(cpus=2)):
-        table = rows(options.queries, options.texts, options.seed, options.case or list(CASES))
-    if options.json:
-        print(json.dumps(table))
-    else:
-        for row in table:
-            show(row)
+        measure(options.queries, options.texts, options.seed, options.case or list(CASES))
 
 
 if __name__ == "__main__":
