@@ -1,4 +1,4 @@
-"""What each correction gains, on simulated users whose taste is known: `python -m benchmarks.flywheel [--queries 40000] [--case ipw]`.
+"""What each correction gains, on simulated users whose taste is known: `python -m benchmarks.flywheel [--case ipw]`.
 
 Cases:
     raw clicks    whatever was clicked is relevant, what was shown and never clicked is not

@@ -22,7 +22,7 @@ from cluster.commits import digest
 from cluster.errors import ConfigError, DataError
 from cluster.lease import Lease
 from cluster.session.progress import Progress
-from cluster.session.session import ray_session
+from cluster.session.session import check_shared, ray_session
 from cluster.storage.store import Store, check_writable
 from jobs.pairs.corpus.items import ItemTask, add_items, read_items
 from jobs.pairs.corpus.pairs import FromItemsTask, pairs_from_items
@@ -87,7 +87,8 @@ def make_pairs(
         progress.say(f"✓ {store.root} holds the pairs of these logs and settings already")
         return done
     check_writable(store)
-    with Lease(store, takeover=takeover) as lease, ray_session(settings.cluster):
+    with Lease(store, takeover=takeover) as lease, ray_session(settings.cluster) as size:
+        check_shared(store, size)
         store.sweep()
         _begin(store, key, progress)
         unpacked = sum(one.bytes for one in inputs)

@@ -39,9 +39,12 @@ def run_tasks(
     import ray
 
     results: dict[int, dict[str, Any]] = {}
-    numbers = {_number(path): path for path in store.list(folder) if path.rpartition("/")[2].startswith("done-")}
+    sizes = store.list()
+    numbers = {
+        _number(path): path for path in sizes if path.startswith(f"{folder}/") and path.rpartition("/")[2].startswith("done-")
+    }
     with ThreadPoolExecutor(8) as pool:
-        for number, value in zip(numbers, pool.map(lambda path: _read_done(store, path), numbers.values()), strict=True):
+        for number, value in zip(numbers, pool.map(lambda path: _read_done(store, path, sizes), numbers.values()), strict=True):
             if value is not None and number < len(inputs):
                 results[number] = value
     waiting = [number for number in range(len(inputs)) if number not in results]
@@ -66,14 +69,12 @@ def run_tasks(
     return [results[number] for number in range(len(inputs))]
 
 
-def _read_done(store: Store, path: str) -> dict[str, Any] | None:
+def _read_done(store: Store, path: str, sizes: Mapping[str, int]) -> dict[str, Any] | None:
     """The record, unless it or what it lists is damaged; then the task runs again."""
     try:
         value = read_record(store, path)
     except DamagedObject:
         return None
-    folder = path.rpartition("/")[0]
-    sizes = store.list(folder) if value.get("objects") else {}
     return value if all(sizes.get(name) == size for name, size in value.get("objects", {}).items()) else None
 
 

@@ -29,6 +29,8 @@ ASKED = pa.schema(
 MOSTLY, WITHOUT_CLICK, LEAST = 0.5, 0.8, 3
 """A text is rejected if this share of its queries is low or reformulated, or has no click, and it was asked so often."""
 SYNTHETIC = ("title", "template")
+KINDS = ("live", "editorial", "co_access", "anchor", *SYNTHETIC)
+"""Of a text that is several of these, the first one counts."""
 
 
 @dataclass
@@ -101,7 +103,7 @@ def read_asked(
     tables = [ASKED.empty_table(), *(table for table in (asked, made) if table is not None)]
     table = pa.concat_tables(tables, promote_options="default")
     key, inverse = np.unique(table["text"].to_numpy(), return_inverse=True)
-    live = np.asarray(pc.fill_null(table["kind"], "live").to_pylist(), object)
+    kinds = np.asarray(pc.fill_null(table["kind"], "live").to_pylist(), object)
     never = np.iinfo(np.int64).max
     first = np.full(len(key), never)
     time = pc.fill_null(table["first"], 0).to_numpy()
@@ -111,12 +113,12 @@ def read_asked(
         name: np.bincount(inverse, weights=pc.fill_null(table[name], 0).to_numpy(), minlength=len(key)).astype(np.int64)
         for name in COUNTS
     }
-    # live before others, the most asked spelling, then the smallest
-    order = np.lexsort(
-        (np.asarray(table["raw"].to_pylist(), object), -pc.fill_null(table["count"], 0).to_numpy(), live != "live", inverse)
-    )
+    # who asked it before where it was made, the most asked spelling, then the smallest
+    rank = np.asarray([KINDS.index(name) if name in KINDS else len(KINDS) for name in kinds.tolist()], np.int64)
+    spelling = np.unique(np.asarray(table["raw"].to_pylist(), object), return_inverse=True)[1]
+    order = np.lexsort((spelling, -pc.fill_null(table["count"], 0).to_numpy(), rank, inverse))
     best = order[np.concatenate([[True], np.diff(inverse[order]) > 0])]
-    kind = pa.array(live[best].tolist(), pa.string())
+    kind = pa.array(kinds[best].tolist(), pa.string())
     split = by_text(key, settings)
     if cuts[0]:
         new = by_time(first, cuts)  # a text that was asked before stays where its hash puts it

@@ -72,7 +72,7 @@ def test_from_a_log_to_a_model_and_back_to_pairs(ray_case: Case, ray_local: Clus
     """docs/logs.md on a small log: pairs, init, run; and what the run wrote is a log for the next pairs."""
     case = ray_case
     case.patch.chdir(case.folder)
-    words = "red blue green grey black white".split()
+    words = ["red", "blue", "green", "grey", "black", "white"]
     rows, items = [], []
     for number in range(120):
         thing = f"{words[number % 6]} thing {number % 20}"
