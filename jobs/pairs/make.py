@@ -27,6 +27,7 @@ from cluster.storage.store import Store, check_writable
 from jobs.pairs.corpus.items import ItemTask, add_items, read_items
 from jobs.pairs.corpus.pairs import FromItemsTask, pairs_from_items
 from jobs.pairs.corpus.synthetic import SYNTHETIC_SHARE, SyntheticTask, kept_share, write_synthetic
+from jobs.pairs.labels.asked import SYNTHETIC
 from jobs.pairs.labels.evidence import Positions, positions
 from jobs.pairs.labels.splits import cut_times
 from jobs.pairs.labels.stage import LabelTask, label_texts
@@ -44,7 +45,7 @@ from jobs.pairs.tasks import add_counts, objects_of, run_tasks
 from jobs.stages.ingest.reading.files import source_files
 
 PARTITION_BYTES = 256 * 2**20
-"""Of the logs, unpacked, for each partition: a task takes about three times that in memory."""
+"""Of the logs, unpacked, for each partition: a task takes about five times that in memory."""
 MOST_PARTITIONS = 1024
 VERSION = 1
 Results = list[dict[str, Any]]
@@ -87,14 +88,14 @@ def make_pairs(
         progress.say(f"✓ {store.root} holds the pairs of these logs and settings already")
         return done
     check_writable(store)
-    with Lease(store, takeover=takeover) as lease, ray_session(settings.cluster) as size:
-        check_shared(store, size)
+    with Lease(store, takeover=takeover) as lease:
         store.sweep()
         _begin(store, key, progress)
         unpacked = sum(one.bytes for one in inputs)
         partitions = min(MOST_PARTITIONS, max(1, math.ceil(unpacked / PARTITION_BYTES)))
-        work = Work(store, f"work/{key}", settings, partitions, progress)
-        summary = _stages(work, inputs, key)
+        with ray_session(settings.cluster) as size:
+            check_shared(store, size)
+            summary = _stages(Work(store, f"work/{key}", settings, partitions, progress), inputs, key)
         lease.check()
         write_outputs(store, summary)
         store.delete("work")
@@ -260,7 +261,7 @@ def _positions(sessions: Results, settings: PairsSettings) -> Positions:
 
 def _synthetic(work: Work, labels: Results) -> Results:
     made = add_counts(labels, "queries_by")
-    of_items = {name: number for name, number in made.items() if name.split(" ")[0] in ("title", "template")}
+    of_items = {name: number for name, number in made.items() if name.split(" ")[0] in SYNTHETIC}
     share = kept_share(sum(made.values()) - sum(of_items.values()), sum(of_items.values()), SYNTHETIC_SHARE)
     pairs = zip(objects_of(labels, "synthetic_queries"), objects_of(labels, "synthetic_qrels"), strict=True)
     return (

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from jobs.pairs.labels.asked import SYNTHETIC
 from jobs.pairs.labels.evidence import Positions
 from jobs.pairs.readiness import readiness
 from jobs.pairs.reading.sources import Input
@@ -17,7 +18,6 @@ from jobs.pairs.tasks import add_counts
 
 Results = list[dict[str, Any]]
 SHOWN_POSITIONS = 20
-SYNTHETIC = ("title", "template")
 
 
 def summarise(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cluster.storage.store import Store
 from cluster.tables.tables import I64, part_name, write_part
-from jobs.pairs.labels.asked import Asked, read_asked
+from jobs.pairs.labels.asked import SYNTHETIC, Asked, read_asked
 from jobs.pairs.labels.evidence import Evidence, Positions, evidence, joined_evidence, resolve
 from jobs.pairs.labels.splits import SPLITS
 from jobs.pairs.labels.texts import query_id
@@ -27,9 +27,6 @@ HALF_LIFE_DAYS = 180.0
 """Days in which labels of an earlier output lose half of their weight."""
 MOST_POPULAR = 10.0
 """Times the average item's clicks below which no item is too popular, however few items there are."""
-SYNTHETIC = ("title", "template")
-FROM_ITEMS = (*SYNTHETIC, "same_genre", "co_access", "anchor", "disliked")
-"""Sources of labels that no live query has."""
 
 
 @dataclass(frozen=True)

@@ -103,3 +103,9 @@ def test_from_a_log_to_a_model_and_back_to_pairs(ray_case: Case, ray_local: Clus
     assert summary["labels"]["purchase"] > 0, "the earlier output's labels keep their source"
     assert [log["earlier"] for log in summary["logs"]] == [False, True]
     assert (case.folder / "again" / "pairs.html").exists()
+    (case.folder / "odd.jsonl").write_bytes(lines([{"level": "info", "msg": "started"}]))
+    answer = case.hardmine("pairs", "odd.jsonl", "--to", "odd")
+    assert answer.code == 2, "what a worker refuses is the user's mistake, too"
+    assert answer.message.startswith("hardmine: ")
+    assert "found the columns" in answer.message
+    assert "Traceback" not in answer.err
