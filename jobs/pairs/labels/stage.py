@@ -135,8 +135,9 @@ def _evidence(
         has_later = np.zeros(len(asked.key), bool)
         has_later[row[:first][after]] = True
         late = np.where(training, after, ~after & has_later[row[:first]])
-        counts["seen of a training query after the cut of time"] += int((late & training).sum())
-        counts["seen of a held-out query before the cut of time"] += int((late & ~training).sum())
+        times = seen["shown"].to_numpy() + seen["click"].to_numpy()
+        counts["shown or used for a training query after the cut of time"] += int(times[late & training].sum())
+        counts["shown or used for a held-out query before the cut of time"] += int(times[late & ~training].sum())
     pairs, inverse = np.unique(codes, return_inverse=True)
     table = pa.table(
         {"text": asked.key[pairs // many], "item": encoded.dictionary.take(pa.array(pairs % many)).cast(pa.string())}

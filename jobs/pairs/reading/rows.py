@@ -110,7 +110,8 @@ def _keys(flat: pa.Table, salt: str) -> tuple[U64, U64, U64]:
     """(query, client, session) of each row. A query without an id is named by who asked what, and when."""
     client = hashes(flat["user"], salt)
     session = hashes(flat["session"], salt) if "session" in flat.column_names else np.zeros(flat.num_rows, np.uint64)
-    session = np.where(session == 0, client, session ^ client)
+    client = np.where(client == 0, session, client)  # who has no name is its session
+    session = np.where(session == 0, client, session ^ np.where(session == client, 0, client))
     query = hashes(flat["query_id"], salt)
     text = hashes(flat["query"], salt)
     time = pc.fill_null(flat["time"], 0).to_numpy().astype(np.uint64)

@@ -63,7 +63,7 @@ def apply_rules(joined: Joined, settings: SignalSettings) -> Evidence:
         dwell=dwell,
         quick_return=quick,
         skipped=above & ~answered,
-        reformulated=_of_reformulated(joined, success),
+        reformulated=_of_reformulated(joined, used, success),
         not_cited=joined.shown & answered & ~used,
         query_reformulated=reformulated,
         query_without_click=_without_click(joined, used),
@@ -115,8 +115,8 @@ def _reformulated(joined: Joined, used: Bool, within_s: float) -> tuple[Bool, I6
     return reformulated, success
 
 
-def _of_reformulated(joined: Joined, success: I64) -> Bool:
-    """[P] shown among the first for a query that was reformulated with success, and not what was clicked then."""
+def _of_reformulated(joined: Joined, used: Bool, success: I64) -> Bool:
+    """[P] shown among the first for a query that was reformulated with success, and not what was used then."""
     chosen = joined.shown & (joined.position > 0) & (joined.position <= EXAMINED) & (success[joined.pair_query] >= 0)
     places = np.flatnonzero(chosen)
     if not len(places):
@@ -125,8 +125,7 @@ def _of_reformulated(joined: Joined, success: I64) -> Bool:
     known = joined.pair_query * many + joined.pair_item
     wanted = success[joined.pair_query[places]] * many + joined.pair_item[places]
     at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    clicked = (known[at] == wanted) & ~(joined.shown[at] & ~joined.did["click"][at])
-    chosen[places[clicked]] = False
+    chosen[places[(known[at] == wanted) & used[at]]] = False
     return chosen
 
 

@@ -47,11 +47,21 @@ def test_the_order_and_the_number_of_files_do_not_matter(pairs: Make) -> None:
 
 
 def test_partitions_do_not_change_the_labels(pairs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    want = pairs({"log.jsonl": log()})
-    monkeypatch.setattr(make, "PARTITION_BYTES", 2000)
-    got = pairs({"log.jsonl": log()})
-    assert len(content(got)) > 2 * 2
-    assert (got.labels, got.weights) == (want.labels, want.weights)
+    sessions = [{("session_id" if name == "client_id" else name): value for name, value in row.items()} for row in log()]
+    sessions += [
+        query("r1", "other words", ["i0", "z"], time=START + 60 * MINUTE),
+        query("r2", "thing number 0", ["i0"], time=START + 60 * MINUTE + 9000),
+    ]
+    sessions += [event("r2", "i0", "purchase", time=START + 60 * MINUTE + 9500)]
+    for rows in (log(), sessions):
+        want = pairs({"log.jsonl": rows})
+        with monkeypatch.context() as patch:
+            patch.setattr(make, "PARTITION_BYTES", 2000)
+            got = pairs({"log.jsonl": rows})
+        assert len(content(got)) > 2 * 2
+        assert (got.labels, got.weights) == (want.labels, want.weights)
+        same = {"key", "logs", "rejected"}  # the address differs
+        assert {k: v for k, v in got.summary.items() if k not in same} == {k: v for k, v in want.summary.items() if k not in same}
 
 
 def test_a_call_that_died_resumes_with_the_same_bytes(pairs: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

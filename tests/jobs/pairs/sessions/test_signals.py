@@ -38,11 +38,12 @@ def test_an_action_becomes_a_label(pairs: Make, rows: Rows, item: str, label: tu
     assert pairs({"log.jsonl": rows}).labels.get((TEXT, item)) == label
 
 
-def test_results_before_a_successful_reformulation_are_irrelevant_unless_they_were_chosen_then(pairs: Make) -> None:
+@pytest.mark.parametrize("action", ["click", "purchase"])
+def test_results_before_a_successful_reformulation_are_irrelevant_unless_they_were_chosen_then(pairs: Make, action: str) -> None:
     rows = [
         query("q1", TEXT, ["a", "b"]),
         query("q2", OTHER, ["b", "e"], time=START + 20_000),
-        event("q2", "b", time=START + 21_000),
+        event("q2", "b", action, time=START + 21_000),
         query("q9", TEXT, ["z"], user="u2", time=START + 60 * MINUTE),
         event("q9", "z", "purchase", user="u2", time=START + 61 * MINUTE),
     ]
