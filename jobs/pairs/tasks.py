@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ def run_tasks(
     """What each task returned, in the order of `inputs`; tasks that are committed are not run again. Ray must run."""
     import ray
 
+    started = time.monotonic()
     results: dict[int, dict[str, Any]] = {}
     sizes = store.list()
     numbers = {
@@ -49,11 +51,11 @@ def run_tasks(
                 results[number] = value
     waiting = [number for number in range(len(inputs)) if number not in results]
     name = folder.rpartition("/")[2]
-    if results:
-        progress.say(f"✓ {name}: {len(results)} of {len(inputs)} parts were committed before")
+    before = f", {len(results)} committed before" if results else ""
     remote = ray.remote(_work).options(num_cpus=1, max_retries=retries)
     at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}
+    told = time.monotonic()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -62,10 +64,13 @@ def run_tasks(
             for reference in ray.wait(list(running), num_returns=1)[0]:
                 number = running.pop(reference)
                 results[number] = ray.get(reference)
-                progress.show(f"  {name}  {len(results)} of {len(inputs)}")
+                if time.monotonic() - told >= progress.interval_s:
+                    progress.show(f"  {name}  {len(results)} of {len(inputs)}")
+                    told = time.monotonic()
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
+    progress.say(f"✓ {name}  {len(inputs)} parts{before}, {time.monotonic() - started:.0f} s")
     return [results[number] for number in range(len(inputs))]
 
 

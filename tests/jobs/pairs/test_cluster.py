@@ -56,7 +56,7 @@ def test_a_killed_driver_resumes_with_the_same_bytes_on_s3(
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     again, err = _finish(start(logs.root, f"{s3_bucket}/killed", **ray_address))
-    assert "were committed before" in err
+    assert "committed before" in err
     assert digests(store) == digests(Store(f"{s3_bucket}/whole"))
     assert again == whole
     assert not store.list("work")
