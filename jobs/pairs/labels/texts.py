@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from cluster.storage.store import Store
 from jobs.pairs.tasks import hashes, read_object, read_partition, write_object
-from jobs.stages.ingest.tables import normalise
+from jobs.stages.ingest.texts import normalise
 
 U64 = npt.NDArray[np.uint64]
 SALT = "query text"

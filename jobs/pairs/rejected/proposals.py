@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.stages.ingest.tables import normalise
+from jobs.stages.ingest.texts import normalise
 
 EACH = 3
 """Proposals of each kind for a query."""
