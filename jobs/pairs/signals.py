@@ -29,10 +29,12 @@ SIGNALS: dict[str, Signal] = {
     "retrieval_eval": Signal(1, 0.5, "relevant in an evaluation's lines"),
     "thumbs_down": Signal(0, 1.0, "a person disliked the result"),
     "deletion": Signal(0, 1.0, "removed by the user"),
-    "quick_return": Signal(0, 0.5, "clicked, and most of those who clicked were back within `quick_return_s`"),
+    "quick_return": Signal(0, 0.5, "clicked, and most of those who clicked were back within ten seconds"),
     "skipped": Signal(0, 0.4, "shown above a click, and never used itself"),
     "not_clicked": Signal(0, 0.4, "shown where at least one click was expected, and hardly clicked"),
-    "reformulated": Signal(0, 0.2, "among the first ten of a query that was reformulated with success, and never used itself"),
+    "reformulated": Signal(
+        0, 0.2, "among the first ten of a query that was reformulated with success within 30 seconds, and never used itself"
+    ),
     "not_cited": Signal(0, 0.2, "retrieved for an answer that cited others"),
 }
 EXPLICIT = {"editorial", "thumbs_up", "purchase", "cart", "wishlist", "thumbs_down", "deletion", "citation"}

@@ -66,7 +66,7 @@ def summarise(
         ],
         "correction": settings.bias.position,
         "popularity": {name: value for name, value in stages["popular"][0].items() if name != "objects"},
-        "cuts": [datetime.fromtimestamp(cut / 1000, UTC).isoformat() for cut in cuts] if cuts[0] else None,
+        "cuts": [f"{datetime.fromtimestamp(cut / 1000, UTC):%Y-%m-%d %H:%M} UTC" for cut in cuts] if cuts[0] else None,
         "newest_ms": newest,
         "drift": _quarters(days),
         "queries": real | ({"synthetic train": made} if made else {}),
