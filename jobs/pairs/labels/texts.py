@@ -16,7 +16,7 @@ from jobs.stages.ingest.texts import normalise
 U64 = npt.NDArray[np.uint64]
 SALT = "query text"
 """Of the keys of texts, which are no secret and must be the same in every run: they are the ids of the queries."""
-MOST_TEXTS = 500_000
+MOST_TEXTS = 200_000
 """Texts, the most frequent ones, among which variants are looked for: their letters are held in one process."""
 SHORTEST = 6
 """Letters from which a text can be a variant."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,7 @@ def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[s
     hours: Counter[int] = Counter()
     shapes: Counter[str] = Counter()
     shown = 0
-    for turn, (shape, every) in enumerate(_rows(task, notes)):
-        shapes[shape] += every.num_rows
+    for turn, every in enumerate(_rounds(task, notes, shapes)):
         rows = _without_floods(every, notes)
         key = rows["client"].to_numpy()
         key = np.where(key == 0, rows["query"].to_numpy(), key)
@@ -77,7 +76,20 @@ def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[s
     }
 
 
-def _rows(task: ReadTask, notes: Notes) -> Any:
+def _rounds(task: ReadTask, notes: Notes, shapes: Counter[str]) -> Iterator[pa.Table]:
+    """The rows, ROUND_ROWS or a little more at a time: storage sees few and large objects."""
+    waiting: list[pa.Table] = []
+    for shape, rows in _rows(task, notes):
+        shapes[shape] += rows.num_rows
+        waiting.append(rows)
+        if sum(table.num_rows for table in waiting) >= ROUND_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _rows(task: ReadTask, notes: Notes) -> Iterator[tuple[str, pa.Table]]:
     if task.piece.earlier:
         yield from _earlier(task, notes)
         return
@@ -86,7 +98,7 @@ def _rows(task: ReadTask, notes: Notes) -> Any:
             yield shape, to_rows(shape, flat.slice(start, ROUND_ROWS), task.signals, task.salt, notes)
 
 
-def _earlier(task: ReadTask, notes: Notes) -> Any:
+def _earlier(task: ReadTask, notes: Notes) -> Iterator[tuple[str, pa.Table]]:
     """Queries and labels of an earlier output; its labels weigh less by its age, when that is known."""
     from jobs.stages.ingest.reading.files import read_chunks
 
