@@ -132,6 +132,7 @@ def _labels(summary: Mapping[str, Any]) -> Section:
         if cuts
         else "Held out by a hash of the text: the log is short, has no times, or `splits.by` says so.",
         "No text is in two splits. Synthetic queries are trained on only.",
+        f"{summary['totals'].get('pairs of several sources', 0):,} pairs are known from more than one source.",
     ]
     relevant = [
         (f"{number}{' or more' if number == '5' else ''}", count) for number, count in summary["relevant_per_query"].items()

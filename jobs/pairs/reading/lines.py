@@ -164,7 +164,7 @@ def _slowly(block: bytes, leaves: Mapping[str, Leaf], where: str, notes: Notes) 
         row, reason = _parsed(line)
         if reason:
             notes.unreadable += 1
-            notes.skip(reason, 1, f"{where}, line {number} from there: {line[:60].decode('utf-8', 'replace')!r}")
+            notes.skip(reason, 1, f"{where}, line {number} from there")  # its content may name a user
         if row is None:
             continue
         for name, leaf in leaves.items():
