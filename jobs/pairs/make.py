@@ -6,7 +6,7 @@ work/<key>/spelling  spelling variants                   work/<key>/rejected  re
 work/<key>/items     the corpus by id, tables/corpus     pairs.json, pairs.md, pairs.html; then work/ is deleted
 work/<key>/sessions  what was seen, by query text
 work/<key>/popular   clicks of every item
-work/<key>/made      pairs from items
+work/<key>/from-items pairs from items
 """
 
 from __future__ import annotations
@@ -154,14 +154,14 @@ def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
     )
     sessions = work.run("sessions", count_sessions, [session for _ in every])
     popular = work.run("popular", add_items, [objects_of(sessions, "items")])
-    made = _made(work, items, sessions, popular)
+    from_items = _from_items(work, items, sessions, popular)
     at = _positions(sessions, settings)
     task = LabelTask(
         objects={
             "seen": objects_of(sessions, "seen"),
             "asked": objects_of(sessions, "asked"),
-            "labels": objects_of(sessions, "labels") + objects_of(made, "labels"),
-            "made": objects_of(made, "made"),
+            "labels": objects_of(sessions, "labels") + objects_of(from_items, "labels"),
+            "item_queries": objects_of(from_items, "item_queries"),
         },
         positions=(tuple(at.expected.tolist()), tuple(at.weight.tolist())),
         bias=settings.bias,
@@ -234,7 +234,7 @@ def _items(work: Work) -> Results:
     )
 
 
-def _made(work: Work, items: Results, sessions: Results, popular: Results) -> Results:
+def _from_items(work: Work, items: Results, sessions: Results, popular: Results) -> Results:
     if not items:
         return []
     settings = work.settings.corpus
@@ -249,7 +249,7 @@ def _made(work: Work, items: Results, sessions: Results, popular: Results) -> Re
         negatives=settings.same is not None and settings.different is not None,
         anchors=settings.anchors is not None,
     )
-    return work.run("made", pairs_from_items, [task] * work.partitions)
+    return work.run("from-items", pairs_from_items, [task] * work.partitions)
 
 
 def _positions(sessions: Results, settings: PairsSettings) -> Positions:
@@ -260,10 +260,8 @@ def _positions(sessions: Results, settings: PairsSettings) -> Positions:
 
 
 def _synthetic(work: Work, labels: Results) -> Results:
-    made = add_counts(labels, "queries_by")
-    of_items = {name: number for name, number in made.items() if name.split(" ")[0] in SYNTHETIC}
-    share = kept_share(sum(made.values()) - sum(of_items.values()), sum(of_items.values()), SYNTHETIC_SHARE)
+    queries = add_counts(labels, "queries_by")
+    of_items = {name: number for name, number in queries.items() if name.split(" ")[0] in SYNTHETIC}
+    share = kept_share(sum(queries.values()) - sum(of_items.values()), sum(of_items.values()), SYNTHETIC_SHARE)
     pairs = zip(objects_of(labels, "synthetic_queries"), objects_of(labels, "synthetic_qrels"), strict=True)
-    return (
-        work.run("synthetic", write_synthetic, [SyntheticTask(queries, rows, share) for queries, rows in pairs]) if share else []
-    )
+    return work.run("synthetic", write_synthetic, [SyntheticTask(texts, rows, share) for texts, rows in pairs]) if share else []

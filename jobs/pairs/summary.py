@@ -1,4 +1,4 @@
-"""`pairs.json`: what was read, left out, corrected and made, from the counts of all tasks."""
+"""`pairs.json`: what was read, left out, corrected and synthetic_queries, from the counts of all tasks."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def summarise(
     sessions, labels = stages["sessions"], stages["labels"]
     queries = add_counts(labels, "queries_by")
     real = {name: count for name, count in queries.items() if name.split(" ")[0] not in SYNTHETIC}
-    made = sum(one.get("queries", 0) for one in synthetic)
-    made_labels = sum(one.get("labels", 0) for one in synthetic)
+    synthetic_queries = sum(one.get("queries", 0) for one in synthetic)
+    synthetic_labels = sum(one.get("labels", 0) for one in synthetic)
     shown_at, used_at = _sum(sessions, "shown_at"), _sum(sessions, "clicked_at")
     days = _days(sessions)
     ready = readiness(
@@ -51,7 +51,11 @@ def summarise(
         users=any(one.get("clients") or one.get("users") for one in sessions),
         ctr=_quarters(days),
     )
-    synthetic_figures = {"queries": made, "of": sum(queries.values()) - sum(real.values()), "labels": made_labels}
+    synthetic_figures = {
+        "queries": synthetic_queries,
+        "of": sum(queries.values()) - sum(real.values()),
+        "labels": synthetic_labels,
+    }
     of_rejected = {"with_proposals": rejected.get("with_proposals", 0), "clusters": rejected["clusters"]}
     return {
         "key": key,
@@ -60,17 +64,22 @@ def summarise(
         **_read(stages),
         "signals": add_counts(sessions, "signals"),
         "positions": [
-            {"position": place, "shown": shown_at[place], "used": used_at[place], "expected": round(float(at.expected[place]), 4)}
-            for place in range(1, SHOWN_POSITIONS + 1)
-            if shown_at and shown_at[place]
+            {
+                "position": position,
+                "shown": shown_at[position],
+                "used": used_at[position],
+                "expected": round(float(at.expected[position]), 4),
+            }
+            for position in range(1, SHOWN_POSITIONS + 1)
+            if shown_at and shown_at[position]
         ],
         "correction": settings.bias.position,
         "popularity": {name: value for name, value in stages["popular"][0].items() if name != "objects"},
         "cuts": [f"{datetime.fromtimestamp(cut / 1000, UTC):%Y-%m-%d %H:%M} UTC" for cut in cuts] if cuts[0] else None,
         "newest_ms": newest,
         "drift": _quarters(days),
-        "queries": real | ({"synthetic train": made} if made else {}),
-        "labels": add_counts(labels, "labels_by_source") | ({"synthetic": made_labels} if made_labels else {}),
+        "queries": real | ({"synthetic train": synthetic_queries} if synthetic_queries else {}),
+        "labels": add_counts(labels, "labels_by_source") | ({"synthetic": synthetic_labels} if synthetic_labels else {}),
         "labels_by_score": add_counts(labels, "labels_by_score"),
         "relevant_per_query": dict(sorted(add_counts(labels, "relevant_per_query").items())),
         **{name: add_counts(labels, name) for name in ("conflicts", "left_out", "totals")},
@@ -112,8 +121,8 @@ def _log(one: Input) -> dict[str, Any]:
     return {"url": one.url, "files": len(sizes), "bytes": sum(sizes.values()), "earlier": one.earlier is not None}
 
 
-def _rounded(at: Positions, place: int) -> float:
-    return round(float(at.expected[place]), 4)
+def _rounded(at: Positions, position: int) -> float:
+    return round(float(at.expected[position]), 4)
 
 
 def _sum(results: Results, name: str) -> list[int]:

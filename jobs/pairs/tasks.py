@@ -191,8 +191,8 @@ def hashes(texts: pa.Array | pa.ChunkedArray, salt: str) -> npt.NDArray[np.uint6
         np.asarray(encoded.dictionary.to_pylist() or [""], object), hash_key=salt[:16].ljust(16, "-"), categorize=False
     )
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    found = values[np.maximum(codes, 0)]
-    hashed: npt.NDArray[np.uint64] = np.where(codes < 0, np.uint64(0), np.maximum(found, np.uint64(1))).astype(np.uint64)
+    of_rows = values[np.maximum(codes, 0)]
+    hashed: npt.NDArray[np.uint64] = np.where(codes < 0, np.uint64(0), np.maximum(of_rows, np.uint64(1))).astype(np.uint64)
     return hashed
 
 

@@ -1,7 +1,7 @@
 """Queries and labels from items: used together, anchors, titles and templates; each row says its source.
 
-made-*    text u64, raw str, kind str, own str (the item that the text stands for), cut by text
-labels-*  text u64, item str, grade f64, weight f64, source str, time i64, cut by text
+item_queries-* text u64, raw str, kind str, own str (the item that the text stands for), cut by text
+labels-*       text u64, item str, grade f64, weight f64, source str, time i64, cut by text
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUPPORT = 3
 """Users who used both, at least."""
 DISLIKED_SHARE = 0.5
 """Share of those users who disliked the other item from which it is a negative."""
-MADE = pa.schema([("text", pa.uint64()), ("raw", pa.string()), ("kind", pa.string()), ("own", pa.string())])
+ITEM_QUERIES = pa.schema([("text", pa.uint64()), ("raw", pa.string()), ("kind", pa.string()), ("own", pa.string())])
 LABELS = pa.schema(
     [
         ("text", pa.uint64()),
@@ -60,46 +60,49 @@ def pairs_from_items(store: Store, folder: str, number: int, task: FromItemsTask
     if items is None:
         return {"objects": {}}
     texts = {item: text for item, text in zip(items["id"].to_pylist(), items["query"].to_pylist(), strict=True) if text}
-    made: list[tuple[str, str, str | None]] = []
+    queries: list[tuple[str, str, str | None]] = []
     labels: list[tuple[str, str, float, float, str]] = []
     for item, other, grade, weight in _together(store, task, number):
         if item in texts:
-            made.append((texts[item], "co_access", item))
+            queries.append((texts[item], "co_access", item))
             labels.append((texts[item], other, grade, weight, "co_access" if grade else "disliked"))
     if task.anchors:
         for item, others in zip(items["id"].to_pylist(), items["anchors"].to_pylist(), strict=True):
             chosen = [other for other in dict.fromkeys(others or ()) if other and other != item]
             if item in texts and chosen:
-                made.append((texts[item], "anchor", item))
+                queries.append((texts[item], "anchor", item))
                 labels += [(texts[item], other, 1.0, 0.7, "anchor") for other in chosen]
-    stands_for = {own for _, _, own in made}
+    stands_for = {own for _, _, own in queries}
     for text, kind, item, negatives in _synthetic(items, task.negatives):
         if kind == "title" and item in stands_for:  # there the title asks for other items
             continue
-        made.append((text, kind, None))
+        queries.append((text, kind, None))
         labels.append((text, item, 1.0, 0.5, kind))
         labels += [(text, other, 0.0, 0.5, "same_genre") for other in negatives]
-    return {"objects": _write(store, f"{folder}/{{}}-{number:05d}.parquet", made, labels, task.partitions), "made": len(made)}
+    return {
+        "objects": _write(store, f"{folder}/{{}}-{number:05d}.parquet", queries, labels, task.partitions),
+        "queries": len(queries),
+    }
 
 
 def _write(
     store: Store,
     path: str,
-    made: Sequence[tuple[str, str, str | None]],
+    queries: Sequence[tuple[str, str, str | None]],
     labels: Sequence[tuple[str, str, float, float, str]],
     partitions: int,
 ) -> dict[str, int]:
-    if not made:
+    if not queries:
         return {}
-    raw, kinds, own = zip(*dict.fromkeys(made), strict=True)
+    raw, kinds, own = zip(*dict.fromkeys(queries), strict=True)
     _, keys = text_keys(pa.array(raw, pa.string()))
-    table = pa.table([pa.array(keys), pa.array(raw), pa.array(kinds), pa.array(own, pa.string())], schema=MADE)
+    table = pa.table([pa.array(keys), pa.array(raw), pa.array(kinds), pa.array(own, pa.string())], schema=ITEM_QUERIES)
     texts, items, grades, weights, sources = zip(*labels, strict=True)
     _, of_labels = text_keys(pa.array(texts, pa.string()))
     zeros = np.zeros(len(texts), np.int64)
     columns = [pa.array(of_labels), pa.array(items), pa.array(grades), pa.array(weights), pa.array(sources), pa.array(zeros)]
     rows = pa.table(columns, schema=LABELS)
-    objects = write_partitions(store, path.format("made"), table, partition_of(keys, partitions), partitions)
+    objects = write_partitions(store, path.format("item_queries"), table, partition_of(keys, partitions), partitions)
     return objects | write_partitions(store, path.format("labels"), rows, partition_of(of_labels, partitions), partitions)
 
 
@@ -121,8 +124,8 @@ def _together(store: Store, task: FromItemsTask, number: int) -> list[tuple[str,
     left, right = hashes(table["item"], ITEM_SALT), hashes(table["other"], ITEM_SALT)
     ids = read_shared(store, task.ids, ["item", "group"])
     known, groups = ids["item"].to_numpy(), ids["group"].to_numpy()
-    place = np.minimum(np.searchsorted(known, right), max(0, len(known) - 1))
-    in_corpus = known[place] == right
+    slot = np.minimum(np.searchsorted(known, right), max(0, len(known) - 1))
+    in_corpus = known[slot] == right
     bad = disliked >= np.maximum(SUPPORT, DISLIKED_SHARE * both)
     count, of = _likers(store, task.popularity, left), _likers(store, task.popularity, right)
     users = max(2, task.users)
@@ -131,7 +134,7 @@ def _together(store: Store, task: FromItemsTask, number: int) -> list[tuple[str,
         npmi = np.where(liked > 0, np.log(liked * users / (count * of)) / -np.log(share), -1.0)
     good = ~bad & (liked >= SUPPORT) & (npmi > 0) & in_corpus
     order = np.lexsort((right, -np.round(npmi, 9), left))
-    chosen = _first(order[good[order]], left, groups[place] if task.diverse else None)
+    chosen = _first(order[good[order]], left, groups[slot] if task.diverse else None)
     out = order[bad[order] & in_corpus[order]]
     rows = np.concatenate([chosen, out])
     names = table.select(["item", "other"]).take(pa.array(rows))
@@ -182,5 +185,5 @@ def _likers(store: Store, path: str, keys: Any) -> Any:
     """[N] users who liked each item, at least 1."""
     table = read_shared(store, [path], ["item", "likers"])
     item, likers = table["item"].to_numpy(), table["likers"].to_numpy()
-    place = np.minimum(np.searchsorted(item, keys), max(0, len(item) - 1))
-    return np.maximum(1, np.where(item[place] == keys, likers[place], 1)) if len(item) else np.ones(len(keys))
+    slot = np.minimum(np.searchsorted(item, keys), max(0, len(item) - 1))
+    return np.maximum(1, np.where(item[slot] == keys, likers[slot], 1)) if len(item) else np.ones(len(keys))

@@ -97,10 +97,10 @@ def read_asked(
 ) -> Asked | None:
     """The texts of a partition; None: there are none."""
     asked = read_partition(store, objects["asked"], number)
-    made = read_partition(store, objects["made"], number)
-    if asked is None and made is None:
+    from_items = read_partition(store, objects["item_queries"], number)
+    if asked is None and from_items is None:
         return None
-    tables = [ASKED.empty_table(), *(table for table in (asked, made) if table is not None)]
+    tables = [ASKED.empty_table(), *(table for table in (asked, from_items) if table is not None)]
     table = pa.concat_tables(tables, promote_options="default")
     key, inverse = np.unique(table["text"].to_numpy(), return_inverse=True)
     kinds = np.asarray(pc.fill_null(table["kind"], "live").to_pylist(), object)
@@ -113,7 +113,7 @@ def read_asked(
         name: np.bincount(inverse, weights=pc.fill_null(table[name], 0).to_numpy(), minlength=len(key)).astype(np.int64)
         for name in COUNTS
     }
-    # who asked it before where it was made, the most asked spelling, then the smallest
+    # who asked it before what follows from items, the most asked spelling, then the smallest
     rank = np.asarray([KINDS.index(name) if name in KINDS else len(KINDS) for name in kinds.tolist()], np.int64)
     spelling = np.unique(np.asarray(table["raw"].to_pylist(), object), return_inverse=True)[1]
     order = np.lexsort((spelling, -pc.fill_null(table["count"], 0).to_numpy(), rank, inverse))

@@ -132,21 +132,21 @@ class Resolved:
     """Pairs that more than one source speaks of."""
 
 
-def resolve(found: Evidence) -> Resolved:
+def resolve(pieces: Evidence) -> Resolved:
     """One label for each pair: the side with more weight wins, and the weight of the other side is taken off.
 
     The grade and the source are those of the heaviest evidence of the winning side (of equal ones the highest grade). Pairs whose
     sides weigh the same, and labels below LEAST_WEIGHT, are dropped and counted.
     """
-    pairs, inverse = np.unique(found.pair, return_inverse=True)
+    pairs, inverse = np.unique(pieces.pair, return_inverse=True)
     many = len(pairs)
-    good = found.grade > 0
-    up = np.bincount(inverse, weights=np.where(good, found.weight, 0.0), minlength=many)
-    down = np.bincount(inverse, weights=np.where(good, 0.0, found.weight), minlength=many)
+    good = pieces.grade > 0
+    up = np.bincount(inverse, weights=np.where(good, pieces.weight, 0.0), minlength=many)
+    down = np.bincount(inverse, weights=np.where(good, 0.0, pieces.weight), minlength=many)
     wins = up > down
     # the heaviest piece of the winning side: last in this order
     on_side = good == wins[inverse]
-    order = np.lexsort((found.source, found.grade, found.weight, on_side, inverse))
+    order = np.lexsort((pieces.source, pieces.grade, pieces.weight, on_side, inverse))
     last = np.append(np.flatnonzero(np.diff(inverse[order])), len(order) - 1) if len(order) else np.zeros(0, np.int64)
     best = order[last]
     weight = np.minimum(1.0, np.abs(up - down))
@@ -159,7 +159,7 @@ def resolve(found: Evidence) -> Resolved:
         "even, dropped": int((both & even).sum()),
         "too little evidence, dropped": int((~even & (weight < LEAST_WEIGHT)).sum()),
     }
-    score = np.where(wins, np.clip(np.rint(found.grade[best]), 1, 3), 0).astype(np.int64)
-    named = np.unique(np.stack([inverse, found.source]), axis=1)[0]
+    score = np.where(wins, np.clip(np.rint(pieces.grade[best]), 1, 3), 0).astype(np.int64)
+    named = np.unique(np.stack([inverse, pieces.source]), axis=1)[0]
     several = int((np.bincount(named, minlength=many) > 1).sum())
-    return Resolved(pairs[kept], score[kept], np.round(weight[kept], 4), found.source[best][kept], conflicts, several)
+    return Resolved(pairs[kept], score[kept], np.round(weight[kept], 4), pieces.source[best][kept], conflicts, several)

@@ -56,8 +56,8 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
     if asked is None:
         return {"objects": {}}
     counts: Counter[str] = Counter()
-    pairs, found, sources = _evidence(store, task, number, asked, counts)
-    resolved = resolve(found)
+    pairs, pieces, sources = _evidence(store, task, number, asked, counts)
+    resolved = resolve(pieces)
     text, item = pairs["text"].take(pa.array(resolved.pair)), pairs["item"].take(pa.array(resolved.pair))
     row = np.searchsorted(asked.key, text.to_numpy())
     item_key = hashes(item, ITEM_SALT)
@@ -100,15 +100,15 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
 
 def _write(store: Store, folder: str, number: int, queries: pa.Table, labels: pa.Table) -> dict[str, int]:
     """The tables of the run now; what is synthetic later, when its share is known."""
-    made = pc.is_in(queries["kind"], value_set=pa.array(SYNTHETIC))
-    of_made = pc.is_in(labels["query_id"], value_set=queries["id"].filter(made))
+    synthetic = pc.is_in(queries["kind"], value_set=pa.array(SYNTHETIC))
+    of_synthetic = pc.is_in(labels["query_id"], value_set=queries["id"].filter(synthetic))
     objects: dict[str, int] = {}
-    for name, table, synthetic in (("queries", queries, made), ("qrels", labels, of_made)):
-        real = table.filter(pc.invert(synthetic))
+    for name, table, chosen in (("queries", queries, synthetic), ("qrels", labels, of_synthetic)):
+        real = table.filter(pc.invert(chosen))
         if real.num_rows:
             part = write_part(store, f"tables/{name}/{part_name(number)}", real)
             objects[part.path] = part.bytes
-        objects |= write_object(store, f"{folder}/synthetic_{name}-{number:05d}.parquet", table.filter(synthetic))
+        objects |= write_object(store, f"{folder}/synthetic_{name}-{number:05d}.parquet", table.filter(chosen))
     return objects
 
 
@@ -147,7 +147,7 @@ def _evidence(
     if seen is not None:
         pieces.append(_counted(seen.filter(pa.array(~late)), inverse[:first][~late], len(pairs), task, sources))
     if labels is not None:
-        pieces.append(_given(labels, inverse[first:], task, sources))
+        pieces.append(_labelled(labels, inverse[first:], task, sources))
     return table, joined_evidence([(one.pair, one.grade, one.weight, one.source) for one in pieces]), sources
 
 
@@ -165,7 +165,7 @@ def _counted(seen: pa.Table, pair: I64, pairs: int, task: LabelTask, sources: li
     return evidence(sums, expected, weighted, task.bias, task.weights, sources)
 
 
-def _given(labels: pa.Table, pair: I64, task: LabelTask, sources: list[str]) -> Evidence:
+def _labelled(labels: pa.Table, pair: I64, task: LabelTask, sources: list[str]) -> Evidence:
     """Labels of editors, of items and of earlier outputs; the latter lose weight with their age."""
     time = labels["time"].to_numpy()
     age = np.where(time > 0, np.maximum(0, task.newest - time) / DAY, 0.0)
@@ -201,9 +201,9 @@ def _figures(
         keys = zip(*(grouped[name].to_pylist() for name in names), strict=True)
         return {" ".join(map(str, key)): count for key, count in zip(keys, grouped["count_all"].to_pylist(), strict=True)}
 
-    made = queries["id"].filter(pc.is_in(queries["kind"], value_set=pa.array(SYNTHETIC)))
+    synthetic = queries["id"].filter(pc.is_in(queries["kind"], value_set=pa.array(SYNTHETIC)))
     labels = labels.filter(
-        pc.invert(pc.is_in(labels["query_id"], value_set=made))
+        pc.invert(pc.is_in(labels["query_id"], value_set=synthetic))
     )  # synthetic ones are counted when they are kept
     good = labels.filter(pc.greater(labels["score"], 0))
     thick = by(good, "query_id").values()
@@ -224,7 +224,7 @@ def _popularity(store: Store, path: str, keys: Any) -> tuple[Any, Any, float]:
     """([L] share of all clicks, [L] log of the smoothed share, the average item's share)."""
     table = read_shared(store, [path], ["item", "clicks"])
     item, clicks = table["item"].to_numpy(), table["clicks"].to_numpy()
-    place = np.minimum(np.searchsorted(item, keys), max(0, len(item) - 1))
-    count = np.where(item[place] == keys, clicks[place], 0) if len(item) else np.zeros(len(keys))
+    slot = np.minimum(np.searchsorted(item, keys), max(0, len(item) - 1))
+    count = np.where(item[slot] == keys, clicks[slot], 0) if len(item) else np.zeros(len(keys))
     total = max(1, int(clicks.sum()))
     return count / total, np.log((count + 1) / (total + max(1, len(item)))), 1 / max(1, len(item))

@@ -46,8 +46,8 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
 def _filled(part: Section) -> Section:
     tables = []
     for table in part.tables:
-        used = [place for place in range(len(table.columns)) if any(row[place] != "" for row in table.rows)]
-        columns, rows = tuple(table.columns[place] for place in used), [[row[place] for place in used] for row in table.rows]
+        used = [column for column in range(len(table.columns)) if any(row[column] != "" for row in table.rows)]
+        columns, rows = tuple(table.columns[column] for column in used), [[row[column] for column in used] for row in table.rows]
         tables.append(Table(table.caption, columns, rows, None if table.bar is None else used.index(table.bar)))
     return replace(part, tables=tables)
 

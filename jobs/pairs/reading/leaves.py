@@ -101,8 +101,8 @@ def shape_of(columns: Iterable[str], mapped: Mapping[str, str]) -> Shape | None:
         "ubi": bool(names & {"action_name", "user_query"}),
         "editorial": judged,
     }
-    found = next((shape for shape, is_so in tests.items() if is_so), None)
-    return found or ("table" if acted and (has("table", "query") or has("table", "user") or has("table", "query_id")) else None)
+    shape = next((name for name, is_so in tests.items() if is_so), None)
+    return shape or ("table" if acted and (has("table", "query") or has("table", "user") or has("table", "query_id")) else None)
 
 
 def leaves_of(shape: Shape, mapped: Mapping[str, str]) -> dict[str, Leaf]:

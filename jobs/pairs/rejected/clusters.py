@@ -38,12 +38,12 @@ def cluster(queries: Sequence[str], model: str | None) -> Clusters:
     vectors = _vectors(queries, model)
     distinct = len(np.unique(np.round(vectors, 6), axis=0))
     count = int(np.clip(round((len(queries) / 2) ** 0.5), 2, MOST_CLUSTERS))
-    found = KMeans(min(count, distinct), n_init=1, random_state=0).fit_predict(vectors)
-    sizes = np.bincount(found)
+    cluster_of = KMeans(min(count, distinct), n_init=1, random_state=0).fit_predict(vectors)
+    sizes = np.bincount(cluster_of)
     order = np.argsort(-sizes, kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    of = rank[found]
+    of = rank[cluster_of]
     return Clusters(
         of, [_name([queries[row] for row in np.flatnonzero(of == number).tolist()], queries) for number in range(len(order))]
     )

@@ -58,8 +58,8 @@ def write_sheet(store: Store, folder: str, number: int, task: RejectedTask) -> d
     data = out.getvalue().encode()
     store.write_bytes(SHEET, data)
     named = []
-    for place, name in enumerate(clusters.names):
-        members = [row for row in order if clusters.of[row] == place]
+    for own_number, name in enumerate(clusters.names):
+        members = [row for row in order if clusters.of[row] == own_number]
         named.append({"name": name, "queries": len(members), "asked": sum(counts[row] for row in members),
                       "examples": [queries[row] for row in members[:5]]})  # fmt: skip
     with_proposal = sum(bool(one.relevant) for one in proposed)

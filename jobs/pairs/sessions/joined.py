@@ -72,13 +72,13 @@ def join(table: pa.Table, bot_queries: int) -> Joined:
     events = table.filter(pc.and_(pc.equal(table["kind"], EVENT), pc.not_equal(table["query"], NOBODY)))
     asked, events = _without_bots(asked, events, bot_queries, counts)
     query = asked["query"].to_numpy()
-    place = np.minimum(np.searchsorted(query, events["query"].to_numpy()), max(0, len(query) - 1))
+    row = np.minimum(np.searchsorted(query, events["query"].to_numpy()), max(0, len(query) - 1))
     known = np.zeros(events.num_rows, bool)
     if len(query):  # of the same client, so that nothing depends on how rows were cut
-        known = (query[place] == events["query"].to_numpy()) & (asked["client"].to_numpy()[place] == events["client"].to_numpy())
+        known = (query[row] == events["query"].to_numpy()) & (asked["client"].to_numpy()[row] == events["client"].to_numpy())
     counts[f"event without its query: {UNKNOWN}"] += int((~known).sum())
-    place, events = place[known], events.filter(pa.array(known))
-    joined = _pairs(asked, events, place, counts)
+    row, events = row[known], events.filter(pa.array(known))
+    joined = _pairs(asked, events, row, counts)
     return joined
 
 
@@ -133,7 +133,7 @@ def _without_bots(asked: pa.Table, events: pa.Table, most: int, counts: Counter[
     return asked.filter(pa.array(~out)), events.filter(pa.array(~gone))
 
 
-def _pairs(asked: pa.Table, events: pa.Table, place: I64, counts: Counter[str]) -> Joined:
+def _pairs(asked: pa.Table, events: pa.Table, row: I64, counts: Counter[str]) -> Joined:
     shown = asked["shown"].combine_chunks()
     shown = shown if isinstance(shown, pa.Array) else pa.concat_arrays(shown.chunks)
     if (pc.max(pc.list_value_length(shown)).as_py() or 0) > MOST_SHOWN:
@@ -147,7 +147,7 @@ def _pairs(asked: pa.Table, events: pa.Table, place: I64, counts: Counter[str]) 
     every = every if isinstance(every, pa.Array) else pa.concat_arrays(every.chunks)
     encoded = every.dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    query = np.concatenate([lists.astype(np.int64), place])
+    query = np.concatenate([lists.astype(np.int64), row])
     action = events["action"].to_numpy()
     position = np.concatenate([at, events["position"].to_numpy().astype(np.int64)])
     listed = np.arange(len(query)) < len(lists)

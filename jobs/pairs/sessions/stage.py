@@ -105,8 +105,8 @@ def _meant(store: Store, path: str, keys: U64) -> U64:
     rare, meant = table["rare"].to_numpy(), table["meant"].to_numpy()
     if not len(rare):
         return keys
-    place = np.minimum(np.searchsorted(rare, keys), len(rare) - 1)
-    changed: U64 = np.where(rare[place] == keys, meant[place], keys)
+    slot = np.minimum(np.searchsorted(rare, keys), len(rare) - 1)
+    changed: U64 = np.where(rare[slot] == keys, meant[slot], keys)
     return changed
 
 
@@ -198,10 +198,10 @@ def _labels(store: Store, task: SessionTask, table: pa.Table) -> pa.Table:
     named = table.filter(pc.and_(pc.equal(table["kind"], QUERY), pc.equal(table["position"], EARLIER_TEXT)))
     named = named.sort_by("query")
     query, known = rows["query"].to_numpy(), named["query"].to_numpy()
-    place = np.minimum(np.searchsorted(known, query), max(0, len(known) - 1))
+    slot = np.minimum(np.searchsorted(known, query), max(0, len(known) - 1))
     texts = rows["text"]
     if len(known):
-        joined = pc.if_else(pa.array(known[place] == query), named["text"].take(pa.array(place)), pa.scalar(None, pa.string()))
+        joined = pc.if_else(pa.array(known[slot] == query), named["text"].take(pa.array(slot)), pa.scalar(None, pa.string()))
         texts = pc.coalesce(texts, joined)
     rows = rows.set_column(rows.column_names.index("text"), "raw", texts).filter(pc.is_valid(texts))
     keys = _meant(store, task.variants, text_keys(rows["raw"])[1])
