@@ -80,12 +80,16 @@ def make_pairs(
     Raises:
         ConfigError: `to` holds another result. DataError: a log is missing, of no known kind, or says nothing at all.
     """
-    inputs = [find_input(url, settings.storage) for url in logs]
     store = Store(to, settings.storage)
+    for url in logs:
+        if f"{store.root}/".startswith(f"{Store(url, settings.storage).root}/"):
+            raise ConfigError(f"expected --to outside of the logs, found {store.root} in {url}; its tables would be read as logs")
+    inputs = [find_input(url, settings.storage) for url in logs]
     key = _key(inputs, settings)
     done = _finished(store, key)
     if done is not None:
         progress.say(f"✓ {store.root} holds the pairs of these logs and settings already")
+        store.delete("work")  # of a call that was killed after its last line
         return done
     check_writable(store)
     with Lease(store, takeover=takeover) as lease:
@@ -177,9 +181,8 @@ def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
     labels = work.run("labels", label_texts, [task for _ in every])
     synthetic = _synthetic(work, labels)
     corpus = sorted(path for one in items for path in one["objects"] if path.startswith("tables/corpus/"))
-    rejected = work.run("rejected", write_sheet, [RejectedTask(objects_of(labels, "refused"), corpus, settings.rejected.model)])[
-        0
-    ]
+    sheet = RejectedTask(objects_of(labels, "refused"), corpus, settings.rejected.model)
+    rejected = work.run("rejected", write_sheet, [sheet])[0]
     if not rejected["rejected"] and not any(add_counts(labels, "labels_by_source").values()):
         raise DataError(_no_label(read, sessions, labels))
     stages = {"read": read, "spelling": spelling, "items": items, "sessions": sessions, "popular": popular, "labels": labels}

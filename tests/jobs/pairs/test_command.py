@@ -20,6 +20,7 @@ from tests.jobs.pairs.conftest import lines, query
         (["log.jsonl", "--to", "out", "--accept", "no.csv"], ["no.csv"]),
         (["log.jsonl", "--to", "full"], ["full", "tables", "empty folder"]),
         (["log.jsonl"], ["--to"]),
+        (["full", "--to", "full/pairs"], ["outside of the logs"]),
     ],
 )
 def test_a_mistake_is_one_paragraph(
