@@ -63,6 +63,25 @@ def summarise(
         "logs": [_log(one) for one in inputs],
         **_read(stages),
         "signals": add_counts(sessions, "signals"),
+        **_corrections(settings, stages, cuts, at),
+        "newest_ms": newest,
+        "drift": _quarters(days),
+        "queries": real | ({"synthetic train": synthetic_queries} if synthetic_queries else {}),
+        "labels": add_counts(labels, "labels_by_source") | ({"synthetic": synthetic_labels} if synthetic_labels else {}),
+        "labels_by_score": add_counts(labels, "labels_by_score"),
+        "relevant_per_query": dict(sorted(add_counts(labels, "relevant_per_query").items())),
+        **{name: add_counts(labels, name) for name in ("conflicts", "left_out", "totals")},
+        "synthetic": synthetic_figures,
+        "rejected": {"queries": rejected["rejected"]} | of_rejected,
+        "items": sum(one.get("items", 0) for one in stages["items"]),
+        "rules": _rules(settings),
+    }
+
+
+def _corrections(settings: PairsSettings, stages: Mapping[str, Results], cuts: tuple[int, int], at: Positions) -> dict[str, Any]:
+    """What was corrected, and where the log was cut."""
+    shown_at, used_at = _sum(stages["sessions"], "shown_at"), _sum(stages["sessions"], "clicked_at")
+    return {
         "positions": [
             {
                 "position": position,
@@ -76,17 +95,6 @@ def summarise(
         "correction": settings.bias.position,
         "popularity": {name: value for name, value in stages["popular"][0].items() if name != "objects"},
         "cuts": [f"{datetime.fromtimestamp(cut / 1000, UTC):%Y-%m-%d %H:%M} UTC" for cut in cuts] if cuts[0] else None,
-        "newest_ms": newest,
-        "drift": _quarters(days),
-        "queries": real | ({"synthetic train": synthetic_queries} if synthetic_queries else {}),
-        "labels": add_counts(labels, "labels_by_source") | ({"synthetic": synthetic_labels} if synthetic_labels else {}),
-        "labels_by_score": add_counts(labels, "labels_by_score"),
-        "relevant_per_query": dict(sorted(add_counts(labels, "relevant_per_query").items())),
-        **{name: add_counts(labels, name) for name in ("conflicts", "left_out", "totals")},
-        "synthetic": synthetic_figures,
-        "rejected": {"queries": rejected["rejected"]} | of_rejected,
-        "items": sum(one.get("items", 0) for one in stages["items"]),
-        "rules": _rules(settings),
     }
 
 
