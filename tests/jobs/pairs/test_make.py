@@ -15,6 +15,7 @@ import pytest
 
 from cluster.errors import ConfigError, HardmineError
 from cluster.session.progress import Progress
+from cluster.storage.store import Store
 from jobs.pairs import make
 from jobs.pairs.output.logging_advice import PYTHON, UBI_SCHEMA
 from jobs.pairs.settings import load_settings
@@ -235,3 +236,22 @@ def test_a_wrong_setting_is_one_paragraph(settings: list[str], words: list[str])
     with pytest.raises(HardmineError) as caught:
         load_settings(None, settings)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_logs_items_and_results_on_s3_give_the_same_bytes(
+    pairs: Make, tmp_path: Path, s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [{"id": f"i{n}", "title": f"thing {n}", "text": "a thing"} for n in range(7)]
+    (tmp_path / "items.jsonl").write_bytes(lines(items))
+    want = pairs({"log.jsonl": log()}, f'corpus.path="{tmp_path}/items.jsonl"')
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    store = Store(s3_bucket)
+    store.write_bytes("logs/log.jsonl", lines(log()))
+    store.write_bytes("items.jsonl", lines(items))
+    settings = load_settings(None, [f"corpus.path={s3_bucket}/items.jsonl"])
+    make.make_pairs([f"{s3_bucket}/logs"], f"{s3_bucket}/pairs", settings, progress=Progress(quiet=True))
+    there = {path: store.read_bytes(path) for path in store.list("pairs")}
+    assert {path.removeprefix("pairs/tables/"): data for path, data in there.items() if "/tables/" in path} == content(want)
+    assert {path for path in there if "/tables/" not in path} == {
+        f"pairs/{name}" for name in ("pairs.json", "pairs.md", "pairs.html", "ubi.schema.json")
+    }
