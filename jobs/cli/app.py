@@ -20,6 +20,7 @@ from cluster.session.progress import LOG_JSON, Progress, log_line
 from jobs.cli.arguments import ConfigFile, Overrides, Takeover
 from jobs.cli.emit import Json, emit, reserved_stdout
 from jobs.cli.finished import app as finished
+from jobs.cli.pairs import app as pairs
 from jobs.cli.stages import app as stages
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def submit(
         raise typer.Exit(submit_run(config, overrides or [], address=address, wait=not no_wait))
 
 
+app.add_typer(pairs)
 app.add_typer(stages)
 app.add_typer(finished)
 

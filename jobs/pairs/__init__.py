@@ -1,0 +1,1 @@
+"""`hardmine pairs`: from logs to labels. Reads logs, corrects their bias, and writes the tables that a run takes."""

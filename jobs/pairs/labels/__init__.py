@@ -1,0 +1,1 @@
+"""From what was counted to labels: bias, conflicts, splits, spelling variants."""

@@ -1,0 +1,128 @@
+"""Equal query texts as one query, and spelling variants of a frequent one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cluster.storage.store import Store
+from jobs.pairs.tasks import hashes, read_object, read_partition, write_object
+from jobs.stages.ingest.texts import normalise
+
+U64 = npt.NDArray[np.uint64]
+SALT = "query text"
+"""Of the keys of texts, which are no secret and must be the same in every run: they are the ids of the queries."""
+MOST_TEXTS = 200_000
+"""Texts, the most frequent ones, among which variants are looked for: their letters are held in one process."""
+SHORTEST = 6
+"""Letters from which a text can be a variant."""
+TIMES_RARER = 10
+"""How much rarer a variant is than the text that was meant."""
+
+
+def text_keys(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, U64]:
+    """(each text as it is compared, its 64-bit key); the same key for the same words, as ingest compares them."""
+    array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    encoded = array.dictionary_encode()
+    normal = pa.array([normalise(text) for text in encoded.dictionary.to_pylist()], pa.string())
+    return normal.take(encoded.indices), hashes(normal, SALT)[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def query_id(key: int) -> str:
+    """The id of a query in the tables."""
+    return f"q{key:016x}"
+
+
+def count_texts(store: Store, folder: str, number: int, task: dict[str, Any]) -> dict[str, Any]:
+    """The texts of one partition with their counts: the most frequent ones."""
+    table = read_partition(store, task["texts"], number)
+    if table is None:
+        return {"objects": {}, "texts": 0}
+    total = table.group_by(["key", "text"], use_threads=False).aggregate([("count", "sum")])
+    total = total.rename_columns(["key", "text", "count"]).sort_by([("count", "descending"), ("key", "ascending")])
+    kept = total.slice(0, MOST_TEXTS // task["partitions"] + 1)
+    return {"objects": write_object(store, f"{folder}/counts-{number:05d}.parquet", kept), "texts": total.num_rows}
+
+
+def find_variants(store: Store, folder: str, number: int, paths: list[str]) -> dict[str, Any]:
+    """The map from the key of each variant to that of the text that was meant, sorted."""
+    texts: list[str] = []
+    keys: list[int] = []
+    counts: list[int] = []
+    for path in paths:
+        table = read_object(store, path)
+        texts += table["text"].to_pylist()
+        keys += table["key"].to_pylist()
+        counts += table["count"].to_pylist()
+    pairs = variants(texts, counts)
+    rare = np.asarray([keys[one] for one, _ in pairs], np.uint64)
+    meant = np.asarray([keys[other] for _, other in pairs], np.uint64)
+    order = np.argsort(rare)
+    examples = sorted((texts[one], texts[other]) for one, other in pairs)[:20]
+    objects = write_object(
+        store, f"{folder}/variants-{number:05d}.parquet", pa.table({"rare": rare[order], "meant": meant[order]})
+    )
+    return {"objects": objects, "variants": len(pairs), "examples": examples}
+
+
+def variants(texts: list[str], counts: list[int]) -> list[tuple[int, int]]:
+    """(variant, what was meant): one letter more, fewer, other or swapped, ten times rarer, and no number changed.
+
+    The word that differs must itself be ten times rarer than the one that was meant: "red mat" is no variant of "red hat".
+    Two texts that differ in one letter have a text in common that is one of them without a letter (as in SymSpell).
+    """
+    words: Counter[str] = Counter()
+    for text, count in zip(texts, counts, strict=True):
+        for word in text.split():
+            words[word] += count
+    without: dict[int, list[int]] = {}
+    for number, text in enumerate(texts):
+        if len(text) >= SHORTEST - 1:
+            for key in {hash(text), *(hash(text[:at] + text[at + 1 :]) for at in range(len(text)))}:
+                without.setdefault(key, []).append(number)
+    best: dict[int, int] = {}
+    for group in without.values():
+        if len(group) < 2:
+            continue
+        first = max(group, key=lambda number: (counts[number], texts[number]))
+        for number in group:
+            if number != first and _is_variant(texts[number], texts[first], counts[number], counts[first], words):
+                known = best.get(number)
+                if known is None or (counts[first], texts[first]) > (counts[known], texts[known]):
+                    best[number] = first
+    return sorted((one, _last(other, best)) for one, other in best.items())
+
+
+def _last(number: int, best: dict[int, int]) -> int:
+    for _ in range(10):
+        if number not in best:
+            return number
+        number = best[number]
+    return number
+
+
+def _is_variant(text: str, meant: str, count: int, more: int, words: Counter[str]) -> bool:
+    if len(text) < SHORTEST or more < TIMES_RARER * count or not _one_apart(text, meant):
+        return False
+    if [letter for letter in text if letter.isdigit()] != [letter for letter in meant if letter.isdigit()]:
+        return False
+    own, other = set(text.split()) - set(meant.split()), set(meant.split()) - set(text.split())
+    if len(own) != 1 or len(other) != 1:  # a space more or less
+        return text.replace(" ", "") == meant.replace(" ", "")
+    return TIMES_RARER * words[own.pop()] <= words[other.pop()]
+
+
+def _one_apart(left: str, right: str) -> bool:
+    """One letter was put in, left out, changed, or swapped with the next."""
+    if len(left) > len(right):
+        left, right = right, left
+    at = next((place for place in range(len(left)) if left[place] != right[place]), len(left))
+    if len(left) < len(right):
+        return len(right) == len(left) + 1 and left[at:] == right[at + 1 :]
+    return left[at + 1 :] == right[at + 1 :] or (
+        left[at + 2 :] == right[at + 2 :] and left[at : at + 2] == right[at : at + 2][::-1]
+    )

@@ -1,0 +1,1 @@
+"""What a person reads: readiness, Markdown, the page, what to log from now on."""

@@ -1,0 +1,160 @@
+"""The first stage: each task reads a piece of the logs and writes its rows, cut by client, so that sessions are whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
+from cluster.tables.tables import I64
+from jobs.pairs.labels.texts import text_keys
+from jobs.pairs.reading.flat import flat_tables
+from jobs.pairs.reading.notes import Notes
+from jobs.pairs.reading.rows import LABEL, QUERY, SCHEMA, to_rows
+from jobs.pairs.reading.sources import Piece
+from jobs.pairs.settings import SignalSettings
+from jobs.pairs.tasks import hashes, partition_of, write_partitions
+
+ROUND_ROWS = 400_000
+"""Rows that are cut and written together."""
+HOUR = 3_600_000
+EARLIER_TEXT = 2
+"""`position` of a query row that only gives the text of an earlier output's labels."""
+FLOOD = 20_000
+"""Rows of one client in one piece above which the rest is left out: more than any bot rule needs."""
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """What all tasks need."""
+
+    piece: Piece
+    columns: Mapping[str, str]
+    signals: SignalSettings
+    storage: StorageSettings
+    salt: str
+    partitions: int
+    newest: int = 0
+    """Of an earlier output, in milliseconds."""
+
+
+def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[str, Any]:
+    """Rows by client as "rows", texts with their counts by text as "texts"; counts of what was left out."""
+    notes = Notes()
+    objects: dict[str, int] = {}
+    hours: Counter[int] = Counter()
+    shapes: Counter[str] = Counter()
+    shown = 0
+    for turn, every in enumerate(_rounds(task, notes, shapes)):
+        rows = _without_floods(every, notes)
+        key = rows["client"].to_numpy()
+        key = np.where(key == 0, rows["query"].to_numpy(), key)
+        name = f"{number:05d}-{turn:04d}.parquet"
+        objects |= write_partitions(store, f"{folder}/rows-{name}", rows, partition_of(key, task.partitions), task.partitions)
+        asked = rows.filter(pc.equal(rows["kind"], QUERY))
+        shown += int(pc.sum(pc.is_valid(asked["shown"])).as_py() or 0)
+        objects |= _write_texts(store, f"{folder}/texts-{name}", asked, task.partitions)
+        times = asked["time"].to_numpy()
+        values, counts = np.unique(times[times > 0] // HOUR, return_counts=True)
+        hours.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    return {
+        "objects": objects,
+        "rows": notes.rows,
+        "shapes": dict(shapes),
+        "skipped": dict(notes.skipped),
+        "values": dict(notes.values),
+        "examples": notes.examples,
+        "hours": {str(hour): count for hour, count in hours.items()},
+        "shown": shown,
+    }
+
+
+def _rounds(task: ReadTask, notes: Notes, shapes: Counter[str]) -> Iterator[pa.Table]:
+    """The rows, ROUND_ROWS or a little more at a time: storage sees few and large objects."""
+    waiting: list[pa.Table] = []
+    for shape, rows in _rows(task, notes):
+        shapes[shape] += rows.num_rows
+        waiting.append(rows)
+        if sum(table.num_rows for table in waiting) >= ROUND_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _rows(task: ReadTask, notes: Notes) -> Iterator[tuple[str, pa.Table]]:
+    if task.piece.earlier:
+        yield from _earlier(task, notes)
+        return
+    for shape, flat in flat_tables(task.piece, task.columns, task.storage, notes):
+        for start in range(0, max(1, flat.num_rows), ROUND_ROWS):
+            yield shape, to_rows(shape, flat.slice(start, ROUND_ROWS), task.signals, task.salt, notes)
+
+
+def _earlier(task: ReadTask, notes: Notes) -> Iterator[tuple[str, pa.Table]]:
+    """Queries and labels of an earlier output; its labels weigh less by its age, when that is known."""
+    from jobs.stages.ingest.reading.files import read_chunks
+
+    queries = task.piece.name.startswith("tables/queries/")
+    for chunk in read_chunks(task.piece.url, task.storage):
+        table = chunk.table
+        notes.rows += table.num_rows
+        columns: dict[str, Any] = {"time": np.full(table.num_rows, task.newest, np.int64)}
+        if queries:
+            columns |= {"kind": np.full(table.num_rows, QUERY), "query": hashes(table["id"], task.salt), "text": table["text"]}
+            columns |= {"position": np.full(table.num_rows, EARLIER_TEXT), "source": table["split"], "item": table["kind"]}
+        else:
+            columns |= {"kind": np.full(table.num_rows, LABEL), "query": hashes(table["query_id"], task.salt)}
+            columns |= {"item": table["item_id"], "value": table["score"], "weight": table["weight"], "source": table["source"]}
+        arrays = [
+            pa.chunked_array([columns[field.name]]).cast(field.type)
+            if isinstance(columns.get(field.name), pa.Array)
+            else columns[field.name].cast(field.type)
+            if isinstance(columns.get(field.name), pa.ChunkedArray)
+            else pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else (pa.array(np.zeros(table.num_rows), field.type) if _counts(field.type) else pa.nulls(table.num_rows, field.type))
+            for field in SCHEMA
+        ]
+        yield "pairs", pa.table(arrays, schema=SCHEMA)
+
+
+def _counts(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind))
+
+
+def _without_floods(rows: pa.Table, notes: Notes) -> pa.Table:
+    """Without what one client has above FLOOD rows: it is a bot, and its partition must fit the memory."""
+    clients = rows["client"].to_numpy()
+    values, inverse, counts = np.unique(clients, return_inverse=True, return_counts=True)
+    large = (counts > FLOOD) & (values != 0)
+    if not large.any():
+        return rows
+    order = np.argsort(inverse, kind="stable")
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = ~large[inverse] | (position < FLOOD)
+    notes.skip(f"rows of a client above {FLOOD:,} in one piece", int((~kept).sum()))
+    return rows.filter(pa.array(kept))
+
+
+def _write_texts(store: Store, path: str, asked: pa.Table, partitions: int) -> dict[str, int]:
+    live = asked.filter(pc.and_(pc.is_valid(asked["text"]), pc.not_equal(asked["position"], EARLIER_TEXT)))
+    if not live.num_rows:
+        return {}
+    counted = pc.value_counts(live["text"])
+    texts, counts = counted.field("values"), counted.field("counts")
+    normal, keys = text_keys(texts)
+    table = pa.table({"key": pa.array(keys), "text": normal, "count": counts})
+    table = (
+        table.group_by(["key", "text"], use_threads=False).aggregate([("count", "sum")]).rename_columns(["key", "text", "count"])
+    )
+    partition: I64 = partition_of(table["key"].to_numpy(), partitions)
+    return write_partitions(store, path, table, partition, partitions)

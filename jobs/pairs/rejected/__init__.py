@@ -1,0 +1,1 @@
+"""Queries that found nothing good: clusters, proposals, the sheet that a person edits."""

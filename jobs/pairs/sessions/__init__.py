@@ -1,0 +1,1 @@
+"""What users did with the results of each query: joins, sessions, signals, bots."""

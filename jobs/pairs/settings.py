@@ -1,0 +1,151 @@
+"""The settings of `hardmine pairs`: a TOML file given with --config. The defaults are good for UBI logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cluster.session.resources import ClusterSettings
+from cluster.storage.settings import StorageSettings
+from cluster.storage.store import is_s3
+from jobs.config.config import put_override, read_values
+from jobs.config.strict import validate
+from jobs.pairs.signals import ACTIONS, SIGNALS
+
+Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
+
+COLUMNS = ("query", "query_id", "user", "session", "time", "action", "item", "position", "value", "rating", "shown", "cited")
+"""What a column of an own table may mean."""
+
+
+class SignalSettings(BaseModel):
+    """What the actions of users mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    actions: dict[str, str] = {}
+    """Your action -> the signal that it is: `{ view_long = "dwell", like = "thumbs_up" }`. Actions with usual names are known."""
+    weights: dict[str, Annotated[float, Field(ge=0.0, le=10.0)]] = {}
+    """Signal -> weight, instead of its default (docs/logs.md). 0: the signal is ignored."""
+    liked_from: float = 4.0
+    """Lowest rating of an own table that is a `thumbs_up`; half of it or less is a `thumbs_down`."""
+    dwell_s: Seconds = 30.0
+    """Seconds on a result from which a click counts as `dwell`."""
+
+    @model_validator(mode="after")
+    def _signals_are_known(self) -> SignalSettings:
+        for setting, names, known in (("actions", self.actions.values(), set(ACTIONS)), ("weights", self.weights, set(SIGNALS))):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"signals.{setting}: {name!r} is not a signal; known are {', '.join(sorted(known))}")
+        return self
+
+
+class BiasSettings(BaseModel):
+    """What is corrected before an action counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    position: Literal["coec", "ipw", "off"] = "coec"
+    """coec: clicks over the clicks that are expected at these positions. ipw: each click weighs one over the click rate of its
+    position, relative to the first, at most 10. off: positions do not matter."""
+    prior: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    """Expected clicks at the average rate that are added to each pair, so that few impressions prove little."""
+    popularity_cap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    """Share of all clicks above which an item's labels weigh less, in proportion, if it also has ten times the average
+    item's clicks. 1: no cap."""
+    bot_queries: Annotated[int, Field(ge=0)] = 300
+    """Queries in a day from which a client is a bot and is left out, as are those who click everything, or of a hundred queries
+    nothing. 0: nobody is a bot."""
+
+
+class SplitSettings(BaseModel):
+    """Which queries are held out. Synthetic queries never are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    by: Literal["time", "text"] = "time"
+    """time: texts that were first asked in the last part of the log are held out, and the same share of older ones, by a hash,
+    with labels from that part; labels for training come from before it. text: by a hash of the text only. A log without times
+    is split by text."""
+    share: Annotated[float, Field(ge=0.0, le=0.45)] = 0.1
+    """Share of the log (of its time, and of its texts) for dev, and as much for test."""
+
+
+class RejectedSettings(BaseModel):
+    """Queries that users or the retriever rejected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    below: float | None = None
+    """A query whose best score is below this is rejected. Default: scores are not looked at."""
+    words: tuple[str, ...] = ()
+    """Slang or romanised words; a query with one of them is rejected."""
+    model: str | None = None
+    """A sentence-transformers model whose vectors are clustered. Default: vectors of the letters (TF-IDF)."""
+
+
+class CorpusSettings(BaseModel):
+    """The items: for texts of pairs, proposals, and to leave out labels of items that are gone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    path: str | None = None
+    """Items: a file or folder of Parquet, JSONL, CSV or TSV with `id`, `text` and perhaps `title`. Default: none; then there are
+    no pairs from items, and labels of unknown items are not left out."""
+    query: str = "{title}"
+    """What an item is as a query, for co-access pairs and for title–body pairs."""
+    templates: tuple[str, ...] = ()
+    """Further synthetic queries made of metadata: "{genre} {tone} {themes}"."""
+    anchors: str | None = None
+    """Column with the ids of items that an item refers to."""
+    same: str | None = None
+    """Column that a negative of a synthetic query shares with its item ("genre"), while it differs in `different`."""
+    different: str | None = None
+    """See `same` ("tone"). Co-access positives are drawn from different values of this column in turn."""
+
+
+class PairsSettings(BaseModel):
+    """How logs become labels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    columns: dict[str, str] = {}
+    """Meaning -> your column, for event tables of your own: `{ query = "search_term", item = "product_id" }`. Meanings: query,
+    query_id, user, session, time, action, item, position, value (seconds), rating, shown, cited."""
+    signals: SignalSettings = SignalSettings()
+    bias: BiasSettings = BiasSettings()
+    splits: SplitSettings = SplitSettings()
+    rejected: RejectedSettings = RejectedSettings()
+    corpus: CorpusSettings = CorpusSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    storage: StorageSettings = StorageSettings()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> PairsSettings:
+        for meaning in self.columns:
+            if meaning not in COLUMNS:
+                raise ValueError(f"columns: {meaning!r} is not a meaning; known are {', '.join(COLUMNS)}")
+        if (self.corpus.same is None) != (self.corpus.different is None) and self.corpus.same is not None:
+            raise ValueError("corpus.same says what a negative shares, corpus.different in what it differs: set both")
+        return self
+
+
+def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> PairsSettings:
+    """The settings of a TOML file, with `section.key=value` overrides over it. Relative paths count from the file's folder.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a setting is wrong; names the key.
+    """
+    values = {} if path is None else read_values(path)
+    for override in overrides:
+        put_override(values, override)
+    settings = validate(PairsSettings, values, source=str(path or "the settings of pairs"))
+    items = settings.corpus.path
+    if items is None or is_s3(items) or path is None:
+        return settings
+    absolute = str((path.parent / Path(items).expanduser()).resolve())
+    return settings.model_copy(update={"corpus": settings.corpus.model_copy(update={"path": absolute})})
