@@ -20,6 +20,7 @@ from cluster.session.progress import LOG_JSON, Progress, log_line
 from jobs.cli.arguments import ConfigFile, Overrides, Takeover
 from jobs.cli.emit import Json, emit, reserved_stdout
 from jobs.cli.finished import app as finished
+from jobs.cli.serving import app as serving
 from jobs.cli.stages import app as stages
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def submit(
 
 app.add_typer(stages)
 app.add_typer(finished)
+app.add_typer(serving)
 
 
 def main() -> None:
