@@ -6,7 +6,7 @@
     sq8     8 bits a dimension, all of them read: a quarter of the memory
     ivfpq   lists of product-quantised vectors: the least memory
 
-The same vectors give the same bytes on the same machine: the graph is built by one thread, k-means has a fixed seed.
+The same vectors give the same bytes again: graph and k-means are computed by one thread, with a fixed seed.
 
 N items, Q queries, D dimensions, K hits.
 """
@@ -197,17 +197,19 @@ def build_index(kind: IndexKind, vectors_ND: F32, *, seed: int = 0) -> Any:
         "hnsw": f"HNSW{LINKS},Flat",
         "ivf": f"IVF{lists},Flat",
         "sq8": "SQ8",
-        "ivfpq": f"IVF{lists},PQ{sub_vectors(dimension)}",
+        "ivfpq": f"IVF{lists},PQ{sub_vectors(dimension)}np",  # np: without polysemous training, which nothing here uses
     }
     index = faiss.index_factory(dimension, factory[kind], faiss.METRIC_INNER_PRODUCT)
     threads = faiss.omp_get_max_threads()
     try:
-        if kind == "hnsw":  # several threads would link the graph in the order in which they happen to run
-            faiss.omp_set_num_threads(1)
+        # one thread: k-means sums in one order, and many small ones wait for each other more than they compute
+        faiss.omp_set_num_threads(1)
         if not index.is_trained:
             sample = min(items, max(SAMPLE_PER_LIST * lists, 65_536))
             rows = np.sort(np.random.default_rng(seed).choice(items, sample, replace=False))
             index.train(np.ascontiguousarray(vectors_ND[rows], np.float32))
+        if kind != "hnsw":  # several threads would link a graph in the order in which they happen to run
+            faiss.omp_set_num_threads(threads)
         for start in range(0, items, ADD_ROWS):
             index.add(np.ascontiguousarray(vectors_ND[start : start + ADD_ROWS], np.float32))
     finally:

@@ -54,8 +54,8 @@ def show_answer(console: Console, result: dict[str, Any]) -> None:
     other = [{hit["id"]: hit["position"] for hit in one["hits"]} for one in reversed(answers)] if len(answers) == 2 else [{}]
     for one, there in zip(answers, other, strict=True):
         table = Table(title=one["export"], title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for name in ("", "cosine", "id", "title", *(["there"] if len(answers) == 2 else [])):
-            table.add_column(name, justify="right" if name in ("", "cosine", "there") else "left")
+        for name in ("", "cosine", "id", "title", *(["position\nin the other"] if len(answers) == 2 else [])):
+            table.add_column(name, justify="right" if name in ("", "cosine", "position\nin the other") else "left")
         for hit in one["hits"]:
             moved = [str(there.get(hit["id"], "–"))] if len(answers) == 2 else []
             table.add_row(str(hit["position"]), f"{hit['score']:.3f}", hit["id"], _cell(hit["title"]), *moved)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster.errors import ArtifactError
+from cluster.storage.settings import StorageSettings
 from jobs.export.marks import model_marks
 from tests.support.tiny_models import SMALL, plain
 from training.encoders.prepare.prepare import build_base
@@ -23,8 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence-transformers folder of a tiny BERT."""
     source, target = (tmp_path_factory.mktemp(name) for name in ("source", "target"))
     plain("Bert", **SMALL, max_position_embeddings=64)(source)
-    build_base(EncoderSettings(kind="transformer", model=str(source)), target)
-    return target
+    return build_base(EncoderSettings(kind="transformer", model=str(source)), StorageSettings(), [], 0, target / "base")
 
 
 def change_json(path: Path, **values: object) -> None:
