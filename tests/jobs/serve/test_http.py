@@ -160,7 +160,7 @@ def test_the_page_shows_both_exports_at_every_width(shop: Shop, address: str) ->
         assert f"A: {shop.live}" in seen.text
         assert f"B: {shop.base}" in seen.text
         assert "genre: crime" in seen.text
-        assert "only here" in seen.text or "there " in seen.text
+        assert "only in A" in seen.text or "in B: " in seen.text
         assert all(request.startswith(address) for request in seen.requests), "the page loads nothing from elsewhere"
 
 
