@@ -124,3 +124,48 @@ def _open_export(folder: str, endpoint: str | None, model: str | None) -> Opened
     from jobs.serve.opened import open_export
 
     return open_export(folder, StorageSettings(endpoint=endpoint, attempts=2), model=model)
+
+
+@app.command("compare-live")
+def compare_live(
+    log: Annotated[
+        Path | None, typer.Argument(help="Queries that were asked: JSON lines, CSV or Parquet, a file or folder.")
+    ] = None,
+    a: Annotated[str | None, typer.Argument(help="The export that is live (or a folder of exports).")] = None,
+    b: Annotated[str | None, typer.Argument(help="The export that may take its place.")] = None,
+    *,
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="Results that a user sees.")] = 10,
+    slices: Annotated[
+        list[str] | None, typer.Option("--slice", help="Column of LOG whose values are compared one by one.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="File with query (or query_id), item_id, score: what is relevant.")] = None,
+    page: Annotated[Path, typer.Option(help="HTML file for the largest changes.")] = Path("compare-live.html"),
+    outcome: Annotated[
+        Path | None, typer.Option(help="Judge the log of an interleaving or A/B test, instead of replaying queries.")
+    ] = None,
+    planned: Annotated[int | None, typer.Option(min=1, help="With --outcome: units that the test was planned for.")] = None,
+    looks: Annotated[int, typer.Option(min=1, max=20, help="With --planned: equally spaced looks that were planned.")] = 1,
+    endpoint: Endpoint = None,
+    json_output: Json = False,
+) -> None:
+    """Replay a query log on two exports: what would users see change? Or, with --outcome, judge a test on real traffic."""
+    from cluster.errors import ConfigError
+    from cluster.session.progress import Progress
+    from jobs.live.outcome import Plan, judge_outcome
+    from jobs.live.queries import read_queries
+    from jobs.live.replay import replay
+    from jobs.live.show import show_outcome, show_replay, write_page
+
+    if outcome is not None:
+        if log is not None:
+            raise ConfigError("--outcome judges one log, and replays none; leave LOG, A and B out")
+        judged = judge_outcome(outcome, Plan(planned, looks))
+        emit(judged, json_output, lambda console: show_outcome(console, judged))
+        return
+    if log is None or a is None or b is None:
+        raise ConfigError("expected a log of queries and two exports: hardmine compare-live LOG A B (or --outcome LOG)")
+    queries = read_queries(log, slices or [], labels)
+    exports = [_open_export(one, endpoint, None) for one in (a, b)]
+    result = replay(queries, exports[0], exports[1], hits=k, say=Progress().say)
+    write_page(result, page)
+    emit(result | {"page": str(page)}, json_output, lambda console: show_replay(console, result, page))

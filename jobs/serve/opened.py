@@ -110,6 +110,15 @@ class Opened:
             return index, faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist if narrow else index.nprobe)
         return index, faiss.SearchParameters(sel=selector)
 
+    def titles(self, ids: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Titles of items by id, or how their texts begin."""
+        import pyarrow.compute as pc
+
+        flat = pa.array([name for names in ids for name in names], self.ids.type)
+        table = self.items.take(pc.index_in(flat, value_set=self.ids))
+        titles = iter([_title(item) for item in table.to_pylist()])
+        return [[next(titles) for _ in names] for names in ids]
+
     def shown(self, hits: Hits, query: int = 0) -> list[dict[str, Any]]:
         """The hits of one query for a person: {"position", "id", "title", "score", "metadata"}."""
         rows = hits.rows[query]
@@ -118,10 +127,13 @@ class Opened:
         result = []
         for position, (item, score) in enumerate(zip(table.to_pylist(), hits.scores[query][real].tolist(), strict=True), start=1):
             text = str(item.pop("text", "") or "")
-            title = next((str(item[name]) for name in TITLES if item.get(name)), text)
-            row = {"position": position, "id": item.pop("id"), "title": title[:SHOWN], "score": round(score, 4)}
+            row = {"position": position, "id": item.pop("id"), "title": _title(item | {"text": text}), "score": round(score, 4)}
             result.append(row | {"text": text, "metadata": {key: _plain(value) for key, value in item.items()}})
         return result
+
+
+def _title(item: Mapping[str, Any]) -> str:
+    return next((str(item[name]) for name in (*TITLES, "text") if item.get(name)), "")[:SHOWN]
 
 
 def _plain(value: Any) -> Any:
