@@ -102,7 +102,7 @@ def _add_labels(queries: Mapping[str, LoggedQuery], text_of: Mapping[str, str], 
         item = row.get("item_id")
         if item is None:
             raise DataError(f"{place}: expected the columns query (or query_id) and item_id, found {', '.join(row)}")
-        text = next((str(row[name]).strip() for name in QUERY_NAMES if row.get(name)), text_of.get(str(row.get("query_id"))))
+        text = next((str(row[name]).strip() for name in QUERY_NAMES if row.get(name)), text_of.get(str(row.get("query_id")), ""))
         try:
             relevant = float(row.get("score") or 0 if "score" in row else 1) > 0
         except (TypeError, ValueError) as error:

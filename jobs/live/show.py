@@ -39,11 +39,11 @@ def _rows(result: Json) -> list[tuple[str, Json]]:
 def show_replay(console: Console, result: Json, page: Path) -> None:
     """Print the figures for a person."""
     console.print(f"A: {result['a']}\nB: {result['b']}", highlight=False, markup=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     labelled = "labelled" in result
-    heads = ["", "queries", "overlap", "RBO", "first changed", *(["relevant in A", "in B", "gained", "lost"] if labelled else [])]
-    for name in heads:
-        table.add_column(name, justify="right" if name else "left")
+    heads = ["", "queries", "overlap", "RBO", "first\nchanged"]
+    for name in [*heads, *(["relevant\nin A", "\nin B", "gained", "lost"] if labelled else [])]:
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for name, one in _rows(result):
         cells = [name.replace("[", "\\["), f"{one['queries']:,}", f"{one['overlap']:.0%}", f"{one['rbo']:.3f}"]
         cells.append(f"{one['first_changed']:.0%}")

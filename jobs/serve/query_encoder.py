@@ -93,7 +93,7 @@ def _ids(query: str) -> list[str]:
 def _vectors(queries: Sequence[str], dimension: int) -> F32:
     rows = []
     for query in queries:
-        row = _json(query) if query.lstrip().startswith("[") else None
+        row: Any = _json(query) if query.lstrip().startswith("[") else None
         whole = isinstance(row, list) and len(row) == dimension and all(type(value) in (int, float) for value in row)
         if not whole or not np.isfinite(row).all() or not np.any(row):
             raise DataError(
