@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from jobs.cli.arguments import ConfigFile, Overrides, Takeover
 from jobs.cli.emit import Json, emit
 from jobs.cli.finished import Endpoint, Output, open_store
 
@@ -169,3 +170,31 @@ def compare_live(
     result = replay(queries, exports[0], exports[1], hits=k, say=Progress().say)
     write_page(result, page)
     emit(result | {"page": str(page)}, json_output, lambda console: show_replay(console, result, page))
+
+
+@app.command()
+def refresh(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    to: Annotated[str, typer.Option(help="Folder of exports whose live one is refreshed.")],
+    live: Annotated[bool, typer.Option("--live", help="Let a new model that passed the gate be live at once.")] = False,
+    memory_mb: Annotated[float | None, typer.Option(min=0.001, help="Memory that the index may take.")] = None,
+    min_recall: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Minimum recall@10 of the index against exact search.")
+    ] = 0.95,
+    json_output: Json = False,
+    takeover: Takeover = False,
+) -> None:
+    """For a schedule: look at new data, and train on it, serve new items, or do nothing, with the reason. Resumes."""
+    from cluster.session.progress import Progress
+    from cluster.storage.store import Store
+    from jobs.config.config import load_config
+    from jobs.export.index import Budget
+    from jobs.refresh.refresh import Refresh
+    from jobs.refresh.show import show_refresh
+
+    settings = load_config(config, overrides or [])
+    home, budget = Store(to, settings.storage), Budget(memory_mb=memory_mb, min_recall=min_recall)
+    entry = Refresh(settings, home, budget, Progress(), takeover=takeover, live=live).run()
+    emit(entry, json_output, lambda console: show_refresh(console, entry, to))

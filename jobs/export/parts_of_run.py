@@ -1,10 +1,11 @@
-"""What an export takes from a finished run: a model's folder, the vectors that it made, and the items they are of."""
+"""What an export is made from: the folder of a model, the vectors that it made, and their items. Here: of a finished run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from cluster.commits import Commit, Ledger
 from cluster.errors import ArtifactError, ConfigError, DamagedObject
 from cluster.storage.digests import record_digest
 from cluster.storage.model_folders import fetch_folder
+from cluster.storage.records import read_if_there
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import F32, I64, Part, column_to_vectors, parts_between, read_part
 from jobs.finished.finished_run import FinishedRun
@@ -29,8 +31,61 @@ EmbedAgain = Callable[[ModelName], object]
 """Makes the vectors of a model again where they are gone."""
 
 
+class Source(Protocol):
+    """A model with the vectors of its items."""
+
+    @property
+    def stem(self) -> str:
+        """How the export's name begins: run and round."""
+
+    @property
+    def label(self) -> str:
+        """The model for a person."""
+
+    @property
+    def key(self) -> str:
+        """Digest of what the vectors depend on."""
+
+    @property
+    def texts(self) -> str:
+        """Digest of the items: their ids, texts and metadata, in order."""
+
+    @property
+    def corpus(self) -> list[Part]:
+        """The items, in parts."""
+
+    @property
+    def items(self) -> int:
+        """How many there are."""
+
+    @property
+    def reads(self) -> Reads:
+        """What the model reads."""
+
+    @property
+    def dtype(self) -> str:
+        """In which the vectors are stored."""
+
+    @property
+    def query_text(self) -> str:
+        """Template of the queries that the model was trained on."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Name, round, figures and data of the run, for the stamp."""
+
+    def folder(self, scratch: Path) -> Path | None:
+        """The model as a folder, below `scratch` if it has to be made; None: the data's own vectors are the embeddings."""
+
+    def blocks(self) -> Iterator[tuple[Part, pa.Table, F32]]:
+        """(part of the corpus, its ids and metadata, its vectors float32 [N, D]) one after another."""
+
+    def queries(self) -> F32:
+        """Vectors of some queries, float32 [Q, D]; at least one."""
+
+
 @dataclass(frozen=True)
-class Source:
+class RunSource:
     """A model of a run with the vectors that it made."""
 
     run: FinishedRun
@@ -38,7 +93,7 @@ class Source:
     vectors: Commit
 
     @classmethod
-    def of(cls, run: FinishedRun, number: int | None, embed_again: EmbedAgain | None = None) -> Source:
+    def of(cls, run: FinishedRun, number: int | None, embed_again: EmbedAgain | None = None) -> RunSource:
         """The model of a round of `run`.
 
         Args:
@@ -69,8 +124,48 @@ class Source:
         return cls(run, model, vectors)
 
     @property
+    def stem(self) -> str:
+        """Run and round."""
+        return f"{self.run.summary['name']}-{self.model.name}"
+
+    @property
+    def label(self) -> str:
+        """The model for a person."""
+        return self.model.label
+
+    @property
+    def key(self) -> str:
+        """Of the commit of the vectors."""
+        return self.vectors.key
+
+    @property
+    def dtype(self) -> str:
+        """In which the vectors are stored."""
+        return str(self.vectors.inputs.get("dtype", "float32"))
+
+    @property
+    def query_text(self) -> str:
+        """Template of the queries that the model was trained on."""
+        return str(self.run.setting("data", "query_text", "{text}"))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Name, round, figures and data of the run, for the stamp."""
+        primary = str(self.run.summary["primary"])
+        data = (read_if_there(self.run.store, "run.json") or {}).get("data") or {}
+        return {
+            "name": self.run.summary["name"],
+            "round": self.model.round,
+            "label": self.model.label,
+            "primary": primary,
+            "figure": self.model.metrics.get(primary),
+            "against_baseline": self.model.change("baseline").get(primary),
+            "data": {name: mark for name, mark in data.items() if name != "model"},
+        }
+
+    @property
     def corpus(self) -> list[Part]:
-        """The items."""
+        """The items, in parts."""
         return self.run.commit(Kind.INGEST).parts("corpus")
 
     @property

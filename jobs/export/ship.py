@@ -20,12 +20,12 @@ from cluster.commits import digest
 from cluster.errors import ArtifactError, ConfigError, DamagedObject
 from cluster.storage.digests import described
 from cluster.storage.model_folders import upload_folder
-from cluster.storage.records import read_if_there, read_record, write_record
+from cluster.storage.records import read_record, write_record
 from cluster.storage.store import Store, check_writable
 from cluster.tables.tables import F32, Part, left_parts, part_name, vectors_to_column, write_part
 from jobs.export.index import Budget, Choice, choose_index
 from jobs.export.marks import model_marks
-from jobs.export.parts_of_run import EmbedAgain, Source
+from jobs.export.parts_of_run import EmbedAgain, RunSource, Source
 from jobs.export.stamp import (
     CHOICE,
     FORMAT,
@@ -41,7 +41,7 @@ from jobs.export.stamp import (
     set_live,
     write_stamp,
 )
-from jobs.finished.finished_run import FinishedRun, open_finished
+from jobs.finished.finished_run import open_finished
 
 Say = Callable[[str], None]
 CARD = "README.md"
@@ -91,7 +91,12 @@ def export_run(
         ConfigError: no finished run, no such round, no index within the budget, or something else lies in the folder.
         ArtifactError: something of the run is missing or damaged.
     """
-    source = Source.of(open_finished(store), number, embed_again)
+    source = RunSource.of(open_finished(store), number, embed_again)
+    return export_source(source, home, budget, live=live, say=say)
+
+
+def export_source(source: Source, home: Store, budget: Budget, *, live: bool = False, say: Say = lambda _: None) -> Exported:
+    """Write an export of a model and its vectors. Raises as `export_run`."""
     check_home(home)
     with tempfile.TemporaryDirectory(prefix="hardmine-export-") as scratch:
         folder = source.folder(Path(scratch) / "model")
@@ -125,14 +130,14 @@ def check_home(home: Store) -> None:
 
 def export_name(source: Source, marks: dict[str, str], budget: Budget) -> str:
     """Run, round, and a digest of all that the export depends on."""
-    depends = {"model": marks, "vectors": source.vectors.key, "texts": source.texts, "budget": asdict(budget), "format": FORMAT}
-    return f"{source.run.summary['name']}-{source.model.name}-{digest(depends)[:8]}"
+    depends = {"model": marks, "vectors": source.key, "texts": source.texts, "budget": asdict(budget), "format": FORMAT}
+    return f"{source.stem}-{digest(depends)[:8]}"
 
 
 def _write(
     source: Source, export: Store, folder: Path | None, marks: dict[str, str], budget: Budget, scratch: Path, say: Say
 ) -> None:
-    say(f"· {export.root.rpartition('/')[2]}: {source.items:,} items, model of {source.model.label}")
+    say(f"· {export.root.rpartition('/')[2]}: {source.items:,} items, model of {source.label}")
     if folder is None:
         export.write_bytes(f"{MODEL}/{CARD}", WITHOUT_MODEL.encode())
     else:
@@ -194,8 +199,6 @@ def write_index(export: Store, vectors: F32, queries: F32, budget: Budget, scrat
 def _stamp(
     source: Source, export: Store, marks: dict[str, str], vectors: F32, choice: Choice, files: dict[str, dict[str, Any]]
 ) -> Stamp:
-    run, primary = source.run, str(source.run.summary["primary"])
-    change = source.model.change("baseline").get(primary)
     return Stamp(
         format=FORMAT,
         name=export.root.rpartition("/")[2],
@@ -203,27 +206,13 @@ def _stamp(
         texts=source.texts,
         items=len(vectors),
         dimension=vectors.shape[1],
-        dtype=str(source.vectors.inputs.get("dtype", "float32")),
+        dtype=source.dtype,
         reads=source.reads if marks else "vectors",
-        query_text=str(run.setting("data", "query_text", "{text}")),
+        query_text=source.query_text,
         index=choice.lasting,
-        run={
-            "name": run.summary["name"],
-            "round": source.model.round,
-            "label": source.model.label,
-            "primary": primary,
-            "figure": source.model.metrics.get(primary),
-            "against_baseline": change,
-            "data": _data(run),
-        },
+        run=source.about,
         files=dict(sorted(files.items())),
     )
-
-
-def _data(run: FinishedRun) -> Any:
-    """Fingerprints of the run's files."""
-    data = (read_if_there(run.store, "run.json") or {}).get("data") or {}
-    return {name: mark for name, mark in data.items() if name != "model"}
 
 
 def live_command(home: Store, name: str | None) -> dict[str, Any]:

@@ -46,11 +46,12 @@ class Hits:
 class Opened:
     """An export that passed its check."""
 
-    def __init__(self, stamp: Stamp, folder: Path, encode: Encode, path: str) -> None:
+    def __init__(self, stamp: Stamp, folder: Path, model: Path | None, path: str) -> None:
         import faiss
 
         self._faiss: Any = faiss
-        self.stamp, self.path, self._encode = stamp, path, encode
+        self.stamp, self.path, self.folder, self.model = stamp, path, folder, model
+        self._encode: Encode = query_encoder(model, stamp.reads, stamp.dimension)
         self._index: Any = faiss.read_index(str(folder / INDEX))
         if (self._index.ntotal, self._index.d) != (stamp.items, stamp.dimension):
             raise ArtifactError(
@@ -161,7 +162,7 @@ def open_export(root: str, settings: Any = None, *, model: str | None = None) ->
         _check_model(encoder, stamp, f"--model {model}")
     elif own is not None:
         _check_model(own, stamp, store.url(MODEL))
-    return Opened(stamp, folder, query_encoder(encoder, stamp.reads, stamp.dimension), store.root)
+    return Opened(stamp, folder, encoder, store.root)
 
 
 def _checked_files(store: Store, stamp: Stamp) -> Path:

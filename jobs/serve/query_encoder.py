@@ -34,7 +34,12 @@ def query_encoder(folder: Path | None, reads: Reads, dimension: int) -> Encode:
     return {"texts": _texts, "vectors": _adapted, "histories": _histories}[reads](folder)
 
 
-def _texts(folder: Path) -> Encode:
+def item_encoder(folder: Path) -> Encode:
+    """What encodes texts of items, behind their own prompt, of a model of texts."""
+    return _texts(folder, of_items=True)
+
+
+def _texts(folder: Path, *, of_items: bool = False) -> Encode:
     from training.encoders.load import load_encoder
     from training.encoders.st_format import read_json
     from training.encoders.tokens.features import Tokens
@@ -43,11 +48,12 @@ def _texts(folder: Path) -> Encode:
 
     static = read_json(folder / "modules.json")[0]["type"].endswith(".StaticEmbedding")
     settings = EncoderSettings(kind="static" if static else "transformer", model=str(folder))
-    prompt, tokenizer, encoder = read_prompts(folder, settings).query, Tokenizer(folder, settings), load_encoder(folder)
+    prompts, tokenizer, encoder = read_prompts(folder, settings), Tokenizer(folder, settings), load_encoder(folder)
+    prompt = prompts.item if of_items else prompts.query
 
     def encode(queries: Sequence[str]) -> F32:
         blank = [number for number, query in enumerate(queries, start=1) if not query.strip()]
-        if blank:
+        if blank and not of_items:
             raise DataError(f"expected a text as query {blank[0]}, found an empty one; give some words")
         offsets, values = lists_to_csr(pa.chunked_array([tokenizer(list(queries), prompt)]))
         return encoder.encode(Tokens(offsets, values.astype(np.int32, copy=False)))
