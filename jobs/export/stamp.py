@@ -81,6 +81,11 @@ def read_stamp(store: Store) -> Stamp:
 
 
 def _no_export(store: Store) -> str:
+    if store.root.endswith(".toml"):
+        return (
+            f"{store.root} is a configuration, not an export; `hardmine hits` runs its search stage, and `hardmine export OUTPUT "
+            f"--to FOLDER` writes an export of its finished run"
+        )
     names = list(store.list())
     if any(name.startswith("commits/") for name in names):
         return f"{store.root} is a run, not an export; write one first: `hardmine export {store.root} --to FOLDER`"

@@ -44,6 +44,8 @@ class ShippedRun:
     learned: float = 0.8
     """How much of a word's vector round 1 takes from its genre."""
     texts: list[str] = field(default_factory=list)
+    kind: str = "static"
+    """encoder.kind."""
 
     def write(self) -> Store:
         """The finished run's store."""
@@ -179,6 +181,11 @@ class ShippedRun:
             figures |= {f"against_{other}": {"recall@3": change, "verdict": "improved"} for other in ("baseline", "best")}
         self.commit(Stage(Kind.EVALUATE, name), lambda _: Outcome(figures=figures), hits=hits.key)
 
+    def finished_files(self, best: Commit) -> dict[str, dict[str, Any]]:
+        """The kept model's files; sets where they lie."""
+        self.prefix = str(best.figures["prefix"])
+        return best.files
+
     def _finish(self) -> None:
         record = RunRecord.read(self.store)
         best = record.find(Kind.TRAIN, ModelName(1))
@@ -189,10 +196,11 @@ class ShippedRun:
 
         def work(_: str) -> Outcome:
             usage = {"reads": "texts", "dimension": DIMENSION}
-            return Outcome(files=best.files, figures={"prefix": best.figures["prefix"], "summary": summary, "usage": usage})
+            files = self.finished_files(best)
+            return Outcome(files=files, figures={"prefix": self.prefix, "summary": summary, "usage": usage})
 
         self.commit(Stage(Kind.FINISH), work, config={"name": self.folder.name})
-        config = {"name": self.folder.name, "encoder": {"kind": "static"}, "data": {"query_text": "{text}"}}
+        config = {"name": self.folder.name, "encoder": {"kind": self.kind}, "data": {"query_text": "{text}"}}
         data = {"corpus:all": {"corpus.parquet": described(json.dumps(self.texts).encode())["sha256"]}}
         write_record(self.store, "run.json", {"config": config, "data": data, "versions": {}})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,33 @@ def test_a_model_that_reads_no_texts_is_trained_anew(case: Any, shop: Shop, refu
     refused(case.hardmine("refresh", str(case.write()), "--to", str(shop.home)), 2, ["a model of texts", "a history: item ids"])
 
 
+def test_new_items_are_served_by_the_model_that_is_live(case: Any, shop: Shop, tmp_path: Path) -> None:
+    """Its data is another shop's: all items are new, and too few labels to train on."""
+    home = str(tmp_path / "exports")
+    shutil.copytree(shop.home, home)
+    case.items[0] |= {"id": "i0", "text": shop.run.texts[0]}
+    case.set("data.item_text", "{text}")
+    words = ("refresh", str(case.write()), "--to", home)
+    got = json.loads(case.hardmine(*words, "--json").out)
+    assert (got["action"], got["live"], got["embedded"]) == ("items", got["export"], 11)
+    counts = {name: got["changes"][name] for name in ("items_new", "items_changed", "items_gone", "items_same")}
+    assert counts == {"items_new": 0, "items_changed": 11, "items_gone": 228, "items_same": 1}
+    assert got["changes"]["labels_new"] is None, "the run of the live model is not below this output"
+    assert "10 labels, of which it is not known how many are new, too few to train on" in got["reason"]
+    again = case.hardmine(*words)
+    assert again.out.startswith("Nothing to do: the data is as it was: decided at 20")
+    back = json.loads(case.hardmine("live", home, shop.live, "--json").out)
+    assert back["before"] == got["live"], "and the export before is still there"
+    history = json.loads(Path(home, "refresh.json").read_text())["decisions"]
+    assert [one["action"] for one in history] == ["items", "nothing"]
+
+
 @pytest.mark.cluster
 def test_from_new_data_to_a_decision(ray_case: Any, ray_local: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del ray_local
     home, config = str(tmp_path / "exports"), str(ray_case.write())
     assert ray_case.hardmine("run", config, "rounds.warmup_epochs=2", "rounds.mined=0").code == 0
-    first = json.loads(ray_case.hardmine("export", "out/run", "--to", home, "--json").out) if Path("out/run").exists() else None
-    if first is None:
-        first = json.loads(ray_case.hardmine("export", str(ray_case.folder / "out" / "run"), "--to", home, "--json").out)
+    first = json.loads(ray_case.hardmine("export", str(tmp_path / "out" / "run"), "--to", home, "--json").out)
 
     def refresh(*words: str) -> dict[str, Any]:
         answer = ray_case.hardmine("refresh", config, "--to", home, "--json", *words)

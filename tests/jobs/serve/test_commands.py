@@ -35,6 +35,7 @@ def test_mistakes_are_one_paragraph(shop: Shop, tmp_path: Path, case: Any, refus
     home, run = str(shop.home), str(shop.run.folder)
     for words, said in (
         (("search", run, "crime"), ["is a run, not an export"]),
+        (("search", str(tmp_path / "run.toml"), "crime"), ["is a configuration, not an export", "`hardmine hits`"]),
         (("search", home), ["expected a query", "--serve"]),
         (("search", home, "crime", "--serve"), ["--serve without one"]),
         (("search", str(tmp_path), "crime"), ["expected an export", "hardmine export OUTPUT --to FOLDER"]),
