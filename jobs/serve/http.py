@@ -12,10 +12,12 @@ compare-live` replays; whoever shows the hits logs clicks as UBI events with tha
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +151,7 @@ def make_app(service: Service) -> Any:
         raise ConfigError("--serve needs FastAPI and uvicorn; pip install 'hardmine[serve]'") from error
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-    app = FastAPI(title="hardmine search", docs_url=None, redoc_url=None)
+    app = FastAPI(title="hardmine search", docs_url=None, redoc_url=None, lifespan=_few_threads)
     listed: Any = Query(default=[])
     number: Any = Query(default=10, ge=1, le=MOST_HITS)
 
@@ -187,6 +189,19 @@ def make_app(service: Service) -> Any:
         return HTMLResponse(page)
 
     return app
+
+
+@asynccontextmanager
+async def _few_threads(_: Any) -> AsyncIterator[None]:
+    """As many queries at a time as there are processors, each on one: more would wait for each other, and all answer later."""
+    import anyio.to_thread
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    anyio.to_thread.current_default_thread_limiter().total_tokens = max(2, os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _for_the_page(service: Service) -> str:
