@@ -21,6 +21,7 @@ from jobs.cli.arguments import ConfigFile, Overrides, Takeover
 from jobs.cli.emit import Json, emit, reserved_stdout
 from jobs.cli.finished import app as finished
 from jobs.cli.pairs import app as pairs
+from jobs.cli.serving import app as serving
 from jobs.cli.stages import app as stages
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def submit(
 app.add_typer(pairs)
 app.add_typer(stages)
 app.add_typer(finished)
+app.add_typer(serving)
 
 
 def main() -> None:

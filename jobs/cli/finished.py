@@ -18,7 +18,8 @@ Output = Annotated[str, typer.Argument(help="The run's folder, <output>/<name>."
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, if not in AWS_ENDPOINT_URL.")]
 
 
-def _open(output: str, endpoint: str | None) -> Store:
+def open_store(output: str, endpoint: str | None) -> Store:
+    """The objects at an address."""
     from cluster.storage.settings import StorageSettings
     from cluster.storage.store import Store
 
@@ -30,7 +31,7 @@ def status(output: Output, *, endpoint: Endpoint = None, json_output: Json = Fal
     """Show what is committed, who is writing, and the figures so far."""
     from jobs.finished.status import read_status, show_status
 
-    run = read_status(_open(output, endpoint))
+    run = read_status(open_store(output, endpoint))
     emit(run.with_next() if json_output else {}, json_output, lambda console: show_status(console, run))
 
 
@@ -53,7 +54,7 @@ def diagnose(
     """
     from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
-    diagnosis = diagnose_output(_open(output, endpoint), config=(str(config),) if config else None)
+    diagnosis = diagnose_output(open_store(output, endpoint), config=(str(config),) if config else None)
     emit(diagnosis.as_json(), json_output, lambda console: show_diagnosis(console, diagnosis))
 
 
@@ -79,7 +80,7 @@ def gate(
     from jobs.finished.gate.show import show_gate
 
     without = "--no-latency was given" if no_latency else None
-    result = judge(_open(output, endpoint), overrides or [], number=round_number, without_latency=without)
+    result = judge(open_store(output, endpoint), overrides or [], number=round_number, without_latency=without)
     emit(result, json_output, lambda console: show_gate(console, result))
     raise typer.Exit(0 if result["passed"] else 1)
 
@@ -94,7 +95,7 @@ def verify(output: Output, *, endpoint: Endpoint = None, json_output: Json = Fal
     from jobs.finished.verify import show_verified
     from jobs.finished.verify import verify as check
 
-    result = check(_open(output, endpoint))
+    result = check(open_store(output, endpoint))
     emit(result, json_output, lambda console: show_verified(console, result))
     raise typer.Exit(1 if result["damaged"] else 0)
 

@@ -57,7 +57,7 @@ def embed(
     _stage("embed", round_number, config, overrides, json_output=json_output, takeover=takeover)
 
 
-@app.command()
+@app.command("hits")
 def search(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -66,7 +66,7 @@ def search(
     json_output: Json = False,
     takeover: Takeover = False,
 ) -> None:
-    """Find the nearest items of every training query for mining in --round."""
+    """Find the hits (nearest items) of every training query for mining in --round."""
     _stage("search", round_number, config, overrides, json_output=json_output, takeover=takeover)
 
 

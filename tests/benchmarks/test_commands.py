@@ -55,6 +55,18 @@ def test_searching_is_compared_with_faiss_and_torch(monkeypatch: pytest.MonkeyPa
         assert row["recall"] == 1.0 or "two-stage" in row["case"]
 
 
+def test_serving_is_compared_with_the_least_that_a_service_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--items", "900", "--seconds", "0.5", "--soak", "1"]
+    run("serving", ["--case", "8 clients", "--case", "soak", *sizes, "--json"], monkeypatch)
+    clients, soak = rows_of(capsys.readouterr().out)
+    assert (clients["index"], clients["recall"]) == ("flat", 1.0)
+    assert clients["per_second"] > 1
+    assert clients["p95_ms"] >= clients["p50_ms"] > 0
+    assert soak["mib_after"] > 10
+
+
 def test_the_statistics_are_compared_with_scipy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run("decisions.statistics", ["--case", "p", "--queries", "100", "--resamples", "100", "--json"], monkeypatch)
     rows = rows_of(capsys.readouterr().out)

@@ -39,7 +39,7 @@ MEASURE = """JSON.stringify({
   charts: document.querySelectorAll(".plot.vega-embed svg").length,
   clipped: [...document.querySelectorAll(".scroll")].filter((one) => one.scrollWidth > one.clientWidth)
     .map((one) => one.getAttribute("aria-label")), places: document.querySelectorAll(".plot").length,
-  text: document.body.innerText, data: document.getElementById("report").textContent})"""
+  text: document.body.innerText, data: document.getElementById("report")?.textContent ?? ""})"""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,11 @@ def find_chromium() -> str | None:
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-def look(page: Path, windows: Sequence[Window], *, pictures: bool = False, wait_s: float = 60.0) -> list[Seen]:
-    """Open a local page in each window in turn.
+def look(page: Path | str, windows: Sequence[Window], *, pictures: bool = False, wait_s: float = 60.0) -> list[Seen]:
+    """Open a page in each window in turn.
 
     Args:
+        page: a local file, or an address.
         pictures: take one of the first screen of each, as PNG.
 
     Raises:
@@ -105,7 +106,7 @@ def look(page: Path, windows: Sequence[Window], *, pictures: bool = False, wait_
             process.wait(timeout=20)
 
 
-async def _look(profile: Path, page: Path, windows: Sequence[Window], pictures: bool, wait_s: float) -> list[Seen]:
+async def _look(profile: Path, page: Path | str, windows: Sequence[Window], pictures: bool, wait_s: float) -> list[Seen]:
     import aiohttp
 
     port = (await _appears(profile / "DevToolsActivePort", wait_s)).splitlines()[0]
@@ -134,7 +135,7 @@ class _Tab:
     def __init__(self, socket: Any) -> None:
         self._socket, self._number, self.seen = socket, 0, Seen()
 
-    async def show(self, page: Path, window: Window, pictures: bool, wait_s: float) -> Seen:
+    async def show(self, page: Path | str, window: Window, pictures: bool, wait_s: float) -> Seen:
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.send(f"{domain}.enable")
         await self.send(
@@ -147,7 +148,7 @@ class _Tab:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if window.dark else "light"}
         await self.send("Emulation.setEmulatedMedia", features=[scheme])
         started = time.monotonic()
-        await self.send("Page.navigate", url=page.absolute().as_uri())
+        await self.send("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         while not await self.value(DRAWN):
             if time.monotonic() - started > wait_s:
                 raise RuntimeError(f"{page} was not drawn in {wait_s:.0f} s; the console says {self.seen.errors[:3]}")

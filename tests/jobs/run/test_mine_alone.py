@@ -111,7 +111,7 @@ def test_a_model_off_the_shelf_is_mined_and_a_person_is_told(ray_case: Any, ray_
     assert commits(ray_case.folder / "out/run") == {"ingest", "base", "tokens", "embed", "mine-search", "mine", "mine-report"}
 
 
-@pytest.mark.parametrize("command", ["run", "train", "evaluate", "search", "embed"])
+@pytest.mark.parametrize("command", ["run", "train", "evaluate", "hits", "embed"])
 def test_vectors_cannot_be_trained(case: Any, refused: Any, command: str) -> None:
     give_vectors(case)
     refused(case.run(command=command), 2, ['encoder.kind = "vectors"', "`hardmine mine`", 'encoder.kind = "adapter"'])

@@ -1,0 +1,1 @@
+"""An export that is opened: checked against its stamp, searched, served over HTTP."""
