@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.commits import Outcome
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError, DataError, HardmineError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from jobs.config.config import Config
@@ -49,22 +50,29 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     retries = config.cluster.retries
     item_template = Template(data.item_text, "data.item_text")
     reader = _Reader(data, config.storage, sources)
-    items = read_items(
-        [url for url, _ in sources["corpus"]],
-        config.storage,
-        store,
-        folder,
-        columns=data.columns,
-        template=item_template,
-        most_rows=config.cluster.part_rows,
-        retries=retries,
-    )
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(
+            read_items,
+            [url for url, _ in sources["corpus"]],
+            config.storage,
+            store,
+            folder,
+            columns=data.columns,
+            template=item_template,
+            most_rows=config.cluster.part_rows,
+            retries=retries,
+        )
+        try:
+            unsplit, source = f"{folder}/queries-unsplit", reader.addresses("queries")
+            queries = read_queries(config, data, reader.chunks("queries"), store, unsplit, source)
+            named = read_named(reader.labels(), data.columns, data.relevant_from)
+        except HardmineError:
+            reading.result()  # what is wrong with the items is told first
+            raise
+        items = reading.result()
     reader.seen |= items.seen
-    unsplit, source = f"{folder}/queries-unsplit", reader.addresses("queries")
-    queries = read_queries(config, data, reader.chunks("queries"), store, unsplit, source)
     if queries.histories is None:
         _refuse_other_vectors(items.dimension, queries.written.dimension)
-    named = read_named(reader.labels(), data.columns, data.relevant_from)
     reader.refuse_unknown_columns()
     found = look_up(items, queries, named)
     if found.histories is not None and not config.encoder.repeats:
