@@ -36,11 +36,20 @@ DAMAGED_READS = 3
 """How often an object is read whose bytes do not have the checksum that S3 sends with them: botocore does not try again."""
 
 
-def read_s3(fs: Any, key: str) -> bytes:
-    """The whole object, read again where the network has damaged it."""
+ONE_REQUEST = 8 * 2**20
+"""An object of at most so many bytes is fetched by one request; s3fs asks for the size of others, and fetches them in pieces."""
+
+
+def read_s3(fs: Any, key: str, size: int | None) -> bytes:
+    """The whole object, read again where the network has damaged it.
+
+    Args:
+        size: of the object, where it is known.
+    """
+    options = {"max_concurrency": 1} if size is not None and size <= ONE_REQUEST else {}
     from botocore.exceptions import FlexibleChecksumError
 
     for _ in range(DAMAGED_READS - 1):
         with suppress(FlexibleChecksumError):
-            return bytes(fs.cat_file(key))
-    return bytes(fs.cat_file(key))
+            return bytes(fs.cat_file(key, **options))
+    return bytes(fs.cat_file(key, **options))

@@ -92,9 +92,17 @@ class Store:
         with told(what, url, self.settings):
             return action(self._fs(), url.removeprefix("s3://"))
 
-    def read_bytes(self, path: str) -> bytes:
-        """The whole object. Raises ArtifactError: there is none."""
-        data = self._call("read", path, read_s3 if self.remote else lambda fs, key: bytes(fs.cat_file(key)))
+    def read_bytes(self, path: str, size: int | None = None) -> bytes:
+        """The whole object. Raises ArtifactError: there is none.
+
+        Args:
+            size: of the object, where it is known: a small one then costs one request.
+        """
+
+        def action(fs: Any, key: str) -> bytes:
+            return read_s3(fs, key, size) if self.remote else bytes(fs.cat_file(key))
+
+        data = self._call("read", path, action)
         METER.count(requests=0, read=len(data))
         return data
 

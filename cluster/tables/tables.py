@@ -163,10 +163,10 @@ def read_sealed(store: Store, part: Part | str) -> tuple[bytes, str]:
     Raises:
         DamagedObject: missing, or not what was written.
     """
-    path, wanted = (part, "") if isinstance(part, str) else (part.path, part.sha256)
+    path, wanted, size = (part, "", None) if isinstance(part, str) else (part.path, part.sha256, part.bytes)
     for _ in range(2):
         try:
-            data = store.read_bytes(path)
+            data = store.read_bytes(path, size)
         except ArtifactError as error:
             raise DamagedObject.at(store.url(path), f"{error}; `hardmine run` makes it anew") from error
         digest = seal_of(data)
