@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.commits import Outcome
-from cluster.errors import ConfigError, DataError, HardmineError
+from cluster.errors import ConfigError, DataError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from jobs.config.config import Config
@@ -23,7 +23,7 @@ from jobs.stages.ingest.equal_texts import EqualTexts, equal_text_figures, find_
 from jobs.stages.ingest.histories import refuse_repeats
 from jobs.stages.ingest.item_codes import tell_apart
 from jobs.stages.ingest.items import Items, read_items
-from jobs.stages.ingest.labels import LabelRows, read_named, write_labels
+from jobs.stages.ingest.labels import LabelRows, NamedLabels, read_named, write_labels
 from jobs.stages.ingest.positives import check_negatives, check_positives, label_figures, refuse_nothing_relevant
 from jobs.stages.ingest.queries import Queries, look_up, read_queries, write_splits
 from jobs.stages.ingest.reading.chunk import Chunk
@@ -49,31 +49,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     """
     retries = config.cluster.retries
     item_template = Template(data.item_text, "data.item_text")
-    reader = _Reader(data, config.storage, sources)
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(
-            read_items,
-            [url for url, _ in sources["corpus"]],
-            config.storage,
-            store,
-            folder,
-            columns=data.columns,
-            template=item_template,
-            most_rows=config.cluster.part_rows,
-            retries=retries,
-        )
-        try:
-            unsplit, source = f"{folder}/queries-unsplit", reader.addresses("queries")
-            queries = read_queries(config, data, reader.chunks("queries"), store, unsplit, source)
-            named = read_named(reader.labels(), data.columns, data.relevant_from)
-        except HardmineError:
-            reading.result()  # what is wrong with the items is told first
-            raise
-        items = reading.result()
-    reader.seen |= items.seen
-    if queries.histories is None:
-        _refuse_other_vectors(items.dimension, queries.written.dimension)
-    reader.refuse_unknown_columns()
+    items, queries, named = _read(config, data, sources, item_template, store, folder)
     found = look_up(items, queries, named)
     if found.histories is not None and not config.encoder.repeats:
         refuse_repeats(found.histories, found.labels, queries.ids, items.ids)
@@ -104,6 +80,37 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         tables={"corpus": items.corpus, "codes": items.codes, "queries": query_parts, "labels": label_parts},
         figures=_figures(data, items, queries, assigned, found.labels, shared) | {"equal_texts": equal} | notes,
     )
+
+
+def _read(
+    config: Config, data: DatasetSettings, sources: Sources, item_template: Template, store: Store, folder: str
+) -> tuple[Items, Queries, NamedLabels]:
+    """All tables, each by itself: the queries and labels while tasks read the items."""
+    reader = _Reader(data, config.storage, sources)
+
+    def read_beside() -> tuple[Queries, NamedLabels]:
+        unsplit, source = f"{folder}/queries-unsplit", reader.addresses("queries")
+        queries = read_queries(config, data, reader.chunks("queries"), store, unsplit, source)
+        return queries, read_named(reader.labels(), data.columns, data.relevant_from)
+
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(read_beside)
+        items = read_items(  # in this thread: a task lends its CPU to others only while its main thread waits for them
+            [url for url, _ in sources["corpus"]],
+            config.storage,
+            store,
+            folder,
+            columns=data.columns,
+            template=item_template,
+            most_rows=config.cluster.part_rows,
+            retries=config.cluster.retries,
+        )
+        queries, named = beside.result()
+    reader.seen |= items.seen
+    if queries.histories is None:
+        _refuse_other_vectors(items.dimension, queries.written.dimension)
+    reader.refuse_unknown_columns()
+    return items, queries, named
 
 
 def _figures(
