@@ -185,17 +185,19 @@ def left_parts(store: Store, wanted: Sequence[Part]) -> dict[str, Part]:
     for folder in {part.path.rpartition("/")[0] for part in wanted}:
         listed |= store.list(folder)
 
-    def check(part: Part) -> Part | None:
-        try:
-            data, digest = read_sealed(store, part.path)
-        except DamagedObject:
-            return None
-        same = pq.read_metadata(io.BytesIO(data)).num_rows == part.rows
-        return replace(part, bytes=len(data), sha256=digest) if same else None
-
     with ThreadPoolExecutor(TOGETHER) as pool:
-        checked = pool.map(check, [part for part in wanted if part.path in listed])
+        checked = pool.map(lambda part: left_part(store, part), [part for part in wanted if part.path in listed])
     return {part.path: part for part in checked if part is not None}
+
+
+def left_part(store: Store, wanted: Part) -> Part | None:
+    """As `left_parts`, of one part that is there; None: it is to be made again."""
+    try:
+        data, digest = read_sealed(store, wanted.path)
+    except DamagedObject:
+        return None
+    same = pq.read_metadata(io.BytesIO(data)).num_rows == wanted.rows
+    return replace(wanted, bytes=len(data), sha256=digest) if same else None
 
 
 def read_schema(store: Store, part: Part) -> pa.Schema:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cluster.commits import Outcome
 from cluster.storage.store import Store
-from cluster.tables.tables import Part, column_to_vectors, left_parts, read_part, vectors_to_column, write_part
+from cluster.tables.tables import Part, column_to_vectors, left_part, read_part, vectors_to_column, write_part
 from jobs.stages.context import Context
 from jobs.stages.spread import spread_all
 
@@ -21,23 +21,27 @@ AT_ONCE = 8192
 def copy_vectors(context: Context, tables: Mapping[str, Sequence[Part]], folder: str) -> Outcome:
     """Write the vectors of these tables below `folder`; parts that an interrupted attempt left are kept."""
     started = time.monotonic()
-    targets = {part.path: f"{folder}/{name}/{part.path.rsplit('/', 1)[-1]}" for name, parts in tables.items() for part in parts}
-    wanted = [Part(targets[part.path], part.rows, 0, part.first_row) for parts in tables.values() for part in parts]
-    done = left_parts(context.store, wanted)
     dtype = context.config.mining.embedding_dtype
-    missing = [
-        (context.store, part, targets[part.path], dtype)
-        for parts in tables.values()
-        for part in parts
-        if targets[part.path] not in done
-    ]
-    done |= {part.path: part for part in spread_all(copy_part, missing, retries=context.config.cluster.retries)}
-    written = {name: [done[targets[part.path]] for part in parts] for name, parts in tables.items()}
+    written: dict[str, list[Part]] = {}
+    for name, parts in tables.items():
+        targets = [f"{folder}/{name}/{part.path.rsplit('/', 1)[-1]}" for part in parts]
+        there = context.store.list(f"{folder}/{name}")
+        pieces = [(context.store, part, target, dtype, target in there) for part, target in zip(parts, targets, strict=True)]
+        written[name] = spread_all(copy_part, pieces, retries=context.config.cluster.retries)
     return Outcome(tables=written, work_seconds=time.monotonic() - started)
 
 
-def copy_part(store: Store, part: Part, target: str, dtype: str) -> Part:
-    """Write the vectors of one part, each divided by its length."""
+def copy_part(store: Store, part: Part, target: str, dtype: str, there: bool) -> Part:
+    """Write the vectors of one part, each divided by its length.
+
+    Args:
+        there: an interrupted attempt left the target, which is kept if it is whole.
+    """
+    left = left_part(store, Part(target, part.rows, 0, part.first_row)) if there else None
+    return left or _write(store, part, target, dtype)
+
+
+def _write(store: Store, part: Part, target: str, dtype: str) -> Part:
     vectors = column_to_vectors(read_part(store, part, ["vector"])["vector"])
     unit = np.empty(vectors.shape, dtype)
     for start in range(0, len(vectors), AT_ONCE):

@@ -50,8 +50,8 @@ def test_a_resumed_copy_keeps_whole_parts_and_makes_damaged_ones_anew(tmp_path: 
     want = copy_vectors(context_of(store, "float32"), {"corpus": parts}, "v").tables["corpus"]
     store.delete(want[1].path)
     store.write_bytes(want[2].path, store.read_bytes(want[2].path)[:-9])
-    made, copy = list[str](), given.copy_part
-    monkeypatch.setattr(given, "copy_part", lambda *of: (made.append(of[2]), copy(*of))[1])
+    made, write = list[str](), given._write
+    monkeypatch.setattr(given, "_write", lambda *of: (made.append(of[2]), write(*of))[1])
     got = copy_vectors(context_of(store, "float32"), {"corpus": parts}, "v").tables["corpus"]
     assert made == [want[1].path, want[2].path]
     assert got == want
