@@ -22,13 +22,15 @@ def copy_vectors(context: Context, tables: Mapping[str, Sequence[Part]], folder:
     """Write the vectors of these tables below `folder`; parts that an interrupted attempt left are kept."""
     started = time.monotonic()
     dtype = context.config.mining.embedding_dtype
-    written: dict[str, list[Part]] = {}
+    pieces = []
     for name, parts in tables.items():
-        targets = [f"{folder}/{name}/{part.path.rsplit('/', 1)[-1]}" for part in parts]
         there = context.store.list(f"{folder}/{name}")
-        pieces = [(context.store, part, target, dtype, target in there) for part, target in zip(parts, targets, strict=True)]
-        written[name] = spread_all(copy_part, pieces, retries=context.config.cluster.retries)
-    return Outcome(tables=written, work_seconds=time.monotonic() - started)
+        for part in parts:
+            target = f"{folder}/{name}/{part.path.rsplit('/', 1)[-1]}"
+            pieces.append((context.store, part, target, dtype, target in there))
+    written = iter(spread_all(copy_part, pieces, retries=context.config.cluster.retries))
+    vectors = {name: [next(written) for _ in parts] for name, parts in tables.items()}
+    return Outcome(tables=vectors, work_seconds=time.monotonic() - started)
 
 
 def copy_part(store: Store, part: Part, target: str, dtype: str, there: bool) -> Part:
