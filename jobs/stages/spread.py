@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from cluster.errors import HardmineError, unwrap
 
 T = TypeVar("T")
@@ -26,9 +28,9 @@ def spread(function: Callable[..., T], pieces: Sequence[tuple[Any, ...]], *, ret
                 yield error
         return
     task = ray.remote(function).options(num_cpus=1, max_retries=retries)
-    stored: dict[int, Any] = {}  # a list that all pieces share is handed to Ray once
+    stored: dict[int, Any] = {}  # a list or array that all pieces share is handed to Ray once
     for argument in pieces[0]:
-        if isinstance(argument, list) and any(argument is other for other in pieces[1]):
+        if isinstance(argument, list | np.ndarray) and any(argument is other for other in pieces[1]):
             stored[id(argument)] = ray.put(argument)
     left = [task.remote(*(stored.get(id(each), each) for each in arguments)) for arguments in pieces]
     left.reverse()

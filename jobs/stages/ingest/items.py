@@ -113,10 +113,12 @@ def read_items(
         if part.rows != 0
     ]
     taken: list[SliceItems] = []
+    known = Before()
     for piece, result in zip(pieces, spread(read_slice_items, pieces, retries=retries), strict=True):
-        taken.append(_after(taken, piece, result))
+        taken.append(_after(known, piece, result))
+        known = _with(known, taken[-1])
     refuse_no_rows(sum(part.rows for each in taken for part in each.corpus), "items", ", ".join(urls))
-    return _whole(reading, taken, retries)
+    return _whole(reading, taken, known, retries)
 
 
 def rows_of_a_part(size: int, row_bytes: float, most_rows: int) -> int:
@@ -178,38 +180,36 @@ def _joined(sources: Sequence[Sliced]) -> Sliced:
     return Sliced([part for source in sources for part in source.slices], size, max(source.row_bytes for source in sources))
 
 
-def _after(
-    taken: Sequence[SliceItems], piece: tuple[Reading, int, Slice, Before], result: SliceItems | HardmineError
-) -> SliceItems:
+def _after(known: Before, piece: tuple[Reading, int, Slice, Before], result: SliceItems | HardmineError) -> SliceItems:
     """What was read of a slice, if it fits what the slices before it hold. Else it is read again, knowing that: what is wrong
     only without the rows before, such as a column of the template that they have, is not wrong then, and the other way round."""
-    reading, number, part, before = piece
-    if not taken:
+    if not known.columns:
         if isinstance(result, HardmineError):
             raise result
         return result
-    schema, columns = pa.schema([]), dict[str, None]()
-    for each in taken:
-        schema = join_schemas(schema, each.schema, "")
-        columns |= dict.fromkeys(each.columns)
-    if not isinstance(result, HardmineError) and result.dimension == taken[0].dimension:
+    if not isinstance(result, HardmineError) and result.dimension == known.dimension:
         try:
-            join_schemas(schema, result.schema, "")
+            _with(known, result)
             return result
         except DataError:
             pass  # said below, with the file
-    known = replace(before, columns=tuple(columns), dimension=taken[0].dimension, schema=schema)
-    return read_slice_items(reading, number, part, known)
+    reading, number, part, before = piece
+    return read_slice_items(reading, number, part, replace(known, rows=before.rows, parts=before.parts))
 
 
-def _whole(reading: Reading, taken: Sequence[SliceItems], retries: int) -> Items:
-    schema, columns, notes = pa.schema([]), dict[str, None](), TextNotes()
+def _with(known: Before, each: SliceItems) -> Before:
+    """What is known after another slice. Raises DataError: a column changes its type."""
+    schema = join_schemas(known.schema, each.schema, "")
+    columns = tuple(dict.fromkeys([*known.columns, *each.columns]))
+    return Before(columns=columns, dimension=each.dimension, schema=schema)
+
+
+def _whole(reading: Reading, taken: Sequence[SliceItems], known: Before, retries: int) -> Items:
+    notes = TextNotes()
     for each in taken:
-        schema = join_schemas(schema, each.schema, "")
-        columns |= dict.fromkeys(each.columns)
         notes.add(each.notes)
-    narrow = [part for each in taken for part in each.corpus if not each.schema.equals(schema)]
-    widened = spread_all(widen, [(reading.store, part, schema) for part in narrow], retries=retries)
+    narrow = [part for each in taken for part in each.corpus if not each.schema.equals(known.schema)]
+    widened = spread_all(widen, [(reading.store, part, known.schema) for part in narrow], retries=retries)
     wide = {part.path: part for part in widened}
     corpus = [wide.get(part.path, part) for each in taken for part in each.corpus]
     lowest, highest = min(each.groups[0] for each in taken), max(each.groups[1] for each in taken)
@@ -217,8 +217,8 @@ def _whole(reading: Reading, taken: Sequence[SliceItems], retries: int) -> Items
         corpus,
         [part for each in taken for part in each.codes],
         StoredIds(reading.store, corpus, [each.bucketed for each in taken], reading.buckets, retries),
-        list(columns),
-        taken[0].dimension,
+        list(known.columns),
+        known.dimension,
         notes,
         [place for each in taken for place in each.places],
         frozenset().union(*(each.seen for each in taken)),
