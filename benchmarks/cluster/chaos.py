@@ -116,7 +116,8 @@ class Runs:
         store, found = self.store(name), {}
         for commit in Ledger(store).all():
             for path, info in commit.listed().items():
-                if "telemetry" not in path:  # seconds of each step
+                # telemetry has the seconds of each step, the model card those of the run
+                if "telemetry" not in path and not path.endswith(".md"):
                     found[f"{commit.name}: {path}"] = str(info["sha256"])
             if commit.name != "finish":
                 found[commit.name] = digest_of(commit.figures)
