@@ -40,7 +40,7 @@ PAUSE_S = (0.5, 6.0)
 STORAGE_S, STORAGE_SHARE, AWAY_S = 6.0, 0.1, 20.0
 RUN_S = 400.0
 CONFIG = """
-name = "{name}"
+name = "run"
 output = "{output}"
 [data]
 corpus = "{folder}/corpus.parquet"
@@ -64,6 +64,7 @@ part_rows = 64
 query_block = 16
 shards = 3
 cpus_per_worker = 1
+search_actors = 1
 wait_s = 120
 [storage]
 endpoint = "{endpoint}"
@@ -85,7 +86,9 @@ class Runs:
     def config(self, name: str) -> Path:
         """A configuration with this name, on S3."""
         path = self.folder / f"{name}.toml"
-        path.write_text(CONFIG.format(name=name, output=self.bucket, folder=self.folder, endpoint=self.storage.endpoint))
+        # a folder for each: a run would copy vectors that one beside it has
+        output = f"{self.bucket}/{name}"
+        path.write_text(CONFIG.format(output=output, folder=self.folder, endpoint=self.storage.endpoint))
         return path
 
     def start(self, name: str, *overrides: str) -> subprocess.Popen[bytes]:
@@ -104,13 +107,17 @@ class Runs:
         """The last line of it."""
         return self.log(name).strip().rpartition("\n")[2]
 
+    def store(self, name: str) -> Store:
+        """What a run writes."""
+        return Store(f"{self.bucket}/{name}/run", StorageSettings(endpoint=self.storage.endpoint))
+
     def artifacts(self, name: str) -> dict[str, str]:
         """What a run left: each commit's key, figures and the digest of every object, but for times."""
-        store = Store(f"{self.bucket}/{name}", StorageSettings(endpoint=self.storage.endpoint))
-        found = {}
+        store, found = self.store(name), {}
         for commit in Ledger(store).all():
             for path, info in commit.listed().items():
-                if "telemetry" not in path:  # seconds of each step
+                # telemetry has the seconds of each step, the model card those of the run
+                if "telemetry" not in path and not path.endswith(".md"):
                     found[f"{commit.name}: {path}"] = str(info["sha256"])
             if commit.name != "finish":
                 found[commit.name] = digest_of(commit.figures)

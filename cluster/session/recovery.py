@@ -7,8 +7,10 @@ used up. So the driver waits until it is known what is left, and calls the stage
 from __future__ import annotations
 
 import enum
+import gc
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from cluster.errors import COLOUR, ClusterError, HardmineError, StorageError, WorkersLost, one_paragraph, root_cause, unwrap
@@ -88,7 +90,25 @@ def outlasting(work: Callable[[], T], *, store: Store, retries: int, wait_s: flo
         if failure is Failure.STORAGE:
             _await_storage(store, wait_s, problem)
         else:
+            _end_readers()
             settle()
+
+
+def _end_readers() -> None:
+    """End Ray Data's actors of the call that failed: it only lets go of them, and what the error held may keep their CPUs."""
+    import ray
+
+    gc.collect()
+    if not ray.is_initialized():
+        return
+    with suppress(Exception):  # Ray's own, without a promise that it stays
+        from ray._private import state, worker
+
+        driver = worker.global_worker
+        for number, actor in state.actors(job_id=driver.current_job_id).items():
+            if actor["ActorClassName"].startswith("MapWorker") and actor["State"] != "DEAD":
+                with suppress(Exception):  # it is gone already
+                    driver.core_worker.kill_actor(ray.ActorID(bytes.fromhex(number)), True)
 
 
 def in_words(failure: Failure, error: BaseException) -> str:

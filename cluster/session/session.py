@@ -168,8 +168,14 @@ def _connect(ray: Any, address: str, settings: ClusterSettings) -> None:
             f"then run the same command again"
         ) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
+    with suppress(AttributeError):  # Ray tells of every dead worker and node, in pages; a stage says what became of it
+        ray._private.worker.print_to_stdstream = _say_nothing
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a lost worker is told by the stage, without a traceback
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    return
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Nodes and workers killed in every stage, a node that joins late, storage that fails: the same bytes as undisturbed.
+"""A node killed while a run embeds, workers killed in later stages, a node that joins late, storage that fails: the same bytes.
 
-On a Ray of several nodes on this machine. Random faults: `make chaos`.
+On a Ray of several nodes on this machine. A rank that is killed in training: tests/training. Random faults: `make chaos`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from benchmarks.cluster.many_nodes import many_nodes
 from cluster.errors import HardmineError
 from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSize
-from cluster.storage.settings import StorageSettings
-from cluster.storage.store import Store
 from jobs.config.config import load_config
 from jobs.run.driver import run
 
@@ -52,14 +50,13 @@ def kill(runs: Runs, name: str) -> None:
 
 def test_what_a_run_leaves_is_the_same_whatever_dies_in_it(ray_local: ClusterSize, runs: Runs) -> None:
     run(load_config(runs.config("calm"), []), progress=Progress(quiet=True))  # on the tests' own Ray, whose processes are warm
-    store = Store(f"{runs.bucket}/hit", StorageSettings(endpoint=runs.storage.endpoint))
+    store = runs.store("hit")
     steps: list[tuple[str, Callable[[], object]]] = [
         ("embeddings/", runs.nodes.kill_node),
         ("commits/embed-", runs.nodes.add),
         ("rounds/01/hits-train/", lambda: kill(runs, "ShardActor")),
         ("commits/round-01-search", lambda: runs.nodes.kill_worker(random.Random(0))),
-        ("state.json", lambda: kill(runs, "RayTrainWorker")),
-        ("commits/round-01-train", lambda: runs.nodes.kill_node(0)),
+        ("commits/round-01-train", lambda: kill(runs, "ShardActor")),
     ]
     runs.storage.share = 0.02
     driver, deadline, done = runs.start("hit"), time.monotonic() + DEADLINE_S, 0
