@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from cluster.errors import ArtifactError, ClusterError, DamagedObject, one_paragraph
 from cluster.session.progress import Progress
+from cluster.session.session import memory_to_ask
 from cluster.storage.records import read_record, write_record
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
@@ -34,9 +35,13 @@ Task = Callable[..., dict[str, Any]]
 
 
 def run_tasks(
-    store: Store, folder: str, task: Task, inputs: Sequence[Any], *, progress: Progress, retries: int = 2
+    store: Store, folder: str, task: Task, inputs: Sequence[Any], *, progress: Progress, retries: int = 2, memory: int = 0
 ) -> list[dict[str, Any]]:
-    """What each task returned, in the order of `inputs`; tasks that are committed are not run again. Ray must run."""
+    """What each task returned, in the order of `inputs`; tasks that are committed are not run again. Ray must run.
+
+    Args:
+        memory: bytes that a task takes, about: Ray starts no more of them than a node holds.
+    """
     import ray
 
     started = time.monotonic()
@@ -52,7 +57,7 @@ def run_tasks(
     waiting = [number for number in range(len(inputs)) if number not in results]
     name = folder.rpartition("/")[2]
     before = f", {len(results)} committed before" if results else ""
-    remote = ray.remote(_work).options(num_cpus=1, max_retries=retries)
+    remote = ray.remote(_work).options(num_cpus=1, max_retries=retries, memory=memory_to_ask(memory))
     at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}
     told = time.monotonic()

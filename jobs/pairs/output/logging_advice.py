@@ -1,4 +1,4 @@
-"""What to log from now on: a JSON Schema of UBI lines, and a logger of ten lines for Python and for JavaScript."""
+"""What to log from now on: a JSON Schema of UBI lines, and a short logger for Python and for JavaScript."""
 
 from __future__ import annotations
 
@@ -41,19 +41,28 @@ UBI_SCHEMA: dict[str, Any] = {
 PYTHON = """\
 import json, time, uuid
 
+
 def log(line, path="ubi.jsonl"):
     with open(path, "a") as file:
         file.write(json.dumps({"timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **line}) + "\\n")
+
 
 def log_query(client, text, hits):  # hits: ids of the results, best first
     query_id = str(uuid.uuid4())
     log({"query_id": query_id, "client_id": client, "user_query": text, "query_response_hit_ids": hits[:40]})
     return query_id
 
+
 def log_event(client, query_id, action, item, position, dwell_s=None):
     where = {"object": {"object_id": item}, "position": {"ordinal": position}}
-    log({"query_id": query_id, "client_id": client, "action_name": action,
-         "event_attributes": where | ({"dwell_time": dwell_s} if dwell_s else {})})
+    log(
+        {
+            "query_id": query_id,
+            "client_id": client,
+            "action_name": action,
+            "event_attributes": where | ({"dwell_time": dwell_s} if dwell_s else {}),
+        }
+    )
 """
 
 JAVASCRIPT = """\

@@ -78,7 +78,7 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks run here."""
 
-    def run(store: Any, folder: str, task: Any, inputs: Sequence[Any], *, progress: Any, retries: int) -> list[Row]:
+    def run(store: Any, folder: str, task: Any, inputs: Sequence[Any], *, progress: Any, retries: int, memory: int) -> list[Row]:
         return [tasks._work(task, store, folder, number, value) for number, value in enumerate(inputs)]
 
     @contextmanager
