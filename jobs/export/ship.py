@@ -19,7 +19,7 @@ import pyarrow as pa
 from cluster.commits import digest
 from cluster.errors import ArtifactError, ConfigError, DamagedObject
 from cluster.storage.digests import described
-from cluster.storage.model_folders import upload_folder
+from cluster.storage.model_folders import describe_folder, upload_folder
 from cluster.storage.records import read_record, write_record
 from cluster.storage.store import Store, check_writable
 from cluster.tables.tables import F32, Part, left_parts, part_name, vectors_to_column, write_part
@@ -36,6 +36,7 @@ from jobs.export.stamp import (
     STAMP,
     Stamp,
     exports_in,
+    first_problem,
     live_name,
     read_stamp,
     set_live,
@@ -103,7 +104,7 @@ def export_source(source: Source, home: Store, budget: Budget, *, live: bool = F
         marks = model_marks(folder) if folder else {}
         name = export_name(source, marks, budget)
         export = Store(home.url(name), home.settings)
-        kept = export.exists(STAMP)
+        kept = is_whole(export, folder)
         if kept:
             say(f"✓ {name} is there already")
         else:
@@ -112,6 +113,18 @@ def export_source(source: Source, home: Store, budget: Budget, *, live: bool = F
         set_live(home, name)
     choice = Choice(**read_record(export, CHOICE)["choice"])
     return Exported(name, export.root, live_name(home), kept, read_stamp(export), choice)
+
+
+def is_whole(export: Store, folder: Path | None) -> bool:
+    """Whether an export is there with every byte; an edited model card is no damage. Args: folder: of its model."""
+    try:
+        stamp = read_stamp(export) if export.exists(STAMP) else None
+        if stamp is None or first_problem(export, stamp) is not None or not export.exists(CHOICE):
+            return False
+        wanted = describe_folder(folder, MODEL) if folder else {}
+        return all(described(export.read_bytes(path)) == info for path, info in wanted.items() if path != f"{MODEL}/{CARD}")
+    except ArtifactError:
+        return False
 
 
 def check_home(home: Store) -> None:
@@ -156,7 +169,8 @@ def write_items(source: Source, export: Store, scratch: Path) -> tuple[F32, list
     Returns:
         (all vectors float32 [N, D], a memory map of a file in `scratch`; the parts, whose digests are of whole files).
     """
-    wanted = [Part(f"{ITEMS}/{part_name(n)}", part.rows, 0, part.first_row) for n, part in enumerate(source.corpus)]
+    corpus = sorted(source.corpus, key=lambda part: part.first_row)
+    wanted = [Part(f"{ITEMS}/{part_name(n)}", part.rows, 0, part.first_row) for n, part in enumerate(corpus)]
     there = left_parts(export, wanted)
     vectors: F32 | None = None
     parts = []

@@ -12,6 +12,7 @@ A stamp has no clock and no address, so that the same export is the same bytes a
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -71,13 +72,32 @@ def read_stamp(store: Store) -> Stamp:
         raise DamagedObject.at(
             store.url(STAMP),
             f"{store.url(STAMP)} was changed after hardmine wrote it, so it is not known what belongs together in this export; "
-            f"export again into another folder",
+            f"the same `hardmine export` again mends it",
         ) from error
     if values.get("format") != FORMAT:
         raise ConfigError(
             f"{store.url(STAMP)} has the format {values.get('format')!r}, this version of hardmine reads {FORMAT}; export again"
         )
     return Stamp(**values)
+
+
+def first_problem(store: Store, stamp: Stamp) -> tuple[str, str] | None:
+    """(address, what is wrong) of a file that is missing or not the one that was exported; None: all are. Not of the model's."""
+    sizes = store.list()
+    for path, info in stamp.files.items():
+        if path not in sizes:
+            return path, "is missing: the export was only partly copied"
+        if sizes[path] != info["bytes"]:
+            how = "cut off" if sizes[path] < int(info["bytes"]) else "another file"
+            return path, f"has {sizes[path]:,} bytes where its stamp says {info['bytes']:,}: it is {how}"
+    for path, info in stamp.files.items():
+        with store.open(path) as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != info["sha256"]:
+                return path, (
+                    "does not have the SHA-256 of its stamp: it was damaged, or is from another export, whose vectors do not "
+                    "belong to this model"
+                )
+    return None
 
 
 def _no_export(store: Store) -> str:

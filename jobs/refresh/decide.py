@@ -43,7 +43,7 @@ def after_probe(changes: Changes, verdict: str, reason: str) -> Decision:
 
 def after_gate(changes: Changes, verdict: str) -> Decision:
     """After a round whose model the gate refused."""
-    return _keep(changes, f"a round was trained, and the gate says no: {verdict}")
+    return _keep(changes, f"a round was trained, and the gate says no: {verdict.removeprefix('no: ')}")
 
 
 def _keep(changes: Changes, reason: str) -> Decision:

@@ -5,7 +5,6 @@ Memory: the index, and ids and metadata of the items; their vectors are not read
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from cluster.storage.store import Store
 from cluster.tables.tables import F32, I64
 from jobs.export.index import set_effort
 from jobs.export.marks import model_marks
-from jobs.export.stamp import INDEX, ITEMS, MODEL, Stamp, open_home, read_stamp
+from jobs.export.stamp import INDEX, ITEMS, MODEL, Stamp, first_problem, open_home, read_stamp
 from jobs.serve.query_encoder import Encode, describe_query, query_encoder
 from jobs.serve.where import Mask, mask_of
 
@@ -171,29 +170,20 @@ def _checked_files(store: Store, stamp: Stamp) -> Path:
     Raises:
         DamagedObject: a file is missing, cut off, or not the one that was exported.
     """
-    sizes = store.list()
-    for path, info in stamp.files.items():
-        if path not in sizes:
-            raise _refused(store, path, "is missing: the export was only partly copied")
-        if sizes[path] != info["bytes"]:
-            how = "cut off" if sizes[path] < int(info["bytes"]) else "another file"
-            raise _refused(store, path, f"has {sizes[path]:,} bytes where its stamp says {info['bytes']:,}: it is {how}")
     if store.remote:
         return _fetched(store, stamp)
-    for path, info in stamp.files.items():
-        with open(store.url(path), "rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != info["sha256"]:
-                raise _refused(
-                    store,
-                    path,
-                    "does not have the SHA-256 of its stamp: it was damaged, or is from another export, whose "
-                    "vectors do not belong to this model",
-                )
+    problem = first_problem(store, stamp)
+    if problem is not None:
+        raise _refused(store, *problem)
     return Path(store.root)
 
 
 def _fetched(store: Store, stamp: Stamp) -> Path:
     """A copy of the files on this machine, made once per content, each checked."""
+    sizes = store.list()
+    for path in stamp.files:
+        if path not in sizes:
+            raise _refused(store, path, "is missing: the export was only partly copied")
     home, _, name = store.root.rpartition("/")
     files: Manifest = {f"{name}/{path}": info for path, info in stamp.files.items()}
     try:
@@ -206,7 +196,8 @@ def _fetched(store: Store, stamp: Stamp) -> Path:
 def _refused(store: Store, path: str, why: str) -> DamagedObject:
     return DamagedObject.at(
         store.url(path),
-        f"{store.url(path)} {why}. This export is not opened; copy it again as a whole, or write it again with `hardmine export`",
+        f"{store.url(path)} {why}. This export is not opened; copy it again as a whole, or run the same "
+        f"`hardmine export` again, which writes what is wrong",
     )
 
 

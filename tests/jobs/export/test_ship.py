@@ -104,6 +104,33 @@ def test_a_part_that_was_damaged_meanwhile_is_written_again(run: Store, tmp_path
     assert content(home, name) == content(whole, name)
 
 
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_same_command_mends_an_export_that_was_damaged(run: Store, tmp_path: Path) -> None:
+    whole, home = Store(str(tmp_path / "whole")), Store(str(tmp_path / "exports"))
+    name = export_run(run, whole, Budget()).name
+    folder = tmp_path / "exports" / export_run(run, home, Budget()).name
+    for spoil in (
+        lambda: flip(folder / "items/part-00001.parquet"),
+        lambda: flip(folder / "index/index.faiss"),
+        lambda: flip(folder / "model/model.safetensors"),
+        lambda: flip(folder / "stamp.json"),
+        (folder / "items/part-00002.parquet").unlink,
+        (folder / "model/tokenizer.json").unlink,
+        (folder / "index/choice.json").unlink,
+    ):
+        spoil()
+        assert not export_run(run, home, Budget()).kept
+        assert content(home, name) == content(whole, name)
+    (folder / "model/README.md").write_text("# the licence is filled in\n")
+    assert export_run(run, home, Budget()).kept
+    assert (folder / "model/README.md").read_text() == "# the licence is filled in\n"
+
+
 def test_an_export_lies_on_s3_too(run: Store, tmp_path: Path, s3_bucket: str, s3_endpoint: str) -> None:
     from cluster.storage.settings import StorageSettings
 

@@ -80,7 +80,7 @@ def test_only_a_probe_that_says_no_stops_a_round(verdict: str, changes: Changes,
 
 
 def test_a_model_that_the_gate_refuses_leaves_the_live_one_with_new_items() -> None:
-    kwargs: dict[str, Any] = {"verdict": "worse on crime"}
+    kwargs: dict[str, Any] = {"verdict": "no: worse on crime"}
     assert after_gate(SAME, **kwargs).action == "nothing"
     decision = after_gate(replace(SAME, items_gone=4), **kwargs)
     assert (decision.action, decision.reason) == (

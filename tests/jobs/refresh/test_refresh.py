@@ -11,7 +11,12 @@ import pytest
 
 from cluster.storage.store import Store
 from jobs.export.stamp import live_name
+from jobs.record.plan import plan_run
+from jobs.record.stages import Kind
+from jobs.refresh.refresh import refresh_config
+from jobs.trials.probe import probe_config
 from tests.jobs.serve.conftest import Shop
+from tests.support.configs import config_with
 
 
 def test_without_a_live_export_there_is_nothing_to_refresh(case: Any, tmp_path: Path, refused: Any) -> None:
@@ -33,6 +38,26 @@ def test_a_model_that_reads_no_texts_is_trained_anew(case: Any, shop: Shop, refu
 
     monkeypatch.setattr(module, "open_export", of_histories)
     refused(case.hardmine("refresh", str(case.write()), "--to", str(shop.home)), 2, ["a model of texts", "a history: item ids"])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "rounds"),
+    [
+        ({"kind": "static", "dimension": 64, "vocabulary": 500}, {"warmup_epochs": 6, "mined": 3, "compare_random": True}),
+        ({"kind": "transformer", "model": "sentence-transformers/all-MiniLM-L6-v2", "query_prompt": "query: "}, {}),
+        ({"kind": "adapter", "model": "sentence-transformers/all-MiniLM-L6-v2"}, {"mined": 1}),
+    ],
+)
+def test_a_round_goes_on_from_the_live_model_and_can_be_probed(encoder: dict[str, Any], rounds: dict[str, Any]) -> None:
+    config = config_with({"name": "n" * 100, "encoder": encoder, "rounds": rounds})
+    data = {"corpus:all": {"corpus.parquet": "1"}}
+    got = refresh_config(config, Store("s3://bucket/exports"), "shop-round-01-12345678", data)
+    assert got.encoder.model == "s3://bucket/exports/shop-round-01-12345678/model"
+    assert got.encoder.kind == encoder["kind"]
+    assert [stage.name for stage in plan_run(got) if stage.kind is Kind.TRAIN] == ["round-01-train"]
+    assert got.name != refresh_config(config, Store("s3://bucket/exports"), "shop-round-02-12345678", data).name
+    assert got.name != refresh_config(config, Store("s3://bucket/exports"), "shop-round-01-12345678", {}).name
+    assert probe_config(got).name == f"{got.name}-probe"
 
 
 def test_new_items_are_served_by_the_model_that_is_live(case: Any, shop: Shop, tmp_path: Path) -> None:
@@ -59,6 +84,7 @@ def test_new_items_are_served_by_the_model_that_is_live(case: Any, shop: Shop, t
 @pytest.mark.cluster
 def test_from_new_data_to_a_decision(ray_case: Any, ray_local: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del ray_local
+    ray_case.set("probe.fraction", 1.0)  # a tenth of eight queries is none
     home, config = str(tmp_path / "exports"), str(ray_case.write())
     assert ray_case.hardmine("run", config, "rounds.warmup_epochs=2", "rounds.mined=0").code == 0
     first = json.loads(ray_case.hardmine("export", str(tmp_path / "out" / "run"), "--to", home, "--json").out)
