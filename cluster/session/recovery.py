@@ -21,6 +21,8 @@ T = TypeVar("T")
 CALM_S = 3600.0
 """After working for so long without a failure, the failures before no longer count. Longer than any wait inside a stage."""
 STORAGE_AGAIN_S = 5.0
+READERS = tuple(f"MapWorker(MapBatches({name}))" for name in ("EncodeParts", "PairActor"))
+"""What Ray Data calls the actors of `mining.part_pool`; others of this process are someone else's."""
 
 
 class Failure(enum.Enum):
@@ -106,7 +108,7 @@ def _end_readers() -> None:
 
         driver = worker.global_worker
         for number, actor in state.actors(job_id=driver.current_job_id).items():
-            if actor["ActorClassName"].startswith("MapWorker") and actor["State"] != "DEAD":
+            if actor["ActorClassName"] in READERS and actor["State"] != "DEAD":
                 with suppress(Exception):  # it is gone already
                     driver.core_worker.kill_actor(ray.ActorID(bytes.fromhex(number)), True)
 

@@ -121,3 +121,10 @@ def test_storage_that_stays_away_is_named_at_the_end(said: list[str], tmp_path: 
     monkeypatch.setattr(Store, "exists", look)
     with pytest.raises(ClusterError, match=r"cannot write s3://bucket/part; it still does not after 0 s. Check the storage"):
         tried(failing(StorageError("cannot write s3://bucket/part")), said, tmp_path, wait_s=0.05)
+
+
+def test_the_readers_that_are_ended_are_those_of_the_part_pool() -> None:
+    from mining.embed import EncodeParts
+    from mining.teacher.reading import PairActor
+
+    assert recovery.READERS == tuple(f"MapWorker(MapBatches({reader.__name__}))" for reader in (EncodeParts, PairActor))
