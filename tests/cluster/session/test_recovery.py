@@ -127,4 +127,4 @@ def test_the_readers_that_are_ended_are_those_of_the_part_pool() -> None:
     from mining.embed import EncodeParts
     from mining.teacher.reading import PairActor
 
-    assert recovery.READERS == tuple(f"MapWorker(MapBatches({reader.__name__}))" for reader in (EncodeParts, PairActor))
+    assert tuple(f"MapWorker(MapBatches({reader.__name__}))" for reader in (EncodeParts, PairActor)) == recovery.READERS
