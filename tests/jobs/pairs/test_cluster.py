@@ -51,7 +51,8 @@ def test_a_killed_driver_resumes_with_the_same_bytes_on_s3(
     store = Store(f"{s3_bucket}/killed")
     until = time.monotonic() + 120
     while not any("/done-" in path for path in store.list("work")):
-        assert killed.poll() is None or time.monotonic() < until
+        assert killed.poll() is None, "it was over before it could be killed"
+        assert time.monotonic() < until, "no task was committed"
         time.sleep(0.05)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
