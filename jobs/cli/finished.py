@@ -75,14 +75,17 @@ def gate(
     endpoint: Endpoint = None,
     json_output: Json = False,
 ) -> None:
-    """Ship the kept model? Checks thresholds, guards and the queries that got worse. Exit code 1: no."""
+    """Ship the kept model? Checks thresholds, guards and the queries that got worse. Exit code 1: no.
+
+    Where no check fails but chance may be why one passes, it leaves the decision to you: "passed": null, exit code 0.
+    """
     from jobs.finished.gate.gate import gate as judge
     from jobs.finished.gate.show import show_gate
 
     without = "--no-latency was given" if no_latency else None
     result = judge(open_store(output, endpoint), overrides or [], number=round_number, without_latency=without)
     emit(result, json_output, lambda console: show_gate(console, result))
-    raise typer.Exit(0 if result["passed"] else 1)
+    raise typer.Exit(1 if result["passed"] is False else 0)
 
 
 @app.command()
