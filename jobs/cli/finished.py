@@ -81,9 +81,12 @@ def gate(
     """
     from jobs.finished.gate.gate import gate as judge
     from jobs.finished.gate.show import show_gate
+    from jobs.report.write import write_again
 
     without = "--no-latency was given" if no_latency else None
-    result = judge(open_store(output, endpoint), overrides or [], number=round_number, without_latency=without)
+    store = open_store(output, endpoint)
+    result = judge(store, overrides or [], number=round_number, without_latency=without)
+    write_again(store)
     emit(result, json_output, lambda console: show_gate(console, result))
     raise typer.Exit(1 if result["passed"] is False else 0)
 
