@@ -48,9 +48,9 @@ def diagnose(
 ) -> None:
     """Say what the gradient is doing, what is wrong, and what to try next.
 
-    OUTPUT may be another trainer's log: its trainer_state.json, or CSV, JSON
-    or JSON lines with a step, a loss and a held-out figure. Exit code 0,
-    whatever is found.
+    OUTPUT may be another trainer's output folder with a trainer_state.json, of
+    which the newest checkpoint's is read, or its log: CSV, JSON or JSON lines
+    with a step, a loss and a held-out figure. Exit code 0, whatever is found.
     """
     from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
