@@ -108,7 +108,7 @@ def glossary(report: Json) -> str:
         "warm-up": "The warm-up is trained on random negatives before anything is mined.",
         "mined": "Round n is trained on what was mined with the model before it.",
         "random": "Random only starts where the first mined round starts and makes as many steps as all of them, with random "
-        "negatives: what mining adds is the difference.",
+        "negatives: what mining adds is the difference. It is there for comparison and never kept.",
     }
     return " ".join(text for arm, text in said.items() if arm in arms)
 
