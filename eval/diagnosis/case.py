@@ -22,6 +22,9 @@ MIN_LOG_LINES = 8
 MIN_QUERIES = 50
 """Evaluated queries (or labelled pairs) below which nothing is said about a measurement or a slice."""
 
+OF_MINED = ("above_hard", "dead_hard", "cosine_hard", "gradient_share_hard")
+"""Columns about mined negatives."""
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -34,6 +37,16 @@ class Case:
     def training(self) -> Training | None:
         """The arm's last training, whose late steps are the arm's state."""
         return self.arm.trainings[-1] if self.arm.trainings else None
+
+    @property
+    def arm_name(self) -> str:
+        """The arm for a person."""
+        return "the log" if self.arm.name == "log" else f"{self.arm.name} arm"
+
+    @property
+    def held_out(self) -> str:
+        """What validations measure, for a person: in another trainer's log the figure that was read."""
+        return self.evidence.primary if self.arm.name == "log" else "validation recall"
 
     @property
     def min_steps(self) -> int:
@@ -66,8 +79,11 @@ class Case:
         return curves.part(training, column, start, stop, min_steps=self.min_steps)
 
     def late(self, column: str) -> float:
-        """Mean of a column over the late steps of the last training; NaN where there is none."""
-        return math.nan if self.training is None else self.part(self.training, column, 1 - LATE_SHARE, 1.0)
+        """Mean of a column over the late steps of the last training; NaN where there is none.
+
+        Telemetry says 0 of the mined negatives of an arm that has none: that is no figure.
+        """
+        return math.nan if self.training is None or (self.arm.name == "random" and column in OF_MINED) else self.part(self.training, column, 1 - LATE_SHARE, 1.0)
 
     def late_where(self) -> str:
         """Where `late` looks."""

@@ -86,8 +86,8 @@ def recall_stands_still(case: Case) -> Check | None:
             "late gain",
             curves.second_half_gain(values_V),
             FLAT_GAIN,
-            f"{case.arm.name} arm, validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
-            "best validation recall of the second half minus best of the first",
+            f"{case.arm_name}, validations {len(values_V) // 2 + 1}–{len(values_V)} against those before",
+            f"best {case.held_out} of the second half minus best of the first",
         )
     )
     return first_that_holds(ways)
@@ -123,10 +123,10 @@ def something_to_learn(case: Case) -> Check | None:
     if not len(values_V):
         return None
     return at_most(
-        "validation recall",
+        case.held_out,
         float(values_V.max()),
         SOLVED,
-        f"{case.arm.name} arm, at its best",
+        f"{case.arm_name}, at its best",
         "there is something left to learn",
     )
 

@@ -99,7 +99,7 @@ def thrown_off(case: Case, training: Training) -> Check | None:
                 float(recalls_V[-1] - recalls_V[0]) if len(recalls_V) > 1 else math.nan,
                 RATE_RECOVERY,
                 f"{training.name}, first validation against the last",
-                "validation recall won back after the first epoch",
+                f"{case.held_out} won back after the first epoch",
             ),
             at_least(
                 "loss rose by",

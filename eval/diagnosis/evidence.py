@@ -64,6 +64,8 @@ class Training:
     """[V] optimizer step after which each validation was made."""
     validation_recall: F64 = field(default_factory=lambda: np.zeros(0))
     """[V] recall, a share; on fewer items than a `Measurement`, so the two cannot be compared."""
+    validation_places: Sequence[str] = ()
+    """[V] where each validation stands in another trainer's log: "step 750, epoch 0.75"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,3 +160,10 @@ class Evidence:
     """0: unknown."""
     mining_advice: tuple[str, ...] = ()
     """What the report of the last mining would change; it counts where nothing is ill."""
+    checkpoint: str = "CHECKPOINT"
+    """Another trainer's log only: the folder of the model that it was written beside."""
+
+    @property
+    def is_log(self) -> bool:
+        """Another trainer's log: its settings have other names than ours."""
+        return any(arm.name == "log" for arm in self.arms)

@@ -2,7 +2,7 @@
 
 What the run was told comes with the evidence. A change is made from that, so a command never proposes what is already set, nor
 a value that a run would refuse. Where a setting is not known, the text says which way to turn it; where no file of the run is
-known (another trainer's log), it names the settings only.
+known, it names the settings only. Another trainer has other names for them, so there the text is in plain words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from eval.diagnosis.evidence import Evidence
+from eval.diagnosis.evidence import Evidence, Training
 
 USUAL_TEMPERATURE = 0.05
 WEIGHT_DECAY = 0.1
@@ -35,6 +35,9 @@ MOST: Mapping[str, float] = {
 }
 """The largest value of each setting that is raised; a test holds them to the settings."""
 
+MINE = "hardmine init DATA encoder.kind=transformer encoder.model={checkpoint} && hardmine mine hardmine.toml {more}--export negatives --num 5"
+"""Mining for another trainer (docs/plateau.md)."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -55,6 +58,8 @@ def run_command(evidence: Evidence, suffix: str, changes: Mapping[str, Value], *
         changes: key of the configuration -> its new value; none: the same run on other data.
         otherwise: what to do where nothing is left to change, in words.
     """
+    if evidence.is_log:
+        return _in_plain_words(changes)
     values = {key: value for key, value in changes.items() if isinstance(value, Turn) or not _is_set(evidence, key, value)}
     if changes and not values:
         return otherwise or f"{' and '.join(changes)} are set as would be proposed: look at the data and its labels"
@@ -66,6 +71,19 @@ def run_command(evidence: Evidence, suffix: str, changes: Mapping[str, Value], *
     name = f"{str(evidence.settings.get('name') or 'run')[: LONGEST_NAME - len(suffix) - 1]}-{suffix}"
     command = shlex.join(["hardmine", "run", *evidence.config, f"name={name}", *words])
     return f"{' and '.join(turns)}, then: {command}" if turns else command
+
+
+def _in_plain_words(changes: Mapping[str, Value]) -> str:
+    """Changes for another trainer: "train with a learning rate of 1e-05", "lower the learning rate"."""
+    names = {key: key.rpartition(".")[2].replace("_", " ") for key in changes}
+    words = [f"a {names[key]} of {_text(value)}" for key, value in changes.items() if not isinstance(value, Turn)]
+    turns = [f"{value.word} the {names[key]}" for key, value in changes.items() if isinstance(value, Turn)]
+    return " and ".join([*turns, *([f"train with {' and '.join(words)}"] if words else [])])
+
+
+def mine_with_checkpoint(evidence: Evidence, more: str = "") -> str:
+    """New negatives from another trainer's model, which goes on where it is. Args: more: settings of the mining."""
+    return MINE.format(checkpoint=shlex.quote(evidence.checkpoint), more=f"{more} " if more else "")
 
 
 def setting(evidence: Evidence, key: str) -> float:
@@ -82,6 +100,8 @@ def scaled(evidence: Evidence, key: str, factor: int) -> Value:
 
 def harder_negatives(evidence: Evidence, arm: str) -> str:
     """Negatives that still pull: mined ones where there are none yet, nearer ones or more of them where there are."""
+    if evidence.is_log:
+        return f"mine new negatives with your checkpoint: {mine_with_checkpoint(evidence)}"
     changes: dict[str, Value] = {}
     if setting(evidence, "training.temperature") > 1.1 * USUAL_TEMPERATURE:
         changes["training.temperature"] = USUAL_TEMPERATURE
@@ -106,6 +126,9 @@ def fewer_false_negatives(evidence: Evidence, *, starved: bool) -> str:
     Args:
         starved: the margin leaves hardly a candidate already; then a ceiling from all positives' scores, not from each query's.
     """
+    if evidence.is_log:
+        stricter = "mining.relative_margin=0.1 mining.margin_reference=lowest"
+        return f"mine again with your checkpoint and a stricter margin: {mine_with_checkpoint(evidence, stricter)}"
     otherwise = "label more of the relevant items"
     if "mining.teacher.model" not in evidence.settings:
         otherwise += ", or let a teacher score the candidates ([mining.teacher])"
@@ -179,8 +202,24 @@ def shorter(evidence: Evidence, rate: float, *, epochs: int) -> str:
     return run_command(evidence, "shorter", {"training.epochs": epochs, **changes})
 
 
+def stop_earlier(training: Training, best: int, rate: float) -> str:
+    """Of another trainer's log that over-fits: where to stop, as its own lines say it.
+
+    Args:
+        best: number of the best validation. rate: as of `slower`.
+    """
+    places = training.validation_places
+    third = f", {rate / 3:.2g}" if math.isfinite(rate) else ""
+    return (
+        f"stop at {places[best]} (the last validation is at {places[-1]}), or train again with a third of the learning "
+        f"rate{third}, and a weight decay of {WEIGHT_DECAY:g}"
+    )
+
+
 def more_capacity(evidence: Evidence) -> str:
     """A wider model, or more of the text; how depends on the encoder."""
+    if evidence.is_log:
+        return "choose a larger model, or give it more of the text"
     kind = evidence.settings.get("encoder.kind")
     if kind in ("adapter", "sequence"):
         return run_command(evidence, "wider", {"encoder.hidden": scaled(evidence, "encoder.hidden", 2)})

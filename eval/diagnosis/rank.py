@@ -165,7 +165,7 @@ def _verdict(case: Case) -> Finding:
         _seen(case),
         next=_go_on(case),
         summary="Nothing is wrong by these figures: the negatives still pull, and recall is no worse for it."
-        if case.arm.name != "log"
+        if case.arm.name != "log" or math.isfinite(case.gradient_left())
         else "Nothing is wrong that a loss and a recall could show; what the gradient does, they cannot.",
     )
 
@@ -219,6 +219,8 @@ def _seen(case: Case) -> tuple[Figure, ...]:
 
 
 def _go_on(case: Case) -> str:
+    if case.arm.name == "log" and math.isfinite(case.gradient_left()):
+        return "nothing: go on"
     if case.arm.name == "log":
         return "log the probability of the positive and the negatives' weights as well (docs/diagnose.md), or train with hardmine"
     evidence, measured = case.evidence, case.measurement

@@ -19,6 +19,8 @@ class GateFigures:
     """Mean of each metric with its interval."""
     gains: Mapping[str, Interval] = field(default_factory=dict)
     """Metric -> what it is better by than off the shelf, a share of one; above 0 is better, also for bad_top1."""
+    not_significant: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> p of a gain that is not significant: chance explains it, even if its interval lies above 0."""
     worse: Sequence[str] | None = None
     """Metrics that are significantly worse than off the shelf (corrected for their number); None: they were not compared."""
     attainable: Mapping[str, float] = field(default_factory=dict)

@@ -39,6 +39,7 @@ def gain_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]
             least=least,
             unit="points",
             attainable=_attainable_gain(figures, metric),
+            not_significant=figures.not_significant.get(metric),
         )
 
 
@@ -91,7 +92,7 @@ def latency_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Che
     ):
         if most is None:
             yield switched_off(name, setting)
-        yield from bound(name, what, value, most=most, unit=unit, why=reason)
+        yield from bound(name, what, value, most=most, unit=unit, why=reason, is_noisy=True)
 
 
 def general_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:

@@ -91,7 +91,7 @@ class GateSettings(BaseModel):
     max_forgetting: Points = 2.0
     """Maximum fall of the primary figure on the general set, where there is one, in percentage points."""
     require_significance: bool = False
-    """A figure whose interval crosses the threshold does not pass."""
+    """A check that is inconclusive fails: its interval crosses the threshold, or its gain is not significant."""
     strict: bool = False
     """A check whose figures are missing does not pass; one that is off, or that the data cannot have, is left aside."""
 

@@ -20,8 +20,8 @@ COMPARED = (gain_checks, loss_checks, latency_checks, result_checks, slice_check
 def make_checks(settings: GateSettings, figures: GateFigures) -> list[Check]:
     """Every check, in the order of the settings; what was not checked is among them, with its reason.
 
-    A figure whose interval crosses the threshold passes or fails by its mean and says that it may be chance;
-    `require_significance` lets none pass like that. `strict` lets no figure be missing that the data could have.
+    A figure that reaches its threshold, but by chance as far as anyone knows, is inconclusive; so is a time that misses it
+    like that. `require_significance` fails both. `strict` lets no figure be missing that the data could have.
     """
     checks = list(metric_checks(settings, figures))
     compared = [check for make in COMPARED for check in make(settings, figures)]
@@ -35,34 +35,36 @@ def make_checks(settings: GateSettings, figures: GateFigures) -> list[Check]:
     return [_judged(check, settings) for check in checks]
 
 
-def passed(checks: Sequence[Check]) -> bool:
-    """No check failed, and at least one was made."""
-    return all(check.passed is not False for check in checks) and any(check.passed for check in checks)
+def passed(checks: Sequence[Check]) -> bool | None:
+    """True: every check that was made passed. False: one failed, or none was made. None: none failed, some are inconclusive."""
+    outcomes = {check.outcome for check in checks}
+    if "failed" in outcomes or not outcomes & {"passed", "inconclusive"}:
+        return False
+    return None if "inconclusive" in outcomes else True
 
 
 def verdict(checks: Sequence[Check]) -> str:
-    """ "yes" or "no" with the reasons, and what was not checked: one sentence."""
-    failed = [check for check in checks if check.passed is False]
-    good = [check for check in checks if check.passed]
+    """ "yes", "no" or "your decision" with the reasons, and what was not checked: one sentence."""
+    failed = [check for check in checks if check.outcome == "failed"]
+    good = sum(check.outcome == "passed" for check in checks)
+    unsure = [check.name for check in checks if check.outcome == "inconclusive"]
     left = _not_checked(checks)
     if failed:
         more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
         return f"no: {'; '.join(check.text for check in failed[:SHOWN])}{more}{left}"
+    passes = f"{good} {'check' if good == 1 else 'checks'} passed"
+    if unsure:
+        return f"your decision: {passes} and none failed, but {', '.join(unsure)} may be chance{left}"
     if not good:
         return f"no: nothing was checked; set thresholds in [evaluation.gate], or evaluate the run again{left}"
-    unsure = [check.name for check in good if check.uncertain]
-    return (
-        f"yes: {len(good)} {'check' if len(good) == 1 else 'checks'} passed"
-        + (f"; {', '.join(unsure)} by less than the interval, so that may be chance" if unsure else "")
-        + left
-    )
+    return f"yes: {passes}{left}"
 
 
 def _not_checked(checks: Sequence[Check]) -> str:
     """ "; not checked: a, b (why); c (why)", or nothing."""
     names: dict[str, list[str]] = {}
     for check in checks:
-        if check.passed is None:
+        if check.outcome == "not checked":
             names.setdefault(check.why or "", []).append(check.name)
     told = [f"{', '.join(some)} ({why})" for why, some in names.items()]
     return f"; not checked: {'; '.join(told)}" if told else ""
@@ -70,9 +72,9 @@ def _not_checked(checks: Sequence[Check]) -> str:
 
 def _judged(check: Check, settings: GateSettings) -> Check:
     """The check as strictly as the settings want it."""
-    if check.passed is None and check.wanted and settings.strict:
+    if check.outcome == "not checked" and check.wanted and settings.strict:
         return replace(check, passed=False, text=f"{check.text}; evaluation.gate.strict = true lets no figure be missing")
-    if check.passed and check.uncertain and settings.require_significance:
+    if check.outcome == "inconclusive" and settings.require_significance:
         return replace(
             check, passed=False, text=f"{check.text}; evaluation.gate.require_significance = true does not let it pass"
         )

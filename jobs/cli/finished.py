@@ -48,9 +48,9 @@ def diagnose(
 ) -> None:
     """Say what the gradient is doing, what is wrong, and what to try next.
 
-    OUTPUT may be another trainer's log: its trainer_state.json, or CSV, JSON
-    or JSON lines with a step, a loss and a held-out figure. Exit code 0,
-    whatever is found.
+    OUTPUT may be another trainer's output folder with a trainer_state.json, of
+    which the newest checkpoint's is read, or its log: CSV, JSON or JSON lines
+    with a step, a loss and a held-out figure. Exit code 0, whatever is found.
     """
     from jobs.finished.diagnose import diagnose_output, show_diagnosis
 
@@ -75,14 +75,20 @@ def gate(
     endpoint: Endpoint = None,
     json_output: Json = False,
 ) -> None:
-    """Ship the kept model? Checks thresholds, guards and the queries that got worse. Exit code 1: no."""
+    """Ship the kept model? Checks thresholds, guards and the queries that got worse. Exit code 1: no.
+
+    Where no check fails but chance may be why one passes, it leaves the decision to you: "passed": null, exit code 0.
+    """
     from jobs.finished.gate.gate import gate as judge
     from jobs.finished.gate.show import show_gate
+    from jobs.report.write import write_again
 
     without = "--no-latency was given" if no_latency else None
-    result = judge(open_store(output, endpoint), overrides or [], number=round_number, without_latency=without)
+    store = open_store(output, endpoint)
+    result = judge(store, overrides or [], number=round_number, without_latency=without)
+    write_again(store)
     emit(result, json_output, lambda console: show_gate(console, result))
-    raise typer.Exit(0 if result["passed"] else 1)
+    raise typer.Exit(1 if result["passed"] is False else 0)
 
 
 @app.command()

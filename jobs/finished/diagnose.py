@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,9 +17,12 @@ from eval.diagnosis.findings import Finding
 from eval.diagnosis.rank import diagnose
 from jobs.finished.evidence import read_evidence
 from jobs.finished.foreign_logs import ForeignLog, headline, read_log
+from jobs.record.origin import shown
 
 LOG_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".log", ".txt")
 STATE = "trainer_state.json"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+"""Folders in which the Hugging Face Trainer writes it."""
 STYLES = {"critical": "bold red", "warning": "yellow", "note": "green"}
 
 
@@ -55,12 +60,23 @@ def diagnose_output(store: Store, *, config: tuple[str, ...] | None = None) -> D
     if store.exists("identity.json") or store.exists("commits"):
         evidence = read_evidence(store, config=config)
         return Diagnosis(store.root, diagnose(evidence))
-    if store.exists(STATE):
-        return _of_log(store, STATE)
+    state = newest_state(store)
+    if state is not None:
+        return _of_log(store, state)
     raise ConfigError(
-        f"{store.root} is neither a run (it has no identity.json) nor a log ({', '.join(LOG_ENDINGS)}); name the "
-        f"run's folder, <output>/<name>, or a file with another trainer's steps, losses and recalls"
+        f"{store.root} is neither a run (it has no identity.json), nor another trainer's output folder (no {STATE}, nor one in "
+        f"checkpoint-N), nor a log ({', '.join(LOG_ENDINGS)}); name the run's folder, <output>/<name>, or a file with "
+        f"another trainer's steps, losses and recalls"
     )
+
+
+def newest_state(store: Store) -> str | None:
+    """The last state of a Hugging Face Trainer below its output folder: its own, else that of the highest checkpoint-N."""
+    if store.exists(STATE):
+        return STATE
+    steps = sorted((int(found[1]) for name in store.folders() if (found := CHECKPOINT.fullmatch(name))), reverse=True)
+    states = (f"checkpoint-{step}/{STATE}" for step in steps)
+    return next((state for state in states if store.exists(state)), None)
 
 
 def _of_log(store: Store, name: str) -> Diagnosis:
@@ -69,7 +85,9 @@ def _of_log(store: Store, name: str) -> Diagnosis:
             f"there is no log at {store.url(name)}; name a file with another trainer's steps, losses and recalls, "
             f"or a run's folder, <output>/<name>"
         )
-    log = read_log(name, store.read_bytes(name))
+    folder = store.url(name).rpartition("/")[0]
+    folder = folder if store.remote else shown(Path(folder))
+    log = read_log(name, store.read_bytes(name), checkpoint=folder if name.endswith(STATE) else None)
     return Diagnosis(store.url(name), diagnose(log.evidence), log)
 
 

@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,10 @@ METRICS = (
 """Where a log has several held-out figures, the first of these is read."""
 CANNOT = (
     "A loss and a held-out figure show divergence, spikes, over-fitting and standstill. They do not show why training "
-    "stands still: for that, log the probability of the positive and the softmax weights of the negatives "
-    "(docs/diagnose.md), or train with hardmine."
+    "stands still: for that, log {missing} as well (docs/plateau.md), or train with hardmine."
 )
+WHY = ("positive_probability", "hardest_weight", "effective_negatives", "negatives_per_query")
+"""Columns that show why training stands still."""
 EXPECTED = (
     "a trainer_state.json, or a CSV or JSON lines with a column for the step (step, global_step, epoch) and one for "
     "the loss (loss, train_loss) or a held-out figure (recall@10, ndcg@10, eval_loss …)"
@@ -71,11 +72,12 @@ class ForeignLog:
     """Trainings in the log; the last one is read."""
 
 
-def read_log(name: str, content: bytes) -> ForeignLog:
+def read_log(name: str, content: bytes, *, checkpoint: str | None = None) -> ForeignLog:
     """Read a log of another trainer.
 
     Args:
         name: of the file; the name of a TensorBoard export says what is in it.
+        checkpoint: the folder of the model beside it; None: not known.
 
     Raises:
         DataError: it is none of the known formats, or has neither a loss nor a held-out figure.
@@ -98,7 +100,9 @@ def read_log(name: str, content: bytes) -> ForeignLog:
         raise DataError(
             f"{name}: expected {EXPECTED}, found {content_found}; rename the columns, or export the loss and the figure together"
         )
-    evidence = Evidence([Arm("log", None, [_training(name, rows, loss, metric)])], primary=metric or "recall")
+    figure = f"exp(-{metric})" if metric in VALIDATION_LOSS else metric or "recall"
+    evidence = Evidence([Arm("log", None, [_training(name, rows, loss, metric)])], primary=figure)
+    evidence = evidence if checkpoint is None else replace(evidence, checkpoint=checkpoint)
     return ForeignLog(evidence, len(rows), loss, metric, runs)
 
 
@@ -206,7 +210,7 @@ def _last_run(rows: list[Row]) -> tuple[list[Row], int]:
 
     A resumed training goes back too, but not to the beginning.
     """
-    times = _time_axis(rows, _step_column(rows))
+    times, _ = _time_axis(rows, _step_column(rows))
     back = np.flatnonzero((np.diff(times) < 0) & (times[1:] <= times[0])) + 1 if len(times) else np.zeros(0, np.int64)
     return rows[int(back[-1]) if len(back) else 0 :], len(back) + 1
 
@@ -216,7 +220,7 @@ def _step_column(rows: Sequence[Row]) -> str | None:
 
 
 def _training(name: str, rows: Sequence[Row], loss: str | None, metric: str | None) -> Training:
-    times = _time_axis(rows, _step_column(rows))
+    times, axis = _time_axis(rows, _step_column(rows))
     steps: dict[str, F64] = {}
     trained = [n for n, row in enumerate(rows) if loss is not None and row.get(loss) is not None]
     if trained:
@@ -227,19 +231,30 @@ def _training(name: str, rows: Sequence[Row], loss: str | None, metric: str | No
                 steps[column] = np.array([_number(rows[n].get(column)) for n in trained])
     checked = [n for n, row in enumerate(rows) if metric is not None and math.isfinite(_number(row.get(metric)))]
     figure = np.array([_number(rows[n][metric]) for n in checked]) if metric is not None else np.zeros(0)
-    return Training(name.rsplit("/", 1)[-1], 0, steps, times[checked] if checked else np.zeros(0), _as_share(figure, metric))
+    places = [_place(rows[n], n, axis) for n in checked]
+    return Training(
+        name.rsplit("/", 1)[-1], 0, steps, times[checked] if checked else np.zeros(0), _as_share(figure, metric), places
+    )
 
 
-def _time_axis(rows: Sequence[Row], step_column: str | None) -> F64:
-    """[rows] the position of each row on the time axis: its step, else its epoch, else its number."""
+def _place(row: Row, number: int, axis: str | None) -> str:
+    """Where a row stands in its training, in the log's own words: "step 750, epoch 0.75"."""
+    epoch = _number(row.get("epoch"))
+    told = [f"step {_number(row.get(axis)):,.0f}"] if axis not in (None, "epoch") else []
+    told += [f"epoch {epoch:.4g}"] if math.isfinite(epoch) else []
+    return ", ".join(told) or f"line {number + 1:,}"
+
+
+def _time_axis(rows: Sequence[Row], step_column: str | None) -> tuple[F64, str | None]:
+    """([rows] the position of each row on the time axis: its step, else its epoch, else its number; the column of it)."""
     epochs = np.array([_number(row.get("epoch")) for row in rows])
     for column in (step_column, "epoch"):
         values = np.array([_number(row.get(column)) for row in rows]) if column else np.zeros(0)
         # sentence-transformers' evaluators restart the step in every epoch, and write -1 for its end
         restarts = (values < 0).any() or ((np.diff(values) < 0) & (np.diff(epochs) > 0)).any() if len(values) else True
         if np.isfinite(values).any() and not restarts and len(np.unique(values)) > 1:
-            return values
-    return np.arange(1, len(rows) + 1, dtype=np.float64)
+            return values, column
+    return np.arange(1, len(rows) + 1, dtype=np.float64), None
 
 
 def _as_share(values: F64, metric: str | None) -> F64:
@@ -271,4 +286,7 @@ def headline(log: ForeignLog) -> Iterable[str]:
         yield f"the log holds {log.runs} trainings; this reads the last one"
     if log.metric in VALIDATION_LOSS:
         yield f"{log.metric} is read as exp(-loss): a held-out recall would say more"
-    yield CANNOT
+    has = {column for arm in log.evidence.arms for training in arm.trainings for column in training.steps}
+    missing = [column for column in WHY if column not in has]
+    if missing:
+        yield CANNOT.format(missing=", ".join(missing))

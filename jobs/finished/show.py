@@ -86,6 +86,8 @@ def uplifts(summary: dict[str, Any]) -> list[str]:
 
 def _change(interval: dict[str, Any]) -> str:
     doubt = "" if interval["significant"] else " (not significant)"
+    if doubt and not interval["low"] <= 0 <= interval["high"]:  # the reader sees an interval without 0
+        doubt = f" (not significant: p = {interval['p_adjusted']:.2g})"
     return f"{100 * interval['mean']:+.1f} points [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]" + doubt
 
 

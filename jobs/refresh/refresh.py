@@ -4,7 +4,7 @@
     few new labels            the live model stays; items that changed are embedded
     enough new labels         probe, from the live model: no → as above
                               else one mined round from the live model, and the gate
-                                  passed → an export of the new model; live with --live
+                                  not "no" → an export of the new model; live with --live and a yes
                                   no → as above
 
 Each step is resumable, so the same command after a failure goes on. A model that is kept is served with the new items at once;
@@ -132,11 +132,12 @@ class Refresh:
         store = Store(settings.root, settings.storage)
         judged = gate(store, without_latency=SAME_SHAPE)
         told["gate"] = {"passed": judged["passed"], "verdict": judged["verdict"]}
-        if not judged["passed"]:
+        if judged["passed"] is False:
             return after_gate(changes, str(judged["verdict"])), told
-        written = export_run(store, self.home, self.budget, live=self.live, say=self.progress.say)
+        written = export_run(store, self.home, self.budget, live=self.live and bool(judged["passed"]), say=self.progress.say)
         told |= {"export": written.name, "embedded": written.stamp.items}
-        return Decision("train", f"{decision.reason}; the gate passed the model of {written.stamp.run['label']}"), told
+        answer = "passed" if judged["passed"] else "leaves to you"
+        return Decision("train", f"{decision.reason}; the gate {answer} the model of {written.stamp.run['label']}"), told
 
     def _run(self, name: str) -> Store:
         return Store(f"{self.config.output.rstrip('/')}/{name}", self.config.storage)

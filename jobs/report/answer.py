@@ -28,6 +28,9 @@ MEANINGS = {
     "bad_top1": "share of queries whose first result is wrong; lower is better",
 }
 
+GAIN_IN_DOUBT = {"open": "the gain in {name} may be chance", "worse": "{name} got worse"}
+"""What keeps a model that the gate lets pass from a plain yes."""
+
 
 def meaning(metric: str) -> str:
     """A metric in plain words."""
@@ -197,17 +200,9 @@ def _cards(report: Json, measured: _Measured | None, before: Json | None, after:
 
 
 def _ship(report: Json, measured: _Measured | None, change: State) -> Json:
-    """{"ship", "ship_state"} from the gate; without one, as far as the figures allow."""
-    gate = report.get("gate")
-    if gate:
-        failed = [check for check in gate["checks"] if check["passed"] is False]
-        if gate["passed"]:
-            return {"ship": f"Ship it: no check of the gate failed ({_counts(gate)}).", "ship_state": "better"}
-        names = ", ".join(str(check["name"]) for check in failed[:4]) + (" …" if len(failed) > 4 else "")
-        return {
-            "ship": f"Do not ship yet: {len(failed)} of {len(gate['checks'])} gate checks failed ({names}).",
-            "ship_state": "worse",
-        }
+    """{"ship", "ship_state", maybe "ship_command"} from the gate; without one, as far as the figures allow."""
+    if report.get("gate"):
+        return _ship_by_gate(report, change)
     lost = [
         metric_name(name)
         for name, interval in (measured.against_baseline if measured else {}).items()
@@ -232,10 +227,36 @@ def _ship(report: Json, measured: _Measured | None, change: State) -> Json:
     }
 
 
+def _ship_by_gate(report: Json, change: State) -> Json:
+    """A yes only where the gate says yes, has measured all that it is asked for, and the headline says better."""
+    gate = report["gate"]
+    failed, unsure = (
+        [str(check["name"]) for check in gate["checks"] if check["outcome"] == outcome] for outcome in ("failed", "inconclusive")
+    )
+    if gate["passed"] is False:
+        names = ", ".join(failed[:4]) + (" …" if len(failed) > 4 else "")
+        return {
+            "ship": f"Do not ship yet: {len(failed)} of {len(gate['checks'])} gate checks failed ({names})."
+            if failed
+            else "Do not ship yet: the gate had nothing to check.",
+            "ship_state": "worse",
+        }
+    none_failed = f"no check of the gate failed ({_counts(gate)})"
+    doubts = [] if change == "better" else [GAIN_IN_DOUBT[change].format(name=metric_name(report["primary"]))]
+    others = [name for name in unsure if name != f"gain:{report['primary']}" or change == "better"]
+    doubts += [f"{', '.join(others)} may be chance"] if others else []
+    if gate.get("latency_pending"):
+        doubts.append("query times are not measured yet")
+    if not doubts:
+        return {"ship": f"Ship it: {none_failed}.", "ship_state": "better"}
+    command = {"ship_command": f"hardmine gate {report['output']}"} if gate.get("latency_pending") else {}
+    head = "Not decided yet" if change == "better" and not others else "Your decision"
+    return {"ship": f"{head}: {none_failed}, but {'; and '.join(doubts)}{':' if command else '.'}", "ship_state": "open"} | command
+
+
 def _counts(gate: Json) -> str:
-    words = {True: "passed", None: "not checked"}
-    counts = [(sum(check["passed"] is value for check in gate["checks"]), word) for value, word in words.items()]
-    return ", ".join(f"{count} {word}" for count, word in counts if count)
+    outcomes = [check["outcome"] for check in gate["checks"]]
+    return ", ".join(f"{outcomes.count(one)} {one}" for one in ("passed", "inconclusive", "not checked") if one in outcomes)
 
 
 def _notes(report: Json, measured: _Measured | None, change: State) -> list[str]:

@@ -111,9 +111,11 @@ def _tolerated(missing: list[str], what: str, read: Callable[..., Json | None], 
 
 def _gate(store: Store) -> Json:
     """The stored answer of `hardmine gate`, with its latency and thresholds, if it judged this evaluation. If not, the
-    gate's answer now, without latency.
+    gate's answer now, without latency; `latency_pending` says that the gate would measure it.
     """
-    now = judge(store, without_latency=f"the report measures no times; `hardmine gate {store.root}` does")
+    why = f"the report measures no times; `hardmine gate {store.root}` does"
+    now = judge(store, without_latency=why)
+    now["latency_pending"] = any(check["why"] == why for check in now["checks"])
     stored: Json = store.read_json(GATE) if store.exists(GATE) else {}
     return stored if stored.get("evaluation") == now["evaluation"] else now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ def glossary(report: Json) -> str:
         "warm-up": "The warm-up is trained on random negatives before anything is mined.",
         "mined": "Round n is trained on what was mined with the model before it.",
         "random": "Random only starts where the first mined round starts and makes as many steps as all of them, with random "
-        "negatives: what mining adds is the difference.",
+        "negatives: what mining adds is the difference. It is there for comparison and never kept.",
     }
     return " ".join(text for arm, text in said.items() if arm in arms)
 
@@ -124,6 +125,7 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
         "day": _day,
         "numeric": _numeric,
         "figure": _figure,
+        "check_sentence": check_sentence,
         "change": lambda value: f"{value:+.2f}".replace("-", "−"),
     }
     drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in _flat(figures)}}
@@ -139,6 +141,19 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
         **inline,
         **values,
     )
+
+
+OUTCOME = re.compile(r"\): (not passed|passed|inconclusive)(, (?:as|but))?")
+"""In the sentence of a check, behind its threshold."""
+
+
+def check_sentence(check: Json) -> Any:
+    """What a check of the gate says beside a badge that has its outcome already, with commands as code."""
+    from markupsafe import Markup
+
+    text = str(check["why"] or OUTCOME.sub(lambda found: ");" if found[2] else ")", str(check["text"])))
+    pieces = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(one) if n % 2 else one for n, one in enumerate(pieces))
 
 
 def _numeric(rows: Sequence[Sequence[Any]]) -> list[bool]:

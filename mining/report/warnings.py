@@ -23,8 +23,8 @@ HIGH_SUSPECTED = 0.10
 MANY_SHORT = 0.2
 """Share of the queries with fewer than N negatives above which a warning is printed."""
 
-MUCH_USED = 0.05
-"""Share of the queries that may have one item as a negative without a warning."""
+MUCH_USED = 0.10
+"""Share of the queries that may have one item as a negative without a warning. At half of this, most minings have one."""
 
 MUCH_USED_LEAST = 20
 """Queries that may have it in any case."""
@@ -150,7 +150,7 @@ def _much_used(figures: MiningFigures, settings: MiningSettings) -> Warned | Non
         ways.append(f"set mining.popularity{random}")
     text = (
         f"{most[0].item_id} ({most[0].title}) is a negative of {most[0].uses:,} of {figures.queries:,} queries "
-        f"({most[0].uses / figures.queries:.1%}): training pushes it away from nearly everything"
+        f"({most[0].uses / figures.queries:.1%}, more than {MUCH_USED:.0%}): training pushes it away from each of them"
     )
     return Warned(text, tuple(ways))
 

@@ -125,11 +125,11 @@ class _Writer:
             {
                 "row": np.arange(size.items),
                 "id": [f"i{n}" for n in range(size.items)],
-                "text_code": np.arange(size.items),
                 "text": [f"{size.title} {n} is a text of some length" for n in range(size.items)],
                 "title": [f"{size.title} {n}" for n in range(size.items)],
             }
         )
+        codes = pa.table({"text_code": np.arange(size.items)})
         queries = pa.table(
             {
                 "row": np.arange(size.queries),
@@ -149,7 +149,10 @@ class _Writer:
         self.commit(
             "ingest",
             "tables",
-            tables={"corpus": _blocks(corpus), "queries": _blocks(queries), "labels": _blocks(labels)},
+            tables={
+                name: _blocks(table)
+                for name, table in (("corpus", corpus), ("codes", codes), ("queries", queries), ("labels", labels))
+            },
             figures={"items": size.items, "queries": size.queries, "labels": len(labels), "splits": {"dev": size.queries}},
             inputs={"data": {"corpus:all": {"corpus.parquet": "c0ffee"}}},
         )

@@ -15,7 +15,7 @@ from eval.diagnosis.checks_fit import (
     thrown_off,
     validation_queries,
 )
-from eval.diagnosis.experiments import more_capacity, setting, shorter, slower
+from eval.diagnosis.experiments import more_capacity, setting, shorter, slower, stop_earlier
 from eval.diagnosis.findings import Finding, all_hold, at_least, at_most, first_that_holds
 
 PLATEAU_GRADIENT = 0.25
@@ -108,7 +108,7 @@ def _from_epochs(case: Case) -> Finding | None:
             float(values_V[best] - values_V[best + 1 :][-2:].max()),
             max(OVERFIT_DROP, OVERFIT_NOISE * noise),
             f"{training.name}, step {steps_V[best]:.0f} against the end",
-            f"validation recall below its best of {values_V[best]:.3f}",
+            f"{case.held_out} below its best of {values_V[best]:.3f}",
         ),
         at_least(
             "loss fell by",
@@ -121,15 +121,15 @@ def _from_epochs(case: Case) -> Finding | None:
     )
     if figures is None:
         return None
-    epochs = setting(case.evidence, "training.epochs")
-    share = (best + 1) / len(values_V)
+    epochs = setting(case.evidence, "training.epochs")  # a run validates after each of them
+    until = max(1, round((epochs if math.isfinite(epochs) else len(values_V)) * (best + 1) / len(values_V)))
     return case.finding(
         "overfitting",
         "warning",
         figures,
-        next=shorter(
-            case.evidence, case.peak_rate(), epochs=max(1, round((epochs if math.isfinite(epochs) else len(values_V)) * share))
-        ),
+        next=stop_earlier(training, best, case.peak_rate())
+        if case.arm.name == "log"
+        else shorter(case.evidence, case.peak_rate(), epochs=until),
         summary="Training goes on after the best step: the loss falls because the training pairs are learned by heart.",
     )
 
@@ -142,7 +142,7 @@ def _from_rounds(case: Case) -> Finding | None:
             "loss fell by",
             loss_fall_since_best(case),
             ROUNDS_FALL,
-            f"{case.arm.name} arm, the first tenth of the steps since then against the last quarter",
+            f"{case.arm_name}, the first tenth of the steps since then against the last quarter",
             "share of the training loss that went meanwhile",
         ),
         case.told("positive_probability", "probability of the positive"),

@@ -108,7 +108,7 @@ def falls_from_its_best(case: Case) -> Finding | None:
         "overfitting",
         "warning",
         figures,
-        next=f"stop at step {steps_V[best]:.0f}, and log the training loss beside it",
+        next=f"stop at {training.validation_places[best]}, and log the training loss beside it",
         summary="The held-out figure falls from its best; without a training loss it cannot be told from divergence.",
     )
 
@@ -138,20 +138,20 @@ def plateau(case: Case) -> Finding | None:
     if figures is None:
         return None
     falling = fall >= EASY_FALL
+    seen = math.isfinite(case.gradient_left())
+    which = "the gradient's figures in the log decide for neither" if seen else "a loss alone cannot tell which"
     return case.finding(
         "plateau",
         "warning",
         figures,
         next="train with mined against random negatives on a tenth of the queries (`hardmine probe`): that tells which it is",
-        summary="The held-out figure stands still "
+        summary="The held-out figure stands still"
         + (
-            "while the loss falls: the negatives have become too easy, or the training pairs are learned by heart; a loss "
-            "alone cannot tell which."
+            f" while the loss falls: the negatives have become too easy, or the training pairs are learned by heart; {which}."
             if falling
-            else "and so does the loss: too small a model, too soft a temperature, false negatives or too low a rate; a loss "
-            "alone cannot tell which."
+            else f" and so does the loss: too small a model, too soft a temperature, false negatives or too low a rate; {which}."
             if math.isfinite(fall)
-            else "; why, a log without a training loss cannot tell."
+            else "; a log without a training loss cannot tell why."
         ),
     )
 

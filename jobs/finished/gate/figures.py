@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from eval.gate.settings import BARS, GateSettings
 from eval.latency import Latency
 from eval.metrics import LOWER_IS_BETTER
 from eval.settings import EvaluationSettings
-from eval.significance import Interval, paired_bootstrap
+from eval.significance import Comparison, Interval, compare, paired_bootstrap
 from jobs.finished.finished_run import FinishedRun
 from jobs.finished.gate.latency import measure_latency
 from jobs.finished.gate.subject import Subject
@@ -46,11 +47,13 @@ def gather(
     if "slices" not in evaluated[0]:
         missing["slices"] = OLD
     general, why = _general(run, subject, evaluation.primary)
+    gains = _gains(run, subject, evaluation)
     missing |= {"general": why} if why else {}
     return GateFigures(
         primary=evaluation.primary,
         metrics=_metrics(run, subject, evaluation),
-        gains=_gains(run, subject, evaluation),
+        gains={name: gain.interval for name, gain in gains.items()},
+        not_significant={name: gain.p_adjusted for name, gain in gains.items() if not gain.significant},
         worse=_worse(subject),
         attainable=numbers(evaluated[0].get("attainable") or {}),
         results=numbers(results[0] or {}),
@@ -91,8 +94,8 @@ def _refuse_unknown(gate: GateSettings, measured: list[str]) -> None:
         )
 
 
-def _gains(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -> dict[str, Interval]:
-    """What the metrics with such a threshold are better by: as the evaluation says, or drawn like that."""
+def _gains(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -> dict[str, Comparison]:
+    """What the metrics with such a threshold are better by: as the evaluation says, or compared like that."""
     if subject.is_baseline:
         return {}
     wanted = {evaluation.primary} | {name for name, one in evaluation.gate.metrics.items() if one.min_gain is not None}
@@ -100,15 +103,26 @@ def _gains(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -
     gains = {}
     for name in wanted:
         if name in compared:
-            change = read_interval(compared[name])
+            told = compared[name]
+            gain = Comparison(read_interval(told), told["p"], told["p_adjusted"], told["significant"])
         else:
-            now, was = (
-                read_parts(run.store, one.evaluation.parts("per_query"), [name])[name].to_numpy()
-                for one in (subject.model, subject.baseline)
-            )
-            change = _compared(now, was, evaluation)
-        gains[name] = Interval(-change.mean, -change.high, -change.low, change.queries) if name in LOWER_IS_BETTER else change
+            gain = _compared_now(run, subject, name, evaluation)
+        change = gain.interval
+        turned = Interval(-change.mean, -change.high, -change.low, change.queries) if name in LOWER_IS_BETTER else change
+        gains[name] = replace(gain, interval=turned)
     return gains
+
+
+def _compared_now(run: FinishedRun, subject: Subject, name: str, evaluation: EvaluationSettings) -> Comparison:
+    """A metric that the evaluation did not compare, as it would have."""
+    now, was = (
+        read_parts(run.store, one.evaluation.parts("per_query"), [name])[name].to_numpy()
+        for one in (subject.model, subject.baseline)
+    )
+    if not np.isfinite(now - was).any():
+        return Comparison(Interval(math.nan, math.nan, math.nan, 0), 1.0, 1.0, significant=False)
+    options = {"resamples": evaluation.resamples, "confidence": evaluation.confidence}
+    return compare({name: now}, {name: was}, alone=[name], **options)[name]
 
 
 def _worse(subject: Subject) -> list[str] | None:

@@ -1,6 +1,6 @@
 """`hardmine gate`: may the model that a run kept be shipped? From commits and a measured latency to checks and a list.
 
-Leaves gate.json in the run's folder. Starts no Ray and changes nothing else.
+Leaves gate.json in the run's folder; the command then writes the report anew. Starts no Ray and changes nothing else.
 """
 
 from __future__ import annotations

@@ -15,14 +15,7 @@ from jobs.finished.show import model_name
 
 SHOWN = 3
 """Queries shown with their results; gate.json has more."""
-STYLES = {"passed": "green", "not sure": "yellow", "failed": "bold red", "not checked": "dim"}
-
-
-def state(check: dict[str, Any]) -> str:
-    """One word or two for a check's outcome."""
-    if check["passed"] is None:
-        return "not checked"
-    return "failed" if not check["passed"] else "not sure" if check["uncertain"] else "passed"
+STYLES = {"passed": "green", "inconclusive": "yellow", "failed": "bold red", "not checked": "dim"}
 
 
 def checks_table(result: dict[str, Any]) -> Table:
@@ -38,7 +31,7 @@ def checks_table(result: dict[str, Any]) -> Table:
     for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", "attainable", ""):
         table.add_column(name, justify="left" if name in ("check", "") else "right", no_wrap=True)
     for check in result["checks"]:
-        interval, outcome = check["interval"], state(check)
+        interval, outcome = check["interval"], check["outcome"]
         form = FORMS[check["unit"]].replace("points", "pt")
         between = f"{plain(form, interval['low'])} to {plain(form, interval['high'])}" if interval else ""
         table.add_row(
@@ -60,7 +53,7 @@ def not_checked_lines(result: dict[str, Any]) -> list[str]:
     """Why checks were not made, those of one reason together."""
     names: dict[str, list[str]] = {}
     for check in result["checks"]:
-        if check["passed"] is None:
+        if check["outcome"] == "not checked":
             names.setdefault(check["why"], []).append(check["name"])
     return [f"not checked: {', '.join(some)}: {why}" for why, some in names.items()]
 

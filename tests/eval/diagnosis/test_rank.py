@@ -107,3 +107,17 @@ def test_findings_are_plain_json(make: Make) -> None:
         "where": "",
         "text": "",
     }
+
+
+@pytest.mark.parametrize("probability", [0.6, 0.97])
+@pytest.mark.parametrize("both", [False, True])
+def test_nothing_is_said_of_the_mined_negatives_of_an_arm_that_has_none(
+    make: Make, probability: float, both: bool
+) -> None:
+    nothing = {"above_hard": 0.0, "gradient_share_hard": 0.0, "dead_hard": 0.0, "cosine_hard": 0.0}
+    random = make(arm="random", positive_probability=probability, validation=(0.5, 0.6, 0.6, 0.6), **nothing)
+    evidence = replace(random, arms=[make().arms[0], random.arms[0]]) if both else random
+    for finding in diagnose(evidence):
+        said = [figure.text for figure in finding.evidence if "mined" in figure.text]
+        if finding.arm == "random":
+            assert all("for comparison" in text for text in said), said

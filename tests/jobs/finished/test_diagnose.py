@@ -247,9 +247,22 @@ def test_the_command_reads_a_log(tmp_path: Path, case: Any) -> None:
     assert "do not show why" in case.hardmine("diagnose", str(path)).out
 
 
+def test_of_a_trainers_output_folder_the_newest_checkpoint_is_read(tmp_path: Path, case: Any) -> None:
+    for step in (900, 1000, 99):
+        path = tmp_path / f"output/checkpoint-{step}/trainer_state.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"log_history": [{"step": n, "loss": 1.0} for n in range(1, step, 3)]}))
+    (tmp_path / "output/checkpoint-2000").mkdir()  # its writer was killed
+    (tmp_path / "output/checkpoint-last").mkdir()
+    value = json.loads(case.hardmine("diagnose", str(tmp_path / "output"), "--json").out)
+    assert value["output"] == str(tmp_path / "output/checkpoint-1000/trainer_state.json")
+    assert value["log"]["lines"] == 333
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
+        ("", None, ["neither a run", "trainer_state.json", "checkpoint-N"]),
         ("nowhere", None, ["neither a run", "<output>/<name>"]),
         ("nowhere.csv", None, ["there is no log"]),
         ("bad.csv", b"colour\nred\n", ["expected", "colour"]),

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from cluster.errors import DataError
+from eval.diagnosis.experiments import (
+    fewer_false_negatives,
+    harder_negatives,
+    more_capacity,
+    slower,
+    stop_earlier,
+    usual_temperature,
+)
 from eval.diagnosis.rank import diagnose
-from jobs.finished.foreign_logs import read_log
+from jobs.finished.foreign_logs import headline, read_log
 
 STEPS = range(10, 410, 10)
 
@@ -179,3 +187,97 @@ def test_an_unreadable_log_gets_one_clear_paragraph(name: str, content: bytes, w
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in [name, "expected", "found", *words])
+
+
+def trainer_state(best: int, *, until: int = 3000, every: int = 250) -> bytes:
+    """Three epochs of 1,000 steps: the loss falls all the way, the held-out figure from `best` on, too."""
+    history: list[dict[str, float]] = []
+    for step in range(50, until + 1, 50):
+        history.append({"epoch": step / 1000, "step": step, "loss": 3 * float(np.exp(-step / 800)), "learning_rate": 2e-5})
+        if step % every == 0:
+            figure = 0.6 + 0.1 * min(step, best) / best - 0.1 * max(0, step - best) / (3000 - best)
+            history.append({"epoch": step / 1000, "step": step, "eval_recall@10": figure})
+    return json.dumps({"log_history": history}).encode()
+
+
+@pytest.mark.parametrize(("best", "epoch"), [(250, "0.25"), (750, "0.75"), (1750, "1.75")])
+def test_over_fitting_says_where_to_stop_in_the_logs_own_steps_and_epochs(best: int, epoch: str) -> None:
+    [found] = diagnose(read_log("trainer_state.json", trainer_state(best)).evidence)
+    assert found.name == "overfitting"
+    assert found.next.startswith(f"stop at step {best:,}, epoch {epoch} (the last validation is at step 3,000, epoch 3), ")
+
+
+def test_a_place_in_a_log_has_the_words_that_the_log_has() -> None:
+    def places(*rows: str) -> list[str]:
+        return [*read_log("log.csv", "\n".join(rows).encode()).evidence.arms[0].trainings[0].validation_places]
+
+    assert places("step,recall", "100,0.5", "1200,0.6") == ["step 100", "step 1,200"]
+    assert places("epoch,steps,recall", "0,-1,0.5", "1,-1,0.6") == ["epoch 0", "epoch 1"]
+    assert places("loss,recall", "2,0.5", "1,0.6") == ["line 1", "line 2"]
+
+
+def with_gradient(probability: float, hardest: float = 0.1, recall: float = 0.6, **more: float) -> bytes:
+    names = ("positive_probability", "hardest_weight", "effective_negatives", "negatives_per_query", *more)
+    values = (probability, hardest, 20.0, 63.0, *more.values())
+    lines = [
+        f"{step},{3 * np.exp(-n / 12):.4f},{recall},{','.join(map(str, values))}" for n, step in enumerate(range(100, 4100, 100))
+    ]
+    return "\n".join([f"step,loss,recall@10,{','.join(names)}", *lines]).encode()
+
+
+def test_negatives_that_are_too_easy_are_mined_with_the_trainers_own_checkpoint() -> None:
+    log = read_log("log.csv", with_gradient(0.97), checkpoint="my output/checkpoint-500")
+    [found] = diagnose(log.evidence)
+    assert found.name == "negatives_too_easy"
+    assert found.next == (
+        "mine new negatives with your checkpoint: hardmine init DATA encoder.kind=transformer "
+        "encoder.model='my output/checkpoint-500' && hardmine mine hardmine.toml --export negatives --num 5"
+    )
+
+
+def test_what_a_log_cannot_show_is_said_of_the_columns_that_it_lacks() -> None:
+    assert "They do not show why" not in " ".join(headline(read_log("log.csv", with_gradient(0.97))))
+    lacking = with_gradient(0.97).replace(b"hardest_weight", b"something").replace(b"negatives_per_query", b"other")
+    assert "for that, log hardest_weight, negatives_per_query as well" in " ".join(headline(read_log("log.csv", lacking)))
+    healthy = diagnose(read_log("log.csv", with_gradient(0.5, recall=0.97)).evidence)[0]
+    assert healthy.name == "healthy"
+    assert "could show" not in healthy.summary
+    assert healthy.next == "nothing: go on"
+
+
+def test_no_advice_for_another_trainer_names_a_setting_of_ours() -> None:
+    evidence = read_log("log.csv", with_gradient(0.97)).evidence
+    training = evidence.arms[0].trainings[0]
+    advice = [
+        harder_negatives(evidence, "log"),
+        fewer_false_negatives(evidence, starved=False),
+        fewer_false_negatives(evidence, starved=True),
+        usual_temperature(evidence),
+        slower(evidence, "slower", 1e-4, 10),
+        slower(evidence, "slower", float("nan"), 10),
+        stop_earlier(training, 0, float("nan")),
+        more_capacity(evidence),
+    ]
+    for text in advice:
+        assert "under another name" not in text
+        assert "training." not in text
+        assert "hardmine run" not in text
+        assert ("encoder." in text) == ("hardmine init" in text)
+    assert advice[3:6] == [
+        "train with a temperature of 0.05",
+        "train with a learning rate of 1e-05",
+        "lower the learning rate",
+    ]
+
+
+def test_a_validation_loss_is_called_what_it_is_and_a_log_is_no_arm() -> None:
+    without_a_loss = b"step,recall@10\n" + b"\n".join(f"{step},0.5".encode() for step in STEPS)
+    for content in (csv_log(FALLING, [2.0, 1.0, 1.0, 1.0], "eval_loss"), without_a_loss):
+        [found] = diagnose(read_log("log.csv", content).evidence)
+        said = json.dumps(found.as_json())
+        assert found.name == "plateau"
+        assert "log arm" not in said
+        assert "validation recall" not in said
+        assert " ;" not in said
+    [spread] = diagnose(read_log("log.csv", csv_log(FALLING, [1.2, 0.7, 1.0, 1.2, 1.5], "eval_loss")).evidence)
+    assert any("exp(-eval_loss) below its best" in figure.text for figure in spread.evidence)

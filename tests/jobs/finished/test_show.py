@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs.finished.show import show_summary
+from jobs.finished.show import _change, show_summary
 from jobs.finished.status import Status, read_status
 from tests.support.synthetic_run import write_run
 
@@ -61,3 +61,10 @@ def test_a_run_without_a_better_model_says_so(summary: dict[str, Any]) -> None:
 def test_a_model_on_s3_is_copied_before_it_is_opened(summary: dict[str, Any]) -> None:
     lines = printed(summary | {"model": "s3://shop/model"})
     assert "        copy it to a local folder `model`, then:" in lines
+
+
+def test_a_difference_whose_interval_does_not_say_why_it_is_no_proof_has_its_p() -> None:
+    change = {"mean": 0.031, "low": 0.006, "high": 0.057, "queries": 120, "significant": False, "p": 0.02, "p_adjusted": 0.074}
+    assert _change(change) == "+3.1 points [+0.6, +5.7] (not significant: p = 0.074)"
+    assert _change(change | {"low": -0.006}) == "+3.1 points [-0.6, +5.7] (not significant)"
+    assert _change(change | {"significant": True}) == "+3.1 points [+0.6, +5.7]"

@@ -76,14 +76,60 @@ def test_no_better_without_significance(report: dict[str, Any]) -> None:
     assert "better" not in got["headline"]
 
 
+def with_gate(report: dict[str, Any], passed: bool | None, *outcomes: str, **more: Any) -> dict[str, Any]:
+    names = ("gain:recall@3", "added_latency_ms", "gini")
+    return report | {"gate": {"passed": passed, "checks": [{"name": n, "outcome": o} for n, o in zip(names, outcomes, strict=True)]} | more}
+
+
 def test_the_gate_decides_where_there_is_one(report: dict[str, Any]) -> None:
-    checks = [{"name": "recall@3", "passed": False}, {"name": "latency", "passed": None}, {"name": "gini", "passed": True}]
-    assert answer(report | {"gate": {"passed": False, "checks": checks}})["ship"] == (
-        "Do not ship yet: 1 of 3 gate checks failed (recall@3)."
+    better = with_primary(report, interval(0.1, 0.05, 0.15, significant=True))
+    assert answer(with_gate(better, False, "failed", "not checked", "passed"))["ship"] == (
+        "Do not ship yet: 1 of 3 gate checks failed (gain:recall@3)."
     )
-    assert answer(report | {"gate": {"passed": True, "checks": checks[1:]}})["ship"] == (
-        "Ship it: no check of the gate failed (1 passed, 1 not checked)."
+    got = answer(with_gate(better, True, "passed", "not checked", "passed"))
+    assert (got["ship_state"], got["ship"]) == ("better", "Ship it: no check of the gate failed (2 passed, 1 not checked).")
+    got = answer(with_gate(better, None, "passed", "inconclusive", "passed"))
+    assert (got["ship_state"], got["ship"]) == (
+        "open",
+        "Your decision: no check of the gate failed (2 passed, 1 inconclusive), but added_latency_ms may be chance.",
     )
+
+
+@pytest.mark.parametrize("pending", [False, True])
+@pytest.mark.parametrize("passed", [True, None])
+@pytest.mark.parametrize("mean", [0.1, -0.1])
+def test_no_yes_below_a_headline_that_does_not_say_better(
+    report: dict[str, Any], passed: bool | None, pending: bool, mean: float
+) -> None:
+    for significant in (False, True):
+        found = interval(mean, mean - 0.05, mean + 0.05, significant=significant, p_adjusted=0.26)
+        outcomes = ("passed", "inconclusive" if passed is None else "passed", "passed")
+        got = answer(with_gate(with_primary(report, found), passed, *outcomes, latency_pending=pending))
+        may = mean > 0 and significant and passed is True and not pending
+        assert got["ship"].startswith("Ship it") == may == (got["ship_state"] == "better")
+        assert got["headline"].startswith("Yes") == (mean > 0 and significant)
+
+
+def test_a_gain_in_doubt_is_your_decision_though_the_gate_lets_it_pass(report: dict[str, Any]) -> None:
+    # two real runs: Recall@3 +2.5 points [0.0, +5.8], p = 0.26, and +0.2 [-2.9, +3.3], p = 1.00
+    found = with_primary(report, interval(0.025, 0.0, 0.058, significant=False, p_adjusted=0.26))
+    got = answer(with_gate(found, None, "inconclusive", "not checked", "passed"))
+    assert got["headline"].startswith("Not proven: ")
+    assert (got["ship_state"], got["ship"]) == (
+        "open",
+        "Your decision: no check of the gate failed (1 passed, 1 inconclusive, 1 not checked), but the gain in Recall@3 may be "
+        "chance.",
+    )
+
+
+def test_a_time_that_the_gate_has_not_measured_yet_is_pending(report: dict[str, Any]) -> None:
+    better = with_primary(report, interval(0.1, 0.05, 0.15, significant=True))
+    got = answer(with_gate(better, True, "passed", "not checked", "passed", latency_pending=True))
+    assert got["ship_state"] == "open"
+    assert got["ship"] == (
+        "Not decided yet: no check of the gate failed (2 passed, 1 not checked), but query times are not measured yet:"
+    )
+    assert got["ship_command"] == f"hardmine gate {report['output']}"
 
 
 def test_a_metric_that_lost_asks_for_care(report: dict[str, Any]) -> None:

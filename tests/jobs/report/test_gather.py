@@ -108,6 +108,7 @@ def test_a_damaged_table_takes_only_its_own_part_away(made_up: Store, tmp_path: 
 def test_a_report_does_not_say_that_an_option_was_given(report: dict[str, Any]) -> None:
     reasons = {check["why"] for check in report["gate"]["checks"] if check["name"].startswith("added_latency")}
     assert reasons == {f"the report measures no times; `hardmine gate {report['output']}` does"}
+    assert report["gate"]["latency_pending"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Any) -> None:

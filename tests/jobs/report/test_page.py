@@ -6,8 +6,10 @@ import copy
 import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from cluster.session.progress import Progress
@@ -18,7 +20,7 @@ from jobs.report.charts.drawing import chart_library
 from jobs.report.charts.mining import heat_rows
 from jobs.report.charts.uplift import uplift_charts
 from jobs.report.gather import gather
-from jobs.report.page import render_run
+from jobs.report.page import check_sentence, render_run
 from jobs.report.tables import all_tables, duration, size
 from jobs.report.write import write_after_run
 
@@ -256,3 +258,30 @@ def test_a_mining_alone_is_a_page_of_its_mining(tmp_path: Any) -> None:
     assert "Nothing is measured yet." in text
     assert "Where the candidates went: mining alone" in text
     assert "watch out" in text
+
+
+def test_the_gate_writes_the_report_anew(ray_case: Any, made_up: Store, tmp_path: Path) -> None:
+    run = Store(str(shutil.copytree(made_up.root, tmp_path / "copy")))
+    if run.exists("report.html"):  # another test's
+        run.delete("report.html")
+    gate = ("gate", run.root, "--no-latency")
+    ray_case.hardmine(*gate, "evaluation.gate.min_gain=90")
+    assert not run.exists("report.html"), "it writes no report where there was none"
+    for words, want in (
+        (["evaluation.gate.min_gain=90"], "Do not ship yet: 1 of 9 gate checks failed (gain:recall@3)."),
+        ([], "Ship it: no check of the gate failed"),
+    ):
+        run.write_bytes("report.html", b"Ship it, says a report of before the gate")
+        assert ray_case.hardmine(*gate, *words).code == (0 if want.startswith("Ship") else 1)
+        assert want in html.unescape(run.read_bytes("report.html").decode())
+
+
+def test_a_check_says_its_outcome_once_and_its_command_as_code() -> None:
+    told = {"why": None, "text": "slices worse, of 3: 2 (at most 0): not passed: genre = <b>"}
+    assert check_sentence(told) == "slices worse, of 3: 2 (at most 0): genre = &lt;b&gt;"
+    chance = "gain: +2.5 points [0.0, +5.8] (at least +0.0 points): inconclusive, as the interval crosses the threshold"
+    assert check_sentence({"why": None, "text": chance}) == (
+        "gain: +2.5 points [0.0, +5.8] (at least +0.0 points); the interval crosses the threshold"
+    )
+    told = {"why": "the report measures no times; `hardmine gate <runs>` does", "text": "x was not checked: …"}
+    assert check_sentence(told) == "the report measures no times; <code>hardmine gate &lt;runs&gt;</code> does"

@@ -116,13 +116,14 @@ def test_short_lists_without_any_dropped_candidate_blame_no_filter() -> None:
     assert advice(figures, SETTINGS) == ["100 of 100 queries have fewer than 10 negatives: lower mining.num_negatives"]
 
 
-@pytest.mark.parametrize(("queries", "uses", "warned"), [(100, 20, False), (100, 21, True), (1000, 50, False), (1000, 51, True)])
+@pytest.mark.parametrize(("queries", "uses", "warned"), [(100, 20, False), (100, 21, True), (1000, 100, False), (1000, 101, True), (1200, 66, False)])
 def test_an_item_that_is_everybody_s_negative_is_named(queries: int, uses: int, warned: bool) -> None:
     figures = figures_of(queries=queries)
     most = [replace(figures.reuse.most_used[0], uses=uses)]
     texts = advice(replace(figures, reuse=replace(figures.reuse, most_used=most)), SETTINGS)
     assert len(texts) == warned
     assert all(word in text for text in texts for word in ("i7 (Seven)", f"{uses} of {queries:,}", "set mining.max_uses"))
+    assert not any("nearly everything" in text for text in texts)
 
 
 def test_a_cap_on_uses_is_named_where_queries_are_short() -> None:
