@@ -28,7 +28,7 @@ from jobs.stages.ingest.counts.quick_counts import about_rows, existing, file_by
 from jobs.stages.ingest.equal_texts import reads_vectors
 from jobs.stages.ingest.fingerprints import sources
 from jobs.stages.ingest.reading.slices import slice_source
-from jobs.stages.ingest.reading.vectors import given_dimension
+from jobs.stages.ingest.reading.vectors import first_dimension
 
 SHORT_TEXT_TOKENS = 128
 """Assumed tokens per item, before anything is tokenised."""
@@ -155,7 +155,7 @@ def _expected(config: Config, rows: dict[str, int]) -> dict[str, Used]:
     )
     most, given = config.cluster.part_rows, reads_vectors(config.encoder)
     expected = {"ingest": expected_ingest(sizes, most, on_vectors=given)}
-    dimension = given_dimension(urls["corpus"][0], config.storage) if given else None
+    dimension = first_dimension(urls["corpus"][0], config.storage, config.data.columns, "items") if given else None
     if dimension is not None:
         size = 2 if config.mining.embedding_dtype == "float16" else 4
         expected["embed"] = expected_copy(sizes, most, dimension, size)

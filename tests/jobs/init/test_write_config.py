@@ -310,6 +310,15 @@ def broken(**changes: Columns) -> Callable[[Path], None]:
     return lambda folder: as_parquet(folder, tables(**changes))
 
 
+def with_vectors(items: list[list[float]], queries: list[list[float]] | None) -> Callable[[Path], None]:
+    """The usual tables, all with a vector but the first items and queries, which have these."""
+    every = {
+        "corpus": [*items, *[[1.0, 2.0]] * (ITEMS - len(items))],
+        "queries": None if queries is None else [*queries, *[[1.0, 2.0]] * (QUERIES - len(queries))],
+    }
+    return broken(**{name: {"vector": vectors} for name, vectors in every.items()})
+
+
 UNKNOWN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "an empty folder": (lambda _: None, ("found no file",)),
     "other files": (
@@ -341,6 +350,24 @@ UNKNOWN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "labels of unknown items": (broken(qrels={"item_id": ["x9"] * QUERIES}), ("'x9'", "not in the table of items")),
     "labels of a test split only": (broken(queries={"split": ["test"] * QUERIES}), ("expected training queries", "400 of test")),
     "a split of another name": (broken(queries={"split": ["valid"] * QUERIES}), ("'valid'", "a validation split is called dev")),
+    "an item's id twice": (
+        broken(corpus={"id": ["i1", *(f"i{n}" for n in range(1, ITEMS))]}),
+        ("1 id(s) of items occur more than once: 'i1'", "corpus.parquet row 1", "corpus.parquet row 2"),
+    ),
+    "a query's id twice": (
+        broken(queries={"id": ["q1", *(f"q{n}" for n in range(1, QUERIES))]}),
+        ("1 id(s) of queries occur more than once: 'q1'", "queries.parquet row 1"),
+    ),
+    "query vectors of another model": (
+        with_vectors([], [[1.0, 2.0, 3.0]] * QUERIES),
+        ("the corpus has vectors of 2 numbers, the queries have vectors of 3",),
+    ),
+    "no query vectors": (with_vectors([], None), ("the corpus has vectors of 2 numbers, the queries have no vectors",)),
+    "a query vector of zeros": (with_vectors([], [[1.0, 2.0]] * 300 + [[0.0, 0.0]]), ("row 301 (id 'q300')", "is all zero")),
+    "an item's vector with NaN": (
+        with_vectors([[1.0, 2.0]] * 30 + [[float("nan"), 1.0]], []),
+        ("corpus.parquet, row 31 (id 'i30')", "NaN"),
+    ),
     "nothing relevant": (broken(qrels={"score": [0] * QUERIES}), ("relevant",)),
 }
 
