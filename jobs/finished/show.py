@@ -118,6 +118,16 @@ def _negated(interval: dict[str, Any]) -> dict[str, Any]:
     return interval | {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
 
 
+def judged_line(summary: dict[str, Any]) -> str | None:
+    """How many judged negatives the last mined round used; None: there are none."""
+    row = next((row for row in reversed(summary["rounds"]) if row["judged"] or row["judged_left_out"]), None)
+    if row is None:
+        return None
+    every, left = row["judged"] + row["judged_left_out"], row["judged_left_out"]
+    why = f"; {left:,} are left out: their queries have more than mining.num_negatives, so raise that" if left else ""
+    return f"judged negatives in {model_name(row['round'])}: {row['judged']:,} of {every:,} used{why}"
+
+
 def general_line(summary: dict[str, Any]) -> str | None:
     """The kept model on the general set, if there is one: did it forget?"""
     base = summary.get("general_baseline")
@@ -150,7 +160,9 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print(line, highlight=False)
     if doubt := doubtful_verdicts(summary):
         console.print(f"! {doubt}", highlight=False)
-    for line in filter(None, [mined_against_random(summary), general_line(summary), *last_look_lines(summary)]):
+    for line in filter(
+        None, [mined_against_random(summary), judged_line(summary), general_line(summary), *last_look_lines(summary)]
+    ):
         console.print(line, highlight=False)
     if summary.get("reason"):
         console.print(f"why it ended: {summary['reason']}", highlight=False)

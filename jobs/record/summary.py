@@ -82,6 +82,8 @@ def _round_json(model: MeasuredModel) -> dict[str, Any]:
         "steps": trained.get("steps", 0),
         "metrics": model.metrics,
         "hit_rate": model.hit_rate,
+        "judged": model.judged[0],
+        "judged_left_out": model.judged[1],
         "verdict": model.verdict,
         "against_baseline": model.change("baseline"),
         "against_previous": model.change("previous"),

@@ -58,6 +58,17 @@ def test_a_run_without_a_better_model_says_so(summary: dict[str, Any]) -> None:
     assert "model:  none: the vectors in your data were best" in lines
 
 
+def test_judged_negatives_are_counted_with_those_that_are_left_out(summary: dict[str, Any]) -> None:
+    rounds = [row | {"judged": 0, "judged_left_out": 0} for row in summary["rounds"]]
+    assert not any("judged" in line for line in printed(summary | {"rounds": rounds}))
+    rounds = [row | {"judged": 2515, "judged_left_out": 109} for row in summary["rounds"]]
+    (line,) = [line for line in printed(summary | {"rounds": rounds}) if "judged" in line]
+    assert "2,515 of 2,624 used; 109 are left out" in line
+    assert "mining.num_negatives" in line
+    rounds = [row | {"judged": 7, "judged_left_out": 0} for row in summary["rounds"]]
+    assert any(line.endswith("7 of 7 used") for line in printed(summary | {"rounds": rounds}))
+
+
 def test_a_model_on_s3_is_copied_before_it_is_opened(summary: dict[str, Any]) -> None:
     lines = printed(summary | {"model": "s3://shop/model"})
     assert "        copy it to a local folder `model`, then:" in lines

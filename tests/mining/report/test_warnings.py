@@ -67,6 +67,11 @@ def test_a_few_equal_scores_of_a_teacher_are_no_warning() -> None:
             {"teacher": TeacherSettings(model="m")},
             ["900 of the 2,000", "45.0%", "saturated", "mining.teacher.model"],
         ),
+        (
+            {"judged": 2_515, "judged_left_out": 109},
+            {},
+            ["109 of 2,624 items judged irrelevant are not used", "mining.num_negatives (10): raise mining.num_negatives"],
+        ),
         ({"search": {"mode": "ivf", "recall": 0.973}}, {}, ["97.3%", "mode ivf", "mining.search.min_recall (now 0.95)"]),
     ],
 )
