@@ -251,6 +251,28 @@ def test_words_after_the_folder_are_written_as_they_are(case: Case, data: Path) 
     assert "training.batch" in answer.message
 
 
+def test_reasons_count_with_what_the_user_says(case: Case, data: Path) -> None:
+    parquet(data)
+    reasons = init(case, "output=s3://bucket/runs/", "training.batch_size=16", "training.epochs=3")["reasons"]
+    assert reasons["name"].startswith("the run's folder is s3://bucket/runs/")
+    assert "runs//" not in reasons["name"]
+    assert init(case, "--force")["reasons"]["name"].startswith("the run's folder is runs/")
+    reasons = init(case, "--force", "training.batch_size=16")["reasons"]
+    assert reasons["training.epochs"].startswith("40 steps a round"), "320 queries: 20 steps an epoch"
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_it_says_that_the_model_has_to_be_downloaded(
+    case: Case, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offline: bool
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", str(int(offline)))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    parquet(data)
+    (warning,) = [text for text in init(case, "encoder.model=owner/not-here")["warnings"] if "encoder.model" in text]
+    assert ("forbids its download" if offline else "the run downloads it") in warning
+    assert not [text for text in init(case, "--force", "encoder.kind=static")["warnings"] if "encoder.model" in text]
+
+
 TITLED = [f"Thing {n}: a text about number {n}" for n in range(ITEMS)]
 WARNED: dict[str, tuple[dict[str, Columns], str]] = {
     "titles in the texts": ({"corpus": {"text": TITLED}}, "100% of the texts begin with their title"),
@@ -291,7 +313,7 @@ def test_good_data_has_no_warning(case: Case, data: Path) -> None:
         "score": [1] * QUERIES + [0] * QUERIES,
     }
     as_parquet(data, tables(qrels=judged))
-    assert init(case)["warnings"] == []
+    assert init(case, "encoder.kind=static")["warnings"] == []
 
 
 def test_the_title_stays_where_it_is_not_doubled(case: Case, data: Path) -> None:
