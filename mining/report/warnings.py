@@ -122,7 +122,7 @@ def _short(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
             head += f"; {name} dropped most of their candidates ({count:,})"
             ways = cures(name, settings, num_items=figures.reuse.items, cuts=figures.cuts)
     ways += more
-    if settings.num_negatives > 1:
+    if settings.num_negatives > 1 and figures.queries_empty < figures.queries_short:  # no cure for queries without any
         ways.append("lower mining.num_negatives")
     if settings.max_uses is not None:
         ways.append(f"raise mining.max_uses (now {settings.max_uses}), which no filter's count shows")

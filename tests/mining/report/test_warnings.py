@@ -110,7 +110,7 @@ def test_more_hits_are_not_proposed_where_the_corpus_has_no_more_items() -> None
     rate, short = advice(figures, SETTINGS)
     assert rate.endswith("candidates are relevant to their query by the labels, and the corpus has no other items")
     assert "num_hits" not in short
-    assert "lower mining.num_negatives" in short
+    assert "mining.num_negatives" not in short, "all of them have none at all"
 
 
 def test_short_lists_without_any_dropped_candidate_blame_no_filter() -> None:
@@ -187,3 +187,11 @@ def test_two_warnings_of_one_mining_do_not_turn_a_setting_both_ways() -> None:
     short, used = warnings(figures, MiningSettings(num_negatives=10, max_uses=30))
     assert "raise mining.max_uses (now 30), which no filter's count shows" in short.ways
     assert not [way for way in used.ways if "mining.max_uses" in way]
+
+
+def test_fewer_negatives_are_no_cure_for_queries_without_any() -> None:
+    (empty,) = advice(figures_of(queries_short=30, queries_empty=30), SETTINGS)
+    assert "30 of them none at all" in empty
+    assert "num_negatives" not in empty.partition("none at all")[2]
+    (some,) = advice(figures_of(queries_short=30, queries_empty=29), SETTINGS)
+    assert "lower mining.num_negatives" in some
