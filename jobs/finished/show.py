@@ -8,11 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage.store import is_s3
 from eval.diagnosis.case import MIN_QUERIES
 from eval.metrics import metric_name
 from eval.verdict import too_little
-from jobs.record.usage import LOCAL_COPY
 
 NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
@@ -109,7 +107,9 @@ def mined_against_random(summary: dict[str, Any]) -> str | None:
         return f"mined against random negatives: cannot tell ({doubt})"
     word = {"worse": "better than", "flat": "not distinguishable from", "improved": "worse than"}[arm["verdict"]]
     changes = [f"{NAMES[name]} {_change(_negated(arm['against_mined'][name]))}" for name in NAMES if name in arm["against_mined"]]
-    return f"mined negatives (round {mined[-1]['round']}) were {word} random ones over {arm['steps']} steps: " + " · ".join(
+    last, kept = mined[-1]["round"], summary.get("best_round")
+    other = "" if kept in (last, None) else f"; {model_name(kept)} is kept"
+    return f"mined negatives (round {last}, the last{other}) were {word} random ones over {arm['steps']} steps: " + " · ".join(
         changes
     )
 
@@ -168,8 +168,8 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print(f"why it ended: {summary['reason']}", highlight=False)
     console.print(f"\nmodel:  {summary['model'] or 'none: the vectors in your data were best'}", highlight=False, soft_wrap=True)
     if summary["model"]:
-        if is_s3(summary["model"]):
-            console.print(f"        copy it to a local folder `{LOCAL_COPY}`, then:", highlight=False, soft_wrap=True)
+        if summary["copy"]:
+            console.print(f"        {summary['copy']}", highlight=False, markup=False, soft_wrap=True)
         for line in summary["usage"].splitlines():
             console.print(f"        {line}", highlight=False, markup=False, soft_wrap=True)
     if summary.get("tensorboard"):

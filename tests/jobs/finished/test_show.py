@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jobs.finished.show import show_summary
 from jobs.finished.status import Status, read_status
+from jobs.record.usage import copy_command
 from tests.support.synthetic_run import write_run
 
 
@@ -69,6 +70,16 @@ def test_judged_negatives_are_counted_with_those_that_are_left_out(summary: dict
     assert any(line.endswith("7 of 7 used") for line in printed(summary | {"rounds": rounds}))
 
 
+def test_mined_against_random_names_the_round_that_is_compared_and_the_one_that_is_kept(summary: dict[str, Any]) -> None:
+    last = [row["round"] for row in summary["rounds"] if row["negatives"] == "mined"][-1]
+    (same,) = [line for line in printed(summary | {"best_round": last}) if line.startswith("mined negatives")]
+    assert f"(round {last}, the last) were" in same
+    (other,) = [line for line in printed(summary | {"best_round": 0}) if line.startswith("mined negatives")]
+    assert f"(round {last}, the last; warm-up is kept) were" in other
+
+
 def test_a_model_on_s3_is_copied_before_it_is_opened(summary: dict[str, Any]) -> None:
-    lines = printed(summary | {"model": "s3://shop/model"})
-    assert "        copy it to a local folder `model`, then:" in lines
+    lines = printed(summary | {"model": "s3://shop/model", "copy": copy_command("s3://shop/model", None)})
+    assert "        aws s3 cp --recursive s3://shop/model model" in lines
+    assert copy_command("s3://a b/m", "http://h:9").endswith("'s3://a b/m' model --endpoint-url http://h:9")
+    assert not any("aws s3" in line for line in printed(summary))
