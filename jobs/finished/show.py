@@ -109,9 +109,8 @@ def mined_against_random(summary: dict[str, Any]) -> str | None:
     changes = [f"{NAMES[name]} {_change(_negated(arm['against_mined'][name]))}" for name in NAMES if name in arm["against_mined"]]
     last, kept = mined[-1]["round"], summary.get("best_round")
     other = "" if kept in (last, None) else f"; {model_name(kept)} is kept"
-    return f"mined negatives (round {last}, the last{other}) were {word} random ones over {arm['steps']} steps: " + " · ".join(
-        changes
-    )
+    head = f"mined negatives (round {last}, the last{other}) were {word} random ones over {arm['steps']} steps"
+    return f"{head}: {' · '.join(changes)}"
 
 
 def _negated(interval: dict[str, Any]) -> dict[str, Any]:
