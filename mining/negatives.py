@@ -183,6 +183,7 @@ def choose_block(task: MineTask, number: int, side: Side, uses: I32 | None = Non
     earlier = load_earlier(task.store, task.earlier, block.start, query_rows) if task.earlier else None
     rounds = first_rounds(chosen.rows, earlier, task.round)
     counts = count_block(block.candidates, filtered, chosen, task.settings)
+    counts.judged_left_out = int((~block.candidates.is_self(*block.judged[:2])).sum()) - counts.judged
     counts.new = int(((rounds == task.round) & (chosen.rows >= 0)).sum())
     positives = side.labels.positives(query_rows)
     return ChosenBlock(number, query_rows, chosen, rounds, positives, block.positive_scores), counts

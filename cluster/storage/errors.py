@@ -26,7 +26,7 @@ def told(what: str, url: str, settings: StorageSettings) -> Iterator[None]:
         what: the verb of the message, "read" or "write" for example.
 
     Raises:
-        ArtifactError: there is no such object. ConfigError: no such bucket, or a folder where a file should be.
+        ArtifactError: there is no such object. ConfigError: no such bucket, no keys, or a folder where a file should be.
         StorageError: S3 gave no good answer. ClusterError: access denied, or anything else.
     """
     remote = url.startswith("s3://")
@@ -49,8 +49,12 @@ def told(what: str, url: str, settings: StorageSettings) -> Iterator[None]:
     except Exception as error:  # botocore's connection errors share no base class with OSError
         if getattr(error, "errno", None) in NO_ADDRESS:
             raise ConfigError(f"cannot {what} {url} ({one_paragraph(str(error))}); fix the address, or the link") from error
-        kind = StorageError if remote and type(error).__name__ not in NO_KEYS else ClusterError
-        raise kind(_explain(what, url, settings, error)) from error
+        if type(error).__name__ in NO_KEYS:
+            raise ConfigError(
+                f"cannot {what} {url}: no usable credentials ({one_paragraph(str(error))}); set {KEYS}, or run where an instance "
+                f"role gives them"
+            ) from error
+        raise (StorageError if remote else ClusterError)(_explain(what, url, settings, error)) from error
 
 
 def code(error: BaseException) -> str:
@@ -61,8 +65,6 @@ def code(error: BaseException) -> str:
 
 def _explain(what: str, url: str, settings: StorageSettings, error: Exception) -> str:
     text, kind = one_paragraph(str(error)), type(error).__name__
-    if kind in NO_KEYS:
-        return f"cannot {what} {url}: no usable credentials ({text}); set {KEYS}, or run where an instance role gives them"
     if url.startswith("s3://"):
         endpoint = settings.resolved_endpoint() or "AWS S3"
         return (

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cluster.errors import ArtifactError, ClusterError, ConfigError
+from cluster.errors import ArtifactError, ConfigError
 from cluster.storage.errors import code, told
 from cluster.storage.local_files import list_files
 from cluster.storage.s3 import open_s3, read_s3
@@ -193,6 +193,18 @@ class Store:
 
         return self._call("list", "", action)
 
+    def look(self) -> None:
+        """Ask for what is at the root, perhaps nothing. Raises as any call; ConfigError: there is no such bucket."""
+
+        def action(fs: Any, key: str) -> None:
+            try:
+                fs.ls(key, refresh=True)
+            except FileNotFoundError as error:
+                if code(error) == "NoSuchBucket":
+                    raise
+
+        self._call("list", "", action)
+
     def delete(self, path: str) -> None:
         """Delete an object or everything below a folder; nothing to delete is no error. What another process still writes into a
         folder on a disk is waited for, two seconds at most."""
@@ -279,18 +291,3 @@ def _write_local(path: str, data: bytes, place: Callable[[Path, Path], None] = o
         place(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def check_writable(store: Store) -> None:
-    """Write, read and delete a small object, so that a wrong bucket or key is found before any work.
-
-    Raises: ConfigError: no such bucket. ClusterError: unreachable, or access denied.
-    """
-    # few attempts: a wrong endpoint should be told in a second, not after half a minute
-    store = Store(store.root, store.settings.model_copy(update={"attempts": min(2, store.settings.attempts)}))
-    probe = f".probe-{uuid.uuid4().hex[:8]}"
-    stamp = str(time.time()).encode()
-    store.write_bytes(probe, stamp)
-    if store.read_bytes(probe) != stamp:
-        raise ClusterError(f"{store.url(probe)} did not read back what was written; the storage is not usable")
-    store.delete(probe)

@@ -152,8 +152,10 @@ class Evidence:
     """What the run was told, by the names of the configuration: training.temperature, training.batch_size, encoder.kind …"""
     items: int = 0
     """Size of the corpus; 0: unknown."""
+    verb: tuple[str, ...] = ("run",)
+    """What follows `hardmine` in a command that starts the run again, before `config`."""
     config: tuple[str, ...] = ()
-    """What follows `hardmine run` in a command that starts the run again; (): no file of it is known (another trainer's log)."""
+    """What follows `verb` in a command that starts the run again; (): no file of it is known (another trainer's log)."""
     dev_is_cut: bool = False
     """The dev split was cut from the training queries, so data.dev_fraction has an effect."""
     training_queries: int = 0

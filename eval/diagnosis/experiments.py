@@ -69,7 +69,7 @@ def run_command(evidence: Evidence, suffix: str, changes: Mapping[str, Value], *
         set_to = [f"set {' '.join(words)}"] if words else []
         return " and ".join([*turns, *set_to]) + ", under another name"
     name = f"{str(evidence.settings.get('name') or 'run')[: LONGEST_NAME - len(suffix) - 1]}-{suffix}"
-    command = shlex.join(["hardmine", "run", *evidence.config, f"name={name}", *words])
+    command = shlex.join(["hardmine", *evidence.verb, *evidence.config, f"name={name}", *words])
     return f"{' and '.join(turns)}, then: {command}" if turns else command
 
 
@@ -235,7 +235,7 @@ def more_capacity(evidence: Evidence) -> str:
 
 def same_command(evidence: Evidence) -> str:
     """The run's own command, which resumes it."""
-    words = ["hardmine", "run", *evidence.config]
+    words = ["hardmine", *evidence.verb, *evidence.config]
     return shlex.join(words) if evidence.config else "give the same command again"
 
 
@@ -244,7 +244,7 @@ def another_round(evidence: Evidence) -> str:
     rounds = setting(evidence, "rounds.mined")
     if math.isnan(rounds) or not evidence.config or rounds >= MOST["rounds.mined"]:
         return "mine another round"
-    return shlex.join(["hardmine", "run", *evidence.config, f"rounds.mined={rounds + 1:.0f}"])
+    return shlex.join(["hardmine", *evidence.verb, *evidence.config, f"rounds.mined={rounds + 1:.0f}"])
 
 
 def other_settings(evidence: Evidence) -> str:

@@ -144,7 +144,8 @@ def show_settings(console: Console, chosen: list[Setting], wanted: str | None) -
 
 def settings_json(chosen: list[Setting]) -> dict[str, Any]:
     """What `hardmine settings --json` prints."""
-    return {"settings": [asdict(setting) for setting in chosen]}
+    texts = ({name: str(value).replace("`", "") for name, value in asdict(setting).items()} for setting in chosen)
+    return {"settings": list(texts)}
 
 
 def _table(path: str, model: type[BaseModel]) -> str:

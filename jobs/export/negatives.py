@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from cluster.commits import Commit
 from cluster.errors import ConfigError
-from cluster.storage.store import Store, check_writable
+from cluster.storage.store import Store
+from cluster.storage.usable import check_writable
 from cluster.tables.rows import group_blocks, read_rows, rows_at_once
 from cluster.tables.tables import I64, Part, lists_to_csr, part_name, read_part
 from jobs.config.config import Config

@@ -21,7 +21,8 @@ from cluster.errors import ArtifactError, ConfigError, DamagedObject
 from cluster.storage.digests import described
 from cluster.storage.model_folders import describe_folder, upload_folder
 from cluster.storage.records import read_record, write_record
-from cluster.storage.store import Store, check_writable
+from cluster.storage.store import Store
+from cluster.storage.usable import check_writable
 from cluster.tables.tables import F32, Part, left_parts, part_name, vectors_to_column, write_part
 from jobs.export.index import Budget, Choice, choose_index
 from jobs.export.marks import model_marks

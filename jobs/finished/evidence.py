@@ -13,7 +13,7 @@ from cluster.storage.records import read_if_there
 from cluster.storage.store import Store
 from eval.diagnosis.evidence import STEP_FIGURES, Arm, Evidence, Measurement, Mining, Training
 from eval.figures import numbers, read_intervals, read_slices
-from jobs.record.origin import read_config, run_words
+from jobs.record.origin import read_config, run_verb, run_words
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Kind, ModelName, Stage
 from training.settings import SYNTHETIC_CAP
@@ -46,6 +46,7 @@ def read_evidence(store: Store, *, config: tuple[str, ...] | None = None) -> Evi
         leakage=baseline.leakage if baseline else {},
         settings=settings | _positions(store, record),
         items=int(ingested.figures.get("items", 0)) if ingested else 0,
+        verb=run_verb(store),
         config=run_words(store) if config is None else config,
         dev_is_cut=bool(ingested and ingested.figures.get("dev_queries_cut_from_train")),
         mining_advice=_advice(record),

@@ -56,8 +56,8 @@ def open_finished(store: Store) -> FinishedRun:
     if status.summary is None:
         writer = f" ({status.writer} is writing it)" if status.writer else ""
         raise ConfigError(
-            f"expected a finished run at {store.root}, found {len(status.record.all)} committed stages and no "
-            f"`finish`{writer}; let `hardmine run` finish first (`hardmine status {store.root}` shows its progress)"
+            f"expected a finished run at {store.root}, found one without the commit `finish` (committed stages: "
+            f"{len(status.record.all)}){writer}; let `hardmine run` finish first (`hardmine status {store.root}` says more)"
         )
     settings = (read_if_there(store, "run.json") or {"config": {}})["config"]
     return FinishedRun(store, status.record, status.summary, settings)

@@ -12,7 +12,7 @@ from typing import Any
 from cluster.storage.store import Store
 from eval.diagnosis.findings import Finding
 from jobs.finished.diagnose import diagnose_output
-from jobs.record.origin import run_words
+from jobs.record.origin import run_verb, run_words
 from jobs.record.record import MeasuredModel, RunRecord
 
 MOST = 2
@@ -35,7 +35,7 @@ def read_next_steps(store: Store, primary: str) -> list[NextStep]:
     """The next steps of the run at `store`, from what is committed now."""
     record = RunRecord.read(store)
     findings = diagnose_output(store).findings
-    return next_steps(store.root, record, findings, primary, run_words(store))
+    return next_steps(store.root, record, findings, primary, (*run_verb(store), *words) if (words := run_words(store)) else ())
 
 
 def next_steps(
@@ -44,10 +44,10 @@ def next_steps(
     """What to do next, most urgent first, at most two.
 
     Args:
-        findings: worst first. words: what follows `hardmine run` to start this run again; (): not known.
+        findings: worst first. words: what follows `hardmine` to start this run again; (): not known.
     """
     if record.finish is None:
-        command = shlex.join(["hardmine", "run", *words]) if words else None
+        command = shlex.join(["hardmine", *words]) if words else None
         return [NextStep("The run is not finished: the same command again resumes it.", command)]
     of_kept = [finding for finding in findings if finding.arm != "random"] or findings
     steps = [_step(finding) for finding in of_kept if finding.severity != "note"] or [_step(finding) for finding in of_kept[:1]]

@@ -8,11 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage.store import is_s3
 from eval.diagnosis.case import MIN_QUERIES
 from eval.metrics import metric_name
 from eval.verdict import too_little
-from jobs.record.usage import LOCAL_COPY
 
 NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
@@ -111,13 +109,24 @@ def mined_against_random(summary: dict[str, Any]) -> str | None:
         return f"mined against random negatives: cannot tell ({doubt})"
     word = {"worse": "better than", "flat": "not distinguishable from", "improved": "worse than"}[arm["verdict"]]
     changes = [f"{NAMES[name]} {_change(_negated(arm['against_mined'][name]))}" for name in NAMES if name in arm["against_mined"]]
-    return f"mined negatives (round {mined[-1]['round']}) were {word} random ones over {arm['steps']} steps: " + " · ".join(
-        changes
-    )
+    last, kept = mined[-1]["round"], summary.get("best_round")
+    other = "" if kept in (last, None) else f"; {model_name(kept)} is kept"
+    head = f"mined negatives (round {last}, the last{other}) were {word} random ones over {arm['steps']} steps"
+    return f"{head}: {' · '.join(changes)}"
 
 
 def _negated(interval: dict[str, Any]) -> dict[str, Any]:
     return interval | {"mean": -interval["mean"], "low": -interval["high"], "high": -interval["low"]}
+
+
+def judged_line(summary: dict[str, Any]) -> str | None:
+    """How many judged negatives the last mined round used; None: there are none."""
+    row = next((row for row in reversed(summary["rounds"]) if row["judged"] or row["judged_left_out"]), None)
+    if row is None:
+        return None
+    every, left = row["judged"] + row["judged_left_out"], row["judged_left_out"]
+    why = f"; {left:,} are left out: their queries have more than mining.num_negatives, so raise that" if left else ""
+    return f"judged negatives in {model_name(row['round'])}: {row['judged']:,} of {every:,} used{why}"
 
 
 def general_line(summary: dict[str, Any]) -> str | None:
@@ -152,14 +161,16 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print(line, highlight=False)
     if doubt := doubtful_verdicts(summary):
         console.print(f"! {doubt}", highlight=False)
-    for line in filter(None, [mined_against_random(summary), general_line(summary), *last_look_lines(summary)]):
+    for line in filter(
+        None, [mined_against_random(summary), judged_line(summary), general_line(summary), *last_look_lines(summary)]
+    ):
         console.print(line, highlight=False)
     if summary.get("reason"):
         console.print(f"why it ended: {summary['reason']}", highlight=False)
     console.print(f"\nmodel:  {summary['model'] or 'none: the vectors in your data were best'}", highlight=False, soft_wrap=True)
     if summary["model"]:
-        if is_s3(summary["model"]):
-            console.print(f"        copy it to a local folder `{LOCAL_COPY}`, then:", highlight=False, soft_wrap=True)
+        if summary["copy"]:
+            console.print(f"        {summary['copy']}", highlight=False, markup=False, soft_wrap=True)
         for line in summary["usage"].splitlines():
             console.print(f"        {line}", highlight=False, markup=False, soft_wrap=True)
     if summary.get("tensorboard"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +42,17 @@ class Choice:
     """Written as a comment: for the user to switch on."""
 
 
-def choose(figures: Figures, machine: Machine) -> Iterator[Choice]:
-    """The sections after [data], in their order."""
+def choose(figures: Figures, machine: Machine, own: Mapping[str, Any] | None = None) -> Iterator[Choice]:
+    """The sections after [data], in their order.
+
+    Args:
+        own: [training] as the user sets it, which the other reasons count with.
+    """
     yield from _encoder(figures, machine)
     yield Choice("rounds.mined", 2, "rounds with mined negatives, after a warm-up with random ones")
     yield Choice("rounds.compare_random", True, "a second training with random negatives only, to compare with", off=True)
     yield from _mining(figures)
-    yield from _training(figures, machine)
+    yield from _training(figures, machine, own or {})
     yield from _evaluation(figures)
     if machine.gpus:
         yield Choice("cluster.device", "gpu", "without a GPU the run stops instead of falling back to CPUs")
@@ -106,13 +110,13 @@ def _negatives(figures: Figures) -> int:
     return max(1, _hits(figures) // 3)
 
 
-def _training(figures: Figures, machine: Machine) -> Iterator[Choice]:
+def _training(figures: Figures, machine: Machine, own: Mapping[str, Any]) -> Iterator[Choice]:
     queries, ranks = figures.with_positive.get("train", 0), max(1, machine.gpus)
     largest = 128 if machine.gpus else 32
     batch = next((size for size in (128, 64, 32, 16, 8) if size <= largest and queries // (size * ranks) >= ENOUGH_STEPS), 8)
-    batch = max(2, min(batch, queries // ranks))
+    batch = _whole(own, "batch_size") or max(2, min(batch, queries // ranks))
     steps = max(1, queries // (batch * ranks))
-    epochs = max(1, min(5, -(-ENOUGH_STEPS // steps)))
+    epochs = _whole(own, "epochs") or max(1, min(5, -(-ENOUGH_STEPS // steps)))
     yield Choice("training.batch_size", batch, f"{queries:,} training queries: {steps:,} steps an epoch{_of_ranks(ranks)}")
     advice = f"below {ENOUGH_STEPS} it says little" if epochs > 1 else "more may over-fit"
     yield Choice("training.epochs", epochs, f"{steps * epochs:,} steps a round; {advice}")
@@ -120,6 +124,12 @@ def _training(figures: Figures, machine: Machine) -> Iterator[Choice]:
         yield Choice("rounds.warmup_epochs", epochs, "as many as training.epochs")
     if _negatives(figures) < 7:
         yield Choice("training.hard_negatives", _negatives(figures), "all that are kept, in each step")
+
+
+def _whole(own: Mapping[str, Any], name: str) -> int | None:
+    """A count that the user sets; None: none, or nothing that could be one, which the settings refuse."""
+    value = own.get(name)
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def _of_ranks(ranks: int) -> str:

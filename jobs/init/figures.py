@@ -23,8 +23,9 @@ from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.columns import KNOWN, rename
 from jobs.stages.ingest.reading.files import read_chunks, read_head
 from jobs.stages.ingest.reading.values import id_column, number_column
-from jobs.stages.ingest.reading.vectors import vectors_of
+from jobs.stages.ingest.reading.vectors import dimension_of, refuse_other_vectors
 from jobs.stages.ingest.splits import assign_splits, splits_of_files, with_split
+from jobs.stages.ingest.tables import refuse_repeated
 from jobs.stages.ingest.texts import normalise, texts_of
 
 OTHER_SCRIPT = 0.3
@@ -88,16 +89,19 @@ class _Tables:
         self._sources: Sources = sources(data)
 
     def ids_and_splits(self, table: str) -> tuple[pa.Array, list[str | None]]:
-        """Of all rows. Of a Parquet file nothing else is read."""
+        """Of all rows. Of a Parquet file nothing else is read. Raises DataError: an id is missing, or occurs twice."""
         names = ["id", "_id", "split", "query_id", "item_id", "corpus-id", "query-id", *self._columns.values()]
-        ids, splits = list[pa.Array](), list[str | None]()
+        ids, splits, places = list[pa.Array](), list[str | None](), list[tuple[str, int, int]]()
         for url, _ in self._sources[table]:
             files = splits_of_files(url, self._storage, table)
             for chunk in read_chunks(url, self._storage, names):
                 rows, own = self._renamed(table, with_split(chunk, files, self._columns))
                 ids.append(id_column(rows, "id", own))
                 splits += split_column(rows, own) if table == "queries" else []
-        return pa.concat_arrays(ids) if ids else pa.array([], pa.string()), splits
+                places.append((chunk.file, chunk.first_row, rows.num_rows))
+        every = pa.concat_arrays([pa.array([], pa.large_string()), *(some.cast(pa.large_string()) for some in ids)])
+        refuse_repeated(every, places, _what(table))
+        return every, splits
 
     def head(self, table: str) -> tuple[pa.Table, Chunk]:
         """The first rows of a table."""
@@ -116,8 +120,12 @@ class _Tables:
                     yield with_split(chunk, files, self._columns), split
 
     def _renamed(self, table: str, chunk: Chunk) -> tuple[pa.Table, Chunk]:
-        what = "items" if table == "corpus" else table
+        what = _what(table)
         return rename(chunk, self._columns, ["query_id", "item_id"] if what == "labels" else ["id"], what), chunk
+
+
+def _what(table: str) -> str:
+    return "items" if table == "corpus" else table
 
 
 def first_scores(data: DataSettings, storage: StorageSettings) -> F64:
@@ -130,7 +138,8 @@ def measure(data: DataSettings, storage: StorageSettings) -> Figures:
     """Read the tables.
 
     Raises:
-        DataError: what a run would refuse, too: an id that is missing, a label of an unknown item, a score that is no number.
+        DataError: what a run would refuse, too: an id that is missing or repeated, a label of an unknown item, a score that is
+            no number, and in the first rows a vector without a direction or of another length.
         ClusterError: the storage failed.
     """
     tables = _Tables(data, storage)
@@ -142,6 +151,9 @@ def measure(data: DataSettings, storage: StorageSettings) -> Figures:
     relevant = np.unique(labels.relevant)
     items, item_chunk = tables.head("corpus")
     queries, query_chunk = tables.head("queries")
+    dimension = dimension_of(items, item_chunk)
+    if "history" not in queries.column_names:  # what such a query is has no vector of its own
+        refuse_other_vectors(dimension, dimension_of(queries, query_chunk))
     item_template = Template(data.item_text, "data.item_text")
     item_texts = texts_of(items, item_template, item_chunk)
     query_texts = texts_of(queries, Template(data.query_text, "data.query_text"), query_chunk)
@@ -155,7 +167,7 @@ def measure(data: DataSettings, storage: StorageSettings) -> Figures:
         judged_irrelevant=int((labels.scores == 0).sum()),
         relevant_per_query=len(labels.relevant) / max(1, len(relevant)),
         grades=np.unique(labels.grades)[:12].tolist(),
-        dimension=_dimension(items, item_chunk),
+        dimension=dimension,
         item_texts=_texts(item_texts),
         query_texts=_texts(query_texts),
         titles_repeated=_titles_repeated(items, item_template.fields),
@@ -203,10 +215,3 @@ def _twins(texts: list[str], splits: Sequence[str]) -> int:
         if split != "none":
             of_text.setdefault(text, set()).add(split)
     return sum(len(of_text.get(text, ())) > 1 for text in words)
-
-
-def _dimension(items: pa.Table, chunk: Chunk) -> int | None:
-    if "vector" not in items.column_names or items["vector"].null_count == items.num_rows:
-        return None
-    first = items.slice(0, 100)
-    return int(vectors_of(first, id_column(first, "id", chunk), chunk, None).shape[1])

@@ -24,6 +24,7 @@ from jobs.init.found_tables import look_into
 from jobs.init.machine import Machine, this_machine
 from jobs.init.roles import Roles, find_roles
 from jobs.init.toml_file import to_lines
+from jobs.stages.ingest.models.known_models import models_elsewhere
 
 
 def write_config(
@@ -60,7 +61,7 @@ def write_config(
     if not figures.with_positive.get("train"):
         raise DataError(_nothing_to_train(figures, folder.url))
     machine = this_machine()
-    chosen = [*_names(folder.url), *data, *more, *choose(figures, machine)]
+    chosen = [*_names(folder.url, own), *data, *more, *choose(figures, machine, own.get("training"))]
     choices = _with_overrides(list({choice.key: choice for choice in chosen}.values()), own, keys)  # of one key the last
     text = "\n".join(to_lines(_head(address, figures, machine), choices)) + "\n"
     config = _checked(text, to)
@@ -73,7 +74,11 @@ def write_config(
         "machine": str(machine),
         "settings": {choice.key: choice.value for choice in choices if not choice.off},
         "reasons": {choice.key: choice.reason for choice in choices},
-        "warnings": [*_of_tables(roles, more), *warnings(figures, machine, own_model="model" in own.get("encoder", {}))],
+        "warnings": [
+            *_of_tables(roles, more),
+            *models_elsewhere(config),
+            *warnings(figures, machine, own_model="model" in own.get("encoder", {})),
+        ],
         "next": [f"hardmine run {to} --dry-run", f"hardmine probe {to}", f"hardmine run {to}"],
     }
 
@@ -152,9 +157,9 @@ def _item_text(template: str, figures: Figures) -> Choice:
     return Choice("data.item_text", template, f"what an item's text is made of{there}")
 
 
-def _names(url: str) -> Iterator[Choice]:
+def _names(url: str, own: dict[str, Any]) -> Iterator[Choice]:
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", url.rstrip("/").rpartition("/")[2]).strip("-._") or "run"
-    yield Choice("name", words[:100], f"the run's folder is runs/{words[:100]}")
+    yield Choice("name", words[:100], f"the run's folder is {str(own.get('output', 'runs')).rstrip('/')}/{words[:100]}")
     yield Choice("output", "runs", 'or "s3://bucket/runs"')
 
 

@@ -94,7 +94,8 @@ class Run:
 
         Args:
             round_number: of the mined round; None: the last one.
-            queries: only the first so many queries. The table is held in memory: ask for fewer of a large run.
+            queries: only the first so many queries; those without any negative are left out and not counted. The table is
+                held in memory: ask for fewer of a large run.
 
         Raises:
             ConfigError: nothing is mined for this round. ArtifactError: a part is damaged.

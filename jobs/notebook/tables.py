@@ -102,14 +102,15 @@ def negatives_table(store: Store, mined: Commit, ingested: Commit, *, queries: i
     """A row per query and negative, in the order of the data, the negatives of a query as training takes them.
 
     Args:
-        queries: only those of the first so many queries; None: of all.
+        queries: only those of the first so many queries that have a negative; None: of all.
     """
     parts: list[pa.Table] = []
     taken = 0
     for part in mined.parts("negatives"):
         if queries is None or taken < queries or not parts:
-            parts.append(read_part(store, part, ["query_row", "query_id", "negative_rows", "negatives"]))
-            taken += part.rows
+            read = read_part(store, part, ["query_row", "query_id", "negative_rows", "negatives"])
+            parts.append(read.filter(pc.greater(pc.list_value_length(read["negatives"]), 0)))
+            taken += parts[-1].num_rows
     table = pa.concat_tables(parts).slice(0, queries).combine_chunks()
     offsets, rows = lists_to_csr(table["negative_rows"])
     owners = pa.array(np.repeat(np.arange(table.num_rows), np.diff(offsets)))

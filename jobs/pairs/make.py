@@ -23,7 +23,8 @@ from cluster.errors import ConfigError, DataError
 from cluster.lease import Lease
 from cluster.session.progress import Progress
 from cluster.session.session import check_shared, ray_session
-from cluster.storage.store import Store, check_writable
+from cluster.storage.store import Store
+from cluster.storage.usable import check_writable
 from jobs.pairs.corpus.items import ItemTask, add_items, read_items
 from jobs.pairs.corpus.pairs import FromItemsTask, pairs_from_items
 from jobs.pairs.corpus.synthetic import SYNTHETIC_SHARE, SyntheticTask, kept_share, write_synthetic

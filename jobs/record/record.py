@@ -81,6 +81,12 @@ class MeasuredModel:
         """Share of candidates that the filters left; None: nothing was mined for it."""
         return float(self.mine.figures["hit_rate"]) if self.mine else None
 
+    @property
+    def judged(self) -> tuple[int, int]:
+        """(negatives that a person judged irrelevant, those of them that no list has); (0, 0): nothing was mined for it."""
+        figures = self.mine.figures if self.mine else {}
+        return int(figures.get("judged", 0)), int(figures.get("judged_left_out", 0))
+
     def change(self, other: Literal["baseline", "best", "previous"]) -> dict[str, Any]:
         """Comparison with another model by metric, and its verdict; {} where there is none."""
         return dict(self.figures.get(f"against_{other}") or {})

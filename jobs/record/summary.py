@@ -9,7 +9,7 @@ from cluster.storage.store import Store
 from eval.verdict import decide
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import Chosen
-from jobs.record.usage import LOCAL_COPY, usage_code
+from jobs.record.usage import LOCAL_COPY, copy_command, usage_code
 
 
 def summary_of(finish: Commit, store: Store) -> dict[str, Any]:
@@ -17,8 +17,9 @@ def summary_of(finish: Commit, store: Store) -> dict[str, Any]:
     summary = finish.figures["summary"]
     model = store.url(summary["model"]) if summary.get("model") else None
     usage = usage_code(path=LOCAL_COPY if store.remote else model, **finish.figures["usage"]) if model else None
+    copy = copy_command(model, store.settings.resolved_endpoint()) if model and store.remote else None
     tensorboard = store.url("tensorboard") if not store.remote and store.list("tensorboard") else None
-    return {**summary, "output": store.root, "model": model, "usage": usage, "tensorboard": tensorboard}
+    return {**summary, "output": store.root, "model": model, "copy": copy, "usage": usage, "tensorboard": tensorboard}
 
 
 def summary_json(record: RunRecord, *, name: str, output: str, primary: str, patience: int, model: str | None) -> dict[str, Any]:
@@ -82,6 +83,8 @@ def _round_json(model: MeasuredModel) -> dict[str, Any]:
         "steps": trained.get("steps", 0),
         "metrics": model.metrics,
         "hit_rate": model.hit_rate,
+        "judged": model.judged[0],
+        "judged_left_out": model.judged[1],
         "verdict": model.verdict,
         "against_baseline": model.change("baseline"),
         "against_previous": model.change("previous"),

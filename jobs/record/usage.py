@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Literal
 
 Reads = Literal["texts", "vectors", "histories"]
@@ -44,3 +45,8 @@ def usage_code(reads: Reads, path: str, dimension: int) -> str:
         dimension: of the vectors that the model reads or makes.
     """
     return _CODE[reads].format(path=json.dumps(path, ensure_ascii=False), dimension=dimension)
+
+
+def copy_command(url: str, endpoint: str | None) -> str:
+    """A shell command that copies the model at `url` on S3 to the folder that the code opens."""
+    return shlex.join(["aws", "s3", "cp", "--recursive", url, LOCAL_COPY, *(["--endpoint-url", endpoint] if endpoint else [])])

@@ -23,6 +23,7 @@ FIGURES = (
     "survivors",
     "chosen",
     "judged",
+    "judged_left_out",
     "new",
     "queries_short",
     "queries_empty",

@@ -17,7 +17,8 @@ from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSize, uses_gpu
 from cluster.session.session import check_shared, ray_session
 from cluster.storage.records import read_if_there, read_record, write_record
-from cluster.storage.store import Store, check_writable
+from cluster.storage.store import Store
+from cluster.storage.usable import check_reachable, check_writable
 from jobs.config.config import Config
 from jobs.finished.next_steps import read_next_steps
 from jobs.record.origin import IDENTITY, write_config
@@ -139,14 +140,17 @@ def embed_round(config: Config, model: ModelName, *, progress: Progress, takeove
         return context.need(stage)
 
 
-def open_run(config: Config) -> tuple[Store, dict[str, Any]]:
-    """Check the storage and the data; returns (the run's store, fingerprints of data and model). Writes nothing.
+def open_run(config: Config, *, writes: bool = True) -> tuple[Store, dict[str, Any]]:
+    """Check the storage and the data; returns (the run's store, fingerprints of data and model).
+
+    Args:
+        writes: try to write to the storage, too; else nothing is written, and no folder made.
 
     Raises:
         ConfigError: the folder holds another run. DataError: a file is missing. ClusterError: the storage does not answer.
     """
     store = Store(config.root, config.storage)
-    check_writable(store)
+    (check_writable if writes else check_reachable)(store)
     prints = fingerprints(config) | {"model": model_fingerprint(config)}
     refuse_other_run(config, store, prints)
     return store, prints

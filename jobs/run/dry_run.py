@@ -1,13 +1,10 @@
-"""`hardmine run --dry-run`: the settings as they hold, what would run, what it can show, and what it costs. Starts nothing."""
+"""`hardmine run --dry-run`: what would run, what it can show, what it costs, the settings as they hold. Writes nothing."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from cluster.commits import Commit
 from cluster.errors import ConfigError, DataError
@@ -20,18 +17,22 @@ from jobs.record.stages import Kind, Stage
 from jobs.run.driver import open_run
 from jobs.run.expected_usage import Sizes, expected_copy, expected_ingest
 from jobs.run.peek import Peek, peek
-from jobs.run.resolved import resolved, set_settings, settings_lines
+from jobs.run.resolved import resolved, set_settings
 from jobs.run.scale import Work, gets, memory, puts, read, stored
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
 from jobs.stages.ingest.counts.quick_counts import about_rows, existing, file_bytes, quick_counts, readable
 from jobs.stages.ingest.equal_texts import reads_vectors
 from jobs.stages.ingest.fingerprints import sources
+from jobs.stages.ingest.models.base_model import refuse_no_vectors
+from jobs.stages.ingest.models.known_models import local_folder, models_elsewhere, vector_length
 from jobs.stages.ingest.reading.slices import slice_source
-from jobs.stages.ingest.reading.vectors import given_dimension
+from jobs.stages.ingest.reading.vectors import first_dimension, refuse_other_vectors
 
 SHORT_TEXT_TOKENS = 128
 """Assumed tokens per item, before anything is tokenised."""
+ASSUMED_DIMENSION = 768
+"""Length of the vectors of a base-sized model, assumed where the model is not on this machine."""
 
 
 def make_plan(config: Config) -> dict[str, Any]:
@@ -43,13 +44,16 @@ def make_plan(config: Config) -> dict[str, Any]:
     Raises:
         ConfigError, DataError, ClusterError: a run would be refused too.
     """
-    store, prints = open_run(config)
+    store, prints = open_run(config, writes=False)
     stages, context = peek(config, store, prints)
     ingested = context.done.get(Stage(Kind.INGEST))
     rows = _rows(config.data, config) if ingested is None else {name: ingested.rows(name) for name in ("corpus", "queries")}
     rows.setdefault("labels", int(ingested.figures["labels"]) if ingested else 0)
     warnings = [] if ingested else without_effect(config)
-    work = _work(config, rows, context.size)
+    warnings += models_elsewhere(config) if Stage(Kind.BASE) not in context.done else []
+    of_data = _data_dimension(config) if ingested is None else ingested.figures["dimension"]
+    dimension = _dimension(config, context, of_data)
+    work = _work(config, rows, context.size, dimension or ASSUMED_DIMENSION)
     expected, why_not = _forecast(config, context, ingested, rows["corpus"], warnings)
     return {
         "config": json.loads(config.model_dump_json()),
@@ -58,12 +62,12 @@ def make_plan(config: Config) -> dict[str, Any]:
         "warnings": warnings,
         "rows": rows,
         "general_rows": _rows(config.evaluation.general, config) if config.evaluation.general else None,
-        "dimension": _dimension(config),
+        "dimension": dimension,
         "stages": [asdict(stage) for stage in stages],
         "forecast": expected.as_json() if expected else None,
         "forecast_lines": [line for line in expected.lines() if not line.startswith("!")] if expected else [f"  {why_not}"],
         "estimates": _estimates(config, work),
-        "expected": {name: asdict(used) for name, used in _expected(config, rows).items()},
+        "expected": {name: asdict(used) for name, used in _expected(config, rows, of_data).items()},
         "requests": gets(work) | puts(work),
         "reads": read(work),
     }
@@ -104,7 +108,7 @@ def _estimates(config: Config, work: Work) -> dict[str, int]:
     return own | {"vectors_all_models_bytes": of_all} | memory(work)
 
 
-def _work(config: Config, rows: dict[str, int], size: ClusterSize) -> Work:
+def _work(config: Config, rows: dict[str, int], size: ClusterSize, dimension: int) -> Work:
     cluster, mining, training = config.cluster, config.mining, config.training
     try:
         pool = search_pool(cluster, size)
@@ -115,7 +119,7 @@ def _work(config: Config, rows: dict[str, int], size: ClusterSize) -> Work:
         items=rows["corpus"],
         queries=rows["queries"],
         labels=rows["labels"],
-        dimension=_dimension(config),
+        dimension=dimension,
         num_hits=mining.num_hits,
         num_negatives=mining.num_negatives,
         block=cluster.query_block,
@@ -137,7 +141,7 @@ def _work(config: Config, rows: dict[str, int], size: ClusterSize) -> Work:
     )
 
 
-def _expected(config: Config, rows: dict[str, int]) -> dict[str, Used]:
+def _expected(config: Config, rows: dict[str, int], dimension: int | None) -> dict[str, Used]:
     """Requests, bytes and memory of the first stages."""
     wanted = sources(config.data)
     urls = {table: existing(wanted, table, config.data, config.storage) for table in wanted}
@@ -155,8 +159,7 @@ def _expected(config: Config, rows: dict[str, int]) -> dict[str, Used]:
     )
     most, given = config.cluster.part_rows, reads_vectors(config.encoder)
     expected = {"ingest": expected_ingest(sizes, most, on_vectors=given)}
-    dimension = given_dimension(urls["corpus"][0], config.storage) if given else None
-    if dimension is not None:
+    if given and dimension is not None:
         size = 2 if config.mining.embedding_dtype == "float16" else 4
         expected["embed"] = expected_copy(sizes, most, dimension, size)
     return expected
@@ -171,53 +174,26 @@ def _rows(data: DatasetSettings, config: Config) -> dict[str, int]:
     }
 
 
-def _dimension(config: Config) -> int:
-    from pathlib import Path
-
-    if config.encoder.kind == "static" and config.encoder.model is None:
-        return config.encoder.dimension
-    path = Path(config.encoder.model or "") / "config.json"
-    if config.encoder.model and path.exists():
-        return int(json.loads(path.read_text()).get("hidden_size", 768))
-    return 768  # assume a base-sized model: its folder is not on this machine
-
-
-def show_plan(console: Console, plan: dict[str, Any], config: Config) -> None:
-    """Print the plan."""
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    for line in settings_lines(config, plan["set"], plan["resolved"]):
-        say(line)
-    table = Table(title="stages", title_justify="left")
-    for name in ("stage", "state"):
-        table.add_column(name)
-    for stage in plan["stages"]:
-        table.add_row(stage["name"], _state(stage))
-    console.print(table)
-    rows = plan["rows"]
-    say(f"rows: {rows['corpus']:,} items, {rows['queries']:,} queries, {rows['labels']:,} labels")
-    if general := plan["general_rows"]:
-        say(f"general set: {general['corpus']:,} items, {general['queries']:,} queries, {general['labels']:,} labels")
-    for line in plan["forecast_lines"]:
-        say(line.strip())
-    for name, value in plan["estimates"].items():
-        say(f"{name.removesuffix('_bytes').replace('_', ' ')}: about {value / 2**20:,.1f} MiB")
-    counts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in plan["requests"].items())
-    say(f"requests of a round, if its storage is S3: about {counts}")
-    amounts = ", ".join(f"{name.split('_')[0]} {value / 2**20:,.1f} MiB" for name, value in plan["reads"].items())
-    say(f"read of the items in a round: about {amounts}")
-    for name, used in plan["expected"].items():
-        say(
-            f"{name}: reads about {used['read_bytes'] / 2**20:,.1f} MiB and writes {used['written_bytes'] / 2**20:,.1f} MiB in "
-            f"{used['requests']:,} requests; at most about {used['peak_bytes'] / 2**20:,.0f} MiB in a process"
-        )
-    for warning in plan["warnings"]:
-        say(f"! {warning}")
+def _data_dimension(config: Config) -> int | None:
+    """Length of the vectors that come with the data, by its first rows; None: it has none. Raises DataError as a run would."""
+    lengths = {
+        what: first_dimension(sources(config.data)[table][0][0], config.storage, config.data.columns, what)
+        for table, what in (("corpus", "items"), ("queries", "queries"))
+    }
+    if config.encoder.kind != "sequence":  # a history has no vector of its own
+        refuse_other_vectors(lengths["items"], lengths["queries"])
+    return lengths["items"]
 
 
-def _state(stage: dict[str, Any]) -> str:
-    if stage["kept"]:
-        return "kept"
-    return ("runs again" if stage["again"] else "runs") + (f": {stage['why']}" if stage["why"] else "")
+def _dimension(config: Config, context: Peek, of_data: int | None) -> int | None:
+    """Length of the vectors that are searched; None: it is known only once the model is read."""
+    encoder, base = config.encoder, context.done.get(Stage(Kind.BASE))
+    if base is not None:
+        return int(base.figures["dimension"])
+    if reads_vectors(encoder):
+        refuse_no_vectors(encoder, of_data)
+        return of_data
+    if encoder.model is None:
+        return encoder.dimension
+    folder = local_folder(encoder.model)
+    return None if folder is None else vector_length(folder)

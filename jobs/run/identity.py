@@ -10,7 +10,7 @@ from cluster.errors import ConfigError
 from cluster.storage.records import read_record
 from cluster.storage.store import Store
 from jobs.config.config import Config
-from jobs.record.origin import IDENTITY
+from jobs.record.origin import IDENTITY, command_of
 from jobs.record.stages import Kind, Stage
 from jobs.stages.ingest.fingerprints import BESIDE
 
@@ -38,8 +38,9 @@ def identity_json(config: Config, prints: Mapping[str, Any]) -> dict[str, Any]:
         "data": {name: value for name, value in prints.items() if name not in BESIDE},
         "encoder": {"kind": config.encoder.kind, "model": prints["model"]},
     }
-    if config.origin is not None:
-        identity["command"] = {"config": config.origin.path, "overrides": list(config.origin.overrides)}
+    command = command_of(config)
+    if command is not None:
+        identity["command"] = command
     # another general set changes no other figure: it is recorded, but refuses nothing
     return identity | ({"general": prints["general"]} if "general" in prints else {})
 

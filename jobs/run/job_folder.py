@@ -9,6 +9,7 @@ from pathlib import Path
 from cluster.errors import ConfigError
 from jobs.config.config import Config
 from jobs.config.toml import to_toml
+from jobs.record.origin import DEEPSPEED, SUBMITTED, as_submitted, write_submitted
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("cluster", "eval", "jobs", "mining", "training")
@@ -19,11 +20,13 @@ SECRET = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(?:AKIA|ASIA)[0-9A-Z
 MAX_BYTES = 100 * 2**20
 """The most that Ray's dashboard accepts in one upload (ray#55877)."""
 CONFIG_NAME = "job.toml"
-DEEPSPEED_NAME = "deepspeed.json"
 
 
-def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
+def stage_job(config: Config, folder: Path, *, address: str, root: Path = ROOT) -> None:
     """Fill the empty `folder` with what the job needs: the files of the packages and the resolved config.
+
+    Args:
+        address: of the dashboard that it is sent to, which the job's proposals name.
 
     Raises:
         ConfigError: they are more than a cluster accepts, or one holds a key.
@@ -35,11 +38,10 @@ def stage_job(config: Config, folder: Path, *, root: Path = ROOT) -> None:
             if source.suffix in SHIPPED and not hidden and not source.is_symlink():
                 (folder / inside).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, folder / inside)
-    if config.training.deepspeed:  # the cluster cannot see this machine's file
-        shutil.copyfile(config.training.deepspeed, folder / DEEPSPEED_NAME)
-        training = config.training.model_copy(update={"deepspeed": DEEPSPEED_NAME})
-        config = config.model_copy(update={"training": training})
-    (folder / CONFIG_NAME).write_text(to_toml(config), encoding="utf-8")
+    if config.training.deepspeed:
+        shutil.copyfile(config.training.deepspeed, folder / DEEPSPEED)
+    (folder / CONFIG_NAME).write_text(to_toml(as_submitted(config)), encoding="utf-8")
+    write_submitted(folder, config, address)
     _refuse_secrets(folder)
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     if sum(sizes.values()) >= MAX_BYTES:
@@ -55,7 +57,11 @@ def _refuse_secrets(folder: Path) -> None:
         match = SECRET.search(path.read_bytes())
         if match:
             name, start = path.relative_to(folder), match[0][:12].decode()
-            where = {CONFIG_NAME: "the configuration", DEEPSPEED_NAME: "the file of training.deepspeed"}.get(str(name), str(name))
+            where = {
+                CONFIG_NAME: "the configuration",
+                SUBMITTED: "the command line",
+                DEEPSPEED: "the file of training.deepspeed",
+            }.get(str(name), str(name))
             raise ConfigError(
                 f"{where} holds what looks like a private key or an access key ({start}…), and everyone who reaches the cluster "
                 f"could read it; take it out. The nodes use keys of their own (instance role, service account, or Secret)"

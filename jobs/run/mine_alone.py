@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cluster.commits import Commit
 from cluster.session.progress import Progress
 from jobs.config.config import load_config
 from jobs.export.negatives import Export, check_export, export_negatives
@@ -36,12 +37,7 @@ def mine_command(
     if export is not None:
         check_export(export, config)
     with open_context(config, progress=progress, takeover=takeover, alone=report, trains=number is not None) as context:
-        if number is None:
-            _warn_of_held_out(context)
-        if config.mining.teacher is not None:
-            context.need(Stage(Kind.MODEL, Second.TEACHER))  # most mistakes in its settings show here
-        refuse_unreached(context, report)
-        described = context.until_whole(lambda context: context.need(report))
+        described = context.until_whole(lambda context: _drive(context, report, alone=number is None))
         mined = context.need(report.sibling(Kind.MINE))
         figures = {
             "stage": "mine",
@@ -55,6 +51,16 @@ def mine_command(
         if export is not None:
             figures["export"] = asdict(export_negatives(context, mined, export))
     return figures, config.mining
+
+
+def _drive(context: Context, report: Stage, *, alone: bool) -> Commit:
+    """All stages up to the report, in one go: what is looked up before it would be told twice."""
+    if alone:
+        _warn_of_held_out(context)
+    if context.config.mining.teacher is not None:
+        context.need(Stage(Kind.MODEL, Second.TEACHER))  # most mistakes in its settings show here
+    refuse_unreached(context, report)
+    return context.need(report)
 
 
 def _warn_of_held_out(context: Context) -> None:

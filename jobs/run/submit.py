@@ -246,12 +246,9 @@ def _is_own(ip: str) -> bool:
 
 def _submit(client: Any, config: Config, *, local: bool, address: str) -> str:
     """Package and submit; returns the job's id, which Ray chooses: a second try with a fixed one would be refused."""
-    job = config.model_copy(
-        update={"cluster": config.cluster.model_copy(update={"address": None})}
-    )  # it joins the cluster that runs it
     python = shlex.quote(sys.executable) if local else "python"
     with tempfile.TemporaryDirectory(prefix="hardmine-job-") as folder:
-        stage_job(job, Path(folder))
+        stage_job(config, Path(folder), address=address)
         with _answering(address):
             environment = {"working_dir": folder, "env_vars": VARIABLES}
             return str(

@@ -36,6 +36,8 @@ class Counts:
     survivors: int = 0
     chosen: int = 0
     judged: int = 0
+    judged_left_out: int = 0
+    """Items judged irrelevant that no list has: their query has more of them than N."""
     new: int = 0
     """Chosen negatives that their query did not have in the round before; all of them in the first."""
     queries_short: int = 0

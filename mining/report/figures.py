@@ -24,6 +24,8 @@ class ChoiceFigures:
     chosen: int
     judged: int
     """Chosen because a person judged the item irrelevant."""
+    judged_left_out: int
+    """Items that a person judged irrelevant and no list has: their query has more of them than mining.num_negatives."""
     new: int
     """Chosen negatives that their query did not have in the round before."""
     queries_short: int

@@ -36,9 +36,10 @@ def answer(figures: ChoiceFigures, settings: MiningSettings) -> str:
     """The first sentence."""
     served = figures.queries - figures.queries_empty
     each = figures.chosen / max(1, figures.queries)
+    judged = f", {figures.judged:,} of them judged irrelevant," if figures.judged else ""
     return (
         f"**Hit rate {figures.hit_rate:.1%}: {figures.survivors:,} of {figures.candidates:,} candidates passed the "
-        f"filters.** {figures.chosen:,} negatives for {served:,} of {figures.queries:,} queries, {each:.1f} of "
+        f"filters.** {figures.chosen:,} negatives{judged} for {served:,} of {figures.queries:,} queries, {each:.1f} of "
         f"{settings.num_negatives} each; {figures.queries_short:,} queries have fewer than {settings.num_negatives}."
     )
 

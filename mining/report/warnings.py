@@ -57,6 +57,7 @@ class Warned:
 def warnings(figures: MiningFigures, settings: MiningSettings) -> list[Warned]:
     """What is unusual, and what to change; none for most minings."""
     texts = [
+        _judged_left_out(figures, settings),
         _few_left(figures, settings),
         _short(figures, settings),
         _suspected(figures, settings),
@@ -77,6 +78,16 @@ def _with_one_voice(found: list[Warned]) -> list[Warned]:
         return not key.startswith("mining.") or verbs.setdefault(key, verb) == verb
 
     return [replace(one, ways=tuple(way for way in one.ways if agrees(way))) for one in found]
+
+
+def _judged_left_out(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
+    if not figures.judged_left_out:
+        return None
+    text = (
+        f"{figures.judged_left_out:,} of {figures.judged + figures.judged_left_out:,} items judged irrelevant are not used: "
+        f"their queries have more of them than mining.num_negatives ({settings.num_negatives})"
+    )
+    return Warned(text, ("raise mining.num_negatives",))
 
 
 def _few_left(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
@@ -111,7 +122,7 @@ def _short(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
             head += f"; {name} dropped most of their candidates ({count:,})"
             ways = cures(name, settings, num_items=figures.reuse.items, cuts=figures.cuts)
     ways += more
-    if settings.num_negatives > 1:
+    if settings.num_negatives > 1 and figures.queries_empty < figures.queries_short:  # no cure for queries without any
         ways.append("lower mining.num_negatives")
     if settings.max_uses is not None:
         ways.append(f"raise mining.max_uses (now {settings.max_uses}), which no filter's count shows")

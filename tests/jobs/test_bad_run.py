@@ -267,14 +267,14 @@ def test_endpoint_that_does_not_answer(case: Any, refused: Any, monkeypatch: pyt
 @pytest.mark.usefixtures("no_keys")
 def test_no_credentials(case: Any, refused: Any) -> None:
     on_s3(case, "s3://bucket/runs", "http://127.0.0.1:9")
-    refused(case.run(), 3, ["no usable credentials", "AWS_ACCESS_KEY_ID", "storage.profile"])
+    refused(case.run(), 2, ["no usable credentials", "AWS_ACCESS_KEY_ID", "storage.profile"])
 
 
 @pytest.mark.usefixtures("no_keys")
 def test_unknown_profile(case: Any, refused: Any) -> None:
     on_s3(case, "s3://bucket/runs", "http://127.0.0.1:9")
     case.set("storage.profile", "nobody")
-    refused(case.run(), 3, ["nobody", "no usable credentials", "storage.profile"])
+    refused(case.run(), 2, ["nobody", "no usable credentials", "storage.profile"])
 
 
 # the model

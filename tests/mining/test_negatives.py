@@ -138,6 +138,18 @@ def test_mining_equals_the_slow_reference(new_world: Callable[..., World]) -> No
     assert counts.candidates == 50 * 40 == counts.survivors + sum(counts.dropped.values())
 
 
+def test_judged_items_beyond_the_list_are_counted(new_world: Callable[..., World]) -> None:
+    """Of every query but the item that it is itself; each is either in the list or counted."""
+    world = new_world()
+    bad = [query for (query, item), score in world.judged.items() if score == 0 and (query % 4 or query != item)]
+    hits, one = write_hits(world, "hits", 16, 40), SETTINGS.model_copy(update={"num_negatives": 1})
+    _, counts = mine_all(mine_task(world, hits, "one", one))
+    assert counts.judged == len(set(bad))
+    assert counts.judged_left_out == len(bad) - len(set(bad)) > 0
+    _, counts = mine_all(mine_task(world, hits, "six", SETTINGS))
+    assert (counts.judged, counts.judged_left_out) == (len(bad), 0)
+
+
 @pytest.mark.parametrize("strategy", ["top", "uniform"])
 def test_negatives_do_not_depend_on_the_block_size(new_world: Callable[..., World], strategy: str) -> None:
     world = new_world()

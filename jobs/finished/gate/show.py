@@ -28,8 +28,9 @@ def checks_table(result: dict[str, Any]) -> Table:
         show_edge=False,
         collapse_padding=True,
     )
-    for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", "attainable", ""):
-        table.add_column(name, justify="left" if name in ("check", "") else "right", no_wrap=True)
+    for name in ("check", "value", f"{result['confidence']:.0%} interval", "threshold", "attain-\nable", ""):
+        left, folds = name in ("check", ""), name == "check"  # on a narrow terminal only names are folded: nothing is cut off
+        table.add_column(name, justify="left" if left else "right", no_wrap=not folds, overflow="fold" if folds else "ellipsis")
     for check in result["checks"]:
         interval, outcome = check["interval"], check["outcome"]
         form = FORMS[check["unit"]].replace("points", "pt")

@@ -35,6 +35,14 @@ class SplitFigures:
         return sorted(names, key=lambda name: name != primary)
 
 
+NO_TEXTS: Mapping[Reads, str] = {
+    "texts": "",
+    "vectors": "\n\nThe model takes vectors and has no tokenizer; `encode` reads texts, so it fails (no attribute 'tokenize').",
+    "histories": "",
+}
+"""What a person meets who opens the model as one that reads texts."""
+
+
 @dataclass(frozen=True)
 class CardText:
     """What a card says besides what the model's folder says itself."""
@@ -77,7 +85,7 @@ class CardText:
         parts = [
             f"# {self.name}\n\nAn embedding model for retrieval that reads {reads}. {origin} Vectors have {self.dimension} "
             f"dimensions and unit length; compare them by cosine.",
-            f"## Usage\n\nIn this folder:\n\n```python\n{usage_code(self.reads, '.', self.dimension)}```",
+            f"## Usage\n\nIn this folder:\n\n```python\n{usage_code(self.reads, '.', self.dimension)}```" + NO_TEXTS[self.reads],
             _inputs(self, prompt_of, shape),
             _figures(self),
             _lineage(self),

@@ -28,6 +28,7 @@ from jobs.stages.ingest.positives import check_negatives, check_positives, label
 from jobs.stages.ingest.queries import Queries, look_up, read_queries, write_splits
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.files import read_chunks
+from jobs.stages.ingest.reading.vectors import refuse_other_vectors
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries, splits_of_files, with_split
 from jobs.stages.ingest.unlike import unlike_items, unlike_queries
 
@@ -108,7 +109,7 @@ def _read(
         queries, named = beside.result()
     reader.seen |= items.seen
     if queries.histories is None:
-        _refuse_other_vectors(items.dimension, queries.written.dimension)
+        refuse_other_vectors(items.dimension, queries.written.dimension)
     reader.refuse_unknown_columns()
     return items, queries, named
 
@@ -181,18 +182,6 @@ def examples_of(labels: LabelRows, splits: list[str]) -> dict[str, int]:
     pairs = np.unique(np.stack([labels.query_rows[used], sources.indices.to_numpy().astype(np.int64)]), axis=1)
     counts = np.bincount(pairs[1], minlength=len(sources.dictionary))
     return dict(sorted(zip(sources.dictionary.to_pylist(), counts.tolist(), strict=True)))
-
-
-def _refuse_other_vectors(of_items: int | None, of_queries: int | None) -> None:
-    if of_items != of_queries:
-        raise DataError(
-            f"the corpus has {_describe(of_items)}, the queries have {_describe(of_queries)}: "
-            f"both need a `vector` column of one length, or neither; make the vectors with one model"
-        )
-
-
-def _describe(dimension: int | None) -> str:
-    return "no vectors" if dimension is None else f"vectors of {dimension} numbers"
 
 
 def _assign(

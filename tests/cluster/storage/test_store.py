@@ -16,7 +16,8 @@ import pytest
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError
 from cluster.storage.settings import StorageSettings
-from cluster.storage.store import PARTIAL, Store, check_writable, is_s3, join
+from cluster.storage.store import PARTIAL, Store, is_s3, join
+from cluster.storage.usable import check_reachable, check_writable
 
 CLOSED_PORT = "http://127.0.0.1:9"
 
@@ -187,6 +188,19 @@ def test_check_writable_leaves_nothing(store: Store) -> None:
     assert store.list() == {}
 
 
+def test_check_reachable_writes_nothing(store: Store, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    check_reachable(Store(f"{store.root}/deep/run", store.settings))
+    assert store.list() == {}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_above_the_folder_is_found_without_writing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    with pytest.raises(ConfigError, match="a file where a folder"):
+        check_reachable(Store(str(tmp_path / "file" / "run")))
+
+
 def test_a_store_can_be_pickled_after_use(store: Store) -> None:
     store.write_bytes("x", b"1")
     copy = pickle.loads(pickle.dumps(store))
@@ -246,6 +260,8 @@ def test_a_folder_without_permission_is_told_without_talk_of_keys(tmp_path: Path
     tmp_path.chmod(0o500)
     with pytest.raises(ClusterError, match="permissions of the folder"):
         check_writable(Store(str(tmp_path)))
+    with pytest.raises(ClusterError, match="permissions of the folder"):
+        check_reachable(Store(str(tmp_path / "run")))
 
 
 def test_other_storages_and_keys_in_addresses_are_refused() -> None:
@@ -265,7 +281,13 @@ def test_addresses_are_joined_with_single_slashes() -> None:
 
 @pytest.mark.parametrize(
     "use",
-    [check_writable, lambda store: store.read_bytes("x"), lambda store: store.list("x"), lambda store: store.create("x", b"")],
+    [
+        check_writable,
+        check_reachable,
+        lambda store: store.read_bytes("x"),
+        lambda store: store.list("x"),
+        lambda store: store.create("x", b""),
+    ],
 )
 def test_a_missing_bucket_is_a_config_error(s3_endpoint: str, use: Callable[[Store], Any]) -> None:
     with pytest.raises(ConfigError, match="the bucket does not exist; create it first") as error:
@@ -277,18 +299,21 @@ def test_a_wrong_endpoint_is_told_within_seconds(s3_endpoint: str) -> None:
     started = time.monotonic()
     with pytest.raises(ClusterError, match=r"at http://127\.0\.0\.1:9 after 2 attempts.*check storage\.") as error:
         check_writable(Store("s3://bucket/run", StorageSettings(endpoint=CLOSED_PORT)))
-    assert time.monotonic() - started < 6
+    with pytest.raises(ClusterError, match="after 2 attempts"):
+        check_reachable(Store("s3://bucket/run", StorageSettings(endpoint=CLOSED_PORT)))
+    assert time.monotonic() - started < 12
     one_paragraph(error)
 
 
-def test_missing_credentials_are_told(s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_the_users_to_mend(s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(ClusterError, match=r"no usable credentials.*AWS_ACCESS_KEY_ID") as error:
-        check_writable(Store(s3_bucket, StorageSettings(endpoint=s3_endpoint)))
-    one_paragraph(error)
-    with pytest.raises(ClusterError, match="no usable credentials"):
-        check_writable(Store(s3_bucket, StorageSettings(endpoint=s3_endpoint, profile="unknown")))
+    for check in (check_writable, check_reachable):
+        with pytest.raises(ConfigError, match=r"no usable credentials.*AWS_ACCESS_KEY_ID") as error:
+            check(Store(s3_bucket, StorageSettings(endpoint=s3_endpoint)))
+        one_paragraph(error)
+        with pytest.raises(ConfigError, match="no usable credentials"):
+            check(Store(s3_bucket, StorageSettings(endpoint=s3_endpoint, profile="unknown")))
 
 
 def test_no_key_travels_with_a_store_or_its_arrow_file_system(

@@ -100,3 +100,10 @@ def test_the_command_explains_a_section_a_setting_and_a_bare_name(case: Any) -> 
 
 def test_a_section_that_is_not_there_is_one_paragraph_with_the_nearest(case: Any, refused: Any) -> None:
     refused(case.hardmine("settings", "training.epoch"), 2, ["'training.epoch'", "did you mean 'training.epochs'?"])
+
+
+def test_json_is_free_of_markdown(case: Any) -> None:
+    every = json.loads(case.hardmine("settings", "--json").out)["settings"]
+    assert not [setting for setting in every if any("`" in text for text in setting.values())]
+    (epochs,) = json.loads(case.hardmine("settings", "training.epochs", "--json").out)["settings"]
+    assert epochs["default"] == "1"

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jobs.finished.show import _change, show_summary
 from jobs.finished.status import Status, read_status
+from jobs.record.usage import copy_command
 from tests.support.synthetic_run import write_run
 
 
@@ -58,9 +59,30 @@ def test_a_run_without_a_better_model_says_so(summary: dict[str, Any]) -> None:
     assert "model:  none: the vectors in your data were best" in lines
 
 
+def test_judged_negatives_are_counted_with_those_that_are_left_out(summary: dict[str, Any]) -> None:
+    rounds = [row | {"judged": 0, "judged_left_out": 0} for row in summary["rounds"]]
+    assert not any("judged" in line for line in printed(summary | {"rounds": rounds}))
+    rounds = [row | {"judged": 2515, "judged_left_out": 109} for row in summary["rounds"]]
+    (line,) = [line for line in printed(summary | {"rounds": rounds}) if "judged" in line]
+    assert "2,515 of 2,624 used; 109 are left out" in line
+    assert "mining.num_negatives" in line
+    rounds = [row | {"judged": 7, "judged_left_out": 0} for row in summary["rounds"]]
+    assert any(line.endswith("7 of 7 used") for line in printed(summary | {"rounds": rounds}))
+
+
+def test_mined_against_random_names_the_round_that_is_compared_and_the_one_that_is_kept(summary: dict[str, Any]) -> None:
+    last = [row["round"] for row in summary["rounds"] if row["negatives"] == "mined"][-1]
+    (same,) = [line for line in printed(summary | {"best_round": last}) if line.startswith("mined negatives")]
+    assert f"(round {last}, the last) were" in same
+    (other,) = [line for line in printed(summary | {"best_round": 0}) if line.startswith("mined negatives")]
+    assert f"(round {last}, the last; warm-up is kept) were" in other
+
+
 def test_a_model_on_s3_is_copied_before_it_is_opened(summary: dict[str, Any]) -> None:
-    lines = printed(summary | {"model": "s3://shop/model"})
-    assert "        copy it to a local folder `model`, then:" in lines
+    lines = printed(summary | {"model": "s3://shop/model", "copy": copy_command("s3://shop/model", None)})
+    assert "        aws s3 cp --recursive s3://shop/model model" in lines
+    assert copy_command("s3://a b/m", "http://h:9").endswith("'s3://a b/m' model --endpoint-url http://h:9")
+    assert not any("aws s3" in line for line in printed(summary))
 
 
 def test_a_difference_whose_interval_does_not_say_why_it_is_no_proof_has_its_p() -> None:

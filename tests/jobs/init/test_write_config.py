@@ -251,6 +251,28 @@ def test_words_after_the_folder_are_written_as_they_are(case: Case, data: Path) 
     assert "training.batch" in answer.message
 
 
+def test_reasons_count_with_what_the_user_says(case: Case, data: Path) -> None:
+    parquet(data)
+    reasons = init(case, "output=s3://bucket/runs/", "training.batch_size=16", "training.epochs=3")["reasons"]
+    assert reasons["name"].startswith("the run's folder is s3://bucket/runs/")
+    assert "runs//" not in reasons["name"]
+    assert init(case, "--force")["reasons"]["name"].startswith("the run's folder is runs/")
+    reasons = init(case, "--force", "training.batch_size=16")["reasons"]
+    assert reasons["training.epochs"].startswith("40 steps a round"), "320 queries: 20 steps an epoch"
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_it_says_that_the_model_has_to_be_downloaded(
+    case: Case, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offline: bool
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", str(int(offline)))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    parquet(data)
+    (warning,) = [text for text in init(case, "encoder.model=owner/not-here")["warnings"] if "encoder.model" in text]
+    assert ("forbids its download" if offline else "the run downloads it") in warning
+    assert not [text for text in init(case, "--force", "encoder.kind=static")["warnings"] if "encoder.model" in text]
+
+
 TITLED = [f"Thing {n}: a text about number {n}" for n in range(ITEMS)]
 WARNED: dict[str, tuple[dict[str, Columns], str]] = {
     "titles in the texts": ({"corpus": {"text": TITLED}}, "100% of the texts begin with their title"),
@@ -291,7 +313,7 @@ def test_good_data_has_no_warning(case: Case, data: Path) -> None:
         "score": [1] * QUERIES + [0] * QUERIES,
     }
     as_parquet(data, tables(qrels=judged))
-    assert init(case)["warnings"] == []
+    assert init(case, "encoder.kind=static")["warnings"] == []
 
 
 def test_the_title_stays_where_it_is_not_doubled(case: Case, data: Path) -> None:
@@ -308,6 +330,15 @@ def only(**columns: Columns) -> Callable[[Path], None]:
 def broken(**changes: Columns) -> Callable[[Path], None]:
     """The usual tables with other columns."""
     return lambda folder: as_parquet(folder, tables(**changes))
+
+
+def with_vectors(items: list[list[float]], queries: list[list[float]] | None) -> Callable[[Path], None]:
+    """The usual tables, all with a vector but the first items and queries, which have these."""
+    every = {
+        "corpus": [*items, *[[1.0, 2.0]] * (ITEMS - len(items))],
+        "queries": None if queries is None else [*queries, *[[1.0, 2.0]] * (QUERIES - len(queries))],
+    }
+    return broken(**{name: {"vector": vectors} for name, vectors in every.items()})
 
 
 UNKNOWN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
@@ -341,6 +372,24 @@ UNKNOWN: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "labels of unknown items": (broken(qrels={"item_id": ["x9"] * QUERIES}), ("'x9'", "not in the table of items")),
     "labels of a test split only": (broken(queries={"split": ["test"] * QUERIES}), ("expected training queries", "400 of test")),
     "a split of another name": (broken(queries={"split": ["valid"] * QUERIES}), ("'valid'", "a validation split is called dev")),
+    "an item's id twice": (
+        broken(corpus={"id": ["i1", *(f"i{n}" for n in range(1, ITEMS))]}),
+        ("1 id(s) of items occur more than once: 'i1'", "corpus.parquet row 1", "corpus.parquet row 2"),
+    ),
+    "a query's id twice": (
+        broken(queries={"id": ["q1", *(f"q{n}" for n in range(1, QUERIES))]}),
+        ("1 id(s) of queries occur more than once: 'q1'", "queries.parquet row 1"),
+    ),
+    "query vectors of another model": (
+        with_vectors([], [[1.0, 2.0, 3.0]] * QUERIES),
+        ("the corpus has vectors of 2 numbers, the queries have vectors of 3",),
+    ),
+    "no query vectors": (with_vectors([], None), ("the corpus has vectors of 2 numbers, the queries have no vectors",)),
+    "a query vector of zeros": (with_vectors([], [[1.0, 2.0]] * 300 + [[0.0, 0.0]]), ("row 301 (id 'q300')", "is all zero")),
+    "an item's vector with NaN": (
+        with_vectors([[1.0, 2.0]] * 30 + [[float("nan"), 1.0]], []),
+        ("corpus.parquet, row 31 (id 'i30')", "NaN"),
+    ),
     "nothing relevant": (broken(qrels={"score": [0] * QUERIES}), ("relevant",)),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from cluster.storage.store import Store
 from jobs.config.config import load_config
-from jobs.record.origin import CONFIG, read_config, run_words, shown
+from jobs.finished.evidence import read_evidence
+from jobs.record.origin import CONFIG, read_config, run_verb, run_words, shown
+from jobs.run.job_folder import CONFIG_NAME, stage_job
 
 ELSEWHERE = "encoder.model=./nowhere"
 """The stage after the tables stops."""
@@ -67,3 +70,27 @@ def test_a_resumed_run_is_proposed_by_status_with_its_own_command(started: tuple
     case, store, path = started
     (step,) = json.loads(case.hardmine("status", store.root, "--json").out)["next"]
     assert shlex.split(step["command"]) == ["hardmine", "run", path, ELSEWHERE, "training.epochs=3"]
+
+
+@pytest.mark.parametrize("change", ["none", "edited", "gone"])
+def test_a_submitted_run_is_proposed_as_it_was_submitted(case: Any, tmp_path: Path, change: str) -> None:
+    """The job's own job.toml is gone with the job; the user has the file that was submitted, and the address."""
+    case.patch.chdir(case.folder)
+    case.set("output", str(case.folder / "out"))
+    case.set("cluster.address", "HEAD:6379")
+    path, words = case.write(), [ELSEWHERE, "training.epochs=3"]
+    job = tmp_path / "job"
+    job.mkdir()
+    stage_job(load_config(path, words), job, address="http://HEAD:8265", root=tmp_path / "none")
+    assert case.hardmine("run", str(job / CONFIG_NAME)).code == 2
+    shutil.rmtree(job)
+    if change == "gone":  # as on the cluster
+        path.unlink()
+    if change == "edited":
+        path.write_text(path.read_text().replace("batch_size = 4", "batch_size = 5"))
+    store = Store(str(case.folder / "out/run"))
+    named = ["run.toml", *words] if change != "edited" else ["out/run/config.toml"]
+    assert run_verb(store) == ("submit", "--address", "http://HEAD:8265")
+    (step,) = json.loads(case.hardmine("status", store.root, "--json").out)["next"]
+    assert shlex.split(step["command"]) == ["hardmine", "submit", "--address", "http://HEAD:8265", *named]
+    assert read_evidence(store).verb == ("submit", "--address", "http://HEAD:8265"), "experiments are submitted, too"

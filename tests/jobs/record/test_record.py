@@ -92,10 +92,11 @@ def test_seconds_are_those_of_the_model_s_own_stages() -> None:
 
 def test_rows_say_what_each_round_was_trained_on_and_why_mining_ended() -> None:
     trained = Commit("round-01-train", "t", {}, figures={"negatives": "mined", "train_loss": 0.3, "steps": 7}, seconds=SECONDS)
-    mined = Commit("round-01-mine", "m", {}, figures={"hit_rate": 0.8}, seconds=SECONDS)
+    mined = Commit("round-01-mine", "m", {}, figures={"hit_rate": 0.8, "judged": 5, "judged_left_out": 2}, seconds=SECONDS)
     record = record_of(model(BASELINE, 0.1), model(ModelName(1), 0.6, verdict="flat"), [trained, mined])
     [row] = rounds_json(record)["rounds"]
     assert (row["round"], row["negatives"], row["train_loss"], row["steps"], row["hit_rate"]) == (1, "mined", 0.3, 7, 0.8)
+    assert (row["judged"], row["judged_left_out"]) == (5, 2)
     assert row["verdict"] == "flat"
     assert "patience 1" in why_ended(record, 1)
     assert why_ended(record, 2) == "The mined round is done.", "it was not patience that ended the run"

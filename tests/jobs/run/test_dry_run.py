@@ -7,14 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
 from cluster.storage.settings import StorageSettings
+from cluster.storage.store import Store
 from jobs.config.config import load_config
 from jobs.record.record import RunRecord
 from jobs.stages.ingest.counts import quick_counts as quick
+from jobs.stages.ingest.models.known_models import vector_length
 
 
 def grown(case: Any, queries: int = 60, *, dev: bool = True) -> None:
@@ -105,11 +109,92 @@ def test_what_the_user_set_is_marked_with_where_and_null_is_resolved(case: Any) 
     assert told["resolved"]["training.learning_rate"] == "0.01"
 
 
-def test_a_dry_run_writes_nothing(case: Any) -> None:
-    case.run("encoder.model=./nowhere")
-    before = files(case.folder)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_dry_run_writes_nothing_and_makes_no_folder(case: Any, begun: bool) -> None:
+    if begun:
+        case.run("encoder.model=./nowhere")
+    case.write()
+    before, entries = files(case.folder), sorted(case.folder.rglob("*"))
     plan(case, "training.epochs=3")
     assert files(case.folder) == before
+    assert sorted(case.folder.rglob("*")) == entries
+
+
+def test_a_dry_run_writes_nothing_to_s3(case: Any, s3_bucket: str, s3_endpoint: str) -> None:
+    case.set("output", f"{s3_bucket}/dry")
+    case.set("storage.endpoint", s3_endpoint)
+    plan(case)
+    assert Store(f"{s3_bucket}/dry", StorageSettings(endpoint=s3_endpoint)).list() == {}
+
+
+def test_a_dry_run_refuses_data_that_a_run_refuses(case: Any, refused: Any) -> None:
+    queries = case.queries
+    case.queries = [*queries, queries[0]]
+    refused(case.run("--dry-run"), 2, ["1 id(s) of queries occur more than once: 'q0'"])
+    case.items = [item | {"embedding": [1.0, 2.0]} for item in case.items]
+    case.queries = [query | {"embedding": [1.0, 2.0, 3.0]} for query in queries]
+    case.set("data.columns", {"vector": "embedding"})
+    refused(case.run("--dry-run"), 2, ["the corpus has vectors of 2 numbers, the queries have vectors of 3"])
+    case.queries = [query | {"embedding": [0.0, 0.0]} for query in queries]
+    refused(case.run("--dry-run"), 2, ["queries.jsonl, row 1", "is all zero"])
+
+
+def test_vectors_are_as_long_as_those_of_the_data(case: Any, refused: Any) -> None:
+    case.settings["encoder"] = {"kind": "adapter"}
+    refused(case.run("--dry-run"), 2, ["needs a `vector` column in corpus and queries"])
+    case.set("data.columns", {"vector": "embedding"})
+    for rows in (case.items, case.queries):
+        for row in rows:
+            row["embedding"] = [1.0, 2.0, 3.0, 4.0, 5.0]
+    told = plan(case)
+    assert told["dimension"] == 5
+    assert told["estimates"]["vectors_per_model_bytes"] == (12 + 10) * 5 * 4
+    assert told["expected"]["embed"]["written_bytes"] > 0
+
+
+def test_vectors_are_as_long_as_the_models_where_it_is_here(case: Any) -> None:
+    folder = case.folder / "model"
+    (folder / "2_Dense").mkdir(parents=True)
+    (folder / "config.json").write_text('{"hidden_size": 768}')
+    assert vector_length(folder) == 768
+    paths = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "3_Normalize"}]
+    (folder / "modules.json").write_text(json.dumps(paths))
+    (folder / "2_Dense" / "config.json").write_text('{"in_features": 768, "out_features": 32}')
+    case.settings["encoder"] = {"model": str(folder)}
+    told = plan(case)
+    assert told["dimension"] == 32
+    assert told["estimates"]["vectors_per_model_bytes"] == (12 + 10) * 32 * 4
+    assert not [text for text in told["warnings"] if "encoder.model" in text]
+    plain = case.folder / "static"
+    plain.mkdir()
+    save_file({"embedding.weight": np.zeros((9, 6), np.float32)}, plain / "model.safetensors")
+    assert vector_length(plain) == 6
+
+
+@pytest.mark.parametrize(("offline", "words"), [(True, "HF_HUB_OFFLINE forbids its download"), (False, "downloads it")])
+def test_a_model_that_is_not_here_is_told_before_anything_else(
+    case: Any, monkeypatch: pytest.MonkeyPatch, offline: bool, words: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", str(int(offline)))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    case.settings["encoder"] = {"model": "some-owner/not-here"}
+    lines = case.run("--dry-run").out.splitlines()
+    first = next(line for line in lines if line.startswith("! encoder.model"))
+    assert "'some-owner/not-here' is not on this machine" in first
+    assert words in first
+    assert any("vectors of 768 numbers are assumed" in line for line in lines)
+    case.set("encoder.model", "./nowhere")
+    assert "! encoder.model: there is no folder" in case.run("--dry-run").out
+    case.set("encoder", {"kind": "static", "dimension": 8})
+    case.set("training.guide", {"model": "some-owner/guide"})
+    assert any("training.guide.model: 'some-owner/guide'" in text for text in plan(case)["warnings"])
+
+
+def test_the_forecast_comes_before_stages_and_settings(case: Any) -> None:
+    grown(case)
+    out = case.run("--dry-run").out
+    forecast, stages, settings = (out.index(words) for words in ("steps", "stages", "settings (* set by you"))
+    assert forecast < stages < settings
 
 
 def test_a_run_that_would_be_refused_for_its_counts_is_told(case: Any) -> None:

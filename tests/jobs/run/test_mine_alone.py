@@ -57,6 +57,9 @@ def test_given_vectors_are_mined_without_any_training_once_for_all_reports(ray_c
         "negatives",
     }
     assert "all training queries are mined" in answer.err
+    told = [line.split()[1] for line in answer.err.splitlines() if line.startswith(("✓ ", "· not"))]
+    assert "ingest" in told
+    assert len(told) == len(set(told)), "each stage is told once"
     root = ray_case.folder / "out/run"
     assert commits(root) == {"ingest", "base", "embed", "mine-search", "mine", "mine-report"}, "nothing else is done"
 

@@ -165,7 +165,7 @@ def test_folder_holds_the_packages_and_the_config_only(tmp_path: Path) -> None:
         (root / name).write_text("x")
     (root / "jobs/linked.py").symlink_to(root / "key.pem")
     folder.mkdir()
-    stage_job(parse_config(values(), source="test"), folder, root=root)
+    stage_job(parse_config(values(), source="test"), folder, address=REMOTE, root=root)
     got = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert got == sorted([*wanted, "job.toml"])
 
@@ -181,18 +181,18 @@ def test_code_that_holds_a_key_is_not_sent(secret: str, tmp_path: Path) -> None:
     (root / "jobs/upload.py").write_text(f'KEY = """{secret}"""\n')
     folder.mkdir()
     with pytest.raises(ConfigError, match=r"jobs/upload.py holds what looks like a private key") as error:
-        stage_job(parse_config(values(), source="test"), folder, root=root)
+        stage_job(parse_config(values(), source="test"), folder, address=REMOTE, root=root)
     assert secret not in str(error.value)
 
 
 def test_our_own_code_holds_no_key(tmp_path: Path) -> None:
-    stage_job(parse_config(values(), source="test"), tmp_path)
+    stage_job(parse_config(values(), source="test"), tmp_path, address=REMOTE)
 
 
 def test_too_much_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_folder, "MAX_BYTES", 10_000)
     with pytest.raises(ConfigError, match=r"the largest file is [\w/]+\.py"):
-        stage_job(parse_config(values(), source="test"), tmp_path)
+        stage_job(parse_config(values(), source="test"), tmp_path, address=REMOTE)
 
 
 @given(text=st.text(), key=st.text(), number=st.floats(0.001, 1.0))
@@ -285,7 +285,7 @@ def test_what_is_sent_is_code_config_and_no_key(dashboard: Dashboard, tmp_path: 
     assert "submission_id" not in job
     assert job["runtime_env"]["env_vars"] == submit.VARIABLES
     assert "a-secret-for-tests" not in json.dumps(job)
-    assert {Path(name).parts[0] for name in dashboard.package} == {*job_folder.PACKAGES, "job.toml"}
+    assert {Path(name).parts[0] for name in dashboard.package} == {*job_folder.PACKAGES, "job.toml", "submitted.json"}
     assert dashboard.config["data"]["corpus"] == str(tmp_path / "corpus.parquet")
     assert dashboard.config["rounds"]["mined"] == 1
     assert "address" not in dashboard.config["cluster"]

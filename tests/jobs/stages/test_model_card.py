@@ -271,3 +271,9 @@ def test_a_model_on_s3_is_opened_from_its_local_copy(tmp_path: Path) -> None:
     assert 'SentenceTransformer("model")' in summary_of(finish, Store("s3://shop/runs"))["usage"]
     quoted = Store(str(tmp_path / 'a "shop"\\'))
     assert json.dumps(quoted.url("model"), ensure_ascii=False) in summary_of(finish, quoted)["usage"]
+
+
+def test_the_card_of_a_model_on_vectors_says_that_it_reads_no_texts(tmp_path: Path) -> None:
+    new_adapter_folder(tmp_path, 32, 8, seed=0)
+    assert "`encode` reads texts, so it fails" in card(reads="vectors").write(tmp_path)
+    assert "it fails" not in card().write(tmp_path)

@@ -13,7 +13,7 @@ from mining.report.figures import ChoiceFigures
 from tests.support.mining_figures import CONFUSION, SAMPLE, figures_of
 
 CHOICE = [
-    *("queries", "candidates", "survivors", "chosen", "judged", "new", "queries_short", "queries_empty"),
+    *("queries", "candidates", "survivors", "chosen", "judged", "judged_left_out", "new", "queries_short", "queries_empty"),
     *(
         "suspected_false_negatives",
         "above_positive",

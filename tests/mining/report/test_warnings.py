@@ -67,6 +67,11 @@ def test_a_few_equal_scores_of_a_teacher_are_no_warning() -> None:
             {"teacher": TeacherSettings(model="m")},
             ["900 of the 2,000", "45.0%", "saturated", "mining.teacher.model"],
         ),
+        (
+            {"judged": 2_515, "judged_left_out": 109},
+            {},
+            ["109 of 2,624 items judged irrelevant are not used", "mining.num_negatives (10): raise mining.num_negatives"],
+        ),
         ({"search": {"mode": "ivf", "recall": 0.973}}, {}, ["97.3%", "mode ivf", "mining.search.min_recall (now 0.95)"]),
     ],
 )
@@ -105,7 +110,7 @@ def test_more_hits_are_not_proposed_where_the_corpus_has_no_more_items() -> None
     rate, short = advice(figures, SETTINGS)
     assert rate.endswith("candidates are relevant to their query by the labels, and the corpus has no other items")
     assert "num_hits" not in short
-    assert "lower mining.num_negatives" in short
+    assert "mining.num_negatives" not in short, "all of them have none at all"
 
 
 def test_short_lists_without_any_dropped_candidate_blame_no_filter() -> None:
@@ -183,3 +188,11 @@ def test_two_warnings_of_one_mining_do_not_turn_a_setting_both_ways() -> None:
     short, used = warnings(figures, MiningSettings(num_negatives=10, max_uses=30))
     assert "raise mining.max_uses (now 30), which no filter's count shows" in short.ways
     assert not [way for way in used.ways if "mining.max_uses" in way]
+
+
+def test_fewer_negatives_are_no_cure_for_queries_without_any() -> None:
+    (empty,) = advice(figures_of(queries_short=30, queries_empty=30), SETTINGS)
+    assert "30 of them none at all" in empty
+    assert "num_negatives" not in empty.partition("none at all")[2]
+    (some,) = advice(figures_of(queries_short=30, queries_empty=29), SETTINGS)
+    assert "lower mining.num_negatives" in some

@@ -25,6 +25,7 @@ from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.files import count_rows, read_chunks, source_files
 from jobs.stages.ingest.reading.values import as_texts, id_column, one_array
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries
+from jobs.stages.ingest.tables import refuse_repeated
 
 MOST_LOCAL, MOST_REMOTE = 128 * 2**20, 32 * 2**20
 """Bytes of label and query files that are read for a forecast, and of other texts to count rows, on a disk and on S3."""
@@ -117,13 +118,16 @@ def quick_counts(config: Config, items: int) -> dict[str, Any]:
 
 
 def _queries(config: Config, wanted: Sources) -> tuple[pa.Array, list[str | None]]:
-    ids, splits = list[pa.Array](), list[str | None]()
+    ids, splits, places = [pa.array([], pa.large_string())], list[str | None](), list[tuple[str, int, int]]()
     for url, _ in wanted["queries"]:
         for chunk in read_chunks(url, config.storage):
             table = rename(chunk, config.data.columns, ["id"], "queries")
-            ids.append(id_column(table, "id", chunk))
+            ids.append(id_column(table, "id", chunk).cast(pa.large_string()))
             splits += split_column(table, chunk)
-    return pa.concat_arrays(ids), splits
+            places.append((chunk.file, chunk.first_row, table.num_rows))
+    every = pa.concat_arrays(ids)
+    refuse_repeated(every, places, "queries")
+    return every, splits
 
 
 def _items(chunks: list[tuple[Chunk, str | None]], columns: Mapping[str, str]) -> pa.Array:

@@ -17,6 +17,7 @@ from cluster.storage.model_folders import Manifest, fetch_folder, folder_digest,
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, left_parts, read_part, write_part
 from jobs.config.config import Config
+from jobs.stages.ingest.equal_texts import reads_vectors
 from training.settings import EncoderSettings
 
 ON_VECTORS = ("adapter", "sequence")
@@ -37,29 +38,35 @@ def make_base(config: Config, store: Store, folder: str, tables: Commit) -> Outc
     figures: dict[str, Any] = {}
     dimension = tables.figures["dimension"]
     encoder = config.encoder
+    refuse_no_vectors(encoder, dimension)
     if encoder.kind == "vectors":
-        if dimension is None:
-            raise ConfigError(
-                'encoder.kind = "vectors" needs a `vector` column in corpus and queries, which the data does not '
-                'have; add the vectors, or name a model in encoder.model with kind = "transformer"'
-            )
         return Outcome(figures={"digest": None, "dimension": dimension})
     if encoder.kind not in ON_VECTORS or encoder.model is not None:
         manifest, dimension, licence = _build(config, store, folder, tables)
         files |= manifest
         figures |= {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "licence": licence}
-    elif dimension is None:
-        where = "corpus and queries" if encoder.kind == "adapter" else "the corpus"
-        raise ConfigError(
-            f'encoder.kind = "{encoder.kind}" without encoder.model needs a `vector` column in {where}, '
-            f"which the data does not have; add the vectors, or name the frozen base model in encoder.model"
-        )
     if encoder.kind == "adapter":
         manifest = _new_adapter(config, store, folder, dimension)
         files |= manifest
         figures["adapter_prefix"] = f"{folder}/adapter"
         figures.setdefault("digest", folder_digest(manifest, f"{folder}/adapter"))
     return Outcome(files=files, figures=figures | {"dimension": dimension})
+
+
+def refuse_no_vectors(encoder: EncoderSettings, dimension: int | None) -> None:
+    """Raises ConfigError: the encoder reads the data's vectors, and there are none. Args: dimension: of the data's vectors."""
+    if dimension is not None or not reads_vectors(encoder):
+        return
+    if encoder.kind == "vectors":
+        raise ConfigError(
+            'encoder.kind = "vectors" needs a `vector` column in corpus and queries, which the data does not '
+            'have; add the vectors, or name a model in encoder.model with kind = "transformer"'
+        )
+    where = "corpus and queries" if encoder.kind == "adapter" else "the corpus"
+    raise ConfigError(
+        f'encoder.kind = "{encoder.kind}" without encoder.model needs a `vector` column in {where}, '
+        f"which the data does not have; add the vectors, or name the frozen base model in encoder.model"
+    )
 
 
 def _build(config: Config, store: Store, folder: str, tables: Commit) -> tuple[Manifest, int, dict[str, str]]:

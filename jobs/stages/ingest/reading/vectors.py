@@ -11,7 +11,9 @@ from cluster.errors import DataError
 from cluster.storage.settings import StorageSettings
 from cluster.tables.tables import F32, lists_to_csr
 from jobs.stages.ingest.reading.chunk import Chunk
+from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.files import read_head
+from jobs.stages.ingest.reading.values import id_column
 
 
 def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | None) -> F32:
@@ -58,14 +60,34 @@ def vectors_of(table: pa.Table, ids: pa.Array, chunk: Chunk, dimension: int | No
     return vectors
 
 
-def given_dimension(url: str, storage: StorageSettings) -> int | None:
-    """Length of the first vector of a source; None: it has none."""
+def dimension_of(table: pa.Table, chunk: Chunk) -> int | None:
+    """Length of the vectors of some rows with our column names; None: they have none. Raises DataError as `vectors_of`."""
+    if "vector" not in table.column_names or table["vector"].null_count == table.num_rows:
+        return None
+    return int(vectors_of(table, id_column(table, "id", chunk), chunk, None).shape[1])
+
+
+def first_dimension(url: str, storage: StorageSettings, columns: dict[str, str], what: str) -> int | None:
+    """Length of the vectors in the first rows of a source of "items" or "queries"; None: they have none.
+
+    Raises:
+        DataError: as `vectors_of`, or an id is missing.
+    """
     head = read_head(url, storage)
-    column = None if head is None or "vector" not in head.table.column_names else head.table["vector"]
-    value = None if column is None else next((each.as_py() for each in column if each.is_valid), None)
-    if isinstance(value, str):
-        value = json.loads(value)
-    return None if value is None else len(value)
+    return None if head is None else dimension_of(rename(head, columns, ["id"], what), head)
+
+
+def refuse_other_vectors(of_items: int | None, of_queries: int | None) -> None:
+    """Raises DataError: items and queries have vectors of different lengths, or only one of them has any."""
+    if of_items != of_queries:
+        raise DataError(
+            f"the corpus has {_described(of_items)}, the queries have {_described(of_queries)}: "
+            f"both need a `vector` column of one length, or neither; make the vectors with one model"
+        )
+
+
+def _described(dimension: int | None) -> str:
+    return "no vectors" if dimension is None else f"vectors of {dimension} numbers"
 
 
 def _parsed(column: pa.ChunkedArray, ids: pa.Array, chunk: Chunk) -> pa.ChunkedArray:
