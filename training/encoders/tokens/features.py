@@ -16,7 +16,9 @@ from cluster.tables.tables import F32, I64, Part, column_to_vectors, lists_to_cs
 
 F16 = npt.NDArray[np.float16]
 READ_AT_ONCE = 8
-"""Parts that are fetched and decoded at the same time."""
+"""Parts that are fetched and decoded at the same time, if they are small."""
+READ_BYTES = 128 * 2**20
+"""Bytes of larger ones, each of which takes about three times its size until its rows are picked."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,11 @@ def load_features(store: Store, parts: Sequence[Part], rows: I64 | None = None) 
 
     blocks: list[Tokens] = []
     vectors: F32 | F16 | None = None
-    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        for start in range(0, len(wanted), READ_AT_ONCE):  # no more in memory than are read at once
-            some = wanted[start : start + READ_AT_ONCE]
+    largest = max(part.bytes for part in parts) or 1
+    at_once = max(2, min(READ_AT_ONCE, READ_BYTES // largest))
+    with ThreadPoolExecutor(at_once) as pool:
+        for start in range(0, len(wanted), at_once):  # no more in memory than are read at once
+            some = wanted[start : start + at_once]
             for number, block in zip(some, pool.map(read, some), strict=True):
                 if isinstance(block, Tokens):
                     blocks.append(block)
