@@ -34,7 +34,7 @@ demo: env ## the whole loop on a generated catalogue, with an arm of random nega
 test: check ## format, lint, types, import directions and all tests
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
 	@# two processes: one shares a local Ray, beside it the other starts ranks of training (tests/conftest.py)
-	@$(BIN)/python -m pytest -n 2 --dist loadscope -m cluster
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "cluster and not faults"
 
 unit: env ## the fast tests only: no Ray, no DeepSpeed, no downloaded model
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow"
@@ -72,6 +72,7 @@ audit: env ## known vulnerabilities, licences, and a bill of materials (sbom.jso
 SEED ?= 1
 FAULTS ?= 20
 chaos: env ## kill drivers, workers and nodes at random (SEED=…, FAULTS=…); what the runs leave must not change
+	@$(BIN)/python -m pytest -m faults
 	@$(BIN)/python -m benchmarks.cluster.chaos --seed $(SEED) --faults $(FAULTS)
 
 clean: ## remove the environment and caches, not the runs

@@ -23,7 +23,7 @@ from cluster.session.resources import ClusterSize
 from jobs.config.config import load_config
 from jobs.run.driver import run
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 DEADLINE_S = 600.0
 
 
