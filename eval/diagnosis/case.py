@@ -83,7 +83,11 @@ class Case:
 
         Telemetry says 0 of the mined negatives of an arm that has none: that is no figure.
         """
-        return math.nan if self.training is None or (self.arm.name == "random" and column in OF_MINED) else self.part(self.training, column, 1 - LATE_SHARE, 1.0)
+        return (
+            math.nan
+            if self.training is None or (self.arm.name == "random" and column in OF_MINED)
+            else self.part(self.training, column, 1 - LATE_SHARE, 1.0)
+        )
 
     def late_where(self) -> str:
         """Where `late` looks."""

@@ -123,11 +123,7 @@ def something_to_learn(case: Case) -> Check | None:
     if not len(values_V):
         return None
     return at_most(
-        case.held_out,
-        float(values_V.max()),
-        SOLVED,
-        f"{case.arm_name}, at its best",
-        "there is something left to learn",
+        case.held_out, float(values_V.max()), SOLVED, f"{case.arm_name}, at its best", "there is something left to learn"
     )
 
 

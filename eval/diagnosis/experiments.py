@@ -35,7 +35,10 @@ MOST: Mapping[str, float] = {
 }
 """The largest value of each setting that is raised; a test holds them to the settings."""
 
-MINE = "hardmine init DATA encoder.kind=transformer encoder.model={checkpoint} && hardmine mine hardmine.toml {more}--export negatives --num 5"
+MINE = (
+    "hardmine init DATA encoder.kind=transformer encoder.model={checkpoint} && "
+    "hardmine mine hardmine.toml {more}--export negatives --num 5"
+)
 """Mining for another trainer (docs/plateau.md)."""
 
 

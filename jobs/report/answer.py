@@ -251,7 +251,10 @@ def _ship_by_gate(report: Json, change: State) -> Json:
         return {"ship": f"Ship it: {none_failed}.", "ship_state": "better"}
     command = {"ship_command": f"hardmine gate {report['output']}"} if gate.get("latency_pending") else {}
     head = "Not decided yet" if change == "better" and not others else "Your decision"
-    return {"ship": f"{head}: {none_failed}, but {'; and '.join(doubts)}{':' if command else '.'}", "ship_state": "open"} | command
+    return {
+        "ship": f"{head}: {none_failed}, but {'; and '.join(doubts)}{':' if command else '.'}",
+        "ship_state": "open",
+    } | command
 
 
 def _counts(gate: Json) -> str:

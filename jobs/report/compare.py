@@ -237,10 +237,18 @@ def metric_rows(report: Json) -> list[list[Any]]:
                     number(figures[1][metric]),
                     interval_text(interval) if interval else "–",
                     p_text(interval["p_adjusted"]).removeprefix("= ") if interval else "–",
-                    STATES[state(interval, metric)][0] if interval else "no test",
+                    _verdict(interval, metric),
                 ]
             )
     return rows
+
+
+def _verdict(interval: Json | None, metric: str) -> str:
+    """Better, worse or not proven; "no difference" where every query has the same figure."""
+    if not interval:
+        return "no test"
+    same = interval["mean"] == interval["low"] == interval["high"] == 0
+    return "no difference" if same else STATES[state(interval, metric)][0]
 
 
 def _kept_figures(run: Json) -> Json:

@@ -220,10 +220,18 @@ def _leakage(report: Json) -> Table | None:
     return _table(
         ("column", "with a relevant item", "with a random item", "pairs"),
         [
-            [column, share(row["positives"]), share(row["random"]), f"{row['pairs']:,}" if row.get("pairs") else "–"]
+            [_agreement(column), share(row["positives"]), share(row["random"]), f"{row['pairs']:,}" if row.get("pairs") else "–"]
             for column, row in report["leakage"].items()
         ],
     )
+
+
+def _agreement(column: str) -> str:
+    """ "category", or "category, named in the query's text" for text:category; "text" is all tags of a column together."""
+    head, _, tags = column.partition(":")
+    if head != "text":
+        return column
+    return f"{tags}, named in the query's text" if tags else "any of these columns, named in the query's text"
 
 
 def _stages(report: Json) -> Table | None:

@@ -121,8 +121,8 @@ def _compared_now(run: FinishedRun, subject: Subject, name: str, evaluation: Eva
     )
     if not np.isfinite(now - was).any():
         return Comparison(Interval(math.nan, math.nan, math.nan, 0), 1.0, 1.0, significant=False)
-    options = {"resamples": evaluation.resamples, "confidence": evaluation.confidence}
-    return compare({name: now}, {name: was}, alone=[name], **options)[name]
+    resamples, confidence = evaluation.resamples, evaluation.confidence
+    return compare({name: now}, {name: was}, alone=[name], resamples=resamples, confidence=confidence)[name]
 
 
 def _worse(subject: Subject) -> list[str] | None:

@@ -34,6 +34,8 @@ def slices_chart(report: Json) -> Chart | None:
         "Each row is a group of queries. A triangle is a difference that stands after the correction for the number of "
         "groups; a dot is one that chance could have made, even where its bar does not touch 0. Small groups have long bars."
     )
+    if len(rows) < len(compared):
+        look += f" Drawn are the {len(rows)} largest of {len(compared)} groups; the table of all groups has the others."
     if any(row["column"] == SEEN for row in report["slices"]):
         look += (
             f" {SEEN}: whether a relevant item of the query is relevant to a training query, too. A gain on these queries alone "

@@ -143,6 +143,15 @@ def _uplift_layers(name: str, models: Sequence[str]) -> list[Json]:
     ]
 
 
+def _bin(row: Json) -> str:
+    """A bin of the histogram: it includes the end that is farther from 0."""
+    if row["low"] == row["high"]:
+        return "no change"
+    near, far = (row["low"], row["high"]) if row["low"] >= 0 else (row["high"], row["low"])
+    side = "above" if near >= 0 and row["low"] >= 0 else "below"
+    return f"{side} {near:+.1f}, to {far:+.1f}".replace("-", "−").replace("+0.0", "0").replace("−0.0", "0")
+
+
 def changes_chart(report: Json) -> Chart | None:
     """How many queries got better and worse, by how much."""
     changes = report["changes"]
@@ -150,7 +159,7 @@ def changes_chart(report: Json) -> Chart | None:
         return None
     name = metric_name(changes["metric"])
     rows = [
-        row | {"state": STATES["worse" if row["high"] <= 0 else "better"][0]}
+        row | {"state": STATES["worse" if row["high"] <= 0 else "better"][0], "change": _bin(row)}
         for row in changes["histogram"]
         if row["low"] != row["high"]
     ]
@@ -172,19 +181,12 @@ def changes_chart(report: Json) -> Chart | None:
             "y": {"field": "queries", "type": "quantitative", "title": "queries"},
             "y2": {"datum": 0},
             "color": category("state", colours),
-            "tooltip": [
-                {"field": "low", "title": "from", "format": "+.2f"},
-                {"field": "high", "title": "to", "format": "+.2f"},
-                {"field": "queries", "format": ","},
-            ],
+            "tooltip": [{"field": "change"}, {"field": "queries", "format": ","}],
         },
     )
     look = (
         f"{changes['better']:,} of {changes['queries']:,} queries got better, {changes['worse']:,} got worse, "
         f"{changes['same']:,} stayed as they were (not drawn). A mean can hide a group that lost: read the losers below."
     )
-    table = [
-        [f"{row['low']:+.1f} to {row['high']:+.1f}" if row["low"] != row["high"] else "no change", f"{row['queries']:,}"]
-        for row in changes["histogram"]
-    ]
+    table = [[_bin(row), f"{row['queries']:,}"] for row in changes["histogram"]]
     return Chart("changes", "How many queries changed, and how much", look, chart, ("change", "queries"), table)

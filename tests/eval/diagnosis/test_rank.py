@@ -111,9 +111,7 @@ def test_findings_are_plain_json(make: Make) -> None:
 
 @pytest.mark.parametrize("probability", [0.6, 0.97])
 @pytest.mark.parametrize("both", [False, True])
-def test_nothing_is_said_of_the_mined_negatives_of_an_arm_that_has_none(
-    make: Make, probability: float, both: bool
-) -> None:
+def test_nothing_is_said_of_the_mined_negatives_of_an_arm_that_has_none(make: Make, probability: float, both: bool) -> None:
     nothing = {"above_hard": 0.0, "gradient_share_hard": 0.0, "dead_hard": 0.0, "cosine_hard": 0.0}
     random = make(arm="random", positive_probability=probability, validation=(0.5, 0.6, 0.6, 0.6), **nothing)
     evidence = replace(random, arms=[make().arms[0], random.arms[0]]) if both else random

@@ -263,11 +263,7 @@ def test_no_advice_for_another_trainer_names_a_setting_of_ours() -> None:
         assert "training." not in text
         assert "hardmine run" not in text
         assert ("encoder." in text) == ("hardmine init" in text)
-    assert advice[3:6] == [
-        "train with a temperature of 0.05",
-        "train with a learning rate of 1e-05",
-        "lower the learning rate",
-    ]
+    assert advice[3:6] == ["train with a temperature of 0.05", "train with a learning rate of 1e-05", "lower the learning rate"]
 
 
 def test_a_validation_loss_is_called_what_it_is_and_a_log_is_no_arm() -> None:

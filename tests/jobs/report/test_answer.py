@@ -78,7 +78,9 @@ def test_no_better_without_significance(report: dict[str, Any]) -> None:
 
 def with_gate(report: dict[str, Any], passed: bool | None, *outcomes: str, **more: Any) -> dict[str, Any]:
     names = ("gain:recall@3", "added_latency_ms", "gini")
-    return report | {"gate": {"passed": passed, "checks": [{"name": n, "outcome": o} for n, o in zip(names, outcomes, strict=True)]} | more}
+    return report | {
+        "gate": {"passed": passed, "checks": [{"name": n, "outcome": o} for n, o in zip(names, outcomes, strict=True)]} | more
+    }
 
 
 def test_the_gate_decides_where_there_is_one(report: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from cluster.storage.store import Store
 from jobs.report.answer import answer
 from jobs.report.charts.drawing import chart_library
 from jobs.report.charts.mining import heat_rows
-from jobs.report.charts.uplift import uplift_charts
+from jobs.report.charts.uplift import _bin, uplift_charts
 from jobs.report.gather import gather
 from jobs.report.page import check_sentence, render_run
 from jobs.report.tables import all_tables, duration, size
@@ -285,3 +285,17 @@ def test_a_check_says_its_outcome_once_and_its_command_as_code() -> None:
     )
     told = {"why": "the report measures no times; `hardmine gate <runs>` does", "text": "x was not checked: …"}
     assert check_sentence(told) == "the report measures no times; <code>hardmine gate &lt;runs&gt;</code> does"
+
+
+def test_a_bin_says_which_end_it_includes() -> None:
+    assert [
+        _bin({"low": low, "high": high}) for low, high in ((0.4, 0.5), (0.0, 0.1), (-0.5, -0.4), (-0.1, 0.0), (0.0, 0.0))
+    ] == ["above +0.4, to +0.5", "above 0, to +0.1", "below −0.4, to −0.5", "below 0, to −0.1", "no change"]
+
+
+def test_titles_that_are_alike_have_ids_and_tags_in_texts_have_words(page: str, report: dict[str, Any]) -> None:
+    item = report["changes"]["winners"][0]["after"][0]
+    assert f'<code class="quiet">{item["item_id"]}</code>' in page
+    leakage = {"text": {"positives": 0.5, "random": 0.1}, "text:category": {"positives": 0.5, "random": 0.1}}
+    rows = all_tables(report | {"leakage": leakage})["leakage"]["rows"]
+    assert [row[0] for row in rows] == ["any of these columns, named in the query's text", "category, named in the query's text"]

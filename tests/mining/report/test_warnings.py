@@ -121,7 +121,9 @@ def test_short_lists_without_any_dropped_candidate_blame_no_filter() -> None:
     assert advice(figures, SETTINGS) == ["100 of 100 queries have fewer than 10 negatives: lower mining.num_negatives"]
 
 
-@pytest.mark.parametrize(("queries", "uses", "warned"), [(100, 20, False), (100, 21, True), (1000, 100, False), (1000, 101, True), (1200, 66, False)])
+@pytest.mark.parametrize(
+    ("queries", "uses", "warned"), [(100, 20, False), (100, 21, True), (1000, 100, False), (1000, 101, True), (1200, 66, False)]
+)
 def test_an_item_that_is_everybody_s_negative_is_named(queries: int, uses: int, warned: bool) -> None:
     figures = figures_of(queries=queries)
     most = [replace(figures.reuse.most_used[0], uses=uses)]
