@@ -23,8 +23,8 @@ from training.encoders.tokens.features import Vectors, load_features
 from training.engine.checkpoint import newest_state
 from training.engine.schedule import Pace
 from training.feed.batches import BatchPlan, Examples
+from training.feed.memory import POOL_ROWS
 from training.feed.tables import Guide, Tables
-from training.memory import POOL_ROWS
 from training.task import Told, TrainTask, read_examples
 from training.validation import ValidationSet, choose_validation
 

@@ -18,7 +18,7 @@ from cluster.storage.store import Store
 from cluster.tables.tables import I64, Part, lists_to_csr, offsets_of, read_parts
 from training.engine.schedule import Schedule
 from training.feed.batches import Examples
-from training.memory import loaded_bytes, loaded_items
+from training.feed.memory import loaded_bytes, loaded_items
 from training.settings import Kind, TrainingSettings
 
 

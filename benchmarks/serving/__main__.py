@@ -25,8 +25,8 @@ import numpy as np
 from benchmarks.serving.made_up import MadeUp
 from benchmarks.shared.command import Row, chosen_cases, compared, emit, make_parser
 from cluster.storage.store import Store
-from jobs.export.index import Budget, IndexKind
-from jobs.export.ship import export_source
+from jobs.serving.export.index import Budget, IndexKind
+from jobs.serving.export.ship import export_source
 
 CLIENTS = (1, 8, 32)
 CASES = (*(f"{count} clients" for count in CLIENTS), "soak")
@@ -39,8 +39,8 @@ def serve_both(folder: str, port: int) -> None:
     import uvicorn
     from fastapi.responses import JSONResponse
 
-    from jobs.serve.http import Service, make_app
-    from jobs.serve.opened import open_export
+    from jobs.serving.search.http import Service, make_app
+    from jobs.serving.search.opened import open_export
 
     opened = open_export(folder)
     app = make_app(Service([opened]))

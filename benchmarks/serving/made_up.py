@@ -14,7 +14,7 @@ import pyarrow as pa
 from cluster.tables.tables import F32, Part
 from jobs.demo.catalogue import Catalogue, generate_catalogue
 from jobs.record.usage import Reads
-from jobs.serve.query_encoder import item_encoder, query_encoder
+from jobs.serving.search.query_encoder import item_encoder, query_encoder
 from training.encoders.prepare.new_static import new_static_folder
 from training.settings import EncoderSettings
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eval.diagnosis.evidence import Slice
-from eval.latency import Latency
+from eval.gate.latency import Latency
 from eval.significance import Interval
 
 

@@ -12,7 +12,7 @@ from jobs.cli.emit import Json, emit
 from jobs.cli.finished import Endpoint, Output, open_store
 
 if TYPE_CHECKING:
-    from jobs.serve.opened import Opened
+    from jobs.serving.search.opened import Opened
 
 app = typer.Typer()
 
@@ -45,10 +45,10 @@ def export(
 ) -> None:
     """Write the kept model, its vectors and an index as one folder that `hardmine search` opens. Nothing is embedded twice."""
     from cluster.session.progress import Progress
-    from jobs.export.index import Budget
-    from jobs.export.ship import export_run
-    from jobs.export.show import show_export
     from jobs.run.embed_again import embed_again
+    from jobs.serving.export.index import Budget
+    from jobs.serving.export.ship import export_run
+    from jobs.serving.export.show import show_export
 
     store, progress = open_store(output, endpoint), Progress()
     result = export_run(
@@ -72,8 +72,8 @@ def live_command(
     json_output: Json = False,
 ) -> None:
     """List the exports of a folder, or make one of them live: the way forward, and the way back."""
-    from jobs.export.ship import live_command as choose
-    from jobs.export.show import show_live
+    from jobs.serving.export.ship import live_command as choose
+    from jobs.serving.export.show import show_live
 
     value = choose(open_store(folder, endpoint), name)
     emit(value, json_output, lambda console: show_live(console, value))
@@ -104,9 +104,9 @@ def search(
 ) -> None:
     """Search an export. It is checked against its stamp first; vectors of another model are refused."""
     from cluster.errors import ConfigError
-    from jobs.serve.answer import answer, show_answer
-    from jobs.serve.http import QueryLog, Service
-    from jobs.serve.http import serve as run_service
+    from jobs.serving.search.answer import answer, show_answer
+    from jobs.serving.search.http import QueryLog, Service
+    from jobs.serving.search.http import serve as run_service
 
     if (query is None) != serve:
         raise ConfigError('expected a query (hardmine search FOLDER "a query"), or --serve without one')
@@ -122,7 +122,7 @@ def search(
 
 def _open_export(folder: str, endpoint: str | None, model: str | None) -> Opened:
     from cluster.storage.settings import StorageSettings
-    from jobs.serve.opened import open_export
+    from jobs.serving.search.opened import open_export
 
     return open_export(folder, StorageSettings(endpoint=endpoint, attempts=2), model=model)
 
@@ -152,10 +152,10 @@ def compare_live(
     """Replay a query log on two exports: what would users see change? Or, with --outcome, judge a test on real traffic."""
     from cluster.errors import ConfigError
     from cluster.session.progress import Progress
-    from jobs.live.outcome import Plan, judge_outcome
-    from jobs.live.queries import read_queries
-    from jobs.live.replay import replay
-    from jobs.live.show import show_outcome, show_replay, write_page
+    from jobs.serving.live.outcome import Plan, judge_outcome
+    from jobs.serving.live.queries import read_queries
+    from jobs.serving.live.replay import replay
+    from jobs.serving.live.show import show_outcome, show_replay, write_page
 
     if outcome is not None:
         if log is not None:
@@ -190,9 +190,9 @@ def refresh(
     from cluster.session.progress import Progress
     from cluster.storage.store import Store
     from jobs.config.config import load_config
-    from jobs.export.index import Budget
-    from jobs.refresh.refresh import Refresh
-    from jobs.refresh.show import show_refresh
+    from jobs.serving.export.index import Budget
+    from jobs.serving.refresh.refresh import Refresh
+    from jobs.serving.refresh.show import show_refresh
 
     settings = load_config(config, overrides or [])
     home, budget = Store(to, settings.storage), Budget(memory_mb=memory_mb, min_recall=min_recall)

@@ -97,7 +97,7 @@ def mine(
     takeover: Takeover = False,
 ) -> None:
     """Mine hard negatives, report how good they are, and export them. Embeds and searches first where that is missing."""
-    from jobs.export.negatives import Export
+    from jobs.finished.negatives.export import Export
     from jobs.run.mine_alone import mine_command
     from jobs.run.show_mining import show_mining
 

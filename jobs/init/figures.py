@@ -15,10 +15,10 @@ from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from jobs.config.data import DataSettings
 from jobs.config.templates import Template
+from jobs.stages.ingest.counts.positives import refuse_nothing_relevant
 from jobs.stages.ingest.data import Sources
 from jobs.stages.ingest.fingerprints import sources
 from jobs.stages.ingest.labels import F64, read_labels, split_column
-from jobs.stages.ingest.positives import refuse_nothing_relevant
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.columns import KNOWN, rename
 from jobs.stages.ingest.reading.files import read_chunks, read_head

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from eval.metrics import LOWER_IS_BETTER, metric_name
 from eval.verdict import too_little
-from jobs.stages.ingest.notes import describe_equal_texts
+from jobs.stages.ingest.counts.notes import describe_equal_texts
 
 Json = dict[str, Any]
 State = Literal["better", "worse", "open"]

@@ -22,8 +22,8 @@ from jobs.run.scale import Work, gets, memory, puts, read, stored
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
 from jobs.stages.ingest.counts.quick_counts import about_rows, existing, file_bytes, quick_counts, readable
-from jobs.stages.ingest.equal_texts import reads_vectors
 from jobs.stages.ingest.fingerprints import sources
+from jobs.stages.ingest.lookup.equal_texts import reads_vectors
 from jobs.stages.ingest.models.base_model import refuse_no_vectors
 from jobs.stages.ingest.models.known_models import local_folder, models_elsewhere, vector_length
 from jobs.stages.ingest.reading.slices import slice_source

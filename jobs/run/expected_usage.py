@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.storage.usage import Used
-from jobs.stages.ingest.ids import BUCKET_IDS
-from jobs.stages.ingest.item_codes import RANGE_CODES
 from jobs.stages.ingest.items import rows_of_a_part
+from jobs.stages.ingest.lookup.ids import BUCKET_IDS
+from jobs.stages.ingest.lookup.item_codes import RANGE_CODES
 from jobs.stages.ingest.reading.chunk import CHUNK_BYTES
 
 WORKER_BYTES = 250 * 2**20

@@ -9,7 +9,7 @@ from typing import Any
 from cluster.commits import Commit
 from cluster.session.progress import Progress
 from jobs.config.config import load_config
-from jobs.export.negatives import Export, check_export, export_negatives
+from jobs.finished.negatives.export import Export, check_export, export_negatives
 from jobs.record.stages import Kind, ModelName, Scope, Second, Stage
 from jobs.run.driver import MAKES, open_context, refuse_out_of_order
 from jobs.run.rounds import refuse_unreached

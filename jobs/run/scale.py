@@ -25,8 +25,8 @@ from mining.memory import (
     shard_actor_bytes,
     sharing_bytes,
 )
-from training.memory import PROCESS_BYTES as RANK_BYTES
-from training.memory import loaded_bytes, loaded_items
+from training.feed.memory import PROCESS_BYTES as RANK_BYTES
+from training.feed.memory import loaded_bytes, loaded_items
 
 DRIVER_BYTES = 420 * 2**20
 """Memory of the driver, but for the rows of the queries."""

@@ -13,19 +13,19 @@ from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
 from jobs.config.without_effect import without_effect
 from jobs.record.stages import Kind, Scope, Second, Stage
+from jobs.stages.chosen import counted_ranks
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.slice_columns import check_slices
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import forecast, measured_spread
+from jobs.stages.ingest.counts.notes import data_lines, describe_equal_texts
 from jobs.stages.ingest.data import ingest_tables
-from jobs.stages.ingest.equal_texts import reads_vectors
 from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, sources
 from jobs.stages.ingest.histories import write_sequence
+from jobs.stages.ingest.lookup.equal_texts import reads_vectors
 from jobs.stages.ingest.models.base_model import make_base, tokenise_parts
 from jobs.stages.ingest.models.second_model import make_teacher
-from jobs.stages.ingest.notes import data_lines, describe_equal_texts
 from jobs.stages.ingested import read_ingested
-from jobs.stages.joined_batch import counted_ranks
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
 from mining.settings import TeacherSettings

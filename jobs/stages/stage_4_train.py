@@ -11,11 +11,10 @@ from cluster.session.resources import PoolSize, train_pool
 from eval.verdict import decide_epochs
 from jobs.record.plan import plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Scope, Stage
-from jobs.stages.chosen import parent_model
+from jobs.stages.chosen import joined_batch, parent_model
 from jobs.stages.context import Context
 from jobs.stages.embed.guide import guide_vectors
 from jobs.stages.ingested import read_ingested
-from jobs.stages.joined_batch import joined_batch
 from jobs.stages.stage_1_embed import read_features, trained_model
 from training.distributed.trainer import start_early, train
 from training.engine.checkpoint import newest_state

@@ -139,7 +139,7 @@ class ShippedRun:
     def encoder(self, name: ModelName) -> Any:
         """What makes texts into vectors."""
         from cluster.storage.model_folders import fetch_folder
-        from jobs.serve.query_encoder import query_encoder
+        from jobs.serving.search.query_encoder import query_encoder
 
         commit = self.ledger.find(Stage(Kind.BASE if name == BASELINE else Kind.TRAIN, None if name == BASELINE else name).name)
         assert commit is not None

@@ -13,7 +13,7 @@ from cluster.session.resources import PoolSize
 from cluster.session.session import memory_to_ask, set_threads
 from cluster.storage.records import write_record
 from training.distributed.desk import Desk
-from training.memory import PROCESS_BYTES
+from training.feed.memory import PROCESS_BYTES
 from training.task import TrainTask
 
 if TYPE_CHECKING:

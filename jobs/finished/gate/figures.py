@@ -14,8 +14,8 @@ from cluster.errors import ConfigError
 from cluster.tables.tables import read_parts
 from eval.figures import numbers, read_interval, read_slices
 from eval.gate.figures import GateFigures
+from eval.gate.latency import Latency
 from eval.gate.settings import BARS, GateSettings
-from eval.latency import Latency
 from eval.metrics import LOWER_IS_BETTER
 from eval.settings import EvaluationSettings
 from eval.significance import Comparison, Interval, compare, paired_bootstrap

@@ -22,7 +22,7 @@ from cluster.errors import ArtifactError
 from cluster.storage.model_folders import fetch_folder
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import column_to_vectors
-from eval.latency import Latency, compare_latency
+from eval.gate.latency import Latency, compare_latency
 from jobs.finished.finished_run import FinishedRun
 from jobs.record.stages import Kind, ModelName
 

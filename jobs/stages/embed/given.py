@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.commits import Outcome
+from cluster.session.spread import spread_all
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, column_to_vectors, left_part, read_part, vectors_to_column, write_part
 from jobs.stages.context import Context
-from jobs.stages.spread import spread_all
 
 AT_ONCE = 8192
 """Vectors that are in memory in double precision."""

@@ -19,18 +19,18 @@ from cluster.storage.store import Store
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings, DataSettings
 from jobs.config.templates import Template
-from jobs.stages.ingest.equal_texts import EqualTexts, equal_text_figures, find_equal_texts, reads_vectors, share_labels
+from jobs.stages.ingest.counts.positives import check_negatives, check_positives, label_figures, refuse_nothing_relevant
 from jobs.stages.ingest.histories import refuse_repeats
-from jobs.stages.ingest.item_codes import tell_apart
 from jobs.stages.ingest.items import Items, read_items
 from jobs.stages.ingest.labels import LabelRows, NamedLabels, read_named, write_labels
-from jobs.stages.ingest.positives import check_negatives, check_positives, label_figures, refuse_nothing_relevant
+from jobs.stages.ingest.lookup.equal_texts import EqualTexts, equal_text_figures, find_equal_texts, reads_vectors, share_labels
+from jobs.stages.ingest.lookup.item_codes import tell_apart
+from jobs.stages.ingest.lookup.unlike import unlike_items, unlike_queries
 from jobs.stages.ingest.queries import Queries, look_up, read_queries, write_splits
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.files import read_chunks
 from jobs.stages.ingest.reading.vectors import refuse_other_vectors
 from jobs.stages.ingest.splits import assign_splits, leave_out_queries, splits_of_files, with_split
-from jobs.stages.ingest.unlike import unlike_items, unlike_queries
 
 Sources = dict[str, list[tuple[str, str | None]]]
 """Table -> (address, the split its file stands for)."""

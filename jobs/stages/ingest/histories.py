@@ -27,8 +27,8 @@ from cluster.tables.tables import (
     write_part,
 )
 from jobs.config.config import Config
-from jobs.stages.ingest.ids import Ids, StoredIds, rows_among
 from jobs.stages.ingest.labels import LabelRows
+from jobs.stages.ingest.lookup.ids import Ids, StoredIds, rows_among
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.values import id_hint
 

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError, HardmineError
+from cluster.session.spread import spread, spread_all
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from cluster.tables.tables import I64, Part, part_name, write_part
 from jobs.config.templates import Template
-from jobs.stages.ingest.ids import BUCKET_IDS, StoredIds, write_buckets
+from jobs.stages.ingest.lookup.ids import BUCKET_IDS, StoredIds, write_buckets
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.slices import Slice, Sliced, counted, read_slice, slice_source
 from jobs.stages.ingest.reading.texts import TextNotes
@@ -21,7 +22,6 @@ from jobs.stages.ingest.reading.values import as_texts, one_array
 from jobs.stages.ingest.tables import Before, Written, refuse_no_rows, write_texts
 from jobs.stages.ingest.texts import stable_code
 from jobs.stages.ingest.writer import join_schemas, widen
-from jobs.stages.spread import spread, spread_all
 
 PART_BYTES = 64 * 2**20
 """Size of a part of a large corpus, unpacked; a small one is cut into FEWEST_PARTS parts, of SMALLEST_PART bytes or more."""

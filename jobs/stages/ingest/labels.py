@@ -15,7 +15,7 @@ from cluster.errors import DataError
 from cluster.labels.labels import NO_NEGATIVE
 from cluster.storage.store import Store
 from cluster.tables.tables import I64, Part
-from jobs.stages.ingest.ids import Ids, StoredIds
+from jobs.stages.ingest.lookup.ids import Ids, StoredIds
 from jobs.stages.ingest.reading.chunk import SCORE_NAMES, Chunk
 from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.values import id_column, id_hint, number_column, one_array

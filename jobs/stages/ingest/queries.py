@@ -15,11 +15,11 @@ from cluster.tables.tables import I64, Part, csr_to_lists, read_part, write_part
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
 from jobs.config.templates import Template
-from jobs.stages.ingest.equal_texts import EqualTexts
 from jobs.stages.ingest.histories import Histories
-from jobs.stages.ingest.ids import Ids, StoredIds
 from jobs.stages.ingest.items import Items
 from jobs.stages.ingest.labels import LabelRows, NamedLabels, split_column
+from jobs.stages.ingest.lookup.equal_texts import EqualTexts
+from jobs.stages.ingest.lookup.ids import Ids, StoredIds
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.values import id_column, id_hint
 from jobs.stages.ingest.tables import Written, refuse_no_rows, refuse_repeated, write_texts

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from eval.diagnosis.evidence import Slice
 from eval.gate.check import Check
 from eval.gate.figures import GateFigures
+from eval.gate.latency import Latency, compare_latency
 from eval.gate.settings import GateSettings
 from eval.gate.verdict import make_checks, passed, verdict
-from eval.latency import Latency, compare_latency
 from eval.significance import Interval
 
 OFF: dict[str, Any] = dict.fromkeys(

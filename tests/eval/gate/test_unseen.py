@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from eval.diagnosis.evidence import Slice
 from eval.gate.check import Check
 from eval.gate.figures import GateFigures
+from eval.gate.latency import compare_latency
 from eval.gate.settings import METRICS, GateSettings
 from eval.gate.verdict import make_checks, passed, verdict
-from eval.latency import compare_latency
 from eval.metrics import Judgements, per_query_metrics
 from eval.settings import EvaluationSettings
 from eval.significance import Interval

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.run.scale import CASE, flop, gets, memory, moved, requests_of_part, stored, tables
 from mining.memory import blocks_in_flight, rows_that_fit
-from training.memory import POOL_ROWS, loaded_items
+from training.feed.memory import POOL_ROWS, loaded_items
 
 PAGE = Path(__file__).parents[3] / "docs" / "scale.md"
 

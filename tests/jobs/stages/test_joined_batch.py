@@ -13,8 +13,8 @@ from cluster.session.resources import ClusterSize
 from cluster.storage.store import Store
 from jobs.config.config import parse_config
 from jobs.record.stages import Kind, ModelName, Stage
+from jobs.stages.chosen import counted_ranks, joined_batch
 from jobs.stages.context import Context
-from jobs.stages.joined_batch import counted_ranks, joined_batch
 
 
 @pytest.fixture

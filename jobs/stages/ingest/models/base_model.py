@@ -17,7 +17,7 @@ from cluster.storage.model_folders import Manifest, fetch_folder, folder_digest,
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, left_parts, read_part, write_part
 from jobs.config.config import Config
-from jobs.stages.ingest.equal_texts import reads_vectors
+from jobs.stages.ingest.lookup.equal_texts import reads_vectors
 from training.settings import EncoderSettings
 
 ON_VECTORS = ("adapter", "sequence")

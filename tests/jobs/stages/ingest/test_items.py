@@ -19,8 +19,8 @@ from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from jobs.config.config import load_config
 from jobs.stages.ingest import item_codes, items
-from jobs.stages.ingest.ids import bucket_numbers, by_bucket
 from jobs.stages.ingest.items import rows_of_a_part
+from jobs.stages.ingest.lookup.ids import bucket_numbers, by_bucket
 from jobs.stages.ingest.reading import slices
 from jobs.stages.ingest.reading.slices import read_slice, slice_source
 from jobs.stages.stage_0_ingest import _ingest_tables

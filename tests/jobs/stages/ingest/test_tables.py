@@ -20,10 +20,10 @@ from cluster.storage.store import Store
 from cluster.tables.tables import read_part, read_parts
 from jobs.config.config import load_config
 from jobs.config.templates import Template
-from jobs.stages.ingest.ids import Ids
+from jobs.stages.ingest.counts.notes import data_lines
+from jobs.stages.ingest.counts.positives import label_figures
 from jobs.stages.ingest.labels import LabelRows, read_labels, write_labels
-from jobs.stages.ingest.notes import data_lines
-from jobs.stages.ingest.positives import label_figures
+from jobs.stages.ingest.lookup.ids import Ids
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.splits import assign_splits

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.stages.ingest.notes import data_lines
+from jobs.stages.ingest.counts.notes import data_lines
 from jobs.stages.ingest.reading.texts import LONG, TextNotes
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import DataError
-from jobs.stages.ingest.ids import Ids
+from jobs.stages.ingest.lookup.ids import Ids
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.values import as_texts, id_column, id_hint, number_column
 

@@ -1,0 +1,1 @@
+"""Two models before users: rankings compared, mixed, and the outcome of a live test."""

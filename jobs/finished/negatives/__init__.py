@@ -1,0 +1,1 @@
+"""Mined negatives for other trainers."""

@@ -1,0 +1,1 @@
+"""From a kept model to traffic: export, search, live comparison, refresh."""

@@ -1,0 +1,1 @@
+"""A model, its vectors and an index as one stamped folder."""
