@@ -228,9 +228,7 @@ class Trainer:
             self.telemetry.event({"epoch": self.progress.epoch, "recall": figure})
         self.progress.validation.append(figure)
         superseded = self.progress.best.get("prefix")
-        model = None
-        if figure >= max(self.progress.validation):  # of equal ones the later: it saw more
-            model = self._keep(figure)
+        model = self._keep(figure) if figure >= max(self.progress.validation) else None  # of equal ones the later: it saw more
         if self.progress.epoch >= self.task.schedule.epochs or self.progress.step >= self.pace.total_steps:
             if model is not None:
                 model.store(self.task.store)
@@ -265,13 +263,8 @@ class Trainer:
         manifest, kept = keep_model(self.engine, self.encoder, self.place, prefix)
         if manifest is None:
             raise TrainingDiverged(self._diverged("the weights are", self.progress.step))
-        self.progress.best = {
-            "epoch": self.progress.epoch,
-            "step": self.progress.step,
-            "recall": figure,
-            "model": manifest,
-            "prefix": prefix,
-        }
+        now = self.progress
+        now.best = {"epoch": now.epoch, "step": now.step, "recall": figure, "model": manifest, "prefix": prefix}
         return kept
 
     def _seconds(self) -> float:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.diagnosis import curves
+from eval.diagnosis.commands import setting
 from eval.diagnosis.curves import LATE_SHARE
 from eval.diagnosis.evidence import Arm, Evidence, Measurement, Mining, Training
-from eval.diagnosis.experiments import setting
 from eval.diagnosis.findings import Check, Figure, Finding, Severity, told
 from eval.significance import Interval
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from eval.diagnosis import curves
 from eval.diagnosis.case import Case
+from eval.diagnosis.commands import setting
 from eval.diagnosis.curves import LATE_SHARE
 from eval.diagnosis.evidence import Training
-from eval.diagnosis.experiments import setting
 from eval.diagnosis.findings import Check, at_least, at_most, first_that_holds, told
 from eval.significance import Interval
 

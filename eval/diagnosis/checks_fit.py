@@ -9,9 +9,9 @@ import numpy as np
 from eval.diagnosis import curves
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks import BELOW_0, described
+from eval.diagnosis.commands import setting
 from eval.diagnosis.curves import LATE_SHARE
 from eval.diagnosis.evidence import Measurement, Training
-from eval.diagnosis.experiments import setting
 from eval.diagnosis.findings import Check, at_least, at_most, first_that_holds
 
 RATE_RISE = 0.10

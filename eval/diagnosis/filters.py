@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from eval.diagnosis.commands import Turn, Value, run_command, scaled, setting
 from eval.diagnosis.evidence import Evidence
-from eval.diagnosis.experiments import Turn, Value, run_command, scaled, setting
 
 
 def command_for_filter(evidence: Evidence, name: str) -> str:

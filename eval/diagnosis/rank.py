@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks_fit import lost_since_best
+from eval.diagnosis.commands import same_command
 from eval.diagnosis.evidence import Arm, Evidence
-from eval.diagnosis.experiments import another_round, more_dev, more_steps, other_settings, same_command
+from eval.diagnosis.experiments import another_round, more_dev, more_steps, other_settings
 from eval.diagnosis.findings import SEVERITIES, Figure, Finding, told
 from eval.diagnosis.rules.by_arm import GRADIENT_RULES, LOG_RULES, RESULT_RULES
 from eval.diagnosis.rules.fit import ROUNDS_DROP

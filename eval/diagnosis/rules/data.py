@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 
 from eval.diagnosis.case import MIN_QUERIES, Case
+from eval.diagnosis.commands import Turn, run_command, setting
 from eval.diagnosis.evidence import Measurement, Slice
-from eval.diagnosis.experiments import Turn, run_command, setting, without_field
+from eval.diagnosis.experiments import without_field
 from eval.diagnosis.filters import command_for_filter
 from eval.diagnosis.findings import Finding, all_hold, at_least, at_most, told
 from eval.significance import Interval

@@ -15,7 +15,8 @@ from eval.diagnosis.checks_fit import (
     thrown_off,
     validation_queries,
 )
-from eval.diagnosis.experiments import more_capacity, setting, shorter, slower, stop_earlier
+from eval.diagnosis.commands import setting
+from eval.diagnosis.experiments import more_capacity, shorter, slower, stop_earlier
 from eval.diagnosis.findings import Finding, all_hold, at_least, at_most, first_that_holds
 
 PLATEAU_GRADIENT = 0.25

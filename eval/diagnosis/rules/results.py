@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks import BELOW_0, described
+from eval.diagnosis.commands import MOST, Turn, Value, run_command, setting
 from eval.diagnosis.evidence import Evidence, Measurement
-from eval.diagnosis.experiments import MOST, Turn, Value, run_command, setting, slower
+from eval.diagnosis.experiments import slower
 from eval.diagnosis.findings import Finding, all_hold, at_least, at_most, first_that_holds, told
 
 FORGET_DROP = 0.01

@@ -6,17 +6,9 @@ import math
 
 import pytest
 
+from eval.diagnosis.commands import Turn, run_command
 from eval.diagnosis.evidence import Evidence
-from eval.diagnosis.experiments import (
-    Turn,
-    fewer_false_negatives,
-    harder_negatives,
-    more_capacity,
-    run_command,
-    shorter,
-    slower,
-    usual_temperature,
-)
+from eval.diagnosis.experiments import fewer_false_negatives, harder_negatives, more_capacity, shorter, slower, usual_temperature
 from eval.diagnosis.filters import command_for_filter
 
 

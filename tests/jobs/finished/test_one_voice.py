@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import typer
 
+from eval.diagnosis.commands import MOST
 from eval.diagnosis.evidence import Evidence
 from eval.diagnosis.experiments import (
-    MOST,
     another_round,
     fewer_false_negatives,
     harder_negatives,
