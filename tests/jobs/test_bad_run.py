@@ -178,9 +178,13 @@ def test_ctrl_c_before_a_run_starts_is_the_same(case: Any, refused: Any, monkeyp
 
 
 def test_a_driver_that_loses_its_lease_is_no_ctrl_c(case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, other = case.folder / "out/run/writer.json", json.dumps(vars(Owner.here()))
+
     def lose(*_: Any) -> None:
-        (case.folder / "out/run/writer.json").write_text(json.dumps(vars(Owner.here())))
-        time.sleep(30)  # interrupted at the next beat
+        for _attempt in range(600):  # a beat at the same moment may write over it; interrupted at the next one
+            lease.with_name("other.json").write_text(other)
+            lease.with_name("other.json").replace(lease)
+            time.sleep(0.05)
 
     monkeypatch.setattr("cluster.lease.BEAT_S", 0.05)
     monkeypatch.setitem(FUNCTIONS, Kind.BASE, lose)

@@ -214,6 +214,7 @@ def test_a_person_reads_one_line() -> None:
         "best_round": 1,
         "baseline": {},
         "usage": "code",
+        "copy": None,
     }
     console = Console(file=io.StringIO(), width=200)
     show_summary(console, summary)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.eval.test_rank_overlap import slow_rbo
 
 from eval.live.rank_overlap import PERSISTENCE
 from jobs.serving.live.queries import LoggedQuery
 from jobs.serving.live.replay import replay
 from jobs.serving.live.show import write_page
 from jobs.serving.search.opened import Opened, open_export
+from tests.eval.live.test_rank_overlap import slow_rbo
 from tests.jobs.serving.conftest import Shop
 from tests.support.browser import Window, find_chromium, look
 

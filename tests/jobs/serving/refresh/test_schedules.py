@@ -13,7 +13,7 @@ import yaml
 
 from jobs.cli.app import app
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 KUBERAY = ROOT / "cluster" / "kuberay"
 
 

@@ -11,7 +11,7 @@ import pytest
 from jobs.serving.search.opened import open_export
 from tests.jobs.serving.conftest import Shop
 
-PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
+PAGE = Path(__file__).parents[4] / "docs" / "serving.md"
 QUERY = "crime4 thing4"
 
 

@@ -18,8 +18,9 @@ from cluster.session.resources import ClusterSize
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from jobs.config.config import load_config
-from jobs.stages.ingest import item_codes, items
+from jobs.stages.ingest import items
 from jobs.stages.ingest.items import rows_of_a_part
+from jobs.stages.ingest.lookup import item_codes
 from jobs.stages.ingest.lookup.ids import bucket_numbers, by_bucket
 from jobs.stages.ingest.reading import slices
 from jobs.stages.ingest.reading.slices import read_slice, slice_source
