@@ -177,7 +177,7 @@ def open_context(
         store.sweep()
         nodes = Nodes(config.cluster, progress.say, partial(_check_nodes, config, store))
         size = nodes.now()
-        progress.say(f"· {size.describe()}; {_device(config, size)}")
+        progress.say(f"  {size.describe()}; {_device(config, size)}")
         write_record(store, IDENTITY, identity_json(config, prints))
         if trains:  # mining alone does not change what the run is
             write_config(config, store)

@@ -88,7 +88,7 @@ def test_a_run_waits_for_the_nodes_that_it_expects_and_says_what_is_missing(runs
         assert driver.poll() is None, runs.log("early")
         time.sleep(0.2)
     runs.nodes.add()
-    while "· 3 node(s) with 3 CPU(s) and 0 GPU(s); models run on CPUs" not in runs.log("early"):
+    while "  3 node(s) with 3 CPU(s) and 0 GPU(s); models run on CPUs" not in runs.log("early"):
         assert driver.poll() is None, runs.log("early")
         time.sleep(0.2)
     driver.kill()

@@ -199,7 +199,7 @@ def test_verify_of_what_is_no_run_is_refused(ray_case: Any, refused: Refused) ->
 
 @pytest.fixture(params=[False, True], ids=["without checksums", "with checksums"])
 def bad_network(s3_endpoint: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A proxy in front of the S3 server that flips one bit in every third body that is a Parquet file; its URL.
+    """A proxy in front of the S3 server that flips one bit in every fourth body that is a Parquet file; its URL.
 
     The server sends checksums, which botocore compares; other object storage does not.
     """
@@ -219,7 +219,7 @@ def bad_network(s3_endpoint: str, request: pytest.FixtureRequest) -> Iterator[st
             onward.close()
             if self.command == "GET" and body[:4] == b"PAR1":
                 Proxy.served += 1
-                if Proxy.served % 3 == 0:
+                if Proxy.served % 4 == 0:
                     body[len(body) // 3] ^= 8
             self.send_response(status)
             for name, value in sent.items():
