@@ -1,4 +1,4 @@
-"""Replacing an object only where it still is what was read: If-Match on S3, a lock beside the file on a disk.
+"""Replacing an object only where it still is what was read: If-Match on S3, a lock on the folder on a disk.
 
 Of two writers that both saw the same version one succeeds. Storage that ignores If-Match takes both.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cluster.storage.errors import code
-from cluster.storage.store import EXISTS_CODES, PARTIAL, Store
+from cluster.storage.store import EXISTS_CODES, Store
 
 NOT_KNOWN = {"NotImplemented", "InvalidArgument"}
 """What storage answers that refuses the header."""
@@ -52,13 +53,16 @@ def _put(fs: Any, key: str, data: bytes, version: str) -> str | None:
 
 
 def _replace_file(store: Store, path: str, target: Path, data: bytes, version: str) -> str | None:
-    with target.with_name(f".{target.name}.lock{PARTIAL}").open("w") as lock:
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(folder, fcntl.LOCK_EX)
         if not target.exists() or _digest(target.read_bytes()) != version:
             return None
         store.write_bytes(path, data)
         return _digest(data)
+    finally:
+        os.close(folder)
 
 
 def _digest(data: bytes) -> str:
