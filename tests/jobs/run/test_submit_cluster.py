@@ -96,12 +96,12 @@ def real_cluster() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def wait_for_node(head: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """The dashboard answers some seconds before the node is there."""
+    """The dashboard answers some seconds before the node is there, and before `ray start` has written the address."""
     nodes = urllib.request.Request(f"http://127.0.0.1:{port}/api/v0/nodes", headers={"Authorization": f"Bearer {TOKEN}"})
     for _ in range(600):
         assert head.poll() is None, log.read_text()
         with suppress(OSError), urllib.request.urlopen(nodes, timeout=5) as answer:
-            if b"ALIVE" in answer.read():
+            if b"ALIVE" in answer.read() and (log.parent / "ray_current_cluster").exists():
                 return
         time.sleep(1)
     raise AssertionError(log.read_text())
