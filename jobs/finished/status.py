@@ -98,19 +98,25 @@ def show_status(console: Console, status: Status) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    table = Table(title="committed stages", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("stage", "seconds", "work", "start-up and commits", "rows", "read", "written", "requests", "memory"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    table = Table(
+        title="committed stages: seconds in all and of work; MiB read, written, most memory; requests",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name in ("stage", "wall", "work", "rows", "read", "wrote", "memory", "requests"):
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for commit in status.record.all:
         rows = sum(part["rows"] for parts in commit.tables.values() for part in parts)
         used = commit.used
         table.add_row(
             commit.name,
-            *(f"{commit.seconds[key]:.1f}" for key in ("wall", "work", "overhead")),
+            *(f"{commit.seconds[key]:.1f}" for key in ("wall", "work")),
             f"{rows:,}",
-            *(f"{used[key] / 2**20:,.1f} MiB" for key in ("read_bytes", "written_bytes")),
+            *(f"{used[key] / 2**20:,.1f}" for key in ("read_bytes", "written_bytes")),
+            f"{used['peak_bytes'] / 2**20:,.0f}",
             f"{used['requests']:,}",
-            f"{used['peak_bytes'] / 2**20:,.0f} MiB",
         )
     console.print(table)
     if summary:
