@@ -92,9 +92,8 @@ class Meter:
 
         with suppress(Exception):
             session = _session()
-            if session != self._session:
-                self._session, self._actor = session, None
-                self._actor = ray.get_actor(ACTOR)
+            if session != self._session:  # the first counts may come before the actor: it is looked up again
+                self._session, self._actor = session, ray.get_actor(ACTOR)
             return self._actor
         return None
 
