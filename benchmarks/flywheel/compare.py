@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.stats import kendalltau
 
@@ -89,8 +88,3 @@ def agreement(labels: Labels, truth: Truth, log: Log) -> Agreement:
         share(bad, False),
         float(np.mean(taus)) if taus else 0.0,
     )
-
-
-def write_corpus(truth: Truth, path: Path) -> None:
-    """The items as a table."""
-    pq.write_table(pa.Table.from_pylist(truth.items), path)

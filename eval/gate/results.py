@@ -14,7 +14,6 @@ from eval.metrics import metric_name
 
 SHOWN = 3
 """Slices that one sentence names."""
-GUARDS = ("popularity", "coverage", "gini")
 
 
 def result_checks(settings: GateSettings, figures: GateFigures) -> Iterator[Check]:

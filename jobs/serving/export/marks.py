@@ -108,8 +108,3 @@ def _tensors(file: Path) -> Iterator[tuple[str, str]]:
             digest = hashlib.sha256(json.dumps([entry["dtype"], entry["shape"]]).encode())
             digest.update(data)
             yield name, digest.hexdigest()
-
-
-def model_digest(marks: dict[str, str]) -> str:
-    """One digest of all of a model's marks."""
-    return record_digest(marks)

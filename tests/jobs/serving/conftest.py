@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,25 @@ from cluster.storage.store import Store
 from jobs.serving.export.index import Budget
 from jobs.serving.export.ship import export_run
 from tests.support.shipped_run import ShippedRun
+
+
+@contextmanager
+def interrupted_after(writes: int, root: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is done here is interrupted at the next object below `root` after so many were written; it must be."""
+    done, real = 0, Store.write_bytes
+
+    def dying(self: Store, path: str, data: Any) -> None:
+        nonlocal done
+        if self.root.startswith(root) and not path.startswith(".probe"):
+            done += 1
+            if done > writes:
+                raise KeyboardInterrupt
+        real(self, path, data)
+
+    with patch.context() as within:
+        within.setattr(Store, "write_bytes", dying)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ from jobs.record.stages import Kind, ModelName
 from jobs.serving.export.index import Budget
 from jobs.serving.export.ship import export_run, live_command
 from jobs.serving.export.stamp import LIVE, STAMP, open_home, read_stamp
+from tests.jobs.serving.conftest import interrupted_after
 from tests.support.shipped_run import DIMENSION, ShippedRun
 
 
@@ -72,19 +72,9 @@ def test_killed_at_any_write_the_same_command_ends_with_the_same_bytes(
 ) -> None:
     whole = Store(str(tmp_path / "whole"))
     name = export_run(run, whole, Budget()).name
-    home, done, real = Store(str(tmp_path / "killed")), [0], Store.write_bytes
-
-    def dying(self: Store, path: str, data: Any) -> None:
-        if self.root.startswith(home.root) and not path.startswith(".probe"):
-            done[0] += 1
-            if done[0] > writes:
-                raise KeyboardInterrupt
-        real(self, path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write_bytes", dying)
-        with pytest.raises(KeyboardInterrupt):
-            export_run(run, home, Budget())
+    home = Store(str(tmp_path / "killed"))
+    with interrupted_after(writes, home.root, monkeypatch):
+        export_run(run, home, Budget())
     if not home.exists(f"{name}/{STAMP}"):
         with pytest.raises(ConfigError, match=r"not finished|expected an export"):
             read_stamp(Store(home.url(name)))

@@ -21,7 +21,7 @@ from jobs.serving.refresh.compare_data import compare_data
 from jobs.serving.refresh.fresh_items import FreshItems
 from jobs.serving.refresh.history import HISTORY, append, read_history
 from jobs.serving.search.opened import open_export
-from tests.jobs.serving.conftest import Shop
+from tests.jobs.serving.conftest import Shop, interrupted_after
 from tests.support.shipped_run import ShippedRun
 
 
@@ -110,19 +110,9 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
     shutil.copytree(home.root, tmp_path / "killed")
     live = open_export(home.root)
     name = export_source(FreshItems(live, *grown, {}), home, Budget(), live=True).name
-    other, done, real = Store(str(tmp_path / "killed")), [0], Store.write_bytes
-
-    def dying(self: Store, path: str, data: Any) -> None:
-        if self.root.startswith(other.root) and not path.startswith(".probe"):
-            done[0] += 1
-            if done[0] > writes:
-                raise KeyboardInterrupt
-        real(self, path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write_bytes", dying)
-        with pytest.raises(KeyboardInterrupt):
-            export_source(FreshItems(live, *grown, {}), other, Budget(), live=True)
+    other = Store(str(tmp_path / "killed"))
+    with interrupted_after(writes, other.root, monkeypatch):
+        export_source(FreshItems(live, *grown, {}), other, Budget(), live=True)
     assert open_export(other.root).name == live.name, "what was live answers until the new export is whole"
     export_source(FreshItems(live, *grown, {}), other, Budget(), live=True)
     same = [path for path in home.list(name) if not path.endswith("choice.json")]
