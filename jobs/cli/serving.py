@@ -37,6 +37,10 @@ def export(
     min_recall: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Minimum recall@10 of the index against exact search.")
     ] = 0.95,
+    quantize: Annotated[
+        Literal["int8"] | None,
+        typer.Option(help="Encode queries by the model in 8 bits; refused where they find less than --min-recall (extra: onnx)."),
+    ] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Make it the live export (the first one of a folder is it anyway).")
     ] = False,
@@ -57,6 +61,7 @@ def export(
         Budget(None if index == "auto" else index, memory_mb, latency_ms, min_recall),
         number=round_number,
         live=live,
+        quantize=quantize is not None,
         embed_again=lambda model: embed_again(store, model, progress),
         say=progress.say,
     )

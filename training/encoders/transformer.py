@@ -39,9 +39,20 @@ def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
+def collate_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
+    """input_ids and attention_mask; pooling_mask where it is another one."""
+    inputs = pad_tokens(features, pad_id)
+    ids = inputs["input_ids"]
+    prompt = ids < 0
+    if bool(prompt.any()):
+        inputs["pooling_mask"] = inputs["attention_mask"].masked_fill(prompt, 0)
+        inputs["input_ids"] = torch.where(prompt, ~ids, ids)
+    return inputs
+
+
 def pool(hidden_NTD: Tensor, mask_NT: Tensor, mode: str) -> Tensor:
     """One vector per text, [N, D]: mean over the tokens in the mask, the first of them (cls), or the last of them."""
-    rows = torch.arange(len(hidden_NTD), device=hidden_NTD.device)
+    rows = torch.arange(hidden_NTD.shape[0], device=hidden_NTD.device)  # len() would fix it where the encoder is traced
     if mode == "cls":
         return hidden_NTD[rows, mask_NT.argmax(dim=1)]
     if mode == "last":
@@ -68,13 +79,7 @@ class TextEncoder(Encoder):
     def collate(self, features: Features) -> dict[str, Tensor]:
         """input_ids and attention_mask; pooling_mask where it is another one."""
         assert isinstance(features, Tokens)
-        inputs = pad_tokens(features, self._pad_id)
-        ids = inputs["input_ids"]
-        prompt = ids < 0
-        if bool(prompt.any()):
-            inputs["pooling_mask"] = inputs["attention_mask"].masked_fill(prompt, 0)
-            inputs["input_ids"] = torch.where(prompt, ~ids, ids)
-        return inputs
+        return collate_tokens(features, self._pad_id)
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """As a sentence-transformers folder; additions to the weights are merged into them."""
