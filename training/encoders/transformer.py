@@ -23,10 +23,8 @@ from cluster.errors import ConfigError, one_paragraph
 from training.encoders import st_format
 from training.encoders.base import Encoder
 from training.encoders.prepare.check import first_config
+from training.encoders.st_format import OPTIONS
 from training.encoders.tokens.features import Features, Tokens
-
-OPTIONS = ("model_kwargs", "model_args", "config_kwargs", "config_args")
-"""What a folder may say about how its model is to be loaded, which sentence-transformers follows."""
 
 
 def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
