@@ -3,7 +3,7 @@
 The lease is one small object with the owner's name and a beat that grows. A second driver watches the beat for a
 while: if it moves, the owner is alive and the second driver is refused; if it stands still, the owner is dead and its
 lease is taken over. No clocks are compared between machines. Every write is conditional on the version that was read, so of
-several drivers that want a dead one's lease only one gets it.
+several drivers that want a dead one's lease only one gets it, and a lease that is given back is never another driver's.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError, HardmineError
-from cluster.storage.conditional import read_version, replace
+from cluster.storage.conditional import give_up, read_version, replace
 from cluster.storage.store import Store
 
 PATH = "writer.json"
 BEAT_S = 5.0
 WATCH_S = 12.0
+TRIES = 10
+"""How often a lease is tried that changes while it is taken."""
 
 
 @dataclass(frozen=True)
@@ -95,31 +98,41 @@ class Lease:
         self.lost: str | None = None
 
     def __enter__(self) -> Lease:
-        if not self.store.create(PATH, self._encode(self.owner)):
-            other = self._read()
-            # a PUT that was retried after a lost answer finds its own object there
-            mine = other is not None and other.token == self.owner.token
-            if other is not None and not mine and not self._takeover and not is_gone(other) and self._moves(other):
-                raise ConfigError(self._refusal(other))
-            if not mine:
-                self._take(other)
-        self._version = read_version(self.store, PATH)[1]
+        for _ in range(TRIES):
+            if self._take():
+                break
+        else:
+            raise ClusterError(
+                f"could not take the lease {self.store.url(PATH)}: it changed {TRIES} times while it was taken; if no other "
+                f"driver starts or ends on this run, the storage does not keep conditional writes: delete that object and run again"
+            )
         self.check()
         self._thread.start()
         return self
 
-    def _take(self, other: Owner | None) -> None:
-        """Replace the lease of an owner that is dead. Raises ConfigError: another driver was faster."""
+    def _take(self) -> bool:
+        """Whether the lease is ours now; False: it changed while we looked. Raises ConfigError: another driver has it."""
+        if self.store.create(PATH, self._encode(self.owner)):
+            self._version = read_version(self.store, PATH)[1]
+            return True
         try:
             data, version = read_version(self.store, PATH)
-        except ArtifactError:  # given back in the meantime
-            taken = self.store.create(PATH, self._encode(self.owner))
-        else:
-            now = _decode(data)
-            same = self._takeover or now is None or now == other
-            taken = same and replace(self.store, PATH, self._encode(self.owner), version) is not None
-        if not taken and (now := self._read()) is not None and now.token != self.owner.token:
+        except ArtifactError:  # given back
+            return False
+        other = _decode(data)
+        # a PUT that was retried after a lost answer finds its own object there
+        mine = other is not None and other.token == self.owner.token
+        if other is not None and not mine and not self._takeover and not is_gone(other) and self._moves(other):
+            raise ConfigError(self._refusal(other))
+        taken = version if mine else replace(self.store, PATH, self._encode(self.owner), version)
+        if taken is not None:
+            self._version = taken
+            return True
+        now = self._read()
+        beaten = other is not None and now is not None and now.token == other.token  # by its owner, in this moment
+        if now is not None and now.token != self.owner.token and not (self._takeover and beaten):
             raise ConfigError(self._refusal(now))
+        return False
 
     def _refusal(self, other: Owner) -> str:
         return (
@@ -130,12 +143,13 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=BEAT_S)
-        try:
-            now = self._read()
-            if now is not None and now.token == self.owner.token:  # else it is another driver's by now
-                self.store.delete(PATH)
-        except HardmineError:  # the storage is gone: whoever comes next sees a beat that stands still
-            return
+        with suppress(HardmineError):  # the storage is gone: whoever comes next sees a beat that stands still
+            if give_up(self.store, PATH, self._version):
+                return
+            data, version = read_version(self.store, PATH)
+            now = _decode(data)
+            if now is not None and now.token == self.owner.token:  # the answer to the last beat was lost
+                give_up(self.store, PATH, version)
 
     def check(self) -> None:
         """Raises ClusterError: another driver has taken this run over."""
@@ -167,7 +181,8 @@ class Lease:
                 self._beat(beat)
             except HardmineError:
                 if self.lost is not None:
-                    self._on_lost()
+                    if not self._stop.is_set():  # else it is we who gave it back
+                        self._on_lost()
                     return
 
     def _beat(self, beat: int) -> None:
