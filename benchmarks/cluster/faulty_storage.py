@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cluster.lease import PATH as LEASE
+
 KINDS = ("error", "reset", "cut", "stalled", "lost")
 STALL_S = 3.0
 
@@ -31,6 +33,8 @@ class FaultyStorage:
         self.away = False
         """Every request fails."""
         self.failed = 0
+        self.writes = 0
+        """Objects written, but for the beats of leases."""
         self._rng, self._lock = random.Random(seed), threading.Lock()
         inner = self._server._server
         assert inner is not None
@@ -56,6 +60,8 @@ class FaultyStorage:
                 body = b"".join(self._application(environ, respond))
         else:
             body = b"".join(self._application(environ, respond))
+        if environ["REQUEST_METHOD"] == "PUT" and not environ["PATH_INFO"].endswith(LEASE):
+            self.writes += 1
         if kind == "lost":
             return self._reset(environ)
         return [body[: len(body) // 2]] if kind == "cut" and environ["REQUEST_METHOD"] == "GET" else [body]

@@ -68,15 +68,17 @@ class ManyNodes:
         return [process for _, process in sorted(found, key=lambda each: each[0])]
 
     def kill_worker(self, rng: random.Random) -> str:
-        """SIGKILL a worker; its name, "" where there was none."""
-        workers = [process for process in self.workers() if process.is_running()]
-        if not workers:
+        """SIGKILL a worker of a kind that is chosen first, so that a rare one is as often hit; its name, "" where there was none."""
+        kinds: dict[str, list[psutil.Process]] = {}
+        for worker in self.workers():
+            with suppress(psutil.NoSuchProcess, IndexError):
+                kinds.setdefault(worker.cmdline()[0].removeprefix("ray::").partition(".")[0].partition("(")[0], []).append(worker)
+        if not kinds:
             return ""
-        victim = rng.choice(workers)
+        kind = rng.choice(sorted(kinds))
         with suppress(psutil.NoSuchProcess):
-            name = " ".join(victim.cmdline())
-            victim.send_signal(signal.SIGKILL)
-            return name.removeprefix("ray::")
+            rng.choice(kinds[kind]).kill()
+            return kind
         return ""
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster.chaos import KEYS, Runs, create_bucket
+from benchmarks.cluster.small_runs import KEYS, Runs, create_bucket
 from benchmarks.cluster.faulty_storage import faulty_storage
 from benchmarks.cluster.many_nodes import many_nodes
 from cluster.errors import HardmineError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.cluster import faulty_storage as module
-from benchmarks.cluster.chaos import KEYS, create_bucket
+from benchmarks.cluster.small_runs import KEYS, create_bucket
 from benchmarks.cluster.faulty_storage import KINDS, FaultyStorage, faulty_storage
 from cluster.errors import StorageError
 from cluster.lease import Lease
