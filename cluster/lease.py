@@ -8,6 +8,7 @@ several drivers that want a dead one's lease only one gets it, and a lease that 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -16,9 +17,11 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError, HardmineError
+from cluster.session.pace import duration
 from cluster.storage.conditional import give_up, read_version, replace
 from cluster.storage.store import Store
 
@@ -38,6 +41,8 @@ class Owner:
     pid: int
     started: float
     beat: int
+    now: dict[str, Any] = field(default_factory=dict)
+    """The stage that runs; see `Progress.now`."""
 
     @classmethod
     def here(cls) -> Owner:
@@ -46,11 +51,7 @@ class Owner:
 
     def describe(self) -> str:
         """Name and age for a person."""
-        return f"process {self.pid} on {self.host}, running for {_age(time.time() - self.started)}"
-
-
-def _age(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        return f"process {self.pid} on {self.host}, running for {duration(time.time() - self.started)}"
 
 
 def is_gone(owner: Owner) -> bool:
@@ -78,7 +79,13 @@ class Lease:
     """The right to write a run; use as a context manager."""
 
     def __init__(
-        self, store: Store, *, takeover: bool = False, watch_s: float = WATCH_S, on_lost: Callable[[], None] = lambda: None
+        self,
+        store: Store,
+        *,
+        takeover: bool = False,
+        watch_s: float = WATCH_S,
+        on_lost: Callable[[], None] = lambda: None,
+        now: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         """A lease that is not held yet.
 
@@ -86,12 +93,14 @@ class Lease:
             takeover: take the lease even from an owner that may be alive.
             watch_s: how long to watch a beat before it counts as standing still.
             on_lost: called once, from the lease's own thread, when another driver has taken the run.
+            now: what the driver does; each beat tells it.
         """
         self.store = store
         self.owner = Owner.here()
         self._takeover = takeover
         self._watch_s = watch_s
         self._on_lost = on_lost
+        self._now = now
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._version = ""
@@ -186,7 +195,7 @@ class Lease:
                     return
 
     def _beat(self, beat: int) -> None:
-        version = replace(self.store, PATH, self._encode(Owner(**{**vars(self.owner), "beat": beat})), self._version)
+        version = replace(self.store, PATH, self._encode(dataclasses.replace(self.owner, beat=beat, now=self._now())), self._version)
         if version is None:
             self.check()
             # still ours: the answer to an earlier beat was lost

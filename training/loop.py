@@ -200,6 +200,8 @@ class Trainer:
                 "train",
                 f"step {self.progress.step + 1}/{self.pace.total_steps}  loss {seen.figures['loss']:.4f}  effective negatives "
                 f"{seen.figures['effective_negatives']:.1f}  {speed:.1f} queries/s",
+                done=self.progress.step + 1,
+                of=self.pace.total_steps,
             )
 
     def _diverged(self, what: str, step: int) -> str:
