@@ -56,8 +56,8 @@ class Commit:
     figures: dict[str, Any] = field(default_factory=dict)
     """Counts and results, small."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """"wall" of the stage, "work" inside embedding, searching or training, "overhead" = wall - work; "cpu" and "gpu" of all CPUs and
-    GPUs that the stage could use, whether it did or not: what they cost."""
+    """"wall" of the stage, "work" inside embedding, searching or training, "overhead" = wall - work; "cpu" and "gpu" of all CPUs
+    and GPUs that the stage could use, whether it did or not: what they cost."""
     created: float = 0.0
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
     """By kind of process: "requests", "read_bytes", "written_bytes" of all, and "peak_bytes" of the largest one."""

@@ -112,8 +112,8 @@ class Lease:
                 break
         else:
             raise ClusterError(
-                f"could not take the lease {self.store.url(PATH)}: it changed {TRIES} times while it was taken; if no other "
-                f"driver starts or ends on this run, the storage does not keep conditional writes: delete that object and run again"
+                f"could not take the lease {self.store.url(PATH)}: it changed {TRIES} times while it was taken; if no other driver "
+                f"starts or ends on this run, the storage does not keep conditional writes: delete that object and run again"
             )
         self.check()
         self._thread.start()
@@ -195,7 +195,9 @@ class Lease:
                     return
 
     def _beat(self, beat: int) -> None:
-        version = replace(self.store, PATH, self._encode(dataclasses.replace(self.owner, beat=beat, now=self._now())), self._version)
+        version = replace(
+            self.store, PATH, self._encode(dataclasses.replace(self.owner, beat=beat, now=self._now())), self._version
+        )
         if version is None:
             self.check()
             # still ours: the answer to an earlier beat was lost

@@ -30,16 +30,16 @@ from typing import Any
 
 from benchmarks.cluster.faulty_storage import faulty_storage
 from benchmarks.cluster.many_nodes import many_nodes
-from benchmarks.cluster.small_runs import KEYS, ROOT, Runs, create_bucket
+from benchmarks.cluster.small_runs import KEYS, ROOT, Runs
 from benchmarks.shared.command import compared, emit, make_parser
 
-FAULTS = {"worker": 6, "node": 2, "driver": 3, "storage": 1, "away": 1}
+FAULTS = {"worker": 6, "node": 2, "driver": 3, "storage": 1, "away": 1, "denied": 1}
 """Kind -> how often, relative to the others."""
 KILLS = ("worker", "node", "driver")
 FAULTS_PER_RUN = 9
 WRITES, AT_MOST_S, THEN_S = (1, 12), 15.0, 1.5
 """A fault is made after so many more objects, or so many seconds without them, and up to so many seconds more."""
-STORAGE_S, STORAGE_SHARE, AWAY_S = 6.0, 0.1, 12.0
+STORAGE_S, STORAGE_SHARE, AWAY_S, DENIED_S = 6.0, 0.1, 12.0, 4.0
 NODE_BACK_S = (1.0, 20.0)
 RUN_S = 280.0
 PACKAGES = ("cluster", "mining", "training", "eval", "jobs")
@@ -114,6 +114,8 @@ class Disturbed:
             self._node_back = now + self.rng.uniform(*NODE_BACK_S)
         elif fault == "away":
             self.runs.storage.away, self._storage_back = True, now + AWAY_S
+        elif fault == "denied":
+            self.runs.storage.denied, self._storage_back = True, now + DENIED_S
         else:
             self.runs.storage.share, self._storage_back = STORAGE_SHARE, now + STORAGE_S
         self.faults.append(fault)
@@ -123,7 +125,8 @@ class Disturbed:
         if self.runs.nodes.count < self.nodes and now > self._node_back:
             self.runs.nodes.add()
         if now > self._storage_back:
-            self.runs.storage.away, self.runs.storage.share = False, 0.0
+            self.runs.storage.away = self.runs.storage.denied = False
+            self.runs.storage.share = 0.0
 
     def _end(self, driver: subprocess.Popen[bytes]) -> None:
         driver.kill()
@@ -177,7 +180,6 @@ def main() -> int:
     temporary = tempfile.TemporaryDirectory(prefix="hardmine-chaos-", ignore_cleanup_errors=True)
     with temporary as folder, faulty_storage(given.seed) as storage, many_nodes(2) as nodes:
         runs = Runs(Path(folder), nodes, storage)
-        create_bucket(storage.endpoint)
         calm = record.calm(code_digest()) or undisturbed(runs, record)
         while record.kills < given.kills and time.monotonic() < until:
             number = record.next_number(given.seed)

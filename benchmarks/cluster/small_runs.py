@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from jobs.demo.catalogue import generate_catalogue
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_EC2_METADATA_DISABLED": "true"}
 BUCKET = "chaos"
+DATA = f"s3://{BUCKET}/data"
 CONFIG = """
 name = "run"
 output = "{output}"
@@ -54,22 +56,31 @@ endpoint = "{endpoint}"
 
 
 class Runs:
-    """Small runs on the same data."""
+    """Small runs on the same data, all of it on S3."""
 
     def __init__(self, folder: Path, nodes: ManyNodes, storage: FaultyStorage) -> None:
+        """Make the bucket and put the data there."""
+        import botocore.session
         import pyarrow.parquet as pq
 
         self.folder, self.nodes, self.storage = folder, nodes, storage
-        catalogue = generate_catalogue(num_titles=300, num_queries=240)
+        session = botocore.session.get_session()
+        session.create_client("s3", endpoint_url=storage.endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
+        catalogue, data = (
+            generate_catalogue(num_titles=300, num_queries=240),
+            Store(DATA, StorageSettings(endpoint=storage.endpoint)),
+        )
         for name in ("corpus", "queries", "qrels"):
-            pq.write_table(getattr(catalogue, name), folder / f"{name}.parquet")
+            stream = io.BytesIO()
+            pq.write_table(getattr(catalogue, name), stream)
+            data.write_bytes(f"{name}.parquet", stream.getvalue())
 
     def config(self, name: str) -> Path:
         """A configuration with this name, on S3."""
         path = self.folder / f"{name}.toml"
         # a folder for each: a run would copy vectors that one beside it has
         output = f"s3://{BUCKET}/{name}"
-        path.write_text(CONFIG.format(output=output, data=self.folder, endpoint=self.storage.endpoint))
+        path.write_text(CONFIG.format(output=output, data=DATA, endpoint=self.storage.endpoint))
         return path
 
     @property
@@ -80,9 +91,13 @@ class Runs:
 
     def start(self, name: str, *overrides: str) -> subprocess.Popen[bytes]:
         """A driver."""
+        return self.command(name, "run", str(self.config(name)), *overrides, "--json", out=subprocess.DEVNULL)
+
+    def command(self, name: str, *words: str, out: int | None = None) -> subprocess.Popen[bytes]:
+        """`hardmine WORDS`; what it says goes to the log, its standard output to `out` where that is given."""
         with (self.folder / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "jobs", "run", str(self.config(name)), *overrides, "--json"]
-            return subprocess.Popen(command, cwd=ROOT, env=self.variables, stdout=subprocess.DEVNULL, stderr=log)
+            command = [sys.executable, "-m", "jobs", *words]
+            return subprocess.Popen(command, cwd=ROOT, env=self.variables, stdout=out or log, stderr=log)
 
     def log(self, name: str) -> str:
         """What a run's drivers said."""
@@ -120,11 +135,3 @@ def digest_of(figures: Mapping[str, Any]) -> str:
         return [plain(item) for item in value] if isinstance(value, list) else value
 
     return hashlib.sha256(json.dumps(plain(figures), sort_keys=True, default=str).encode()).hexdigest()
-
-
-def create_bucket(endpoint: str) -> None:
-    """The bucket of all runs."""
-    import botocore.session
-
-    session = botocore.session.get_session()
-    session.create_client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)

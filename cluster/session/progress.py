@@ -69,7 +69,7 @@ class Progress:
         self.usage = start_usage()
 
     def now(self) -> dict[str, Any]:
-        """The stage that runs: its name, its seconds so far and about how many it still takes (None: not known); {}: none does."""
+        """The stage that runs: its name, its seconds so far, about how many it still takes (None: not known); {}: none runs."""
         pace, now = self.pace, time.monotonic()
         if pace is None:
             return {}

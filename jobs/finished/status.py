@@ -114,7 +114,9 @@ def stages_table(commits: Sequence[Commit]) -> Table:
         table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     total, took = Used(), dict.fromkeys(seconds, 0.0)
     for commit in commits:
-        table.add_row(commit.name, *(short(commit.seconds.get(key, 0.0)) for key in seconds), *map(short, by_key(commit.used, used)))
+        table.add_row(
+            commit.name, *(short(commit.seconds.get(key, 0.0)) for key in seconds), *map(short, by_key(commit.used, used))
+        )
         total.add(Used(**commit.used))
         took = {key: took[key] + commit.seconds.get(key, 0.0) for key in seconds}
     if commits:
@@ -130,13 +132,11 @@ def by_key(figures: Mapping[str, int], keys: Iterable[str]) -> list[float]:
 
 def short(figure: float) -> str:
     """In five characters: 7.3, 812, 12.3k, 5.37G."""
-    for unit in ("", "k", "M", "G"):
-        if figure < 999.5:
-            break
+    units = ["T", "G", "M", "k", ""]
+    while figure >= 999.5 and len(units) > 1:
+        units.pop()
         figure /= 1000
-    else:
-        unit = "T"
-    return f"{figure:.3g}{unit}"
+    return f"{figure:.3g}{units[-1]}"
 
 
 def show_status(console: Console, status: Status) -> None:

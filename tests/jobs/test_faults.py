@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster.small_runs import KEYS, Runs, create_bucket
 from benchmarks.cluster.faulty_storage import faulty_storage
 from benchmarks.cluster.many_nodes import many_nodes
+from benchmarks.cluster.small_runs import KEYS, Runs
 from cluster.errors import HardmineError
 from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSize
@@ -32,7 +32,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     with faulty_storage() as storage, many_nodes(2) as nodes:
-        create_bucket(storage.endpoint)
         yield Runs(tmp_path, nodes, storage)
 
 
