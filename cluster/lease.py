@@ -112,7 +112,7 @@ class Lease:
                 break
         else:
             raise ClusterError(
-                f"could not take the lease {self.store.url(PATH)}: it changed {TRIES} times while it was taken; if no other driver "
+                f"could not take the lease {self.store.url(PATH)}: it changed {TRIES} times meanwhile; if no other driver "
                 f"starts or ends on this run, the storage does not keep conditional writes: delete that object and run again"
             )
         self.check()
