@@ -32,6 +32,7 @@ from benchmarks.cluster.faulty_storage import faulty_storage
 from benchmarks.cluster.many_nodes import many_nodes
 from benchmarks.cluster.small_runs import KEYS, ROOT, Runs
 from benchmarks.shared.command import compared, emit, make_parser
+from cluster.errors import EXIT_STOPPED
 
 FAULTS = {"worker": 6, "node": 2, "driver": 3, "storage": 1, "away": 1, "denied": 1}
 """Kind -> how often, relative to the others."""
@@ -41,7 +42,8 @@ WRITES, AT_MOST_S, THEN_S = (1, 12), 15.0, 1.5
 """A fault is made after so many more objects, or so many seconds without them, and up to so many seconds more."""
 STORAGE_S, STORAGE_SHARE, AWAY_S, DENIED_S = 6.0, 0.1, 12.0, 4.0
 NODE_BACK_S = (1.0, 20.0)
-RUN_S = 280.0
+RUN_S, CALM_S = 600.0, 60.0
+"""A run that takes longer counts as failed; for so long before the time is over nothing more happens to it."""
 PACKAGES = ("cluster", "mining", "training", "eval", "jobs")
 
 
@@ -56,24 +58,26 @@ class Disturbed:
         self._node_back = self._storage_back = 0.0
 
     def run(self, until: float) -> dict[str, Any]:
-        """Returns its outcome. No fault is made after `until`."""
+        """Returns its outcome, with the code None where it has not ended at `until`."""
         started = time.monotonic()
         driver, code = self._start(), None
         moment = self._next_moment()
-        while time.monotonic() - started < RUN_S:
-            code = driver.poll()
-            if code is not None:
-                self.stops += code > 0
-                if code not in (3, -signal.SIGKILL):
-                    break
-                driver = self._start()
-            self._mend()
-            if len(self.faults) < FAULTS_PER_RUN and time.monotonic() < until and self._has_come(moment):
-                time.sleep(self.rng.uniform(0, THEN_S))
-                self._make(driver)
-                moment = self._next_moment()
-            time.sleep(0.02)
-        self._end(driver)
+        try:
+            while time.monotonic() < min(until, started + RUN_S):
+                code = driver.poll()
+                if code is not None:
+                    self.stops += code > 0
+                    if code not in (3, -signal.SIGKILL):
+                        break
+                    driver = self._start()
+                self._mend()
+                if len(self.faults) < FAULTS_PER_RUN and time.monotonic() < until - CALM_S and self._has_come(moment):
+                    time.sleep(self.rng.uniform(0, THEN_S))
+                    self._make(driver)
+                    moment = self._next_moment()
+                time.sleep(0.02)
+        finally:
+            self._end(driver)
         return {
             "run": self.name,
             "faults": self.faults,
@@ -177,14 +181,17 @@ def main() -> int:
     os.environ.update(KEYS)
     record = Record(given.record)
     until = time.monotonic() + 60 * given.minutes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))  # what was started ends with it
     temporary = tempfile.TemporaryDirectory(prefix="hardmine-chaos-", ignore_cleanup_errors=True)
     with temporary as folder, faulty_storage(given.seed) as storage, many_nodes(2) as nodes:
         runs = Runs(Path(folder), nodes, storage)
         calm = record.calm(code_digest()) or undisturbed(runs, record)
-        while record.kills < given.kills and time.monotonic() < until:
+        while record.kills < given.kills and time.monotonic() < until - 2 * CALM_S:
             number = record.next_number(given.seed)
             name = f"seed-{given.seed}-{number}"
             row = Disturbed(runs, name, random.Random(name)).run(until)
+            if row["code"] is None and time.monotonic() > until:  # the time is over: no outcome
+                break
             got, want = runs.artifacts(name), calm["artifacts"]
             different = sorted(path for path in {**want, **got} if want.get(path) != got.get(path))
             row |= {"seed": given.seed, "same": row["code"] == 0 and not different, "different": different[:5]}
@@ -202,7 +209,9 @@ def parse() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20, help="of the whole record")
-    parser.add_argument("--minutes", type=float, default=30.0, help="no further fault and no further run after this time")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="for all of this command, in which a run must have ended to count"
+    )
     parser.add_argument("--record", type=Path, help="file that outcomes are appended to; a new command goes on from it")
     return parser.parse_args()
 
