@@ -209,9 +209,7 @@ def parse() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20, help="of the whole record")
-    parser.add_argument(
-        "--minutes", type=float, default=30.0, help="for all of this command, in which a run must have ended to count"
-    )
+    parser.add_argument("--minutes", type=float, default=30.0, help="for all of it; a run counts if it ends in this time")
     parser.add_argument("--record", type=Path, help="file that outcomes are appended to; a new command goes on from it")
     return parser.parse_args()
 

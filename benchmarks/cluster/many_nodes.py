@@ -36,9 +36,10 @@ class Node:
 
     def kill(self) -> None:
         """SIGKILL it and everything that it started, as if its machine had lost power."""
-        for process in [self.root, *self.root.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        with suppress(psutil.NoSuchProcess):
+            for process in [self.root, *self.root.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 class ManyNodes:
@@ -52,7 +53,8 @@ class ManyNodes:
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.network = Network() if hosts else None
         self.nodes: list[Node] = []
-        self._gone: list[Node] = []
+        self.gone: list[Node] = []
+        """Nodes that were killed, or are dead to Ray."""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -96,7 +98,7 @@ class ManyNodes:
         """SIGKILL a node."""
         node = self.nodes.pop(number)
         node.kill()
-        self._gone.append(node)
+        self.gone.append(node)
 
     def workers(self) -> list[psutil.Process]:
         """The processes of tasks and actors on all nodes that work, those that have something to do first."""
@@ -137,11 +139,11 @@ class ManyNodes:
 
     def close(self) -> None:
         """End all nodes."""
-        for node in self.nodes:
+        for node in [*self.nodes, *self.gone]:
             if node.host is not None:
                 node.kill()
         self._cluster.shutdown()
-        for node in [*self.nodes, *self._gone]:
+        for node in [*self.nodes, *self.gone]:
             if node.host is not None:
                 node.host.close()
         if self.network is not None:
