@@ -37,7 +37,8 @@ from cluster.errors import EXIT_STOPPED
 FAULTS = {"worker": 6, "node": 2, "driver": 3, "storage": 1, "away": 1, "denied": 1}
 """Kind -> how often, relative to the others."""
 KILLS = ("worker", "node", "driver")
-FAULTS_PER_RUN = 9
+FAULTS_PER_RUN, AT_ONCE = 12, (0.6, 0.25, 0.15)
+"""At most so many; one, two or three at the same moment."""
 WRITES, AT_MOST_S, THEN_S = (1, 12), 15.0, 1.5
 """A fault is made after so many more objects, or so many seconds without them, and up to so many seconds more."""
 STORAGE_S, STORAGE_SHARE, AWAY_S, DENIED_S = 6.0, 0.1, 12.0, 4.0
@@ -73,7 +74,8 @@ class Disturbed:
                 self._mend()
                 if len(self.faults) < FAULTS_PER_RUN and time.monotonic() < until - CALM_S and self._has_come(moment):
                     time.sleep(self.rng.uniform(0, THEN_S))
-                    self._make(driver)
+                    for _ in range(self.rng.choices((1, 2, 3), AT_ONCE)[0]):
+                        self._make(driver)
                     moment = self._next_moment()
                 time.sleep(0.02)
         finally:
