@@ -1,6 +1,6 @@
 """Kills drivers, workers and nodes and disturbs the storage at random while small runs go on; their artifacts must not change.
 
-    python -m benchmarks.cluster.chaos [--seed 1] [--kills 100] [--minutes 30] [--record chaos.jsonl] [--json]
+    python -m benchmarks.cluster.chaos [--seed 1] [--faults 100] [--minutes 30] [--record chaos.jsonl] [--json]
 
 Two nodes of one CPU each and a head that does no work, on this machine; output on an S3 endpoint on loopback. One run is left
 alone. Then runs of the same data are disturbed, until as many processes and nodes were killed or the time is over: each must end
@@ -188,7 +188,7 @@ def main() -> int:
     with temporary as folder, faulty_storage(given.seed) as storage, many_nodes(2) as nodes:
         runs = Runs(Path(folder), nodes, storage)
         calm = record.calm(code_digest()) or undisturbed(runs, record)
-        while record.kills < given.kills and time.monotonic() < until - 2 * CALM_S:
+        while record.kills < given.faults and time.monotonic() < until - 2 * CALM_S:
             number = record.next_number(given.seed)
             name = f"seed-{given.seed}-{number}"
             row = Disturbed(runs, name, random.Random(name)).run(until)
@@ -210,7 +210,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = make_parser(__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kills", type=int, default=20, help="of the whole record")
+    parser.add_argument("--faults", type=int, default=20, help="processes and nodes to kill, in the whole record")
     parser.add_argument("--minutes", type=float, default=30.0, help="for all of it; a run counts if it ends in this time")
     parser.add_argument("--record", type=Path, help="file that outcomes are appended to; a new command goes on from it")
     return parser.parse_args()

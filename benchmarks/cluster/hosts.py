@@ -72,7 +72,10 @@ class Host:
         ]
         command = disks + "exec " + " ".join(map(str, [*start, *options]))
         self._process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, "sh", "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["ip", "netns", "exec", self.name, "sh", "-c", command],
+            env=os.environ | {"GLOO_SOCKET_IFNAME": "eth0"},  # all hosts have this machine's name, which leads elsewhere
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     @property
