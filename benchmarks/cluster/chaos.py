@@ -7,9 +7,9 @@ alone. Then runs of the same data are disturbed, until as many processes and nod
 with the bytes of the first, by resuming as often as it takes. A fault is made after some more objects were written, so that all
 stages have their share however long they take.
 
-With --record each outcome is appended to a file, and the next command goes on where this one stopped: with the next run, and, as
-long as the code is the same, without another undisturbed one. A row for every run of the record. Exit code 1: some are not the
-same. A seed makes the same choices; when they come depends on the machine.
+With --record each outcome is appended to a file, and the next command goes on where this one stopped: with what the run under way
+has stored, whose driver and cluster are gone by then, and without another undisturbed run. A row for every run of the record.
+Exit code 1: some are not the same. A seed makes the same choices; when they come depends on the machine.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,9 +31,10 @@ from typing import Any
 
 from benchmarks.cluster.faulty_storage import faulty_storage
 from benchmarks.cluster.many_nodes import many_nodes
-from benchmarks.cluster.small_runs import KEYS, ROOT, Runs
+from benchmarks.cluster.small_runs import BUCKET, CONFIG, KEYS, ROOT, Runs
 from benchmarks.shared.command import compared, emit, make_parser
 from cluster.errors import EXIT_STOPPED
+from cluster.storage.store import Store
 
 FAULTS = {"worker": 6, "node": 2, "driver": 3, "storage": 1, "away": 1, "denied": 1}
 """Kind -> how often, relative to the others."""
@@ -43,28 +45,30 @@ WRITES, AT_MOST_S, THEN_S = (1, 12), 15.0, 1.5
 """A fault is made after so many more objects, or so many seconds without them, and up to so many seconds more."""
 STORAGE_S, STORAGE_SHARE, AWAY_S, DENIED_S = 6.0, 0.1, 12.0, 4.0
 NODE_BACK_S = (1.0, 20.0)
-RUN_S, CALM_S = 600.0, 60.0
-"""A run that takes longer counts as failed; for so long before the time is over nothing more happens to it."""
+RUN_S, WORTH_S = 1200.0, 40.0
+"""A run that takes longer counts as failed; with less time than this no other is begun."""
 PACKAGES = ("cluster", "mining", "training", "eval", "jobs")
 
 
 class Disturbed:
     """One run to its end, with faults on the way."""
 
-    def __init__(self, runs: Runs, name: str, rng: random.Random) -> None:
-        self.runs, self.name, self.rng = runs, name, rng
-        self.faults: list[str] = []
-        self.starts, self.stops = 0, 0
+    def __init__(self, runs: Runs, name: str, left: dict[str, Any]) -> None:
+        """Args: left: the outcome so far of a run that an earlier command began; {}: none did."""
+        self.runs, self.name = runs, name
+        self.faults: list[str] = left.get("faults", [])
+        self.starts, self.stops, self.seconds = left.get("starts", 0), left.get("stops", 0), left.get("seconds", 0.0)
+        self.rng = random.Random(f"{name} {self.starts}")
         self.nodes = runs.nodes.count
         self._node_back = self._storage_back = 0.0
 
     def run(self, until: float) -> dict[str, Any]:
-        """Returns its outcome, with the code None where it has not ended at `until`."""
+        """Returns its outcome, with the code None where it has not ended at `until`; its driver is killed then."""
         started = time.monotonic()
         driver, code = self._start(), None
         moment = self._next_moment()
         try:
-            while time.monotonic() < min(until, started + RUN_S):
+            while time.monotonic() < min(until, started + RUN_S - self.seconds):
                 code = driver.poll()
                 if code is not None:
                     self.stops += code > 0
@@ -72,7 +76,7 @@ class Disturbed:
                         break
                     driver = self._start()
                 self._mend()
-                if len(self.faults) < FAULTS_PER_RUN and time.monotonic() < until - CALM_S and self._has_come(moment):
+                if len(self.faults) < FAULTS_PER_RUN and self._has_come(moment):
                     time.sleep(self.rng.uniform(0, THEN_S))
                     for _ in range(self.rng.choices((1, 2, 3), AT_ONCE)[0]):
                         self._make(driver)
@@ -80,6 +84,8 @@ class Disturbed:
                 time.sleep(0.02)
         finally:
             self._end(driver)
+        if code is None:
+            self.faults.append("driver and all nodes")
         return {
             "run": self.name,
             "faults": self.faults,
@@ -87,7 +93,7 @@ class Disturbed:
             "starts": self.starts,
             "stops": self.stops,
             "code": code,
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(self.seconds + time.monotonic() - started, 1),
         }
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -157,6 +163,26 @@ class Record:
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
+    def keep(self, runs: Runs, row: dict[str, Any]) -> None:
+        """Set aside what a run has stored that goes on with the next command."""
+        if self.path:
+            folder = self._left(row["run"])
+            copy_all(Store(f"s3://{BUCKET}/{row['run']}", runs.settings), Store(str(folder / "objects")))
+            (folder / "row.json").write_text(json.dumps(row))
+
+    def take(self, runs: Runs, name: str) -> dict[str, Any]:
+        """Put it back; returns the run's outcome so far, {}: nothing was set aside."""
+        folder = self._left(name)
+        if not self.path or not folder.exists():
+            return {}
+        copy_all(Store(str(folder / "objects")), Store(f"s3://{BUCKET}/{name}", runs.settings))
+        row: dict[str, Any] = json.loads((folder / "row.json").read_text())
+        shutil.rmtree(folder)
+        return row
+
+    def _left(self, name: str) -> Path:
+        return (self.path or Path()).with_name(f"{name}.left")
+
     def calm(self, code: str) -> dict[str, Any] | None:
         """The newest undisturbed run, if it was one of this code."""
         calm = [row for row in self.rows if "artifacts" in row]
@@ -188,11 +214,11 @@ def main() -> int:
     with temporary as folder, faulty_storage(given.seed) as storage, many_nodes(2) as nodes:
         runs = Runs(Path(folder), nodes, storage)
         calm = record.calm(code_digest()) or undisturbed(runs, record)
-        while record.kills < given.faults and time.monotonic() < until - 2 * CALM_S:
-            number = record.next_number(given.seed)
-            name = f"seed-{given.seed}-{number}"
-            row = Disturbed(runs, name, random.Random(name)).run(until)
-            if row["code"] is None and time.monotonic() > until:  # the time is over: no outcome
+        while record.kills < given.faults and time.monotonic() < until - WORTH_S:
+            name = f"seed-{given.seed}-{record.next_number(given.seed)}"
+            row = Disturbed(runs, name, record.take(runs, name)).run(until)
+            if row["code"] is None and row["seconds"] < RUN_S:  # the time is over
+                record.keep(runs, row)
                 break
             got, want = runs.artifacts(name), calm["artifacts"]
             different = sorted(path for path in {**want, **got} if want.get(path) != got.get(path))
@@ -216,6 +242,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def copy_all(source: Store, target: Store) -> None:
+    """Every object of one store into another."""
+    for path in source.list():
+        target.write_bytes(path, source.read_bytes(path))
+
+
 def undisturbed(runs: Runs, record: Record) -> dict[str, Any]:
     """What a run leaves that nothing happens to."""
     started = time.monotonic()
@@ -229,7 +261,7 @@ def undisturbed(runs: Runs, record: Record) -> dict[str, Any]:
 def code_digest() -> str:
     """Of everything that a run executes."""
     paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in [*paths, Path(__file__).with_name("small_runs.py")])).hexdigest()
+    return hashlib.sha256(b"".join([CONFIG.encode(), *(path.read_bytes() for path in paths)])).hexdigest()
 
 
 def shown(row: dict[str, Any], calm_s: float) -> dict[str, Any]:

@@ -64,12 +64,10 @@ class Runs:
         import pyarrow.parquet as pq
 
         self.folder, self.nodes, self.storage = folder, nodes, storage
+        self.settings = StorageSettings(endpoint=storage.endpoint)
         session = botocore.session.get_session()
         session.create_client("s3", endpoint_url=storage.endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
-        catalogue, data = (
-            generate_catalogue(num_titles=300, num_queries=240),
-            Store(DATA, StorageSettings(endpoint=storage.endpoint)),
-        )
+        catalogue, data = generate_catalogue(num_titles=300, num_queries=240), Store(DATA, self.settings)
         for name in ("corpus", "queries", "qrels"):
             stream = io.BytesIO()
             pq.write_table(getattr(catalogue, name), stream)
@@ -109,7 +107,7 @@ class Runs:
 
     def store(self, name: str) -> Store:
         """What a run writes."""
-        return Store(f"s3://{BUCKET}/{name}/run", StorageSettings(endpoint=self.storage.endpoint))
+        return Store(f"s3://{BUCKET}/{name}/run", self.settings)
 
     def artifacts(self, name: str) -> dict[str, str]:
         """What a run left: each commit's key, figures and the digest of every object, but for times."""
