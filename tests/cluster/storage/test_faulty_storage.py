@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import botocore.session
 import pytest
 
 from benchmarks.cluster import faulty_storage as module
-from benchmarks.cluster.chaos import KEYS, create_bucket
 from benchmarks.cluster.faulty_storage import KINDS, FaultyStorage, faulty_storage
-from cluster.errors import StorageError
+from benchmarks.cluster.small_runs import BUCKET, KEYS
+from cluster.errors import ClusterError, StorageError
 from cluster.lease import Lease
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
@@ -21,7 +22,8 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStorage]:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(module, "STALL_S", 0.1)
     with faulty_storage(seed=3) as storage:
-        create_bucket(storage.endpoint)
+        session = botocore.session.get_session()
+        session.create_client("s3", endpoint_url=storage.endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
         yield storage
 
 
@@ -51,6 +53,18 @@ def test_a_lease_survives_answers_that_are_lost(storage: FaultyStorage, monkeypa
             lease._beat(beat)
         lease.check()
     assert storage.failed > 0
+
+
+@pytest.mark.parametrize("call", ["read_bytes", "exists", "size", "list", "delete"])
+def test_keys_that_have_expired_are_no_storage_that_may_come_back(call: str, storage: FaultyStorage) -> None:
+    objects = store(storage)
+    objects.write_bytes("part", b"a")
+    storage.denied = True
+    with pytest.raises(ClusterError, match=r"access denied .*keys have expired .*AWS_ACCESS_KEY_ID.* it resumes") as error:
+        getattr(objects, call)("part")
+    assert not isinstance(error.value, StorageError), "nobody waits for it"
+    storage.denied = False
+    getattr(objects, call)("part")
 
 
 def test_storage_that_is_away_is_named(storage: FaultyStorage) -> None:
