@@ -30,7 +30,8 @@ class FaultyStorage:
         """Of the requests that fail, each in one of KINDS."""
         self.away = False
         """Every request fails."""
-        self.failed = 0
+        self.failed: list[str] = []
+        """HTTP methods of the requests that failed."""
         self._rng, self._lock = random.Random(seed), threading.Lock()
         inner = self._server._server
         assert inner is not None
@@ -41,7 +42,7 @@ class FaultyStorage:
         self._server.stop()
 
     def _serve(self, environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
-        kind = self._kind()
+        kind = self._kind(environ["REQUEST_METHOD"])
         if kind == "error":
             respond("503 Slow Down", [("Content-Length", "0")])
             return [b""]
@@ -60,14 +61,14 @@ class FaultyStorage:
             return self._reset(environ)
         return [body[: len(body) // 2]] if kind == "cut" and environ["REQUEST_METHOD"] == "GET" else [body]
 
-    def _kind(self) -> str | None:
+    def _kind(self, method: str) -> str | None:
         with self._lock:
             if self.away:
-                self.failed += 1
+                self.failed.append(method)
                 return "error"
             if self._rng.random() >= self.share:
                 return None
-            self.failed += 1
+            self.failed.append(method)
             return self._rng.choice(KINDS)
 
     @staticmethod
