@@ -50,9 +50,10 @@ def test_what_is_written_is_read_back_though_requests_fail(
 ) -> None:
     monkeypatch.setattr(module, "KINDS", (kind,))
     objects, storage.share = store(storage, kind), 0.25
-    for number in range(PARTS):
-        objects.write_bytes(f"part-{number}", bytes([number]) * 5000)
-    assert [objects.read_bytes(f"part-{number}") for number in range(PARTS)] == [bytes([number]) * 5000 for number in range(PARTS)]
+    parts = {f"part-{number}": bytes([number]) * 5000 for number in range(PARTS)}
+    for name, data in parts.items():
+        objects.write_bytes(name, data)
+    assert {name: objects.read_bytes(name) for name in parts} == parts
     assert {"PUT", "GET"} <= set(storage.failed)
     storage.share = 0.0
     assert set(objects.list().values()) == {5000}
