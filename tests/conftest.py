@@ -22,12 +22,13 @@ from cluster.session.resources import ClusterSettings, ClusterSize
 # two processes of tests share the processors: see cluster.session.session.QUIET; before anything imports torch
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # a full collection walks through every object of torch, botocore and the others for 0.2 s, and without this there are hundreds
+USUAL_COLLECTIONS = gc.get_threshold()
 gc.set_threshold(100_000, 50, 50)
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
 
 
-DRIVERS = ("test_end_to_end", "test_left_behind", "test_resume", "test_sequence_run", "run/test_submit_cluster")
+DRIVERS = ("test_end_to_end", "test_left_behind", "test_resume", "run/test_submit_cluster")
 """Tests of jobs that start drivers in processes of their own."""
 
 
@@ -116,6 +117,7 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSize]
 
     A driver in a process of its own that needs no Ray of its own gets `ray_address`: that costs it a second, not ten.
     """
+    gc.set_threshold(*USUAL_COLLECTIONS)  # as in a driver: actors that nothing but a cycle of objects holds keep their CPUs
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for name, value in KEYS.items():
             patch.setenv(name, value)
