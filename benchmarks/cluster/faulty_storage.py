@@ -35,7 +35,8 @@ class FaultyStorage:
         """Every request fails."""
         self.denied = False
         """Every request is refused, as S3 does when keys have expired."""
-        self.failed = 0
+        self.failed: list[str] = []
+        """HTTP methods of the requests that failed."""
         self.writes = 0
         """Objects written, but for the beats of leases."""
         self._rng, self._lock = random.Random(seed), threading.Lock()
@@ -50,7 +51,7 @@ class FaultyStorage:
     def _serve(self, environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
         if self.denied:
             return self._refuse(environ, respond)
-        kind = self._kind()
+        kind = self._kind(environ["REQUEST_METHOD"])
         if kind == "error":
             respond("503 Slow Down", [("Content-Length", "0")])
             return [b""]
@@ -71,14 +72,14 @@ class FaultyStorage:
             return self._reset(environ)
         return [body[: len(body) // 2]] if kind == "cut" and environ["REQUEST_METHOD"] == "GET" else [body]
 
-    def _kind(self) -> str | None:
+    def _kind(self, method: str) -> str | None:
         with self._lock:
             if self.away:
-                self.failed += 1
+                self.failed.append(method)
                 return "error"
             if self._rng.random() >= self.share:
                 return None
-            self.failed += 1
+            self.failed.append(method)
             return self._rng.choice(KINDS)
 
     @staticmethod
