@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError, HardmineError
 from cluster.storage.conditional import read_version, replace
+from cluster.storage.records import SMALL
 from cluster.storage.store import Store
 
 PATH = "writer.json"
@@ -180,7 +181,7 @@ class Lease:
 
     def _read(self) -> Owner | None:
         try:
-            return _decode(self.store.read_bytes(PATH))
+            return _decode(self.store.read_bytes(PATH, SMALL))
         except ArtifactError:
             return None
 

@@ -28,7 +28,7 @@ def expected_of(config: Path) -> dict[str, Expected]:
     requests, reads, held = plan["requests"], plan["reads"], plan["estimates"]
     return {
         "ingest": Expected("read_slice_items", plan["expected"]["ingest"]),
-        "embed": Expected("copy_part", plan["expected"]["embed"]),
+        "embed": Expected("copy_parts", plan["expected"]["embed"]),
         "mine-search": Expected(
             "ShardActor",
             {

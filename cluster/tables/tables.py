@@ -52,6 +52,8 @@ TOGETHER = 8
 """Parts that are checked at the same time where an interrupted attempt left some."""
 IN_FLIGHT = 16
 """Parts of one table that are fetched at the same time."""
+AHEAD_BYTES = 32 * 2**20
+"""Of the parts that are fetched before they are asked for."""
 GROUP_BYTES = 4 * 2**20
 """Least size of a row group, which is the least that is read of a column."""
 GROUP_ROWS = 1024
@@ -75,7 +77,7 @@ def write_part(store: Store, path: str, table: pa.Table, *, first_row: int = 0, 
     Args:
         for_others: other programs read it, so vectors are lists; else they are packed.
     """
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()
     group_rows = max(GROUP_ROWS, GROUP_BYTES * table.num_rows // max(1, table.nbytes))
     table = table if for_others else pack(table)
     pq.write_table(table, sink, row_group_size=group_rows, **_encoding(table.schema))
@@ -84,15 +86,15 @@ def write_part(store: Store, path: str, table: pa.Table, *, first_row: int = 0, 
 
 def write_groups(store: Store, path: str, table: pa.Table, stops: Sequence[int]) -> Part:
     """As `write_part`, with row groups that end where `stops` say; a reader takes one by its number."""
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, **_encoding(table.schema)) as writer:
         for start, stop in itertools.pairwise([0, *stops]):
             writer.write_table(table.slice(start, stop - start), row_group_size=max(1, stop - start))
     return _put(store, path, sink, table.num_rows, 0)
 
 
-def _put(store: Store, path: str, sink: pa.BufferOutputStream, rows: int, first_row: int) -> Part:
-    data, digest = seal(sink.getvalue())
+def _put(store: Store, path: str, sink: io.BytesIO, rows: int, first_row: int) -> Part:
+    data, digest = seal(sink)
     store.write_bytes(path, data)
     return Part(path, rows, len(data), first_row, digest)
 
@@ -225,9 +227,10 @@ def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str] | Non
 
 
 def stream_parts(
-    store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None, *, ahead: int = 4
+    store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None, *, least: int = 4
 ) -> Iterator[tuple[Part, pa.Table]]:
-    """The parts in their order, while the next `ahead` ones are fetched; so many are in memory. Raises as `read_part`."""
+    """The parts in their order, while the next ones are fetched: AHEAD_BYTES of them, `least` or more. Raises as `read_part`."""
+    ahead = max(least, min(IN_FLIGHT, AHEAD_BYTES // max([1, *(part.bytes for part in parts)])))
     with ThreadPoolExecutor(ahead) as pool:
         coming: deque[tuple[Part, Future[pa.Table]]] = deque()
         for part in parts:
