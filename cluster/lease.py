@@ -23,6 +23,7 @@ from typing import Any
 from cluster.errors import ArtifactError, ClusterError, ConfigError, HardmineError
 from cluster.session.pace import duration
 from cluster.storage.conditional import give_up, read_version, replace
+from cluster.storage.records import SMALL
 from cluster.storage.store import Store
 
 PATH = "writer.json"
@@ -206,7 +207,7 @@ class Lease:
 
     def _read(self) -> Owner | None:
         try:
-            return _decode(self.store.read_bytes(PATH))
+            return _decode(self.store.read_bytes(PATH, SMALL))
         except ArtifactError:
             return None
 

@@ -55,18 +55,23 @@ endpoint = "{endpoint}"
 """
 
 
+def create_bucket(endpoint: str) -> None:
+    """The bucket of all runs."""
+    import botocore.session
+
+    botocore.session.get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
+
+
 class Runs:
     """Small runs on the same data, all of it on S3."""
 
     def __init__(self, folder: Path, nodes: ManyNodes, storage: FaultyStorage) -> None:
         """Make the bucket and put the data there."""
-        import botocore.session
         import pyarrow.parquet as pq
 
         self.folder, self.nodes, self.storage = folder, nodes, storage
         self.settings = StorageSettings(endpoint=storage.endpoint)
-        session = botocore.session.get_session()
-        session.create_client("s3", endpoint_url=storage.endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
+        create_bucket(storage.endpoint)
         catalogue, data = generate_catalogue(num_titles=300, num_queries=240), Store(DATA, self.settings)
         for name in ("corpus", "queries", "qrels"):
             stream = io.BytesIO()

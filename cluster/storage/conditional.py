@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.storage.errors import code
+from cluster.storage.records import SMALL
 from cluster.storage.store import EXISTS_CODES, Store
 
 NOT_KNOWN = {"NotImplemented", "InvalidArgument"}
@@ -29,7 +30,7 @@ def read_version(store: Store, path: str) -> tuple[bytes, str]:
         return data, _digest(data)
     # the version first: an object that is replaced in between has the older one, and is not replaced by it
     version = store._call("look up", path, lambda fs, key: str(fs.info(key)["ETag"]))
-    return store.read_bytes(path), version
+    return store.read_bytes(path, SMALL), version
 
 
 def replace(store: Store, path: str, data: bytes, version: str) -> str | None:

@@ -207,7 +207,7 @@ def write_items(source: Source, export: Store, scratch: Path) -> tuple[F32, list
         if place.path not in there:
             columns = {"id": table["id"], "vector": pa.chunked_array([vectors_to_column(block)])}
             others = {name: table[name] for name in table.column_names if name != "id"}
-            write_part(export, place.path, pa.table(columns | others), first_row=part.first_row)
+            write_part(export, place.path, pa.table(columns | others), first_row=part.first_row, for_others=True)
         parts.append(replace(place, **described(export.read_bytes(place.path))))
     assert vectors is not None
     return vectors, parts

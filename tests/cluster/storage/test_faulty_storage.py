@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.cluster import faulty_storage as module
 from benchmarks.cluster.faulty_storage import KINDS, FaultyStorage, faulty_storage
-from benchmarks.cluster.small_runs import BUCKET, KEYS
+from benchmarks.cluster.small_runs import KEYS, create_bucket
 from cluster.errors import ClusterError, StorageError
 from cluster.lease import Lease
 from cluster.storage.settings import StorageSettings
