@@ -19,12 +19,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from benchmarks.flywheel.simulate import make_log, make_truth, write_ubi
 
 LINES_PER_QUERY = 2.9
 CHUNK = 100_000
+RARE = 0.3
+"""Share of the queries whose text nobody else asks: the number of texts grows with the log, as in a real one."""
 TASKS = ("read_piece", "count_", "find_", "label_", "write_", "add_", "_work", "IDLE")
 """What the title of a Ray process that does the work, or waits for it, has."""
 
@@ -35,6 +38,8 @@ def make_logs(folder: Path, lines: int) -> int:
     queries, made = int(lines / LINES_PER_QUERY), 0
     for number, start in enumerate(range(0, queries, CHUNK)):
         log = make_log(truth, min(CHUNK, queries - start), model="pbm", seed=number)
+        rare = np.flatnonzero(np.random.default_rng(number).random(len(log.text)) < RARE).tolist()
+        log.typed.update({row: f"{truth.texts[log.text[row]]} {number}-{row}" for row in rare})
         made += write_ubi(truth, log, folder, prefix=f"{number:03d}-", seed=number)
     return made
 

@@ -25,7 +25,7 @@ from cluster.session.progress import Progress
 from cluster.session.session import check_shared, ray_session
 from cluster.storage.store import Store
 from cluster.storage.usable import check_writable
-from jobs.pairs.corpus.items import ItemTask, add_items, read_items
+from jobs.pairs.corpus.items import ItemTask, PopularTask, add_items, read_items
 from jobs.pairs.corpus.pairs import FromItemsTask, pairs_from_items
 from jobs.pairs.corpus.synthetic import SYNTHETIC_SHARE, SyntheticTask, kept_share, write_synthetic
 from jobs.pairs.labels.asked import SYNTHETIC
@@ -34,7 +34,7 @@ from jobs.pairs.labels.splits import cut_times
 from jobs.pairs.labels.stage import LabelTask, label_texts
 from jobs.pairs.labels.texts import count_texts, find_variants
 from jobs.pairs.output.write import write_outputs
-from jobs.pairs.reading.sources import Input, find_input
+from jobs.pairs.reading.sources import Input, find_input, unpacked_bytes
 from jobs.pairs.reading.stage import ReadTask, read_piece
 from jobs.pairs.rejected.stage import RejectedTask, write_sheet
 from jobs.pairs.sessions.stage import SessionTask, count_sessions
@@ -45,11 +45,14 @@ from jobs.pairs.summary import summarise
 from jobs.pairs.tasks import add_counts, objects_of, run_tasks
 from jobs.stages.ingest.reading.files import source_files
 
-PARTITION_BYTES = 256 * 2**20
-"""Of the logs, unpacked, for each partition."""
-TASK_BYTES, TIMES_IN_MEMORY = 300 * 2**20, 5
-"""Memory of a task: what it has loaded, and so many times its partition (1.1 GB for 212 MB of log, measured)."""
-MOST_PARTITIONS = 1024
+PARTITION_BYTES = 32 * 2**20
+"""Of the logs or of the items, unpacked, for each partition."""
+PARTITION_PAIRS = 4_000_000
+"""Pairs of items that users liked one after another, for each partition of items, before equal ones are added up."""
+TASK_BYTES = 600 * 2**20
+"""Memory of a task, about: what it has loaded, and what it does with a partition (measured in docs/logs.md)."""
+MOST_PARTITIONS = 4096
+"""What an object has a segment for; logs of more than 128 GiB have larger ones, and larger tasks."""
 VERSION = 1
 Results = list[dict[str, Any]]
 
@@ -64,6 +67,7 @@ class Work:
     bytes: int
     """Of the logs, unpacked."""
     partitions: int
+    """Of clients, and of texts."""
     progress: Progress
 
     def run(self, name: str, task: Any, inputs: Sequence[Any]) -> Results:
@@ -75,7 +79,7 @@ class Work:
             inputs,
             progress=self.progress,
             retries=self.settings.cluster.retries,
-            memory=TASK_BYTES + TIMES_IN_MEMORY * self.bytes // self.partitions,
+            memory=TASK_BYTES * max(1, self.bytes // (self.partitions * PARTITION_BYTES)),
         )
 
 
@@ -107,7 +111,7 @@ def make_pairs(
         store.sweep()
         _begin(store, key, progress)
         unpacked = sum(one.bytes for one in inputs)
-        partitions = min(MOST_PARTITIONS, max(1, math.ceil(unpacked / PARTITION_BYTES)))
+        partitions = _count(unpacked, PARTITION_BYTES)
         with ray_session(settings.cluster) as size:
             check_shared(store, size)
             summary = _stages(Work(store, f"work/{key}", settings, unpacked, partitions, progress), inputs, key)
@@ -158,18 +162,20 @@ def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
     every = range(count)
     texts = work.run("texts", count_texts, [{"texts": objects_of(read, "texts"), "partitions": count}] * count)
     spelling = work.run("spelling", find_variants, [objects_of(texts, "counts")])
-    items = _items(work)
+    in_items = _item_partitions(work, read)
+    items = _items(work, in_items)
     hours = {int(hour): number for hour, number in add_counts(read, "hours").items()}
     cuts = cut_times(hours, settings.splits)
     variants = objects_of(spelling, "variants")[0]
     window = WINDOW if settings.corpus.path else 0
     rows = objects_of(read, "rows")
     session = SessionTask(
-        rows, variants, count, cuts, settings.signals, settings.bias.bot_queries, settings.rejected.below, window
+        rows, variants, count, in_items, cuts, settings.signals, settings.bias.bot_queries, settings.rejected.below, window
     )
     sessions = work.run("sessions", count_sessions, [session for _ in every])
-    popular = work.run("popular", add_items, [objects_of(sessions, "items")])
-    from_items = _from_items(work, items, sessions, popular)
+    of_items = PopularTask(objects_of(sessions, "items"), in_items)
+    popular = work.run("popular", add_items, [of_items] * in_items)
+    from_items = _from_items(work, in_items, items, sessions, popular)
     at = _positions(sessions, settings)
     task = LabelTask(
         objects={
@@ -181,7 +187,8 @@ def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
         positions=(tuple(at.expected.tolist()), tuple(at.weight.tolist())),
         bias=settings.bias,
         weights=settings.signals.weights,
-        popularity=objects_of(popular, "popularity")[0],
+        popularity=tuple(objects_of(popular, "popularity")),
+        partitions=count,
         known_items=tuple(objects_of(items, "ids")),
         splits=settings.splits,
         cuts=cuts,
@@ -238,17 +245,32 @@ def _no_label(read: Results, sessions: Results, labels: Results) -> str:
     )
 
 
-def _items(work: Work) -> Results:
+def _count(amount: int, each: int) -> int:
+    return min(MOST_PARTITIONS, max(1, math.ceil(amount / each)))
+
+
+def _item_partitions(work: Work, read: Results) -> int:
+    """Partitions of items, so that each has few clicks, few items, and few pairs that were used together."""
+    path = work.settings.corpus.path
+    if path is None:
+        return work.partitions
+    store, names = source_files(path, work.settings.storage)
+    unpacked = sum(unpacked_bytes(name, store.size(name) or 0) for name in names)
+    pairs = 2 * WINDOW * sum(one["likes"] for one in read)
+    return max(work.partitions, _count(unpacked, PARTITION_BYTES), _count(pairs, PARTITION_PAIRS))
+
+
+def _items(work: Work, partitions: int) -> Results:
     settings = work.settings
     if settings.corpus.path is None:
         return []
     store, names = source_files(settings.corpus.path, settings.storage)
     return work.run(
-        "items", read_items, [ItemTask(store.url(name), settings.corpus, settings.storage, work.partitions) for name in names]
+        "items", read_items, [ItemTask(store.url(name), settings.corpus, settings.storage, partitions) for name in names]
     )
 
 
-def _from_items(work: Work, items: Results, sessions: Results, popular: Results) -> Results:
+def _from_items(work: Work, partitions: int, items: Results, sessions: Results, popular: Results) -> Results:
     if not items:
         return []
     settings = work.settings.corpus
@@ -256,14 +278,15 @@ def _from_items(work: Work, items: Results, sessions: Results, popular: Results)
         items=objects_of(items, "items"),
         ids=tuple(objects_of(items, "ids")),
         together=objects_of(sessions, "together"),
-        popularity=objects_of(popular, "popularity")[0],
+        popularity=tuple(objects_of(popular, "popularity")),
         users=sum(one.get("users", 0) for one in sessions),
         partitions=work.partitions,
+        item_partitions=partitions,
         diverse=settings.different is not None,
         negatives=settings.same is not None and settings.different is not None,
         anchors=settings.anchors is not None,
     )
-    return work.run("from-items", pairs_from_items, [task] * work.partitions)
+    return work.run("from-items", pairs_from_items, [task] * partitions)
 
 
 def _positions(sessions: Results, settings: PairsSettings) -> Positions:

@@ -1,4 +1,4 @@
-"""`pairs.json`: what was read, left out, corrected and synthetic_queries, from the counts of all tasks."""
+"""`pairs.json`: what was read, left out, corrected and made, from the counts of all tasks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from jobs.pairs.corpus.items import popular_share
 from jobs.pairs.labels.asked import SYNTHETIC
 from jobs.pairs.labels.evidence import Positions
 from jobs.pairs.readiness import readiness
@@ -93,7 +94,7 @@ def _corrections(settings: PairsSettings, stages: Mapping[str, Results], cuts: t
             if shown_at and shown_at[position]
         ],
         "correction": settings.bias.position,
-        "popularity": {name: value for name, value in stages["popular"][0].items() if name != "objects"},
+        "popularity": popular_share(add_counts(stages["popular"], "items_by_clicks")),
         "cuts": [f"{datetime.fromtimestamp(cut / 1000, UTC):%Y-%m-%d %H:%M} UTC" for cut in cuts] if cuts[0] else None,
     }
 

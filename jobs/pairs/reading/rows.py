@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.pairs.partitions import hashes
 from jobs.pairs.reading.leaves import Shape
 from jobs.pairs.reading.notes import Notes
 from jobs.pairs.settings import SignalSettings
 from jobs.pairs.signals import CODES, action_codes
-from jobs.pairs.tasks import hashes
 
 U64 = npt.NDArray[np.uint64]
 QUERY, EVENT, LABEL = 0, 1, 2

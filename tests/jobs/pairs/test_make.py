@@ -111,7 +111,6 @@ def test_no_user_is_in_what_comes_out(pairs: Make) -> None:
         "weight",
         "source",
         "split",
-        "logq",
     }
     assert not (made.folder / "work").exists(), "hashed users lie there while it runs"
 
