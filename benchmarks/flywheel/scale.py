@@ -44,8 +44,8 @@ def make_logs(folder: Path, lines: int) -> int:
     return made
 
 
-def run(logs: Path, to: Path, kill_s: float | None = None) -> tuple[float, dict[str, float]]:
-    """(seconds, process -> highest memory in MiB); killed after `kill_s`, if given."""
+def run(logs: Path, to: Path, kill_s: float | None = None) -> tuple[float, dict[str, float], list[str]]:
+    """(seconds, process -> highest memory in MiB, a line for each stage); killed after `kill_s`, if given."""
     command = [sys.executable, "-m", "jobs", "pairs", str(logs), "--to", str(to)]
     started = time.monotonic()
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -64,7 +64,7 @@ def run(logs: Path, to: Path, kill_s: float | None = None) -> tuple[float, dict[
     _, err = driver.communicate()
     if kill_s is None and driver.returncode:
         raise SystemExit(err.decode())
-    return time.monotonic() - started, highest
+    return time.monotonic() - started, highest, [line for line in err.decode().splitlines() if line.startswith("✓")]
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -109,16 +109,17 @@ def main() -> None:
         size = sum(path.stat().st_size for path in logs.iterdir())
         results = options.to or Path(temporary)
         if not (results / "whole" / "pairs.json").exists():
-            seconds, memory = run(logs, results / "whole")
-            print(f"{size / 2**20:,.0f} MiB in {seconds:.0f} s; highest memory in MiB:")
+            seconds, memory, stages = run(logs, results / "whole")
+            print("\n".join([*stages, f"{size / 2**20:,.0f} MiB in {seconds:.0f} s; highest memory in MiB:"]))
             for name, most in sorted(memory.items(), key=lambda pair: -pair[1]):
                 print(f"  {name:<28} {most:8,.0f}", flush=True)
         if options.kill is not None:
             to = results / "killed"
             run(logs, to, options.kill)
             done = len(list(to.rglob("done-*.json")))
-            again, _ = run(logs, to)
+            again, memory, stages = run(logs, to)
             same = digests(to) == digests(results / "whole")
+            print("\n".join([*stages, f"highest memory of a task: {memory['task']:,.0f} MiB"]))
             print(f"killed after {options.kill:.0f} s with {done} parts committed; again {again:.0f} s; same bytes: {same}")
             raise SystemExit(not same)
 
