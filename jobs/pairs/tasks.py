@@ -32,12 +32,21 @@ Task = Callable[..., dict[str, Any]]
 
 
 def run_tasks(
-    store: Store, folder: str, task: Task, inputs: Sequence[Any], *, progress: Progress, retries: int = 2, memory: int = 0
+    store: Store,
+    folder: str,
+    task: Task,
+    inputs: Sequence[Any],
+    *,
+    progress: Progress,
+    retries: int,
+    memory: int,
+    at_once: int | None = None,
 ) -> list[dict[str, Any]]:
     """What each task returned, in the order of `inputs`; tasks that are committed are not run again. Ray must run.
 
     Args:
         memory: bytes that a task takes, about: Ray starts no more of them than a node holds.
+        at_once: most tasks that run at the same time. None: as many as there are CPUs.
     """
     import ray
 
@@ -55,7 +64,7 @@ def run_tasks(
     name = folder.rpartition("/")[2]
     before = f", {len(results)} committed before" if results else ""
     remote = ray.remote(_work).options(num_cpus=1, max_retries=retries, memory=memory_to_ask(memory))
-    at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    at_once = at_once or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}
     told = time.monotonic()
     try:

@@ -28,7 +28,7 @@ ASKED = pa.schema(
 """The columns that are read; of what was asked and of what was made from items, each has some."""
 MOSTLY, WITHOUT_CLICK, LEAST = 0.5, 0.8, 3
 """A text is rejected if this share of its queries is low or reformulated, or has no click, and it was asked so often."""
-SYNTHETIC = ("title", "template")
+SYNTHETIC = ("generated", "title", "template")
 KINDS = ("live", "editorial", "co_access", "anchor", *SYNTHETIC)
 """Of a text that is several of these, the first one counts."""
 

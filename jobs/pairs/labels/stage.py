@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from cluster.storage.store import Store
 from cluster.tables.tables import I64, part_name, write_part
+from jobs.pairs.corpus.synthetic import in_bins
 from jobs.pairs.labels.asked import SYNTHETIC, Asked, read_asked
 from jobs.pairs.labels.evidence import Evidence, Positions, evidence, joined_evidence, resolve
 from jobs.pairs.labels.splits import SPLITS
@@ -92,7 +93,8 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
     objects = _write(store, folder, number, queries, labels)
     refused = asked.rejected(task.rejected, has_positive, task.clicks)
     objects |= write_object(store, f"{folder}/refused-{number:05d}.parquet", refused)
-    return figures | {"objects": objects, "refused": refused.num_rows}
+    bins = in_bins(asked.key[has_positive & np.asarray(pc.is_in(asked.kind, value_set=pa.array(SYNTHETIC)))])
+    return figures | {"objects": objects, "refused": refused.num_rows, "synthetic_bins": bins}
 
 
 def _write(store: Store, folder: str, number: int, queries: pa.Table, labels: pa.Table) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pandas.util import hash_array  # type: ignore[import-untyped]
 
 from cluster.storage.store import Store
@@ -21,6 +22,8 @@ SALT = "query text"
 """Of the keys of texts, which are no secret and must be the same in every run: they are the ids of the queries."""
 MOST_TEXTS = 200_000
 """Texts, the most frequent ones, among which variants are looked for: their letters are held in one process."""
+FREQUENT, ASKED_OFTEN = 5, 10
+"""Texts, of those asked so often, that show a query generator how users write."""
 FORMS_OF = 5_000
 """Texts whose forms without a letter are held at the same time."""
 SHORTEST = 6
@@ -46,11 +49,15 @@ def count_texts(store: Store, folder: str, number: int, task: dict[str, Any]) ->
     """The texts of one partition with their counts: the most frequent ones."""
     table = read_partition(store, task["texts"], number, task["partitions"])
     if table is None:
-        return {"objects": {}, "texts": 0}
+        return {"objects": {}}
     total = table.group_by(["key", "text"], use_threads=False).aggregate([("count", "sum")])
     total = total.rename_columns(["key", "text", "count"]).sort_by([("count", "descending"), ("key", "ascending")])
     kept = total.slice(0, MOST_TEXTS // task["partitions"] + 1)
-    return {"objects": write_object(store, f"{folder}/counts-{number:05d}.parquet", kept), "texts": total.num_rows}
+    frequent = kept.slice(0, FREQUENT).filter(pc.greater_equal(kept["count"].slice(0, FREQUENT), ASKED_OFTEN))
+    return {
+        "objects": write_object(store, f"{folder}/counts-{number:05d}.parquet", kept),
+        "frequent": dict(zip(frequent["text"].to_pylist(), frequent["count"].to_pylist(), strict=True)),
+    }
 
 
 def find_variants(store: Store, folder: str, number: int, paths: list[str]) -> dict[str, Any]:
