@@ -1,0 +1,1 @@
+"""A cross-encoder that re-ranks a retriever's hits: its settings and its training."""
