@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from eval.metrics import I64, Bool
+from eval.metrics import I64, Bool, Judgements
 
 F32 = npt.NDArray[np.float32]
 
@@ -39,6 +39,21 @@ def reorder(rows_QK: I64, scores_QK: F32, *, depth: int | None = None) -> tuple[
         [order, np.broadcast_to(np.arange(width, rows_QK.shape[1]), (len(rows_QK), max(0, rows_QK.shape[1] - width)))], axis=1
     )
     return np.take_along_axis(rows_QK, order, axis=1), np.take_along_axis(known, order, axis=1)
+
+
+def perfect_order(rows_QK: I64, query_rows_Q: I64, judgements: Judgements) -> I64:
+    """The hits of each query by their grade: the order that no re-ranker surpasses. Equal grades keep the retriever's order.
+
+    Args:
+        rows_QK: item rows; -1 is padding and stands only after the hits. query_rows_Q: their queries, in any order.
+    """
+    width = np.int64(max(judgements.item_rows.max(initial=0), rows_QK.max(initial=0)) + 1)
+    labels = np.repeat(judgements.query_rows, np.diff(judgements.offsets)) * width + judgements.item_rows
+    asked = query_rows_Q[:, None] * width + rows_QK
+    place = np.minimum(np.searchsorted(labels, asked), max(0, len(labels) - 1))
+    known = (labels[place] == asked) & (rows_QK >= 0) if len(labels) else np.zeros(rows_QK.shape, np.bool_)
+    gains = np.where(known, judgements.gains[place] if len(labels) else 0.0, 0.0)
+    return reorder(rows_QK, gains.astype(np.float32))[0]
 
 
 def tied_at_the_top(scores_QK: F32, codes_QK: I64) -> Bool:

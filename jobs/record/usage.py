@@ -10,6 +10,8 @@ Reads = Literal["texts", "vectors", "histories"]
 """What a model reads: texts, the vectors that came with the data (an adapter without a base model), or histories of items."""
 LOCAL_COPY = "model"
 """The folder that the code opens where the model lies on S3."""
+RERANKER = "reranker"
+"""The folder of the fine-tuned re-ranker in the model's."""
 
 _TEXTS = """\
 from sentence_transformers import SentenceTransformer

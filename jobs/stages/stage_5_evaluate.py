@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from cluster.commits import Commit, Outcome
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage
@@ -17,49 +18,55 @@ MEASURED_BY = {"num_hits", "primary", "confidence", "resamples", "bad_top1_colum
 
 def evaluate(context: Context, stage: Stage) -> Commit:
     """Figures of the stage's model on its evaluated queries, against other models of the run."""
-    config, scope = context.config, stage.scope
-    settings, data = config.evaluation, read_ingested(context, scope)
-    hits, vectors = context.need(stage.sibling(Kind.HITS)), context.need(stage.sibling(Kind.EMBED))
+    task, inputs = evaluation_task(context, stage)
     others = {key: context.need(stage_of_other) for key, stage_of_other in _others(context, stage).items()}
-    column = settings.bad_top1_column or (config.mining.rules[0].column if config.mining.rules else None)
-    popularity = config.mining.popularity
-    if scope is Scope.GENERAL:  # columns of the run's corpus say nothing about another one
-        column, popularity, settings = None, None, settings.model_copy(update={"bad_top1_column": None, "slices": None})
     model = evaluated_model(context, stage)
 
     def work(folder: str) -> Outcome:
-        task = EvaluateTask(
-            context.store,
-            folder,
-            hits.parts("hits"),
-            data.codes,
-            data.corpus,
-            data.queries,
-            data.labels,
-            vectors.parts("corpus"),
-            vectors.parts("queries"),
-            settings,
-            column,
-            popularity,
-            {key: commit.parts("per_query") for key, commit in others.items()},
-            first="baseline" not in others,
-        )
-        figures, part = in_worker(measure, context, task)
+        compared = {key: commit.parts("per_query") for key, commit in others.items()}
+        ready = replace(task, folder=folder, others=compared, first="baseline" not in others)
+        figures, part = in_worker(measure, context, ready)
         figures = {"round": model.round, "split": stage.split} | figures
         for path in (f"{folder}/evaluation.json", f"{stage.root}/evaluation.json"):
             context.store.write_json(path, figures)
         return Outcome(tables={"per_query": [part]}, figures=figures)
 
-    inputs = {
+    inputs |= {key: others[key].key if key in others else None for key in ("baseline", "best", "previous")}
+    return context.commit(stage, inputs=inputs | {"round": model.round}, work=work)
+
+
+def evaluation_task(context: Context, stage: Stage) -> tuple[EvaluateTask, dict[str, Any]]:
+    """(what an evaluation reads, without folder and other models; what its figures depend on besides these)."""
+    config, scope = context.config, stage.scope
+    settings, data = config.evaluation, read_ingested(context, scope)
+    hits, vectors = context.need(stage.sibling(Kind.HITS)), context.need(stage.sibling(Kind.EMBED))
+    column = settings.bad_top1_column or (config.mining.rules[0].column if config.mining.rules else None)
+    popularity = config.mining.popularity
+    if scope is Scope.GENERAL:  # columns of the run's corpus say nothing about another one
+        column, popularity, settings = None, None, settings.model_copy(update={"bad_top1_column": None, "slices": None})
+    task = EvaluateTask(
+        context.store,
+        "",
+        hits.parts("hits"),
+        data.codes,
+        data.corpus,
+        data.queries,
+        data.labels,
+        vectors.parts("corpus"),
+        vectors.parts("queries"),
+        settings,
+        column,
+        popularity,
+        {},
+        first=False,
+    )
+    return task, {
         "hits": hits.key,
         "tables": data.tables.key,
         "settings": settings.model_dump(include=MEASURED_BY),
         "column": column,
         "popularity": popularity,
-        "round": model.round,
-        **{key: others[key].key if key in others else None for key in ("baseline", "best", "previous")},
     }
-    return context.commit(stage, inputs=inputs, work=work)
 
 
 def _others(context: Context, stage: Stage) -> dict[str, Stage]:

@@ -21,6 +21,7 @@ from cluster.tables.tables import F32, I64, Part, lists_to_csr, read_part, read_
 from eval.attainable import attainable
 from eval.copies import placed
 from eval.metrics import F64, Bool, Judgements, per_query_metrics, summarise
+from eval.reranking.order import perfect_order
 from eval.settings import EvaluationSettings
 from eval.significance import compare
 from eval.slices import slice_figures
@@ -74,6 +75,8 @@ class Measured:
     values: dict[str, F64]
     attainable: dict[str, F64]
     """Of a perfect model."""
+    in_reach: dict[str, F64]
+    """Of a perfect order of these hits: what a re-ranker could get at best."""
     judged: pa.Table
     """All labels of the run."""
     learned: I64
@@ -87,6 +90,7 @@ class Measured:
             "queries_without_positive": int(np.isnan(self.values["recall@1"]).sum()),
             "metrics": _means(self.values),
             "attainable": _means(self.attainable),
+            "in_reach": _means(self.in_reach),
         }
 
     def table(self) -> pa.Table:
@@ -133,7 +137,10 @@ def measure_queries(task: EvaluateTask, order: Order | None = None) -> Measured:
     query_L, item_L, gain_L, score_L = (judged[name].to_numpy() for name in ("query_row", "item_row", "gain", "score"))
     judgements = Judgements.from_triples(query_L, item_L, gain_L, score_L > 0)
     values = per_query_metrics(ranking.rows, ranking.query_rows, judgements, compatible_top1_Q=compatible)
-    return Measured(ranking, values, attainable(values, ranking.query_rows, judgements), judged, learned)
+    perfect = perfect_order(ranking.rows, ranking.query_rows, judgements)
+    in_reach = per_query_metrics(perfect, ranking.query_rows, judgements, compatible_top1_Q=compatible)
+    best = attainable(values, ranking.query_rows, judgements)
+    return Measured(ranking, values, best, in_reach, judged, learned)
 
 
 def measure_slices(task: EvaluateTask, measured: Measured, baseline: Mapping[str, F64] | None) -> dict[str, Any]:

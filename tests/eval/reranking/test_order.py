@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.reranking.order import reorder, tied_at_the_top
+from eval.metrics import Judgements, per_query_metrics
+from eval.reranking.order import perfect_order, reorder, tied_at_the_top
 
 INF = np.inf
 
@@ -48,3 +49,24 @@ def test_a_tie_at_the_top_is_one_of_different_texts() -> None:
     scores = np.array([[0.9, 0.9, 0.1], [0.9, 0.9, 0.1], [0.9, 0.8, 0.8], [-INF, -INF, -INF]], np.float32)
     codes = np.array([[1, 2, 3], [4, 4, 5], [1, 2, 2], [0, 1, 2]])
     assert tied_at_the_top(scores, codes).tolist() == [True, False, False, False]
+
+
+def test_a_perfect_order_is_by_grade_and_no_other_order_of_the_hits_is_better() -> None:
+    judgements = Judgements.from_triples([4, 4, 4, 9], [1, 2, 3, 7], [1, 3, 2, 1])
+    rows = np.array([[5, 1, 3, 8], [6, 7, -1, -1], [1, 2, -1, -1]])
+    queries = np.array([4, 9, 2])
+    best = perfect_order(rows, queries, judgements)
+    assert best.tolist() == [[3, 1, 5, 8], [7, 6, -1, -1], [1, 2, -1, -1]]
+    wide = np.pad(rows, ((0, 0), (0, 10)), constant_values=-1)
+    top = per_query_metrics(perfect_order(wide, queries, judgements), queries, judgements, ks=(1, 3))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        other, _ = reorder(wide, rng.random(wide.shape).astype(np.float32))
+        for metric, values in per_query_metrics(other, queries, judgements, ks=(1, 3)).items():
+            better = top[metric] - values if metric != "bad_top1" else values - top[metric]
+            assert (better[:2] >= 0).all(), metric
+
+
+def test_without_labels_every_order_is_perfect() -> None:
+    none = Judgements.from_triples([], [], [])
+    assert perfect_order(np.array([[5, 1]]), np.array([0]), none).tolist() == [[5, 1]]
