@@ -69,7 +69,7 @@ def reranker_json(record: RunRecord) -> dict[str, Any] | None:
     commit = record.reranked
     if commit is None:
         return None
-    return commit.figures["reranking"] | {name: commit.figures[name] for name in ("round", "split")}
+    return {**commit.figures["reranking"], **{name: commit.figures[name] for name in ("round", "split")}}
 
 
 def tracker_warnings(record: RunRecord) -> list[str]:

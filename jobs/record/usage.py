@@ -37,6 +37,11 @@ ids = json.loads((folder / "items.json").read_text())
 queries = encoder.encode(encoder.read([ids[:2]]))  # a list of item ids for each query, oldest first
 items = encoder.encode(item_tokens(0, len(ids)))  # in the order of items.json
 """
+RERANKER_CODE = f"""\
+from sentence_transformers import CrossEncoder
+reranker = CrossEncoder("{RERANKER}")
+scores = reranker.predict([("a query", "the text of an item")])  # higher is better
+"""
 _CODE = {"texts": _TEXTS, "vectors": _VECTORS, "histories": _HISTORIES}
 
 

@@ -67,10 +67,16 @@ def off_the_shelf(record: RunRecord, primary: str) -> OffTheShelf | None:
     """The figures of the model that the run starts from; None: it was not measured."""
     model: MeasuredModel | None = record.baseline
     figures = model.figures if model else {}
-    values = [(figures.get(name) or {}).get(primary) for name in ("metrics", "attainable", "in_reach")]
-    if model is None or None in values:
+    values = {name: (figures.get(name) or {}).get(primary) for name in ("metrics", "attainable", "in_reach")}
+    if model is None or None in values.values():
         return None
-    return OffTheShelf(primary, *map(float, values[:2]), int(model.evaluation.inputs["settings"]["num_hits"]), float(values[2]))
+    return OffTheShelf(
+        primary,
+        figure=float(values["metrics"]),
+        attainable=float(values["attainable"]),
+        candidates=int(model.evaluation.inputs["settings"]["num_hits"]),
+        in_reach=float(values["in_reach"]),
+    )
 
 
 def show_advice(console: Console, result: Mapping[str, Any]) -> None:

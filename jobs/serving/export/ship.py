@@ -26,7 +26,7 @@ from cluster.storage.usable import check_writable
 from cluster.tables.tables import F32, Part, left_parts, part_name, vectors_to_column, write_part
 from jobs.finished.finished_run import open_finished
 from jobs.serving.export.index import Budget, Choice, choose_index
-from jobs.serving.export.marks import model_marks
+from jobs.serving.export.marks import model_marks, reranker_mark
 from jobs.serving.export.parts_of_run import EmbedAgain, RunSource, Source
 from jobs.serving.export.stamp import (
     CHOICE,
@@ -103,7 +103,7 @@ def export_source(source: Source, home: Store, budget: Budget, *, live: bool = F
     with tempfile.TemporaryDirectory(prefix="hardmine-export-") as scratch:
         folder = source.folder(Path(scratch) / "model")
         marks = model_marks(folder) if folder else {}
-        name = export_name(source, marks, budget)
+        name = export_name(source, marks, budget, reranker_mark(folder))
         export = Store(home.url(name), home.settings)
         kept = is_whole(export, folder)
         if kept:
@@ -142,9 +142,10 @@ def check_home(home: Store) -> None:
         )
 
 
-def export_name(source: Source, marks: dict[str, str], budget: Budget) -> str:
+def export_name(source: Source, marks: dict[str, str], budget: Budget, reranker: str | None = None) -> str:
     """Run, round, and a digest of all that the export depends on."""
     depends = {"model": marks, "vectors": source.key, "texts": source.texts, "budget": asdict(budget), "format": FORMAT}
+    depends |= {"reranker": reranker} if reranker else {}
     return f"{source.stem}-{digest(depends)[:8]}"
 
 
@@ -161,7 +162,7 @@ def _write(
     say(f"✓ items: {len(parts)} parts, {sum(part.bytes for part in parts) / 1e6:,.1f} MB")
     choice, index = write_index(export, vectors, source.queries(), budget, scratch)
     say(f"✓ index: {choice.kind}, recall@10 {choice.recall:.3f} against exact search, {choice.megabytes:,.1f} MB")
-    write_stamp(export, _stamp(source, export, marks, vectors, choice, files | {INDEX: index}))
+    write_stamp(export, _stamp(source, export, marks, reranker_mark(folder), vectors, choice, files | {INDEX: index}))
 
 
 def write_items(source: Source, export: Store, scratch: Path) -> tuple[F32, list[Part]]:
@@ -212,7 +213,13 @@ def write_index(export: Store, vectors: F32, queries: F32, budget: Budget, scrat
 
 
 def _stamp(
-    source: Source, export: Store, marks: dict[str, str], vectors: F32, choice: Choice, files: dict[str, dict[str, Any]]
+    source: Source,
+    export: Store,
+    marks: dict[str, str],
+    reranker: str | None,
+    vectors: F32,
+    choice: Choice,
+    files: dict[str, dict[str, Any]],
 ) -> Stamp:
     return Stamp(
         format=FORMAT,
@@ -225,7 +232,7 @@ def _stamp(
         reads=source.reads if marks else "vectors",
         query_text=source.query_text,
         index=choice.lasting,
-        run=source.about,
+        run=source.about | ({"reranker": reranker} if reranker else {}),
         files=dict(sorted(files.items())),
     )
 

@@ -17,7 +17,7 @@ from cluster.storage.store import Store, is_s3
 from jobs.config.config import Config
 from jobs.record.record import MeasuredModel, RunRecord
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Stage
-from jobs.record.summary import summary_json
+from jobs.record.summary import reranker_json, summary_json
 from jobs.record.usage import RERANKER, Reads
 from jobs.record.version import hardmine_version, versions
 from jobs.stages.chosen import best_model, measured_models
@@ -80,6 +80,7 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
         primary=config.evaluation.primary,
         confidence=config.evaluation.confidence,
         figures=[_split_figures(model, baseline) for model, baseline in measured if model and baseline],
+        reranking=reranker_json(record),
         rounds=[
             (model.label, str(figures["negatives"]), int(figures["steps"]), figures["train_loss"])
             for model in trained

@@ -21,7 +21,7 @@ from jobs.stages.evaluate.reranker.retrievers import retrievers
 from jobs.stages.ingested import read_ingested
 from mining.candidates import dense_hits, read_span, without_self
 from mining.teacher.cut import Pairs
-from mining.teacher.reading import PairReader, ReadTask, read_pairs
+from mining.teacher.reading import ReadTask, read_pairs
 
 BLOCK = 32
 """Queries of a part: some thousands of pairs, which a CPU reads in about a minute. A killed stage goes on with the next part."""
@@ -134,8 +134,9 @@ def score_with_reranker(context: Context, stage: Stage) -> Commit:
             f"{folder}/scores",
             setting="reranker.model",
         )
-        make: PairReader | Any = model.make_reader(context, pool)
-        done = read_pairs(task, make, pool, retries=context.config.cluster.retries, mailbox=context.progress.mailbox)
+        done = read_pairs(
+            task, model.make_reader(context, pool), pool, retries=context.config.cluster.retries, mailbox=context.progress.mailbox
+        )
         figures = {"pairs": pairs.figures["pairs"], "read": done.pairs}
         return Outcome(tables={"scores": done.parts}, work_seconds=done.seconds, figures=figures)
 

@@ -82,7 +82,8 @@ def compare_rerankers(context: Context, stage: Stage) -> Commit:
     def work(folder: str) -> Outcome:
         speed = _time(context, tasks, pool)
         part, hits, figures = in_worker(make_table, context, TableTask(context.store, folder, tasks, scores, speed))
-        figures = {"round": kept.round, "split": split} | figures
+        of_kept = figures["reranking"]["pair"]["retriever"] == FINE_TUNED
+        figures = {"round": (kept if of_kept else BASELINE).round, "split": split} | figures
         context.store.write_json(f"{folder}/evaluation.json", figures)
         return Outcome(tables={"per_query": [part], "hits": [hits]}, figures=figures)
 
