@@ -26,10 +26,10 @@ from training.engine.engine import Place, set_learning_rate, start_engine
 from training.feed.batches import BatchPlan, Examples
 from training.feed.feed import Feed
 from training.feed.tables import Guide, Tables
-from training.load import load
 from training.objective.objective import Objective
+from training.retriever.load import load
+from training.retriever.step import train_step
 from training.settings import GuideSettings, TrainingSettings
-from training.step import train_step
 from training.task import TrainTask
 
 BATCH, BUDGET, TAU = 4, 48, 0.1

@@ -53,7 +53,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def module_path(folder: Path, index: int) -> str:
-    """Sub-folder of module `index` ("" is the folder itself)."""
+    """Sub-folder of module `index`; "" is the folder itself, as of a plain Hugging Face model."""
+    if not (folder / "modules.json").exists():
+        return ""
     return str(read_json(folder / "modules.json")[index]["path"])
 
 

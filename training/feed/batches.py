@@ -221,22 +221,32 @@ class BatchPlan:
         return order
 
     def _hard(self, chosen: I64, turns: I64) -> I64:
-        """Each query's mined list in an order of its own, in windows that move on whenever its turn comes."""
         data = self.examples
         width = self.hard if len(data.negative_rows) else 0
-        count = data.negative_offsets[chosen + 1] - data.negative_offsets[chosen]
-        longest = int(count.max(initial=0))
-        if not width or not longest:
-            return np.full((len(chosen), width), -1, np.int64)
-        column = np.arange(longest)
-        # a key is the query's and the place's alone: what shares the batch must not change the order
-        keys = hash_rows(self.seed, chosen[:, None] * LONGEST_LIST + column).astype(np.float64)
-        keys[column[None, :] >= count[:, None]] = np.inf
-        order = np.argsort(keys, axis=1, kind="stable")
-        turn = (turns[:, None] * width + np.arange(width)) % np.maximum(count, 1)[:, None]
-        place = np.take_along_axis(order, turn, axis=1)
-        index = np.minimum(data.negative_offsets[chosen][:, None] + place, len(data.negative_rows) - 1)
-        return np.where(np.arange(width)[None, :] < count[:, None], data.negative_rows[index], -1)
+        return take_turns(data.negative_offsets, data.negative_rows, chosen, turns, width, self.seed)
+
+
+def take_turns(offsets: I64, values: I64, chosen: I64, turns: I64, width: int, seed: int, *, names: I64 | None = None) -> I64:
+    """[len(chosen), width] values of each list, in an order of the list's own, in windows that move on whenever its turn comes;
+    -1 where a list is shorter.
+
+    Args:
+        offsets, values: all lists. chosen: the lists that are taken from; turns: how often each was before.
+        names: numbers of the chosen lists that their orders come from; None: their places.
+    """
+    count = offsets[chosen + 1] - offsets[chosen]
+    longest = int(count.max(initial=0))
+    if not width or not longest:
+        return np.full((len(chosen), width), -1, np.int64)
+    column = np.arange(longest)
+    # a key is the list's and the place's alone: what shares the batch must not change the order
+    keys = hash_rows(seed, (chosen if names is None else names)[:, None] * LONGEST_LIST + column).astype(np.float64)
+    keys[column[None, :] >= count[:, None]] = np.inf
+    order = np.argsort(keys, axis=1, kind="stable")
+    turn = (turns[:, None] * width + np.arange(width)) % np.maximum(count, 1)[:, None]
+    place = np.take_along_axis(order, turn, axis=1)
+    index = np.minimum(offsets[chosen][:, None] + place, len(values) - 1)
+    return np.where(np.arange(width)[None, :] < count[:, None], values[index], -1)
 
 
 def describe_mixture(plan: BatchPlan) -> str | None:

@@ -1,1 +1,1 @@
-"""A cross-encoder that re-ranks a retriever's hits: its settings and its training."""
+"""The re-ranker: a cross-encoder trained on lists of items for each query."""

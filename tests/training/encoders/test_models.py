@@ -28,7 +28,7 @@ from training.encoders.tokens.tokenizer import Tokenizer, read_prompts
 from training.encoders.transformer import TransformerEncoder
 from training.engine.engine import Place
 from training.feed.feed import Pack
-from training.forward import Pass
+from training.rank.forward import Pass
 from training.settings import EncoderSettings
 
 pytestmark = pytest.mark.slow

@@ -29,6 +29,12 @@ class Tokens:
     """[N+1] into values."""
     values: npt.NDArray[np.int32]
 
+    @classmethod
+    def joined(cls, blocks: Sequence[Tokens]) -> Tokens:
+        """The texts of all blocks, one after another."""
+        lengths = np.concatenate([np.zeros(0, np.int64), *(block.lengths for block in blocks)])
+        return cls(offsets_of(lengths), np.concatenate([np.zeros(0, np.int32), *(block.values for block in blocks)]))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -118,8 +124,7 @@ def load_features(store: Store, parts: Sequence[Part], rows: I64 | None = None) 
                 vectors[places[number] : places[number + 1]] = block.values
     if vectors is not None:
         return Vectors(vectors)
-    lengths = np.concatenate([block.lengths for block in blocks])
-    return Tokens(offsets_of(lengths), np.concatenate([block.values for block in blocks]))
+    return Tokens.joined(blocks)
 
 
 def _tokens(column: pa.ChunkedArray) -> Tokens:
