@@ -53,6 +53,16 @@ def contradictions(config: Config) -> Iterator[str]:
             f"training.hard_negatives = {training.hard_negatives} per step cannot come from mining.num_negatives = "
             f"{config.mining.num_negatives} per query; raise num_negatives or lower hard_negatives"
         )
+    if config.reranker is not None and not rounds.mined:
+        yield (
+            "[reranker] is trained on mined negatives, but rounds.mined = 0 mines none; set rounds.mined to 1 or more, or remove "
+            "[reranker]"
+        )
+    if config.reranker is not None and encoder.kind == "sequence":
+        yield (
+            '[reranker] reads the texts of queries and items, but with encoder.kind = "sequence" a query is a history of items; '
+            "remove [reranker]"
+        )
     yield from _of_gate(config.evaluation)
 
 

@@ -26,6 +26,7 @@ from jobs.config.strict import validate
 from jobs.config.sweep import SweepSettings
 from mining.settings import MiningSettings
 from training.engine.deepspeed_config import check_deepspeed, read_deepspeed
+from training.reranker.settings import RerankerSettings
 from training.settings import EncoderSettings, TrainingSettings
 
 D = TypeVar("D", bound=DatasetSettings)
@@ -75,6 +76,8 @@ class Config(BaseModel):
     rounds: RoundsSettings = RoundsSettings()
     mining: MiningSettings = MiningSettings()
     training: TrainingSettings = TrainingSettings()
+    reranker: RerankerSettings | None = None
+    """A re-ranker: trained on the negatives of the kept model's round, and measured behind the retrievers. Default: none."""
     evaluation: RunEvaluation = RunEvaluation()
     cluster: ClusterSettings = ClusterSettings()
     storage: StorageSettings = StorageSettings()
@@ -95,14 +98,8 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _addresses_are_usable(self) -> Config:
-        teacher = self.mining.teacher.model if self.mining.teacher else None
-        guide = self.training.guide.model if self.training.guide else None
-        addresses = {
-            "output": self.output,
-            "encoder.model": self.encoder.model,
-            "mining.teacher.model": teacher,
-            "training.guide.model": guide,
-        } | {f"{data.section}.{name}": getattr(data, name) for data in self.datasets for name in SOURCES}
+        addresses = {"output": self.output} | self.models
+        addresses |= {f"{data.section}.{name}": getattr(data, name) for data in self.datasets for name in SOURCES}
         for key, address in addresses.items():
             if address is not None and not address.strip():
                 raise ValueError(f"{key}: expected an address, found {address!r}; give one, or take the setting out")
@@ -130,6 +127,14 @@ class Config(BaseModel):
         for contradiction in contradictions(self):
             raise ValueError(contradiction)
         return self
+
+    @property
+    def models(self) -> dict[str, str | None]:
+        """Setting that names a model -> its address; None: it names none."""
+        second = {"mining.teacher": self.mining.teacher, "training.guide": self.training.guide, "reranker": self.reranker}
+        return {"encoder.model": self.encoder.model} | {
+            f"{section}.model": getattr(settings, "model", None) for section, settings in second.items()
+        }
 
     @property
     def datasets(self) -> list[DatasetSettings]:
@@ -280,6 +285,7 @@ def _absolute(config: Config, folder: Path) -> Config:
     if training.guide is not None:
         guide = training.guide.model_copy(update={"model": absolute_model(training.guide.model)})
         training = training.model_copy(update={"guide": guide})
+    reranker = config.reranker and config.reranker.model_copy(update={"model": absolute_model(config.reranker.model)})
     return config.model_copy(
         update={
             "output": absolute(config.output),
@@ -287,6 +293,7 @@ def _absolute(config: Config, folder: Path) -> Config:
             "encoder": encoder,
             "mining": mining,
             "training": training,
+            "reranker": reranker,
             "evaluation": evaluation,
         }
     )

@@ -127,6 +127,8 @@ EXAMPLES: Mapping[str, Any] = {
     "mining.teacher.max_score": 0.1,
     "mining.teacher.depth": 64,
     "mining.teacher.max_length": 256,
+    "reranker.model": "cross-encoder/ms-marco-MiniLM-L6-v2",
+    "reranker.max_length": 256,
     "mining.search.lists": 4096,
     "training.epochs": 3,
     "training.batch_size": 64,

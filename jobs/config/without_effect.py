@@ -49,8 +49,7 @@ def _of_encoder(config: Config) -> str:
 
 def _reaches_s3(config: Config) -> bool:
     data = [getattr(data, name) for data in config.datasets for name in ("corpus", "queries", "qrels", "folder")]
-    models = [getattr(section, "model", None) for section in (config.encoder, config.mining.teacher, config.training.guide)]
-    return any(is_s3(address) for address in (config.output, *data, *models) if address)
+    return any(is_s3(address) for address in (config.output, *data, *config.models.values()) if address)
 
 
 def _draws_random(config: Config) -> bool:

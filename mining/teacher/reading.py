@@ -42,6 +42,8 @@ class ReadTask:
     queries: list[Part]
     corpus: list[Part]
     folder: str
+    setting: str = "mining.teacher.model"
+    """The setting that names the model, for messages."""
 
     def target(self, number: int) -> str:
         """Address of the scores of `pairs[number]`."""
@@ -158,9 +160,9 @@ class PairActor:
         if len(bad):
             first = bad[0]
             raise DataError(
-                f"the teacher gives NaN or infinite scores for {len(bad)} of {len(pairs)} pairs, the first for the "
-                f"query at row {int(pairs.query_rows[first])} and the item at row {int(pairs.item_rows[first])}; "
-                f"check those texts, or give another mining.teacher.model"
+                f"the model of {self._task.setting} gives NaN or infinite scores for {len(bad)} of {len(pairs)} pairs, the "
+                f"first for the query at row {int(pairs.query_rows[first])} and the item at row "
+                f"{int(pairs.item_rows[first])}; check those texts, or give another {self._task.setting}"
             )
         return scores
 

@@ -26,7 +26,7 @@ from cluster.storage.usable import check_writable
 from cluster.tables.tables import F32, Part, left_parts, part_name, vectors_to_column, write_part
 from jobs.finished.finished_run import open_finished
 from jobs.serving.export.index import Budget, Choice, choose_index
-from jobs.serving.export.marks import model_marks
+from jobs.serving.export.marks import model_marks, reranker_mark
 from jobs.serving.export.parts_of_run import EmbedAgain, RunSource, Source
 from jobs.serving.export.quantized import MEASURED, QUANTIZED, Quantized, write_quantized
 from jobs.serving.export.stamp import (
@@ -111,7 +111,7 @@ def export_source(
     with tempfile.TemporaryDirectory(prefix="hardmine-export-") as scratch:
         folder = source.folder(Path(scratch) / "model")
         marks = model_marks(folder) if folder else {}
-        name = export_name(source, marks, budget, quantize=quantize)
+        name = export_name(source, marks, budget, reranker_mark(folder), quantize=quantize)
         export = Store(home.url(name), home.settings)
         kept = is_whole(export, folder)
         if kept:
@@ -153,9 +153,12 @@ def check_home(home: Store) -> None:
         )
 
 
-def export_name(source: Source, marks: dict[str, str], budget: Budget, *, quantize: bool = False) -> str:
+def export_name(
+    source: Source, marks: dict[str, str], budget: Budget, reranker: str | None = None, *, quantize: bool = False
+) -> str:
     """Run, round, and a digest of all that the export depends on."""
     depends = {"model": marks, "vectors": source.key, "texts": source.texts, "budget": asdict(budget), "format": FORMAT}
+    depends |= {"reranker": reranker} if reranker else {}
     depends |= {"int8": True} if quantize else {}
     return f"{source.stem}-{digest(depends)[:8]}"
 
@@ -186,7 +189,8 @@ def _write(
         measured = write_quantized(export, folder, vectors, source.query_texts(), budget.min_recall, scratch)
         files[QUANTIZED] = described(export.read_bytes(QUANTIZED))
         say(f"✓ int8: finds {measured.recall:.1%} of float32's ten nearest, {measured.p50_ms:.1f} ms a query")
-    write_stamp(export, replace(_stamp(source, export, marks, vectors, choice, files), quantized=QUANTIZED if quantize else None))
+    stamp = _stamp(source, export, marks, reranker_mark(folder), vectors, choice, files)
+    write_stamp(export, replace(stamp, quantized=QUANTIZED if quantize else None))
 
 
 def write_items(source: Source, export: Store, scratch: Path) -> tuple[F32, list[Part]]:
@@ -237,7 +241,13 @@ def write_index(export: Store, vectors: F32, queries: F32, budget: Budget, scrat
 
 
 def _stamp(
-    source: Source, export: Store, marks: dict[str, str], vectors: F32, choice: Choice, files: dict[str, dict[str, Any]]
+    source: Source,
+    export: Store,
+    marks: dict[str, str],
+    reranker: str | None,
+    vectors: F32,
+    choice: Choice,
+    files: dict[str, dict[str, Any]],
 ) -> Stamp:
     return Stamp(
         format=FORMAT,
@@ -250,7 +260,7 @@ def _stamp(
         reads=source.reads if marks else "vectors",
         query_text=source.query_text,
         index=choice.lasting,
-        run=source.about,
+        run=source.about | ({"reranker": reranker} if reranker else {}),
         files=dict(sorted(files.items())),
     )
 

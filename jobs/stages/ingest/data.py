@@ -128,6 +128,7 @@ def _figures(
         "splits": {split: splits.count(split) for split in (*data.splits, "none")},
         "with_positive": {split: relevant[split] for split in data.splits},
         "examples": examples_of(shared, splits),
+        "training_labels": training_labels(labels, splits),
         "dimension": items.dimension,
         "texts": {"items": items.notes.figures, "queries": queries.written.notes.figures},
         **label_figures(labels, shared, queries.ids, items.ids),
@@ -183,6 +184,16 @@ def examples_of(labels: LabelRows, splits: list[str]) -> dict[str, int]:
     pairs = np.unique(np.stack([labels.query_rows[used], sources.indices.to_numpy().astype(np.int64)]), axis=1)
     counts = np.bincount(pairs[1], minlength=len(sources.dictionary))
     return dict(sorted(zip(sources.dictionary.to_pylist(), counts.tolist(), strict=True)))
+
+
+def training_labels(labels: LabelRows, splits: list[str]) -> dict[str, Any]:
+    """Labels of training queries, a repeated pair once: {"relevant": {source: how many}, "irrelevant": how many}."""
+    kept = labels.unrepeated()[0]
+    trained = np.array([split == "train" for split in splits])[kept.query_rows]
+    sources = pc.fill_null(kept.sources.cast(pa.string()).filter(pa.array(trained & (kept.scores > 0))), "")
+    counted = pc.value_counts(sources).to_pylist()
+    relevant = dict(sorted((entry["values"], entry["counts"]) for entry in counted))
+    return {"relevant": relevant, "irrelevant": int((trained & (kept.scores == 0)).sum())}
 
 
 def _assign(
