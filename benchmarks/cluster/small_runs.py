@@ -59,7 +59,8 @@ def create_bucket(endpoint: str) -> None:
     """The bucket of all runs."""
     import botocore.session
 
-    botocore.session.get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
+    client = botocore.session.get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
 
 
 class Runs:

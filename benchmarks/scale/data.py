@@ -23,7 +23,9 @@ def write_data(folder: Path, items: int) -> None:
     near = []
     (folder / "corpus").mkdir(parents=True)
     for start in range(0, items, FILE_ROWS):
-        with pq.ParquetWriter(folder / f"corpus/items-{start:09d}.parquet", _table("item", 0, topics.draw(1, 0)).schema) as writer:
+        with pq.ParquetWriter(
+            folder / f"corpus/items-{start:09d}.parquet", _table("item", 0, topics.draw(1, 0)).schema
+        ) as writer:
             for first in range(start, min(start + FILE_ROWS, items), GROUP_ROWS):
                 vectors = topics.draw(min(GROUP_ROWS, start + FILE_ROWS - first, items - first), seed=first)
                 writer.write_table(_table("item", first, vectors))

@@ -132,8 +132,8 @@ def _cure(failure: Failure) -> str:
     less = "lower cluster.part_rows, cluster.shard_rows or training.batch_size"
     if failure is Failure.FULL:
         return (
-            "Free room in /dev/shm and on the disk of Ray's session folder (/tmp/ray; Ray takes a disk that is 95% full for full), "
-            f"or start Ray with a larger --object-store-memory or another --object-spilling-directory. {kept}"
+            "Free room in /dev/shm and on the disk of Ray's session folder (/tmp/ray; Ray takes a disk that is 95% full for "
+            f"full), or start Ray with a larger --object-store-memory or another --object-spilling-directory. {kept}"
         )
     if failure is Failure.MEMORY:
         return f"To need less memory, {less}. {kept}"

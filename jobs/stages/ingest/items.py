@@ -101,7 +101,9 @@ def read_items(
     """
     source = _joined([slice_source(url, storage) for url in urls])
     slices = source.slices
-    if len(slices) > 1 and any(part.rows is None for part in slices):  # where each one's rows and parts begin is known before it is read
+    if len(slices) > 1 and any(
+        part.rows is None for part in slices
+    ):  # where each one's rows and parts begin is known before it is read
         slices = spread_all(counted, [(part,) for part in slices], retries=retries)
     rows = [part.rows or 0 for part in slices]
     part_rows = rows_of_a_part(source.bytes, source.row_bytes, most_rows)
