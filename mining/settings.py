@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from cluster.http import http_address
+
 MODEL_CONFIG = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
@@ -50,15 +52,23 @@ class Source(BaseModel):
 
 
 class TeacherSettings(BaseModel):
-    """A slower, better model that scores the remaining candidates and drops those that look relevant."""
+    """A slower, better model that scores the remaining candidates and drops those that look relevant (docs/teachers.md)."""
 
     model_config = MODEL_CONFIG
 
     model: Annotated[str, Field(min_length=1)]
-    """Local folder, s3:// folder or hub name."""
-    kind: Literal["cross_encoder", "encoder"] = "cross_encoder"
+    """Local folder, s3:// folder or hub name; http, llm: the name by which the server knows its model."""
+    kind: Literal["cross_encoder", "encoder", "http", "llm"] = "cross_encoder"
     """cross_encoder: reads query and item together and scores each pair once per run. encoder: a second embedding model; the
-    score is the cosine."""
+    score is the cosine. http: a server that answers /rerank as Cohere, Jina, text-embeddings-inference, vLLM or Infinity do.
+    llm: a language model behind an OpenAI-compatible server, which grades each pair."""
+    url: str | None = None
+    """http, llm: the whole address that requests go to, e.g. "http://host:8080/rerank", "https://host/v1/chat/completions".
+    The key, if it needs one, is read from the environment variable HARDMINE_TEACHER_KEY."""
+    requests: Annotated[int, Field(ge=1, le=1024)] = 8
+    """http, llm: maximum requests under way at once."""
+    rubric: str | None = None
+    """llm: a text file that says what each grade means, one line for each: "2: answers the query". Default: grades 0 to 3."""
     max_score: float | None = None
     """Drop candidates that the teacher scores above this (RocketQA: 0.1 of a cross-encoder). Default: no such limit."""
     relative_margin: Annotated[Annotated[float, Field(ge=0.0, lt=1.0)] | None, Off] = 0.05
@@ -71,6 +81,26 @@ class TeacherSettings(BaseModel):
     """Pairs that a cross-encoder reads in one batch."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
     """Maximum tokens of a pair. Default: the model's own limit."""
+
+    @property
+    def folder(self) -> str | None:
+        """Where its model lies; None: a server has it."""
+        return self.model if self.kind in ("cross_encoder", "encoder") else None
+
+    @model_validator(mode="after")
+    def _server_is_named(self) -> TeacherSettings:
+        if (self.url is None) != (self.folder is not None):
+            lacks = f'mining.teacher.kind = "{self.kind}" needs mining.teacher.url, the address of its server'
+            unread = (
+                f'mining.teacher.url = {self.url} is a server, but mining.teacher.kind = "{self.kind}" reads a folder; set '
+                f'kind = "http" or "llm", or remove url'
+            )
+            raise ValueError(lacks if self.url is None else unread)
+        try:
+            http_address(self.url or "http://none")
+        except ValueError as error:
+            raise ValueError(f"mining.teacher.url: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _cuts_something(self) -> TeacherSettings:

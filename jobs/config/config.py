@@ -95,7 +95,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _addresses_are_usable(self) -> Config:
-        teacher = self.mining.teacher.model if self.mining.teacher else None
+        teacher = self.mining.teacher.folder if self.mining.teacher else None
         guide = self.training.guide.model if self.training.guide else None
         addresses = {
             "output": self.output,
@@ -272,7 +272,7 @@ def _absolute(config: Config, folder: Path) -> Config:
     if evaluation.general is not None:
         evaluation = evaluation.model_copy(update={"general": absolute_sources(evaluation.general)})
     mining = config.mining
-    if mining.teacher is not None:
+    if mining.teacher is not None and mining.teacher.folder is not None:
         teacher = mining.teacher.model_copy(update={"model": absolute_model(mining.teacher.model)})
         mining = mining.model_copy(update={"teacher": teacher})
     encoder = config.encoder.model_copy(update={"model": absolute_model(config.encoder.model)})

@@ -49,7 +49,7 @@ def _of_encoder(config: Config) -> str:
 
 def _reaches_s3(config: Config) -> bool:
     data = [getattr(data, name) for data in config.datasets for name in ("corpus", "queries", "qrels", "folder")]
-    models = [getattr(section, "model", None) for section in (config.encoder, config.mining.teacher, config.training.guide)]
+    models = [config.encoder.model, getattr(config.mining.teacher, "folder", None), getattr(config.training.guide, "model", None)]
     return any(is_s3(address) for address in (config.output, *data, *models) if address)
 
 
@@ -160,6 +160,21 @@ TABLE = (
         ("mining.teacher.batch_pairs",),
         lambda config: config.mining.teacher is not None and config.mining.teacher.kind == "cross_encoder",
         lambda config: 'it belongs to mining.teacher.kind = "cross_encoder"',
+    ),
+    Needs(
+        ("mining.teacher.max_length",),
+        lambda config: config.mining.teacher is not None and config.mining.teacher.folder is not None,
+        lambda config: "the server cuts texts",
+    ),
+    Needs(
+        ("mining.teacher.requests",),
+        lambda config: config.mining.teacher is not None and config.mining.teacher.folder is None,
+        lambda config: 'it belongs to mining.teacher.kind = "http" or "llm"',
+    ),
+    Needs(
+        ("mining.teacher.rubric",),
+        lambda config: config.mining.teacher is not None and config.mining.teacher.kind == "llm",
+        lambda config: 'it belongs to mining.teacher.kind = "llm"',
     ),
     Needs(
         ("mining.search.min_recall", "mining.search.lists"),

@@ -128,7 +128,7 @@ def refuse_local_paths(config: Config, why: str) -> None:
     paths["output"] = config.output
     models = {
         "encoder.model": config.encoder.model,
-        "mining.teacher.model": getattr(config.mining.teacher, "model", None),
+        "mining.teacher.model": getattr(config.mining.teacher, "folder", None),
         "training.guide.model": getattr(config.training.guide, "model", None),
     }
     # a hub name is neither on S3 nor local

@@ -25,6 +25,7 @@ from jobs.stages.ingest.histories import write_sequence
 from jobs.stages.ingest.lookup.equal_texts import reads_vectors
 from jobs.stages.ingest.models.base_model import make_base, tokenise_parts
 from jobs.stages.ingest.models.second_model import make_teacher
+from jobs.stages.ingest.models.teacher_server import server_name
 from jobs.stages.ingested import read_ingested
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
@@ -106,7 +107,9 @@ def prepare_second(context: Context, stage: Stage) -> Commit:
     """
     assert isinstance(stage.of, Second)
     settings, section = second_settings(context.config, stage.of)
-    inputs = {"model": folder_fingerprint(settings.model), "kind": settings.kind, "max_length": settings.max_length}
+    inputs = server_name(settings)
+    if settings.folder is not None:
+        inputs = {"model": folder_fingerprint(settings.folder), "kind": settings.kind, "max_length": settings.max_length}
     return context.commit(
         stage,
         inputs=inputs,

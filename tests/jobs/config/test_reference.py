@@ -75,6 +75,8 @@ def test_every_example_is_a_setting_that_is_accepted(key: str) -> None:
         section.update(dict.fromkeys(("corpus", "queries", "qrels"), "x.parquet"))
     if key == "encoder.kind":
         del values["encoder"]["model"]
+    if key == "mining.teacher.url":
+        values["mining"]["teacher"]["kind"] = "http"
     if key == "training.in_batch":
         values["training"] = {"symmetric": False}
     put_override(values, override)

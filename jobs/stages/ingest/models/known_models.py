@@ -22,7 +22,7 @@ def models_elsewhere(config: Config) -> Iterator[str]:
     """A sentence for each model that the run has to download, or cannot find."""
     named = {
         "encoder.model": config.encoder.model,
-        "mining.teacher.model": getattr(config.mining.teacher, "model", None),
+        "mining.teacher.model": getattr(config.mining.teacher, "folder", None),
         "training.guide.model": getattr(config.training.guide, "model", None),
     }
     for setting, name in named.items():
