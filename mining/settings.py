@@ -77,6 +77,12 @@ class TeacherSettings(BaseModel):
     depth: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """How many remaining candidates of each query the teacher reads, best first; the others are dropped. Default:
     2 × num_negatives."""
+    relabel: float | None = None
+    """A dropped candidate that the teacher scores at least this is a relevant item in training, with the source "teacher"
+    (training.label_sources has its weight and cap); never in evaluation. Default: none is."""
+    weak_positive: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Leave a query out of training if the teacher scores so many candidates above all its relevant items; the report lists
+    such queries. Default: none is left out."""
     batch_pairs: Annotated[int, Field(ge=1, le=65_536)] = 64
     """Pairs that a cross-encoder reads in one batch."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
@@ -100,15 +106,6 @@ class TeacherSettings(BaseModel):
             http_address(self.url or "http://none")
         except ValueError as error:
             raise ValueError(f"mining.teacher.url: {error}") from error
-        return self
-
-    @model_validator(mode="after")
-    def _cuts_something(self) -> TeacherSettings:
-        if self.max_score is None and self.relative_margin is None:
-            raise ValueError(
-                "mining.teacher has neither max_score nor relative_margin, so it would score pairs and drop none; set one of "
-                "them, or remove [mining.teacher]"
-            )
         return self
 
 
@@ -172,9 +169,9 @@ class MiningSettings(BaseModel):
     """Drop the first candidates of every query, this many."""
     teacher: TeacherSettings | None = None
     """A model that drops remaining candidates that look relevant. Default: none."""
-    choose: Literal["top", "uniform", "softmax"] = "top"
-    """How negatives are taken from the remaining candidates: the nearest N, N at random, or N at random with weights
-    exp(score / choice_temperature)."""
+    choose: Literal["top", "uniform", "softmax", "stratified"] = "top"
+    """How negatives are taken from the remaining candidates: the nearest N, N at random, N at random with weights
+    exp(score / choice_temperature), or N spread evenly over the teacher's scores, for distillation."""
     choice_temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 0.05
     """For choose = "softmax": lower values prefer the nearest candidates. Not the τ of training."""
     max_uses: Annotated[int, Field(ge=1)] | None = None
@@ -256,9 +253,11 @@ class MiningSettings(BaseModel):
 
     @model_validator(mode="after")
     def _cuts_agree(self) -> MiningSettings:
-        if self.popularity is not None and self.choose == "top":
+        if self.choose == "stratified" and self.teacher is None:
+            raise ValueError('mining.choose = "stratified" spreads over a teacher\'s scores, but there is no [mining.teacher]')
+        if self.popularity is not None and self.choose in ("top", "stratified"):
             raise ValueError(
-                'mining.popularity weighs a random choice, but mining.choose = "top" takes the nearest; set '
+                f'mining.popularity weighs a random choice, but mining.choose = "{self.choose}" takes none at random; set '
                 'choose = "softmax" or "uniform", or limit use with mining.max_uses'
             )
         return self
