@@ -274,6 +274,12 @@ def _absolute(config: Config, folder: Path) -> Config:
     if evaluation.general is not None:
         evaluation = evaluation.model_copy(update={"general": absolute_sources(evaluation.general)})
     mining = config.mining
+    rubric = mining.teacher.rubric if mining.teacher is not None else None
+    if mining.teacher is not None and rubric is not None and "\n" not in rubric:  # else it is its text already
+        from mining.teacher.judge import read_rubric  # loads pyarrow
+
+        teacher = mining.teacher.model_copy(update={"rubric": read_rubric(str(absolute(rubric)))})
+        mining = mining.model_copy(update={"teacher": teacher})
     if mining.teacher is not None and mining.teacher.folder is not None:
         teacher = mining.teacher.model_copy(update={"model": absolute_model(mining.teacher.model)})
         mining = mining.model_copy(update={"teacher": teacher})

@@ -12,7 +12,7 @@ from cluster.session.resources import PoolSize, embed_pool
 from cluster.tables.tables import Part
 from jobs.record.stages import Kind, ModelName, Second, Stage
 from jobs.stages.context import Context
-from jobs.stages.ingest.models.teacher_server import server_of
+from jobs.stages.ingest.models.teacher_server import make_asking
 from jobs.stages.ingested import read_ingested
 from jobs.stages.mine.report import REPORT_ONLY
 from jobs.stages.mine.task import mining_task
@@ -22,7 +22,6 @@ from mining.settings import TeacherSettings
 from mining.teacher.cut import depth_of
 from mining.teacher.pairs import cut_as, write_pairs
 from mining.teacher.reading import Asking, PairReader, ReadTask, read_pairs
-from mining.teacher.server import MakeReranker
 
 AFTER_TEACHER = {
     "teacher",
@@ -115,8 +114,8 @@ def _reader(
     context: Context, settings: TeacherSettings, model: Commit, pool: PoolSize, *, bfloat16: bool
 ) -> Callable[[], PairReader | Asking]:
     """What makes the teacher in the process that reads."""
-    if settings.kind == "http":
-        return MakeReranker(server_of(settings), settings.model, model.figures["form"])
+    if settings.folder is None:
+        return make_asking(settings, model.figures["form"])
     from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
 
     return MakeCrossEncoder(

@@ -12,24 +12,19 @@ from cluster.errors import ConfigError
 from cluster.storage.model_folders import folder_digest, upload_folder
 from cluster.storage.store import Store
 from jobs.config.config import Config
-from jobs.stages.ingest.models.teacher_server import ask_server
 from mining.settings import TeacherSettings
 from training.settings import EncoderSettings, Kind
 
 
 def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSettings, section: str) -> Outcome:
-    """The teacher below `folder`, with the digest of its content; of an embedding model also which kind it is. One that a server
-    has is only asked how it wants its requests.
+    """The teacher below `folder`, with the digest of its content; of an embedding model also which kind it is.
 
     Args:
         section: where the configuration names the model, for messages.
 
     Raises:
-        ConfigError: there is no such model, or it is of another kind than the settings say, or damaged; or the server refuses
-            requests. ClusterError: the server does not answer.
+        ConfigError: there is no such model, or it is of another kind than the settings say, or damaged.
     """
-    if settings.folder is None:
-        return ask_server(settings)
     from training.encoders.cross_encoder import copy_cross_encoder
     from training.encoders.prepare.prepare import build_base, model_folder
     from training.encoders.prepare.trial import reading_model, try_model

@@ -348,3 +348,45 @@ def test_a_server_that_gives_no_scores_is_told_before_anything_is_embedded(
         with_vectors(case, {"model": "m", "kind": "http", "url": server.address})
         refused(case.run(command="mine"), code, words)
     assert not (case.folder / "out/run/embeddings").exists()
+
+
+def grade_by_vectors(case: Any, *, honest: bool) -> Any:
+    """A chat server that knows the labels, or one that says the same of all pairs."""
+    relevant = {(label["query_id"], label["item_id"]) for label in case.labels}
+    queries = {row["text"]: row["id"] for row in case.queries}
+    items = {row["text"]: row["id"] for row in case.items}
+
+    def answer(asked: Asked) -> Any:
+        lines = asked.body["messages"][1]["content"].split("\n\n")
+        query, item = queries.get(lines[0].removeprefix("Query: ")), items.get(lines[1].removeprefix("Result: "))
+        grade = 4 if (query, item) in relevant and honest else 3 if sum(map(ord, f"{item}")) % 5 == 0 else 0
+        return {"choices": [{"message": {"content": f"{grade}"}}]}
+
+    return answer
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local")
+def test_a_judge_that_agrees_relabels_and_one_that_does_not_is_never_believed(ray_case: Any, refused: Any) -> None:
+    case = ray_case
+    with_vectors(case, {})
+    case.files["rubric.txt"] = b"Grade it.\n0: wrong\n3: right\n4: perfect\n"
+    with serving(grade_by_vectors(case, honest=True)) as server:
+        teacher = {"model": "m", "kind": "llm", "url": server.address, "rubric": "rubric.txt", "depth": 8}
+        case.set("mining.teacher", teacher | {"relative_margin": 0.3, "relabel": 3})
+        answer = case.run(command="mine")
+        assert answer.code == 0, answer.err
+        assert "the judge agrees with" in answer.err
+        assert "random pairs (kappa" in answer.err
+        asked = len(server.asked)
+        assert case.run(command="mine").code == 0
+        assert len(server.asked) == asked, "nothing is asked twice"
+    rows = table_of(case, "mine", "negatives").to_pylist()
+    assert sum(len(row["relabelled_rows"]) for row in rows) == commit_of(case, "mine").figures["relabelled"] > 0
+    assert all(score == 3 for row in rows for score in row["relabelled_scores"])
+    assert all(score in (0, None) for row in rows for score in row["negative_teacher_scores"])
+    with serving(grade_by_vectors(case, honest=False)) as server:
+        case.set("mining.teacher.url", server.address)
+        answer = case.run(command="mine")
+        refused(answer, 2, ["mining.teacher", "kappa", "expected a kappa of at least 0.4", "mining.teacher.rubric"])
