@@ -267,6 +267,21 @@ def _too_little(config: Config) -> Iterator[str]:
                 f'{mining.num_negatives}, so "{source.kind}" may give no negative; raise its share to '
                 f"{total / mining.num_negatives:.2g} or more"
             )
+    yield from _read_too_late(mining)
     most = mining.num_hits * len(mining.sources) - mining.skip_first
     if mining.teacher is not None and mining.teacher.depth is not None and mining.teacher.depth > most:
         yield f"mining.teacher.depth = {mining.teacher.depth} is more than the {most} candidates that a query can have"
+
+
+def _read_too_late(mining: MiningSettings) -> Iterator[str]:
+    """What a teacher should judge, but another filter drops before."""
+    teacher, margin = mining.teacher, mining.relative_margin
+    if teacher is None or margin is None or mining.target_discard_rate is not None:
+        return
+    for name in ("relabel", "weak_positive"):
+        value = getattr(teacher, name)
+        if value is not None:
+            yield (
+                f"mining.teacher.{name} = {value:g} judges what the teacher has read, but mining.relative_margin = {margin:g} "
+                f'drops the candidates nearest to the relevant items before; set mining.relative_margin = "off"'
+            )
