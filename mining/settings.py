@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -83,8 +84,6 @@ class TeacherSettings(BaseModel):
     weak_positive: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Leave a query out of training if the teacher scores so many candidates above all its relevant items; the report lists
     such queries. Default: none is left out."""
-    batch_pairs: Annotated[int, Field(ge=1, le=65_536)] = 64
-    """Pairs that a cross-encoder reads in one batch."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
     """Maximum tokens of a pair. Default: the model's own limit."""
 
@@ -92,6 +91,16 @@ class TeacherSettings(BaseModel):
     def folder(self) -> str | None:
         """Where its model lies; None: a server has it."""
         return self.model if self.kind in ("cross_encoder", "encoder") else None
+
+    def resolved(self, absolute: Callable[[str], str | None], absolute_model: Callable[[str], str | None]) -> TeacherSettings:
+        """With an absolute model folder, and the rubric's text in place of its file. Raises ConfigError: the file is none."""
+        if self.folder is not None:
+            return self.model_copy(update={"model": absolute_model(self.folder)})
+        if self.rubric is None or "\n" in self.rubric:  # it is the text already
+            return self
+        from mining.teacher.judge import read_rubric  # loads pyarrow
+
+        return self.model_copy(update={"rubric": read_rubric(str(absolute(self.rubric)))})
 
     @model_validator(mode="after")
     def _server_is_named(self) -> TeacherSettings:

@@ -42,37 +42,42 @@ class Stopping(Protocol):
         """Judge the recalls after each epoch, oldest first."""
 
 
-@dataclass(frozen=True)
-class TrainData:
-    """The tables that a round trains on."""
+@dataclass(frozen=True, kw_only=True)
+class LabelData:
+    """The tables that say who is trained on what."""
 
     codes: list[Part]
     """What items have in common, as integers."""
     queries: list[Part]
-    item_features: list[Part]
-    query_features: list[Part]
     labels: list[Part]
     negatives: list[Part] = field(default_factory=list)
     """Mined negatives; empty: random ones only."""
     near_misses: list[Part] = field(default_factory=list)
-    """Hits of dev queries whose items make validation hard; may be empty."""
+    """Hits of dev queries: what validation is made of. The retriever does without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainData(LabelData):
+    """The tables that a round trains on."""
+
+    item_features: list[Part]
+    query_features: list[Part]
     guide_items: list[Part] = field(default_factory=list)
     """Vectors of a guide; empty: there is none."""
     guide_queries: list[Part] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class TrainTask:
-    """What to train, on what, and where to leave it."""
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to train, on what, and where to leave it: of the retriever and of the re-ranker."""
 
     store: Store
     folder: str
     """Where everything this task writes goes, relative to the store."""
-    kind: Kind
     model: Manifest
     """The model to start from."""
     model_prefix: str
-    data: TrainData
+    data: LabelData
     settings: TrainingSettings
     schedule: Schedule
     seed: int = 0
@@ -94,6 +99,26 @@ class TrainTask:
 
     def predicted_bytes(self, world: int) -> int:
         """Memory of what `world` ranks share, from counts alone."""
+        raise NotImplementedError
+
+    def tracked(self) -> dict[str, Any]:
+        """What trackers note beside the figures."""
+        return self.settings.model_dump(mode="json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTask(Task):
+    """One round of the retriever."""
+
+    kind: Kind
+    data: TrainData
+
+    def tracked(self) -> dict[str, Any]:
+        """As `Task`."""
+        return super().tracked() | {"encoder": self.kind}
+
+    def predicted_bytes(self, world: int) -> int:
+        """As `Task`."""
         data, settings = self.data, self.settings
         items, queries = (sum(part.rows for part in parts) for parts in (data.codes, data.queries))
         examples, epochs = queries, self.schedule.epochs
@@ -126,7 +151,7 @@ class Told:
     """Rows of items that make validation hard, nearest first."""
 
 
-def read_examples(task: TrainTask) -> Told:
+def read_examples(task: Task) -> Told:
     """The examples, labels and validation of a task.
 
     Raises:
@@ -175,7 +200,7 @@ def _equal(column: pa.ChunkedArray, text: str) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.fill_null(pc.equal(column, text), False).to_numpy())
 
 
-def _examples(task: TrainTask, judged: pa.Table, train_Q: npt.NDArray[np.bool_], taught: Taught | None) -> Examples:
+def _examples(task: Task, judged: pa.Table, train_Q: npt.NDArray[np.bool_], taught: Taught | None) -> Examples:
     """An example for every training query and source of its relevant labels, by query row, then source."""
     used = (judged["score"].to_numpy() > 0) & train_Q[judged["query_row"].to_numpy()]
     if not used.any():
@@ -215,7 +240,7 @@ def _source_codes(column: pa.ChunkedArray) -> tuple[I64, tuple[str, ...]]:
     return pc.index_in(texts, value_set=pa.array(names, pa.string())).to_numpy().astype(np.int64), tuple(names)
 
 
-def _mined(task: TrainTask, query_rows: I64, num_queries: int, *, scored: bool) -> tuple[I64, I64, F32 | None]:
+def _mined(task: Task, query_rows: I64, num_queries: int, *, scored: bool) -> tuple[I64, I64, F32 | None]:
     """Mined negatives of each example's query as (offsets [E+1], item rows, a teacher's scores), nearest first; none where none
     were mined."""
     if not task.data.negatives:

@@ -16,7 +16,7 @@ from benchmarks.illnesses.data import Written, write_parts
 from cluster.labels.labels import Labels
 from cluster.tables.tables import F32, I64, Part, csr_to_lists, offsets_of, read_parts, vectors_to_column, write_part
 from eval.settings import EvaluationSettings
-from jobs.stages.stage_5_evaluate import EvaluateTask, measure
+from jobs.stages.evaluate.measure import EvaluateTask, measure
 from mining.search.known import known_items
 from mining.search.topk import Lists, Shard, canonical_scores, exact_topk
 

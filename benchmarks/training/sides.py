@@ -121,7 +121,7 @@ def _in_order(folder: Path) -> tuple[Any, int]:
     """(rows of text in the order in which hardmine's plan takes them, steps)."""
     from datasets import Dataset  # type: ignore[import-untyped]
 
-    from training.load import load
+    from training.retriever.load import load
 
     task, triples, _ = read_task(folder)
     plan = load(task, 1).plan

@@ -143,9 +143,13 @@ class Labels:
         labelled = contains(judged[real], self.item_rows[index[real]], items_QK)
         return contains_code(owner, self.text_codes[rows], self.text_codes, items_QK) & ~labelled
 
-    def known_mask(self, query_rows: I64, items_C: I64) -> Bool:
-        """[Q, C]: True where column item c must not be a negative of query q: of `no_negatives`, a group mate, or a duplicate."""
-        items_QC = np.broadcast_to(items_C, (len(query_rows), len(items_C)))
+    def known_mask(self, query_rows: I64, items: I64) -> Bool:
+        """[Q, C]: True where column item c must not be a negative of query q: of `no_negatives`, a group mate, or a duplicate.
+
+        Args:
+            items: [C] of all queries, or [Q, C] of each.
+        """
+        items_QC = np.broadcast_to(items, (len(query_rows), items.shape[-1]))
         known = self.positive_mask(query_rows, items_QC) | self.duplicate_mask(query_rows, items_QC)
         known &= ~self.judged_mask(query_rows, items_QC)
         if self.self_rows is not None:  # a query that is an item is never trained away from itself

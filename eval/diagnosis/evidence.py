@@ -100,7 +100,7 @@ class Measurement:
     """Of the random arm only: against the last mined round, after as many steps."""
     slices: Sequence[Slice] = ()
     results: Mapping[str, float] = field(default_factory=dict)
-    """eval/diversity.py: coverage, gini, top_share, popularity, relevant_popularity, similarity … of the first ten hits."""
+    """eval/results/diversity.py: coverage, gini, top_share, popularity, similarity … of the first ten hits."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Percentiles of cosines by kind: positive_p50, hard_p50, random_p50 …"""
     attainable: Mapping[str, float] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Evidence:
     general: Sequence[Measurement] = ()
     """The general set: the off-the-shelf model first, then each mined round."""
     leakage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Column (or "text") -> {"positives", "random"}: share of pairs whose values agree exactly (eval/leakage.py)."""
+    """Column (or "text") -> {"positives", "random"}: share of pairs whose values agree exactly (eval/results/leakage.py)."""
     settings: Mapping[str, float | str | bool] = field(default_factory=dict)
     """What the run was told, by the names of the configuration: training.temperature, training.batch_size, encoder.kind …"""
     items: int = 0

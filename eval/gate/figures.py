@@ -26,7 +26,7 @@ class GateFigures:
     attainable: Mapping[str, float] = field(default_factory=dict)
     """Metric -> what a perfect model gets on these queries; 0 for bad_top1."""
     results: Mapping[str, float] = field(default_factory=dict)
-    """eval/diversity.py, of the first ten results of all queries."""
+    """eval/results/diversity.py, of the first ten results of all queries."""
     baseline_results: Mapping[str, float] = field(default_factory=dict)
     slices: Sequence[Slice] = ()
     general: Interval | None = None

@@ -139,6 +139,42 @@ def probe(config: ConfigFile, overrides: Overrides = None, *, json_output: Json 
 
 
 @app.command()
+def rerank(config: ConfigFile, overrides: Overrides = None, *, json_output: Json = False, takeover: Takeover = False) -> None:
+    """Train [reranker] on the run's negatives, and measure it behind the retrievers. Runs what the run does not have yet."""
+    from jobs.config.config import load_config
+    from jobs.finished.show_reranker import show_reranker
+    from jobs.run.driver import run as drive
+
+    settings = load_config(config, overrides or [])
+    if settings.reranker is None:
+        raise ConfigError(
+            "hardmine rerank needs a re-ranker: add [reranker] with a model to the file, or reranker.model=… to the command, for "
+            "example reranker.model=cross-encoder/ms-marco-MiniLM-L6-v2"
+        )
+    summary = drive(settings, progress=Progress(), takeover=takeover)
+    result = summary["reranker"] | {"output": summary["output"], "model": summary["model"], "report": summary["report"]}
+    emit(result, json_output, lambda console: show_reranker(console, result))
+
+
+@app.command()
+def advise(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    reranker_from: Annotated[int, typer.Option(min=1, help="Usable examples from which a re-ranker is worth training.")] = 1000,
+    embeddings_from: Annotated[int, typer.Option(min=1, help="Usable examples from which the embeddings are.")] = 6000,
+    json_output: Json = False,
+) -> None:
+    """What first: collect data, train a re-ranker, or train the embeddings? From the labels and the figures; starts nothing."""
+    from jobs.config.config import load_config
+    from jobs.trials.advise import advise_on, show_advice
+
+    settings = load_config(config, overrides or [])
+    result = advise_on(settings, reranker_from=reranker_from, embeddings_from=embeddings_from)
+    emit(result, json_output, lambda console: show_advice(console, result))
+
+
+@app.command()
 def sweep(
     config: ConfigFile,
     overrides: Overrides = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.errors import ConfigError
 from jobs.cli.emit import Json, emit
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def gate(
             "--round", min=-1, help="Judge the model of this round; -1: the off-the-shelf model (default: the kept model)."
         ),
     ] = None,
+    with_reranker: Annotated[
+        bool, typer.Option("--with-reranker", help="Judge the best retriever with a re-ranker instead of the kept model alone.")
+    ] = False,
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure how long a query takes.")] = False,
     endpoint: Endpoint = None,
     json_output: Json = False,
@@ -84,8 +88,10 @@ def gate(
     from jobs.report.write import write_again
 
     without = "--no-latency was given" if no_latency else None
+    if with_reranker and round_number is not None:
+        raise ConfigError("--with-reranker judges the best pair of the run, so it goes with no --round; leave one of them out")
     store = open_store(output, endpoint)
-    result = judge(store, overrides or [], number=round_number, without_latency=without)
+    result = judge(store, overrides or [], number=round_number, with_reranker=with_reranker, without_latency=without)
     write_again(store)
     emit(result, json_output, lambda console: show_gate(console, result))
     raise typer.Exit(1 if result["passed"] is False else 0)

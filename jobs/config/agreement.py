@@ -73,6 +73,16 @@ def contradictions(config: Config) -> Iterator[str]:
             "training.distil teaches the model a teacher's scores of the mined negatives, but there is no [mining.teacher]; add "
             "one, or remove [training.distil]"
         )
+    if config.reranker is not None and not rounds.mined:
+        yield (
+            "[reranker] is trained on mined negatives, but rounds.mined = 0 mines none; set rounds.mined to 1 or more, or remove "
+            "[reranker]"
+        )
+    if config.reranker is not None and encoder.kind == "sequence":
+        yield (
+            '[reranker] reads the texts of queries and items, but with encoder.kind = "sequence" a query is a history of items; '
+            "remove [reranker]"
+        )
     yield from _of_gate(config.evaluation)
 
 

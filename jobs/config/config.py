@@ -26,6 +26,7 @@ from jobs.config.strict import validate
 from jobs.config.sweep import SweepSettings
 from mining.settings import MiningSettings
 from training.engine.deepspeed_config import check_deepspeed, read_deepspeed
+from training.reranker.settings import RerankerSettings
 from training.settings import EncoderSettings, TrainingSettings
 
 D = TypeVar("D", bound=DatasetSettings)
@@ -75,6 +76,8 @@ class Config(BaseModel):
     rounds: RoundsSettings = RoundsSettings()
     mining: MiningSettings = MiningSettings()
     training: TrainingSettings = TrainingSettings()
+    reranker: RerankerSettings | None = None
+    """A re-ranker: trained on the negatives of the kept model's round, and measured behind the retrievers. Default: none."""
     evaluation: RunEvaluation = RunEvaluation()
     cluster: ClusterSettings = ClusterSettings()
     storage: StorageSettings = StorageSettings()
@@ -95,14 +98,8 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _addresses_are_usable(self) -> Config:
-        teacher = self.mining.teacher.folder if self.mining.teacher else None
-        guide = self.training.guide.model if self.training.guide else None
-        addresses = {
-            "output": self.output,
-            "encoder.model": self.encoder.model,
-            "mining.teacher.model": teacher,
-            "training.guide.model": guide,
-        } | {f"{data.section}.{name}": getattr(data, name) for data in self.datasets for name in SOURCES}
+        addresses = {"output": self.output} | self.models
+        addresses |= {f"{data.section}.{name}": getattr(data, name) for data in self.datasets for name in SOURCES}
         for key, address in addresses.items():
             if address is not None and not address.strip():
                 raise ValueError(f"{key}: expected an address, found {address!r}; give one, or take the setting out")
@@ -132,6 +129,16 @@ class Config(BaseModel):
         for contradiction in contradictions(self):
             raise ValueError(contradiction)
         return self
+
+    @property
+    def models(self) -> dict[str, str | None]:
+        """Setting that names a model -> its address; None: it names none."""
+        return {
+            "encoder.model": self.encoder.model,
+            "mining.teacher.model": self.mining.teacher.folder if self.mining.teacher else None,
+            "training.guide.model": self.training.guide.model if self.training.guide else None,
+            "reranker.model": self.reranker.model if self.reranker else None,
+        }
 
     @property
     def datasets(self) -> list[DatasetSettings]:
@@ -274,20 +281,14 @@ def _absolute(config: Config, folder: Path) -> Config:
     if evaluation.general is not None:
         evaluation = evaluation.model_copy(update={"general": absolute_sources(evaluation.general)})
     mining = config.mining
-    rubric = mining.teacher.rubric if mining.teacher is not None else None
-    if mining.teacher is not None and rubric is not None and "\n" not in rubric:  # else it is its text already
-        from mining.teacher.judge import read_rubric  # loads pyarrow
-
-        teacher = mining.teacher.model_copy(update={"rubric": read_rubric(str(absolute(rubric)))})
-        mining = mining.model_copy(update={"teacher": teacher})
-    if mining.teacher is not None and mining.teacher.folder is not None:
-        teacher = mining.teacher.model_copy(update={"model": absolute_model(mining.teacher.model)})
-        mining = mining.model_copy(update={"teacher": teacher})
+    if mining.teacher is not None:
+        mining = mining.model_copy(update={"teacher": mining.teacher.resolved(absolute, absolute_model)})
     encoder = config.encoder.model_copy(update={"model": absolute_model(config.encoder.model)})
     training = config.training.model_copy(update={"deepspeed": absolute(config.training.deepspeed)})
     if training.guide is not None:
         guide = training.guide.model_copy(update={"model": absolute_model(training.guide.model)})
         training = training.model_copy(update={"guide": guide})
+    reranker = config.reranker and config.reranker.model_copy(update={"model": absolute_model(config.reranker.model)})
     return config.model_copy(
         update={
             "output": absolute(config.output),
@@ -295,6 +296,7 @@ def _absolute(config: Config, folder: Path) -> Config:
             "encoder": encoder,
             "mining": mining,
             "training": training,
+            "reranker": reranker,
             "evaluation": evaluation,
         }
     )

@@ -14,7 +14,6 @@ UNITS: Mapping[str, tuple[str, ...]] = {
     "numbers of a vector": ("dimension", "hidden", "matryoshka", "rank"),
     "optimizer steps": ("max_steps", "checkpoint_steps"),
     "micro-steps": ("accumulation",),
-    "pairs": ("batch_pairs",),
     "requests": ("mining.teacher.requests",),
     "rows": ("part_rows",),
     "cosine": (
@@ -135,6 +134,8 @@ EXAMPLES: Mapping[str, Any] = {
     "mining.teacher.weak_positive": 20,
     "mining.teacher.depth": 64,
     "mining.teacher.max_length": 256,
+    "reranker.model": "cross-encoder/ms-marco-MiniLM-L6-v2",
+    "reranker.max_length": 256,
     "mining.search.lists": 4096,
     "training.epochs": 3,
     "training.batch_size": 64,

@@ -49,8 +49,7 @@ def _of_encoder(config: Config) -> str:
 
 def _reaches_s3(config: Config) -> bool:
     data = [getattr(data, name) for data in config.datasets for name in ("corpus", "queries", "qrels", "folder")]
-    models = [config.encoder.model, getattr(config.mining.teacher, "folder", None), getattr(config.training.guide, "model", None)]
-    return any(is_s3(address) for address in (config.output, *data, *models) if address)
+    return any(is_s3(address) for address in (config.output, *data, *config.models.values()) if address)
 
 
 def _draws_random(config: Config) -> bool:
@@ -155,11 +154,6 @@ TABLE = (
             != (None, None, None)
         ),
         lambda config: "no margin is set",
-    ),
-    Needs(
-        ("mining.teacher.batch_pairs",),
-        lambda config: config.mining.teacher is not None and config.mining.teacher.kind == "cross_encoder",
-        lambda config: 'it belongs to mining.teacher.kind = "cross_encoder"',
     ),
     Needs(
         ("mining.teacher.max_length",),

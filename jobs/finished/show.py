@@ -11,6 +11,7 @@ from rich.table import Table
 from eval.diagnosis.case import MIN_QUERIES
 from eval.metrics import metric_name
 from eval.verdict import too_little
+from jobs.finished.show_reranker import show_reranker
 
 NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
@@ -165,6 +166,7 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         None, [mined_against_random(summary), judged_line(summary), general_line(summary), *last_look_lines(summary)]
     ):
         console.print(line, highlight=False)
+    show_reranker(console, summary.get("reranker"))
     if summary.get("reason"):
         console.print(f"why it ended: {summary['reason']}", highlight=False)
     console.print(f"\nmodel:  {summary['model'] or 'none: the vectors in your data were best'}", highlight=False, soft_wrap=True)

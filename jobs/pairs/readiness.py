@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-COLLECT, RERANKER = 1_000, 6_000
-"""Usable examples below which to collect data, and below which to train a re-ranker only."""
+from eval.readiness import COLLECT, RERANKER, THIN
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def readiness(
     else:
         answer = f"Fine-tune the embeddings: {examples:,} usable examples are {RERANKER:,} or more."
     reasons = []
-    if queries and examples / queries < 1.5:
+    if queries and examples / queries < THIN:
         thickness = f"{examples / queries:.1f} relevant items for each query"
         reasons.append(f"Labels are thin: {thickness}. Most relevant items are unlabelled, so keep mining's margin on.")
     if not negatives:

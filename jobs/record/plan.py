@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jobs.config.config import Config
 from jobs.config.without_effect import reads_texts
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, SourceName, Stage
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Scope, Second, SourceName, Stage
 from mining.settings import SourceKind
 
 
@@ -32,7 +32,7 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
         for chosen in Chosen:
             if chosen is not Chosen.RANDOM_ARM or (config.rounds.compare_random and last):
                 stages += [Stage(kind, chosen) for kind in _measuring(config)]
-    return [*stages, Stage(Kind.FINISH)]
+    return [*stages, *_reranked(config), Stage(Kind.FINISH)]
 
 
 def plan_mining(config: Config, model: ModelName) -> list[Stage]:
@@ -81,6 +81,7 @@ def _prepared(config: Config) -> list[Stage]:
     if config.encoder.kind == "sequence":
         stages.append(Stage(Kind.SEQUENCE))
     stages += _second_model(config, Second.TEACHER)[:1]  # most mistakes in its settings show here
+    stages += [Stage(Kind.MODEL, Second.RERANKER)] if config.reranker is not None else []
     if config.evaluation.general is not None:
         kinds = [Kind.INGEST, Kind.TOKENS] if reads_texts(config) else [Kind.INGEST]
         stages += [Stage(kind, scope=Scope.GENERAL) for kind in kinds]
@@ -103,6 +104,14 @@ def _measured(config: Config, model: ModelName) -> list[Stage]:
     if config.evaluation.general is not None and not model.random:
         stages += [Stage(kind, model, Scope.GENERAL) for kind in (Kind.EMBED, Kind.HITS, Kind.EVALUATE)]
     return stages
+
+
+def _reranked(config: Config) -> list[Stage]:
+    """The stages that train the re-ranker and measure it behind the retrievers."""
+    if config.reranker is None:
+        return []
+    scores = [Stage(Kind.RERANK, reranker) for reranker in Reranker]
+    return [Stage(Kind.TRAIN_RERANKER), Stage(Kind.RERANKER_PAIRS), *scores, Stage(Kind.RERANKED)]
 
 
 def _measuring(config: Config) -> list[Kind]:

@@ -160,6 +160,19 @@ class RunRecord:
         """The model trained on random negatives only, with as many steps as all mined rounds."""
         return next((model for model in reversed(self.models) if model.arm == "random"), None)
 
+    @property
+    def reranked(self) -> Commit | None:
+        """The table of retrievers and re-rankers; None: there is none, or it is of an earlier configuration."""
+        commit = self.find(Kind.RERANKED)
+        known = {each.key for each in self.commits.values()}
+        return commit if commit is not None and set(commit.inputs["hits"]) <= known else None
+
+    @property
+    def reranked_pair(self) -> MeasuredModel | None:
+        """The best retriever with a re-ranker, as if it were a model; None: there is none."""
+        commit = self.reranked
+        return None if commit is None else MeasuredModel(ModelName(int(commit.figures["round"])), commit, commit)
+
     def best(self, primary: str) -> MeasuredModel | None:
         """The model with the highest primary figure, the earlier of equals. The random arm does not count."""
         candidates = [model for model in self.models if model.arm != "random"]

@@ -18,7 +18,7 @@ class Kind(Enum):
     TOKENS = ("tokens", "tokens", "prepare")
     SEQUENCE = ("sequence", "sequence", "prepare")
     MODEL = ("", "", "prepare")
-    """A second model, named after its purpose: teacher or guide."""
+    """A second model, named after its purpose: teacher, guide or re-ranker."""
     EMBED = ("embed", "embeddings", "embed")
     SEARCH = ("search", "hits-train", "search")
     SOURCE = ("", "", "search")
@@ -34,6 +34,10 @@ class Kind(Enum):
     HITS = ("hits", "hits", "search")
     EVENTS = ("events", "events", "evaluate")
     EVALUATE = ("evaluate", "evaluate", "evaluate")
+    TRAIN_RERANKER = ("reranker-train", "reranker/train", "train")
+    RERANKER_PAIRS = ("reranker-pairs", "reranker/pairs", "evaluate")
+    RERANK = ("rerank", "scores", "evaluate")
+    RERANKED = ("reranked", "reranker/table", "evaluate")
     FINISH = ("finish", "model", "prepare")
 
     def __init__(self, ending: str, folder: str, work: str) -> None:
@@ -63,10 +67,12 @@ BASELINE = ModelName(-1)
 
 
 class Second(StrEnum):
-    """A model besides the run's own; it is not trained."""
+    """A model besides the run's own."""
 
     TEACHER = "teacher"
     GUIDE = "guide"
+    RERANKER = "reranker"
+    """As it comes; a copy of it is trained."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,13 @@ class Chosen(StrEnum):
     RANDOM_ARM = "random_arm"
 
 
+class Reranker(StrEnum):
+    """A re-ranker that is measured."""
+
+    OFF_THE_SHELF = "off-the-shelf"
+    FINE_TUNED = "fine-tuned"
+
+
 class Scope(StrEnum):
     """Which data a stage is about."""
 
@@ -102,7 +115,7 @@ class Stage:
     """One stage of a run."""
 
     kind: Kind
-    of: ModelName | Second | SourceName | Chosen | None = None
+    of: ModelName | Second | SourceName | Chosen | Reranker | None = None
     """The model that it measures, mines for or trains; None: the stage belongs to the whole run."""
     scope: Scope = Scope.RUN
 
@@ -128,6 +141,8 @@ class Stage:
             return "mine"
         if isinstance(self.of, Chosen):
             return f"test/{self.of}"
+        if isinstance(self.of, Reranker):
+            return f"reranker/{self.of}"
         return self.of.folder if isinstance(self.of, ModelName) else ""
 
     @property
@@ -151,8 +166,9 @@ class Stage:
 
     @property
     def optional(self) -> bool:
-        """Whether no other stage needs it: the general set, events, the teacher's own model."""
-        return self.scope is Scope.GENERAL or self.kind is Kind.EVENTS or self.of is Second.TEACHER
+        """Whether training and mining do without it: the general set, events, the models of the teacher and the re-ranker."""
+        beside = self.of in (Second.TEACHER, Second.RERANKER)
+        return self.scope is Scope.GENERAL or self.kind is Kind.EVENTS or beside
 
     def sibling(self, kind: Kind) -> Stage:
         """Another stage of the same model on the same data."""
@@ -169,6 +185,7 @@ FIXED = {
     for stage in (
         Stage(Kind.MINE, scope=Scope.ALONE),
         *(Stage(kind, second) for second in Second for kind in (Kind.MODEL, Kind.TOKENS)),
+        *(Stage(Kind.RERANK, reranker) for reranker in Reranker),
         *(Stage(Kind.SOURCE, source, scope) for source in OTHER_SEARCHES for scope in (Scope.RUN, Scope.ALONE)),
     )
 }

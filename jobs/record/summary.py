@@ -59,8 +59,17 @@ def rounds_json(record: RunRecord) -> dict[str, Any]:
         "general_baseline": _general_json(baseline) if baseline else None,
         "rounds": [_round_json(model) for model in record.rounds],
         "random_arm": _arm_json(arm) if arm else None,
+        "reranker": reranker_json(record),
         "warnings": tracker_warnings(record),
     }
+
+
+def reranker_json(record: RunRecord) -> dict[str, Any] | None:
+    """The table of retrievers and re-rankers, and what to ship; None: there is no re-ranker."""
+    commit = record.reranked
+    if commit is None:
+        return None
+    return {**commit.figures["reranking"], **{name: commit.figures[name] for name in ("round", "split")}}
 
 
 def tracker_warnings(record: RunRecord) -> list[str]:

@@ -10,6 +10,8 @@ Reads = Literal["texts", "vectors", "histories"]
 """What a model reads: texts, the vectors that came with the data (an adapter without a base model), or histories of items."""
 LOCAL_COPY = "model"
 """The folder that the code opens where the model lies on S3."""
+RERANKER = "reranker"
+"""The folder of the fine-tuned re-ranker in the model's."""
 
 _TEXTS = """\
 from sentence_transformers import SentenceTransformer
@@ -34,6 +36,11 @@ encoder = load_encoder(folder)
 ids = json.loads((folder / "items.json").read_text())
 queries = encoder.encode(encoder.read([ids[:2]]))  # a list of item ids for each query, oldest first
 items = encoder.encode(item_tokens(0, len(ids)))  # in the order of items.json
+"""
+RERANKER_CODE = f"""\
+from sentence_transformers import CrossEncoder
+reranker = CrossEncoder("{RERANKER}")
+scores = reranker.predict([("a query", "the text of an item")])  # higher is better
 """
 _CODE = {"texts": _TEXTS, "vectors": _VECTORS, "histories": _HISTORIES}
 

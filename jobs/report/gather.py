@@ -65,6 +65,7 @@ def gather(store: Store) -> Json:
         "confidence": _confidence(record),
         "models": [model_json(model) for model in record.models],
         "test": summary.get("test"),
+        "reranker": summary.get("reranker"),
         "training": training_curves(store, record),
         "minings": read_minings(store, record),
         "general": _general(record),

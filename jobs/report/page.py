@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics import metric_name
+from jobs.record.reranking import speed_sentence
 from jobs.record.version import hardmine_version
 from jobs.report.answer import answer, interval_text, points
 from jobs.report.charts.chart import CONFIG, Chart
@@ -32,6 +33,7 @@ NUMBERS = "0123456789+−-<–"
 SECTIONS = (
     ("answer", "Answer"),
     ("uplift", "Gain"),
+    ("reranking", "Re-ranker"),
     ("decision", "Gate and diagnosis"),
     ("training", "Loss and recall"),
     ("geometry", "Gradient"),
@@ -53,6 +55,7 @@ def render_run(report: Json) -> str:
     heats = [heat | {"label": mining["label"]} for mining in report["minings"][-1:] if (heat := heat_rows(mining["confusion"]))]
     tables = all_tables(report)
     absent = {
+        "reranking": not report["reranker"],
         "decision": not (report["gate"] or report["diagnosis"]),
         "training": not (figures["loss"] or figures["recall"]),
         "geometry": not (figures["shares"] or figures["geometry"] or figures["scores"]),
@@ -72,6 +75,7 @@ def render_run(report: Json) -> str:
         heats=heats,
         metric=metric_name(report["primary"]),
         cost=cost_sentence(report),
+        reranking_speed=speed_sentence(report["reranker"]) if report["reranker"] else "",
         glossary=glossary(report),
     )
 

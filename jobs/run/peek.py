@@ -26,6 +26,8 @@ from jobs.stages.finish.finish import finish_of
 
 RAY_SHARE = 0.6
 """Of the memory of a machine, what Ray lets tasks use, about."""
+AFTER_ROUNDS = (Kind.TRAIN_RERANKER, Kind.RERANKER_PAIRS, Kind.RERANK, Kind.RERANKED, Kind.FINISH)
+"""Kinds of stages that are of the best model."""
 MANY_CPUS = 4096
 """Of a cluster that is not asked: enough for any number of workers."""
 NVIDIA = Path("/proc/driver/nvidia/gpus")
@@ -80,7 +82,7 @@ class Peek(Context):
         if stage in self.missing:
             raise _Missing(stage.name, "", again=False)
         unmeasured = next((other for other in self.missing if other.kind is Kind.EVALUATE and other.scope is Scope.RUN), None)
-        if unmeasured is not None and (stage.kind is Kind.FINISH or isinstance(stage.of, Chosen)):  # which model is best?
+        if unmeasured is not None and (stage.kind in AFTER_ROUNDS or isinstance(stage.of, Chosen)):  # which model is best?
             raise _Missing(unmeasured.name, "", again=False)
         try:
             return super().need(stage)

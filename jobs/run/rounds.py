@@ -11,6 +11,9 @@ from jobs.record.stages import Kind, ModelName, Scope, Stage
 from jobs.record.summary import summary_of
 from jobs.stages.context import Context, MakeStage
 from jobs.stages.evaluate.events import write_events
+from jobs.stages.evaluate.reranker.scores import pairs_to_rerank, score_with_reranker
+from jobs.stages.evaluate.reranker.table import compare_rerankers
+from jobs.stages.evaluate.reranker.train import train_reranker
 from jobs.stages.finish.finish import finish
 from jobs.stages.mine.candidate_sources import find_candidates, find_pairs, score_pairs
 from jobs.stages.mine.near_duplicates import near_duplicates
@@ -43,6 +46,10 @@ FUNCTIONS: dict[Kind, MakeStage] = {
     Kind.HITS: search_to_measure,
     Kind.EVENTS: write_events,
     Kind.EVALUATE: evaluate,
+    Kind.TRAIN_RERANKER: train_reranker,
+    Kind.RERANKER_PAIRS: pairs_to_rerank,
+    Kind.RERANK: score_with_reranker,
+    Kind.RERANKED: compare_rerankers,
     Kind.FINISH: finish,
 }
 """The function that runs each kind of stage."""

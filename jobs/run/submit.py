@@ -126,13 +126,8 @@ def refuse_local_paths(config: Config, why: str) -> None:
     """Raises ConfigError: `config` names local paths, which no node of a remote cluster can read."""
     paths = {f"{data.section}.{name}": getattr(data, name) for data in config.datasets for name in SOURCES}
     paths["output"] = config.output
-    models = {
-        "encoder.model": config.encoder.model,
-        "mining.teacher.model": getattr(config.mining.teacher, "folder", None),
-        "training.guide.model": getattr(config.training.guide, "model", None),
-    }
     # a hub name is neither on S3 nor local
-    paths |= {key: model for key, model in models.items() if model is not None and model.startswith(("/", ".", "~"))}
+    paths |= {key: model for key, model in config.models.items() if model is not None and model.startswith(("/", ".", "~"))}
     local = [f"{name} = {value}" for name, value in paths.items() if value is not None and not is_s3(value)]
     if local:
         raise ConfigError(

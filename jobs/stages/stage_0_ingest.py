@@ -15,6 +15,7 @@ from jobs.config.without_effect import without_effect
 from jobs.record.stages import Kind, Scope, Second, Stage
 from jobs.stages.chosen import counted_ranks
 from jobs.stages.context import Context, in_worker
+from jobs.stages.evaluate.reranker.model import prepare_reranker
 from jobs.stages.evaluate.slice_columns import check_slices
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import forecast, measured_spread
@@ -101,12 +102,14 @@ def prepare_sequence(context: Context, stage: Stage) -> Commit:
 
 
 def prepare_second(context: Context, stage: Stage) -> Commit:
-    """A model beside the one that is trained: the teacher's or the guide's.
+    """A model beside the retriever: the teacher's, the guide's or the re-ranker's.
 
     Raises:
         ConfigError: the model is missing, damaged or of another kind.
     """
     assert isinstance(stage.of, Second)
+    if stage.of is Second.RERANKER:
+        return prepare_reranker(context, stage)
     settings, section = second_settings(context.config, stage.of)
     if settings.folder is None:
         return _ask_server(context, stage, settings)

@@ -15,7 +15,7 @@ from mining.report.figures import ChoiceFigures
 
 NO_CHOICE = ("search", "embedding_dtype", *REPORT_ONLY)
 """Settings that change no choice; what was searched is in the key on its own."""
-HOW_READ = {"batch_pairs", "requests"}
+HOW_READ = {"requests"}
 """Settings of a teacher that change no score."""
 
 

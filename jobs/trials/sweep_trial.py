@@ -138,8 +138,11 @@ class _Attempt:
             effective_negatives=_late_mean(steps, "effective_negatives"),
             hardest_weight=_late_mean(steps, "hardest_weight"),
         )
-        if progress.best["epoch"] == progress.epoch:
-            record = replace(record, per_query=trainer.recalls.tolist())
+        from training.retriever.subject import Retriever
+
+        subject = trainer.subject
+        if progress.best["epoch"] == progress.epoch and isinstance(subject, Retriever):
+            record = replace(record, per_query=subject.recalls.tolist())
         self._record = record
         self._note()
         _report(self._number, progress.epoch, progress.validation[-1])

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import DataError, HardmineError
-from cluster.session.progress import post_often
+from cluster.session.progress import post, post_often
 from cluster.session.resources import PoolSize
 from cluster.session.session import set_threads
 from cluster.storage.store import Store
@@ -51,6 +51,8 @@ class ReadTask:
     queries: list[Part]
     corpus: list[Part]
     folder: str
+    setting: str = "mining.teacher.model"
+    """The setting that names the model, for messages."""
 
     def target(self, number: int) -> str:
         """Address of the scores of `pairs[number]`."""
@@ -84,6 +86,7 @@ def read_pairs(
     read, seconds = 0, {"": 0.0}
     if rows:
         keywords = {"threads": pool.cpus, "mailbox": mailbox, "total_rows": load_share(rows, pool)}
+        post(mailbox, "teacher", "", of=sum(row["rows"] for row in rows))
         for row in over_parts(rows, PairActor, (task, make_reader), keywords, pool, retries=retries):
             parts[int(row["number"])] = Part(row["path"], int(row["rows"]), int(row["bytes"]), sha256=row["sha256"])
             read += int(row["pairs"])
@@ -173,9 +176,9 @@ class PairActor:
         if len(bad):
             first = bad[0]
             raise DataError(
-                f"the teacher gives NaN or infinite scores for {len(bad)} of {len(pairs)} pairs, the first for the "
-                f"query at row {int(pairs.query_rows[first])} and the item at row {int(pairs.item_rows[first])}; "
-                f"check those texts, or give another mining.teacher.model"
+                f"the model of {self._task.setting} gives NaN or infinite scores for {len(bad)} of {len(pairs)} pairs, the "
+                f"first for the query at row {int(pairs.query_rows[first])} and the item at row "
+                f"{int(pairs.item_rows[first])}; check those texts, or give another {self._task.setting}"
             )
         return scores
 
@@ -202,6 +205,7 @@ class PairActor:
             self._mailbox,
             self._name,
             f"{self._read + pairs:,} pairs, {self._blocks:,} of {self._total:,} queries done, {rate:,.0f} pairs/s",
+            done=self._blocks,
         )
 
 

@@ -23,7 +23,7 @@ from cluster.storage.records import write_record
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, write_part
 from eval.metrics import Judgements, per_query_metrics, summarise
-from eval.score_histogram import score_figures
+from eval.results.score_histogram import score_figures
 from jobs.record.record import RunRecord
 from jobs.record.summary import summary_json
 

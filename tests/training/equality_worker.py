@@ -28,10 +28,10 @@ from training.engine.engine import Place, set_learning_rate, start_engine
 from training.feed.batches import BatchPlan, Examples
 from training.feed.feed import Feed
 from training.feed.tables import Guide, Tables
-from training.load import load
 from training.objective.objective import Objective
+from training.retriever.load import load
+from training.retriever.step import train_step
 from training.settings import DistilSettings, GuideSettings, TrainingSettings
-from training.step import train_step
 from training.task import TrainTask
 
 BATCH, BUDGET, TAU = 4, 48, 0.1
@@ -65,6 +65,8 @@ class World:
             for side in (tables.queries, tables.items)
         ]
         self.tables = Tables(tables.queries, tables.items, tables.labels, Guide(*guide))
+        self.truths: dict[tuple[str, bool, int], tuple[dict[str, Tensor], list[float]]] = {}
+        """By loss, gathering and step: neither a ZeRO stage nor GradCache nor accumulation is part of the truth."""
 
     def plan(self, rank: int, world: int, batch: int) -> BatchPlan:
         """Three mined and two random negatives per query."""
@@ -132,7 +134,9 @@ def steps(world: World, task: TrainTask, place: Place, stage: int, accumulation:
                 want: dict[str, Tensor] = {}
                 got: dict[str, Tensor] = {}
                 for micro in range(accumulation):
-                    more, want_tau = truth(world, plain, settings, micro, place.world)
+                    if (name, gather, micro) not in world.truths:
+                        world.truths[name, gather, micro] = truth(world, plain, settings, micro, place.world)
+                    more, want_tau = world.truths[name, gather, micro]
                     want = {key: want.get(key, 0.0) + value / accumulation for key, value in more.items()}
                     feed = Feed(
                         world.plan(place.rank, place.world, BATCH),

@@ -244,7 +244,7 @@ class Runs:
         except (HardmineError, KilledError) as error:
             noted["error"] = f"{type(error).__name__}: {error}"
         if trainer is not None:
-            trainer.checkpoints.wait()  # kills before an upload has ended are test_checkpoint's
+            trainer.subject.checkpoints.wait()  # kills before an upload has ended are test_checkpoint's
             trainer.engine.destroy()
         path = f"{task.folder}/telemetry.jsonl"
         dist.barrier()
@@ -264,16 +264,16 @@ def flat_weights(trainer: Trainer) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def slow_recall(trainer: Trainer, best: Figures) -> float:
     """Validation recall of the kept folder, opened with `load_encoder` and scored query by query."""
-    assert trainer.check is not None
+    assert trainer.subject.check is not None
     encoder = load_encoder(fetch_folder(trainer.task.store, best["model"], best["prefix"]))
-    queries = encoder.encode(trainer.tables.queries.take(trainer.check.query_rows))
-    items = encoder.encode(trainer.tables.items.take(trainer.check.item_rows))
+    queries = encoder.encode(trainer.subject.tables.queries.take(trainer.subject.check.query_rows))
+    items = encoder.encode(trainer.subject.tables.items.take(trainer.subject.check.item_rows))
     total = 0.0
-    for place, query in enumerate(trainer.check.query_rows):
-        top = trainer.check.item_rows[np.argsort(-(items @ queries[place]))[:VALIDATION_K]]
-        _, positives = trainer.tables.labels.positives(np.array([query]))
+    for place, query in enumerate(trainer.subject.check.query_rows):
+        top = trainer.subject.check.item_rows[np.argsort(-(items @ queries[place]))[:VALIDATION_K]]
+        _, positives = trainer.subject.tables.labels.positives(np.array([query]))
         total += len(set(top) & set(positives)) / len(positives)
-    return total / len(trainer.check.query_rows)
+    return total / len(trainer.subject.check.query_rows)
 
 
 def kill_after(epoch: int) -> Callable[[Figures], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.errors import ClusterError
 from cluster.session.nodes import on_work_node
@@ -14,10 +14,7 @@ from cluster.session.session import memory_to_ask, set_threads
 from cluster.storage.records import write_record
 from training.distributed.desk import Desk
 from training.feed.memory import PROCESS_BYTES
-from training.task import TrainTask
-
-if TYPE_CHECKING:
-    from training.load import Loaded
+from training.task import Task
 
 END_S = 20.0
 """How long workers may take to end."""
@@ -34,14 +31,14 @@ def work(config: dict[str, Any]) -> None:
         number += 1
 
 
-def _load(task: TrainTask, world: int) -> tuple[Loaded, bool]:
+def _load(task: Task, world: int) -> tuple[Any, bool]:
     """What the ranks share; and that it is there, for a driver that wants no more of it."""
-    from training.load import load
+    from training.subject import load
 
     return load(task, world), True
 
 
-def _train(task: TrainTask, loaded: Loaded) -> None:
+def _train(task: Task, loaded: Any) -> None:
     """The loop on this rank, with `report` as a barrier after every epoch. Rank 0 writes the result."""
     import ray.train
     import ray.train.torch
@@ -78,7 +75,7 @@ class Ranks:
         own = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
         self._fit = self._desk.fit.remote(pool, reserve, own)
 
-    def run(self, task: TrainTask) -> None:
+    def run(self, task: Task) -> None:
         """Train one task on all ranks. Raises what Ray Train raises when a worker failed: no rank is left then; and what loading
         raises, before any rank has begun."""
         import ray

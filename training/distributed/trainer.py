@@ -9,13 +9,13 @@ from cluster.session.resources import PoolSize
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
 from cluster.storage.records import read_record
 from training.distributed.ranks import Ranks
-from training.task import TrainTask
+from training.task import Task
 
 BUGS = (AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
 """What a rank raises that would be raised again. A RuntimeError may be a collective whose partner has died."""
 
 
-def train(task: TrainTask, pool: PoolSize) -> dict[str, Any]:
+def train(task: Task, pool: PoolSize) -> dict[str, Any]:
     """Train one round on `pool.count` ranks, from its newest checkpoint on; returns the loop's result.
 
     Raises:
@@ -43,7 +43,7 @@ def start_early(pool: PoolSize) -> None:
         warm("ranks", pool, lambda: Ranks(pool, reserve=False))
 
 
-def _train_once(task: TrainTask, pool: PoolSize) -> None:
+def _train_once(task: Task, pool: PoolSize) -> None:
     if not stays_warm(pool):
         end_warm("ranks")  # of the time before a node joined
         ranks = Ranks(pool, reserve=True)

@@ -7,6 +7,7 @@ that nothing changes before the first step. What is kept of a round is W + (alph
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,14 @@ from training.encoders.transformer import TextEncoder
 from training.settings import LoraSettings
 
 
-def add_lora(encoder: Encoder, settings: LoraSettings) -> Encoder:
-    """Give `encoder` additions, in place, and train nothing else. Its embeddings stay the same until the first step.
+def add_lora(encoder: Encoder, settings: LoraSettings, load: Callable[[Path], Encoder] = load_encoder) -> Encoder:
+    """Give `encoder` additions, in place, and train nothing else but its head, if it has one. What it gives stays the same until
+    the first step.
 
     `encoder.save` leaves a plain model from then on.
+
+    Args:
+        load: opens the folder of such an encoder.
 
     Returns:
         `encoder`.
@@ -38,7 +43,7 @@ def add_lora(encoder: Encoder, settings: LoraSettings) -> Encoder:
             f"enough to be trained whole; take [training.lora] out"
         )
     _add(encoder, settings)
-    encoder.merge = partial(_merged, encoder.source, settings)
+    encoder.merge = partial(_merged, encoder.source, settings, load)
     return encoder
 
 
@@ -67,11 +72,15 @@ def _add(encoder: TextEncoder, settings: LoraSettings) -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # A starts random: the same on every rank and run
-        return LoraModel(encoder.model, config, "default")
+        tuner = LoraModel(encoder.model, config, "default")
+    for name, parameter in encoder.model.named_parameters():
+        if name in encoder.head:
+            parameter.requires_grad_(True)
+    return tuner
 
 
 def _chosen_layers(encoder: TextEncoder, settings: LoraSettings) -> list[str]:
-    names = _linear_layers(encoder.model)
+    names = _linear_layers(encoder)
     if settings.targets == "all-linear":
         if not names:
             raise ConfigError(f"training.lora: the model in {encoder.source} has no linear layer; take [training.lora] out")
@@ -88,25 +97,25 @@ def _chosen_layers(encoder: TextEncoder, settings: LoraSettings) -> list[str]:
     return sorted({name for layers in found.values() for name in layers})
 
 
-def _linear_layers(model: nn.Module) -> list[str]:
-    """Names of the linear layers on the path of the embedding: without a pooler behind it, as BERT has one."""
+def _linear_layers(encoder: TextEncoder) -> list[str]:
+    """Names of the linear layers on the path of the embedding: without a head, or a pooler behind it, as BERT has one."""
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
     return [
         name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and "pooler" not in name.split(".")
+        for name, module in encoder.model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and "pooler" not in name.split(".") and f"{name}.weight" not in encoder.head
     ]
 
 
-def _merged(source: Path, settings: LoraSettings, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _merged(source: Path, settings: LoraSettings, load: Callable[[Path], Encoder], state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the plain model, float32 on the CPU, by the names of the encoder in `source`.
 
     Args:
-        state: all weights of the encoder with additions. Only the additions are taken from it: what was not trained is
+        state: all weights of the encoder with additions. Only what was trained is taken from it: the rest is
             read again, because a run in bfloat16 knows no more than its rounded form.
     """
-    fresh = load_encoder(source)
+    fresh = load(source)
     assert isinstance(fresh, TextEncoder)
     tuner = _add(fresh, settings)
     additions = {name: state[name] for name, parameter in fresh.named_parameters() if parameter.requires_grad}

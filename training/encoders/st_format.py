@@ -21,6 +21,8 @@ NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
 DENSE = "sentence_transformers.base.modules.dense.Dense"
 LAYER_NORM = "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm"
 
+OPTIONS = ("model_kwargs", "model_args", "config_kwargs", "config_args")
+"""What a folder may say about how its model is to be loaded, which sentence-transformers follows."""
 WEIGHTS = {".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx", ".ot", ".gguf"}
 EXTRAS = {"onnx", "openvino", ".git", ".cache", "eval", "runs"}
 LEFTOVERS = (
@@ -53,7 +55,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def module_path(folder: Path, index: int) -> str:
-    """Sub-folder of module `index` ("" is the folder itself)."""
+    """Sub-folder of module `index`; "" is the folder itself, as of a plain Hugging Face model."""
+    if not (folder / "modules.json").exists():
+        return ""
     return str(read_json(folder / "modules.json")[index]["path"])
 
 

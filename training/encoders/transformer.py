@@ -23,10 +23,8 @@ from cluster.errors import ConfigError, one_paragraph
 from training.encoders import st_format
 from training.encoders.base import Encoder
 from training.encoders.prepare.check import first_config
+from training.encoders.st_format import OPTIONS
 from training.encoders.tokens.features import Features, Tokens
-
-OPTIONS = ("model_kwargs", "model_args", "config_kwargs", "config_args")
-"""What a folder may say about how its model is to be loaded, which sentence-transformers follows."""
 
 
 def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
@@ -39,9 +37,20 @@ def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
+def collate_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
+    """input_ids and attention_mask; pooling_mask where it is another one."""
+    inputs = pad_tokens(features, pad_id)
+    ids = inputs["input_ids"]
+    prompt = ids < 0
+    if bool(prompt.any()):
+        inputs["pooling_mask"] = inputs["attention_mask"].masked_fill(prompt, 0)
+        inputs["input_ids"] = torch.where(prompt, ~ids, ids)
+    return inputs
+
+
 def pool(hidden_NTD: Tensor, mask_NT: Tensor, mode: str) -> Tensor:
     """One vector per text, [N, D]: mean over the tokens in the mask, the first of them (cls), or the last of them."""
-    rows = torch.arange(len(hidden_NTD), device=hidden_NTD.device)
+    rows = torch.arange(hidden_NTD.shape[0], device=hidden_NTD.device)  # len() would fix it where the encoder is traced
     if mode == "cls":
         return hidden_NTD[rows, mask_NT.argmax(dim=1)]
     if mode == "last":
@@ -63,18 +72,14 @@ class TextEncoder(Encoder):
         """The folder that it was loaded from."""
         self.merge: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
         """From the weights of a model with additions (LoRA) to those of a plain one; None: it has none."""
+        self.head: frozenset[str] = frozenset()
+        """Names of the weights of `model` that LoRA trains whole."""
         self._pad_id = pad_id
 
     def collate(self, features: Features) -> dict[str, Tensor]:
         """input_ids and attention_mask; pooling_mask where it is another one."""
         assert isinstance(features, Tokens)
-        inputs = pad_tokens(features, self._pad_id)
-        ids = inputs["input_ids"]
-        prompt = ids < 0
-        if bool(prompt.any()):
-            inputs["pooling_mask"] = inputs["attention_mask"].masked_fill(prompt, 0)
-            inputs["input_ids"] = torch.where(prompt, ~ids, ids)
-        return inputs
+        return collate_tokens(features, self._pad_id)
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """As a sentence-transformers folder; additions to the weights are merged into them."""
@@ -121,48 +126,12 @@ def _cannot_checkpoint(encoder: TextEncoder, why: str) -> ConfigError:
     )
 
 
-class TransformerEncoder(TextEncoder):
-    """AutoModel → pooling → normalise."""
+class OneModelEncoder(TextEncoder):
+    """Base of the encoders around a single model of transformers, which lies in the folder of their first module."""
 
-    def __init__(self, model: Any, *, pooling: str, pad_id: int, source: Path) -> None:
+    def __init__(self, model: Any, *, pad_id: int, source: Path) -> None:
         super().__init__(model, pad_id=pad_id, source=source)
-        self.pooling = pooling
         self._looks_up_first = False
-        self.dimension = int(model.config.hidden_size)
-        self._types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 0
-        for name, parameter in model.named_parameters():
-            if name.startswith("pooler."):  # BERT's own pooler is not on the path of the embedding
-                parameter.requires_grad_(False)
-
-    @classmethod
-    def try_load(cls, folder: Path) -> TransformerEncoder | None:
-        """From a sentence-transformers folder [Transformer, Pooling, Normalize]; None: its pooling is another, or its model is
-        not loaded by its configuration alone (an encoder that is half of an encoder and decoder, options in its files)."""
-        from transformers import AutoModel
-
-        quiet()
-        # where accelerate is installed, loading imports it, and it imports deepspeed, which then looks for a device and says so
-        os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-        pooling = st_format.read_pooling(folder / st_format.module_path(folder, 1))
-        if pooling is None:
-            return None
-        root = folder / st_format.module_path(folder, 0)
-        options = first_config(root)
-        if _has_decoder(_empty_model(root)) or any(options.get(name) for name in OPTIONS):
-            return None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # weights that the folder lacks (a pooler) are drawn: the same on every rank and run
-            model = AutoModel.from_pretrained(str(root), dtype=torch.float32)
-        return cls(model, pooling=pooling[0], pad_id=_pad_id(root), source=folder)
-
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """[N, D] float32."""
-        arguments = dict(inputs)
-        mask = arguments.pop("pooling_mask", inputs["attention_mask"])
-        if self._types:
-            arguments["token_type_ids"] = torch.zeros_like(inputs["attention_mask"])
-        hidden = self.model(**arguments).last_hidden_state
-        return functional.normalize(pool(hidden, mask, self.pooling).float(), dim=-1)
 
     @property
     def token_table(self) -> nn.Module | None:
@@ -198,6 +167,49 @@ class TransformerEncoder(TextEncoder):
         weights = {name.removeprefix("model."): value for name, value in state.items()}
         root = folder / st_format.module_path(folder, 0)
         _save_tied(weights, root / "model.safetensors")
+
+
+class TransformerEncoder(OneModelEncoder):
+    """AutoModel → pooling → normalise."""
+
+    def __init__(self, model: Any, *, pooling: str, pad_id: int, source: Path) -> None:
+        super().__init__(model, pad_id=pad_id, source=source)
+        self.pooling = pooling
+        self.dimension = int(model.config.hidden_size)
+        self._types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 0
+        for name, parameter in model.named_parameters():
+            if name.startswith("pooler."):  # BERT's own pooler is not on the path of the embedding
+                parameter.requires_grad_(False)
+
+    @classmethod
+    def try_load(cls, folder: Path) -> TransformerEncoder | None:
+        """From a sentence-transformers folder [Transformer, Pooling, Normalize]; None: its pooling is another, or its model is
+        not loaded by its configuration alone (an encoder that is half of an encoder and decoder, options in its files)."""
+        from transformers import AutoModel
+
+        quiet()
+        # where accelerate is installed, loading imports it, and it imports deepspeed, which then looks for a device and says so
+        os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+        pooling = st_format.read_pooling(folder / st_format.module_path(folder, 1))
+        if pooling is None:
+            return None
+        root = folder / st_format.module_path(folder, 0)
+        options = first_config(root)
+        if _has_decoder(_empty_model(root)) or any(options.get(name) for name in OPTIONS):
+            return None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # weights that the folder lacks (a pooler) are drawn: the same on every rank and run
+            model = AutoModel.from_pretrained(str(root), dtype=torch.float32)
+        return cls(model, pooling=pooling[0], pad_id=_pad_id(root), source=folder)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[N, D] float32."""
+        arguments = dict(inputs)
+        mask = arguments.pop("pooling_mask", inputs["attention_mask"])
+        if self._types:
+            arguments["token_type_ids"] = torch.zeros_like(inputs["attention_mask"])
+        hidden = self.model(**arguments).last_hidden_state
+        return functional.normalize(pool(hidden, mask, self.pooling).float(), dim=-1)
 
 
 class GenericEncoder(TextEncoder):

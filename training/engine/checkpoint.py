@@ -51,15 +51,15 @@ class TrainingState:
     """Queries of all ranks together in a micro-step: kept, however many ranks go on."""
     validation: list[float] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
-    """The kept model: epoch, step, recall, and the prefix and manifest of its folder."""
+    """The kept model: epoch, step, figure, and the prefix and manifest of its folder."""
     telemetry: int = 0
     """Lines of telemetry written."""
     seconds: float = 0.0
     """Spent on training so far, over all attempts."""
     index: int = 0
     """Micro-steps done of the epoch that is under way."""
-    temperature: dict[str, float] = field(default_factory=dict)
-    """A learned temperature and its optimizer's state; empty: it is not learned."""
+    subject: dict[str, float] = field(default_factory=dict)
+    """What is learned beside the weights: a temperature and its optimizer's state; empty: nothing."""
     budget_tokens: int | None = None
     """Tokens encoded at once, as a probe found; None: no probe was needed."""
     loss_scale: dict[str, float] = field(default_factory=dict)

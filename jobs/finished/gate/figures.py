@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from eval.significance import Comparison, Interval, compare, paired_bootstrap
 from jobs.finished.finished_run import FinishedRun
 from jobs.finished.gate.latency import measure_latency
 from jobs.finished.gate.subject import Subject
+from jobs.record.stages import BASELINE, Kind
 
 F64 = npt.NDArray[np.float64]
 OLD = "the run was evaluated by a version of hardmine that did not write them; run the same `hardmine run` again with this one"
@@ -144,14 +145,38 @@ def _latency(
     rows = read_parts(run.store, subject.model.evaluation.parts("per_query"), ["query_row"])["query_row"].to_numpy()
     if not len(rows):
         return None, None, {"latency": "no query was evaluated"}
+    if subject.round == BASELINE.round and "prefix" not in run.commit(Kind.BASE).figures:
+        return None, None, {"latency": "the data's own vectors are the retriever, whose time is not known here"}
     latency, timed = measure_latency(run, subject.round, rows, confidence=evaluation.confidence)
+    if subject.reranking is not None:
+        latency, timed = _with_reranker(latency, timed, subject.reranking)
     return latency, timed, {} if latency.p95_increase else {"latency:p95": NO_BASE}
+
+
+def _with_reranker(latency: Latency, timed: dict[str, Any], table: Mapping[str, Any]) -> tuple[Latency, dict[str, Any]]:
+    """The same with the time of re-ranking, as the run measured it, on top. 95th percentiles are added: the worst case."""
+    depth = max(table["speed"]["p50_ms"], key=int)
+    p50, p95 = (float(table["speed"][name][depth]) for name in ("p50_ms", "p95_ms"))
+    added, increase = latency.added_ms, latency.p95_increase
+    share = p95 / latency.base_p95 if latency.base_p95 else 0.0
+    both = replace(
+        latency,
+        model_p50=latency.model_p50 + p50,
+        model_p95=latency.model_p95 + p95,
+        added_ms=replace(added, mean=added.mean + p50, low=added.low + p50, high=added.high + p50),
+        p95_increase=increase
+        and replace(increase, mean=increase.mean + share, low=increase.low + share, high=increase.high + share),
+    )
+    what = f"{timed['what']}; and {depth} candidates re-ranked, as the run measured on {table['speed']['where']}"
+    return both, timed | {"what": what} | asdict(both)
 
 
 def _general(run: FinishedRun, subject: Subject, primary: str) -> tuple[Interval | None, str | None]:
     """(change of the primary figure on the general set, why it is not known); both None: there is no general set."""
     if not run.setting("evaluation", "general", None) or subject.is_baseline:
         return None, None
+    if subject.reranking is not None:
+        return None, "a re-ranker is not measured on the general set"
     row: Mapping[str, Any] = next((row for row in run.summary["rounds"] if row["round"] == subject.round), {})
     change = ((row.get("general") or {}).get("against_baseline") or {}).get(primary)
     if change is None:

@@ -22,7 +22,7 @@ from jobs.config.strict import validate
 from jobs.finished.before_after import before_after, changed_queries
 from jobs.finished.finished_run import FinishedRun, open_finished
 from jobs.finished.gate.figures import gather
-from jobs.finished.gate.subject import Subject, choose
+from jobs.finished.gate.subject import Subject, choose, choose_pair
 from jobs.record.stages import Kind, ModelName
 
 WORST = 20
@@ -41,22 +41,33 @@ class _Overridden(BaseModel):
 
 
 def gate(
-    store: Store, overrides: Sequence[str] = (), *, number: int | None = None, without_latency: str | None = None
+    store: Store,
+    overrides: Sequence[str] = (),
+    *,
+    number: int | None = None,
+    with_reranker: bool = False,
+    without_latency: str | None = None,
 ) -> dict[str, Any]:
     """`judge` a finished run, and leave the answer in gate.json beside it."""
-    result = judge(store, overrides, number=number, without_latency=without_latency)
+    result = judge(store, overrides, number=number, with_reranker=with_reranker, without_latency=without_latency)
     store.write_json("gate.json", result)
     return result
 
 
 def judge(
-    store: Store, overrides: Sequence[str] = (), *, number: int | None = None, without_latency: str | None = None
+    store: Store,
+    overrides: Sequence[str] = (),
+    *,
+    number: int | None = None,
+    with_reranker: bool = False,
+    without_latency: str | None = None,
 ) -> dict[str, Any]:
     """What gate.json holds; writes nothing.
 
     Args:
         overrides: evaluation.gate.key=value, over what the run's run.json says.
         number: the round to judge, -1 the off-the-shelf model; None: the one that was kept.
+        with_reranker: judge the best retriever with a re-ranker instead.
         without_latency: why it is not measured how long a query takes; None: it is.
 
     Raises:
@@ -65,7 +76,7 @@ def judge(
     """
     run = open_finished(store)
     evaluation = read_settings(run, overrides)
-    subject = choose(run, number)
+    subject = choose_pair(run) if with_reranker else choose(run, number)
     _check_model(run, subject)
     figures, timed = gather(run, subject, evaluation, without_latency=without_latency)
     checks = make_checks(evaluation.gate, replace(figures, nothing_new=subject.is_baseline and number is None))
@@ -74,6 +85,7 @@ def judge(
         "verdict": verdict(checks),
         "output": store.root,
         "round": subject.round,
+        "reranker": subject.reranking["pair"]["reranker"] if subject.reranking else None,
         "split": subject.split,
         "evaluation": subject.model.evaluation.key,
         "primary": evaluation.primary,

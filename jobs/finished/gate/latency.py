@@ -24,7 +24,7 @@ from cluster.tables.rows import read_rows
 from cluster.tables.tables import column_to_vectors
 from eval.gate.latency import Latency, compare_latency
 from jobs.finished.finished_run import FinishedRun
-from jobs.record.stages import Kind, ModelName
+from jobs.record.stages import BASELINE, Kind, ModelName
 
 F64 = npt.NDArray[np.float64]
 Encode = Callable[[int], object]
@@ -193,7 +193,10 @@ def _text_folder(run: FinishedRun, number: int, scratch: Path) -> Path:
 
 def _trained_folder(run: FinishedRun, number: int) -> Path:
     """The model that was kept, or else what the round's training left."""
-    commit = run.commit(Kind.FINISH) if number == run.best_round else run.commit(Kind.TRAIN, ModelName(number))
+    if number == BASELINE.round:
+        commit = run.commit(Kind.BASE)
+    else:
+        commit = run.commit(Kind.FINISH) if number == run.best_round else run.commit(Kind.TRAIN, ModelName(number))
     if "prefix" not in commit.figures:
         raise ArtifactError(f"expected a model in commit {commit.name} of {run.store.root}, found none")
     return fetch_folder(run.store, commit.files, commit.figures["prefix"])

@@ -47,7 +47,8 @@ def checks_table(result: dict[str, Any]) -> Table:
 
 
 def _model(result: dict[str, Any]) -> str:
-    return "the off-the-shelf model" if result["round"] < 0 else model_name(result["round"])
+    model = "the off-the-shelf model" if result["round"] < 0 else model_name(result["round"])
+    return f"{model} with the {result['reranker']} re-ranker" if result.get("reranker") else model
 
 
 def not_checked_lines(result: dict[str, Any]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.errors import ConfigError
 from jobs.finished.finished_run import FinishedRun
@@ -20,11 +22,13 @@ class Subject:
     baseline: MeasuredModel
     notes: tuple[str, ...] = ()
     """What a person should know about this choice."""
+    reranking: Mapping[str, Any] | None = None
+    """The table of retrievers and re-rankers, whose best pair is judged; None: a retriever alone is."""
 
     @property
     def is_baseline(self) -> bool:
         """The off-the-shelf model itself."""
-        return self.round == BASELINE.round
+        return self.round == BASELINE.round and self.reranking is None
 
 
 def choose(run: FinishedRun, number: int | None) -> Subject:
@@ -55,3 +59,22 @@ def choose(run: FinishedRun, number: int | None) -> Subject:
         '"test" adds a look at the test split'
     )
     return Subject(wanted, "dev", record.expect(ModelName(wanted)), record.expect(BASELINE), (note,))
+
+
+def choose_pair(run: FinishedRun) -> Subject:
+    """The best retriever with a re-ranker, on the split that it was measured on.
+
+    Raises:
+        ConfigError: the run has no re-ranker. ArtifactError: its commits are of another configuration.
+    """
+    pair = run.record.reranked_pair
+    if pair is None:
+        raise ConfigError(
+            f"--with-reranker: expected a run with a re-ranker, found none in {run.store.root}; add [reranker] to its file and "
+            f"let `hardmine rerank` train and measure it"
+        )
+    table = pair.figures["reranking"]
+    chosen = f"{table['pair']['retriever']} retriever with the {table['pair']['reranker']} re-ranker"
+    baseline = run.record.expect(Chosen.BASELINE if pair.split == "test" else BASELINE)
+    note = f"judged: the {chosen}, the best pair of the run, on the {pair.split} split, which also chose it"
+    return Subject(pair.round, pair.split, pair, baseline, (note,), table)

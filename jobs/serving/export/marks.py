@@ -14,6 +14,7 @@ from typing import Any
 
 from cluster.errors import ArtifactError
 from cluster.storage.digests import record_digest
+from jobs.record.usage import RERANKER
 
 NOT_THE_MODEL = ("README.md", ".gitattributes", ".gitignore", "*.safetensors.index.json", "*.py", "LICENSE*")
 """Files that no vector depends on. (hardmine runs no code of a model.)"""
@@ -36,12 +37,21 @@ def model_marks(folder: Path) -> dict[str, str]:
     kinds: dict[str, list[Path]] = {name: [] for name in ("weights", "tokenizer", "prompts", "pooling", "architecture")}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = file.relative_to(folder)
+        if relative.parts[0] == RERANKER:  # no vector depends on it
+            continue
         if not any(relative.match(pattern) for pattern in NOT_THE_MODEL) and not relative.name.startswith("."):
             kinds[_kind(relative)].append(file)
     if not any(kinds.values()):
         raise ArtifactError(f"expected a model in {folder}, found no file of one; give the folder of a model")
     marks = {name: _files_digest(folder, files) for name, files in kinds.items() if name != "weights"}
     return {"weights": _weights_digest(folder, kinds["weights"])} | marks
+
+
+def reranker_mark(folder: Path | None) -> str | None:
+    """SHA-256 of the re-ranker in a model's folder; None: there is none."""
+    if folder is None or not (folder / RERANKER).is_dir():
+        return None
+    return record_digest(model_marks(folder / RERANKER))
 
 
 def _kind(relative: Path) -> str:

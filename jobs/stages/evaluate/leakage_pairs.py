@@ -13,7 +13,7 @@ import pyarrow as pa
 from cluster.storage.store import Store
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import I64, Part, read_schema
-from eval.leakage import Tags, agreement, leakage_row, tags_in_texts
+from eval.results.leakage import Tags, agreement, leakage_row, tags_in_texts
 from jobs.stages.evaluate.slice_columns import columns_of
 
 PAIRS = 2000

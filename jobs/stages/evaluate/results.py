@@ -16,9 +16,18 @@ import pyarrow as pa
 from cluster.labels.labels import contains
 from cluster.storage.store import Store
 from cluster.tables.tables import F32, I64, Part, read_schema, stream_parts
-from eval.diversity import coverage, exposure, gini, intra_list_similarity, mean_by_owner, percentiles, popularity, top_share
 from eval.metrics import F64, Bool
-from eval.score_histogram import score_figures
+from eval.results.diversity import (
+    coverage,
+    exposure,
+    gini,
+    intra_list_similarity,
+    mean_by_owner,
+    percentiles,
+    popularity,
+    top_share,
+)
+from eval.results.score_histogram import score_figures
 from jobs.stages.evaluate.slice_columns import Relevant
 from mining.search.block_actor import read_rows
 
@@ -90,7 +99,7 @@ def popularity_percentiles(store: Store, corpus: Sequence[Part], rows: I64, lear
 def result_figures(
     store: Store, vectors: Sequence[Part], query_vectors: Sequence[Part], ranking: Ranking, popular: Popular
 ) -> dict[str, Any]:
-    """ "results" and "scores" of evaluation.json; eval/diversity.py and eval/score_histogram.py define them.
+    """ "results" and "scores" of evaluation.json; eval/results/diversity.py and eval/results/score_histogram.py define them.
 
     Args:
         vectors, query_vectors: of all items and queries under the model that made the hits; those of the sample's hits are

@@ -11,17 +11,18 @@ from typing import Any
 
 from cluster.commits import Commit, Outcome, digest
 from cluster.storage.digests import described
-from cluster.storage.model_folders import fetch_folder, upload_folder
+from cluster.storage.model_folders import Manifest, fetch_folder, upload_folder
 from cluster.storage.records import write_record
 from cluster.storage.store import Store, is_s3
 from jobs.config.config import Config
 from jobs.record.record import MeasuredModel, RunRecord
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Stage
-from jobs.record.summary import summary_json
-from jobs.record.usage import Reads
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Stage
+from jobs.record.summary import reranker_json, summary_json
+from jobs.record.usage import RERANKER, Reads
 from jobs.record.version import hardmine_version, versions
 from jobs.stages.chosen import best_model, measured_models
 from jobs.stages.context import Context, in_worker
+from jobs.stages.evaluate.reranker.scores import RerankerModel, reranker_model
 from jobs.stages.finish.model_card import CardText, SplitFigures
 from jobs.stages.ingested import read_ingested
 from jobs.stages.stage_1_embed import Model, base_model, trained_model
@@ -37,6 +38,8 @@ def finish(context: Context, stage: Stage) -> Commit:
         record = RunRecord.of_commits(list({commit.name: commit for commit in context.done.values()}.values()))
         card = card_text(context, record, best, base)
         files = in_worker(export_model, context, context.store, folder, model, base, card)
+        if config.reranker is not None:
+            files |= in_worker(export_reranker, context, context.store, f"{folder}/{RERANKER}", _reranker(context))
         summary = summary_json(
             record,
             name=config.name,
@@ -77,6 +80,7 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
         primary=config.evaluation.primary,
         confidence=config.evaluation.confidence,
         figures=[_split_figures(model, baseline) for model, baseline in measured if model and baseline],
+        reranking=reranker_json(record),
         rounds=[
             (model.label, str(figures["negatives"]), int(figures["steps"]), figures["train_loss"])
             for model in trained
@@ -113,7 +117,15 @@ def finish_of(context: Context) -> tuple[Model | None, dict[str, Any]]:
     model = base_model(read_ingested(context).base) if best == BASELINE else trained_model(context, best)
     evaluation = context.need(Stage(Kind.EVALUATE, best)).key
     inputs = finish_inputs(context.config, context.prints)
+    if context.config.reranker is not None:
+        inputs["reranked"] = context.need(Stage(Kind.RERANKED)).key
     return model, inputs | {"evaluation": evaluation, "model": model.digest if model else None}
+
+
+def _reranker(context: Context) -> RerankerModel:
+    model = reranker_model(context, Reranker.FINE_TUNED)
+    assert model is not None, "what was trained has a head"
+    return model
 
 
 def finish_inputs(config: Config, prints: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +149,11 @@ def run_json(config: Config, prints: Mapping[str, Any], started: float) -> dict[
     """What the run is: configuration without anything secret, versions, data."""
     packages = ("ray", "torch", "deepspeed", "pyarrow", "transformers", "numpy")
     return {"config": config.model_dump(mode="json"), "data": dict(prints), "written": started, "versions": versions(packages)}
+
+
+def export_reranker(store: Store, folder: str, model: RerankerModel) -> Manifest:
+    """The re-ranker below `folder` in storage, as a folder that sentence-transformers' CrossEncoder opens; its manifest."""
+    return upload_folder(fetch_folder(store, model.files, model.prefix), store, folder)
 
 
 def export_model(store: Store, folder: str, model: Model | None, base: Commit, card: CardText) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from cluster.commits import digest
 from eval.metrics import metric_name
-from jobs.record.usage import Reads, usage_code
+from jobs.record.reranking import cell_rows, columns, speed_sentence
+from jobs.record.usage import RERANKER, RERANKER_CODE, Reads, usage_code
 
 MOST_FILES = 4
 """Of a table that are named one by one; of more, one digest of all."""
@@ -72,6 +73,8 @@ class CardText:
     figures: Sequence[SplitFigures]
     rounds: Sequence[tuple[str, str, int, float | None]]
     """(model, negatives, steps, training loss) of each training that led to it."""
+    reranking: Mapping[str, Any] | None = None
+    """The table of retrievers and re-rankers; None: the run has no re-ranker."""
 
     def write(self, folder: Path) -> str:
         """The card of the model in `folder`."""
@@ -88,6 +91,7 @@ class CardText:
             f"## Usage\n\nIn this folder:\n\n```python\n{usage_code(self.reads, '.', self.dimension)}```" + NO_TEXTS[self.reads],
             _inputs(self, prompt_of, shape),
             _figures(self),
+            _reranking(self),
             _lineage(self),
             f"## Licence\n\n{_licence(self.licence)}",
         ]
@@ -203,6 +207,20 @@ def _figures(card: CardText) -> str:
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _reranking(card: CardText) -> str:
+    """The re-ranker in this folder: how it is called, and what it is worth."""
+    if card.reranking is None:
+        return ""
+    names, rows = columns(card.reranking), cell_rows(card.reranking)
+    lines = [f"| {' | '.join(map(_cell, row))} |" for row in (names, ["---"] * len(names), *rows)]
+    return (
+        f"## Re-ranker\n\n{card.reranking['sentence']}\n\nThe fine-tuned re-ranker is in `{RERANKER}`:\n\n```python\n"
+        + RERANKER_CODE
+        + f"```\n\n{speed_sentence(card.reranking)}\n\n"
+        + "\n".join(lines)
+    )
 
 
 def _figure(value: float | None) -> str:

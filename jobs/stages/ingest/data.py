@@ -55,7 +55,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     if found.histories is not None and not config.encoder.repeats:
         refuse_repeats(found.histories, found.labels, queries.ids, items.ids)
     on_vectors = items.dimension is not None and reads_vectors(config.encoder)
-    items = tell_apart(store, items, retries) if on_vectors else items
+    items, same = tell_apart(store, items, retries) if on_vectors else (items, None)
     texts = find_equal_texts(
         store,
         queries.written,
@@ -65,12 +65,13 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         own=found.own_items,
         of_their_id=found.of_their_id,
         on_vectors=on_vectors,
+        shared=same,
         retries=retries,
     )
     assigned, shared, notes = _assign(data, queries, found.labels, texts)
     if isinstance(data, DataSettings):
-        same = [name for name, all_one in (("group", items.one_group), ("text", texts.one_text)) if all_one]
-        notes |= check_negatives(assigned, shared, len(items), same)
+        alike = [name for name, all_one in (("group", items.one_group), ("text", texts.one_text)) if all_one]
+        notes |= check_negatives(assigned, shared, len(items), alike)
     query_parts = write_splits(store, f"{folder}/queries", queries, assigned, texts, found.histories)
     label_parts = write_labels(shared, store, f"{folder}/labels")[0]
     equal = equal_text_figures(texts, assigned, found.labels)
@@ -127,6 +128,7 @@ def _figures(
         "splits": {split: splits.count(split) for split in (*data.splits, "none")},
         "with_positive": {split: relevant[split] for split in data.splits},
         "examples": examples_of(shared, splits),
+        "training_labels": training_labels(labels, splits),
         "dimension": items.dimension,
         "texts": {"items": items.notes.figures, "queries": queries.written.notes.figures},
         **label_figures(labels, shared, queries.ids, items.ids),
@@ -182,6 +184,16 @@ def examples_of(labels: LabelRows, splits: list[str]) -> dict[str, int]:
     pairs = np.unique(np.stack([labels.query_rows[used], sources.indices.to_numpy().astype(np.int64)]), axis=1)
     counts = np.bincount(pairs[1], minlength=len(sources.dictionary))
     return dict(sorted(zip(sources.dictionary.to_pylist(), counts.tolist(), strict=True)))
+
+
+def training_labels(labels: LabelRows, splits: list[str]) -> dict[str, Any]:
+    """Labels of training queries, a repeated pair once: {"relevant": {source: how many}, "irrelevant": how many}."""
+    kept = labels.unrepeated()[0]
+    trained = np.array([split == "train" for split in splits])[kept.query_rows]
+    sources = pc.fill_null(kept.sources.cast(pa.string()).filter(pa.array(trained & (kept.scores > 0))), "")
+    counted = pc.value_counts(sources).to_pylist()
+    relevant = dict(sorted((entry["values"], entry["counts"]) for entry in counted))
+    return {"relevant": relevant, "irrelevant": int((trained & (kept.scores == 0)).sum())}
 
 
 def _assign(

@@ -119,14 +119,7 @@ def _reader(
     from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
 
     return MakeCrossEncoder(
-        context.store,
-        model.files,
-        model.figures["prefix"],
-        pool.cpus,
-        bool(pool.gpus),
-        bfloat16,
-        settings.batch_pairs,
-        settings.max_length,
+        context.store, model.files, model.figures["prefix"], pool.cpus, bool(pool.gpus), bfloat16, settings.max_length
     )
 
 

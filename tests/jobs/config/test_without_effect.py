@@ -47,12 +47,6 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("mining.popularity_power", 1.0, {}, {"mining.popularity": "sales", "mining.choose": "uniform"}),
     ("mining.relative_margin", 0.2, {"mining.target_discard_rate": 0.1}, {}),
     ("mining.margin_reference", "lowest", {"mining.relative_margin": "off"}, {}),
-    (
-        "mining.teacher.batch_pairs",
-        8,
-        {"mining.teacher.kind": "encoder", **{"mining.teacher.model": "o/t"}},
-        {"mining.teacher.model": "o/t"},
-    ),
     ("mining.teacher.max_length", 64, HTTP, FOLDER),
     ("mining.teacher.requests", 4, FOLDER, HTTP),
     ("mining.teacher.rubric", "rubric.txt", HTTP, HTTP | {"mining.teacher.kind": "llm"}),

@@ -57,3 +57,9 @@ def test_the_random_arm_is_not_watched_on_the_general_set() -> None:
     stages = plan_run(config(rounds={"compare_random": True}, evaluation={"general": {"folder": "/general"}}))
     watched = {stage.of for stage in stages if stage.scope is Scope.GENERAL and stage.kind is Kind.EVALUATE}
     assert watched == {BASELINE, ModelName(0), ModelName(1), ModelName(2)}
+
+
+def test_a_re_ranker_is_prepared_first_and_measured_last() -> None:
+    names = [stage.name for stage in plan_run(config(rounds={"mined": 1}, reranker={"model": "/reranker"}))]
+    assert names.index("reranker") < names.index("baseline-embed")
+    assert names[-6:] == ["reranker-train", "reranker-pairs", "off-the-shelf-rerank", "fine-tuned-rerank", "reranked", "finish"]

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.config.config import Config, parse_config
 from jobs.record.plan import plan_run
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Second, SourceName, Stage, parse_name
+from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Scope, Second, SourceName, Stage, parse_name
 
 ALONE = (Kind.SEARCH, Kind.PAIRS, Kind.SCORE, Kind.NEAR, Kind.TEACHER_PAIRS, Kind.TEACHER_SCORES, Kind.MINE, Kind.REPORT)
 EVERYTHING = {
@@ -18,6 +18,7 @@ EVERYTHING = {
         "teacher": {"model": "/teacher", "kind": "encoder"},
     },
     "training": {"guide": {"model": "/guide"}},
+    "reranker": {"model": "/reranker"},
 }
 
 
@@ -58,6 +59,10 @@ def test_no_two_stages_of_one_kind_share_a_folder_but_those_addressed_by_content
         (Stage(Kind.SOURCE, SourceName("bm25"), Scope.ALONE), "mine-bm25", "bm25"),
         (Stage(Kind.TEACHER_SCORES, ModelName(3)), "round-03-teacher", "rounds/03/teacher"),
         (Stage(Kind.EVENTS, BASELINE), "baseline-events", "events/baseline"),
+        (Stage(Kind.MODEL, Second.RERANKER), "reranker", "reranker"),
+        (Stage(Kind.TRAIN_RERANKER), "reranker-train", "reranker/train"),
+        (Stage(Kind.RERANK, Reranker.FINE_TUNED), "fine-tuned-rerank", "reranker/fine-tuned/scores"),
+        (Stage(Kind.RERANKED), "reranked", "reranker/table"),
         (Stage(Kind.FINISH), "finish", "model"),
     ],
 )

@@ -19,9 +19,9 @@ from cluster.tables.tables import Part, csr_to_lists, offsets_of, part_name, rea
 from eval.settings import EvaluationSettings
 from eval.significance import paired_bootstrap
 from jobs.stages.evaluate.leakage_pairs import are_tags, one_of_each, tags_of
+from jobs.stages.evaluate.measure import EvaluateTask, measure
 from jobs.stages.evaluate.results import draw_sample
 from jobs.stages.evaluate.slice_columns import check_slices, columns_of
-from jobs.stages.stage_5_evaluate import EvaluateTask, measure
 
 ITEMS, QUERIES, DEV, K = 60, 50, 20, 13
 GENRES = ("crime", "poetry", "war")

@@ -116,7 +116,7 @@ def state_at(epoch: int, step: int) -> TrainingState:
         telemetry=3,
         seconds=1.5,
         index=7,
-        temperature={"value": 0.04},
+        subject={"value": 0.04},
         budget_tokens=48,
     )
 

@@ -51,10 +51,10 @@ def test_before_the_first_save_there_is_no_newest(alone: Checkpointer) -> None:
 
 
 def test_the_newest_is_the_last_complete_one(alone: Checkpointer) -> None:
-    write_state(alone, 1, 20, index=4, temperature={"log": -3.0}, budget_tokens=512)
+    write_state(alone, 1, 20, index=4, subject={"log": -3.0}, budget_tokens=512)
     write_state(alone, 0, 10)
     alone.store.write_json("round/engine/step-000030-e01/a/rank-0.json", {})
-    assert alone.newest() == TrainingState(1, 20, 1, 8, index=4, temperature={"log": -3.0}, budget_tokens=512)
+    assert alone.newest() == TrainingState(1, 20, 1, 8, index=4, subject={"log": -3.0}, budget_tokens=512)
 
 
 def test_a_state_of_another_version_is_an_artifact_error(alone: Checkpointer) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cluster.labels.labels import gather_csr
 from cluster.storage.store import Store
-from cluster.tables.tables import F32, I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part
+from cluster.tables.tables import F32, I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part, read_schema
 
 F16 = npt.NDArray[np.float16]
 READ_AT_ONCE = 8
@@ -28,6 +28,12 @@ class Tokens:
     offsets: I64
     """[N+1] into values."""
     values: npt.NDArray[np.int32]
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Tokens]) -> Tokens:
+        """The texts of all blocks, one after another."""
+        lengths = np.concatenate([np.zeros(0, np.int64), *(block.lengths for block in blocks)])
+        return cls(offsets_of(lengths), np.concatenate([np.zeros(0, np.int32), *(block.values for block in blocks)]))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -92,12 +98,13 @@ def load_features(store: Store, parts: Sequence[Part], rows: I64 | None = None) 
     rows = np.arange(firsts[-1]) if rows is None else rows
     places = np.searchsorted(rows, firsts)
     wanted = [number for number in range(len(parts)) if places[number] < places[number + 1]] or [0]
+    column = "tokens" if "tokens" in read_schema(store, parts[wanted[0]]).names else "vector"
 
     def read(number: int) -> Features:
         own = rows[places[number] : places[number + 1]] - firsts[number]
         first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
-        table, own = read_part(store, parts[number], None, (first, last)), own - first
-        if "vector" not in table.column_names:
+        table, own = read_part(store, parts[number], [column], (first, last)), own - first
+        if column == "tokens":
             return _tokens(table["tokens"]).take(own)
         half = pa.types.is_float16(table["vector"].type.value_type)
         return Vectors(column_to_vectors(table["vector"])[own].astype(np.float16 if half else np.float32, copy=False))
@@ -118,8 +125,7 @@ def load_features(store: Store, parts: Sequence[Part], rows: I64 | None = None) 
                 vectors[places[number] : places[number + 1]] = block.values
     if vectors is not None:
         return Vectors(vectors)
-    lengths = np.concatenate([block.lengths for block in blocks])
-    return Tokens(offsets_of(lengths), np.concatenate([block.values for block in blocks]))
+    return Tokens.joined(blocks)
 
 
 def _tokens(column: pa.ChunkedArray) -> Tokens:

@@ -60,11 +60,11 @@ class Tokenizer:
             unknown = [self._tokenizer.token_to_id(getattr(self._tokenizer.model, "unk_token", None) or "")]
         else:
             options = first_config(root)
-            self._tokenizer = _load(folder, root, options.get("processor_kwargs") or options.get("tokenizer_args") or {})
+            self._tokenizer = load_tokenizer(folder, root, options.get("processor_kwargs") or options.get("tokenizer_args") or {})
             self._max_length = model_limit(root)
             self._leaves_prompt_out = not st_format.pools_prompt(folder)
             if options.get("do_lower_case"):
-                _lower_case(self._tokenizer)
+                lower_case(self._tokenizer)
             special, unknown = set(self._tokenizer.all_special_ids), [self._tokenizer.unk_token_id]
         self._says_nothing = np.array([*special, *(token for token in unknown if token is not None)], np.int64)
 
@@ -114,7 +114,7 @@ class Tokenizer:
         return len(ids) - (ids[-1] in self._tokenizer.all_special_ids) if ids else 0
 
 
-def _load(folder: Path, root: Path, options: dict[str, Any]) -> Any:
+def load_tokenizer(folder: Path, root: Path, options: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -126,7 +126,7 @@ def _load(folder: Path, root: Path, options: dict[str, Any]) -> Any:
         ) from error
 
 
-def _lower_case(tokenizer: Any) -> None:
+def lower_case(tokenizer: Any) -> None:
     from tokenizers import normalizers
 
     backend = tokenizer.backend_tokenizer

@@ -17,7 +17,7 @@ from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store, is_s3
 from jobs.config.config import Config
 from jobs.config.data import DatasetSettings
-from jobs.stages.ingest.data import Sources, examples_of
+from jobs.stages.ingest.data import Sources, examples_of, training_labels
 from jobs.stages.ingest.fingerprints import sources
 from jobs.stages.ingest.labels import read_labels, split_column
 from jobs.stages.ingest.reading.chunk import Chunk
@@ -113,6 +113,7 @@ def quick_counts(config: Config, items: int) -> dict[str, Any]:
         "splits": {split: splits.count(split) for split in (*data.splits, "none")},
         "with_positive": {split: with_positive[split] for split in data.splits},
         "examples": examples_of(labels, splits),
+        "training_labels": training_labels(labels, splits),
         "dimension": None,
     } | notes
 

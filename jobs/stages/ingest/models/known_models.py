@@ -20,12 +20,7 @@ TABLES = ("embedding.weight", "embeddings")
 
 def models_elsewhere(config: Config) -> Iterator[str]:
     """A sentence for each model that the run has to download, or cannot find."""
-    named = {
-        "encoder.model": config.encoder.model,
-        "mining.teacher.model": getattr(config.mining.teacher, "folder", None),
-        "training.guide.model": getattr(config.training.guide, "model", None),
-    }
-    for setting, name in named.items():
+    for setting, name in config.models.items():
         if name is None or is_s3(name) or local_folder(name) is not None:
             continue
         if is_path(name):

@@ -40,7 +40,8 @@ def known_to(settings: TeacherSettings, store: Store, tables: Commit, seed: int)
     """What a judge is checked against; None: it is no judge."""
     if settings.kind != "llm":
         return None
-    return Known(store, *(tables.parts(name) for name in ("queries", "corpus", "labels", "codes")), seed)
+    queries, corpus, labels, codes = (tables.parts(name) for name in ("queries", "corpus", "labels", "codes"))
+    return Known(store, queries, corpus, labels, codes, seed)
 
 
 def ask_server(settings: TeacherSettings, known: Known | None) -> Outcome:

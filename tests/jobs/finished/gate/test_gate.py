@@ -25,7 +25,7 @@ from eval.significance import paired_bootstrap
 from jobs.config.config import parse_config
 from jobs.finished.gate.gate import gate, judge
 from jobs.run.driver import _keep_gate
-from jobs.stages.stage_5_evaluate import compare_metrics
+from jobs.stages.evaluate.measure import compare_metrics
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import Answer, Case

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -12,34 +13,36 @@ from cluster.storage.model_folders import fetch_folder
 from training.encoders.base import Encoder
 from training.encoders.load import load_encoder
 from training.encoders.tokens.features import Features
-from training.encoders.transformer import TransformerEncoder
+from training.encoders.transformer import OneModelEncoder
 from training.engine.budget import probe_budget
 from training.engine.engine import Place
 from training.feed.batches import BatchPlan
 from training.settings import TrainingSettings
-from training.task import TrainTask
+from training.task import Task
 from training.telemetry.trackers import Trackers, make_trackers
 
 UNPADDED_BUDGET = 16_384
 """Tokens or vectors encoded at once by an encoder that pads nothing."""
 
 
-def start_encoder(task: TrainTask, place: Place, say: Callable[[str], None]) -> Encoder:
+def start_encoder(
+    task: Task, place: Place, say: Callable[[str], None], load: Callable[[Path], Encoder] = load_encoder
+) -> Encoder:
     """The model that the round starts from, on its device, in training mode; with low-rank additions if they are set."""
-    encoder = load_encoder(fetch_folder(task.store, task.model, task.model_prefix))
+    encoder = load(fetch_folder(task.store, task.model, task.model_prefix))
     if task.settings.lora is not None:
         from training.encoders.lora import add_lora, trained_parameters
 
-        encoder = add_lora(encoder, task.settings.lora)
+        encoder = add_lora(encoder, task.settings.lora, load)
         trained, whole = trained_parameters(encoder)
         say(f"LoRA of rank {task.settings.lora.rank}: {trained:,} of {whole:,} weights are trained")
     encoder.to(place.device).train()
-    if isinstance(encoder, TransformerEncoder):
+    if isinstance(encoder, OneModelEncoder):
         encoder.find_token_table()
     return encoder
 
 
-def settings_here(task: TrainTask, plan: BatchPlan) -> tuple[TrainingSettings, dict[str, Any] | None]:
+def settings_here(task: Task, plan: BatchPlan) -> tuple[TrainingSettings, dict[str, Any] | None]:
     """The settings and the user's DeepSpeed configuration, as they hold on the number of ranks that is there."""
     settings, own, usual = task.settings, task.deepspeed, task.settings.batch_size * plan.world
     if plan.together > usual:
@@ -50,7 +53,7 @@ def settings_here(task: TrainTask, plan: BatchPlan) -> tuple[TrainingSettings, d
     return settings, own
 
 
-def start_trackers(task: TrainTask, place: Place) -> Trackers:
+def start_trackers(task: Task, place: Place) -> Trackers:
     """Those of the settings on rank 0, none elsewhere."""
     mailbox = task.mailbox if place.rank == 0 else None
     return make_trackers(
@@ -60,7 +63,7 @@ def start_trackers(task: TrainTask, place: Place) -> Trackers:
         label=task.label,
         store=task.store,
         folder=task.folder,
-        config=task.settings.model_dump(mode="json") | {"encoder": task.kind},
+        config=task.tracked(),
         say=lambda text: post(mailbox, "trackers", text),
     )
 

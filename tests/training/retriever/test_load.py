@@ -16,7 +16,8 @@ from training.encoders.tokens.features import Vectors
 from training.engine.schedule import Pace, Schedule
 from training.feed.batches import Batch
 from training.feed.candidate_masks import candidate_masks
-from training.load import NOT_LOADED, Loaded, load, numbers, plan_batches
+from training.rank.load import NOT_LOADED, numbers, plan_batches
+from training.retriever.load import Loaded, load
 from training.settings import TrainingSettings
 from training.task import TrainData, TrainTask, read_examples
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.score_histogram import score_figures
+from eval.results.score_histogram import score_figures
 
 
 def test_every_finite_score_is_counted_once_in_its_bin() -> None:

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from eval.diversity import coverage, exposure, gini, intra_list_similarity, mean_by_owner, percentiles, popularity, top_share
+from eval.results.diversity import (
+    coverage,
+    exposure,
+    gini,
+    intra_list_similarity,
+    mean_by_owner,
+    percentiles,
+    popularity,
+    top_share,
+)
 
 COUNTS = arrays.arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 50))
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from eval.leakage import agreement, leakage_row, tags_in_texts
+from eval.results.leakage import agreement, leakage_row, tags_in_texts
 
 
 def test_lists_agree_on_any_value_and_missing_values_make_no_pair() -> None:

@@ -20,8 +20,7 @@ from cluster.labels.labels import Labels
 from cluster.tables.tables import I64
 from training.engine.engine import Place
 from training.feed.tables import Tables
-from training.forward import encode_rows
-from training.objective.gather import gather_rows
+from training.rank.forward import encode_shared
 from training.settings import TrainingSettings
 
 
@@ -64,8 +63,8 @@ def recall_per_query(
     """Recall@k of each validation query, [V]. Collective: every rank calls it and gets the same figures."""
     engine.eval()
     with torch.no_grad():
-        queries = _encode_all(engine, tables.queries, chosen.query_rows, place, budget_tokens)
-        items = _encode_all(engine, tables.items, chosen.item_rows, place, budget_tokens)
+        queries = encode_shared(engine, tables.queries, chosen.query_rows, place, budget_tokens=budget_tokens)
+        items = encode_shared(engine, tables.items, chosen.item_rows, place, budget_tokens=budget_tokens)
     engine.train()
     return recall_of(queries @ items.T, chosen, tables.labels, k)
 
@@ -83,14 +82,3 @@ def recall_of(scores: Tensor, chosen: ValidationSet, labels: Labels, k: int) -> 
     owner = np.repeat(np.arange(len(chosen.query_rows)), np.diff(offsets))
     found = (hits[owner] == positives[:, None]).any(axis=1)
     return np.bincount(owner, weights=found, minlength=len(chosen.query_rows)) / np.diff(offsets)
-
-
-def _encode_all(engine: Any, features: Any, rows: I64, place: Place, budget_tokens: int) -> Tensor:
-    # with ZeRO 3 all ranks must make the same forward passes, so each encodes everything; else each takes its share
-    if place.world == 1 or engine.zero_optimization_stage() == 3:
-        return encode_rows(engine, features, rows, place, budget_tokens=budget_tokens)
-    share = np.array_split(rows, place.world)[place.rank]
-    if not len(share):
-        share = rows[:1]
-        return gather_rows(encode_rows(engine, features, share, place, budget_tokens=budget_tokens)[:0])
-    return gather_rows(encode_rows(engine, features, share, place, budget_tokens=budget_tokens))

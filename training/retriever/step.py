@@ -13,9 +13,9 @@ import torch
 
 from training.engine.engine import Place
 from training.feed.feed import Prepared
-from training.forward import Pass
 from training.objective.gather import mean_over_ranks
 from training.objective.objective import Objective
+from training.rank.forward import NotFiniteError, Pass
 from training.telemetry.gradient_geometry import alignment_uniformity, geometry_figures
 
 
@@ -27,10 +27,6 @@ class StepFigures:
     log_temperature: float
     """Gradient with respect to log τ."""
     geometry_seconds: float
-
-
-class NotFiniteError(ArithmeticError):
-    """The loss is NaN or infinite; the weights are as they were."""
 
 
 def train_step(

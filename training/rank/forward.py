@@ -17,6 +17,11 @@ from training.encoders.tokens.features import Features
 from training.encoders.tokens.packing import pack
 from training.engine.engine import Place
 from training.feed.feed import Pack
+from training.objective.gather import gather_rows
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss is NaN or infinite; the weights are as they were."""
 
 
 class Pass:
@@ -109,3 +114,15 @@ def encode_rows(engine: Any, features: Features, rows: I64, place: Place, *, bud
         dist.all_reduce(most, op=dist.ReduceOp.MAX)
         packs += [Pack(np.zeros(0, np.int64), packs[-1].inputs, 0)] * (int(most.item()) - len(packs))
     return Pass(engine, packs, place, cached=True).forward()
+
+
+def encode_shared(engine: Any, features: Features, rows: I64, place: Place, *, budget_tokens: int) -> Tensor:
+    """As `encode_rows`, where each rank encodes its share of the same rows and gets all of them. Collective."""
+    # with ZeRO 3 all ranks must make the same forward passes, so each encodes everything; else each takes its share
+    if place.world == 1 or engine.zero_optimization_stage() == 3:
+        return encode_rows(engine, features, rows, place, budget_tokens=budget_tokens)
+    share = np.array_split(rows, place.world)[place.rank]
+    if not len(share):
+        share = rows[:1]
+        return gather_rows(encode_rows(engine, features, share, place, budget_tokens=budget_tokens)[:0])
+    return gather_rows(encode_rows(engine, features, share, place, budget_tokens=budget_tokens))

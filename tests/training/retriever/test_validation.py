@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster.labels.labels import Labels
-from training.validation import ValidationSet, recall_of
+from training.retriever.validation import ValidationSet, recall_of
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2]])

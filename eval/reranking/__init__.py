@@ -1,0 +1,1 @@
+"""Retrievers and re-rankers measured together, and what to ship of them."""

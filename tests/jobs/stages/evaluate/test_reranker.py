@@ -1,0 +1,109 @@
+"""A run with a re-ranker: what is read, that the table equals scoring and sorting by hand, and that nothing is read twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.commits import Commit, Ledger
+from cluster.storage.store import Store
+from cluster.tables.tables import read_parts
+from mining.teacher.cut import Pairs
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_local")]
+ITEMS, QUERIES, DEV, HITS = 30, 28, 14, 12
+WORDS = ("red", "blue", "old", "new", "cat", "dog", "sea")
+
+
+def with_reranker(case: Any, model: Path) -> None:
+    """A case whose items are seven words in many combinations; the last half of the queries are dev."""
+    case.items = [
+        {"id": f"i{n}", "text": f"{WORDS[n % 7]} {WORDS[n // 7]} {WORDS[(3 * n) % 5]} {n}", "kind": WORDS[n % 2]}
+        for n in range(ITEMS)
+    ]
+    case.queries = [
+        {"id": f"q{n}", "text": f"{WORDS[n % 7]} {WORDS[n // 7]}", "split": "train" if n < QUERIES - DEV else "dev"}
+        for n in range(QUERIES)
+    ]
+    case.labels = [{"query_id": f"q{n}", "item_id": f"i{n}", "score": 2} for n in range(QUERIES)]
+    case.labels += [{"query_id": f"q{n}", "item_id": f"i{(n + 1) % ITEMS}", "score": 1} for n in range(QUERIES)]
+    case.set("mining", {"num_hits": 16, "num_negatives": 4, "relative_margin": "off"})
+    case.set("training", {"hard_negatives": 2, "batch_size": 4})
+    case.set("evaluation", {"num_hits": HITS, "resamples": 500, "slices": ["kind"], "min_slice_queries": 5})
+    case.set("reranker", {"model": str(model), "max_length": 64})
+
+
+def commits_of(case: Any) -> tuple[Store, dict[str, Commit]]:
+    store = Store(str(case.folder / "out/run"))
+    return store, {commit.name: commit for commit in Ledger(store).all()}
+
+
+def by_hand(case: Any, store: Store, hits: Commit, folder: Path) -> dict[str, list[float]]:
+    """Recall@3 and MRR@10 of each dev query, its hits sorted by what sentence-transformers says of the pairs."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), device="cpu", max_length=64, local_files_only=True)
+    values: dict[str, list[float]] = {"recall@3": [], "mrr@10": []}
+    for hit in read_parts(store, hits.parts("hits"), ["query_row", "item_rows"]).to_pylist():
+        query, rows = hit["query_row"], hit["item_rows"][:HITS]
+        scores = model.predict([(case.queries[query]["text"], case.items[row]["text"]) for row in rows], show_progress_bar=False)
+        ranked = [rows[place] for place in np.argsort(-np.asarray(scores), kind="stable")]
+        wanted = {query, (query + 1) % ITEMS}
+        values["recall@3"].append(len(wanted & set(ranked[:3])) / 2)
+        values["mrr@10"].append(next((1 / (place + 1) for place, row in enumerate(ranked[:10]) if row in wanted), 0.0))
+    return values
+
+
+def test_the_table_equals_scoring_and_sorting_by_hand_and_nothing_is_read_twice(ray_case: Any, cross_encoder: Path) -> None:
+    with_reranker(ray_case, cross_encoder)
+    answer = ray_case.run("--json")
+    assert answer.code == 0, answer.err
+    summary, (store, commits) = json.loads(answer.out), commits_of(ray_case)
+    table, kept = summary["reranker"], summary["best_round"]
+    kept_name = "baseline" if kept < 0 else f"round-{kept:02d}"
+    hits = {"off-the-shelf": commits["baseline-hits"], "fine-tuned": commits[f"{kept_name}-hits"]}
+    assert kept >= 0, "or the table has one row of retrievers only"
+
+    # the hits of both retrievers are one set of pairs, each read once by each re-ranker
+    wanted = {
+        (row["query_row"], item)
+        for commit in hits.values()
+        for row in read_parts(store, commit.parts("hits"), ["query_row", "item_rows"]).to_pylist()
+        for item in row["item_rows"][:HITS]
+    }
+    for reranker in ("off-the-shelf", "fine-tuned"):
+        scored = Pairs.from_table(read_parts(store, commits[f"{reranker}-rerank"].parts("scores")))
+        assert set(zip(scored.query_rows.tolist(), scored.item_rows.tolist(), strict=True)) == wanted
+        assert commits[f"{reranker}-rerank"].figures == {"pairs": len(wanted), "read": len(wanted)}
+
+    folders = {"off-the-shelf": cross_encoder, "fine-tuned": Path(summary["model"]) / "reranker"}
+    assert len(table["cells"]) == 6
+    for cell in table["cells"]:
+        if cell["reranker"] == "none":
+            name = "baseline" if cell["retriever"] == "off-the-shelf" else kept_name
+            measured = commits[f"{name}-evaluate"].figures["metrics"]
+            assert cell["metrics"] == {metric: measured[metric] for metric in cell["metrics"]}
+            continue
+        want = by_hand(ray_case, store, hits[cell["retriever"]], folders[cell["reranker"]])
+        for metric, values in want.items():
+            assert cell["metrics"][metric] == pytest.approx(np.mean(values)), cell
+    pair = commits["reranked"]
+    assert read_parts(store, pair.parts("per_query"))["recall@3"].to_numpy().mean() == pytest.approx(
+        next(cell["metrics"]["recall@3"] for cell in table["cells"] if table["pair"].items() <= cell.items())
+    )
+    assert list(table["speed"]["p50_ms"]) == list(table["depths"]) == ["10", "12"]
+    assert "fewer than 50" in table["sentence"]
+    assert [row["value"] for row in table["slices"]["kind"]["slices"]]
+
+    ray_case.set("evaluation.confidence", 0.9)
+    again = ray_case.run("--json")
+    assert again.code == 0, again.err
+    now = commits_of(ray_case)[1]
+    assert now["reranked"].key != pair.key
+    assert {now[name].key for name in ("reranker-train", "off-the-shelf-rerank", "fine-tuned-rerank")} == {
+        commits[name].key for name in ("reranker-train", "off-the-shelf-rerank", "fine-tuned-rerank")
+    }
