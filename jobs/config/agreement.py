@@ -14,23 +14,25 @@ if TYPE_CHECKING:
     from jobs.config.config import Config
 
 
-def idle_teacher(config: Config) -> str | None:
-    """What is refused wherever negatives are mined: a teacher that scores pairs for nothing."""
+def _idle_teacher(config: Config) -> Iterator[str]:
+    """A teacher that scores pairs for nothing."""
     teacher, cuts = config.mining.teacher, "neither max_score nor relative_margin"
     if teacher is None or teacher.max_score is not None or teacher.relative_margin is not None:
-        return None
+        return
     if teacher.relabel is not None:
-        return f"mining.teacher.relabel takes from what the teacher drops, but mining.teacher has {cuts}; set one of them"
-    if teacher.weak_positive is not None or config.mining.choose == "stratified" or config.training.distil is not None:
-        return None
-    return (
-        f"mining.teacher has {cuts}, so it would score pairs and drop none; set one of them, or [training.distil], or remove "
-        f"[mining.teacher]"
-    )
+        yield f"mining.teacher.relabel takes from what the teacher drops, but mining.teacher has {cuts}; set one of them"
+    elif teacher.weak_positive is None and config.mining.choose != "stratified" and config.training.distil is None:
+        yield (
+            f"mining.teacher has {cuts}, so it would score pairs and drop none; set one of them, or [training.distil], or remove "
+            f"[mining.teacher]"
+        )
 
 
-def contradictions(config: Config) -> Iterator[str]:
-    """What is refused before a run that trains: one paragraph each, with the numbers and the way out."""
+def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
+    """What is refused: one paragraph each, with the numbers and the way out. Args: trains: it is about a run that trains."""
+    yield from _idle_teacher(config)
+    if not trains:
+        return
     encoder, training, rounds = config.encoder, config.training, config.rounds
     if encoder.kind == "vectors":
         yield (

@@ -17,7 +17,7 @@ from cluster.errors import ConfigError, one_paragraph
 from cluster.session.resources import ClusterSettings
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import is_s3
-from jobs.config.agreement import contradictions, idle_teacher
+from jobs.config.agreement import contradictions
 from jobs.config.data import SOURCES, DatasetSettings, DataSettings
 from jobs.config.errors import KEYS_ADVICE
 from jobs.config.evaluation import RunEvaluation
@@ -122,11 +122,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _sections_agree(self, info: ValidationInfo) -> Config:
-        if (idle := idle_teacher(self)) is not None:
-            raise ValueError(idle)
-        if info.context is not None and not info.context["trains"]:
-            return self
-        for contradiction in contradictions(self):
+        for contradiction in contradictions(self, trains=info.context is None or info.context["trains"]):
             raise ValueError(contradiction)
         return self
 
