@@ -58,7 +58,6 @@ def run_stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
             "item_queries": objects_of(from_items, "item_queries"),
         },
         positions=(tuple(at.expected.tolist()), tuple(at.weight.tolist())),
-        bias=settings.bias,
         weights=settings.signals.weights,
         popularity=tuple(objects_of(popular, "popularity")),
         partitions=count,
@@ -73,7 +72,7 @@ def run_stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
     corpus = sorted(path for one in items for path in one["objects"] if path.startswith("tables/corpus/"))
     generated = make_generated(work, labels, corpus, items, texts)
     synthetic = make_synthetic(work, labels, generated)
-    sheet = RejectedTask(objects_of(labels, "refused"), corpus, settings.rejected.model)
+    sheet = RejectedTask(objects_of(labels, "refused"), corpus)
     rejected = work.run("rejected", write_sheet, [sheet])[0]
     if not rejected["rejected"] and not any(add_counts(labels, "labels_by_source").values()):
         raise DataError(_no_label(read, sessions, labels))
@@ -124,4 +123,4 @@ def _positions(sessions: Results, settings: PairsSettings) -> Positions:
     zeros = np.zeros(101, np.int64)
     shown = sum((np.asarray(one["shown_at"]) for one in sessions if "shown_at" in one), zeros)
     used = sum((np.asarray(one["clicked_at"]) for one in sessions if "clicked_at" in one), zeros)
-    return positions(shown, used, settings.bias)
+    return positions(shown, used, settings.bias.position)
