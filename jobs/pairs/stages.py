@@ -14,6 +14,7 @@ from jobs.pairs.labels.evidence import Positions, positions
 from jobs.pairs.labels.splits import cut_times
 from jobs.pairs.labels.stage import LabelTask, label_texts
 from jobs.pairs.labels.texts import count_texts, find_variants
+from jobs.pairs.output.summary import summarise
 from jobs.pairs.reading.sources import Input
 from jobs.pairs.reading.stage import ReadTask, read_piece
 from jobs.pairs.rejected.stage import RejectedTask, write_sheet
@@ -21,7 +22,6 @@ from jobs.pairs.sessions.stage import SessionTask, count_sessions
 from jobs.pairs.sessions.together import WINDOW
 from jobs.pairs.settings import PairsSettings
 from jobs.pairs.signals import POSITIVE_ACTIONS
-from jobs.pairs.summary import summarise
 from jobs.pairs.tasks import add_counts, objects_of
 from jobs.pairs.work import Results, Work
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.pairs.partitions import hashes
+from jobs.pairs.reading.clean import cleaned, usable, with_text
 from jobs.pairs.reading.leaves import Shape
 from jobs.pairs.reading.notes import Notes
 from jobs.pairs.settings import SignalSettings
@@ -44,14 +45,10 @@ FAILED, EARLIER_TEXT, OF_EVENT = 1, 2, 3
 named in the row of an event."""
 NOBODY = pa.scalar(0, pa.uint64())
 """No query, no client."""
-LONGEST = 1000
-"""Characters of a query; what is longer was pasted."""
 MOST_SHOWN = 100
 """Results of a query that are looked at."""
 MOST_REASONS = 40
 """Reasons of one piece that are counted by name: a wrong column may have a million actions."""
-PERSONAL = r"[\w.+-]+@[\w-]+\.\w+|(?:\+?\d[\s()./-]?){9,}"
-"""An e-mail address, or a number as long as a telephone's or an account's."""
 
 
 def to_rows(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, notes: Notes) -> pa.Table:
@@ -69,30 +66,6 @@ def to_rows(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, no
     if shape == "rag":
         return _of_answers(with_text(flat, notes, "query"), salt, notes)
     return _of_clicks(shape, flat, signals, salt, notes)
-
-
-def with_text(flat: pa.Table, notes: Notes, name: str) -> pa.Table:
-    """The rows that have a query that can be used, its white space cleaned."""
-    texts = _cleaned(flat[name])
-    flat = flat.set_column(flat.column_names.index(name), name, texts)
-    usable = _usable(texts, notes)
-    notes.skip("no query text", int(pc.sum(pc.is_null(texts)).as_py() or 0))
-    return flat.filter(pc.fill_null(usable, False))
-
-
-def _cleaned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    cleaned = pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, r"[\s\x00-\x1f\x7f]+", " "))
-    seen = pc.match_substring_regex(cleaned, r"[^\s\p{C}\p{Z}]")
-    return pc.if_else(pc.fill_null(seen, False), cleaned, pa.scalar(None, cleaned.type))
-
-
-def _usable(texts: pa.ChunkedArray, notes: Notes) -> pa.ChunkedArray:
-    """Whether each text can be a query; null where there is none."""
-    long = pc.greater(pc.utf8_length(texts), LONGEST)
-    personal = pc.and_(pc.match_substring_regex(texts, PERSONAL), pc.invert(long))
-    notes.skip(f"query text longer than {LONGEST:,} characters", int(pc.sum(long).as_py() or 0))
-    notes.skip("query text with an e-mail address or a long number", int(pc.sum(personal).as_py() or 0))
-    return pc.invert(pc.or_(long, personal))
 
 
 def _table(rows: int, columns: Mapping[str, object]) -> pa.Table:
@@ -138,9 +111,8 @@ def mixed(left: U64, right: U64) -> U64:
 
 def _of_clicks(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, notes: Notes) -> pa.Table:
     """UBI queries and events, also mixed, and event tables with a query, an action and an item in each row."""
-    flat = flat.set_column(flat.column_names.index("query"), "query", _cleaned(flat["query"]))
-    usable = pc.fill_null(_usable(flat["query"], notes), True)
-    flat = flat.filter(usable)
+    flat = flat.set_column(flat.column_names.index("query"), "query", cleaned(flat["query"]))
+    flat = flat.filter(pc.fill_null(usable(flat["query"], notes), True))
     if "rating" in flat.column_names:
         flat = _rated(flat, signals, notes)
     query, client, session = _keys(flat, salt)

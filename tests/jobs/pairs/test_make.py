@@ -249,3 +249,11 @@ def test_logs_items_and_results_on_s3_give_the_same_bytes(
     assert {path for path in there if "/tables/" not in path} == {
         f"pairs/{name}" for name in ("pairs.json", "pairs.md", "pairs.html", "ubi.schema.json")
     }
+
+
+def test_earlier_queries_do_not_move_the_cut_of_the_log(pairs: Make) -> None:
+    old = pairs({"log.jsonl": log(40)})
+    new = {"log.jsonl": log(150, start=START + 5 * DAY, prefix="r")}
+    alone = pairs(new).summary["cuts"]
+    assert alone is not None
+    assert pairs(new, before=[str(old.folder)]).summary["cuts"] == alone

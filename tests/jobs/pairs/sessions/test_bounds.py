@@ -1,4 +1,4 @@
-"""What keeps a partition small, whatever the log: one client has few rows, and pairs of items are counted some clients at a time."""
+"""What keeps a partition small, whatever the log: few rows of one client, and pairs of items counted some clients at a time."""
 
 from __future__ import annotations
 
