@@ -247,7 +247,7 @@ def test_logs_items_and_results_on_s3_give_the_same_bytes(
     there = {path: store.read_bytes(path) for path in store.list("pairs")}
     assert {path.removeprefix("pairs/tables/"): data for path, data in there.items() if "/tables/" in path} == content(want)
     assert {path for path in there if "/tables/" not in path} == {
-        f"pairs/{name}" for name in ("pairs.json", "pairs.md", "pairs.html", "ubi.schema.json")
+        f"pairs/{name}" for name in ("pairs.json", "pairs.md", "pairs.html", "ubi.schema.json", "writer.json")
     }
 
 

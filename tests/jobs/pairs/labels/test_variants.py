@@ -42,4 +42,4 @@ def test_hashes_find_what_a_comparison_of_all_pairs_finds(monkeypatch: pytest.Mo
     got = variants(texts, counts)
     assert {one for one, _ in got} == slow(texts, counts)
     assert len(got) > 30
-    assert {texts[meant] for _, meant in got} <= set(frequent)
+    assert all(counts[meant] >= 10 * counts[one] for one, meant in got)
