@@ -14,8 +14,7 @@ from cluster.labels.labels import Labels, gather_csr
 from cluster.storage.model_folders import fetch_folder
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import F32, I64, Part, lists_to_csr, read_parts, read_schema
-from training.encoders.tokens.features import Tokens
-from training.encoders.tokens.pairs import PairTokenizer, Template
+from training.encoders.tokens.pairs import PairTokenizer, Template, Texts
 from training.feed.batches import BatchPlan
 from training.feed.memory import POOL_ROWS
 from training.rank.load import NOT_LOADED, draw_pool, joined_before, labels_of, micro_steps, numbers, plan_batches, renumbered
@@ -34,8 +33,8 @@ class Loaded:
     """What every rank holds."""
 
     template: Template
-    queries: Tokens
-    items: Tokens
+    queries: Texts
+    items: Texts
     labels: Labels
     gains: PairValues
     """Grades, as the loss takes them."""
@@ -83,8 +82,8 @@ def load(task: RerankTask, world: int, *, pool_rows: int = POOL_ROWS) -> Loaded:
         check = replace(check, query_rows=numbers(queries, check.query_rows), item_rows=rows)
     return Loaded(
         tokenizer.template,
-        _tokens(task, tokenizer, task.data.queries, queries),
-        _tokens(task, tokenizer, task.data.corpus, items),
+        _texts(task, tokenizer, task.data.queries, queries),
+        _texts(task, tokenizer, task.data.corpus, items),
         labels,
         PairValues.of(owner, labels.item_rows, _scaled(task, gains)[index], len(items)),
         _teacher(teacher, queries, items),
@@ -115,13 +114,13 @@ def _named_items(task: RerankTask, told: Told, plan: BatchPlan, check: Candidate
     return np.unique(np.concatenate(wanted))
 
 
-def _tokens(task: RerankTask, tokenizer: PairTokenizer, parts: list[Part], rows: I64) -> Tokens:
-    """Of the texts of some rows, a block of texts at a time."""
+def _texts(task: RerankTask, tokenizer: PairTokenizer, parts: list[Part], rows: I64) -> Texts:
+    """The tokens of the texts of some rows, a block of texts at a time."""
     blocks = []
     for start in range(0, len(rows), TEXTS_AT_ONCE):
         texts = read_rows(task.store, parts, rows[start : start + TEXTS_AT_ONCE], ["text"])["text"].to_pylist()
         blocks.append(tokenizer([text or "" for text in texts]))
-    return Tokens.joined(blocks)
+    return Texts.joined(blocks)
 
 
 def _read_teacher(task: RerankTask) -> tuple[I64, I64, F32] | None:

@@ -229,7 +229,7 @@ def two_ranks(runs: Runs) -> None:
     runs.train("killed", task, kill_at=6)
     runs.train("resumed", task)
     runs.train("whole", replace(task, folder="runs/whole"))
-    runs.train("wild", runs.task("wild", {"learning_rate": 1.0}, gradient_clipping=0.0, warmup_fraction=0.0))
+    runs.train("wild", runs.task("wild", {"learning_rate": 1e30}, gradient_clipping=0.0, warmup_fraction=0.0))
 
 
 def one_rank(runs: Runs) -> None:
