@@ -56,12 +56,12 @@ def load(task: RerankTask, world: int, *, pool_rows: int = POOL_ROWS) -> Loaded:
         DataError: no training query has a relevant item. ConfigError: the examples do not fill an optimizer step; the loss needs
             a teacher's scores, and there are none.
     """
-    told, teacher = read_examples(task), _read_teacher(task)
+    told, teacher = read_examples(task, graded=True), _read_teacher(task)
+    assert told.gains is not None
     num_items, num_queries = told.labels.num_items, told.labels.num_queries
-    gains = read_parts(task.store, task.data.labels, ["gain"])["gain"].to_numpy().astype(np.float32)
     pool = draw_pool(task, num_items, pool_rows)
-    plan = _with_lists(task, plan_batches(task, told.examples, num_items, pool, world, joined_before(task)))
-    check = choose_candidates(task, told, gains)
+    plan = _plan(task, told, pool, world)
+    check = choose_candidates(task, told, told.gains)
     queries, items = np.arange(num_queries), np.arange(num_items)
     if num_queries > pool_rows:
         queries = np.union1d(told.examples.query_rows, check.query_rows if check else np.zeros(0, np.int64))
@@ -85,15 +85,19 @@ def load(task: RerankTask, world: int, *, pool_rows: int = POOL_ROWS) -> Loaded:
         _texts(task, tokenizer, task.data.queries, queries),
         _texts(task, tokenizer, task.data.corpus, items),
         labels,
-        PairValues.of(owner, labels.item_rows, _scaled(task, gains)[index], len(items)),
+        PairValues.of(owner, labels.item_rows, _scaled(task, told.gains)[index], len(items)),
         _teacher(teacher, queries, items),
         plan,
         check,
     )
 
 
-def _with_lists(task: RerankTask, plan: BatchPlan) -> BatchPlan:
-    """The plan with the re-ranker's numbers of negatives: as many as it wants also where nothing was mined."""
+def _plan(task: RerankTask, told: Told, pool: I64 | None, world: int) -> BatchPlan:
+    """The plan of rank 0, with the re-ranker's numbers of negatives: as many as it wants also where nothing was mined."""
+    try:
+        plan = plan_batches(task, told.examples, told.labels.num_items, pool, world, joined_before(task))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("training.batch_size", "reranker.batch_size")) from error
     own = task.reranker
     mined = own.hard_negatives if task.data.negatives else 0
     return replace(plan, hard=mined, random=own.random_negatives + own.hard_negatives - mined)
