@@ -134,7 +134,7 @@ class MakeCrossEncoder:
         sentence-transformers."""
         import torch
 
-        from training.encoders.packed import pack_linears
+        from training.encoders.compute.packed import pack_linears
         from training.encoders.pair_encoder import PairEncoder, activation_of
         from training.encoders.tokens.pairs import PairTokenizer
 
