@@ -81,7 +81,9 @@ def test_two_ranks_train_as_one_rank_with_the_joined_lists(two: Report, one: Rep
     assert losses(got) == pytest.approx(losses(want), rel=1e-3)
     assert distance(got, want) < 1e-2
     for figure in ("gradient_norm", "first_relevant"):
-        assert [line[figure] for line in got["lines"]] == pytest.approx([line[figure] for line in want["lines"]], rel=1e-2), figure
+        assert [line[figure] for line in got["lines"]] == pytest.approx([line[figure] for line in want["lines"]], rel=1e-2), (
+            figure
+        )
     assert got["result"]["validation"] == pytest.approx(want["result"]["validation"], abs=1e-6)
 
 
