@@ -56,7 +56,8 @@ class Commit:
     figures: dict[str, Any] = field(default_factory=dict)
     """Counts and results, small."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """"wall" of the stage, "work" inside embedding, searching or training, "overhead" = wall - work."""
+    """"wall" of the stage, "work" inside embedding, searching or training, "overhead" = wall - work; "cpu" and "gpu" of all CPUs
+    and GPUs that the stage could use, whether it did or not: what they cost."""
     created: float = 0.0
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
     """By kind of process: "requests", "read_bytes", "written_bytes" of all, and "peak_bytes" of the largest one."""
@@ -93,6 +94,9 @@ class Outcome:
     files: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     work_seconds: float = 0.0
+    cpus: int = 0
+    gpus: int = 0
+    """What the cluster had for the stage."""
     usage: Mapping[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -180,6 +184,8 @@ class Ledger:
                 "wall": round(wall, 3),
                 "work": round(outcome.work_seconds, 3),
                 "overhead": round(max(0.0, wall - outcome.work_seconds), 3),
+                "cpu": round(wall * outcome.cpus, 3),
+                "gpu": round(wall * outcome.gpus, 3),
             },
             created=time.time(),
             usage=dict(outcome.usage),

@@ -3,11 +3,12 @@
 The lease is one small object with the owner's name and a beat that grows. A second driver watches the beat for a
 while: if it moves, the owner is alive and the second driver is refused; if it stands still, the owner is dead and its
 lease is taken over. No clocks are compared between machines. Every write is conditional on the version that was read, so of
-several drivers that want a dead one's lease only one gets it.
+several drivers that want a dead one's lease only one gets it, and a lease that is given back is never another driver's.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -15,15 +16,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError, HardmineError
-from cluster.storage.conditional import read_version, replace
+from cluster.session.pace import duration
+from cluster.storage.conditional import give_up, read_version, replace
+from cluster.storage.records import SMALL
 from cluster.storage.store import Store
 
 PATH = "writer.json"
 BEAT_S = 5.0
 WATCH_S = 12.0
+TRIES = 10
+"""How often a lease is tried that changes while it is taken."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class Owner:
     pid: int
     started: float
     beat: int
+    now: dict[str, Any] = field(default_factory=dict)
+    """The stage that runs; see `Progress.now`."""
 
     @classmethod
     def here(cls) -> Owner:
@@ -43,11 +52,7 @@ class Owner:
 
     def describe(self) -> str:
         """Name and age for a person."""
-        return f"process {self.pid} on {self.host}, running for {_age(time.time() - self.started)}"
-
-
-def _age(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        return f"process {self.pid} on {self.host}, running for {duration(time.time() - self.started)}"
 
 
 def is_gone(owner: Owner) -> bool:
@@ -75,7 +80,13 @@ class Lease:
     """The right to write a run; use as a context manager."""
 
     def __init__(
-        self, store: Store, *, takeover: bool = False, watch_s: float = WATCH_S, on_lost: Callable[[], None] = lambda: None
+        self,
+        store: Store,
+        *,
+        takeover: bool = False,
+        watch_s: float = WATCH_S,
+        on_lost: Callable[[], None] = lambda: None,
+        now: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         """A lease that is not held yet.
 
@@ -83,43 +94,55 @@ class Lease:
             takeover: take the lease even from an owner that may be alive.
             watch_s: how long to watch a beat before it counts as standing still.
             on_lost: called once, from the lease's own thread, when another driver has taken the run.
+            now: what the driver does; each beat tells it.
         """
         self.store = store
         self.owner = Owner.here()
         self._takeover = takeover
         self._watch_s = watch_s
         self._on_lost = on_lost
+        self._now = now
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._version = ""
         self.lost: str | None = None
 
     def __enter__(self) -> Lease:
-        if not self.store.create(PATH, self._encode(self.owner)):
-            other = self._read()
-            # a PUT that was retried after a lost answer finds its own object there
-            mine = other is not None and other.token == self.owner.token
-            if other is not None and not mine and not self._takeover and not is_gone(other) and self._moves(other):
-                raise ConfigError(self._refusal(other))
-            if not mine:
-                self._take(other)
-        self._version = read_version(self.store, PATH)[1]
+        for _ in range(TRIES):
+            if self._take():
+                break
+        else:
+            raise ClusterError(
+                f"could not take the lease {self.store.url(PATH)}: it changed {TRIES} times meanwhile; if no other driver "
+                f"starts or ends on this run, the storage does not keep conditional writes: delete that object and run again"
+            )
         self.check()
         self._thread.start()
         return self
 
-    def _take(self, other: Owner | None) -> None:
-        """Replace the lease of an owner that is dead. Raises ConfigError: another driver was faster."""
+    def _take(self) -> bool:
+        """Whether the lease is ours now; False: it changed while we looked. Raises ConfigError: another driver has it."""
+        if self.store.create(PATH, self._encode(self.owner)):
+            self._version = read_version(self.store, PATH)[1]
+            return True
         try:
             data, version = read_version(self.store, PATH)
-        except ArtifactError:  # given back in the meantime
-            taken = self.store.create(PATH, self._encode(self.owner))
-        else:
-            now = _decode(data)
-            same = self._takeover or now is None or now == other
-            taken = same and replace(self.store, PATH, self._encode(self.owner), version) is not None
-        if not taken and (now := self._read()) is not None and now.token != self.owner.token:
+        except ArtifactError:  # given back
+            return False
+        other = _decode(data)
+        # a PUT that was retried after a lost answer finds its own object there
+        mine = other is not None and other.token == self.owner.token
+        if other is not None and not mine and not self._takeover and not is_gone(other) and self._moves(other):
+            raise ConfigError(self._refusal(other))
+        taken = version if mine else replace(self.store, PATH, self._encode(self.owner), version)
+        if taken is not None:
+            self._version = taken
+            return True
+        now = self._read()
+        beaten = other is not None and now is not None and now.token == other.token  # by its owner, in this moment
+        if now is not None and now.token != self.owner.token and not (self._takeover and beaten):
             raise ConfigError(self._refusal(now))
+        return False
 
     def _refusal(self, other: Owner) -> str:
         return (
@@ -130,12 +153,13 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=BEAT_S)
-        try:
-            now = self._read()
-            if now is not None and now.token == self.owner.token:  # else it is another driver's by now
-                self.store.delete(PATH)
-        except HardmineError:  # the storage is gone: whoever comes next sees a beat that stands still
-            return
+        with suppress(HardmineError):  # the storage is gone: whoever comes next sees a beat that stands still
+            if give_up(self.store, PATH, self._version):
+                return
+            data, version = read_version(self.store, PATH)
+            now = _decode(data)
+            if now is not None and now.token == self.owner.token:  # the answer to the last beat was lost
+                give_up(self.store, PATH, version)
 
     def check(self) -> None:
         """Raises ClusterError: another driver has taken this run over."""
@@ -167,11 +191,14 @@ class Lease:
                 self._beat(beat)
             except HardmineError:
                 if self.lost is not None:
-                    self._on_lost()
+                    if not self._stop.is_set():  # else it is we who gave it back
+                        self._on_lost()
                     return
 
     def _beat(self, beat: int) -> None:
-        version = replace(self.store, PATH, self._encode(Owner(**{**vars(self.owner), "beat": beat})), self._version)
+        version = replace(
+            self.store, PATH, self._encode(dataclasses.replace(self.owner, beat=beat, now=self._now())), self._version
+        )
         if version is None:
             self.check()
             # still ours: the answer to an earlier beat was lost
@@ -180,7 +207,7 @@ class Lease:
 
     def _read(self) -> Owner | None:
         try:
-            return _decode(self.store.read_bytes(PATH))
+            return _decode(self.store.read_bytes(PATH, SMALL))
         except ArtifactError:
             return None
 

@@ -111,7 +111,7 @@ class EncodeParts:
     def _report(self, rows: int) -> None:
         done = self._done + rows
         rate = done / max(1e-6, time.monotonic() - self._started)
-        post(self._mailbox, self._name, f"{done:,} of {self._total:,} texts, {rate:,.0f} texts/s")
+        post(self._mailbox, self._name, f"{done:,} of {self._total:,} texts, {rate:,.0f} texts/s", done=done)
 
 
 def _row(
@@ -192,6 +192,7 @@ def _run(
     mailbox: Any,
 ) -> tuple[list[tuple[str, Part]], float]:
     keywords = {"threads": pool.cpus, "mailbox": mailbox, "total_rows": load_share(rows, pool)}
+    post(mailbox, "embed", "", of=sum(row["rows"] for row in rows))
     written: list[tuple[str, Part]] = []
     spans: dict[str, tuple[float, float]] = {}
     for row in over_parts(rows, EncodeParts, (make_encoder, store, dtype), keywords, pool, retries=retries, overlap=OVERLAP):

@@ -67,8 +67,6 @@ class TeacherSettings(BaseModel):
     depth: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """How many remaining candidates of each query the teacher reads, best first; the others are dropped. Default:
     2 × num_negatives."""
-    batch_pairs: Annotated[int, Field(ge=1, le=65_536)] = 64
-    """Pairs that a cross-encoder reads in one batch."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
     """Maximum tokens of a pair. Default: the model's own limit."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import string
@@ -20,12 +21,20 @@ from cluster.session.resources import ClusterSettings, ClusterSize
 
 # two processes of tests share the processors: see cluster.session.session.QUIET; before anything imports torch
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# a full collection walks through every object of torch, botocore and the others for 0.2 s, and without this there are hundreds
+USUAL_COLLECTIONS = gc.get_threshold()
+gc.set_threshold(100_000, 50, 50)
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
 
 
-DRIVERS = ("test_end_to_end", "test_left_behind", "test_resume", "test_sequence_run", "run/test_submit_cluster")
+DRIVERS = ("test_end_to_end", "test_left_behind", "test_resume", "run/test_submit_cluster")
 """Tests of jobs that start drivers in processes of their own."""
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a collection that a test or the code asks for leaves it out."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -86,14 +95,19 @@ def s3_endpoint(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return _s3_server
 
 
-@pytest.fixture
-def s3_bucket(s3_endpoint: str) -> str:
-    """Address of a bucket that no other test uses, e.g. "s3://bucket-1f2e"."""
+@pytest.fixture(scope="session")
+def _s3_client(_s3_server: str) -> Any:
     import botocore.session
 
+    keys = {name.lower(): value for name, value in KEYS.items()}
+    return botocore.session.get_session().create_client("s3", endpoint_url=_s3_server, region_name="us-east-1", **keys)
+
+
+@pytest.fixture
+def s3_bucket(_s3_client: Any, s3_endpoint: str) -> str:
+    """Address of a bucket that no other test uses, e.g. "s3://bucket-1f2e"."""
     name = f"bucket-{uuid.uuid4().hex[:12]}"
-    client = botocore.session.get_session().create_client("s3", endpoint_url=s3_endpoint, region_name="us-east-1")
-    client.create_bucket(Bucket=name)
+    _s3_client.create_bucket(Bucket=name)
     return f"s3://{name}"
 
 
@@ -103,6 +117,7 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSize]
 
     A driver in a process of its own that needs no Ray of its own gets `ray_address`: that costs it a second, not ten.
     """
+    gc.set_threshold(*USUAL_COLLECTIONS)  # as in a driver: actors that nothing but a cycle of objects holds keep their CPUs
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for name, value in KEYS.items():
             patch.setenv(name, value)

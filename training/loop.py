@@ -155,6 +155,8 @@ class Trainer:
                 "train",
                 f"step {progress.step + 1}/{self.pace.total_steps}  loss {figures['loss']:.4f}  "
                 f"{self.subject.progress(figures)}  {speed:.1f} queries/s",
+                done=progress.step + 1,
+                of=self.pace.total_steps,
             )
 
     def _diverged(self, what: str, step: int) -> str:

@@ -15,7 +15,7 @@ from cluster.errors import DataError
 from cluster.labels.labels import Labels, gather_csr
 from cluster.storage.model_folders import Manifest
 from cluster.storage.store import Store
-from cluster.tables.tables import I64, Part, lists_to_csr, offsets_of, read_parts
+from cluster.tables.tables import F32, I64, Part, lists_to_csr, offsets_of, read_parts
 from training.engine.schedule import Schedule
 from training.feed.batches import Examples
 from training.feed.memory import loaded_bytes, loaded_items
@@ -148,16 +148,19 @@ class Told:
     """Rows of the dev queries."""
     near_misses: I64
     """Rows of items that make validation hard, nearest first."""
+    gains: F32 | None = None
+    """Of each label its grade, as NDCG counts it; None: they were not asked for."""
 
 
-def read_examples(task: Task) -> Told:
-    """The examples, labels and validation of a task.
+def read_examples(task: Task, *, graded: bool = False) -> Told:
+    """The examples, labels and validation of a task; with the labels' grades, if they are asked for.
 
     Raises:
         DataError: no training query has a relevant item.
     """
     queries = read_parts(task.store, task.data.queries, ["split", "item_row"])
-    judged = read_parts(task.store, task.data.labels, ["query_row", "item_row", "score", "weight", "source"])
+    columns = ["query_row", "item_row", "score", "weight", "source", *(["gain"] if graded else [])]
+    judged = read_parts(task.store, task.data.labels, columns)
     labels = Labels(
         num_queries=queries.num_rows,
         num_items=sum(part.rows for part in task.data.codes),
@@ -174,7 +177,8 @@ def read_examples(task: Task) -> Told:
         offsets, rows = lists_to_csr(hits["item_rows"])
         near = _nearest_first(offsets, rows.astype(np.int64), depth=10)
     examples = _examples(task, judged, _equal(queries["split"], "train"))
-    return Told(examples, labels, np.flatnonzero(_equal(queries["split"], "dev")), near)
+    gains = judged["gain"].to_numpy().astype(np.float32) if graded else None
+    return Told(examples, labels, np.flatnonzero(_equal(queries["split"], "dev")), near, gains)
 
 
 def _equal(column: pa.ChunkedArray, text: str) -> npt.NDArray[np.bool_]:

@@ -1,246 +1,273 @@
 """Kills drivers, workers and nodes and disturbs the storage at random while small runs go on; their artifacts must not change.
 
-    python -m benchmarks.cluster.chaos [--seed 1] [--faults 20] [--minutes 4] [--json]
+    python -m benchmarks.cluster.chaos [--seed 1] [--faults 100] [--minutes 30] [--record chaos.jsonl] [--json]
 
 Two nodes of one CPU each and a head that does no work, on this machine; output on an S3 endpoint on loopback. One run is left
-alone. Then runs of the same data are disturbed, until as many faults were made or the time is over: each must end with the bytes
-of the first, by resuming as often as it takes. A row for every run: its faults, how often the driver was started, whether its
-artifacts are those of the undisturbed run. Exit code 1: some are not. The same seed makes the same choices; when they come
-depends on the machine.
+alone. Then runs of the same data are disturbed, until as many processes and nodes were killed or the time is over: each must end
+with the bytes of the first, by resuming as often as it takes. A fault is made after some more objects were written, so that all
+stages have their share however long they take.
+
+With --record each outcome is appended to a file, and the next command goes on where this one stopped: with what the run under way
+has stored, whose driver and cluster are gone by then, and without another undisturbed run. A row for every run of the record.
+Exit code 1: some are not the same. A seed makes the same choices; when they come depends on the machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cluster.faulty_storage import FaultyStorage, faulty_storage
-from benchmarks.cluster.many_nodes import ManyNodes, many_nodes
+from benchmarks.cluster.faulty_storage import faulty_storage
+from benchmarks.cluster.many_nodes import many_nodes
+from benchmarks.cluster.small_runs import BUCKET, CONFIG, KEYS, ROOT, Runs
 from benchmarks.shared.command import compared, emit, make_parser
-from cluster.commits import Ledger
-from cluster.storage.settings import StorageSettings
+from cluster.errors import EXIT_STOPPED
 from cluster.storage.store import Store
-from jobs.demo.catalogue import generate_catalogue
 
-ROOT = Path(__file__).resolve().parents[2]
-KEYS = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_EC2_METADATA_DISABLED": "true"}
-FAULTS = {"worker": 6, "node": 3, "driver": 3, "storage": 2, "away": 1}
+FAULTS = {"worker": 6, "node": 2, "driver": 3, "storage": 1, "away": 1, "denied": 1}
 """Kind -> how often, relative to the others."""
-PAUSE_S = (0.5, 6.0)
-STORAGE_S, STORAGE_SHARE, AWAY_S = 6.0, 0.1, 20.0
-RUN_S = 400.0
-CONFIG = """
-name = "run"
-output = "{output}"
-[data]
-corpus = "{folder}/corpus.parquet"
-queries = "{folder}/queries.parquet"
-qrels = "{folder}/qrels.parquet"
-[encoder]
-kind = "static"
-dimension = 64
-[rounds]
-warmup_epochs = 0
-mined = 1
-[mining]
-num_hits = 50
-num_negatives = 16
-[training]
-batch_size = 16
-epochs = 2
-checkpoint_steps = 4
-[cluster]
-part_rows = 64
-query_block = 16
-shards = 3
-cpus_per_worker = 1
-search_actors = 1
-wait_s = 120
-[storage]
-endpoint = "{endpoint}"
-"""
+KILLS = ("worker", "node", "driver")
+FAULTS_PER_RUN, AT_ONCE = 12, (0.6, 0.25, 0.15)
+"""At most so many; one, two or three at the same moment."""
+WRITES, AT_MOST_S, THEN_S = (1, 12), 15.0, 1.5
+"""A fault is made after so many more objects, or so many seconds without them, and up to so many seconds more."""
+STORAGE_S, STORAGE_SHARE, AWAY_S, DENIED_S = 6.0, 0.1, 12.0, 4.0
+NODE_BACK_S = (1.0, 20.0)
+RUN_S, WORTH_S = 1200.0, 40.0
+"""A run that takes longer counts as failed; with less time than this no other is begun."""
+PACKAGES = ("cluster", "mining", "training", "eval", "jobs")
 
 
-class Runs:
-    """Small runs on the same data."""
+class Disturbed:
+    """One run to its end, with faults on the way."""
 
-    def __init__(self, folder: Path, nodes: ManyNodes, storage: FaultyStorage) -> None:
-        import pyarrow.parquet as pq
+    def __init__(self, runs: Runs, name: str, left: dict[str, Any]) -> None:
+        """Args: left: the outcome so far of a run that an earlier command began; {}: none did."""
+        self.runs, self.name = runs, name
+        self.faults: list[str] = left.get("faults", [])
+        self.starts, self.stops, self.seconds = left.get("starts", 0), left.get("stops", 0), left.get("seconds", 0.0)
+        self.rng = random.Random(f"{name} {self.starts}")
+        self.nodes = runs.nodes.count
+        self._node_back = self._storage_back = 0.0
 
-        self.folder, self.nodes, self.storage = folder, nodes, storage
-        catalogue = generate_catalogue(num_titles=300, num_queries=240)
-        for name in ("corpus", "queries", "qrels"):
-            pq.write_table(getattr(catalogue, name), folder / f"{name}.parquet")
-        self.bucket = "s3://chaos"
-
-    def config(self, name: str) -> Path:
-        """A configuration with this name, on S3."""
-        path = self.folder / f"{name}.toml"
-        # a folder for each: a run would copy vectors that one beside it has
-        output = f"{self.bucket}/{name}"
-        path.write_text(CONFIG.format(output=output, folder=self.folder, endpoint=self.storage.endpoint))
-        return path
-
-    def start(self, name: str, *overrides: str) -> subprocess.Popen[bytes]:
-        """A driver."""
-        environment = os.environ | KEYS | self.nodes.variables
-        environment |= {"HARDMINE_CACHE": str(self.folder / "cache"), "PYTHONPATH": str(ROOT)}
-        with (self.folder / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "jobs", "run", str(self.config(name)), *overrides, "--json"]
-            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=log)
-
-    def log(self, name: str) -> str:
-        """What a run's drivers said."""
-        return (self.folder / f"{name}.log").read_text(errors="replace")
-
-    def last_words(self, name: str) -> str:
-        """The last line of it."""
-        return self.log(name).strip().rpartition("\n")[2]
-
-    def store(self, name: str) -> Store:
-        """What a run writes."""
-        return Store(f"{self.bucket}/{name}/run", StorageSettings(endpoint=self.storage.endpoint))
-
-    def artifacts(self, name: str) -> dict[str, str]:
-        """What a run left: each commit's key, figures and the digest of every object, but for times."""
-        store, found = self.store(name), {}
-        for commit in Ledger(store).all():
-            for path, info in commit.listed().items():
-                # telemetry has the seconds of each step; pages for people are made of what is compared anyway
-                if path.endswith("mining.json"):  # it tells the seconds of the search
-                    found[f"{commit.name}: {path}"] = digest_of(json.loads(store.read_bytes(path)))
-                elif "telemetry" not in path and not path.endswith(".md"):
-                    found[f"{commit.name}: {path}"] = str(info["sha256"])
-            if commit.name != "finish":
-                found[commit.name] = digest_of(commit.figures)
-        return found
-
-
-def digest_of(figures: Mapping[str, Any]) -> str:
-    """Of figures without times, and without notes, which tell of resuming."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items() if "seconds" not in key and key != "notes"}
-        return [plain(item) for item in value] if isinstance(value, list) else value
-
-    return hashlib.sha256(json.dumps(plain(figures), sort_keys=True, default=str).encode()).hexdigest()
-
-
-class Chaos:
-    """Faults at random, on one run after another."""
-
-    def __init__(self, runs: Runs, seed: int, faults: int, until: float) -> None:
-        self.runs, self.rng, self.left, self.until = runs, random.Random(seed), faults, until
-        self.nodes_wanted = runs.nodes.count
-
-    def disturb(self, name: str) -> dict[str, Any]:
-        """One run to its end, with faults on the way."""
-        started, starts, stops, faults = time.monotonic(), 1, 0, []
-        driver, ended = self.runs.start(name), None
-        while time.monotonic() - started < RUN_S:
-            pause = self.rng.uniform(*PAUSE_S)
-            try:
-                ended = driver.wait(timeout=pause)
-            except subprocess.TimeoutExpired:
-                if self.left > 0 and time.monotonic() < self.until:
-                    fault = self.rng.choices([*FAULTS], [*FAULTS.values()])[0]
-                    told = self._make(fault, driver)
-                    if told:
-                        faults.append(told)
-                        self.left -= 1
+    def run(self, until: float) -> dict[str, Any]:
+        """Returns its outcome, with the code None where it has not ended at `until`; its driver is killed then."""
+        started = time.monotonic()
+        driver, code = self._start(), None
+        moment = self._next_moment()
+        try:
+            while time.monotonic() < min(until, started + RUN_S - self.seconds):
+                code = driver.poll()
+                if code is not None:
+                    self.stops += code > 0
+                    if code not in (3, -signal.SIGKILL):
+                        break
+                    driver = self._start()
                 self._mend()
-                continue
-            self._mend()
-            if ended == 0:
-                break
-            stops += ended > 0
-            if ended not in (3, -signal.SIGKILL):
-                break
-            starts += 1
-            driver = self.runs.start(name)
-        driver.kill()
-        driver.wait()
-        seconds = time.monotonic() - started
-        return {"run": name, "faults": faults, "starts": starts, "stops": stops, "code": ended, "seconds": seconds}
+                if len(self.faults) < FAULTS_PER_RUN and self._has_come(moment):
+                    time.sleep(self.rng.uniform(0, THEN_S))
+                    for _ in range(self.rng.choices((1, 2, 3), AT_ONCE)[0]):
+                        self._make(driver)
+                    moment = self._next_moment()
+                time.sleep(0.02)
+        finally:
+            self._end(driver)
+        if code is None:
+            self.faults.append("driver and all nodes")
+        return {
+            "run": self.name,
+            "faults": self.faults,
+            "kills": dict(Counter(fault.split()[0] for fault in self.faults if fault.startswith(KILLS))),
+            "starts": self.starts,
+            "stops": self.stops,
+            "code": code,
+            "seconds": round(self.seconds + time.monotonic() - started, 1),
+        }
 
-    def _make(self, fault: str, driver: subprocess.Popen[bytes]) -> str:
-        nodes = self.runs.nodes
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.starts += 1
+        return self.runs.start(self.name)
+
+    def _next_moment(self) -> tuple[int, float]:
+        return self.runs.storage.writes + self.rng.randint(*WRITES), time.monotonic() + AT_MOST_S
+
+    def _has_come(self, moment: tuple[int, float]) -> bool:
+        writes, latest = moment
+        return self.runs.storage.writes >= writes or time.monotonic() > latest
+
+    def _make(self, driver: subprocess.Popen[bytes]) -> None:
+        nodes, now = self.runs.nodes, time.monotonic()
+        fault = self.rng.choices([*FAULTS], [*FAULTS.values()])[0]
         if fault == "driver":
+            if driver.poll() is not None:
+                return
             driver.kill()
         elif fault == "worker":
             victim = nodes.kill_worker(self.rng)
-            return f"worker {victim}" if victim else ""
+            if not victim:
+                return
+            fault = f"worker {victim}"
         elif fault == "node":
-            if nodes.count < self.nodes_wanted:
-                return ""
+            if nodes.count < self.nodes:
+                return
             nodes.kill_node(self.rng.randrange(nodes.count))
+            self._node_back = now + self.rng.uniform(*NODE_BACK_S)
         elif fault == "away":
-            self.runs.storage.away = True
-            time.sleep(AWAY_S)
-            self.runs.storage.away = False
+            self.runs.storage.away, self._storage_back = True, now + AWAY_S
+        elif fault == "denied":
+            self.runs.storage.denied, self._storage_back = True, now + DENIED_S
         else:
-            self.runs.storage.share = STORAGE_SHARE
-            time.sleep(STORAGE_S)
-            self.runs.storage.share = 0.0
-        return fault
+            self.runs.storage.share, self._storage_back = STORAGE_SHARE, now + STORAGE_S
+        self.faults.append(fault)
 
     def _mend(self) -> None:
-        """Nodes come back, some later than others."""
-        if self.runs.nodes.count < self.nodes_wanted and self.rng.random() < 0.5:
+        now = time.monotonic()
+        if self.runs.nodes.count < self.nodes and now > self._node_back:
             self.runs.nodes.add()
+        if now > self._storage_back:
+            self.runs.storage.away = self.runs.storage.denied = False
+            self.runs.storage.share = 0.0
+
+    def _end(self, driver: subprocess.Popen[bytes]) -> None:
+        driver.kill()
+        driver.wait()
+        self._node_back = self._storage_back = 0.0
+        self._mend()
+
+
+class Record:
+    """The outcomes so far, in a file if one was named."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Another outcome."""
+        self.rows.append(row)
+        sys.stderr.write(json.dumps(row | {"artifacts": len(row.get("artifacts", ()))}) + "\n")
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def keep(self, runs: Runs, row: dict[str, Any]) -> None:
+        """Set aside what a run has stored that goes on with the next command."""
+        if self.path:
+            folder = self._left(row["run"])
+            copy_all(Store(f"s3://{BUCKET}/{row['run']}", runs.settings), Store(str(folder / "objects")))
+            (folder / "row.json").write_text(json.dumps(row))
+
+    def take(self, runs: Runs, name: str) -> dict[str, Any]:
+        """Put it back; returns the run's outcome so far, {}: nothing was set aside."""
+        folder = self._left(name)
+        if not self.path or not folder.exists():
+            return {}
+        copy_all(Store(str(folder / "objects")), Store(f"s3://{BUCKET}/{name}", runs.settings))
+        row: dict[str, Any] = json.loads((folder / "row.json").read_text())
+        shutil.rmtree(folder)
+        return row
+
+    def _left(self, name: str) -> Path:
+        return (self.path or Path()).with_name(f"{name}.left")
+
+    def calm(self, code: str) -> dict[str, Any] | None:
+        """The newest undisturbed run, if it was one of this code."""
+        calm = [row for row in self.rows if "artifacts" in row]
+        return calm[-1] if calm and calm[-1]["digest"] == code else None
+
+    @property
+    def disturbed(self) -> list[dict[str, Any]]:
+        """The runs with faults."""
+        return [row for row in self.rows if "artifacts" not in row]
+
+    @property
+    def kills(self) -> int:
+        """Processes and nodes that were killed."""
+        return sum(sum(row["kills"].values()) for row in self.disturbed)
+
+    def next_number(self, seed: int) -> int:
+        """Of a seed's next run."""
+        return 1 + sum(row["seed"] == seed for row in self.disturbed)
 
 
 def main() -> int:
     """The command."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--faults", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=30.0, help="no further fault and no further run after this time")
-    given = parser.parse_args()
+    given = parse()
     os.environ.update(KEYS)
+    record = Record(given.record)
     until = time.monotonic() + 60 * given.minutes
-    rows = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))  # what was started ends with it
     temporary = tempfile.TemporaryDirectory(prefix="hardmine-chaos-", ignore_cleanup_errors=True)
     with temporary as folder, faulty_storage(given.seed) as storage, many_nodes(2) as nodes:
         runs = Runs(Path(folder), nodes, storage)
-        create_bucket(storage.endpoint)
-        started = time.monotonic()
-        if runs.start("calm").wait(timeout=RUN_S):
-            raise SystemExit(f"the undisturbed run failed: {runs.last_words('calm')}")
-        calm_s = time.monotonic() - started
-        want, chaos, number = runs.artifacts("calm"), Chaos(runs, given.seed, given.faults, until), 0
-        while chaos.left > 0 and time.monotonic() < until:
-            number += 1
-            row = chaos.disturb(f"run-{number}")
-            got = runs.artifacts(row["run"])
-            different = [name for name in {**want, **got} if want.get(name) != got.get(name)]
-            row |= {"same": row["code"] == 0 and not different, "different": sorted(different)[:5]}
+        calm = record.calm(code_digest()) or undisturbed(runs, record)
+        while record.kills < given.faults and time.monotonic() < until - WORTH_S:
+            name = f"seed-{given.seed}-{record.next_number(given.seed)}"
+            row = Disturbed(runs, name, record.take(runs, name)).run(until)
+            if row["code"] is None and row["seconds"] < RUN_S:  # the time is over
+                record.keep(runs, row)
+                break
+            got, want = runs.artifacts(name), calm["artifacts"]
+            different = sorted(path for path in {**want, **got} if want.get(path) != got.get(path))
+            row |= {"seed": given.seed, "same": row["code"] == 0 and not different, "different": different[:5]}
             if not row["same"]:
-                row["said"] = runs.last_words(row["run"])
-            sys.stderr.write(json.dumps(row) + "\n")
-            rows.append(compared(f"{row['run']}: {len(row['faults'])} faults", row["seconds"], "undisturbed", calm_s) | row)
-    emit(rows, as_json=given.json)
-    return int(not all(row["same"] for row in rows))
+                row["said"] = runs.last_words(name)
+                if given.record:
+                    given.record.with_name(f"{name}.log").write_text(runs.log(name))
+            record.add(row)
+    emit([shown(row, calm["seconds"]) for row in record.disturbed], as_json=given.json)
+    return int(not all(row["same"] for row in record.disturbed))
 
 
-def create_bucket(endpoint: str) -> None:
-    """The bucket of all runs."""
-    import botocore.session
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--faults", type=int, default=20, help="processes and nodes to kill, in the whole record")
+    parser.add_argument("--minutes", type=float, default=30.0, help="for all of it; a run counts if it ends in this time")
+    parser.add_argument("--record", type=Path, help="file that outcomes are appended to; a new command goes on from it")
+    return parser.parse_args()
 
-    botocore.session.get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(
-        Bucket="chaos"
-    )
+
+def copy_all(source: Store, target: Store) -> None:
+    """Every object of one store into another."""
+    for path in source.list():
+        target.write_bytes(path, source.read_bytes(path))
+
+
+def undisturbed(runs: Runs, record: Record) -> dict[str, Any]:
+    """What a run leaves that nothing happens to."""
+    started = time.monotonic()
+    if runs.start("calm").wait(timeout=RUN_S):
+        raise SystemExit(f"the undisturbed run failed: {runs.last_words('calm')}")
+    seconds = round(time.monotonic() - started, 1)
+    record.add({"digest": code_digest(), "seconds": seconds, "artifacts": runs.artifacts("calm")})
+    return record.rows[-1]
+
+
+def code_digest() -> str:
+    """Of everything that a run executes."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return hashlib.sha256(b"".join([CONFIG.encode(), *(path.read_bytes() for path in paths)])).hexdigest()
+
+
+def shown(row: dict[str, Any], calm_s: float) -> dict[str, Any]:
+    """A row of the table."""
+    kills = ", ".join(f"{count} {kind}" for kind, count in row["kills"].items())
+    return compared(f"{row['run']}: killed {kills or 'nothing'}", row["seconds"], "undisturbed", calm_s) | row
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.shared.command import emit
 from benchmarks.shared.machine import paired
@@ -43,12 +45,12 @@ def case_parts(runs: int) -> list[dict[str, Any]]:
         store = Store(folder)
         for name, table in tables.items():
             part = write_part(store, "part", table)
-            sealed = store.read_bytes("part")
+            sealed, plain = store.read_bytes("part"), _parquet(table)
             seconds = paired(
                 {
                     "write": lambda table=table: write_part(store, "part", table),  # type: ignore[misc]
                     "read": lambda part=part: read_part(store, part),  # type: ignore[misc]
-                    "seal": lambda sealed=sealed: seal(sealed),  # type: ignore[misc]
+                    "seal": lambda plain=plain: seal(io.BytesIO(plain)),  # type: ignore[misc]
                     "check": lambda sealed=sealed: seal_of(sealed),  # type: ignore[misc]
                 },
                 runs,
@@ -104,8 +106,14 @@ def case_embed(runs: int) -> list[dict[str, Any]]:
 
         part = embed()
         assert column_to_vectors(read_part(store, part)["vector"]).shape == (TEXTS, WIDTH)
-        sealed = store.read_bytes("part")
-        return [_row("embed", {"stage": embed, "check": lambda: (seal(sealed), seal_of(sealed))}, runs)]
+        sealed, plain = store.read_bytes("part"), _parquet(read_part(store, part))
+        return [_row("embed", {"stage": embed, "check": lambda: (seal(io.BytesIO(plain)), seal_of(sealed))}, runs)]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
 
 
 def _row(case: str, works: dict[str, Callable[[], Any]], runs: int) -> dict[str, Any]:

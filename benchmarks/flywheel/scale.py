@@ -19,12 +19,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from benchmarks.flywheel.simulate import make_log, make_truth, write_ubi
 
 LINES_PER_QUERY = 2.9
 CHUNK = 100_000
+RARE = 0.3
+"""Share of the queries whose text nobody else asks: the number of texts grows with the log, as in a real one."""
 TASKS = ("read_piece", "count_", "find_", "label_", "write_", "add_", "_work", "IDLE")
 """What the title of a Ray process that does the work, or waits for it, has."""
 
@@ -35,12 +38,14 @@ def make_logs(folder: Path, lines: int) -> int:
     queries, made = int(lines / LINES_PER_QUERY), 0
     for number, start in enumerate(range(0, queries, CHUNK)):
         log = make_log(truth, min(CHUNK, queries - start), model="pbm", seed=number)
+        rare = np.flatnonzero(np.random.default_rng(number).random(len(log.text)) < RARE).tolist()
+        log.typed.update({row: f"{truth.texts[log.text[row]]} {number}-{row}" for row in rare})
         made += write_ubi(truth, log, folder, prefix=f"{number:03d}-", seed=number)
     return made
 
 
-def run(logs: Path, to: Path, kill_s: float | None = None) -> tuple[float, dict[str, float]]:
-    """(seconds, process -> highest memory in MiB); killed after `kill_s`, if given."""
+def run(logs: Path, to: Path, kill_s: float | None = None) -> tuple[float, dict[str, float], list[str]]:
+    """(seconds, process -> highest memory in MiB, a line for each stage); killed after `kill_s`, if given."""
     command = [sys.executable, "-m", "jobs", "pairs", str(logs), "--to", str(to)]
     started = time.monotonic()
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -59,7 +64,7 @@ def run(logs: Path, to: Path, kill_s: float | None = None) -> tuple[float, dict[
     _, err = driver.communicate()
     if kill_s is None and driver.returncode:
         raise SystemExit(err.decode())
-    return time.monotonic() - started, highest
+    return time.monotonic() - started, highest, [line for line in err.decode().splitlines() if line.startswith("✓")]
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -104,16 +109,17 @@ def main() -> None:
         size = sum(path.stat().st_size for path in logs.iterdir())
         results = options.to or Path(temporary)
         if not (results / "whole" / "pairs.json").exists():
-            seconds, memory = run(logs, results / "whole")
-            print(f"{size / 2**20:,.0f} MiB in {seconds:.0f} s; highest memory in MiB:")
+            seconds, memory, stages = run(logs, results / "whole")
+            print("\n".join([*stages, f"{size / 2**20:,.0f} MiB in {seconds:.0f} s; highest memory in MiB:"]))
             for name, most in sorted(memory.items(), key=lambda pair: -pair[1]):
                 print(f"  {name:<28} {most:8,.0f}", flush=True)
         if options.kill is not None:
             to = results / "killed"
             run(logs, to, options.kill)
             done = len(list(to.rglob("done-*.json")))
-            again, _ = run(logs, to)
+            again, memory, stages = run(logs, to)
             same = digests(to) == digests(results / "whole")
+            print("\n".join([*stages, f"highest memory of a task: {memory['task']:,.0f} MiB"]))
             print(f"killed after {options.kill:.0f} s with {done} parts committed; again {again:.0f} s; same bytes: {same}")
             raise SystemExit(not same)
 

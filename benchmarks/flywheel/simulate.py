@@ -75,6 +75,16 @@ class Truth:
     candidates: I64
     grades: I64
     popular: npt.NDArray[np.bool_]
+    words: I64
+    """[N, 3] shape, feature and thing of each item."""
+    asked: I64
+    """[Q, 3] those of each text."""
+
+    def wants(self, text: int) -> tuple[I64, I64]:
+        """(items of the whole catalogue that answer a text, their grades)."""
+        grades = _grades(self.words, self.asked[text])
+        items = np.flatnonzero(grades > 0)
+        return items, grades[items]
 
     def grade(self) -> dict[tuple[str, str], int]:
         """(text, item id) -> grade, of all candidates; what is no candidate is irrelevant."""
@@ -100,8 +110,7 @@ def make_truth(queries: int, items: int, seed: int) -> Truth:
     popular = random.permutation(items)[:POPULAR]
     candidates, grades = [], []
     for wanted in chosen:
-        same = parts == np.asarray(wanted)
-        grade = np.where(same[:, 2], np.select([same.all(1), same[:, 0], same[:, 1]], [3, 2, 1], 0), -1)
+        grade = _grades(parts, np.asarray(wanted))
         order = np.lexsort((random.random(items), -grade))
         relevant = order[: min(RELEVANT, int((grade > 0).sum()))]
         others = random.permutation(np.flatnonzero(grade == 0))[: CANDIDATES - len(relevant)]
@@ -109,7 +118,14 @@ def make_truth(queries: int, items: int, seed: int) -> Truth:
         mixed[-4:] = random.permutation(popular)[:4]
         candidates.append(mixed)
         grades.append(np.maximum(0, grade[mixed]))
-    return Truth(texts, catalogue, np.asarray(candidates), np.asarray(grades), np.isin(np.arange(items), popular))
+    return Truth(texts, catalogue, np.asarray(candidates), np.asarray(grades), np.isin(np.arange(items), popular), parts,
+                 np.asarray(chosen))  # fmt: skip
+
+
+def _grades(parts: I64, wanted: I64) -> I64:
+    """[N] what each item is for these words: 3 to 0, or -1: another thing."""
+    same = parts == wanted
+    return np.where(same[:, 2], np.select([same.all(1), same[:, 0], same[:, 1]], [3, 2, 1], 0), -1)
 
 
 @dataclass(frozen=True)

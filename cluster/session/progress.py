@@ -14,6 +14,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from cluster.session.pace import Message, Pace
 from cluster.storage.usage import start_usage
 
 LOG_JSON = "HARDMINE_LOG_JSON"
@@ -30,13 +31,13 @@ class Mailbox:
     """The last message of each sender; runs as a Ray actor."""
 
     def __init__(self) -> None:
-        self._messages: dict[str, str] = {}
+        self._messages: dict[str, Message] = {}
 
-    def post(self, sender: str, text: str) -> None:
+    def post(self, sender: str, message: Message) -> None:
         """Replace the sender's message."""
-        self._messages[sender] = text
+        self._messages[sender] = message.after(self._messages.get(sender))
 
-    def take(self) -> dict[str, str]:
+    def take(self) -> dict[str, Message]:
         """All messages since the last call."""
         messages, self._messages = self._messages, {}
         return messages
@@ -52,6 +53,8 @@ class Progress:
         self._live = self._stream.isatty() and not quiet and not self._json
         self.run, self.stage = "", ""
         """What lines of JSON name."""
+        self.pace: Pace | None = None
+        """Of the stage that runs now."""
         self.mailbox: Any = None
         self.usage: Any = None
         """The actor that counts what processes read and write."""
@@ -64,6 +67,18 @@ class Progress:
 
         self.mailbox = ray.remote(num_cpus=0, max_restarts=5)(Mailbox).remote()
         self.usage = start_usage()
+
+    def now(self) -> dict[str, Any]:
+        """The stage that runs: its name, its seconds so far, about how many it still takes (None: not known); {}: none runs."""
+        pace, now = self.pace, time.monotonic()
+        if pace is None:
+            return {}
+        left = pace.left_s(now)
+        return {
+            "stage": self.stage,
+            "seconds": round(pace.seconds(now), 1),
+            "left_seconds": None if left is None else round(left, 1),
+        }
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -121,35 +136,37 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Watch:
+        self._progress.pace = Pace(time.monotonic())
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._progress.pace = None
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
         started = time.monotonic()
         self._take()  # what the stage before left
-        known: dict[str, str] = {}
+        pace = self._progress.pace or Pace(started)
         heard = started
         while not self._stop.wait(self._progress.interval_s):
             messages = self._take()
-            known |= messages
             now = time.monotonic()
+            pace.hear(messages, now)
             heard = now if messages else heard
-            text = " · ".join(known[name] for name in sorted(known)) or "starting"
+            text = pace.text or "starting"
             if now - heard > SILENT_S:
                 text += f" · nothing new for {now - heard:.0f} s{_left()}"
             self._progress.show(f"  {self._stage}  {now - started:5.0f} s  {text}")
 
-    def _take(self) -> dict[str, str]:
+    def _take(self) -> dict[str, Message]:
         import ray
 
         if self._progress.mailbox is None or not ray.is_initialized():
             return {}
         try:
-            messages: dict[str, str] = ray.get(self._progress.mailbox.take.remote(), timeout=5)
+            messages: dict[str, Message] = ray.get(self._progress.mailbox.take.remote(), timeout=5)
         except (ray.exceptions.RayError, TimeoutError):  # progress never stops a run
             return {}
         return messages
@@ -184,19 +201,19 @@ def _waiting() -> str:
     return f"; {', '.join(shown[:3])} wait for room" if shown else ""
 
 
-def post(mailbox: Any, sender: str, text: str) -> None:
-    """Post from a worker; does nothing without a mailbox."""
+def post(mailbox: Any, sender: str, text: str, *, done: float = 0.0, of: float = 0.0) -> None:
+    """Post from a worker; does nothing without a mailbox. `done` and `of`: see `Message`."""
     if mailbox is not None:
-        mailbox.post.remote(sender, text)
+        mailbox.post.remote(sender, Message(text, done, of))
 
 
 _posted: dict[str, float] = {}
 """Sender -> when its last message passed, in this process."""
 
 
-def post_often(mailbox: Any, sender: str, text: str) -> None:
+def post_often(mailbox: Any, sender: str, text: str, *, done: float = 0.0, of: float = 0.0) -> None:
     """Post from a loop of milliseconds: most messages are dropped, since each is a call of another process."""
     now = time.monotonic()
     if now - _posted.get(sender, -OFTEN_S) >= OFTEN_S:
         _posted[sender] = now
-        post(mailbox, sender, text)
+        post(mailbox, sender, text, done=done, of=of)

@@ -30,6 +30,7 @@ class Failure(enum.Enum):
 
     WORKER = "a worker died, or the node that it ran on"
     MEMORY = "a worker ran out of memory"
+    FULL = "Ray's object store of a node is full, and so is the disk that it spills to"
     STORAGE = "the storage did not answer"
 
 
@@ -45,6 +46,8 @@ def failure_of(error: BaseException) -> Failure | None:
     cause, text = root_cause(error), str(error)
     if isinstance(cause, of_ray.OutOfMemoryError) or "running low on memory" in text:
         return Failure.MEMORY
+    if isinstance(cause, of_ray.ObjectStoreFullError | of_ray.OutOfDiskError):
+        return Failure.FULL
     lost = (
         WorkersLost,
         of_ray.WorkerCrashedError,
@@ -127,6 +130,11 @@ def _cure(failure: Failure) -> str:
     if failure is Failure.STORAGE:
         return f"Check the storage and the network. {kept}"
     less = "lower cluster.part_rows, cluster.shard_rows or training.batch_size"
+    if failure is Failure.FULL:
+        return (
+            "Free room in /dev/shm and on the disk of Ray's session folder (/tmp/ray; Ray takes a disk that is 95% full for "
+            f"full), or start Ray with a larger --object-store-memory or another --object-spilling-directory. {kept}"
+        )
     if failure is Failure.MEMORY:
         return f"To need less memory, {less}. {kept}"
     return f"A worker that dies without a message usually ran out of memory: {less}; `ray status` shows the nodes. {kept}"

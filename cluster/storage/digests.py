@@ -11,6 +11,7 @@ SHA-256 and not the page checksums of Parquet: those are CRC-32, do not cover th
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -81,16 +82,20 @@ class SealedEnd:
     chunks: list[Chunk]
 
 
-def seal(parquet: bytes | pa.Buffer) -> tuple[bytes, str]:
-    """(the file with its seal, the digest as hexadecimal)."""
-    view = memoryview(parquet)
-    at = _footer(view)
-    borders = _borders(pq.read_metadata(pa.BufferReader(parquet)))
-    assert [start for start, *_ in borders] + [at] == [len(MAGIC), *(stop for _, stop, *_ in borders)], "bytes without a digest"
-    digests = b"".join(hashlib.sha256(view[start:stop]).digest() for start, stop, *_ in borders)
+def seal(file: io.BytesIO) -> tuple[bytes, str]:
+    """(the Parquet file with its seal, the digest as hexadecimal). The seal is put into `file`, whose data is not copied."""
+    with file.getbuffer() as view:
+        at = _footer(view)
+        footer = bytes(view[at:])
+        borders = _borders(pq.read_metadata(pa.BufferReader(footer)))
+        stops = [len(MAGIC), *(stop for _, stop, *_ in borders)]
+        assert [start for start, *_ in borders] + [at] == stops, "bytes without a digest"
+        digests = b"".join(hashlib.sha256(view[start:stop]).digest() for start, stop, *_ in borders)
     digests += len(borders).to_bytes(COUNT_BYTES, "little")
-    root = hashlib.sha256(digests + view[at:])
-    return b"".join([view[:at], digests, root.digest(), view[at:]]), root.hexdigest()
+    root = hashlib.sha256(digests + footer)
+    file.seek(at)
+    file.write(digests + root.digest() + footer)
+    return file.getvalue(), root.hexdigest()
 
 
 def read_end(end: bytes) -> SealedEnd | int | None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NO_ADDRESS = (errno.ELOOP, errno.ENAMETOOLONG)
 """What no second try mends: symbolic links that go in a circle, a name that is too long."""
+REFUSED = {"400", "401", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException", "Unauthorized"}
+"""Answers to keys that have expired or are wrong, besides those that s3fs takes for a PermissionError. 400: of a HEAD."""
 NO_KEYS = {"NoCredentialsError", "ProfileNotFound", "PartialCredentialsError"}
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
 
@@ -43,10 +45,17 @@ def told(what: str, url: str, settings: StorageSettings) -> Iterator[None]:
             f"cannot {what} {url}: there is a folder where a file should be, or a file where a folder "
             f"should be ({one_paragraph(str(error))}); fix the address"
         ) from error
-    except PermissionError as error:
-        where = f"{KEYS}, and what they may do here" if remote else "the permissions of the folder"
-        raise ClusterError(f"cannot {what} {url}: access denied ({error}); check {where}") from error
     except Exception as error:  # botocore's connection errors share no base class with OSError
+        if isinstance(error, PermissionError) or (remote and code(error) in REFUSED):
+            where = (
+                f"whether the keys have expired ({KEYS}), and what they may do here"
+                if remote
+                else "the permissions of the folder"
+            )
+            raise ClusterError(
+                f"cannot {what} {url}: access denied ({one_paragraph(str(error))}); check {where}, then run the same command "
+                f"again: it resumes"
+            ) from error
         if getattr(error, "errno", None) in NO_ADDRESS:
             raise ConfigError(f"cannot {what} {url} ({one_paragraph(str(error))}); fix the address, or the link") from error
         if type(error).__name__ in NO_KEYS:

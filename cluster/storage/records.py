@@ -10,6 +10,9 @@ from cluster.errors import ArtifactError, DamagedObject
 from cluster.storage.digests import record_digest
 from cluster.storage.store import Store
 
+SMALL = 2**20
+"""More than a record has: it is fetched by one request, whose answer also says whether there is one."""
+
 
 def write_record(store: Store, path: str, value: Mapping[str, Any]) -> None:
     """Write a mapping of JSON values with its digest, under the key "sha256"."""
@@ -24,7 +27,7 @@ def read_record(store: Store, path: str) -> dict[str, Any]:
         ArtifactError: there is no such object. DamagedObject: it is not what was written.
     """
     for _ in range(2):
-        data = store.read_bytes(path)
+        data = store.read_bytes(path, SMALL)
         try:
             value = json.loads(data)
         except ValueError:

@@ -15,6 +15,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -210,13 +211,17 @@ class Store:
         folder on a disk is waited for, two seconds at most."""
 
         def action(fs: Any, key: str) -> None:
+            if self.remote:
+                with suppress(FileNotFoundError):
+                    fs.rm(key, recursive=True)
+                return
             deadline = time.monotonic() + BUSY_FOLDER_S
             while fs.exists(key):
                 try:
                     fs.rm(key, recursive=True)
                 except OSError as error:
                     # a file came or went while its folder was emptied
-                    if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or self.remote or time.monotonic() > deadline:
+                    if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > deadline:
                         raise
                     time.sleep(0.05)
 

@@ -11,7 +11,7 @@ only where a person reads them.
     labels/part-*       query_row i64, item_row i64, score f64 (the grade of a relevant item; 0: judged irrelevant; -1: no
                         judgement, but no negative), gain f64 (the grade for NDCG, also below data.relevant_from), weight f64,
                         source str (sorted by query_row, item_row; queries with one text in one split have the same labels)
-    embeddings/…        row i64, vector fixed_size_list<float>[D] (L2-normalised)
+    embeddings/…        row i64, vector fixed_size_list<float>[D] (L2-normalised; in the file: bytes, see `packed`)
     hits/part-*         query_row i64, item_rows list<i64>, scores list<float>, label_rows list<i64>,
                         label_scores list<float> (every judged item of the query), excluded i32 (known positives that
                         would have been hits); where more pairs were scored: also_rows list<i64>, also_scores list<float>
@@ -43,6 +43,7 @@ from cluster.storage.digests import seal, seal_of
 from cluster.storage.store import Store
 from cluster.tables import fetch
 from cluster.tables.fetch import fetch_chunks, fetch_end, not_as_written
+from cluster.tables.packed import is_packed, pack, unpack, unpack_schema
 
 Part = fetch.Part
 F32 = npt.NDArray[np.float32]
@@ -51,6 +52,8 @@ TOGETHER = 8
 """Parts that are checked at the same time where an interrupted attempt left some."""
 IN_FLIGHT = 16
 """Parts of one table that are fetched at the same time."""
+AHEAD_BYTES = 32 * 2**20
+"""Of the parts that are fetched before they are asked for."""
 GROUP_BYTES = 4 * 2**20
 """Least size of a row group, which is the least that is read of a column."""
 GROUP_ROWS = 1024
@@ -68,25 +71,30 @@ def part_name(index: int) -> str:
     return f"part-{index:05d}.parquet"
 
 
-def write_part(store: Store, path: str, table: pa.Table, *, first_row: int = 0) -> Part:
-    """Write `table` as one sealed Parquet object in one PUT: zstd, but for vectors, which it cannot shrink and reads slower."""
-    sink = pa.BufferOutputStream()
+def write_part(store: Store, path: str, table: pa.Table, *, first_row: int = 0, for_others: bool = False) -> Part:
+    """Write `table` as one sealed Parquet object in one PUT: zstd, but for vectors, which it cannot shrink and reads slower.
+
+    Args:
+        for_others: other programs read it, so vectors are lists; else they are packed.
+    """
+    sink = io.BytesIO()
     group_rows = max(GROUP_ROWS, GROUP_BYTES * table.num_rows // max(1, table.nbytes))
+    table = table if for_others else pack(table)
     pq.write_table(table, sink, row_group_size=group_rows, **_encoding(table.schema))
     return _put(store, path, sink, table.num_rows, first_row)
 
 
 def write_groups(store: Store, path: str, table: pa.Table, stops: Sequence[int]) -> Part:
     """As `write_part`, with row groups that end where `stops` say; a reader takes one by its number."""
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, **_encoding(table.schema)) as writer:
         for start, stop in itertools.pairwise([0, *stops]):
             writer.write_table(table.slice(start, stop - start), row_group_size=max(1, stop - start))
     return _put(store, path, sink, table.num_rows, 0)
 
 
-def _put(store: Store, path: str, sink: pa.BufferOutputStream, rows: int, first_row: int) -> Part:
-    data, digest = seal(sink.getvalue())
+def _put(store: Store, path: str, sink: io.BytesIO, rows: int, first_row: int) -> Part:
+    data, digest = seal(sink)
     store.write_bytes(path, data)
     return Part(path, rows, len(data), first_row, digest)
 
@@ -95,21 +103,22 @@ def read_group(store: Store, part: Part, number: int) -> pa.Table:
     """Row group `number` of a part. Raises as `read_part`."""
     end = fetch_end(store, part)
     data = fetch_chunks(store, part, end, {number}, None)
-    return pq.ParquetFile(pa.BufferReader(data), metadata=end.metadata).read_row_groups([number])
+    return unpack(pq.ParquetFile(pa.BufferReader(data), metadata=end.metadata).read_row_groups([number]))
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
     """zstd, but for vectors; dictionaries where a value may come again, statistics where someone may look for a value."""
     texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
-    vectors = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
-    compression: str | dict[str, str] = "zstd"
-    if vectors:
-        empty = io.BytesIO()
-        pq.write_table(schema.empty_table(), empty)
-        leaves = pq.read_metadata(empty).schema
-        paths = [leaves.column(number).path for number in range(len(leaves))]
-        compression = {path: "none" if path.rpartition(".list.")[0] in vectors else "zstd" for path in paths}
-    return {"compression": compression, "use_dictionary": texts}
+    vectors = [field.name for field in schema if is_packed(field) or pa.types.is_fixed_size_list(field.type)]
+    if not vectors:
+        return {"compression": "zstd", "use_dictionary": texts}
+    empty = io.BytesIO()
+    pq.write_table(schema.empty_table(), empty)
+    leaves = pq.read_metadata(empty).schema
+    paths = [leaves.column(number).path for number in range(len(leaves))]
+    others = [path for path in paths if path.rpartition(".list.")[0] not in vectors and path not in vectors]
+    compression = {path: "zstd" if path in others else "none" for path in paths}
+    return {"compression": compression, "use_dictionary": texts, "write_statistics": others}
 
 
 def read_part(
@@ -145,7 +154,7 @@ def read_part(
 
 
 def _selected(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    return table if columns is None else table.select(list(columns))
+    return unpack(table if columns is None else table.select(list(columns)))
 
 
 def _check_columns(store: Store, part: Part | str, schema: pa.Schema, columns: Sequence[str] | None) -> None:
@@ -202,7 +211,7 @@ def left_part(store: Store, wanted: Part) -> Part | None:
 
 def read_schema(store: Store, part: Part) -> pa.Schema:
     """The columns of a part, and so of its table."""
-    return fetch_end(store, part).metadata.schema.to_arrow_schema()
+    return unpack_schema(fetch_end(store, part).metadata.schema.to_arrow_schema())
 
 
 def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None) -> pa.Table:
@@ -218,9 +227,10 @@ def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str] | Non
 
 
 def stream_parts(
-    store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None, *, ahead: int = 4
+    store: Store, parts: Sequence[Part], columns: Sequence[str] | None = None, *, least: int = 4
 ) -> Iterator[tuple[Part, pa.Table]]:
-    """The parts in their order, while the next `ahead` ones are fetched; so many are in memory. Raises as `read_part`."""
+    """The parts in their order, while the next ones are fetched: AHEAD_BYTES of them, `least` or more. Raises as `read_part`."""
+    ahead = max(least, min(IN_FLIGHT, AHEAD_BYTES // max([1, *(part.bytes for part in parts)])))
     with ThreadPoolExecutor(ahead) as pool:
         coming: deque[tuple[Part, Future[pa.Table]]] = deque()
         for part in parts:

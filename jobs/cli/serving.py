@@ -37,6 +37,10 @@ def export(
     min_recall: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Minimum recall@10 of the index against exact search.")
     ] = 0.95,
+    quantize: Annotated[
+        Literal["int8"] | None,
+        typer.Option(help="Encode queries by the model in 8 bits; refused where they find less than --min-recall (extra: onnx)."),
+    ] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Make it the live export (the first one of a folder is it anyway).")
     ] = False,
@@ -57,6 +61,7 @@ def export(
         Budget(None if index == "auto" else index, memory_mb, latency_ms, min_recall),
         number=round_number,
         live=live,
+        quantize=quantize is not None,
         embed_again=lambda model: embed_again(store, model, progress),
         say=progress.say,
     )
@@ -152,6 +157,7 @@ def compare_live(
     """Replay a query log on two exports: what would users see change? Or, with --outcome, judge a test on real traffic."""
     from cluster.errors import ConfigError
     from cluster.session.progress import Progress
+    from jobs.serving.live.clicks import read_clicks
     from jobs.serving.live.outcome import Plan, judge_outcome
     from jobs.serving.live.queries import read_queries
     from jobs.serving.live.replay import replay
@@ -167,7 +173,7 @@ def compare_live(
         raise ConfigError("expected a log of queries and two exports: hardmine compare-live LOG A B (or --outcome LOG)")
     queries = read_queries(log, slices or [], labels)
     exports = [_open_export(one, endpoint, None) for one in (a, b)]
-    result = replay(queries, exports[0], exports[1], hits=k, say=Progress().say)
+    result = replay(queries, exports[0], exports[1], hits=k, clicks=read_clicks(log), say=Progress().say)
     write_page(result, page)
     emit(result | {"page": str(page)}, json_output, lambda console: show_replay(console, result, page))
 

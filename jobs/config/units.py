@@ -23,7 +23,6 @@ UNITS: Mapping[str, tuple[str, ...]] = {
     "numbers of a vector": ("dimension", "hidden", "matryoshka", "rank"),
     "optimizer steps": ("max_steps", "checkpoint_steps"),
     "micro-steps": ("accumulation",),
-    "pairs": ("batch_pairs",),
     "rows": ("part_rows",),
     "cosine": (
         "near_duplicate",

@@ -156,11 +156,6 @@ TABLE = (
         lambda config: "no margin is set",
     ),
     Needs(
-        ("mining.teacher.batch_pairs",),
-        lambda config: config.mining.teacher is not None and config.mining.teacher.kind == "cross_encoder",
-        lambda config: 'it belongs to mining.teacher.kind = "cross_encoder"',
-    ),
-    Needs(
         ("mining.search.min_recall", "mining.search.lists"),
         lambda config: config.mining.search.mode in ("auto", "ivf"),
         lambda config: f'it belongs to mining.search.mode = "ivf", and this is "{config.mining.search.mode}"',

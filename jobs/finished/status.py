@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.commits import Commit
 from cluster.errors import ArtifactError, ConfigError
 from cluster.lease import PATH, Owner, is_gone
+from cluster.session.pace import duration
 from cluster.storage.store import Store
+from cluster.storage.usage import Used
 from jobs.finished.next_steps import NextStep, read_next_steps
 from jobs.finished.show import seconds_table, show_summary
 from jobs.record.record import RunRecord
@@ -25,6 +29,8 @@ class Status:
     store: Store
     writer: str | None
     """Who is writing the run now; None: nobody."""
+    now: dict[str, Any]
+    """The stage that the writer told of a few seconds ago; see `Progress.now`."""
     record: RunRecord
 
     @property
@@ -55,6 +61,7 @@ class Status:
         return (self.summary or so_far) | {
             "finished": self.summary is not None,
             "writer": self.writer,
+            "now": self.now or None,
             "stages": [{"name": c.name, "key": c.key, "seconds": c.seconds, "usage": c.usage} for c in self.record.all],
         }
 
@@ -72,15 +79,64 @@ def read_status(store: Store) -> Status:
             f"{' (found ' + ', '.join(names) + ')' if names else ' (nothing is there)'}; name the run's "
             f"folder, <output>/<name>"
         )
-    return Status(store, _writer(store), RunRecord.read(store))
+    return Status(store, *_writer(store), RunRecord.read(store))
 
 
-def _writer(store: Store) -> str | None:
+def _writer(store: Store) -> tuple[str | None, dict[str, Any]]:
+    """(who writes the run, what they do)."""
     try:
         owner = Owner(**store.read_json(PATH))
-        return owner.describe() + (" (dead: run the same command again)" if is_gone(owner) else "")
     except (ArtifactError, TypeError):
-        return None
+        return None, {}
+    if is_gone(owner):
+        return f"{owner.describe()} (dead: run the same command again)", {}
+    return owner.describe(), owner.now
+
+
+def describe_now(now: dict[str, Any]) -> str:
+    """The stage that runs, for a person."""
+    left = now.get("left_seconds")
+    return f"now:    {now['stage']}, for {duration(now['seconds'])}" + ("" if left is None else f"; about {duration(left)} left")
+
+
+def stages_table(commits: Sequence[Commit]) -> Table:
+    """A row for each commit, and one for all: what a stage cost, in time, in processors, in storage."""
+    table = Table(
+        title="committed stages: seconds, also of all CPUs and GPUs; bytes; requests to storage",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    seconds = ["wall", "cpu"] + (["gpu"] if any(commit.seconds.get("gpu") for commit in commits) else [])
+    used = {"read_bytes": "read", "written_bytes": "wrote", "peak_bytes": "memory", "requests": "requests"}
+    for name in ("stage", *seconds, *used.values()):
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    total, took = Used(), dict.fromkeys(seconds, 0.0)
+    for commit in commits:
+        table.add_row(
+            commit.name, *(short(commit.seconds.get(key, 0.0)) for key in seconds), *map(short, by_key(commit.used, used))
+        )
+        total.add(Used(**commit.used))
+        took = {key: took[key] + commit.seconds.get(key, 0.0) for key in seconds}
+    if commits:
+        table.add_section()
+        table.add_row("all", *map(short, took.values()), *map(short, by_key(asdict(total), used)))
+    return table
+
+
+def by_key(figures: Mapping[str, int], keys: Iterable[str]) -> list[float]:
+    """Some of them, in this order."""
+    return [figures[key] for key in keys]
+
+
+def short(figure: float) -> str:
+    """In five characters: 7.3, 812, 12.3k, 5.37G."""
+    units = ["T", "G", "M", "k", ""]
+    while figure >= 999.5 and len(units) > 1:
+        units.pop()
+        figure /= 1000
+    return f"{figure:.3g}{units[-1]}"
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -98,27 +154,9 @@ def show_status(console: Console, status: Status) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    table = Table(
-        title="committed stages: seconds in all and of work; MiB read, written, most memory; requests",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for name in ("stage", "wall", "work", "rows", "read", "wrote", "memory", "requests"):
-        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
-    for commit in status.record.all:
-        rows = sum(part["rows"] for parts in commit.tables.values() for part in parts)
-        used = commit.used
-        table.add_row(
-            commit.name,
-            *(f"{commit.seconds[key]:.1f}" for key in ("wall", "work")),
-            f"{rows:,}",
-            *(f"{used[key] / 2**20:,.1f}" for key in ("read_bytes", "written_bytes")),
-            f"{used['peak_bytes'] / 2**20:,.0f}",
-            f"{used['requests']:,}",
-        )
-    console.print(table)
+    if status.now:
+        console.print(describe_now(status.now), highlight=False, soft_wrap=True)
+    console.print(stages_table(status.record.all))
     if summary:
         console.print(seconds_table(summary["rounds"]))
         show_summary(console, summary | {"next": [step.as_json() for step in status.next_steps]})

@@ -1,82 +1,34 @@
 """`hardmine pairs`: the stages one after another, each a set of tasks that are committed one by one, and what they add up to.
 
-work/<key>/read      rows by client                      work/<key>/labels    tables/queries, tables/qrels, rejected queries
-work/<key>/texts     texts with counts                   work/<key>/synthetic the synthetic ones, as many as may be
-work/<key>/spelling  spelling variants                   work/<key>/rejected  rejected.csv
-work/<key>/items     the corpus by id, tables/corpus     pairs.json, pairs.md, pairs.html; then work/ is deleted
-work/<key>/sessions  what was seen, by query text
-work/<key>/popular   clicks of every item
-work/<key>/from-items pairs from items
+work/<key>/read        rows by client                    work/<key>/labels     tables/queries, tables/qrels, rejected queries
+work/<key>/texts       texts with counts                 work/<key>/generated  queries that a language model wrote
+work/<key>/spelling    spelling variants                 work/<key>/synthetic  the synthetic ones, as many as may be
+work/<key>/items       the corpus by id, tables/corpus   work/<key>/rejected   rejected.csv
+work/<key>/sessions    what was seen, by query text      pairs.json, pairs.md, pairs.html; then work/ is deleted
+work/<key>/popular     clicks of every item
+work/<key>/from-items  pairs from items
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from cluster.commits import digest
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError
 from cluster.lease import Lease
 from cluster.session.progress import Progress
 from cluster.session.session import check_shared, ray_session
 from cluster.storage.store import Store
 from cluster.storage.usable import check_writable
-from jobs.pairs.corpus.items import ItemTask, add_items, read_items
-from jobs.pairs.corpus.pairs import FromItemsTask, pairs_from_items
-from jobs.pairs.corpus.synthetic import SYNTHETIC_SHARE, SyntheticTask, kept_share, write_synthetic
-from jobs.pairs.labels.asked import SYNTHETIC
-from jobs.pairs.labels.evidence import Positions, positions
-from jobs.pairs.labels.splits import cut_times
-from jobs.pairs.labels.stage import LabelTask, label_texts
-from jobs.pairs.labels.texts import count_texts, find_variants
 from jobs.pairs.output.write import write_outputs
 from jobs.pairs.reading.sources import Input, find_input
-from jobs.pairs.reading.stage import ReadTask, read_piece
-from jobs.pairs.rejected.stage import RejectedTask, write_sheet
-from jobs.pairs.sessions.stage import SessionTask, count_sessions
-from jobs.pairs.sessions.together import WINDOW
 from jobs.pairs.settings import PairsSettings
-from jobs.pairs.signals import POSITIVE_ACTIONS
-from jobs.pairs.summary import summarise
-from jobs.pairs.tasks import add_counts, objects_of, run_tasks
+from jobs.pairs.stages import run_stages
+from jobs.pairs.work import Work
 from jobs.stages.ingest.reading.files import source_files
 
-PARTITION_BYTES = 256 * 2**20
-"""Of the logs, unpacked, for each partition."""
-TASK_BYTES, TIMES_IN_MEMORY = 300 * 2**20, 5
-"""Memory of a task: what it has loaded, and so many times its partition (1.1 GB for 212 MB of log, measured)."""
-MOST_PARTITIONS = 1024
 VERSION = 1
-Results = list[dict[str, Any]]
-
-
-@dataclass
-class Work:
-    """What the stages of one call share."""
-
-    store: Store
-    folder: str
-    settings: PairsSettings
-    bytes: int
-    """Of the logs, unpacked."""
-    partitions: int
-    progress: Progress
-
-    def run(self, name: str, task: Any, inputs: Sequence[Any]) -> Results:
-        """The results of a stage's tasks."""
-        return run_tasks(
-            self.store,
-            f"{self.folder}/{name}",
-            task,
-            inputs,
-            progress=self.progress,
-            retries=self.settings.cluster.retries,
-            memory=TASK_BYTES + TIMES_IN_MEMORY * self.bytes // self.partitions,
-        )
 
 
 def make_pairs(
@@ -106,11 +58,9 @@ def make_pairs(
     with Lease(store, takeover=takeover) as lease:
         store.sweep()
         _begin(store, key, progress)
-        unpacked = sum(one.bytes for one in inputs)
-        partitions = min(MOST_PARTITIONS, max(1, math.ceil(unpacked / PARTITION_BYTES)))
         with ray_session(settings.cluster) as size:
             check_shared(store, size)
-            summary = _stages(Work(store, f"work/{key}", settings, unpacked, partitions, progress), inputs, key)
+            summary = run_stages(Work(store, f"work/{key}", settings, sum(one.bytes for one in inputs), progress), inputs, key)
         lease.check()
         write_outputs(store, summary)
         store.delete("work")
@@ -118,7 +68,7 @@ def make_pairs(
 
 
 def _key(inputs: Sequence[Input], settings: PairsSettings) -> str:
-    own = settings.model_dump(exclude={"cluster", "storage"})
+    own = settings.model_dump(exclude={"cluster": True, "storage": True, "generate": {"url"}})
     corpus = None
     if settings.corpus.path is not None:
         files, names = source_files(settings.corpus.path, settings.storage)
@@ -148,134 +98,3 @@ def _begin(store: Store, key: str, progress: Progress) -> None:
         raise ConfigError(
             f"{store.root} has a folder `tables` that is not of an unfinished `hardmine pairs`; give an empty folder with --to"
         )
-
-
-def _stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
-    settings, count = work.settings, work.partitions
-    read = work.run("read", read_piece, _read_tasks(work, inputs, key))
-    if not sum(sum(one["shapes"].values()) for one in read):
-        raise DataError(_nothing(inputs, read))
-    every = range(count)
-    texts = work.run("texts", count_texts, [{"texts": objects_of(read, "texts"), "partitions": count}] * count)
-    spelling = work.run("spelling", find_variants, [objects_of(texts, "counts")])
-    items = _items(work)
-    hours = {int(hour): number for hour, number in add_counts(read, "hours").items()}
-    cuts = cut_times(hours, settings.splits)
-    variants = objects_of(spelling, "variants")[0]
-    window = WINDOW if settings.corpus.path else 0
-    rows = objects_of(read, "rows")
-    session = SessionTask(
-        rows, variants, count, cuts, settings.signals, settings.bias.bot_queries, settings.rejected.below, window
-    )
-    sessions = work.run("sessions", count_sessions, [session for _ in every])
-    popular = work.run("popular", add_items, [objects_of(sessions, "items")])
-    from_items = _from_items(work, items, sessions, popular)
-    at = _positions(sessions, settings)
-    task = LabelTask(
-        objects={
-            "seen": objects_of(sessions, "seen"),
-            "asked": objects_of(sessions, "asked"),
-            "labels": objects_of(sessions, "labels") + objects_of(from_items, "labels"),
-            "item_queries": objects_of(from_items, "item_queries"),
-        },
-        positions=(tuple(at.expected.tolist()), tuple(at.weight.tolist())),
-        bias=settings.bias,
-        weights=settings.signals.weights,
-        popularity=objects_of(popular, "popularity")[0],
-        known_items=tuple(objects_of(items, "ids")),
-        splits=settings.splits,
-        cuts=cuts,
-        rejected=settings.rejected,
-        clicks=any(add_counts(sessions, "signals").get(name) for name in POSITIVE_ACTIONS),
-        newest=max([one.get("newest", 0) for one in sessions] + [_newest(one) for one in inputs]),
-    )
-    labels = work.run("labels", label_texts, [task for _ in every])
-    synthetic = _synthetic(work, labels)
-    corpus = sorted(path for one in items for path in one["objects"] if path.startswith("tables/corpus/"))
-    sheet = RejectedTask(objects_of(labels, "refused"), corpus, settings.rejected.model)
-    rejected = work.run("rejected", write_sheet, [sheet])[0]
-    if not rejected["rejected"] and not any(add_counts(labels, "labels_by_source").values()):
-        raise DataError(_no_label(read, sessions, labels))
-    stages = {"read": read, "spelling": spelling, "items": items, "sessions": sessions, "popular": popular, "labels": labels}
-    return summarise(key, inputs, settings, stages, synthetic=synthetic, rejected=rejected, cuts=cuts, at=at, newest=task.newest)
-
-
-def _read_tasks(work: Work, inputs: Sequence[Input], key: str) -> list[ReadTask]:
-    settings = work.settings
-    return [
-        ReadTask(piece, settings.columns, settings.signals, settings.storage, key, work.partitions, _newest(one))
-        for one in inputs
-        for piece in one.pieces
-    ]
-
-
-def _newest(one: Input) -> int:
-    return int((one.earlier or {}).get("newest_ms", 0))
-
-
-def _nothing(inputs: Sequence[Input], read: Results) -> str:
-    skipped = add_counts(read, "skipped")
-    reason, number = next(iter(skipped.items()), ("", 0))
-    example = next((one["examples"][reason] for one in read if reason in one["examples"]), "")
-    rows = sum(one["rows"] for one in read)
-    why = f"{rows:,} rows, none of use; mostly: {reason} ({number:,}{f'; {example}' if example else ''})"
-    return (
-        f"expected queries, events or labels in {', '.join(one.url for one in inputs)}, found "
-        f"{why if number else 'no row'}; check the address, and [columns] and signals.actions of the --config file"
-    )
-
-
-def _no_label(read: Results, sessions: Results, labels: Results) -> str:
-    reasons = add_counts([*read, *sessions], "skipped") | {
-        name: count for name, count in add_counts(labels, "left_out").items() if count
-    }
-    said = (
-        "; ".join(f"{reason} ({count:,})" for reason, count in list(reasons.items())[:3]) or "no event that says what users chose"
-    )
-    return (
-        f"expected logs from which at least one label follows, found none in {sum(one['rows'] for one in read):,} rows: {said}; "
-        f"give queries and events together, and name your actions in signals.actions of the --config file"
-    )
-
-
-def _items(work: Work) -> Results:
-    settings = work.settings
-    if settings.corpus.path is None:
-        return []
-    store, names = source_files(settings.corpus.path, settings.storage)
-    return work.run(
-        "items", read_items, [ItemTask(store.url(name), settings.corpus, settings.storage, work.partitions) for name in names]
-    )
-
-
-def _from_items(work: Work, items: Results, sessions: Results, popular: Results) -> Results:
-    if not items:
-        return []
-    settings = work.settings.corpus
-    task = FromItemsTask(
-        items=objects_of(items, "items"),
-        ids=tuple(objects_of(items, "ids")),
-        together=objects_of(sessions, "together"),
-        popularity=objects_of(popular, "popularity")[0],
-        users=sum(one.get("users", 0) for one in sessions),
-        partitions=work.partitions,
-        diverse=settings.different is not None,
-        negatives=settings.same is not None and settings.different is not None,
-        anchors=settings.anchors is not None,
-    )
-    return work.run("from-items", pairs_from_items, [task] * work.partitions)
-
-
-def _positions(sessions: Results, settings: PairsSettings) -> Positions:
-    zeros = np.zeros(101, np.int64)
-    shown = sum((np.asarray(one["shown_at"]) for one in sessions if "shown_at" in one), zeros)
-    used = sum((np.asarray(one["clicked_at"]) for one in sessions if "clicked_at" in one), zeros)
-    return positions(shown, used, settings.bias)
-
-
-def _synthetic(work: Work, labels: Results) -> Results:
-    queries = add_counts(labels, "queries_by")
-    of_items = {name: number for name, number in queries.items() if name.split(" ")[0] in SYNTHETIC}
-    share = kept_share(sum(queries.values()) - sum(of_items.values()), sum(of_items.values()), SYNTHETIC_SHARE)
-    pairs = zip(objects_of(labels, "synthetic_queries"), objects_of(labels, "synthetic_qrels"), strict=True)
-    return work.run("synthetic", write_synthetic, [SyntheticTask(texts, rows, share) for texts, rows in pairs]) if share else []

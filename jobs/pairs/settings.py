@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster.http import http_address
 from cluster.session.resources import ClusterSettings
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import is_s3
@@ -108,6 +109,25 @@ class CorpusSettings(BaseModel):
     """See `same` ("tone"). Co-access positives are drawn from different values of this column in turn."""
 
 
+class GenerateSettings(BaseModel):
+    """A language model that writes queries for items of the corpus."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    url: str | None = None
+    """Address of chat completions in OpenAI's form, "http://127.0.0.1:8000/v1/chat/completions". Items' titles and texts and the
+    most frequent queries go there. Its key is read from HARDMINE_GENERATOR_KEY. Default: no queries are generated."""
+    model: str | None = None
+    """Name of the model there."""
+    retriever: str | None = None
+    """A sentence-transformers model that must find the item again by the query. Default: by words (TF-IDF)."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        return None if url is None else http_address(url)
+
+
 class PairsSettings(BaseModel):
     """How logs become labels."""
 
@@ -121,6 +141,7 @@ class PairsSettings(BaseModel):
     splits: SplitSettings = SplitSettings()
     rejected: RejectedSettings = RejectedSettings()
     corpus: CorpusSettings = CorpusSettings()
+    generate: GenerateSettings = GenerateSettings()
     cluster: ClusterSettings = ClusterSettings()
     storage: StorageSettings = StorageSettings()
 
@@ -131,6 +152,10 @@ class PairsSettings(BaseModel):
                 raise ValueError(f"columns: {meaning!r} is not a meaning; known are {', '.join(COLUMNS)}")
         if (self.corpus.same is None) != (self.corpus.different is None) and self.corpus.same is not None:
             raise ValueError("corpus.same says what a negative shares, corpus.different in what it differs: set both")
+        if (self.generate.url is None) != (self.generate.model is None):
+            raise ValueError("generate.url says where queries are generated, generate.model by which model: set both or neither")
+        if self.generate.url is not None and self.corpus.path is None:
+            raise ValueError("generate.url asks for queries of items: set corpus.path as well")
         return self
 
 

@@ -1,4 +1,4 @@
-"""`pairs.json`: what was read, left out, corrected and synthetic_queries, from the counts of all tasks."""
+"""`pairs.json`: what was read, left out, corrected and made, from the counts of all tasks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from jobs.pairs.corpus.items import popular_share
 from jobs.pairs.labels.asked import SYNTHETIC
 from jobs.pairs.labels.evidence import Positions
 from jobs.pairs.readiness import readiness
@@ -26,7 +27,6 @@ def summarise(
     settings: PairsSettings,
     stages: Mapping[str, Results],
     *,
-    synthetic: Results,
     rejected: Mapping[str, Any],
     cuts: tuple[int, int],
     at: Positions,
@@ -36,8 +36,8 @@ def summarise(
     sessions, labels = stages["sessions"], stages["labels"]
     queries = add_counts(labels, "queries_by")
     real = {name: count for name, count in queries.items() if name.split(" ")[0] not in SYNTHETIC}
-    synthetic_queries = sum(one.get("queries", 0) for one in synthetic)
-    synthetic_labels = sum(one.get("labels", 0) for one in synthetic)
+    synthetic_queries = sum(one.get("queries", 0) for one in stages["synthetic"])
+    synthetic_labels = sum(one.get("labels", 0) for one in stages["synthetic"])
     shown_at, used_at = _sum(sessions, "shown_at"), _sum(sessions, "clicked_at")
     days = _days(sessions)
     ready = readiness(
@@ -51,10 +51,12 @@ def summarise(
         users=any(one.get("clients") or one.get("users") for one in sessions),
         ctr=_quarters(days),
     )
+    generated = {"items": sum(one["items"] for one in stages["generated"])} | add_counts(stages["generated"], "counts")
     synthetic_figures = {
         "queries": synthetic_queries,
-        "of": sum(queries.values()) - sum(real.values()),
+        "of": sum(queries.values()) - sum(real.values()) + sum(add_counts(stages["generated"], "bins").values()),
         "labels": synthetic_labels,
+        "generated": generated if stages["generated"] else None,
     }
     of_rejected = {"with_proposals": rejected.get("with_proposals", 0), "clusters": rejected["clusters"]}
     return {
@@ -93,7 +95,7 @@ def _corrections(settings: PairsSettings, stages: Mapping[str, Results], cuts: t
             if shown_at and shown_at[position]
         ],
         "correction": settings.bias.position,
-        "popularity": {name: value for name, value in stages["popular"][0].items() if name != "objects"},
+        "popularity": popular_share(add_counts(stages["popular"], "items_by_clicks")),
         "cuts": [f"{datetime.fromtimestamp(cut / 1000, UTC):%Y-%m-%d %H:%M} UTC" for cut in cuts] if cuts[0] else None,
     }
 

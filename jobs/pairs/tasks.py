@@ -1,7 +1,7 @@
-"""Tasks that are committed one by one, and the files between two of them: one object holds a part for every partition.
+"""Tasks that are committed one by one, and the objects between two of them.
 
-    <folder>/rows-00012-000.parquet   what task 12 made, a row group for each partition that has rows, pages with checksums
-    <folder>/done-00012.json          written last: what task 12 left, and its counts
+    <folder>/rows-00012-0000.parts   what task 12 made, cut into partitions
+    <folder>/done-00012.json         written last: what task 12 left, and its counts
 
 A task whose `done` is there is not run again. The driver sees counts and addresses, never rows.
 """
@@ -17,30 +17,36 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import ArtifactError, ClusterError, DamagedObject, one_paragraph
+from cluster.errors import DamagedObject
 from cluster.session.progress import Progress
 from cluster.session.session import memory_to_ask
 from cluster.storage.records import read_record, write_record
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
-from cluster.tables.tables import I64
 
 Task = Callable[..., dict[str, Any]]
 """Called in a worker with the store, its folder, its number and its input; returns counts, and under "objects" what it wrote."""
 
 
 def run_tasks(
-    store: Store, folder: str, task: Task, inputs: Sequence[Any], *, progress: Progress, retries: int = 2, memory: int = 0
+    store: Store,
+    folder: str,
+    task: Task,
+    inputs: Sequence[Any],
+    *,
+    progress: Progress,
+    retries: int,
+    memory: int,
+    at_once: int | None = None,
 ) -> list[dict[str, Any]]:
     """What each task returned, in the order of `inputs`; tasks that are committed are not run again. Ray must run.
 
     Args:
         memory: bytes that a task takes, about: Ray starts no more of them than a node holds.
+        at_once: most tasks that run at the same time. None: as many as there are CPUs.
     """
     import ray
 
@@ -58,7 +64,7 @@ def run_tasks(
     name = folder.rpartition("/")[2]
     before = f", {len(results)} committed before" if results else ""
     remote = ray.remote(_work).options(num_cpus=1, max_retries=retries, memory=memory_to_ask(memory))
-    at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    at_once = at_once or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}
     told = time.monotonic()
     try:
@@ -95,6 +101,7 @@ def _number(path: str) -> int:
 def _work(task: Task, store: Store, folder: str, number: int, value: Any) -> dict[str, Any]:
     result = task(store, folder, number, value)
     result = dict(json.loads(json.dumps(result)))
+    pa.default_memory_pool().release_unused()  # the next task of this process may be another stage's
     write_record(store, f"{folder}/done-{number:05d}.json", result)
     return result
 
@@ -107,51 +114,6 @@ def write_object(store: Store, path: str, table: pa.Table) -> dict[str, int]:
     return {path: sink.tell()}
 
 
-def write_partitions(
-    store: Store, path: str, table: pa.Table, partition: npt.NDArray[np.integer[Any]], count: int
-) -> dict[str, int]:
-    """Write `table` as one object with a row group for each partition that has rows; {path: bytes}, empty without rows.
-
-    Args:
-        partition: [N] the partition of each row, below `count`. Rows keep their order within it.
-    """
-    if not table.num_rows:
-        return {}
-    order = np.argsort(partition, kind="stable")
-    table = table.take(pa.array(order))
-    stops = np.cumsum(np.bincount(partition, minlength=count))
-    sink = io.BytesIO()
-    groups = []
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
-        start = 0
-        for number, stop in enumerate(stops.tolist()):
-            if stop > start:
-                writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
-                groups.append(number)
-            start = stop
-        writer.add_key_value_metadata({"partitions": json.dumps(groups)})
-    store.write_bytes(path, sink.getvalue())
-    return {path: sink.tell()}
-
-
-def read_partition(store: Store, paths: Iterable[str], number: int, columns: Sequence[str] | None = None) -> pa.Table | None:
-    """The rows of one partition in all objects, in the order of `paths`; None: there are none. Only its row groups are read."""
-    tables = []
-    for path in paths:
-        try:
-            with store.open(path) as stream:
-                file = pq.ParquetFile(stream, page_checksum_verification=True)
-                groups = json.loads(file.metadata.metadata[b"partitions"])
-                if number in groups:
-                    tables.append(file.read_row_group(groups.index(number), columns=columns, use_threads=False))
-        except (pa.ArrowException, OSError, ArtifactError) as error:
-            raise ClusterError(
-                f"{store.url(path)} cannot be read back ({one_paragraph(str(error))[:200]}); delete the folder "
-                f"{store.url(path.rpartition('/')[0])} and run the same command again: it makes it anew"
-            ) from error
-    return pa.concat_tables(tables, promote_options="permissive") if tables else None
-
-
 def read_object(store: Store, path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A table that `write_object` wrote."""
     return pq.read_table(io.BytesIO(store.read_bytes(path)), columns=columns, page_checksum_verification=True)
@@ -160,7 +122,9 @@ def read_object(store: Store, path: str, columns: Sequence[str] | None = None) -
 @lru_cache(maxsize=3)
 def _shared(root: str, settings: StorageSettings, paths: tuple[str, ...], columns: tuple[str, ...]) -> pa.Table:
     store = Store(root, settings)
-    return pa.concat_tables([read_object(store, path, list(columns)) for path in paths]).sort_by(columns[0])
+    with ThreadPoolExecutor(8) as pool:
+        tables = list(pool.map(lambda path: read_object(store, path, list(columns)), paths))
+    return pa.concat_tables(tables).sort_by(columns[0]).combine_chunks()
 
 
 def read_shared(store: Store, paths: Sequence[str], columns: Sequence[str]) -> pa.Table:
@@ -180,27 +144,3 @@ def add_counts(results: Iterable[Mapping[str, Any]], name: str) -> dict[str, int
     for result in results:
         total.update(result.get(name, {}))
     return dict(sorted(total.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def hashes(texts: pa.Array | pa.ChunkedArray, salt: str) -> npt.NDArray[np.uint64]:
-    """[N] 64-bit keyed hash of each text (SipHash); of a null 0."""
-    from pandas.util import hash_array  # type: ignore[import-untyped]
-
-    array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    if not len(array):
-        return np.zeros(0, np.uint64)
-    encoded = array.dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    values = hash_array(
-        np.asarray(encoded.dictionary.to_pylist() or [""], object), hash_key=salt[:16].ljust(16, "-"), categorize=False
-    )
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    of_rows = values[np.maximum(codes, 0)]
-    hashed: npt.NDArray[np.uint64] = np.where(codes < 0, np.uint64(0), np.maximum(of_rows, np.uint64(1))).astype(np.uint64)
-    return hashed
-
-
-def partition_of(keys: npt.NDArray[np.uint64], count: int) -> I64:
-    """[N] the partition of each key."""
-    return np.asarray((keys >> np.uint64(16)) % np.uint64(count), np.int64)

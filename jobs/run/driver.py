@@ -172,7 +172,8 @@ def open_context(
     progress.run = config.name
     store, prints = open_run(config)
     makes = None if alone is None else MAKES[alone.kind] | {alone}
-    lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main)  # at once, not at the next commit hours later
+    # a lost lease is noticed at once, not at the next commit hours later
+    lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main, now=progress.now)
     with lease, _loss_explained(lease), ray_session(config.cluster), _ray_errors_explained():
         store.sweep()
         nodes = Nodes(config.cluster, progress.say, partial(_check_nodes, config, store))

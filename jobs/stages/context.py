@@ -106,7 +106,7 @@ class Context:
             with self.progress.watch(name):
                 self._take_usage(wait_s=0)  # what the stage before left
                 outcome = work(folder)
-                return replace(outcome, usage=self._take_usage())
+                return replace(outcome, usage=self._take_usage(), cpus=self.size.cpus, gpus=self.size.gpus)
 
         commit = self.ledger.stage(name, inputs=inputs, work=watched, folder=stage.folder, on_skip=taken.append)
         if commit.key not in {known.key for known in self.done.values()}:  # an adapter's base vectors serve several stages

@@ -35,6 +35,8 @@ class ShardActor:
         self._vectors: F32 = np.zeros((0, 0), np.float32)
         self._engines: dict[tuple[str, str], Engine] = {}
         self._queries = 0
+        self._pairs = 0
+        """Queries × items searched, in all shards."""
 
     def search(self, task: SearchTask, rows: ShardRange, block: LoadedBlock, how: How) -> BlockHits:
         """The best K of `block` in the shard `rows`, and the scores of its pairs that lie there."""
@@ -52,7 +54,8 @@ class ShardActor:
         score_list(block.vectors, self._vectors, owners, here, pair_scores)
         self._queries += len(block.query_rows)
         add_to("hardmine_queries_searched", len(block.query_rows))
-        post(task.mailbox, self._name, f"{self._queries:,} queries × {rows.stop - rows.start:,} items")
+        self._pairs += len(block.query_rows) * (rows.stop - rows.start)
+        post(task.mailbox, self._name, f"{self._queries:,} queries × {rows.stop - rows.start:,} items", done=self._pairs)
         return BlockHits(scores, found, pair_scores, time.monotonic() - started)
 
     def probe(self, task: SearchTask, rows: ShardRange, block: LoadedBlock, gpu: bool) -> dict[str, Rate]:
@@ -92,13 +95,17 @@ class ShardActor:
         return str(ray.get_runtime_context().get_node_id())
 
     def rest(self) -> None:
-        """Let go of the shard."""
+        """Let go of the shard, and of the counts of the search."""
+        self._let_go()
+        self._pairs = 0
+
+    def _let_go(self) -> None:
         self._engines, self._vectors, self._held, self._queries = {}, np.zeros((0, 0), np.float32), None, 0
 
     def _hold(self, task: SearchTask, rows: ShardRange) -> None:
         wanted = (task.store.root, task.item_vectors, rows)
         if self._held != wanted:
-            self.rest()  # before the next one is loaded
+            self._let_go()  # before the next one is loaded
             self._vectors = read_vectors(task.store, task.item_vectors, rows.start, rows.stop)
             self._held = wanted
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from cluster.session.nodes import on_work_node, placed
+from cluster.session.progress import post
 from cluster.session.resources import PoolSize
 from cluster.session.session import memory_to_ask
 from cluster.session.warm import end_warm, reserved, stays_warm, warm
@@ -187,6 +188,8 @@ class Waves:
         """Search all jobs in all waves and write them: (their parts, seconds of the slowest shards added up)."""
         if not jobs:
             return [], 0.0
+        pairs = sum(len(job.block.query_rows) for job in jobs) * self._waves[-1][-1].stop
+        post(self._task.mailbox, "search", "", of=pairs)
         seconds = sum(
             sum(self._wave(self._waves[number], self._waves[number - 1] if number else None, jobs))
             for number in range(len(self._waves) - 1)

@@ -77,6 +77,7 @@ def read_pairs(
     read, seconds = 0, {"": 0.0}
     if rows:
         keywords = {"threads": pool.cpus, "mailbox": mailbox, "total_rows": load_share(rows, pool)}
+        post(mailbox, "teacher", "", of=sum(row["rows"] for row in rows))
         for row in over_parts(rows, PairActor, (task, make_reader), keywords, pool, retries=retries):
             parts[int(row["number"])] = Part(row["path"], int(row["rows"]), int(row["bytes"]), sha256=row["sha256"])
             read += int(row["pairs"])
@@ -176,6 +177,7 @@ class PairActor:
             self._mailbox,
             self._name,
             f"{self._read + pairs:,} pairs, {self._blocks:,} of {self._total:,} queries done, {rate:,.0f} pairs/s",
+            done=self._blocks,
         )
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,60 @@ def test_of_several_drivers_that_want_a_dead_ones_lease_one_gets_it(
     assert all("a run has one writer" in text for text in refused)
     leases[0].check()
     leases[0].__exit__()
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_a_lease_that_is_given_back_in_the_moment_of_a_takeover_is_the_new_drivers(
+    where: str, tmp_path: Path, s3_endpoint: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 60)
+    store = Store(str(tmp_path) if where == "disk" else f"{s3_bucket}/run", StorageSettings(endpoint=s3_endpoint))
+    replace, first = module.replace, Lease(store).__enter__()
+
+    def given_back_before(*arguments: Any) -> str | None:
+        monkeypatch.setattr(module, "replace", replace)
+        first.__exit__()
+        return replace(*arguments)
+
+    monkeypatch.setattr(module, "replace", given_back_before)
+    second = Lease(store, takeover=True).__enter__()
+    give_up = module.give_up
+
+    def taken_before(*arguments: Any) -> bool:
+        monkeypatch.setattr(module, "give_up", give_up)
+        taken.append(Lease(store, takeover=True).__enter__())
+        return give_up(*arguments)
+
+    taken: list[Lease] = []
+    monkeypatch.setattr(module, "give_up", taken_before)
+    second.__exit__()
+    taken[0].check()
+    taken[0].__exit__()
+    with Lease(store, watch_s=60) as lease:  # nobody is waited for
+        lease.check()
+
+
+def test_a_takeover_from_an_owner_that_beats_in_that_moment_takes_its_next_beat(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = module.replace
+
+    def beaten_before(*arguments: Any) -> str | None:
+        monkeypatch.setattr(module, "replace", replace)
+        leave(store, beat=5)
+        return replace(*arguments)
+
+    leave(store)
+    monkeypatch.setattr(module, "replace", beaten_before)
+    with Lease(store, takeover=True) as lease:
+        lease.check()
+
+
+def test_a_lease_that_always_changes_is_not_tried_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write_bytes(PATH, b"{}")
+    monkeypatch.setattr(module, "replace", lambda *_: None)
+    with pytest.raises(ClusterError, match=r"changed 10 times .* conditional writes"):
+        Lease(store).__enter__()
 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])

@@ -37,18 +37,23 @@ def write_catalogue(folder: Path, titles: int = 300, queries: int = 240) -> dict
     return tables
 
 
-def hardmine(*arguments: str, cache: Path, ray_address: dict[str, str] | None = None) -> dict[str, Any]:
-    """Run the command; its JSON, after checking that it succeeded and printed nothing else on standard output.
+def here(case: Any, *arguments: str) -> dict[str, Any]:
+    """Run the command in this process; its JSON."""
+    answer = case.hardmine(*arguments, "--json")
+    assert answer.code == 0, answer.err
+    value: dict[str, Any] = json.loads(answer.out)
+    return value
 
-    Args:
-        ray_address: the Ray to join; None: the command starts its own.
-    """
+
+def in_a_process(*arguments: str, cache: Path) -> dict[str, Any]:
+    """Run the command, which starts a Ray of its own; its JSON, after checking that it succeeded and printed nothing else on
+    standard output."""
     environment = os.environ | {"HARDMINE_CACHE": str(cache), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(
         [sys.executable, "-m", "jobs", *arguments, "--json"],
         cwd=ROOT,
-        env=environment | (ray_address or {}),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=1800,
@@ -60,7 +65,7 @@ def hardmine(*arguments: str, cache: Path, ray_address: dict[str, str] | None = 
 
 
 def test_two_ranks_with_zero_2_on_s3_from_data_to_a_model_that_sentence_transformers_opens(
-    tmp_path: Path, s3_bucket: str, s3_endpoint: str
+    tmp_path: Path, s3_bucket: str, s3_endpoint: str, ray_case: Any
 ) -> None:
     tables = write_catalogue(tmp_path)
     write_small_transformer(tmp_path)
@@ -97,9 +102,9 @@ micro_batch_tokens = 1024
 [storage]
 endpoint = "{s3_endpoint}"
 """)
-    plan = hardmine("run", str(config), "--dry-run", cache=tmp_path / "cache")
+    plan = here(ray_case, "run", str(config), "--dry-run")
     assert plan["rows"] == {"corpus": 300, "queries": tables["queries"].num_rows, "labels": tables["qrels"].num_rows}
-    summary = hardmine("run", str(config), cache=tmp_path / "cache")
+    summary = in_a_process("run", str(config), cache=tmp_path / "cache")
 
     assert summary["baseline"].keys() >= METRICS
     assert [row["round"] for row in summary["rounds"]] == [0, 1]
@@ -114,18 +119,18 @@ endpoint = "{s3_endpoint}"
     _no_secret_in(store)
     _negatives_are_negatives(store, tables)
     _model_gives_the_run_s_vectors(store, summary, tables, tmp_path)
-    status = hardmine("status", store.root, "--endpoint", s3_endpoint, cache=tmp_path / "cache")
+    status = here(ray_case, "status", store.root, "--endpoint", s3_endpoint)
     assert status["finished"]
     assert status["rounds"] == summary["rounds"]
     assert summary["report"] == store.url("report.html"), "a run ends with its report"
     assert b"not finished" not in store.read_bytes("report.html")
-    _the_gate_reads_the_same_figures(store, summary, s3_endpoint, tmp_path / "cache")
+    _the_gate_reads_the_same_figures(store, summary, s3_endpoint, ray_case)
 
 
-def _the_gate_reads_the_same_figures(store: Store, summary: dict[str, Any], endpoint: str, cache: Path) -> None:
+def _the_gate_reads_the_same_figures(store: Store, summary: dict[str, Any], endpoint: str, case: Any) -> None:
     off = ("max_added_p95", "max_popularity_gain", "min_coverage", "max_gini_gain")
     words = ["metrics.recall@3.min=0", "min_gain=-100", "max_added_ms=1e6", "slices=false", *(f"{name}=off" for name in off)]
-    judged = hardmine("gate", store.root, *(f"evaluation.gate.{word}" for word in words), "--endpoint", endpoint, cache=cache)
+    judged = here(case, "gate", store.root, *(f"evaluation.gate.{word}" for word in words), "--endpoint", endpoint)
     checks = {check["name"]: check for check in judged["checks"]}
     row = next(row for row in summary["rounds"] if row["round"] == summary["best_round"])
     assert judged["round"] == summary["best_round"]
@@ -202,7 +207,7 @@ def _model_gives_the_run_s_vectors(store: Store, summary: dict[str, Any], tables
 
 
 def test_an_adapter_on_given_vectors_starts_from_the_first_mined_round_with_an_arm_of_random_negatives(
-    tmp_path: Path, ray_address: dict[str, str]
+    tmp_path: Path, ray_case: Any, ray_local: Any
 ) -> None:
     tables = write_catalogue(tmp_path)
     (tmp_path / "general").mkdir()
@@ -232,10 +237,10 @@ qrels = "general/qrels.parquet"
 [cluster]
 cpus = 2
 """)
-    mined = hardmine("mine", str(config), "--round", "1", cache=tmp_path / "cache", ray_address=ray_address)
+    mined = here(ray_case, "mine", str(config), "--round", "1")
     assert mined["queries"] > 0
     assert not (tmp_path / "adapter/commits/round-01-train.json").exists()
-    summary = hardmine("run", str(config), "evaluation.split=test", cache=tmp_path / "cache", ray_address=ray_address)
+    summary = here(ray_case, "run", str(config), "evaluation.split=test")
     assert [row["round"] for row in summary["rounds"]] == [1]
     arm = summary["random_arm"]
     assert arm["metrics"].keys() >= METRICS
@@ -249,10 +254,10 @@ cpus = 2
     assert len(embedded) == 5, "the given vectors, the adapter's, its arm's; the general set's but the arm's; none twice"
     _general_set_is_watched(tmp_path / "adapter", summary)
     _events_tell_what_was_measured(Store(str(tmp_path / "adapter")), summary)
-    _figures_are_told_and_change_without_training(tmp_path, config, ray_address)
+    _figures_are_told_and_change_without_training(tmp_path, config, ray_case)
 
 
-def _figures_are_told_and_change_without_training(folder: Path, config: Path, ray_address: dict[str, str]) -> None:
+def _figures_are_told_and_change_without_training(folder: Path, config: Path, case: Any) -> None:
     figures = {
         name: json.loads((folder / f"adapter/{name}/evaluation.json").read_text())
         for name in ("baseline", "rounds/01", "rounds/01-random")
@@ -268,7 +273,7 @@ def _figures_are_told_and_change_without_training(folder: Path, config: Path, ra
         return {path.stem: json.loads(path.read_text())["created"] for path in (folder / "adapter/commits").glob("*.json")}
 
     before = made()
-    hardmine("run", str(config), "evaluation.slices=['kind']", cache=folder / "cache", ray_address=ray_address)
+    here(case, "run", str(config), "evaluation.slices=['kind']")
     again = {name for name, when in made().items() if before.get(name) != when}
     sliced = json.loads((folder / "adapter/rounds/01/evaluation.json").read_text())["slices"]
     assert sliced.keys() == {"kind"}

@@ -1,4 +1,5 @@
-"""A node killed while a run embeds, workers killed in later stages, a node that joins late, storage that fails: the same bytes.
+"""A node killed while a run embeds, workers killed in later stages, a node that joins late or is cut off, storage that fails or
+refuses its keys: the same bytes.
 
 On a Ray of several nodes on this machine. A rank that is killed in training: tests/training. Random faults: `make chaos`.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster.chaos import KEYS, Runs, create_bucket
 from benchmarks.cluster.faulty_storage import faulty_storage
+from benchmarks.cluster.hosts import can_make_hosts
 from benchmarks.cluster.many_nodes import many_nodes
+from benchmarks.cluster.small_runs import KEYS, Runs
 from cluster.errors import HardmineError
 from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSize
@@ -25,14 +28,21 @@ from jobs.run.driver import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults]
 DEADLINE_S = 600.0
+AWAY_S = 30.0
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+def runs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    """Two nodes; with the parameter "hosts" each in a network namespace of its own."""
+    import ray
+
+    hosts = getattr(request, "param", "") == "hosts"
+    if hosts and not can_make_hosts():
+        pytest.skip("may not make network namespaces")
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    with faulty_storage() as storage, many_nodes(2) as nodes:
-        create_bucket(storage.endpoint)
+    address = ray.util.get_node_ip_address() if hosts else "127.0.0.1"
+    with faulty_storage(address=address) as storage, many_nodes(2, hosts=hosts) as nodes:
         yield Runs(tmp_path, nodes, storage)
 
 
@@ -48,18 +58,15 @@ def kill(runs: Runs, name: str) -> None:
         time.sleep(0.05)
 
 
-def test_what_a_run_leaves_is_the_same_whatever_dies_in_it(ray_local: ClusterSize, runs: Runs) -> None:
+Steps = list[tuple[str, Callable[[], object]]]
+"""(what an address of the run holds as soon as it is time, what happens then)."""
+
+
+def disturbed(runs: Runs, steps: Steps) -> str:
+    """What a driver says whose run is hit by these steps and leaves what an undisturbed one leaves."""
     run(load_config(runs.config("calm"), []), progress=Progress(quiet=True))  # on the tests' own Ray, whose processes are warm
-    store = runs.store("hit")
-    steps: list[tuple[str, Callable[[], object]]] = [
-        ("embeddings/", runs.nodes.kill_node),
-        ("commits/embed-", runs.nodes.add),
-        ("rounds/01/hits-train/", lambda: kill(runs, "ShardActor")),
-        ("commits/round-01-search", lambda: runs.nodes.kill_worker(random.Random(0))),
-        ("commits/round-01-train", lambda: kill(runs, "ShardActor")),
-    ]
-    runs.storage.share = 0.02
-    driver, deadline, done = runs.start("hit"), time.monotonic() + DEADLINE_S, 0
+    store, done = runs.store("hit"), 0
+    driver, deadline = runs.start("hit"), time.monotonic() + DEADLINE_S
     try:
         while driver.poll() is None:
             assert time.monotonic() < deadline, runs.log("hit")
@@ -75,11 +82,68 @@ def test_what_a_run_leaves_is_the_same_whatever_dies_in_it(ray_local: ClusterSiz
     assert driver.returncode == 0, runs.log("hit")
     assert done == len(steps)
     assert runs.artifacts("hit") == runs.artifacts("calm")
-    said = runs.log("hit")
+    assert "Traceback" not in runs.log("hit")
+    return runs.log("hit")
+
+
+def test_what_a_run_leaves_is_the_same_whatever_dies_in_it(ray_local: ClusterSize, runs: Runs) -> None:
+    steps: Steps = [
+        ("embeddings/", runs.nodes.kill_node),
+        ("commits/embed-", runs.nodes.add),
+        ("rounds/01/hits-train/", lambda: kill(runs, "ShardActor")),
+        ("commits/round-01-search", lambda: runs.nodes.kill_worker(random.Random(0))),
+        ("commits/round-01-train", lambda: kill(runs, "ShardActor")),
+    ]
+    runs.storage.share = 0.02
+    said = disturbed(runs, steps)
     assert "1 node(s) left" in said
     assert "1 node(s) joined" in said
-    assert "Traceback" not in said
-    assert runs.storage.failed > 0
+    assert runs.storage.failed
+
+
+@pytest.mark.parametrize("runs", ["hosts"], indirect=True)
+def test_a_node_that_is_cut_off_for_half_a_minute_costs_time_and_nothing_else(ray_local: ClusterSize, runs: Runs) -> None:
+    cut: list[str] = []
+
+    def cut_off(name: str) -> None:
+        deadline = time.monotonic() + 60
+        while (node := runs.nodes.node_of(name)) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert node is not None
+        assert node.host is not None
+        node.host.cut()
+        threading.Timer(AWAY_S, node.host.join).start()
+        runs.nodes.nodes.remove(node)  # Ray takes it for dead, and it ends when it hears of that
+        runs.nodes.gone.append(node)
+        cut.append(name)
+
+    steps: Steps = [
+        ("rounds/01/hits-train/", lambda: cut_off("ShardActor")),
+        ("commits/round-01-search", runs.nodes.add),
+        ("rounds/01/train/", lambda: cut_off("RayTrainWorker")),
+    ]
+    said = disturbed(runs, steps)
+    assert cut == ["ShardActor", "RayTrainWorker"]
+    assert said.count("1 node(s) left") >= 1
+
+
+def test_keys_that_expire_stop_the_run_with_one_paragraph_and_new_ones_resume_it(runs: Runs) -> None:
+    driver = runs.start("denied")
+    while not any("embeddings/" in path for path in runs.store("denied").list()):
+        assert driver.poll() is None, runs.log("denied")
+        time.sleep(0.05)
+    runs.storage.denied = True
+    assert driver.wait(timeout=DEADLINE_S) == 3
+    said = runs.log("denied").splitlines()
+    assert re.match(r"hardmine: cannot \w+.* s3://chaos/denied/.*: access denied .*keys have expired", said[-1])
+    assert [line for line in said if not line.startswith(("  ", "· ", "✓ ", "! "))] == [said[-1]]
+    runs.storage.denied = False
+    driver = runs.start("denied")
+    while not any("commits/embed-" in path for path in runs.store("denied").list()):
+        assert driver.poll() is None, runs.log("denied")
+        time.sleep(0.05)
+    driver.kill()
+    assert "✓ ingest                   kept" in runs.log("denied")
 
 
 def test_a_run_waits_for_the_nodes_that_it_expects_and_says_what_is_missing(runs: Runs) -> None:

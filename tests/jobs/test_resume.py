@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -81,7 +80,7 @@ main()
 """
 
 
-def start(config: Path, ray_address: dict[str, str], *, held: str = "") -> subprocess.Popen[bytes]:
+def start(config: Path, ray_address: dict[str, str], held: str) -> subprocess.Popen[bytes]:
     """The driver as a process of its own.
 
     Args:
@@ -90,23 +89,14 @@ def start(config: Path, ray_address: dict[str, str], *, held: str = "") -> subpr
     """
     environment = os.environ | {"HARDMINE_CACHE": str(config.parent / "cache"), "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
-    program = ["-c", HELD, held] if held else ["-m", "jobs"]
     with open(config.with_suffix(".log"), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, *program, "run", str(config), "--json"],
+            [sys.executable, "-c", HELD, held, "run", str(config)],
             cwd=ROOT,
             env=environment | ray_address,
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=log,
         )
-
-
-def finish(process: subprocess.Popen[bytes], config: Path) -> dict[str, Any]:
-    """Wait for the end; the JSON summary."""
-    out, _ = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, config.with_suffix(".log").read_text()[-3000:]
-    summary: dict[str, Any] = json.loads(out)
-    return summary
 
 
 def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool], config: Path) -> None:
@@ -163,13 +153,13 @@ def test_a_run_killed_inside_every_stage_ends_like_an_undisturbed_one(
     }
     for stage, (begun, held) in inside.items():
         # a Ray of its own ends with the driver, as on a laptop; another one goes on without it, as on a cluster
-        process = start(config, {} if stage == "train" else ray_address, held=held)
+        process = start(config, {} if stage == "train" else ray_address, held)
         kill_when(process, partial(there_is, root, begun), config)
         there = {path.name: path.read_bytes() for path in (root / "commits").glob("*.json")}
         for name, content in commits.items():
             assert there[name] == content, f"{name} was redone after a kill inside {stage}"
         commits = there
-    got = finish(start(config, ray_address), config)
+    got, _ = run_here(config)
 
     for name, content in commits.items():
         assert (root / "commits" / name).read_bytes() == content, f"{name} was redone"

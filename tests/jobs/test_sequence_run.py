@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ from cluster.tables.tables import load_vectors
 from training.encoders.load import load_encoder
 from training.encoders.sequence import SequenceEncoder, item_tokens
 
-ROOT = Path(__file__).parents[2]
 ITEMS, STEP = 60, 7
 
 
@@ -94,21 +90,14 @@ part_rows = 100
 
 
 @pytest.mark.cluster
-def test_a_run_on_histories_learns_what_comes_next_and_leaves_an_encoder_that_reads_histories(tmp_path: Path) -> None:
+def test_a_run_on_histories_learns_what_comes_next_and_leaves_an_encoder_that_reads_histories(
+    tmp_path: Path, ray_case: Any, ray_local: Any
+) -> None:
     names = write_walks(tmp_path)
     (tmp_path / "run.toml").write_text(CONFIG)
-    environment = os.environ | {"HARDMINE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs", "run", str(tmp_path / "run.toml"), "--json"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    summary: dict[str, Any] = json.loads(done.stdout)
+    answer = ray_case.hardmine("run", str(tmp_path / "run.toml"), "--json")
+    assert answer.code == 0, answer.err
+    summary: dict[str, Any] = json.loads(answer.out)
 
     assert {"hit@1", "hit@5", "hit@10"} <= summary["baseline"].keys()
     assert [row["negatives"] for row in summary["rounds"]] == ["mined"]

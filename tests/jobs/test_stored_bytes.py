@@ -33,10 +33,12 @@ def finished(ray_case: Any, ray_local: ClusterSize, tmp_path_factory: pytest.Tem
     if "folder" not in PRISTINE:
         PRISTINE["folder"] = tmp_path_factory.mktemp("finished")
         ray_case.folder = PRISTINE["folder"]
+        ray_case.set("rounds.warmup_epochs", 0)
         answer = ray_case.run("--json")
         assert answer.code == 0, answer.err
         shutil.copytree(ray_case.folder / "out", ray_case.folder / "kept")
     ray_case.folder = PRISTINE["folder"]
+    ray_case.set("rounds.warmup_epochs", 0)
     shutil.rmtree(ray_case.folder / "out")
     shutil.copytree(ray_case.folder / "kept", ray_case.folder / "out")
     ray_case.write()
@@ -236,7 +238,7 @@ def bad_network(s3_endpoint: str, request: pytest.FixtureRequest) -> Iterator[st
             """Nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 

@@ -55,6 +55,8 @@ class World:
             for side in (tables.queries, tables.items)
         ]
         self.tables = Tables(tables.queries, tables.items, tables.labels, Guide(*guide))
+        self.truths: dict[tuple[str, bool, int], tuple[dict[str, Tensor], list[float]]] = {}
+        """By loss, gathering and step: neither a ZeRO stage nor GradCache nor accumulation is part of the truth."""
 
     def plan(self, rank: int, world: int, batch: int) -> BatchPlan:
         """Three mined and two random negatives per query."""
@@ -122,7 +124,9 @@ def steps(world: World, task: TrainTask, place: Place, stage: int, accumulation:
                 want: dict[str, Tensor] = {}
                 got: dict[str, Tensor] = {}
                 for micro in range(accumulation):
-                    more, want_tau = truth(world, plain, settings, micro, place.world)
+                    if (name, gather, micro) not in world.truths:
+                        world.truths[name, gather, micro] = truth(world, plain, settings, micro, place.world)
+                    more, want_tau = world.truths[name, gather, micro]
                     want = {key: want.get(key, 0.0) + value / accumulation for key, value in more.items()}
                     feed = Feed(
                         world.plan(place.rank, place.world, BATCH),

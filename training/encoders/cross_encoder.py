@@ -1,6 +1,6 @@
-"""A cross-encoder: a model that reads a query and an item together and says with one number how well they fit.
+"""A cross-encoder that scores pairs: a query and an item are read together, and one number says how well they fit.
 
-Not trained here: it is the teacher whose second opinion mining may ask for.
+It is the teacher whose second opinion mining may ask for, or a re-ranker. What is trained as one is `pair_encoder`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ import numpy as np
 from cluster.errors import ConfigError
 from cluster.storage.model_folders import Manifest, fetch_folder
 from cluster.storage.store import Store
-from cluster.tables.tables import F32
+from cluster.tables.tables import F32, I64
 from training.encoders import st_format
-from training.encoders.prepare.check import read_modules, refuse_own_code
-from training.encoders.st_format import read_json
+from training.encoders.prepare.check import first_config, read_modules, refuse_own_code
+from training.encoders.st_format import OPTIONS, read_json
 from training.encoders.tokens.lengths import model_limit
 
 KINDS = ("ForSequenceClassification", "ForCausalLM")
 """How the architectures of cross-encoders end: with a head of one score, or a language model that answers yes or no."""
 REPORT_EVERY = 32
-"""Batches between two reports."""
+"""Batches of sentence-transformers between two reports."""
+BATCH_PAIRS = 64
+"""Pairs in one of them."""
+PAIRS_AT_ONCE = 2**15
+"""Pairs that are sorted by length together."""
 
 Reader = Callable[[Sequence[str], Sequence[str], Callable[[int], None]], F32]
 """(queries, items, on_progress) of equal length -> scores [P] float32; on_progress is told how many pairs are read."""
@@ -113,25 +117,81 @@ class MakeCrossEncoder:
     threads: int
     gpu: bool
     bfloat16: bool
-    batch_pairs: int
     max_length: int | None
+    """Tokens of a pair; None: what the model reads."""
 
     def __call__(self) -> Reader:
         """The reader."""
         import torch
 
         torch.set_num_threads(self.threads)
+        folder = fetch_folder(self.store, self.files, self.prefix)
+        return self._packed(folder) or self._predicting(folder)
+
+    def _packed(self, folder: Path) -> Reader | None:
+        """Pairs in packs of like length under a token budget, each text tokenised once; None: the model needs
+        sentence-transformers."""
+        import torch
+
+        from training.encoders.packed import pack_linears
+        from training.encoders.pair_encoder import PairEncoder, activation_of
+        from training.encoders.tokens.pairs import PairTokenizer
+
+        architecture, kinds = describe(folder)
+        root = folder / _root(folder)
+        if (
+            not architecture.endswith("ForSequenceClassification")
+            or kinds not in ([], ["Transformer"])
+            or st_format.default_prompt(folder)
+            or any(first_config(root).get(name) for name in OPTIONS)
+        ):
+            return None
+        try:
+            tokenizer = PairTokenizer(folder, self.max_length)
+        except ConfigError:  # it joins texts in a way of its own
+            return None
+        model, activation = PairEncoder.load(folder), activation_of(folder)
+        if self.gpu:
+            model.to("cuda")
+        else:
+            pack_linears(model, torch.bfloat16 if self.bfloat16 else torch.float32)
+
+        def read(queries: Sequence[str], items: Sequence[str], on_progress: Callable[[int], None]) -> F32:
+            scores = np.empty(len(queries), np.float32)
+            for start in range(0, len(queries), PAIRS_AT_ONCE):
+                some = slice(start, start + PAIRS_AT_ONCE)
+                (asked, query_rows), (shown, item_rows) = _distinct(queries[some]), _distinct(items[some])
+                pairs = tokenizer.template.join(tokenizer(asked), tokenizer(shown), query_rows, item_rows)
+                logits = model.encode(
+                    pairs, bfloat16=self.bfloat16, on_progress=lambda count, before=start: on_progress(before + count)
+                )
+                scores[some] = activation(torch.from_numpy(logits[:, 0])).numpy()
+            return scores
+
+        return read
+
+    def _predicting(self, folder: Path) -> Reader:
+        """Pairs in batches of like length, by sentence-transformers."""
+        import torch
+
         device = "cuda" if self.gpu else "cpu"
-        model = _load(fetch_folder(self.store, self.files, self.prefix), self.max_length, device)
+        model = _load(folder, self.max_length, device)
         activation = model.activation_fn
         # in bfloat16 the largest scores of a sigmoid are 1/256 apart, so that all good pairs would have the same one
         model.activation_fn = lambda logits: activation(logits.float())
 
         def read(queries: Sequence[str], items: Sequence[str], on_progress: Callable[[int], None]) -> F32:
             with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bfloat16):
-                return read_sorted(model, queries, items, self.batch_pairs, on_progress)
+                return read_sorted(model, queries, items, BATCH_PAIRS, on_progress)
 
         return read
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], I64]:
+    """(each text once, [P] the number of each pair's text)."""
+    numbers: dict[str, int] = {}
+    rows = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, len(texts))
+    return list(numbers), rows
 
 
 def read_sorted(

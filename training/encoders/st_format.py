@@ -21,6 +21,8 @@ NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
 DENSE = "sentence_transformers.base.modules.dense.Dense"
 LAYER_NORM = "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm"
 
+OPTIONS = ("model_kwargs", "model_args", "config_kwargs", "config_args")
+"""What a folder may say about how its model is to be loaded, which sentence-transformers follows."""
 WEIGHTS = {".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx", ".ot", ".gguf"}
 EXTRAS = {"onnx", "openvino", ".git", ".cache", "eval", "runs"}
 LEFTOVERS = (
@@ -161,6 +163,17 @@ def write_layer_norm(folder: Path, weight: Tensor, bias: Tensor) -> None:
     """A LayerNorm module."""
     write_json(folder / "config.json", {"dimension": weight.shape[0]})
     save_file({"norm.weight": weight.contiguous(), "norm.bias": bias.contiguous()}, folder / "model.safetensors")
+
+
+def save_tied(weights: dict[str, Tensor], path: Path) -> None:
+    """Weights as safetensors, which refuses tied ones that share storage: each name gets its own copy."""
+    seen: set[int] = set()
+    copies = {}
+    for name, value in weights.items():
+        pointer = value.data_ptr()
+        copies[name] = value.clone() if pointer in seen else value.contiguous()
+        seen.add(pointer)
+    save_file(copies, path, metadata={"format": "pt"})
 
 
 def copy_folder(source: Path, target: Path, *, without_weights: bool) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,10 +22,8 @@ from cluster.errors import ConfigError, one_paragraph
 from training.encoders import st_format
 from training.encoders.base import Encoder
 from training.encoders.prepare.check import first_config
+from training.encoders.st_format import OPTIONS
 from training.encoders.tokens.features import Features, Tokens
-
-OPTIONS = ("model_kwargs", "model_args", "config_kwargs", "config_args")
-"""What a folder may say about how its model is to be loaded, which sentence-transformers follows."""
 
 
 def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
@@ -39,9 +36,20 @@ def pad_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
+def collate_tokens(features: Tokens, pad_id: int) -> dict[str, Tensor]:
+    """input_ids and attention_mask; pooling_mask where it is another one."""
+    inputs = pad_tokens(features, pad_id)
+    ids = inputs["input_ids"]
+    prompt = ids < 0
+    if bool(prompt.any()):
+        inputs["pooling_mask"] = inputs["attention_mask"].masked_fill(prompt, 0)
+        inputs["input_ids"] = torch.where(prompt, ~ids, ids)
+    return inputs
+
+
 def pool(hidden_NTD: Tensor, mask_NT: Tensor, mode: str) -> Tensor:
     """One vector per text, [N, D]: mean over the tokens in the mask, the first of them (cls), or the last of them."""
-    rows = torch.arange(len(hidden_NTD), device=hidden_NTD.device)
+    rows = torch.arange(hidden_NTD.shape[0], device=hidden_NTD.device)  # len() would fix it where the encoder is traced
     if mode == "cls":
         return hidden_NTD[rows, mask_NT.argmax(dim=1)]
     if mode == "last":
@@ -70,13 +78,7 @@ class TextEncoder(Encoder):
     def collate(self, features: Features) -> dict[str, Tensor]:
         """input_ids and attention_mask; pooling_mask where it is another one."""
         assert isinstance(features, Tokens)
-        inputs = pad_tokens(features, self._pad_id)
-        ids = inputs["input_ids"]
-        prompt = ids < 0
-        if bool(prompt.any()):
-            inputs["pooling_mask"] = inputs["attention_mask"].masked_fill(prompt, 0)
-            inputs["input_ids"] = torch.where(prompt, ~ids, ids)
-        return inputs
+        return collate_tokens(features, self._pad_id)
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """As a sentence-transformers folder; additions to the weights are merged into them."""
@@ -163,7 +165,7 @@ class OneModelEncoder(TextEncoder):
         st_format.copy_folder(self.source, folder, without_weights=True)
         weights = {name.removeprefix("model."): value for name, value in state.items()}
         root = folder / st_format.module_path(folder, 0)
-        _save_tied(weights, root / "model.safetensors")
+        st_format.save_tied(weights, root / "model.safetensors")
 
 
 class TransformerEncoder(OneModelEncoder):
@@ -292,14 +294,3 @@ def _pad_id(root: Path) -> int:
 def _padding_of(tokenizer: Any) -> int:
     """What a text is padded with; a tokenizer without a padding token has another one that will do: it is masked."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
-
-
-def _save_tied(weights: dict[str, Tensor], path: Path) -> None:
-    # tied weights share storage, which safetensors refuses: each name gets its own copy
-    seen: set[int] = set()
-    copies = {}
-    for name, value in weights.items():
-        pointer = value.data_ptr()
-        copies[name] = value.clone() if pointer in seen else value.contiguous()
-        seen.add(pointer)
-    save_file(copies, path, metadata={"format": "pt"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from cluster.tables.tables import write_part
 from jobs.config.templates import Template
+from jobs.pairs.partitions import PartitionWriter, hashes, partition_of, read_partition
 from jobs.pairs.sessions.together import ITEM_SALT
 from jobs.pairs.settings import CorpusSettings
-from jobs.pairs.tasks import hashes, partition_of, read_object, write_object, write_partitions
+from jobs.pairs.tasks import write_object
 from jobs.stages.ingest.reading.columns import rename
 from jobs.stages.ingest.reading.files import read_chunks
 from jobs.stages.ingest.reading.values import id_column
@@ -33,6 +35,7 @@ class ItemTask:
 
 def read_items(store: Store, folder: str, number: int, task: ItemTask) -> dict[str, Any]:
     """One file of items as "items" (id, query text, templates, same, different, anchors), "ids", and `tables/corpus`."""
+    writer = PartitionWriter(store, f"{folder}/items-{number:05d}", task.partitions)
     objects: dict[str, int] = {}
     rows = 0
     ids, groups = [], []
@@ -57,9 +60,9 @@ def read_items(store: Store, folder: str, number: int, task: ItemTask) -> dict[s
                 "anchors": _lists(table, task.settings.anchors, chunk.file),
             }
         )
-        name = f"{number:05d}-{turn:04d}.parquet"
-        objects |= write_partitions(store, f"{folder}/items-{name}", short, partition_of(keys, task.partitions), task.partitions)
-        part = write_part(store, f"tables/corpus/part-{name}", table.set_column(table.column_names.index("id"), "id", own))
+        writer.add(short, partition_of(keys, task.partitions))
+        table = table.set_column(table.column_names.index("id"), "id", own)
+        part = write_part(store, f"tables/corpus/part-{number:05d}-{turn:04d}.parquet", table)
         objects[part.path] = part.bytes
         ids.append(keys)
         groups.append(hashes(different, ITEM_SALT))
@@ -67,7 +70,7 @@ def read_items(store: Store, folder: str, number: int, task: ItemTask) -> dict[s
     if ids:
         table = pa.table({"item": np.concatenate(ids), "group": np.concatenate(groups)}).sort_by("item")
         objects |= write_object(store, f"{folder}/ids-{number:05d}.parquet", table)
-    return {"objects": objects, "items": rows}
+    return {"objects": objects | writer.close(), "items": rows}
 
 
 def _rendered(table: pa.Table, template: str, setting: str, where: str) -> pa.Array:
@@ -107,22 +110,35 @@ def _lists(table: pa.Table, column: str | None, where: str) -> pa.Array:
     return texts.cast(pa.list_(pa.string()))
 
 
-def add_items(store: Store, folder: str, number: int, paths: list[str]) -> dict[str, Any]:
-    """The clicks, impressions and likers of every item, sorted by its hash, as one object."""
-    tables = [read_object(store, path) for path in paths]
-    total = (
-        pa.concat_tables(tables)
-        .group_by("item", use_threads=False)
-        .aggregate([("clicks", "sum"), ("shown", "sum"), ("likers", "sum")])
-    )
-    total = total.rename_columns(["item", "clicks", "shown", "likers"]).sort_by("item")
-    objects = write_object(store, f"{folder}/popularity-{number:05d}.parquet", total)
-    clicks = np.sort(total["clicks"].to_numpy())[::-1]
-    every = max(1, int(clicks.sum()))
+@dataclass(frozen=True)
+class PopularTask:
+    """What all tasks need."""
+
+    items: list[str]
+    partitions: int
+
+
+def add_items(store: Store, folder: str, number: int, task: PopularTask) -> dict[str, Any]:
+    """The clicks and likers of the items of one partition, sorted by their hashes, as one object."""
+    table = read_partition(store, task.items, number, task.partitions)
+    if table is None:
+        return {"objects": {}}
+    total = table.group_by("item", use_threads=False).aggregate([("clicks", "sum"), ("likers", "sum")])
+    total = total.rename_columns(["item", "clicks", "likers"]).sort_by("item")
+    clicks, items = np.unique(total["clicks"].to_numpy(), return_counts=True)
     return {
-        "objects": objects,
-        "items": total.num_rows,
-        "clicks": int(clicks.sum()),
-        "top_percent_share": round(float(clicks[: max(1, len(clicks) // 100)].sum() / every), 4),
-        "likers": int(pc.max(total["likers"]).as_py() or 0),
+        "objects": write_object(store, f"{folder}/popularity-{number:05d}.parquet", total),
+        "items_by_clicks": {str(number): count for number, count in zip(clicks.tolist(), items.tolist(), strict=True)},
     }
+
+
+def popular_share(items_by_clicks: Mapping[str, int]) -> dict[str, Any]:
+    """How many items and clicks there are, and the share of the clicks that the most popular percent of the items has."""
+    clicks = np.asarray([int(number) for number in items_by_clicks], np.int64)
+    items = np.asarray(list(items_by_clicks.values()), np.int64)
+    order = np.argsort(-clicks)
+    clicks, items = clicks[order], items[order]
+    before = np.cumsum(items) - items
+    top = np.clip(max(1, items.sum() // 100) - before, 0, items)
+    total = int(clicks @ items)
+    return {"items": int(items.sum()), "clicks": total, "top_percent_share": round(float(clicks @ top) / max(1, total), 4)}

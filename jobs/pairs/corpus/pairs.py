@@ -6,7 +6,7 @@ labels-*       text u64, item str, grade f64, weight f64, source str, time i64, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from cluster.storage.store import Store
 from cluster.tables.tables import I64
 from jobs.pairs.labels.texts import text_keys
+from jobs.pairs.partitions import hashes, partition_of, read_partition, read_segments, write_partitions
 from jobs.pairs.sessions.together import ITEM_SALT
-from jobs.pairs.tasks import hashes, partition_of, read_partition, read_shared, write_partitions
+from jobs.pairs.tasks import read_shared
 
 MOST_TOGETHER = 15
 """Items that are used together with another one, at most."""
@@ -26,6 +27,11 @@ SUPPORT = 3
 """Users who used both, at least."""
 DISLIKED_SHARE = 0.5
 """Share of those users who disliked the other item from which it is a negative."""
+MOST_ROWS = 2_000_000
+"""Rows of pairs that are added up together."""
+NEIGHBOURS = 50
+"""Items of the same value that are looked at for a negative."""
+TOGETHER = pa.schema([("item", pa.string()), ("other", pa.string()), ("liked", pa.int64()), ("disliked", pa.int64())])
 ITEM_QUERIES = pa.schema([("text", pa.uint64()), ("raw", pa.string()), ("kind", pa.string()), ("own", pa.string())])
 LABELS = pa.schema(
     [
@@ -46,9 +52,11 @@ class FromItemsTask:
     items: list[str]
     ids: tuple[str, ...]
     together: list[str]
-    popularity: str
+    popularity: tuple[str, ...]
     users: int
     partitions: int
+    """Of texts."""
+    item_partitions: int
     diverse: bool
     negatives: bool
     anchors: bool
@@ -56,7 +64,7 @@ class FromItemsTask:
 
 def pairs_from_items(store: Store, folder: str, number: int, task: FromItemsTask) -> dict[str, Any]:
     """The pairs of the items of one partition."""
-    items = read_partition(store, task.items, number)
+    items = read_partition(store, task.items, number, task.item_partitions)
     if items is None:
         return {"objects": {}}
     texts = {item: text for item, text in zip(items["id"].to_pylist(), items["query"].to_pylist(), strict=True) if text}
@@ -79,10 +87,7 @@ def pairs_from_items(store: Store, folder: str, number: int, task: FromItemsTask
         queries.append((text, kind, None))
         labels.append((text, item, 1.0, 0.5, kind))
         labels += [(text, other, 0.0, 0.5, "same_genre") for other in negatives]
-    return {
-        "objects": _write(store, f"{folder}/{{}}-{number:05d}.parquet", queries, labels, task.partitions),
-        "queries": len(queries),
-    }
+    return {"objects": _write(store, f"{folder}/{{}}-{number:05d}", queries, labels, task.partitions), "queries": len(queries)}
 
 
 def _write(
@@ -112,12 +117,11 @@ def _together(store: Store, task: FromItemsTask, number: int) -> list[tuple[str,
     Positives: by normalised pointwise mutual information, which is between −1 and 1 however popular the two are; with `different`
     set, the best one of each of its values comes before the second of any. Negatives: what most who liked the item disliked.
     """
-    table = read_partition(store, task.together, number)
+    table = _added(read_segments(store, task.together, number, task.item_partitions))
     if table is None:
         return []
-    table = table.group_by(["item", "other"], use_threads=False).aggregate([("liked", "sum"), ("disliked", "sum")])
     table = table.filter(pc.not_equal(table["item"], table["other"]))
-    liked, disliked = table["liked_sum"].to_numpy(), table["disliked_sum"].to_numpy()
+    liked, disliked = table["liked"].to_numpy(), table["disliked"].to_numpy()
     both = liked + disliked
     enough = both >= SUPPORT
     table, liked, disliked, both = table.filter(pa.array(enough)), liked[enough], disliked[enough], both[enough]
@@ -144,6 +148,23 @@ def _together(store: Store, task: FromItemsTask, number: int) -> list[tuple[str,
     )
 
 
+def _added(parts: Iterable[pa.Table]) -> pa.Table | None:
+    """The sums of each pair, added up whenever MOST_ROWS more have come."""
+    waiting: list[pa.Table] = []
+    total: pa.Table | None = None
+
+    def add() -> pa.Table:
+        tables = [table for table in (total, *waiting) if table is not None]
+        grouped = pa.concat_tables(tables).group_by(["item", "other"], use_threads=False)
+        return grouped.aggregate([("liked", "sum"), ("disliked", "sum")]).rename_columns(["item", "other", "liked", "disliked"])
+
+    for part in parts:
+        waiting.append(part.cast(TOGETHER))
+        if sum(table.num_rows for table in waiting) > MOST_ROWS:
+            total, waiting = add(), []
+    return add() if waiting else total
+
+
 def _first(order: I64, left: Any, groups: Any) -> I64:
     """The first MOST_TOGETHER rows of each item; with groups, the first of each group before the second of any."""
     if not len(order):
@@ -165,25 +186,28 @@ def _synthetic(items: pa.Table, negatives: bool) -> Any:
     """(text, kind, item, negatives) of titles and templates. A negative shares `same`, and nothing of `different`."""
     rows = items.select(["id", "query", "templates", "same", "different"]).to_pylist()
     by_same: dict[str, list[int]] = {}
+    place = [0] * len(rows)
     if negatives:
         for number, row in enumerate(rows):
             if row["same"]:
-                by_same.setdefault(row["same"], []).append(number)
+                alike = by_same.setdefault(row["same"], [])
+                place[number] = len(alike)
+                alike.append(number)
     for number, row in enumerate(rows):
         if row["query"]:
             yield row["query"], "title", row["id"], []
         for text in row["templates"]:
             alike = by_same.get(row["same"] or "", [])
-            at = alike.index(number) if number in alike else 0
-            others = [rows[other] for other in (alike[at + 1 :] + alike[:at])[:50]]
+            following = range(place[number] + 1, place[number] + min(len(alike), NEIGHBOURS + 1))
+            others = [rows[alike[other % len(alike)]] for other in following]
             mine = set((row["different"] or "").split(" | "))
             wrong = [other["id"] for other in others if other["different"] and mine.isdisjoint(other["different"].split(" | "))]
             yield text, "template", row["id"], wrong[:3]
 
 
-def _likers(store: Store, path: str, keys: Any) -> Any:
+def _likers(store: Store, paths: tuple[str, ...], keys: Any) -> Any:
     """[N] users who liked each item, at least 1."""
-    table = read_shared(store, [path], ["item", "likers"])
+    table = read_shared(store, paths, ["item", "likers"])
     item, likers = table["item"].to_numpy(), table["likers"].to_numpy()
     slot = np.minimum(np.searchsorted(item, keys), max(0, len(item) - 1))
     return np.maximum(1, np.where(item[slot] == keys, likers[slot], 1)) if len(item) else np.ones(len(keys))

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from cluster.storage.store import Store
 from cluster.tables.tables import I64
 from jobs.pairs.labels.splits import by_text, by_time
+from jobs.pairs.partitions import read_partition
 from jobs.pairs.settings import RejectedSettings, SplitSettings
-from jobs.pairs.tasks import read_partition
 
 COUNTS = ("count", "shown", "without_click", "reformulated", "low", "failed")
 ASKED = pa.schema(
@@ -28,7 +28,7 @@ ASKED = pa.schema(
 """The columns that are read; of what was asked and of what was made from items, each has some."""
 MOSTLY, WITHOUT_CLICK, LEAST = 0.5, 0.8, 3
 """A text is rejected if this share of its queries is low or reformulated, or has no click, and it was asked so often."""
-SYNTHETIC = ("title", "template")
+SYNTHETIC = ("generated", "title", "template")
 KINDS = ("live", "editorial", "co_access", "anchor", *SYNTHETIC)
 """Of a text that is several of these, the first one counts."""
 
@@ -93,11 +93,11 @@ def _has_word(texts: pa.Array, words: tuple[str, ...]) -> npt.NDArray[np.bool_]:
 
 
 def read_asked(
-    store: Store, objects: Mapping[str, list[str]], number: int, settings: SplitSettings, cuts: tuple[int, int]
+    store: Store, objects: Mapping[str, list[str]], number: int, partitions: int, settings: SplitSettings, cuts: tuple[int, int]
 ) -> Asked | None:
     """The texts of a partition; None: there are none."""
-    asked = read_partition(store, objects["asked"], number)
-    from_items = read_partition(store, objects["item_queries"], number)
+    asked = read_partition(store, objects["asked"], number, partitions)
+    from_items = read_partition(store, objects["item_queries"], number, partitions)
     if asked is None and from_items is None:
         return None
     tables = [ASKED.empty_table(), *(table for table in (asked, from_items) if table is not None)]

@@ -13,14 +13,16 @@ import pyarrow.compute as pc
 
 from cluster.storage.store import Store
 from cluster.tables.tables import I64, part_name, write_part
+from jobs.pairs.corpus.synthetic import in_bins
 from jobs.pairs.labels.asked import SYNTHETIC, Asked, read_asked
 from jobs.pairs.labels.evidence import Evidence, Positions, evidence, joined_evidence, resolve
 from jobs.pairs.labels.splits import SPLITS
-from jobs.pairs.labels.texts import query_id
+from jobs.pairs.labels.texts import U64, query_id
+from jobs.pairs.partitions import hashes, read_partition
 from jobs.pairs.sessions.stage import COUNTED
 from jobs.pairs.sessions.together import ITEM_SALT
 from jobs.pairs.settings import BiasSettings, RejectedSettings, SplitSettings
-from jobs.pairs.tasks import hashes, read_partition, read_shared, write_object
+from jobs.pairs.tasks import read_shared, write_object
 
 DAY = 86_400_000
 HALF_LIFE_DAYS = 180.0
@@ -39,7 +41,8 @@ class LabelTask:
     """Expected clicks and weight of a click at each position."""
     bias: BiasSettings
     weights: Mapping[str, float]
-    popularity: str
+    popularity: tuple[str, ...]
+    partitions: int
     known_items: tuple[str, ...]
     """Objects with the ids of the corpus; empty: any item may be labelled."""
     splits: SplitSettings
@@ -52,7 +55,7 @@ class LabelTask:
 
 def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict[str, Any]:
     """The labels of one partition of texts, in `tables/`; synthetic ones and rejected queries as objects."""
-    asked = read_asked(store, task.objects, number, task.splits, task.cuts)
+    asked = read_asked(store, task.objects, number, task.partitions, task.splits, task.cuts)
     if asked is None:
         return {"objects": {}}
     counts: Counter[str] = Counter()
@@ -61,7 +64,7 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
     text, item = pairs["text"].take(pa.array(resolved.pair)), pairs["item"].take(pa.array(resolved.pair))
     row = np.searchsorted(asked.key, text.to_numpy())
     item_key = hashes(item, ITEM_SALT)
-    share, logq, average = _popularity(store, task.popularity, item_key)
+    share, average = _popularity(store, task.popularity, item_key)
     with np.errstate(divide="ignore"):
         factor = np.where(
             resolved.score > 0,
@@ -69,11 +72,7 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
             1.0,
         )
     capped = int((factor < 1).sum())
-    known = (
-        np.isin(item_key, read_shared(store, task.known_items, ["item"])["item"].to_numpy())
-        if task.known_items
-        else np.ones(len(item_key), bool)
-    )
+    known = _known(store, task.known_items, item_key)
     counts["label of an item that the corpus does not have"] += int((~known).sum())
     has_positive = np.zeros(len(asked.key), bool)
     has_positive[row[known & (resolved.score > 0)]] = True
@@ -87,7 +86,6 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
             "weight": np.round(resolved.weight[kept] * factor[kept], 4),
             "source": pa.array(sources, pa.string()).take(pa.array(resolved.source[kept])),
             "split": pa.array(SPLITS).take(pa.array(asked.split[row[kept]])),
-            "logq": np.round(logq[kept], 4),
         }
     ).sort_by([("query_id", "ascending"), ("item_id", "ascending")])
     queries = _queries(asked, has_positive)
@@ -95,7 +93,8 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
     objects = _write(store, folder, number, queries, labels)
     refused = asked.rejected(task.rejected, has_positive, task.clicks)
     objects |= write_object(store, f"{folder}/refused-{number:05d}.parquet", refused)
-    return figures | {"objects": objects, "refused": refused.num_rows}
+    bins = in_bins(asked.key[has_positive & np.asarray(pc.is_in(asked.kind, value_set=pa.array(SYNTHETIC)))])
+    return figures | {"objects": objects, "refused": refused.num_rows, "synthetic_bins": bins}
 
 
 def _write(store: Store, folder: str, number: int, queries: pa.Table, labels: pa.Table) -> dict[str, int]:
@@ -116,8 +115,8 @@ def _evidence(
     store: Store, task: LabelTask, number: int, asked: Asked, counts: Counter[str]
 ) -> tuple[pa.Table, Evidence, list[str]]:
     """(text and item of each pair, what is known about them, names of the sources)."""
-    seen = read_partition(store, task.objects["seen"], number)
-    labels = read_partition(store, task.objects["labels"], number)
+    seen = read_partition(store, task.objects["seen"], number, task.partitions)
+    labels = read_partition(store, task.objects["labels"], number, task.partitions)
     columns = [table.select(["text", "item"]) for table in (seen, labels) if table is not None]
     every = (
         pa.concat_tables(columns) if columns else pa.table({"text": pa.array([], pa.uint64()), "item": pa.array([], pa.string())})
@@ -220,11 +219,19 @@ def _figures(
     }
 
 
-def _popularity(store: Store, path: str, keys: Any) -> tuple[Any, Any, float]:
-    """([L] share of all clicks, [L] log of the smoothed share, the average item's share)."""
-    table = read_shared(store, [path], ["item", "clicks"])
+def _known(store: Store, paths: tuple[str, ...], keys: U64) -> Any:
+    """[L] whether the corpus has the item; without a corpus it has all."""
+    if not paths:
+        return np.ones(len(keys), bool)
+    item = read_shared(store, paths, ["item"])["item"].to_numpy()
+    return item[np.minimum(np.searchsorted(item, keys), len(item) - 1)] == keys
+
+
+def _popularity(store: Store, paths: tuple[str, ...], keys: U64) -> tuple[Any, float]:
+    """([L] share of all clicks, the average item's share)."""
+    if not paths:
+        return np.zeros(len(keys)), 1.0
+    table = read_shared(store, paths, ["item", "clicks"])
     item, clicks = table["item"].to_numpy(), table["clicks"].to_numpy()
-    slot = np.minimum(np.searchsorted(item, keys), max(0, len(item) - 1))
-    count = np.where(item[slot] == keys, clicks[slot], 0) if len(item) else np.zeros(len(keys))
-    total = max(1, int(clicks.sum()))
-    return count / total, np.log((count + 1) / (total + max(1, len(item)))), 1 / max(1, len(item))
+    slot = np.minimum(np.searchsorted(item, keys), len(item) - 1)
+    return np.where(item[slot] == keys, clicks[slot], 0) / max(1, int(clicks.sum())), 1 / len(item)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+from pandas.util import hash_array  # type: ignore[import-untyped]
 
 from cluster.storage.store import Store
-from jobs.pairs.tasks import hashes, read_object, read_partition, write_object
+from jobs.pairs.partitions import hashes, read_partition
+from jobs.pairs.tasks import read_object, write_object
 from jobs.stages.ingest.texts import normalise
 
 U64 = npt.NDArray[np.uint64]
@@ -18,6 +22,10 @@ SALT = "query text"
 """Of the keys of texts, which are no secret and must be the same in every run: they are the ids of the queries."""
 MOST_TEXTS = 200_000
 """Texts, the most frequent ones, among which variants are looked for: their letters are held in one process."""
+FREQUENT, ASKED_OFTEN = 5, 10
+"""Texts, of those asked so often, that show a query generator how users write."""
+FORMS_OF = 5_000
+"""Texts whose forms without a letter are held at the same time."""
 SHORTEST = 6
 """Letters from which a text can be a variant."""
 TIMES_RARER = 10
@@ -39,13 +47,17 @@ def query_id(key: int) -> str:
 
 def count_texts(store: Store, folder: str, number: int, task: dict[str, Any]) -> dict[str, Any]:
     """The texts of one partition with their counts: the most frequent ones."""
-    table = read_partition(store, task["texts"], number)
+    table = read_partition(store, task["texts"], number, task["partitions"])
     if table is None:
-        return {"objects": {}, "texts": 0}
+        return {"objects": {}}
     total = table.group_by(["key", "text"], use_threads=False).aggregate([("count", "sum")])
     total = total.rename_columns(["key", "text", "count"]).sort_by([("count", "descending"), ("key", "ascending")])
     kept = total.slice(0, MOST_TEXTS // task["partitions"] + 1)
-    return {"objects": write_object(store, f"{folder}/counts-{number:05d}.parquet", kept), "texts": total.num_rows}
+    frequent = kept.slice(0, FREQUENT).filter(pc.greater_equal(kept["count"].slice(0, FREQUENT), ASKED_OFTEN))
+    return {
+        "objects": write_object(store, f"{folder}/counts-{number:05d}.parquet", kept),
+        "frequent": dict(zip(frequent["text"].to_pylist(), frequent["count"].to_pylist(), strict=True)),
+    }
 
 
 def find_variants(store: Store, folder: str, number: int, paths: list[str]) -> dict[str, Any]:
@@ -79,15 +91,8 @@ def variants(texts: list[str], counts: list[int]) -> list[tuple[int, int]]:
     for text, count in zip(texts, counts, strict=True):
         for word in text.split():
             words[word] += count
-    without: dict[int, list[int]] = {}
-    for number, text in enumerate(texts):
-        if len(text) >= SHORTEST - 1:
-            for key in {hash(text), *(hash(text[:at] + text[at + 1 :]) for at in range(len(text)))}:
-                without.setdefault(key, []).append(number)
     best: dict[int, int] = {}
-    for group in without.values():
-        if len(group) < 2:
-            continue
+    for group in _alike(texts, np.asarray(counts, np.int64)):
         first = max(group, key=lambda number: (counts[number], texts[number]))
         for number in group:
             if number != first and _is_variant(texts[number], texts[first], counts[number], counts[first], words):
@@ -95,6 +100,35 @@ def variants(texts: list[str], counts: list[int]) -> list[tuple[int, int]]:
                 if known is None or (counts[first], texts[first]) > (counts[known], texts[known]):
                     best[number] = first
     return sorted((one, _last(other, best)) for one, other in best.items())
+
+
+def _alike(texts: list[str], counts: npt.NDArray[np.int64]) -> Iterator[list[int]]:
+    """Groups of texts that are equal without one letter, if one of them is frequent enough to be meant by another.
+
+    Every text has as many forms as letters; of each only its hash and the number of its text are held.
+    """
+    keys, owners = [], []
+    for start in range(0, len(texts), FORMS_OF):
+        owner_of = [
+            (form, start + place)
+            for place, text in enumerate(texts[start : start + FORMS_OF])
+            if len(text) >= SHORTEST - 1
+            for form in {text, *(text[:at] + text[at + 1 :] for at in range(len(text)))}
+        ]
+        if owner_of:
+            keys.append(hash_array(np.asarray([form for form, _ in owner_of], object), categorize=False))
+            owners.append(np.asarray([owner for _, owner in owner_of], np.int32))
+    if not keys:
+        return
+    key, owner = np.concatenate(keys), np.concatenate(owners)
+    order = np.lexsort((owner, key))
+    key, owner = key[order], owner[order]
+    starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+    of_owner = counts[owner]
+    apart = np.maximum.reduceat(of_owner, starts) >= TIMES_RARER * np.minimum.reduceat(of_owner, starts)
+    stops = np.append(starts[1:], len(key))
+    for number in np.flatnonzero(apart).tolist():
+        yield owner[starts[number] : stops[number]].tolist()
 
 
 def _last(number: int, best: dict[int, int]) -> int:

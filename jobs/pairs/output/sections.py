@@ -134,6 +134,8 @@ def _labels(summary: Mapping[str, Any]) -> Section:
         "No text is in two splits. Synthetic queries are trained on only.",
         f"{summary['totals'].get('pairs of several sources', 0):,} pairs are known from more than one source.",
     ]
+    generated = summary["synthetic"]["generated"]
+    written: list[Row] = [] if generated is None else list(generated.items())
     relevant = [
         (f"{number}{' or more' if number == '5' else ''}", count) for number, count in summary["relevant_per_query"].items()
     ]
@@ -141,6 +143,7 @@ def _labels(summary: Mapping[str, Any]) -> Section:
         Table("Queries", ("kind and split", "queries"), list(summary["queries"].items())),
         Table("Labels by score", ("score", "labels"), sorted(summary["labels_by_score"].items())),
         Table("Relevant items of a query", ("relevant items", "queries"), relevant, bar=1),
+        Table("Queries that a language model wrote", ("what", "count"), written),
         Table("Left out of the labels", ("reason", "count"), [pair for pair in summary["left_out"].items() if pair[1]]),
     ]
     return Section("labels", "Queries and labels", texts, [table for table in tables if table.rows])

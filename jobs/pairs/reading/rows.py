@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.pairs.partitions import hashes
 from jobs.pairs.reading.leaves import Shape
 from jobs.pairs.reading.notes import Notes
 from jobs.pairs.settings import SignalSettings
 from jobs.pairs.signals import CODES, action_codes
-from jobs.pairs.tasks import hashes
 
 U64 = npt.NDArray[np.uint64]
 QUERY, EVENT, LABEL = 0, 1, 2
@@ -58,15 +58,15 @@ def to_rows(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, no
     if not flat.num_rows:
         return SCHEMA.empty_table()
     if shape == "retrieval_eval":
-        return _of_evaluation(_with_text(flat, notes, "query"), salt)
+        return _of_evaluation(with_text(flat, notes, "query"), salt)
     if shape == "editorial":
-        return _of_editors(_with_text(flat, notes, "query"), salt, notes)
+        return _of_editors(with_text(flat, notes, "query"), salt, notes)
     if shape == "rag":
-        return _of_answers(_with_text(flat, notes, "query"), salt, notes)
+        return _of_answers(with_text(flat, notes, "query"), salt, notes)
     return _of_clicks(shape, flat, signals, salt, notes)
 
 
-def _with_text(flat: pa.Table, notes: Notes, name: str) -> pa.Table:
+def with_text(flat: pa.Table, notes: Notes, name: str) -> pa.Table:
     """The rows that have a query that can be used, its white space cleaned."""
     texts = _cleaned(flat[name])
     flat = flat.set_column(flat.column_names.index(name), name, texts)

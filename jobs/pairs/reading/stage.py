@@ -13,20 +13,21 @@ import pyarrow.compute as pc
 
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
-from cluster.tables.tables import I64
 from jobs.pairs.labels.texts import text_keys
+from jobs.pairs.partitions import PartitionWriter, hashes, partition_of
 from jobs.pairs.reading.flat import flat_tables
 from jobs.pairs.reading.notes import Notes
-from jobs.pairs.reading.rows import LABEL, QUERY, SCHEMA, to_rows
+from jobs.pairs.reading.rows import EVENT, LABEL, QUERY, SCHEMA, to_rows
 from jobs.pairs.reading.sources import Piece
 from jobs.pairs.settings import SignalSettings
-from jobs.pairs.tasks import hashes, partition_of, write_partitions
+from jobs.pairs.signals import CODES, POSITIVE_ACTIONS
 
-ROUND_ROWS = 400_000
-"""Rows that are cut and written together."""
+ROUND_ROWS = 150_000
+"""Rows that are cut together."""
 HOUR = 3_600_000
 EARLIER_TEXT = 2
 """`position` of a query row that only gives the text of an earlier output's labels."""
+LIKED = [CODES[name] for name in POSITIVE_ACTIONS]
 FLOOD = 20_000
 """Rows of one client in one piece above which the rest is left out: more than any bot rule needs."""
 
@@ -48,24 +49,24 @@ class ReadTask:
 def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[str, Any]:
     """Rows by client as "rows", texts with their counts by text as "texts"; counts of what was left out."""
     notes = Notes()
-    objects: dict[str, int] = {}
+    of_rows, of_texts = (PartitionWriter(store, f"{folder}/{kind}-{number:05d}", task.partitions) for kind in ("rows", "texts"))
     hours: Counter[int] = Counter()
     shapes: Counter[str] = Counter()
-    shown = 0
-    for turn, every in enumerate(_rounds(task, notes, shapes)):
+    shown = likes = 0
+    for every in _rounds(task, notes, shapes):
         rows = _without_floods(every, notes)
         key = rows["client"].to_numpy()
         key = np.where(key == 0, rows["query"].to_numpy(), key)
-        name = f"{number:05d}-{turn:04d}.parquet"
-        objects |= write_partitions(store, f"{folder}/rows-{name}", rows, partition_of(key, task.partitions), task.partitions)
+        of_rows.add(rows, partition_of(key, task.partitions))
+        likes += int(np.isin(rows["action"].to_numpy()[rows["kind"].to_numpy() == EVENT], LIKED).sum())
         asked = rows.filter(pc.equal(rows["kind"], QUERY))
         shown += int(pc.sum(pc.is_valid(asked["shown"])).as_py() or 0)
-        objects |= _write_texts(store, f"{folder}/texts-{name}", asked, task.partitions)
+        _add_texts(of_texts, asked)
         times = asked["time"].to_numpy()
         values, counts = np.unique(times[times > 0] // HOUR, return_counts=True)
         hours.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     return {
-        "objects": objects,
+        "objects": of_rows.close() | of_texts.close(),
         "rows": notes.rows,
         "shapes": dict(shapes),
         "skipped": dict(notes.skipped),
@@ -73,11 +74,12 @@ def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[s
         "examples": notes.examples,
         "hours": {str(hour): count for hour, count in hours.items()},
         "shown": shown,
+        "likes": likes,
     }
 
 
 def _rounds(task: ReadTask, notes: Notes, shapes: Counter[str]) -> Iterator[pa.Table]:
-    """The rows, ROUND_ROWS or a little more at a time: storage sees few and large objects."""
+    """The rows, ROUND_ROWS or a little more at a time."""
     waiting: list[pa.Table] = []
     for shape, rows in _rows(task, notes):
         shapes[shape] += rows.num_rows
@@ -145,10 +147,10 @@ def _without_floods(rows: pa.Table, notes: Notes) -> pa.Table:
     return rows.filter(pa.array(kept))
 
 
-def _write_texts(store: Store, path: str, asked: pa.Table, partitions: int) -> dict[str, int]:
+def _add_texts(writer: PartitionWriter, asked: pa.Table) -> None:
     live = asked.filter(pc.and_(pc.is_valid(asked["text"]), pc.not_equal(asked["position"], EARLIER_TEXT)))
     if not live.num_rows:
-        return {}
+        return
     counted = pc.value_counts(live["text"])
     texts, counts = counted.field("values"), counted.field("counts")
     normal, keys = text_keys(texts)
@@ -156,5 +158,4 @@ def _write_texts(store: Store, path: str, asked: pa.Table, partitions: int) -> d
     table = (
         table.group_by(["key", "text"], use_threads=False).aggregate([("count", "sum")]).rename_columns(["key", "text", "count"])
     )
-    partition: I64 = partition_of(table["key"].to_numpy(), partitions)
-    return write_partitions(store, path, table, partition, partitions)
+    writer.add(table, partition_of(table["key"].to_numpy(), writer.count))

@@ -37,13 +37,9 @@ class RejectedTask:
 
 def write_sheet(store: Store, folder: str, number: int, task: RejectedTask) -> dict[str, Any]:
     """Cluster, propose, and write the sheet."""
-    share = MOST // max(1, len(task.refused)) + 1
-    tables = [read_object(store, path) for path in task.refused]
-    total = sum(table.num_rows for table in tables)
-    table = pa.concat_tables([table.slice(0, max(share, MOST // 4)) for table in tables]) if tables else None
+    table, total = _most_asked(store, task.refused)
     if table is None or not table.num_rows:
         return {"objects": {}, "rejected": 0, "clusters": []}
-    table = table.sort_by([("count", "descending"), ("text", "ascending")]).slice(0, MOST)
     queries, counts, reasons = (table[name].to_pylist() for name in ("query", "count", "reasons"))
     clusters = cluster(queries, task.model)
     proposed = propose(queries[:WITH_PROPOSALS], _items(store, task.corpus)) if task.corpus else []
@@ -64,6 +60,18 @@ def write_sheet(store: Store, folder: str, number: int, task: RejectedTask) -> d
                       "examples": [queries[row] for row in members[:5]]})  # fmt: skip
     with_proposal = sum(bool(one.relevant) for one in proposed)
     return {"objects": {SHEET: len(data)}, "rejected": total, "clusters": named, "with_proposals": with_proposal}
+
+
+def _most_asked(store: Store, paths: list[str]) -> tuple[pa.Table | None, int]:
+    """(the MOST that were asked most, how many there are)."""
+    most: pa.Table | None = None
+    total = 0
+    for path in paths:
+        table = read_object(store, path)
+        total += table.num_rows
+        both = table if most is None else pa.concat_tables([most, table])
+        most = both.sort_by([("count", "descending"), ("text", "ascending")]).slice(0, MOST).combine_chunks()
+    return most, total
 
 
 def _proposals(proposed: Proposed) -> Iterator[list[Any]]:

@@ -4,7 +4,7 @@ seen-*     text u64, item str, period i8, position i16, a count for each of COUN
 asked-*    text u64, raw str, period i8, split str, kind str (null: live), and counts
 labels-*   text u64, item str, grade f64, weight f64, source str, time i64 (of an earlier output), cut by text
 together-* item str, other str, liked i32, disliked i32, cut by item
-items-*    item u64, clicks i64, shown i64, likers i64
+items-*    item u64, clicks i64, likers i64, cut by item
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ import pyarrow.compute as pc
 from cluster.storage.store import Store
 from cluster.tables.tables import I64
 from jobs.pairs.labels.texts import text_keys
+from jobs.pairs.partitions import PartitionWriter, hashes, partition_of, read_segments, write_partitions
 from jobs.pairs.reading.rows import LABEL, MOST_SHOWN, QUERY
 from jobs.pairs.reading.stage import EARLIER_TEXT
 from jobs.pairs.sessions.joined import U64, Joined, join
 from jobs.pairs.sessions.rules import Evidence, apply_rules
 from jobs.pairs.sessions.together import ITEM_SALT, used_together
 from jobs.pairs.settings import SignalSettings
-from jobs.pairs.tasks import hashes, partition_of, read_object, read_partition, write_object, write_partitions
+from jobs.pairs.tasks import read_object
 
 EXPLICIT = ("cart", "purchase", "wishlist", "thumbs_up", "thumbs_down", "citation", "deletion")
 COUNTED = ("shown", "click", "dwell", "quick_return", "skipped", "reformulated", "not_cited", *EXPLICIT)
 """What is counted for a text, an item and a position."""
 DAY = 86_400_000
+MOST_ROWS = 50_000
+"""Rows of one client that are looked at: who has more is a bot, or a name that many share, and must fit the memory."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class SessionTask:
     variants: str
     """Object with the map of spelling variants."""
     partitions: int
+    item_partitions: int
     cuts: tuple[int, int]
     """Times (ms) from which a query is of dev's and of test's part of the log; 0: the log is not cut by time."""
     signals: SignalSettings
@@ -53,33 +57,37 @@ class SessionTask:
 
 def count_sessions(store: Store, folder: str, number: int, task: SessionTask) -> dict[str, Any]:
     """Join, apply the rules, and write what was seen in one partition of clients."""
-    table = read_partition(store, task.rows, number)
+    table, flooded = _rows(store, task, number)
     if table is None:
         return {"objects": {}}
-    name = f"{number:05d}.parquet"
     joined = join(table, task.bot_queries)
+    joined.counts[f"rows of a client above {MOST_ROWS:,}"] += flooded
     joined.key = _meant(store, task.variants, joined.key)
     evidence = apply_rules(joined, task.signals)
     period = (
         np.searchsorted(np.asarray(task.cuts), joined.time, side="right") if task.cuts[0] else np.zeros(len(joined.time), int)
     )
-    count = task.partitions
+    path, count = f"{folder}/{{}}-{number:05d}", task.partitions
     objects: dict[str, int] = {}
     tables = {
         "seen": _seen(joined, evidence, period),
         "asked": pa.concat_tables([_asked(joined, evidence, period, task.below), _asked_before(store, task, table)]),
         "labels": _labels(store, task, table),
     }
-    for kind, rows in tables.items():
-        objects |= write_partitions(store, f"{folder}/{kind}-{name}", rows, partition_of(rows["text"].to_numpy(), count), count)
-    likers = pa.table({"item": pa.array([], pa.uint64()), "likers": pa.array([], pa.int64())})
-    users = 0
+    for kind, of_texts in tables.items():
+        keys = of_texts["text"].to_numpy()
+        objects |= write_partitions(store, path.format(kind), of_texts, partition_of(keys, count), count)
+    del tables
+    likers, users = pa.table({"item": pa.array([], pa.uint64()), "likers": pa.array([], pa.int64())}), 0
     if task.window:
-        pairs, likers, users = used_together(table, task.window)
-        keys = hashes(pairs["item"], ITEM_SALT)
-        objects |= write_partitions(store, f"{folder}/together-{name}", pairs, partition_of(keys, count), count)
+        every, likers, users = used_together(table, task.window)
+        together = PartitionWriter(store, path.format("together"), task.item_partitions)
+        for pairs in every:
+            together.add(pairs, partition_of(hashes(pairs["item"], ITEM_SALT), task.item_partitions))
+        objects |= together.close()
+    items, count = _items(joined, evidence, likers), task.item_partitions
+    objects |= write_partitions(store, path.format("items"), items, partition_of(items["item"].to_numpy(), count), count)
     at_position = _positions(joined, evidence, period)
-    objects |= write_object(store, f"{folder}/items-{name}", _items(joined, evidence, likers))
     used = Counter({name: int(joined.did[name].sum()) for name in joined.did})
     used["dwell"] = int(evidence.dwell.sum())
     used.update({"skipped": int(evidence.skipped.sum()), "quick_return": int(evidence.quick_return.sum())})
@@ -97,6 +105,27 @@ def count_sessions(store: Store, folder: str, number: int, task: SessionTask) ->
         "newest": int(joined.time.max(initial=0)),
         "oldest": int(joined.time[joined.time > 0].min(initial=2**62)),
     }
+
+
+def _rows(store: Store, task: SessionTask, number: int) -> tuple[pa.Table | None, int]:
+    """(the rows of the partition, how many of them were left out): a client has MOST_ROWS at most, the first ones."""
+    kept: list[pa.Table] = []
+    before: Counter[int] = Counter()
+    flooded = 0
+    for part in read_segments(store, task.rows, number, task.partitions):
+        client = part["client"].to_numpy()
+        clients, inverse, counts = np.unique(client, return_inverse=True, return_counts=True)
+        had = np.asarray([before[one] for one in clients.tolist()], np.int64)
+        before.update(dict(zip(clients.tolist(), counts.tolist(), strict=True)))
+        if ((had + counts > MOST_ROWS) & (clients != 0)).any():
+            within = np.empty(len(client), np.int64)
+            within[np.argsort(inverse, kind="stable")] = np.arange(len(client)) - np.repeat(np.cumsum(counts) - counts, counts)
+            few = (client == 0) | (had[inverse] + within < MOST_ROWS)
+            flooded += int((~few).sum())
+            kept.append(part.filter(pa.array(few)))
+        else:
+            kept.append(part)
+    return (pa.concat_tables(kept) if kept else None), flooded
 
 
 def _meant(store: Store, path: str, keys: U64) -> U64:
@@ -217,14 +246,11 @@ def _labels(store: Store, task: SessionTask, table: pa.Table) -> pa.Table:
     )
 
 
-def _items(joined: Joined, evidence: Evidence, likers: pa.Table) -> pa.Table:
+def _items(joined: Joined, evidence: Evidence, liked: pa.Table) -> pa.Table:
     keys = hashes(joined.items, ITEM_SALT)
     clicks = np.bincount(joined.pair_item, weights=evidence.used, minlength=len(keys)).astype(np.int64)
-    shown = np.bincount(joined.pair_item, weights=joined.shown, minlength=len(keys)).astype(np.int64)
-    used = pa.table({"item": keys, "clicks": clicks, "shown": shown, "likers": np.zeros(len(keys), np.int64)})
-    zeros = np.zeros(likers.num_rows, np.int64)
-    liked = pa.table({"item": likers["item"], "clicks": zeros, "shown": zeros, "likers": likers["likers"]})
-    return pa.concat_tables([used, liked])
+    used = pa.table({"item": keys, "clicks": clicks, "likers": np.zeros(len(keys), np.int64)})
+    return pa.concat_tables([used, liked.add_column(1, "clicks", pa.array(np.zeros(liked.num_rows, np.int64)))])
 
 
 def _positions(joined: Joined, evidence: Evidence, period: I64) -> tuple[I64, I64]:

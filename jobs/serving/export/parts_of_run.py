@@ -83,6 +83,9 @@ class Source(Protocol):
     def queries(self) -> F32:
         """Vectors of some queries, float32 [Q, D]; at least one."""
 
+    def query_texts(self) -> list[str]:
+        """Texts of some queries; none where the data has queries of another kind."""
+
 
 @dataclass(frozen=True)
 class RunSource:
@@ -234,6 +237,13 @@ class RunSource:
         table, wanted = ("queries", rows) if parts and len(rows) else ("corpus", np.arange(self.items))
         drawn = np.sort(np.random.default_rng(seed).permutation(wanted)[:MOST_QUERIES])
         return column_to_vectors(read_rows(self.run.store, self.vectors.parts(table), drawn, ["vector"])["vector"])
+
+    def query_texts(self, seed: int = 0) -> list[str]:
+        """Texts of some queries of the split that was measured; none where the data has queries of another kind."""
+        parts = self.run.commit(Kind.INGEST).parts("queries")
+        drawn = np.sort(np.random.default_rng(seed).permutation(self._query_rows())[:MOST_QUERIES])
+        texts = read_rows(self.run.store, parts, drawn, ["text"])["text"].to_pylist() if len(drawn) else []
+        return [text for text in texts if text and text.strip()]
 
     def _query_rows(self) -> I64:
         parts = self.model.hits.parts("hits")

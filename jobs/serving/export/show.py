@@ -20,6 +20,12 @@ def show_export(console: Console, exported: Exported) -> None:
         f"({choice.queries:,} queries), {choice.p50_ms:.2f} ms a query (95th percentile {choice.p95_ms:.2f})",
         *(f"  not {one['kind']}: recall@10 {one['recall']:.3f}, 95th percentile {one['p95_ms']:.2f} ms" for one in choice.tried),
     ]
+    small = exported.quantized
+    if small is not None:
+        lines.append(
+            f"  queries in 8 bits find {small.recall:.1%} of float32's ten nearest ({small.queries} queries); encoding one takes "
+            f"{small.p50_ms:.1f} ms, in float32 {small.float32_ms:.1f}; {small.megabytes:,.1f} MB"
+        )
     if exported.live == exported.name:
         lines.append(f'  it is live in {home}; try `hardmine search {home} "a query"`')
     else:

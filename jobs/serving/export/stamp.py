@@ -5,6 +5,7 @@
     DIR/<name>/items/part-*.parquet    id, vector, and the items' metadata, as vector databases load them
     DIR/<name>/index/index.faiss       by inner product; item row = position in items/
     DIR/<name>/index/choice.json       how the index was chosen and how fast it was, for a person
+    DIR/<name>/int8/model.onnx         what encodes queries in 8 bits, where it was asked for; measured.json says how well
     DIR/<name>/stamp.json              digests of model, texts and files
 
 A stamp has no clock and no address, so that the same export is the same bytes again.
@@ -51,6 +52,8 @@ class Stamp:
     """Name, round, figures and data of the run that it is from."""
     files: dict[str, dict[str, Any]]
     """Address in the export -> {"bytes", "sha256"}, of all but the model's."""
+    quantized: str | None = None
+    """Address of what encodes queries in 8 bits; None: the model does, in float32."""
 
 
 def write_stamp(store: Store, stamp: Stamp) -> None:

@@ -183,14 +183,20 @@ def _interleaved(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterable[floa
             shown[query_id] = Interleaved(list(items), teams)
             unit_of[query_id] = str(row.get("client_id") or query_id)
         elif row.get("action_name") in CLICKS:
-            attributes = row.get("event_attributes") or {}
-            item = (attributes.get("object") or {}).get("object_id") or row.get("object_id")
-            clicked.setdefault(query_id, set()).add(str(item))
+            clicked.setdefault(query_id, set()).add(clicked_item(row))
     balance: dict[str, float] = {}
     for query_id, mixed in shown.items():
         unit = unit_of[query_id]
         balance[unit] = balance.get(unit, 0.0) + credit(mixed, clicked.get(query_id, ()))
     return balance.values()
+
+
+def clicked_item(row: Mapping[str, Any]) -> str:
+    """The id of what a UBI event is about."""
+    attributes = row.get("event_attributes")
+    about = attributes.get("object") if isinstance(attributes, dict) else None
+    item = about.get("object_id") if isinstance(about, dict) else None
+    return str(item or row.get("object_id"))
 
 
 def _teams(row: Mapping[str, Any]) -> list[Team]:

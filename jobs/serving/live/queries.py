@@ -52,7 +52,7 @@ def read_queries(path: Path, slices: Sequence[str] = (), labels: Path | None = N
     text_of: dict[str, str] = {}
     for place, row in read_rows_of(path):
         names |= row.keys()
-        text = next((str(row[name]).strip() for name in QUERY_NAMES if row.get(name)), "")
+        text = text_of_row(row)
         if not text:
             continue
         query = queries.setdefault(text, LoggedQuery(text))
@@ -72,6 +72,11 @@ def read_queries(path: Path, slices: Sequence[str] = (), labels: Path | None = N
     for query, band in zip(ordered, bands(np.array([query.count for query in ordered])), strict=True):
         query.band = BANDS[band]
     return ordered
+
+
+def text_of_row(row: Mapping[str, Any]) -> str:
+    """The query of a row; "": it has none."""
+    return next((str(row[name]).strip() for name in QUERY_NAMES if row.get(name)), "")
 
 
 def _count(row: Mapping[str, Any], place: str) -> int:
@@ -102,7 +107,7 @@ def _add_labels(queries: Mapping[str, LoggedQuery], text_of: Mapping[str, str], 
         item = row.get("item_id")
         if item is None:
             raise DataError(f"{place}: expected the columns query (or query_id) and item_id, found {', '.join(row)}")
-        text = next((str(row[name]).strip() for name in QUERY_NAMES if row.get(name)), text_of.get(str(row.get("query_id")), ""))
+        text = text_of_row(row) or text_of.get(str(row.get("query_id")), "")
         try:
             relevant = float(row.get("score") or 0 if "score" in row else 1) > 0
         except (TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cluster.tables.tables import I64
 from eval.live.outcome import detectable_share, units_for
 from eval.live.rank_overlap import overlap, rank_biased_overlap
+from jobs.serving.live.clicks import ClickLog, click_forecast
 from jobs.serving.live.queries import BANDS, LoggedQuery
 from jobs.serving.search.opened import Opened, refuse_pair
 
@@ -43,12 +44,19 @@ class Changes:
 
 
 def replay(
-    queries: Sequence[LoggedQuery], a: Opened, b: Opened, *, hits: int = 10, say: Callable[[str], None] = lambda _: None
+    queries: Sequence[LoggedQuery],
+    a: Opened,
+    b: Opened,
+    *,
+    hits: int = 10,
+    clicks: ClickLog | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Json:
     """What `--json` prints. Every figure is a mean over the traffic: a query counts as often as it was asked.
 
     Args:
         hits: K, results that a user sees.
+        clicks: what the log says of clicks; None: nothing.
 
     Raises:
         ConfigError: the exports read different things. DataError: a query cannot be read.
@@ -68,6 +76,7 @@ def replay(
         **_figures(changes, counts, every),
         "bands": {name: _figures(changes, counts, band == name) for name in BANDS if (band == name).any()},
         "slices": {name: _slices(queries, name, changes, counts) for name in names},
+        "clicks": None if clicks is None else click_forecast(clicks, queries, ids_a, ids_b, hits),
         "interleaving": _forecast(changes, counts),
         "changes": _largest(queries, a, b, ids_a, ids_b, changes, counts),
     }

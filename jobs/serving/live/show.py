@@ -20,7 +20,7 @@ def write_page(result: Json, path: Path) -> None:
     from jinja2 import Environment
 
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(**result, rows=_rows(result))
+    page = template.render(**result, rows=_rows(result), clicks_told=clicks_told(result["clicks"]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
@@ -34,6 +34,22 @@ def _rows(result: Json) -> list[tuple[str, Json]]:
     for name, values in result["slices"].items():
         rows += [(f"{name} = {value}", one) for value, one in values.items()]
     return rows
+
+
+def clicks_told(clicks: Json | None) -> list[str]:
+    """The expected clicks in sentences, then what is assumed; nothing where the log has no clicks on what it showed."""
+    if clicks is None:
+        return []
+    known = f"{clicks['known_b']:.0%} of the looks at B's results fall on what the log has shown"
+    if clicks["says"] == "little":
+        told = f"Expected clicks: the log says little; only {known}. Test it on traffic."
+    else:
+        told = (
+            f"Expected clicks per query, by the log's {clicks['clicks']:,} clicks: A {clicks['a']:.3f}, B {clicks['b']:.3f} "
+            f"({clicks['difference']:+.3f} [{clicks['low']:+.3f}, {clicks['high']:+.3f}]); {known}, and B gets "
+            f"{clicks['b_if_unwanted']:.3f} if nobody wants the rest. A test on traffic decides."
+        )
+    return [told, *(f"assumed: {one}" for one in clicks["assumes"])]
 
 
 def show_replay(console: Console, result: Json, page: Path) -> None:
@@ -53,6 +69,8 @@ def show_replay(console: Console, result: Json, page: Path) -> None:
             cells += shares + ([str(known["gained"]), str(known["lost"])] if known else ["–", "–"])
         table.add_row(*cells)
     console.print(table)
+    for line in clicks_told(result["clicks"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     forecast = result["interleaving"]
     console.print(
         f"{forecast['share_that_differs']:.0%} of the queries would see another list. An interleaving of these two needs "

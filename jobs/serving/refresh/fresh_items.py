@@ -123,8 +123,11 @@ class FreshItems:
 
     def queries(self) -> F32:
         """Vectors of some of the data's queries."""
+        return self.live.encode(self.query_texts())
+
+    def query_texts(self) -> list[str]:
+        """Texts of some of the data's queries."""
         parts = self.ingest.parts("queries")
         total = sum(part.rows for part in parts)
         drawn = np.sort(np.random.default_rng(0).permutation(total)[:MOST_QUERIES])
-        texts = [text for text in read_rows(self.store, parts, drawn, ["text"])["text"].to_pylist() if text and text.strip()]
-        return self.live.encode(texts)
+        return [text for text in read_rows(self.store, parts, drawn, ["text"])["text"].to_pylist() if text and text.strip()]

@@ -111,17 +111,18 @@ class Refresh:
         self.progress.say(f"  {decision.reason}")
         entry: dict[str, Any] = {"run": settings.name, "model": model, "changes": changes.as_json()}
         if decision.action == "train":
-            decision, told = self._train(settings, changes)
+            decision, told = self._train(settings, changes, quantize=export.stamp.quantized is not None)
             entry |= told
         else:
             entry["saved_s"] = _seconds_of(before)
         if decision.action == "items":
             source = FreshItems(export, store, ingest, data, say=self.progress.say)
-            written = export_source(source, self.home, self.budget, live=True, say=self.progress.say)
+            small = export.stamp.quantized is not None
+            written = export_source(source, self.home, self.budget, live=True, quantize=small, say=self.progress.say)
             entry |= {"export": written.name, "embedded": source.embedded}
         return decision, entry | {"live": live_name(self.home)}
 
-    def _train(self, settings: Config, changes: Changes) -> tuple[Decision, dict[str, Any]]:
+    def _train(self, settings: Config, changes: Changes, *, quantize: bool) -> tuple[Decision, dict[str, Any]]:
         """Probe, train, gate."""
         probed = probe(settings, progress=self.progress, takeover=self.takeover)
         told: dict[str, Any] = {"probe": {"verdict": probed.lead.answer, "reason": probed.lead.reason}}
@@ -134,7 +135,8 @@ class Refresh:
         told["gate"] = {"passed": judged["passed"], "verdict": judged["verdict"]}
         if judged["passed"] is False:
             return after_gate(changes, str(judged["verdict"])), told
-        written = export_run(store, self.home, self.budget, live=self.live and bool(judged["passed"]), say=self.progress.say)
+        live = self.live and bool(judged["passed"])
+        written = export_run(store, self.home, self.budget, live=live, quantize=quantize, say=self.progress.say)
         told |= {"export": written.name, "embedded": written.stamp.items}
         answer = "passed" if judged["passed"] else "leaves to you"
         return Decision("train", f"{decision.reason}; the gate {answer} the model of {written.stamp.run['label']}"), told

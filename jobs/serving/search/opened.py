@@ -21,6 +21,7 @@ from cluster.storage.store import Store
 from cluster.tables.tables import F32, I64
 from jobs.serving.export.index import set_effort
 from jobs.serving.export.marks import model_marks
+from jobs.serving.export.quantized import quantized_encoder
 from jobs.serving.export.stamp import INDEX, ITEMS, MODEL, Stamp, first_problem, open_home, read_stamp
 from jobs.serving.search.query_encoder import Encode, describe_query, query_encoder
 from jobs.serving.search.where import Mask, mask_of
@@ -50,7 +51,11 @@ class Opened:
 
         self._faiss: Any = faiss
         self.stamp, self.path, self.folder, self.model = stamp, path, folder, model
-        self._encode: Encode = query_encoder(model, stamp.reads, stamp.dimension)
+        if stamp.quantized is None:
+            self._encode: Encode = query_encoder(model, stamp.reads, stamp.dimension)
+        else:
+            assert model is not None
+            self._encode = quantized_encoder(model, folder / stamp.quantized)
         self._index: Any = faiss.read_index(str(folder / INDEX))
         if (self._index.ntotal, self._index.d) != (stamp.items, stamp.dimension):
             raise ArtifactError(

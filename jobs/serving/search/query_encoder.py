@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,9 @@ import pyarrow as pa
 from cluster.errors import DataError
 from cluster.tables.tables import F32, lists_to_csr
 from jobs.record.usage import Reads
+
+if TYPE_CHECKING:
+    from training.encoders.tokens.features import Tokens
 
 Encode = Callable[[Sequence[str]], F32]
 """Queries as a person gives them -> float32 [Q, D] of unit length."""
@@ -41,6 +44,13 @@ def item_encoder(folder: Path) -> Encode:
 
 def _texts(folder: Path, *, of_items: bool = False) -> Encode:
     from training.encoders.load import load_encoder
+
+    tokens_of, encoder = tokens_of_texts(folder, of_items=of_items), load_encoder(folder)
+    return lambda texts: encoder.encode(tokens_of(texts))
+
+
+def tokens_of_texts(folder: Path, *, of_items: bool = False) -> Callable[[Sequence[str]], Tokens]:
+    """What makes texts into tokens behind their prompt, as the model in `folder` reads them."""
     from training.encoders.st_format import read_json
     from training.encoders.tokens.features import Tokens
     from training.encoders.tokens.tokenizer import Tokenizer, read_prompts
@@ -48,17 +58,17 @@ def _texts(folder: Path, *, of_items: bool = False) -> Encode:
 
     static = read_json(folder / "modules.json")[0]["type"].endswith(".StaticEmbedding")
     settings = EncoderSettings(kind="static" if static else "transformer", model=str(folder))
-    prompts, tokenizer, encoder = read_prompts(folder, settings), Tokenizer(folder, settings), load_encoder(folder)
+    prompts, tokenizer = read_prompts(folder, settings), Tokenizer(folder, settings)
     prompt = prompts.item if of_items else prompts.query
 
-    def encode(queries: Sequence[str]) -> F32:
-        blank = [number for number, query in enumerate(queries, start=1) if not query.strip()]
+    def tokens_of(texts: Sequence[str]) -> Tokens:
+        blank = [number for number, text in enumerate(texts, start=1) if not text.strip()]
         if blank and not of_items:
             raise DataError(f"expected a text as query {blank[0]}, found an empty one; give some words")
-        offsets, values = lists_to_csr(pa.chunked_array([tokenizer(list(queries), prompt)]))
-        return encoder.encode(Tokens(offsets, values.astype(np.int32, copy=False)))
+        offsets, values = lists_to_csr(pa.chunked_array([tokenizer(list(texts), prompt)]))
+        return Tokens(offsets, values.astype(np.int32, copy=False))
 
-    return encode
+    return tokens_of
 
 
 def _adapted(folder: Path) -> Encode:

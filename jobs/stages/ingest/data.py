@@ -55,7 +55,7 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     if found.histories is not None and not config.encoder.repeats:
         refuse_repeats(found.histories, found.labels, queries.ids, items.ids)
     on_vectors = items.dimension is not None and reads_vectors(config.encoder)
-    items = tell_apart(store, items, retries) if on_vectors else items
+    items, same = tell_apart(store, items, retries) if on_vectors else (items, None)
     texts = find_equal_texts(
         store,
         queries.written,
@@ -65,12 +65,13 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
         own=found.own_items,
         of_their_id=found.of_their_id,
         on_vectors=on_vectors,
+        shared=same,
         retries=retries,
     )
     assigned, shared, notes = _assign(data, queries, found.labels, texts)
     if isinstance(data, DataSettings):
-        same = [name for name, all_one in (("group", items.one_group), ("text", texts.one_text)) if all_one]
-        notes |= check_negatives(assigned, shared, len(items), same)
+        alike = [name for name, all_one in (("group", items.one_group), ("text", texts.one_text)) if all_one]
+        notes |= check_negatives(assigned, shared, len(items), alike)
     query_parts = write_splits(store, f"{folder}/queries", queries, assigned, texts, found.histories)
     label_parts = write_labels(shared, store, f"{folder}/labels")[0]
     equal = equal_text_figures(texts, assigned, found.labels)

@@ -12,7 +12,8 @@ from cluster.errors import DataError, HardmineError
 from cluster.session.spread import spread, spread_all
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
-from cluster.tables.tables import I64, Part, part_name, write_part
+from cluster.tables.tables import I64, Part, part_name
+from cluster.tables.writer import PartWriter
 from jobs.config.templates import Template
 from jobs.stages.ingest.lookup.ids import BUCKET_IDS, StoredIds, write_buckets
 from jobs.stages.ingest.reading.chunk import Chunk
@@ -100,7 +101,9 @@ def read_items(
     """
     source = _joined([slice_source(url, storage) for url in urls])
     slices = source.slices
-    if len(slices) > 1:  # where each one's rows and parts begin is known before it is read
+    if len(slices) > 1 and any(
+        part.rows is None for part in slices
+    ):  # where each one's rows and parts begin is known before it is read
         slices = spread_all(counted, [(part,) for part in slices], retries=retries)
     rows = [part.rows or 0 for part in slices]
     part_rows = rows_of_a_part(source.bytes, source.row_bytes, most_rows)
@@ -166,13 +169,12 @@ def read_slice_items(reading: Reading, number: int, part: Slice, before: Before)
 
 
 def _write_codes(reading: Reading, written: Written, groups: I64, first_row: int) -> list[Part]:
-    codes = []
+    writer = PartWriter(reading.store)
     for part in written.parts:
         rows = slice(part.first_row - first_row, part.first_row - first_row + part.rows)
         table = pa.table({"text_code": written.text_codes[rows], "group_code": groups[rows]})
-        path = f"{reading.folder}/codes/{part.path.rsplit('/', 1)[-1]}"
-        codes.append(write_part(reading.store, path, table, first_row=part.first_row))
-    return codes
+        writer.add(f"{reading.folder}/codes/{part.path.rsplit('/', 1)[-1]}", table, first_row=part.first_row)
+    return writer.close()
 
 
 def _joined(sources: Sequence[Sliced]) -> Sliced:

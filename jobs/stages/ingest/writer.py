@@ -7,6 +7,7 @@ import pyarrow as pa
 from cluster.errors import DataError, one_paragraph
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, read_part, write_part
+from cluster.tables.writer import PartWriter
 
 
 class TableWriter:
@@ -21,7 +22,7 @@ class TableWriter:
         self._number, self._rows = first
         self._schema = schema or pa.schema([])
         self._schemas: list[pa.Schema] = []
-        self.parts: list[Part] = []
+        self._writer = PartWriter(store)
 
     def add(self, table: pa.Table, source: str = "the data") -> None:
         """Append rows from `source`; writes every part that is full. Raises DataError: a column changes its type."""
@@ -38,10 +39,11 @@ class TableWriter:
         if left is not None and left.num_rows:
             self._write(left)
         self._pending = []
+        parts = self._writer.close()
         for index, schema in enumerate(self._schemas):
             if not schema.equals(self._schema):  # rows before the first with this column, or with values in it
-                self.parts[index] = widen(self._store, self.parts[index], self._schema)
-        return self.parts
+                parts[index] = widen(self._store, parts[index], self._schema)
+        return parts
 
     @property
     def schema(self) -> pa.Schema:
@@ -49,8 +51,8 @@ class TableWriter:
         return self._schema
 
     def _write(self, table: pa.Table) -> None:
-        path = f"{self._folder}/{part_name(self._number + len(self.parts))}"
-        self.parts.append(write_part(self._store, path, table.combine_chunks(), first_row=self._rows))
+        path = f"{self._folder}/{part_name(self._number + len(self._writer))}"
+        self._writer.add(path, table.combine_chunks(), first_row=self._rows)
         self._schemas.append(table.schema)
         self._rows += table.num_rows
 

@@ -98,14 +98,7 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
             f"{folder}/scores",
         )
         make = MakeCrossEncoder(
-            context.store,
-            model.files,
-            model.figures["prefix"],
-            pool.cpus,
-            bool(pool.gpus),
-            bfloat16,
-            settings.batch_pairs,
-            settings.max_length,
+            context.store, model.files, model.figures["prefix"], pool.cpus, bool(pool.gpus), bfloat16, settings.max_length
         )
         done = read_pairs(task, make, pool, retries=config.cluster.retries, mailbox=context.progress.mailbox)
         return Outcome(

@@ -56,6 +56,8 @@ def tried(work: Callable[[], str], said: list[str], folder: Path, **options: flo
         (NESTED, Failure.WORKER),
         (WorkersLost("a rank died"), Failure.WORKER),
         (of_ray.OutOfMemoryError("the node was running low on memory"), Failure.MEMORY),
+        (of_ray.ObjectStoreFullError("full"), Failure.FULL),
+        (of_ray.RayTaskError("f", "", of_ray.OutOfDiskError("full")), Failure.FULL),
         (StorageError("s3 is away"), Failure.STORAGE),
         (of_ray.RayTaskError("f", "", StorageError("s3 is away")), Failure.STORAGE),
         (BUG, None),
@@ -81,6 +83,8 @@ def test_too_many_failures_in_a_row_end_the_run_with_a_cure(said: list[str], tmp
         tried(failing(*[of_ray.WorkerCrashedError()] * 3), said, tmp_path)
     with pytest.raises(ClusterError, match=r"ran out of memory .*To need less memory, lower"):
         tried(failing(*[of_ray.OutOfMemoryError("low on memory")] * 3), said, tmp_path)
+    with pytest.raises(ClusterError, match=r"object store .* is full.*failure 3 in a row. Free room in /dev/shm .*same command"):
+        tried(failing(*[of_ray.OutOfDiskError("a page of advice")] * 3), said, tmp_path)
 
 
 def test_failures_far_apart_do_not_add_up(said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,9 +97,10 @@ def test_every_flipped_bit_of_a_part_is_found(store: Store, name: str) -> None:
 
 def test_a_sealed_part_is_a_parquet_file_for_others(store: Store, tmp_path: Path) -> None:
     for name, table in TABLES.items():
-        write_part(store, name, table)
+        write_part(store, name, table, for_others=True)
         assert pq.read_table(tmp_path / name).equals(table)
         assert pq.ParquetFile(tmp_path / name, page_checksum_verification=True).read().equals(table)
+        assert read_part(store, name).equals(table)
 
 
 MANY = pa.table(

@@ -45,12 +45,6 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("mining.popularity_power", 1.0, {}, {"mining.popularity": "sales", "mining.choose": "uniform"}),
     ("mining.relative_margin", 0.2, {"mining.target_discard_rate": 0.1}, {}),
     ("mining.margin_reference", "lowest", {"mining.relative_margin": "off"}, {}),
-    (
-        "mining.teacher.batch_pairs",
-        8,
-        {"mining.teacher.kind": "encoder", **{"mining.teacher.model": "o/t"}},
-        {"mining.teacher.model": "o/t"},
-    ),
     ("mining.search.min_recall", 0.9, {"mining.search.mode": "exact"}, {"mining.search.mode": "ivf"}),
     ("mining.search.lists", 64, {"mining.search.mode": "two_stage"}, {}),
     ("mining.search.recall_queries", 64, {"mining.search.mode": "exact"}, {"mining.search.mode": "two_stage"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -131,6 +132,17 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(part) for part in re.findall(r"hardmine (?:run|sweep|gate|report|diagnose|probe) .*$", text)]
 
 
+@functools.cache
+def known_settings() -> set[str]:
+    """What a proposal may name."""
+    return {setting.key.replace("[]", "").replace("NAME", "synthetic") for setting in all_settings()} | {
+        "mining.rules",
+        "mining.teacher",
+        "mining.sources",
+    }
+
+
+@functools.cache  # most illnesses get the same few proposals, and each has a configuration to load
 def check(text: str, path: Path) -> None:
     """A proposal's commands are of settings that exist and differ, and load."""
     before = dict(_flat(load_config(path).model_dump()))
@@ -141,10 +153,8 @@ def check(text: str, path: Path) -> None:
         after = dict(_flat(config.model_dump()))
         for key in set_by_user(path, overrides).keys() & {override.partition("=")[0] for override in overrides}:
             assert before.get(key) != after.get(key), f"{text}: {key} is set already"
-    known = {setting.key.replace("[]", "").replace("NAME", "synthetic") for setting in all_settings()}
-    known |= {"mining.rules", "mining.teacher", "mining.sources"}
     for key in re.findall(r"\b(?:data|encoder|rounds|mining|training|evaluation|cluster)\.[a-z_.0-9]*[a-z0-9]", text):
-        assert key in known, f"{text}: {key} is no setting"
+        assert key in known_settings(), f"{text}: {key} is no setting"
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -293,15 +303,18 @@ CODE_IN_TEXTS = {"training/encoders/sequence.py", "jobs/stages/finish/model_card
 """They hold code for users."""
 
 
-def literals() -> Iterator[tuple[str, str]]:
+@functools.cache
+def literals() -> list[tuple[str, str]]:
     """(file, text) of every string in the code that stands alone in no line, as docstrings do."""
+    texts = []
     for folder in ("jobs", "mining", "training", "eval", "cluster"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
             for node in ast.walk(tree):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
-                    yield str(path.relative_to(ROOT)), node.value
+                    texts.append((str(path.relative_to(ROOT)), node.value))
+    return texts
 
 
 def test_every_setting_that_a_message_names_exists() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSettings, ClusterSize
-from jobs.pairs import make, tasks
+from jobs.pairs import make, tasks, work
 from jobs.pairs.settings import load_settings
 
 Row = dict[str, Any]
@@ -78,14 +78,14 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks run here."""
 
-    def run(store: Any, folder: str, task: Any, inputs: Sequence[Any], *, progress: Any, retries: int, memory: int) -> list[Row]:
+    def run(store: Any, folder: str, task: Any, inputs: Sequence[Any], *, progress: Any, **_: Any) -> list[Row]:
         return [tasks._work(task, store, folder, number, value) for number, value in enumerate(inputs)]
 
     @contextmanager
     def no_ray(_: ClusterSettings) -> Iterator[ClusterSize]:
         yield ClusterSize(nodes=1, cpus=2, gpus=0)
 
-    monkeypatch.setattr(make, "run_tasks", run)
+    monkeypatch.setattr(work, "run_tasks", run)
     monkeypatch.setattr(make, "ray_session", no_ray)
 
 

@@ -16,7 +16,7 @@ import pytest
 from cluster.errors import ConfigError, HardmineError
 from cluster.session.progress import Progress
 from cluster.storage.store import Store
-from jobs.pairs import make
+from jobs.pairs import make, work
 from jobs.pairs.output.logging_advice import PYTHON, UBI_SCHEMA
 from jobs.pairs.settings import load_settings
 from jobs.stages.evaluate.events import make_records
@@ -57,7 +57,7 @@ def test_partitions_do_not_change_the_labels(pairs: Make, monkeypatch: pytest.Mo
     for rows in (log(), sessions):
         want = pairs({"log.jsonl": rows})
         with monkeypatch.context() as patch:
-            patch.setattr(make, "PARTITION_BYTES", 2000)
+            patch.setattr(work, "PARTITION_BYTES", 2000)
             got = pairs({"log.jsonl": rows})
         assert len(content(got)) > 2 * 2
         assert (got.labels, got.weights) == (want.labels, want.weights)
@@ -70,7 +70,7 @@ def test_a_call_that_died_resumes_with_the_same_bytes(pairs: Make, monkeypatch: 
     logs = next(tmp_path.glob("logs-*"))
     for stage in ("sessions", "labels", "rejected"):
         to = tmp_path / f"killed-{stage}"
-        run = make.run_tasks
+        run = work.run_tasks
 
         def die(store: Any, folder: str, task: Any, inputs: Any, *, _stage: str = stage, _run: Any = run, **rest: Any) -> Any:
             if folder.endswith(_stage):
@@ -78,7 +78,7 @@ def test_a_call_that_died_resumes_with_the_same_bytes(pairs: Make, monkeypatch: 
             return _run(store, folder, task, inputs, **rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(make, "run_tasks", die)
+            patch.setattr(work, "run_tasks", die)
             with pytest.raises(RuntimeError):
                 make.make_pairs([str(logs)], str(to), load_settings(None), progress=Progress(quiet=True))
         again = Made(to, make.make_pairs([str(logs)], str(to), load_settings(None), progress=Progress(quiet=True)))
@@ -104,15 +104,7 @@ def test_no_user_is_in_what_comes_out(pairs: Make) -> None:
     for path in made.folder.rglob("*"):
         assert path.is_dir() or b"secret-user" not in path.read_bytes()
     assert {name for row in made.table("queries") for name in row} == {"id", "text", "split", "kind", "item_id", "count"}
-    assert {name for row in made.table("qrels") for name in row} == {
-        "query_id",
-        "item_id",
-        "score",
-        "weight",
-        "source",
-        "split",
-        "logq",
-    }
+    assert {name for row in made.table("qrels") for name in row} == {"query_id", "item_id", "score", "weight", "source", "split"}
     assert not (made.folder / "work").exists(), "hashed users lie there while it runs"
 
 

@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
 def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
     monkeypatch.setattr(submit, "POLL_S", 0.01)
     with Dashboard() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 

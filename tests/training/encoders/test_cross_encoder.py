@@ -75,14 +75,14 @@ def test_a_copy_reads_pairs_as_the_original_does(cross_encoder: Path, tmp_path: 
     copy_cross_encoder(cross_encoder, 32, copied)
     store = Store(str(tmp_path))
     files = upload_folder(copied, store, "teacher/model")
-    reader = MakeCrossEncoder(store, files, "teacher/model", 1, False, False, 6, 32)()
+    reader = MakeCrossEncoder(store, files, "teacher/model", 1, False, False, 32)()
     want = CrossEncoder(str(cross_encoder), max_length=32, device="cpu").predict(
         list(zip(QUERIES, ITEMS, strict=True)), batch_size=1, show_progress_bar=False
     )
     got = reader(QUERIES, ITEMS, lambda pairs: None)
     assert np.ptp(want) > 0.1, "the pairs differ"
     np.testing.assert_allclose(got, want, atol=1e-6)
-    halved = MakeCrossEncoder(store, files, "teacher/model", 1, False, True, 6, 32)()(QUERIES, ITEMS, lambda pairs: None)
+    halved = MakeCrossEncoder(store, files, "teacher/model", 1, False, True, 32)()(QUERIES, ITEMS, lambda pairs: None)
     np.testing.assert_allclose(halved, want, atol=0.1)
     assert not np.array_equal(halved, got)
 
@@ -106,7 +106,7 @@ def test_scores_near_one_are_told_apart_in_bfloat16(cross_encoder: Path, tmp_pat
     copied, store = tmp_path / "copied", Store(str(tmp_path))
     copy_cross_encoder(sure, 32, copied)
     files = upload_folder(copied, store, "teacher/model")
-    reader = MakeCrossEncoder(store, files, "teacher/model", 1, False, True, 6, 32)()
+    reader = MakeCrossEncoder(store, files, "teacher/model", 1, False, True, 32)()
     scores = reader(QUERIES, ITEMS, lambda pairs: None)
     assert scores.min() > 0.99
     different = len({*zip(QUERIES, ITEMS, strict=True)})

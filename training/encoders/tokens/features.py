@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cluster.labels.labels import gather_csr
 from cluster.storage.store import Store
-from cluster.tables.tables import F32, I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part
+from cluster.tables.tables import F32, I64, Part, column_to_vectors, lists_to_csr, offsets_of, read_part, read_schema
 
 F16 = npt.NDArray[np.float16]
 READ_AT_ONCE = 8
@@ -98,12 +98,13 @@ def load_features(store: Store, parts: Sequence[Part], rows: I64 | None = None) 
     rows = np.arange(firsts[-1]) if rows is None else rows
     places = np.searchsorted(rows, firsts)
     wanted = [number for number in range(len(parts)) if places[number] < places[number + 1]] or [0]
+    column = "tokens" if "tokens" in read_schema(store, parts[wanted[0]]).names else "vector"
 
     def read(number: int) -> Features:
         own = rows[places[number] : places[number + 1]] - firsts[number]
         first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
-        table, own = read_part(store, parts[number], None, (first, last)), own - first
-        if "vector" not in table.column_names:
+        table, own = read_part(store, parts[number], [column], (first, last)), own - first
+        if column == "tokens":
             return _tokens(table["tokens"]).take(own)
         half = pa.types.is_float16(table["vector"].type.value_type)
         return Vectors(column_to_vectors(table["vector"])[own].astype(np.float16 if half else np.float32, copy=False))

@@ -82,7 +82,6 @@ class RerankerModel:
             pool.cpus,
             bool(pool.gpus),
             in_bfloat16(context, pool),
-            64,
             settings.max_length,
         )
         return make

@@ -27,7 +27,7 @@ from cluster.tables.tables import I64, read_part
 from jobs.config.templates import Template
 from jobs.stages.ingest.items import Items
 from jobs.stages.ingest.labels import LabelRows, no_negatives
-from jobs.stages.ingest.lookup.item_codes import ItemTexts, codes_of, same_vectors, shared_codes, texts_of_items
+from jobs.stages.ingest.lookup.item_codes import ItemTexts, Shared, codes_of, same_vectors, shared_codes, texts_of_items
 from jobs.stages.ingest.tables import Written
 from jobs.stages.ingest.texts import normalise, stable_code
 from training.settings import EncoderSettings
@@ -74,6 +74,7 @@ def find_equal_texts(
     own: I64,
     of_their_id: I64 | None,
     on_vectors: bool,
+    shared: Shared | None,
     retries: int,
 ) -> EqualTexts:
     """Compare the texts of all queries and items.
@@ -84,6 +85,7 @@ def find_equal_texts(
         of_their_id: [Q] the item with the query's id; -1: there is none. None: a query is its history, and whatever text it has
             plays no part.
         on_vectors: queries are read as the vectors that came with the data, so equal ones need about the same vector, too.
+        shared: which items have one code; None: not known yet.
     """
     if of_their_id is None:
         questions, codes = np.arange(len(own)), np.full(len(own), -1, np.int64)
@@ -97,7 +99,7 @@ def find_equal_texts(
     own = own.copy()
     own[wanted] = -1
     rows = np.concatenate([labels.item_rows, own[own >= 0]])
-    repeated = shared_codes(store, items.codes, retries)
+    repeated = shared or shared_codes(store, items.codes, retries)
     texts = texts_of_items(store, items.codes, rows, codes[codes >= 0], repeated.repeated, retries)
     return EqualTexts(questions, own, codes, texts, wanted, one_text=repeated.codes == 1)
 

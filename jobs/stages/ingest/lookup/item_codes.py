@@ -134,27 +134,38 @@ def codes_of(store: Store, codes: Sequence[Part], rows: I64) -> I64:
     return found
 
 
-def tell_apart(store: Store, items: Items, retries: int) -> Items:
+def tell_apart(store: Store, items: Items, retries: int) -> tuple[Items, Shared]:
     """The items, where one with another vector than the first item of its text gets a text code of its own: to an encoder that
-    reads vectors they are two things, whatever their texts (a category, say) have in common."""
+    reads vectors they are two things, whatever their texts (a category, say) have in common. And which of them share a code now.
+    """
     shared = shared_codes(store, items.codes, retries, rows=True)
     numbers, pieces = [], []
+    firsts = np.array([part.first_row for part in items.corpus])
     for number, part in enumerate(items.corpus):
         inside = slice(*np.searchsorted(shared.later, [part.first_row, part.first_row + part.rows]))
         if inside.start < inside.stop:
             numbers.append(number)
-            pieces.append((store, items.corpus, items.codes[number], shared.later[inside], shared.first[inside]))
+            later, first = shared.later[inside], shared.first[inside]
+            # a list of all parts would take longer to look through than the vectors to read
+            named = np.unique(np.searchsorted(firsts, np.append(first, part.first_row), side="right") - 1)
+            pieces.append((store, [items.corpus[each] for each in named.tolist()], items.codes[number], later, first))
     own = spread_all(own_codes, pieces, retries=retries)
     changed = [(number, *codes) for number, codes in zip(numbers, own, strict=True) if len(codes[0])]
+    if not changed:
+        return items, shared
     codes = list(items.codes)
     arguments = [(store, codes[number], rows, values) for number, rows, values in changed]  # all are read before one is changed
     for (number, *_), part in zip(changed, spread_all(with_codes, arguments, retries=retries), strict=True):
         codes[number] = part
-    return replace(items, codes=codes)
+    return replace(items, codes=codes), shared_codes(store, codes, retries)
 
 
 def own_codes(store: Store, corpus: Sequence[Part], codes: Part, later: I64, first: I64) -> tuple[I64, I64]:
-    """(rows, new codes) of the items of a part whose vector is another than that of the first item of their text."""
+    """(rows, new codes) of the items of a part whose vector is another than that of the first item of their text.
+
+    Args:
+        corpus: the parts that hold these items.
+    """
     other = later[~same_vectors(store, corpus, later, first)]
     known = read_part(store, codes, ["text_code"])["text_code"].to_numpy()[other - codes.first_row]
     values = [stable_code(f"{code}:{row}") for code, row in zip(known.tolist(), other.tolist(), strict=True)]

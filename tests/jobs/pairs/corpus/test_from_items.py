@@ -72,13 +72,11 @@ def test_synthetic_queries_are_one_in_five_at_most_and_live_ones_come_first(pair
     assert made.summary["queries"]["synthetic train"] == sum(kind == "title" for kind in kinds.values())
 
 
-def test_popular_items_weigh_less_and_say_how_popular_they_are(pairs: Make) -> None:
+def test_popular_items_weigh_less(pairs: Make) -> None:
     rows = []
     for n in range(100):
         item = "hit" if n % 2 else f"i{n}"
         rows += [query(f"q{n}", f"text {n}", [item], user=f"u{n}"), event(f"q{n}", item, "purchase", user=f"u{n}")]
     made = pairs({"log.jsonl": rows}, "splits.by=text")
     assert made.weights["text 1", "hit"] < 0.5 < made.weights["text 0", "i0"]
-    logq = {row["item_id"]: row["logq"] for row in made.table("qrels")}
-    assert logq["hit"] > logq["i0"] + 2
     assert made.summary["totals"]["labels of popular items, capped"] == 50

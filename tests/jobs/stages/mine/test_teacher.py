@@ -105,7 +105,7 @@ def test_a_cross_encoder_reads_survivors_once_and_drops_what_it_finds_relevant(r
     from sentence_transformers import CrossEncoder
 
     case = ray_case
-    with_vectors(case, {"model": str(cross_encoder), "depth": 6, "relative_margin": 0.1, "batch_pairs": 5})
+    with_vectors(case, {"model": str(cross_encoder), "depth": 6, "relative_margin": 0.1})
     answer = case.run(command="mine")
     assert answer.code == 0, answer.err
     asked = asked_of(case, "mine-teacher-pairs")
