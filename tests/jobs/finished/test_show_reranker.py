@@ -29,7 +29,7 @@ def test_every_cell_has_its_row_and_its_change_and_nothing_is_cut_off() -> None:
 
 def test_the_reference_is_named_as_such_and_the_retriever_alone_has_no_ties() -> None:
     rows = {(row[0].removesuffix(" *"), row[1]): row for row in cell_rows(reranking_table())}
-    assert rows["fine-tuned", "–"][-3:] == ["compared with", "–", "–"]
+    assert rows["fine-tuned", "–"][-3:] == ["reference", "–", "–"]
     assert rows["fine-tuned", "fine-tuned"][-3:] == ["+7.0 [+4.0, +10.0]", "0.002", "3"]
     assert all(len(row) == len(columns(reranking_table())) for row in rows.values())
     assert [row[0] for row in speed_rows(reranking_table())] == ["10", "20", "50", "100"]
