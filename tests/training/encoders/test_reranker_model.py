@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError
+from training.encoders.lora import add_lora
 from training.encoders.pair_encoder import IDENTITY, PairEncoder, activation_of, set_activation
 from training.encoders.prepare.reranker import prepare_reranker
 from training.encoders.st_format import read_json, write_json
 from training.encoders.tokens.pairs import PairTokenizer
+from training.settings import LoraSettings
 
 QUERIES, ITEMS = ["ab c", "d", "xyz xyz xyz"], ["c d e", "f g h i j k", "x"]
 
@@ -100,3 +102,24 @@ def test_what_cannot_be_trained_is_refused_in_one_paragraph(cross_encoder: Path,
     ).save_pretrained(classes)
     with pytest.raises(ConfigError, match="a classifier of 3 classes"):
         prepare_reranker(classes, tmp_path / "classes-made")
+
+
+def test_lora_trains_the_head_whole_and_leaves_a_plain_model(cross_encoder: Path, tmp_path: Path) -> None:
+    prepare_reranker(cross_encoder, tmp_path / "base")
+    encoder = add_lora(PairEncoder.load(tmp_path / "base"), LoraSettings(rank=2), PairEncoder.load)
+    assert isinstance(encoder, PairEncoder)
+    trained = {name for name, parameter in encoder.model.named_parameters() if parameter.requires_grad}
+    assert {name for name in trained if ".lora_" not in name} == encoder.head
+    assert "classifier.weight" in encoder.head
+    assert not any(".lora_" in name and ("pooler" in name or "classifier" in name) for name in trained)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    (tmp_path / "kept").mkdir()
+    encoder.save(tmp_path / "kept", dict(encoder.state_dict()))
+    tokenizer, rows = PairTokenizer(tmp_path / "base"), np.arange(len(QUERIES))
+    pairs = tokenizer.template.join(tokenizer(QUERIES), tokenizer(ITEMS), rows, rows)
+    assert logits(tmp_path / "kept") == pytest.approx(encoder.encode(pairs)[:, 0].tolist(), abs=1e-5)
+    assert logits(tmp_path / "kept") != pytest.approx(logits(tmp_path / "base"), abs=1e-2)
