@@ -47,4 +47,3 @@ def kill_in(stage: Commit, folder: Path, command: Sequence[str], environment: Ma
     if psutil.wait_procs(below, timeout=END_S)[1]:
         raise SystemExit(f"processes of a killed driver still run after {END_S:.0f} s")
     return time.monotonic() - started
-

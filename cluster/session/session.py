@@ -192,12 +192,14 @@ def _without_native_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
-def task_groups(count: int) -> list[list[int]]:
-    """The numbers 0 … count - 1 in as many consecutive groups as the cluster has CPUs: what each task takes, in turn."""
+def task_groups(count: int, most: int | None = None) -> list[list[int]]:
+    """The numbers 0 … count - 1 in as many consecutive groups as the cluster has CPUs, but not more than `most`: one for each task.
+    """
     import numpy as np
     import ray
 
-    groups = np.array_split(np.arange(count), min(count, max(1, int(ray.cluster_resources()["CPU"]))))
+    cpus = max(1, int(ray.cluster_resources()["CPU"]))
+    groups = np.array_split(np.arange(count), min(count, cpus if most is None else min(cpus, most)))
     return [[int(number) for number in group] for group in groups]
 
 

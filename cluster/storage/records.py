@@ -13,6 +13,7 @@ from cluster.storage.store import Store
 SMALL = 2**20
 """More than a record has: it is fetched by one request, whose answer also says whether there is one."""
 
+
 def write_record(store: Store, path: str, value: Mapping[str, Any]) -> None:
     """Write a mapping of JSON values with its digest, under the key "sha256"."""
     plain = json.loads(json.dumps(dict(value)))  # as it will be read: numbers as keys become text

@@ -14,7 +14,7 @@ from cluster.storage import store as store_module
 from cluster.storage.store import Store
 from cluster.storage.usage import Meter, Used
 from jobs.config.config import load_config
-from jobs.run.dry_run import _expected
+from jobs.run.dry_run import _expected, _sizes
 from jobs.stages.ingest import items as items_module
 from jobs.stages.ingest.reading import slices
 from jobs.stages.stage_0_ingest import _ingest_tables
@@ -38,7 +38,8 @@ def test_the_bytes_and_requests_of_ingest_are_as_expected(
         for query in case.queries:
             query["vector"] = [1.0] * 32
     config = load_config(case.write())
-    expected = _expected(config, {"corpus": ITEMS, "queries": 10, "labels": 10}, 32 if kind == "parquet" else None)
+    sizes = _sizes(config, {"corpus": ITEMS, "queries": 10, "labels": 10})
+    expected = _expected(config, sizes, 32 if kind == "parquet" else None)
     meter = Meter()
     monkeypatch.setattr(store_module, "METER", meter)
     monkeypatch.setattr("cluster.storage.usage.METER", meter)
