@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ END_BYTES = 64 * 2**10
 RANGE_BYTES = 32 * 2**20
 """Most that one request fetches of a part, unless a single column chunk is larger."""
 
+RANGES_AT_ONCE = 4
+"""Of one part."""
 GAP_SHARE = 8
 """What lies between two chunks is fetched, too, if the range before it is so many times as long."""
 
@@ -67,7 +70,8 @@ def fetch_chunks(store: Store, part: Part, end: SealedEnd, groups: set[int], col
             runs[-1].append(chunk)
         else:
             runs.append([chunk])
-    for run in runs:
+
+    def fill(run: list[Chunk]) -> None:
         start, stop = run[0].start, run[-1].stop
         for _ in range(2):
             data = memoryview(_fetch(store, part, start, stop))
@@ -76,6 +80,9 @@ def fetch_chunks(store: Store, part: Part, end: SealedEnd, groups: set[int], col
         else:
             raise not_as_written(store, part.path, other=False)
         whole[start:stop] = np.frombuffer(data, np.uint8)
+
+    with ThreadPoolExecutor(RANGES_AT_ONCE) as pool:
+        list(pool.map(fill, runs))
     return pa.py_buffer(whole)
 
 
