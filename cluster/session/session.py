@@ -193,7 +193,7 @@ def _without_native_stderr() -> Iterator[None]:
 
 
 def task_groups(count: int, most: int | None = None) -> list[list[int]]:
-    """The numbers 0 … count - 1 in consecutive groups, one for each task: as many as the cluster has CPUs, `most` of them at most."""
+    """The numbers 0 … count - 1 in consecutive groups, one for each task: as many as the cluster has CPUs, at most `most`."""
     import numpy as np
     import ray
 

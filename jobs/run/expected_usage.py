@@ -14,8 +14,10 @@ from jobs.stages.ingest.reading.chunk import CHUNK_BYTES
 
 WORKER_BYTES = 250 * 2**20
 """Memory of a worker that has loaded Arrow and this package, before it holds any data."""
-ID_BYTES = 12
-"""An id and its row in a bucket, compressed, about."""
+ID_BYTES = 6
+"""An id, compressed, about."""
+ROW_BYTES = 6
+"""The row of an id in a bucket, compressed, about."""
 CODE_BYTES = 8
 """The code of an item's text, which cannot be compressed."""
 OTHERS = 30
@@ -60,7 +62,12 @@ def expected_ingest(sizes: Sizes, part_rows: int) -> Used:
     buckets, passes = max(1, -(-sizes.items // BUCKET_IDS)), max(1, -(-sizes.items // RANGE_CODES)) + 2
     of_ids, of_codes = (-(-sizes.items * size // parts) for size in (ID_BYTES, CODE_BYTES))
     times = 1 + (sizes.text_files and sizes.slices > 1)
-    read = sizes.item_bytes * times + sizes.query_bytes * 2 + sizes.label_bytes + sizes.items * (ID_BYTES + CODE_BYTES * passes)
+    read = (
+        sizes.item_bytes * times
+        + sizes.query_bytes * 2
+        + sizes.label_bytes
+        + sizes.items * (ID_BYTES + ROW_BYTES + CODE_BYTES * passes)
+    )
     if of_codes + of_ids <= WHOLE_BYTES:  # ids come with the codes
         read += sizes.items * ID_BYTES * passes
     written = sizes.item_bytes * (TEXT_SHARE if sizes.text_files else 1) + sizes.query_bytes * 2 + sizes.label_bytes
@@ -69,7 +76,7 @@ def expected_ingest(sizes: Sizes, part_rows: int) -> Used:
     return Used(
         requests=parts * of_part + sizes.slices * (1 + times + 2 * buckets) + OTHERS,
         read_bytes=int(read),
-        written_bytes=int(written + sizes.items * (CODE_BYTES + 2 * ID_BYTES)),
+        written_bytes=int(written + sizes.items * (CODE_BYTES + 2 * ID_BYTES + ROW_BYTES)),
         peak_bytes=int(WORKER_BYTES + held),
     )
 

@@ -28,7 +28,14 @@ def test_the_bytes_and_requests_of_ingest_are_as_expected(
 ) -> None:
     monkeypatch.setattr(items_module, "SMALLEST_PART", 2**18)
     monkeypatch.setattr(slices, "SLICE_BYTES", 2**21)
-    case.items = [{"id": f"i{n}", "title": f"The title of {n}", "text": f"a text about {n * 7919}"} for n in range(ITEMS)]
+    case.items = [
+        {
+            "id": f"i{n}" if n < 10 else f"{n * 2654435761 % 2**32:08x}",
+            "title": f"The title of {n}",
+            "text": f"a text about {n * 7919}",
+        }
+        for n in range(ITEMS)
+    ]
     if kind == "parquet":
         vectors = np.random.default_rng(0).standard_normal((ITEMS, 32)).astype(np.float32)
         table = pa.Table.from_pylist(case.items).append_column("vector", pa.array(list(vectors)))
