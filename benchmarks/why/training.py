@@ -23,7 +23,7 @@ from training.encoders.adapter import AdapterEncoder
 from training.feed.batches import Batch
 from training.feed.candidate_masks import candidate_masks
 from training.objective.losses import info_nce, likely_positives, scores
-from training.telemetry.gradient_geometry import IN_BATCH, alignment_uniformity, geometry_figures, geometry_sums
+from training.telemetry.gradient_geometry import IN_BATCH, SPACE, alignment_uniformity, geometry_figures, geometry_sums
 
 F64 = npt.NDArray[np.float64]
 WARMUP_STEPS = 20
@@ -154,7 +154,7 @@ def step_loss(model: nn.Module, world: World, plan: Plan, batch: Batch) -> tuple
     queries = model({"vectors": torch.from_numpy(world.queries_QD[batch.query_rows])})
     items = model({"vectors": torch.from_numpy(world.items_ND[batch.item_rows])})
     column_B = torch.from_numpy(np.searchsorted(batch.item_rows, batch.positive_rows))
-    space = alignment_uniformity(queries, items[column_B])
+    space = dict(zip(SPACE, alignment_uniformity(queries, items[column_B]).tolist(), strict=True))
     if plan.attraction_only:
         return (1 - (queries * items[column_B]).sum(1)).mean(), space
     masked, kind = candidate_masks(batch, batch.item_rows, world.labels)

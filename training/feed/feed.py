@@ -13,25 +13,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-from cluster.labels.labels import Labels
 from cluster.tables.tables import I64
 from training.encoders.base import Encoder
 from training.encoders.tokens.features import Features, Tokens, Vectors
 from training.encoders.tokens.packing import pack
 from training.feed.batches import Batch, BatchPlan, hash_rows
-from training.feed.candidate_masks import candidate_masks
+from training.feed.candidate_masks import Candidates, Columns, find_candidates
 from training.feed.tables import Tables
 from training.settings import TrainingSettings
-from training.telemetry.gradient_geometry import CROSS_RANK, IN_BATCH
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
 """Queries times columns that the loss looks at in one go."""
-
-Bool = npt.NDArray[np.bool_]
-U8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -43,15 +37,6 @@ class Pack:
     inputs: dict[str, Tensor]
     seed: int
     """Of dropout: the same texts see the same in every pass."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some rows of the batch with their candidates."""
-
-    rows: slice
-    masked_BC: Bool  # noqa: N815
-    kind_BC: U8  # noqa: N815
 
 
 @dataclass(frozen=True)
@@ -73,35 +58,24 @@ class Prepared:
     """Tokens with padding."""
     joined_queries: I64
     """[W * B] query rows of all ranks, in rank order."""
-    labels: Labels = field(repr=False)
     in_batch: bool
     """Other queries' items are candidates."""
+    candidates: Candidates = field(repr=False)
     chunk_rows: int
     """Rows that the loss looks at in one go."""
     query_counts: list[int] = field(default_factory=list)
     """Queries of each rank."""
-    first_chunks: list[Chunk] = field(default_factory=list)
 
     @property
     def shared(self) -> bool:
         """Whether other ranks' items are among the columns."""
         return len(self.counts) > 1
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[slice]:
         """All rows in order, some at a time: masks of a very large batch never lie in memory at once."""
-        yield from self.first_chunks
-        for start in range(len(self.first_chunks) * self.chunk_rows, len(self.batch.query_rows), self.chunk_rows):
-            yield make_chunk(self, start)
-
-
-def make_chunk(prepared: Prepared, start: int) -> Chunk:
-    """The rows from `start` on, with their masks."""
-    rows = slice(start, min(start + prepared.chunk_rows, len(prepared.batch.query_rows)))
-    # an item that another row of this rank brought is in the batch, though not among these rows
-    masked, kind = candidate_masks(prepared.batch.rows(rows), prepared.columns, prepared.labels, prepared.batch.item_rows)
-    if not prepared.in_batch:
-        masked |= (kind == IN_BATCH) | (kind == CROSS_RANK)
-    return Chunk(rows, masked, kind)
+        total = len(self.batch.query_rows)
+        for start in range(0, total, self.chunk_rows):
+            yield slice(start, min(start + self.chunk_rows, total))
 
 
 class Feed:
@@ -126,7 +100,7 @@ class Feed:
         """
         self._plan, self._tables, self._encoder, self._settings = plan, tables, encoder, settings
         self._budget, self._equal = budget_tokens, equal_packs and plan.world > 1
-        self._chunk_logits = CHUNK_LOGITS[device]
+        self._chunk_logits, self._pins = CHUNK_LOGITS[device], device == "cuda"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._next: tuple[tuple[int, int], Future[Prepared]] | None = None
 
@@ -146,39 +120,40 @@ class Feed:
         plan = self._plan
         joined = plan.joined(epoch, step)
         batch = joined.rows(plan.rows_of(plan.rank))
-        shares = self._shares(joined, batch)
+        columns = self._columns(joined, batch)
+        shares = np.split(columns.rows, np.cumsum(columns.counts)[:-1])
         mine = shares[plan.rank if len(shares) > 1 else 0]
-        columns = np.concatenate(shares)
         packs, tokens, padded = self._packs(batch.query_rows, mine, (epoch, step))
         packs += self._idle(packs, joined, shares)
-        prepared = Prepared(
+        return Prepared(
             batch=batch,
             packs=packs,
-            columns=columns,
-            counts=[len(share) for share in shares],
-            positive_column=column_of(batch.positive_rows, columns),
+            columns=columns.rows,
+            counts=columns.counts,
+            positive_column=columns.of_all(batch.positive_rows),
             denominator=float(joined.weights.sum(dtype=np.float64)) / plan.world,
             tokens=tokens,
             padded=padded,
             joined_queries=joined.query_rows,
             query_counts=[len(range(*plan.rows_of(rank).indices(plan.together))) for rank in range(plan.world)],
-            labels=self._tables.labels,
+            candidates=find_candidates(batch, columns, self._tables.labels),
             in_batch=self._settings.in_batch,
-            chunk_rows=max(1, self._chunk_logits // max(1, len(columns))),
+            chunk_rows=max(1, self._chunk_logits // max(1, len(columns.rows))),
         )
-        prepared.first_chunks.append(make_chunk(prepared, 0))
-        return prepared
 
-    def _shares(self, joined: Batch, batch: Batch) -> list[I64]:
+    def _columns(self, joined: Batch, batch: Batch) -> Columns:
         """Which rank encodes which items: all ranks' items once, or, where nothing is gathered, the rank's own alone."""
         settings, world = self._settings, self._plan.world
         if world == 1 or not (settings.gather and settings.in_batch):
-            return [batch.item_rows]
+            return Columns.of(batch.item_rows, np.zeros(len(batch.item_rows), np.uint16), 1)
         # longest first, there and back over the ranks: equal shares of tokens without a loop over items
-        order = np.argsort(-self._tables.items.lengths_of(joined.item_rows), kind="stable")
+        lengths = self._tables.items.lengths_of(joined.item_rows)
+        longest = int(lengths.max(initial=0))
+        order = np.argsort((longest - lengths).astype(np.uint16 if longest < 2**16 else np.int64), kind="stable")
         turn = np.arange(len(order)) % (2 * world)
-        rank = np.where(turn < world, turn, 2 * world - 1 - turn)
-        return [np.sort(joined.item_rows[order[rank == number]]) for number in range(world)]
+        rank = np.empty(len(order), np.uint16)
+        rank[order] = np.where(turn < world, turn, 2 * world - 1 - turn)
+        return Columns.of(joined.item_rows, rank, world)
 
     def _packs(self, query_rows: I64, item_rows: I64, where: tuple[int, int]) -> tuple[list[Pack], int, int]:
         texts = join_features(self._tables.queries.take(query_rows), self._tables.items.take(item_rows))
@@ -187,7 +162,10 @@ class Feed:
         padded = 0
         for places in pack(lengths, self._budget, pads=self._encoder.pads):
             seed = seed_of(self._plan.seed, (*where, self._plan.rank, len(made)))
-            made.append(Pack(places, self._encoder.collate(texts.take(places)), seed))
+            inputs = self._encoder.collate(texts.take(places))
+            if self._pins:  # so that copying them waits for nothing
+                inputs = {name: value.pin_memory() for name, value in inputs.items()}
+            made.append(Pack(places, inputs, seed))
             padded += int(lengths[places].max(initial=0)) * len(places) if self._encoder.pads else int(lengths[places].sum())
         return made, int(lengths.sum()), padded
 
@@ -219,11 +197,7 @@ def join_features(first: Features, second: Features) -> Features:
 
 def column_of(rows: I64, columns: I64) -> I64:
     """The column of each item row; every one must be among the columns."""
-    order = np.argsort(columns)
-    place = np.minimum(np.searchsorted(columns[order], rows), len(columns) - 1)
-    found = order[place]
-    assert (columns[found] == rows).all(), "a batch was put together without its positives"
-    return found.astype(np.int64)
+    return Columns.listed(columns).of_all(rows)
 
 
 def seed_of(seed: int, where: tuple[int, ...]) -> int:

@@ -18,13 +18,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.feed.feed import Chunk, Prepared, column_of
+from training.feed.candidate_masks import to_device
+from training.feed.feed import Prepared, column_of
 from training.feed.tables import Tables
 from training.objective.distillation import distillation
 from training.objective.gather import gather_rows
 from training.objective.losses import info_nce, likely_positives, scores, triplet, truncated
 from training.settings import TrainingSettings
-from training.telemetry.gradient_geometry import geometry_sums
+from training.telemetry.gradient_geometry import NUM_SUMS, geometry_sums
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,19 @@ class Outcome:
     """float32, with respect to the local queries."""
     gradient_UD: Tensor  # noqa: N815
     """float32, with respect to the items that this rank encoded."""
-    log_temperature: float
-    """Gradient with respect to log τ; 0 where it is not learned."""
+    log_temperature: Tensor
+    """Gradient with respect to log τ, scalar; 0 where it is not learned."""
     sums: Tensor
     """`geometry_sums` of the local rows."""
-    left_out: int
-    """Candidates that a guard or guide took for unlabelled positives."""
+    left_out: Tensor
+    """Candidates that a guard or guide took for unlabelled positives, scalar."""
     positives_BD: Tensor  # noqa: N815
     """Embeddings of the positives, without gradient."""
     geometry_seconds: float
 
 
 class Objective:
-    """Loss and gradients of prepared steps."""
+    """Loss and gradients of prepared steps. Nothing here makes the host wait for a device."""
 
     def __init__(self, settings: TrainingSettings, tables: Tables, *, rank: int, device: torch.device) -> None:
         self.settings, self.tables, self.rank, self.device = settings, tables, rank, device
@@ -74,29 +75,28 @@ class Objective:
             queries,
             _leaf(every_item) if step.shared else own,
             queries if everyone is queries else _leaf(everyone),
-            torch.tensor(math.log(temperature), device=self.device, requires_grad=True),
+            torch.full((), math.log(temperature), device=self.device, requires_grad=True),
         )
-        loss, left_out, seconds = torch.zeros((), device=self.device), 0, 0.0
-        sums: Tensor | float = 0.0
-        for chunk in step.chunks():
-            part = _Part(self, step, chunk, leaves, temperature)
+        loss, left_out = torch.zeros((2,), device=self.device)
+        sums, seconds = torch.zeros(NUM_SUMS, dtype=torch.float64, device=self.device), 0.0
+        for rows in step.chunks():
+            part = _Part(self, step, rows, leaves, temperature)
             loss += part.backward()
             left_out += part.left_out
             started = time.perf_counter()
-            sums = geometry_sums(part.logits_BC, part.column_B, part.kind_BC).cpu() + sums
+            sums += geometry_sums(part.logits_BC, part.column_B, part.kind_BC)
             seconds += time.perf_counter() - started
         if step.shared:
             # to the ranks that encoded them, summed over those that used them
             every_item.backward(_gradient(leaves.items))  # type: ignore[no-untyped-call]
         if everyone is not queries:
             everyone.backward(_gradient(leaves.askers))  # type: ignore[no-untyped-call]
-        assert isinstance(sums, Tensor)
-        column = torch.from_numpy(step.positive_column).to(self.device)
+        column = to_device(step.positive_column, self.device)
         return Outcome(
             loss,
             _gradient(queries),
             _gradient(own),
-            float(_gradient(leaves.log_temperature)),
+            _gradient(leaves.log_temperature),
             sums,
             left_out,
             leaves.items.detach()[column],
@@ -119,26 +119,25 @@ class _Leaves(NamedTuple):
 class _Part:
     """Some rows of a step."""
 
-    def __init__(self, objective: Objective, step: Prepared, chunk: Chunk, leaves: _Leaves, temperature: float) -> None:
-        self._objective, self._step, self._rows, self._leaves = objective, step, chunk.rows, leaves
+    def __init__(self, objective: Objective, step: Prepared, rows: slice, leaves: _Leaves, temperature: float) -> None:
+        self._objective, self._step, self._rows, self._leaves = objective, step, rows, leaves
         self._temperature = temperature
         self._shared = {
-            "weights_B": self._tensor(step.batch.weights[chunk.rows]),
-            "denominator": torch.tensor(step.denominator, device=objective.device),
+            "weights_B": self._tensor(step.batch.weights[rows]),
+            "denominator": torch.full((), step.denominator, device=objective.device),
         }
-        self.column_B = self._tensor(step.positive_column[chunk.rows])
-        self.kind_BC = self._tensor(chunk.kind_BC)
-        self._masked_BC = self._tensor(chunk.masked_BC)
+        self.column_B = self._tensor(step.positive_column[rows])
+        self._masked_BC, self.kind_BC = step.candidates.masks(rows, objective.device, in_batch=step.in_batch)
         self.left_out = self._leave_out()
         self._lists = self._taught_lists()
         self.logits_BC: Tensor
         """At full length, divided by the temperature, -inf where a column is no candidate; set by `backward`."""
 
     def _tensor(self, values: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._objective.device, non_blocking=True)
+        return to_device(values, self._objective.device)
 
     @torch.no_grad()
-    def _leave_out(self) -> int:
+    def _leave_out(self) -> Tensor:
         """Mask candidates that are taken for unlabelled positives; returns how many."""
         settings, guide = self._objective.settings, self._objective.tables.guide
         found: list[Tensor] = []
@@ -151,10 +150,10 @@ class _Part:
                 self._tensor(guide.items[self._step.columns]),
             )
             found.append(likely_positives(told, self.column_B, settings.guide.margin, relative=settings.guide.relative))
-        before = int(self._masked_BC.sum()) if found else 0
+        before = self._masked_BC.sum()
         for more in found:
             self._masked_BC = self._masked_BC | more
-        return int(self._masked_BC.sum()) - before if found else 0
+        return self._masked_BC.sum() - before
 
     def backward(self) -> Tensor:
         """The rows' share of the loss, without gradient; its gradient is added to the leaves."""

@@ -16,7 +16,7 @@ from training.feed.feed import Prepared
 from training.objective.gather import mean_over_ranks
 from training.objective.objective import Objective
 from training.rank.forward import NotFiniteError, Pass
-from training.telemetry.gradient_geometry import alignment_uniformity, geometry_figures
+from training.telemetry.gradient_geometry import SPACE, alignment_uniformity, geometry_figures
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,21 @@ def train_step(
     """Add the gradient of one micro-step to the weights' (the optimizer's step is the caller's). Collective.
 
     Raises:
-        NotFiniteError: the loss is NaN or infinite on some rank; every rank raises, before any gradient is given.
+        NotFiniteError: the loss is NaN or infinite on some rank; every rank raises, before the optimizer steps.
     """
     passes = Pass(engine, step.packs, place, cached=cached)
     embeddings = passes.forward()
     queries, items = embeddings[: len(step.batch.query_rows)], embeddings[len(step.batch.query_rows) :]
     outcome = objective(queries, items, step, temperature)
-    shape = alignment_uniformity(queries, outcome.positives_BD)
     # one small all-reduce: means over ranks, each of which saw about as many queries; sums of the geometry keep their ratios
-    own = torch.cat(
-        [
-            torch.tensor(
-                [float(outcome.loss), outcome.log_temperature, float(outcome.left_out), *shape.values()], dtype=torch.float64
-            ),
-            outcome.sums,
-        ]
-    )
-    loss, log_temperature, left_out, *rest = mean_over_ranks(own.to(place.device)).tolist()
-    figures = {"loss": loss} | geometry_figures(torch.tensor(rest[len(shape) :]), temperature)
-    figures |= dict(zip(shape, rest, strict=False))
-    figures["left_out_per_query"] = left_out * place.world / len(step.joined_queries)
+    single = torch.stack([outcome.loss.double(), outcome.log_temperature.double(), outcome.left_out.double()])
+    means = mean_over_ranks(torch.cat([single, alignment_uniformity(queries, outcome.positives_BD), outcome.sums]))
+    passes.backward(torch.cat([outcome.gradient_BD, outcome.gradient_UD]), boundary=boundary)
+    # only now does the host wait for a device, once
+    loss, log_temperature, left_out, *rest = means.tolist()
     if not math.isfinite(loss):
         raise NotFiniteError(str(loss))
-    passes.backward(torch.cat([outcome.gradient_BD, outcome.gradient_UD]), boundary=boundary)
+    figures = {"loss": loss} | geometry_figures(torch.tensor(rest[len(SPACE) :]), temperature)
+    figures |= dict(zip(SPACE, rest, strict=False))
+    figures["left_out_per_query"] = left_out * place.world / len(step.joined_queries)
     return StepFigures(figures, log_temperature, outcome.geometry_seconds)

@@ -25,6 +25,8 @@ ROW_SUMS = ("rows", "positive", "with_negatives", "hardest", "effective")
 """Sums over rows: their number, p of the positive, rows that have a negative, and of those largest w and exp(entropy of w)."""
 KIND_SUMS = ("count", "pull", "dead", "above", "logit")
 """Sums over the negatives of a kind: number, p, those that are dead, those above the positive, logits."""
+NUM_SUMS = len(ROW_SUMS) + len(KIND_SUMS) * len(KINDS)
+SPACE = ("alignment", "uniformity", "mean_pairwise_cosine")
 UNIFORMITY_ROWS = 1024
 """Rows that are compared with each other; of a larger batch the first."""
 
@@ -58,7 +60,7 @@ def geometry_sums(logits_BC: Tensor, positive_column_B: Tensor, kind_BC: Tensor)
     if logits_BC.device.type == "cpu":
         from training.telemetry.gradient_geometry_sums import sum_rows  # numba takes a while to load
 
-        sums = torch.zeros(len(ROW_SUMS) + len(KIND_SUMS) * len(KINDS), dtype=torch.float64)
+        sums = torch.zeros(NUM_SUMS, dtype=torch.float64)
         parts: list[Any] = [part.numpy() for part in softmax]
         sum_rows(*parts, DEAD_BELOW, sums.numpy())  # type: ignore[call-arg]
     else:
@@ -140,7 +142,7 @@ def geometry_figures(sums: Tensor, temperature: float) -> dict[str, float]:
 
 
 @torch.no_grad()
-def alignment_uniformity(queries_BD: Tensor, positives_BD: Tensor) -> dict[str, float]:
+def alignment_uniformity(queries_BD: Tensor, positives_BD: Tensor) -> Tensor:
     """Describe the embedding space: are pairs close, is the sphere used, has it collapsed?
 
     (Wang & Isola 2020, arXiv 2005.10242, section 4.1, with alpha = 2 and t = 2.)
@@ -150,6 +152,7 @@ def alignment_uniformity(queries_BD: Tensor, positives_BD: Tensor) -> dict[str, 
         positives_BD: L2-normalised, row b belongs to query b.  A positive shared by two queries counts as a close pair.
 
     Returns:
+        float64 [3], named as SPACE:
         `alignment`: mean |q - p|^2 over pairs, 0 is best.
         `uniformity`: log of the mean of exp(-2 |x - y|^2) over different rows x, y, averaged over the two sides; lower
             is better, 0 is full collapse.
@@ -158,15 +161,10 @@ def alignment_uniformity(queries_BD: Tensor, positives_BD: Tensor) -> dict[str, 
     """
     queries_BD, positives_BD = queries_BD.float(), positives_BD.float()
     if len(queries_BD) == 0:
-        return {"alignment": 0.0, "uniformity": 0.0, "mean_pairwise_cosine": 0.0}
+        return torch.zeros(len(SPACE), dtype=torch.float64, device=queries_BD.device)
     sides = [_pairwise(queries_BD[:UNIFORMITY_ROWS]), _pairwise(positives_BD[:UNIFORMITY_ROWS])]
-    figures = {
-        "alignment": (queries_BD - positives_BD).square().sum(1).mean(),
-        "uniformity": (sides[0][0] + sides[1][0]) / 2,
-        "mean_pairwise_cosine": (sides[0][1] + sides[1][1]) / 2,
-    }
-    values = torch.stack(list(figures.values())).tolist()  # one copy from the device for all figures
-    return dict(zip(figures, values, strict=True))
+    alignment = (queries_BD - positives_BD).square().sum(1).mean()
+    return torch.stack([alignment, (sides[0][0] + sides[1][0]) / 2, (sides[0][1] + sides[1][1]) / 2]).double()
 
 
 def _pairwise(x_BD: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -112,6 +112,19 @@ def test_masks_equal_the_slow_reference(case: Case) -> None:
         for query in case.query_rows
     ]
     assert labels.known_mask(case.query_rows, columns).tolist() == want
+
+
+@given(cases(), st.permutations(range(ITEMS)), st.lists(st.integers(-1, ITEMS - 1), min_size=QUERIES, max_size=QUERIES))
+def test_known_pairs_are_where_the_mask_is_true(case: Case, columns: list[int], own: list[int]) -> None:
+    for selves in (None, np.array(own)):
+        labels = replace(case.labels(), self_rows=selves)
+        for some in (np.array(columns), np.array(columns[:3])):
+            rows, places = labels.known_pairs(case.query_rows, some)
+            mask = np.zeros((len(case.query_rows), len(some)), bool)
+            mask[rows, places] = True
+            assert mask.tolist() == labels.known_mask(case.query_rows, some).tolist()
+            assert len(rows) == mask.sum()
+            assert (np.diff(rows) >= 0).all()
 
 
 @given(cases())

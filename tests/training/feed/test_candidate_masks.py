@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cluster.labels.labels import NO_NEGATIVE, Labels
 from training.feed.batches import Batch
-from training.feed.candidate_masks import candidate_masks
+from training.feed.candidate_masks import Columns, candidate_masks, find_candidates
 from training.telemetry.gradient_geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 
 
@@ -68,7 +68,7 @@ def test_masks_and_kinds_equal_a_slow_reference(seed: int) -> None:
     assert masked.tolist() == want_masked
     assert kinds.tolist() == want_kinds
     # some of the rank's queries at a time see the same
-    parts = [candidate_masks(batch.rows(part), columns, labels, batch.item_rows) for part in (slice(0, 4), slice(4, 6))]
+    parts = [find_candidates(batch, Columns.listed(columns), labels).masks(*part) for part in ((0, 4), (4, 6))]
     np.testing.assert_array_equal(np.concatenate([mask for mask, _ in parts]), masked)
     np.testing.assert_array_equal(np.concatenate([kind for _, kind in parts]), kinds)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cluster.labels.labels import Labels
 from cluster.tables.tables import offsets_of
@@ -16,6 +17,7 @@ from training.settings import TrainingSettings
 from training.telemetry.gradient_geometry import CROSS_RANK, IN_BATCH
 
 Q, N, WORLD, BATCH = 64, 80, 2, 6
+CPU = torch.device("cpu")
 
 
 class Padding(Encoder):
@@ -110,19 +112,21 @@ def test_weights_are_divided_by_the_same_number_on_every_rank() -> None:
 
 def test_what_only_another_rank_brought_is_of_another_kind_than_what_this_one_did() -> None:
     for step in both():
-        (chunk,) = step.chunks()
+        (rows,) = step.chunks()
+        kind_BC = step.candidates.masks(rows, CPU)[1].numpy()
         own = np.isin(step.columns, step.batch.item_rows)
-        assert (chunk.kind_BC[:, ~own] == CROSS_RANK).all()
-        assert not (chunk.kind_BC[:, own] == CROSS_RANK).any()
-        assert (chunk.kind_BC == IN_BATCH).any()
+        assert (kind_BC[:, ~own] == CROSS_RANK).all()
+        assert not (kind_BC[:, own] == CROSS_RANK).any()
+        assert (kind_BC == IN_BATCH).any()
 
 
 def test_own_negatives_only_masks_what_the_query_did_not_bring() -> None:
     for step in both(in_batch=False):
-        (chunk,) = step.chunks()
+        (rows,) = step.chunks()
+        masked_BC = step.candidates.masks(rows, CPU, in_batch=step.in_batch)[0].numpy()
         for row in range(BATCH):
             mine = {*step.batch.hard_BH[row], *step.batch.random_BR[row]}
-            assert {int(item) for item in step.columns[~chunk.masked_BC[row]]} <= mine
+            assert {int(item) for item in step.columns[~masked_BC[row]]} <= mine
 
 
 def test_a_step_made_ahead_is_the_one_that_is_asked_for() -> None:

@@ -13,7 +13,7 @@ from cluster.labels.labels import Labels
 from training.encoders.adapter import AdapterEncoder
 from training.encoders.tokens.features import Vectors
 from training.feed.batches import BatchPlan, Examples
-from training.feed.feed import Feed, Prepared, make_chunk
+from training.feed.feed import Feed, Prepared
 from training.feed.tables import Guide, Tables
 from training.objective.objective import Objective, Outcome
 from training.settings import DistilSettings, GuideSettings, TrainingSettings
@@ -193,8 +193,7 @@ def test_a_batch_looked_at_some_rows_at_a_time_has_the_same_loss_gradients_and_g
 
 def cut(settings: TrainingSettings) -> Prepared:
     """The same step, three rows at a time."""
-    step = replace(prepare(settings), chunk_rows=3, first_chunks=[])
-    step.first_chunks.append(make_chunk(step, 0))
+    step = replace(prepare(settings), chunk_rows=3)
     assert len(list(step.chunks())) == 3
     return step
 

@@ -14,6 +14,7 @@ from training.telemetry.gradient_geometry import (
     IN_BATCH,
     KINDS,
     RANDOM,
+    SPACE,
     _Softmax,
     _sum_on_device,
     alignment_uniformity,
@@ -26,6 +27,10 @@ TAU = 0.05
 
 def loss_geometry(logits: Tensor, positive: Tensor, kind: Tensor) -> dict[str, float]:
     return geometry_figures(geometry_sums(logits, positive, kind), TAU)
+
+
+def space(queries: Tensor, positives: Tensor) -> dict[str, float]:
+    return dict(zip(SPACE, alignment_uniformity(queries, positives).tolist(), strict=True))
 
 
 def slow_geometry(logits: Tensor, positive: Tensor, kind: Tensor) -> dict[str, float]:
@@ -165,7 +170,7 @@ def test_alignment_and_uniformity_equal_the_formulas_of_the_paper() -> None:
     generator = torch.Generator().manual_seed(0)
     queries = functional.normalize(torch.randn(9, 4, generator=generator), dim=1)
     positives = functional.normalize(torch.randn(9, 4, generator=generator), dim=1)
-    got = alignment_uniformity(queries, positives)
+    got = space(queries, positives)
     assert got["alignment"] == pytest.approx((queries - positives).norm(dim=1).pow(2).mean().item(), rel=1e-5)
     sides = [torch.pdist(x).pow(2) for x in (queries, positives)]
     want = sum(side.mul(-2).exp().mean().log().item() for side in sides) / 2
@@ -176,11 +181,11 @@ def test_alignment_and_uniformity_equal_the_formulas_of_the_paper() -> None:
 
 def test_collapse_shows_as_cosine_one_and_uniformity_zero() -> None:
     same = torch.tensor([[0.6, 0.8]]).expand(5, 2)
-    got = alignment_uniformity(same, same)
+    got = space(same, same)
     assert got == pytest.approx({"alignment": 0.0, "uniformity": 0.0, "mean_pairwise_cosine": 1.0}, abs=1e-6)
 
 
 @pytest.mark.parametrize("num_rows", [0, 1])
 def test_fewer_than_two_rows_give_zeros_not_nan(num_rows: int) -> None:
     x = torch.tensor([[0.6, 0.8]])[:num_rows]
-    assert alignment_uniformity(x, x) == {"alignment": 0.0, "uniformity": 0.0, "mean_pairwise_cosine": 0.0}
+    assert space(x, x) == {"alignment": 0.0, "uniformity": 0.0, "mean_pairwise_cosine": 0.0}
