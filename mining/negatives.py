@@ -40,7 +40,7 @@ class MineTask:
     hits: list[Part]
     labels: list[Part]
     codes: list[Part]
-    """What items have in common, as integers."""
+    """What items have in common, as integers; and their ids."""
     corpus: list[Part]
     queries: list[Part]
     settings: MiningSettings
@@ -202,7 +202,7 @@ def choose_block(task: MineTask, number: int, side: Side, uses: I32 | None = Non
 def _write_blocks(task: MineTask, blocks: Sequence[tuple[ChosenBlock, Counts]]) -> Iterator[tuple[Part, Counts]]:
     """Write blocks; the ids of their items are looked up together."""
     items = np.unique(np.concatenate([np.zeros(0, np.int64), *(block.items for block, _ in blocks)]))
-    names = read_rows(task.store, task.corpus, items, ["id"])["id"] if len(items) else pa.chunked_array([[]], pa.string())
+    names = read_rows(task.store, task.codes, items, ["id"])["id"] if len(items) else pa.chunked_array([[]], pa.string())
     for block, counts in blocks:
         table = _table(block, items, names, read_rows(task.store, task.queries, block.query_rows, ["id"])["id"])
         yield write_part(task.store, f"{task.folder}/{part_name(block.number)}", table), counts

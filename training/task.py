@@ -149,16 +149,19 @@ class Told:
     """Rows of the dev queries."""
     near_misses: I64
     """Rows of items that make validation hard, nearest first."""
+    gains: F32 | None = None
+    """Of each label its grade, as NDCG counts it; None: they were not asked for."""
 
 
-def read_examples(task: Task) -> Told:
-    """The examples, labels and validation of a task.
+def read_examples(task: Task, *, graded: bool = False) -> Told:
+    """The examples, labels and validation of a task; with the labels' grades, if they are asked for.
 
     Raises:
         DataError: no training query has a relevant item.
     """
     queries = read_parts(task.store, task.data.queries, ["split", "item_row"])
-    judged = read_parts(task.store, task.data.labels, ["query_row", "item_row", "score", "weight", "source"])
+    columns = ["query_row", "item_row", "score", "weight", "source", *(["gain"] if graded else [])]
+    judged = read_parts(task.store, task.data.labels, columns)
     taught = read_taught(task.store, task.data.negatives)
     if taught is not None:
         judged = taught.joined_with(judged)
@@ -178,7 +181,8 @@ def read_examples(task: Task) -> Told:
         offsets, rows = lists_to_csr(hits["item_rows"])
         near = _nearest_first(offsets, rows.astype(np.int64), depth=10)
     examples = _examples(task, judged, _trained(queries, taught), taught)
-    return Told(examples, labels, np.flatnonzero(_equal(queries["split"], "dev")), near)
+    gains = judged["gain"].to_numpy().astype(np.float32) if graded else None
+    return Told(examples, labels, np.flatnonzero(_equal(queries["split"], "dev")), near, gains)
 
 
 def _trained(queries: pa.Table, taught: Taught | None) -> npt.NDArray[np.bool_]:

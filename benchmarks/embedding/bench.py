@@ -15,8 +15,8 @@ import torch
 from benchmarks.shared.command import Row, compared
 from benchmarks.shared.machine import paired, timed
 from cluster.tables.tables import F32, lists_to_csr
+from training.encoders.compute.packed import pack_linears
 from training.encoders.load import load_encoder
-from training.encoders.packed import pack_linears
 from training.encoders.tokens.features import Tokens
 from training.encoders.tokens.tokenizer import Tokenizer
 from training.settings import EncoderSettings

@@ -15,8 +15,8 @@ from benchmarks.shared.command import Row, compared
 from benchmarks.shared.machine import paired
 from cluster.tables.tables import F32
 from mining.search.topk import Shard, exact_topk
+from training.encoders.compute.packed import cpu_has_bfloat16, pack_linears
 from training.encoders.load import load_encoder
-from training.encoders.packed import cpu_has_bfloat16, pack_linears
 from training.encoders.tokens.features import Tokens
 
 QUERIES, HITS = 1000, 100

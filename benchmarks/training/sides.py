@@ -68,7 +68,6 @@ def run_peer(folder: Path) -> Figures:
     import torch
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.losses import MultipleNegativesRankingLoss
-    from transformers import TrainerCallback
 
     torch.set_num_threads(THREADS)
     task, _, local = read_task(folder)
@@ -76,18 +75,6 @@ def run_peer(folder: Path) -> Figures:
     rows, steps = _in_order(folder)
     model = SentenceTransformer(local, device="cpu")
     noted: Figures = {"losses": []}
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        """From the first batch to the last step; and every loss."""
-
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            noted["started"] = time.perf_counter()
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            noted["seconds"] = time.perf_counter() - noted["started"]
-
-        def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
-            noted["losses"] += [logs["loss"]] if logs and "loss" in logs else []
 
     with tempfile.TemporaryDirectory() as output:
         arguments = SentenceTransformerTrainingArguments(
@@ -105,13 +92,13 @@ def run_peer(folder: Path) -> Figures:
             report_to="none",
             use_cpu=True,
             disable_tqdm=True,
-            batch_sampler=_sequential,
+            batch_sampler=sequential,
         )
         SentenceTransformerTrainer(
             model=model,
             args=arguments,
             train_dataset=rows,
-            callbacks=[Clock()],
+            callbacks=[clock(noted)],
             loss=MultipleNegativesRankingLoss(model, scale=1.0 / settings.temperature),
         ).train()
     return {"seconds": noted["seconds"], "pairs": steps * settings.batch_size, "losses": noted["losses"], "peak_mb": _peak()}
@@ -135,7 +122,27 @@ def _in_order(folder: Path) -> tuple[Any, int]:
     return Dataset.from_dict(columns), steps
 
 
-def _sequential(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:
+def clock(noted: Figures) -> Any:
+    """A callback that notes in `noted` the seconds from the first batch to the last step, and every loss."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        """See `clock`."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            noted["started"] = time.perf_counter()
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            noted["seconds"] = time.perf_counter() - noted["started"]
+
+        def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
+            noted["losses"] += [logs["loss"]] if logs and "loss" in logs else []
+
+    return Clock()
+
+
+def sequential(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:
+    """Batches in the order of the rows."""
     from sentence_transformers.base.sampler import DefaultBatchSampler
     from torch.utils.data import SequentialSampler
 

@@ -3,7 +3,8 @@
 Queries and items are numbered by their position in the user's tables; that number is their *row*. Strings travel
 only where a person reads them.
 
-    codes/part-*        text_code i64, group_code i64 (-1: none), of the same rows as the part of the corpus with this number
+    codes/part-*        text_code i64, group_code i64 (-1: none), id str, of the same rows as the part of the corpus with this
+                        number: what mining reads of all items is not between texts and vectors
     corpus/part-*       row i64, id str, text str, + the user's metadata (+ vector)
     corpus-tokens/…     row i64, tokens list<i32>
     queries/part-*      row i64, id str, text str, split str, text_code i64 (-1: it is a history), item_row i64 (-1: none),

@@ -100,6 +100,7 @@ def search(
         str | None,
         typer.Option(help="Folder of the model that encodes queries (default: the export's own). Another one is refused."),
     ] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Let the export's re-ranker order the first 100 hits.")] = False,
     serve: Annotated[bool, typer.Option("--serve", help="Answer over HTTP, with a page to try queries.")] = False,
     host: Annotated[str, typer.Option(help="Address that --serve listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port that --serve listens on.")] = 8300,
@@ -115,7 +116,8 @@ def search(
 
     if (query is None) != serve:
         raise ConfigError('expected a query (hardmine search FOLDER "a query"), or --serve without one')
-    opened = [_open_export(folder, endpoint, model), *([_open_export(beside, endpoint, None)] if beside else [])]
+    folders = [(folder, model), *([(beside, None)] if beside else [])]
+    opened = [_open_export(root, endpoint, encoder, rerank=rerank) for root, encoder in folders]
     if query is None:
         service = Service(opened, QueryLog(log) if log else None)
         typer.echo(f"http://{host}:{port} answers for {' and '.join(service.exports)}; Ctrl-C ends it", err=True)
@@ -125,11 +127,11 @@ def search(
     emit(result, json_output, lambda console: show_answer(console, result))
 
 
-def _open_export(folder: str, endpoint: str | None, model: str | None) -> Opened:
+def _open_export(folder: str, endpoint: str | None, model: str | None, *, rerank: bool = False) -> Opened:
     from cluster.storage.settings import StorageSettings
     from jobs.serving.search.opened import open_export
 
-    return open_export(folder, StorageSettings(endpoint=endpoint, attempts=2), model=model)
+    return open_export(folder, StorageSettings(endpoint=endpoint, attempts=2), model=model, rerank=rerank)
 
 
 @app.command("compare-live")

@@ -24,7 +24,7 @@ def show_reranker(console: Console, table: Json | None) -> None:
     if table is None:
         return
     width = 2 + len(shown_metrics(table))  # the change and its interval do not fit beside the figures
-    title = f"{table['candidates']} candidates re-ranked, {table['queries']:,} queries of the {table['split']} split"
+    title = f"{table['candidates']} candidates re-ranked, {table['queries']:,} {table['split']} queries (*: to be shipped)"
     _print(console, title, columns(table)[:width], [row[:width] for row in cell_rows(table)])
     for row in cell_rows(table):
         if row[width] != REFERENCE:

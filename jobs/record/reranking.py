@@ -9,7 +9,7 @@ from eval.metrics import metric_name
 from eval.reranking.table import METRICS, NONE
 
 Json = Mapping[str, Any]
-REFERENCE, SHIPPED = "compared with", " ← ship"
+REFERENCE, SHIPPED = "reference", " *"
 
 
 def shown_metrics(table: Json) -> list[str]:

@@ -20,7 +20,7 @@ from training.distributed.trainer import start_early, train
 from training.engine.checkpoint import newest_state
 from training.engine.deepspeed_config import read_deepspeed
 from training.engine.schedule import Schedule
-from training.task import TrainData, TrainTask
+from training.task import Task, TrainData, TrainTask
 from training.telemetry.telemetry import telemetry_files
 
 BESIDE = {"trackers", "checkpoint_steps", "epochs"}
@@ -106,27 +106,9 @@ def train_model(context: Context, stage: Stage) -> Commit:
     task = replace(task, threads=pool.cpus, joined=joined_batch(context, stage.of.round + int(stage.of.random)))
 
     def work(folder: str) -> Outcome:
-        begun = newest_state(context.store, folder)
-        batch = begun.joined if begun else task.joined
-        ranks = min(pool.count, batch or pool.count)  # every rank has a query
-        result = train(replace(task, folder=folder), replace(pool, count=ranks))
-        for note in result["notes"]:
-            context.progress.say(f"  {note}")
-        for warning in result["tracker_warnings"]:
-            context.progress.say(f"! {warning}")
-        telemetry = telemetry_files(context.store, folder)
-        if not telemetry:
-            raise ArtifactError(f"{context.store.url(folder)} holds no telemetry; run the same command again")
-        context.store.delete(f"{folder}/engine")  # the engine's state served resuming only
-        files = dict(result["best"]["model"]) | telemetry
-        figures = {key: value for key, value in result.items() if key != "best"}
-        figures |= {
-            "best_epoch": result["best"]["epoch"],
-            "best_recall": result["best"]["recall"],
-            "prefix": result["best"]["prefix"],
-            "negatives": "mined" if task.data.negatives else "random",
-        }
-        return Outcome(files=files, figures=figures, work_seconds=result["seconds"])
+        outcome = run_training(context, replace(task, folder=folder), pool)
+        negatives = "mined" if task.data.negatives else "random"
+        return replace(outcome, figures={**outcome.figures, "negatives": negatives})
 
     inputs |= {
         "training": config.training.model_dump(exclude=BESIDE) | {"deepspeed": inputs.pop("deepspeed")},
@@ -134,3 +116,26 @@ def train_model(context: Context, stage: Stage) -> Commit:
         "round": task.round,
     }
     return context.commit(stage, inputs=inputs, work=work)
+
+
+def run_training(context: Context, task: Task, pool: PoolSize) -> Outcome:
+    """Train to the end, on no more ranks than a step has queries; the best model, telemetry and figures."""
+    store, folder = context.store, task.folder
+    begun = newest_state(store, folder)
+    batch = begun.joined if begun else task.joined
+    ranks = min(pool.count, batch or pool.count)  # every rank has a query
+    result = train(task, replace(pool, count=ranks))
+    for note in result["notes"]:
+        context.progress.say(f"  {note}")
+    for warning in result["tracker_warnings"]:
+        context.progress.say(f"! {warning}")
+    telemetry = telemetry_files(store, folder)
+    if not telemetry:
+        raise ArtifactError(f"{store.url(folder)} holds no telemetry; run the same command again")
+    store.delete(f"{folder}/engine")  # the engine's state served resuming only
+    best = result["best"]
+    figures = {key: value for key, value in result.items() if key != "best"}
+    figures |= {f"best_{key}": value for key, value in best.items() if key not in ("model", "prefix", "step")}
+    return Outcome(
+        files=dict(best["model"]) | telemetry, figures=figures | {"prefix": best["prefix"]}, work_seconds=result["seconds"]
+    )

@@ -67,7 +67,7 @@ def off_the_shelf(record: RunRecord, primary: str) -> OffTheShelf | None:
     """The figures of the model that the run starts from; None: it was not measured."""
     model: MeasuredModel | None = record.baseline
     figures = model.figures if model else {}
-    values = {name: (figures.get(name) or {}).get(primary) for name in ("metrics", "attainable", "in_reach")}
+    values: dict[str, Any] = {name: (figures.get(name) or {}).get(primary) for name in ("metrics", "attainable", "in_reach")}
     if model is None or None in values.values():
         return None
     return OffTheShelf(

@@ -26,6 +26,7 @@ from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.results.score_histogram import score_figures
 from jobs.record.record import RunRecord
 from jobs.record.summary import summary_json
+from tests.support.reranking import reranking_table
 
 Json = dict[str, Any]
 BLOCK = 4096
@@ -49,11 +50,13 @@ class Size:
     """How titles begin."""
 
 
-def write_run(folder: str | Path, size: Size | None = None, *, random_arm: bool = True, finish: bool = True) -> Store:
+def write_run(
+    folder: str | Path, size: Size | None = None, *, random_arm: bool = True, reranker: bool = False, finish: bool = True
+) -> Store:
     """Write a run below `folder` and return its store.
 
     Args:
-        random_arm: with an arm of random negatives.
+        random_arm: with an arm of random negatives. reranker: with a re-ranker, whose figures are none of this run's hits.
         finish: with the end of the run.
     """
     size = size or Size()
@@ -72,6 +75,11 @@ def write_run(folder: str | Path, size: Size | None = None, *, random_arm: bool 
         models.append(writer.train(f"round-{number:02d}", number, 0.45 + 0.1 * number, baseline, models[-1], "mined"))
     if random_arm:
         writer.train(f"round-{size.rounds:02d}-random", size.rounds, 0.5, baseline, models[-1], "random")
+    if reranker:
+        hits = [writer.ledger.find(f"{name}-hits") for name in ("baseline", f"round-{size.rounds:02d}")]
+        table = {name: value for name, value in reranking_table().items() if name != "split"}
+        figures = {"round": size.rounds, "split": "dev", "reranking": table}
+        writer.commit("reranked", "reranker/table", inputs={"hits": [hit.key for hit in hits if hit]}, figures=figures)
     if finish:
         writer.finish()
     return store

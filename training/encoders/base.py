@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cluster.tables.tables import F32, I64
-from training.encoders.streamed import streamed
+from training.encoders.compute.streamed import streamed
 from training.encoders.tokens.features import Features
 from training.encoders.tokens.packing import pack
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ class MakeCrossEncoder:
         sentence-transformers."""
         import torch
 
-        from training.encoders.packed import pack_linears
+        from training.encoders.compute.packed import pack_linears
         from training.encoders.pair_encoder import PairEncoder, activation_of
         from training.encoders.tokens.pairs import PairTokenizer
 
@@ -162,9 +163,8 @@ class MakeCrossEncoder:
                 some = slice(start, start + PAIRS_AT_ONCE)
                 (asked, query_rows), (shown, item_rows) = _distinct(queries[some]), _distinct(items[some])
                 pairs = tokenizer.template.join(tokenizer(asked), tokenizer(shown), query_rows, item_rows)
-                logits = model.encode(
-                    pairs, bfloat16=self.bfloat16, on_progress=lambda count, before=start: on_progress(before + count)
-                )
+                report = partial(_report, on_progress, start)
+                logits = model.encode(pairs, bfloat16=self.bfloat16, on_progress=report)
                 scores[some] = activation(torch.from_numpy(logits[:, 0])).numpy()
             return scores
 
@@ -185,6 +185,10 @@ class MakeCrossEncoder:
                 return read_sorted(model, queries, items, BATCH_PAIRS, on_progress)
 
         return read
+
+
+def _report(on_progress: Callable[[int], None], before: int, pairs: int) -> None:
+    on_progress(before + pairs)
 
 
 def _distinct(texts: Sequence[str]) -> tuple[list[str], I64]:

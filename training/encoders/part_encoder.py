@@ -33,8 +33,8 @@ class MakeEncoder:
         """
         import torch
 
+        from training.encoders.compute.packed import cpu_has_bfloat16, pack_linears
         from training.encoders.load import load_encoder
-        from training.encoders.packed import cpu_has_bfloat16, pack_linears
 
         if self.bfloat16 and not self.gpu and not cpu_has_bfloat16():
             raise ConfigError(

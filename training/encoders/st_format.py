@@ -165,6 +165,17 @@ def write_layer_norm(folder: Path, weight: Tensor, bias: Tensor) -> None:
     save_file({"norm.weight": weight.contiguous(), "norm.bias": bias.contiguous()}, folder / "model.safetensors")
 
 
+def save_tied(weights: dict[str, Tensor], path: Path) -> None:
+    """Weights as safetensors, which refuses tied ones that share storage: each name gets its own copy."""
+    seen: set[int] = set()
+    copies = {}
+    for name, value in weights.items():
+        pointer = value.data_ptr()
+        copies[name] = value.clone() if pointer in seen else value.contiguous()
+        seen.add(pointer)
+    save_file(copies, path, metadata={"format": "pt"})
+
+
 def copy_folder(source: Path, target: Path, *, without_weights: bool) -> None:
     """Copy a model folder's files, leaving out LEFTOVERS and other formats of the same weights (or all weights of the root)."""
     for file in sorted(path for path in source.rglob("*") if path.is_file()):

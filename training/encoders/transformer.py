@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -166,7 +165,7 @@ class OneModelEncoder(TextEncoder):
         st_format.copy_folder(self.source, folder, without_weights=True)
         weights = {name.removeprefix("model."): value for name, value in state.items()}
         root = folder / st_format.module_path(folder, 0)
-        _save_tied(weights, root / "model.safetensors")
+        st_format.save_tied(weights, root / "model.safetensors")
 
 
 class TransformerEncoder(OneModelEncoder):
@@ -295,14 +294,3 @@ def _pad_id(root: Path) -> int:
 def _padding_of(tokenizer: Any) -> int:
     """What a text is padded with; a tokenizer without a padding token has another one that will do: it is masked."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
-
-
-def _save_tied(weights: dict[str, Tensor], path: Path) -> None:
-    # tied weights share storage, which safetensors refuses: each name gets its own copy
-    seen: set[int] = set()
-    copies = {}
-    for name, value in weights.items():
-        pointer = value.data_ptr()
-        copies[name] = value.clone() if pointer in seen else value.contiguous()
-        seen.add(pointer)
-    save_file(copies, path, metadata={"format": "pt"})

@@ -104,9 +104,12 @@ def draw_lists(plan: BatchPlan, labels: Labels, gains: PairValues, teacher: Pair
 
 def _fresh(items_BL: I64) -> Bool:
     """[B, L] whether there is an item, and not the same one before it in its list."""
-    earlier = np.tril(np.ones((items_BL.shape[1],) * 2, bool), -1)
-    again = ((items_BL[:, :, None] == items_BL[:, None, :]) & earlier).any(axis=2)
-    fresh: Bool = (items_BL >= 0) & ~again
+    order = np.argsort(items_BL, axis=1, kind="stable")
+    ordered = np.take_along_axis(items_BL, order, axis=1)
+    again = np.zeros(items_BL.shape, bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    fresh: Bool = items_BL >= 0
+    fresh[np.arange(len(order))[:, None], order] &= ~again
     return fresh
 
 

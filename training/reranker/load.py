@@ -14,8 +14,7 @@ from cluster.labels.labels import Labels, gather_csr
 from cluster.storage.model_folders import fetch_folder
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import F32, I64, Part, lists_to_csr, read_parts, read_schema
-from training.encoders.tokens.features import Tokens
-from training.encoders.tokens.pairs import PairTokenizer, Template
+from training.encoders.tokens.pairs import PairTokenizer, Template, Texts
 from training.feed.batches import BatchPlan
 from training.feed.memory import POOL_ROWS
 from training.rank.load import NOT_LOADED, draw_pool, joined_before, labels_of, micro_steps, numbers, plan_batches, renumbered
@@ -34,8 +33,8 @@ class Loaded:
     """What every rank holds."""
 
     template: Template
-    queries: Tokens
-    items: Tokens
+    queries: Texts
+    items: Texts
     labels: Labels
     gains: PairValues
     """Grades, as the loss takes them."""
@@ -57,12 +56,12 @@ def load(task: RerankTask, world: int, *, pool_rows: int = POOL_ROWS) -> Loaded:
         DataError: no training query has a relevant item. ConfigError: the examples do not fill an optimizer step; the loss needs
             a teacher's scores, and there are none.
     """
-    told, teacher = read_examples(task), _read_teacher(task)
+    told, teacher = read_examples(task, graded=True), _read_teacher(task)
+    assert told.gains is not None
     num_items, num_queries = told.labels.num_items, told.labels.num_queries
-    gains = read_parts(task.store, task.data.labels, ["gain"])["gain"].to_numpy().astype(np.float32)
     pool = draw_pool(task, num_items, pool_rows)
-    plan = _with_lists(task, plan_batches(task, told.examples, num_items, pool, world, joined_before(task)))
-    check = choose_candidates(task, told, gains)
+    plan = _plan(task, told, pool, world)
+    check = choose_candidates(task, told, told.gains)
     queries, items = np.arange(num_queries), np.arange(num_items)
     if num_queries > pool_rows:
         queries = np.union1d(told.examples.query_rows, check.query_rows if check else np.zeros(0, np.int64))
@@ -83,18 +82,22 @@ def load(task: RerankTask, world: int, *, pool_rows: int = POOL_ROWS) -> Loaded:
         check = replace(check, query_rows=numbers(queries, check.query_rows), item_rows=rows)
     return Loaded(
         tokenizer.template,
-        _tokens(task, tokenizer, task.data.queries, queries),
-        _tokens(task, tokenizer, task.data.corpus, items),
+        _texts(task, tokenizer, task.data.queries, queries),
+        _texts(task, tokenizer, task.data.corpus, items),
         labels,
-        PairValues.of(owner, labels.item_rows, _scaled(task, gains)[index], len(items)),
+        PairValues.of(owner, labels.item_rows, _scaled(task, told.gains)[index], len(items)),
         _teacher(teacher, queries, items),
         plan,
         check,
     )
 
 
-def _with_lists(task: RerankTask, plan: BatchPlan) -> BatchPlan:
-    """The plan with the re-ranker's numbers of negatives: as many as it wants also where nothing was mined."""
+def _plan(task: RerankTask, told: Told, pool: I64 | None, world: int) -> BatchPlan:
+    """The plan of rank 0, with the re-ranker's numbers of negatives: as many as it wants also where nothing was mined."""
+    try:
+        plan = plan_batches(task, told.examples, told.labels.num_items, pool, world, joined_before(task))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("training.batch_size", "reranker.batch_size")) from error
     own = task.reranker
     mined = own.hard_negatives if task.data.negatives else 0
     return replace(plan, hard=mined, random=own.random_negatives + own.hard_negatives - mined)
@@ -115,13 +118,13 @@ def _named_items(task: RerankTask, told: Told, plan: BatchPlan, check: Candidate
     return np.unique(np.concatenate(wanted))
 
 
-def _tokens(task: RerankTask, tokenizer: PairTokenizer, parts: list[Part], rows: I64) -> Tokens:
-    """Of the texts of some rows, a block of texts at a time."""
+def _texts(task: RerankTask, tokenizer: PairTokenizer, parts: list[Part], rows: I64) -> Texts:
+    """The tokens of the texts of some rows, a block of texts at a time."""
     blocks = []
     for start in range(0, len(rows), TEXTS_AT_ONCE):
         texts = read_rows(task.store, parts, rows[start : start + TEXTS_AT_ONCE], ["text"])["text"].to_pylist()
         blocks.append(tokenizer([text or "" for text in texts]))
-    return Tokens.joined(blocks)
+    return Texts.joined(blocks)
 
 
 def _read_teacher(task: RerankTask) -> tuple[I64, I64, F32] | None:

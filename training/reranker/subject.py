@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.errors import ConfigError
 from training.encoders.pair_encoder import IDENTITY, SIGMOID, PairEncoder
 from training.encoders.tokens.features import Tokens
 from training.encoders.tokens.packing import pack
@@ -67,7 +68,10 @@ class Reranker:
         self.peak_rate = task.reranker.learning_rate
         if mixture := describe_mixture(self.plan):
             say(mixture)
-        self.model = start_encoder(task, place, say, PairEncoder.load)
+        try:
+            self.model = start_encoder(task, place, say, PairEncoder.load)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("training.lora", "reranker.lora")) from error
         assert isinstance(self.model, PairEncoder)
         self.model.activation = SIGMOID if task.reranker.loss == "bce" else IDENTITY
         self.budget = task.budget_tokens or budget_tokens or self._find_budget()

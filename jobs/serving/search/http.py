@@ -116,7 +116,7 @@ class Service:
         mask = opened.mask(where)
         vectors = opened.encode([query])
         encoded = time.perf_counter()
-        shown = opened.shown(opened.search(vectors, hits, mask))
+        shown = opened.shown(opened.ranked(query, vectors, hits, mask))
         ended = time.perf_counter()
         self._count.labels(opened.name).inc()
         for part, seconds in (("encode", encoded - started), ("search", ended - encoded)):

@@ -19,11 +19,13 @@ from cluster.storage.digests import described
 from cluster.storage.model_folders import Manifest, fetch_folder
 from cluster.storage.store import Store
 from cluster.tables.tables import F32, I64
+from eval.reranking.order import reorder
 from jobs.serving.export.index import set_effort
 from jobs.serving.export.marks import model_marks
 from jobs.serving.export.quantized import quantized_encoder
 from jobs.serving.export.stamp import INDEX, ITEMS, MODEL, Stamp, first_problem, open_home, read_stamp
 from jobs.serving.search.query_encoder import Encode, describe_query, query_encoder
+from jobs.serving.search.reranking import CANDIDATES, Rerank, open_reranker
 from jobs.serving.search.where import Mask, mask_of
 
 NARROW_ITEMS, NARROW_SHARE = 20_000, 0.05
@@ -46,8 +48,10 @@ class Hits:
 class Opened:
     """An export that passed its check."""
 
-    def __init__(self, stamp: Stamp, folder: Path, model: Path | None, path: str) -> None:
+    def __init__(self, stamp: Stamp, folder: Path, model: Path | None, path: str, rerank: Rerank | None = None) -> None:
         import faiss
+
+        self.rerank = rerank
 
         self._faiss: Any = faiss
         self.stamp, self.path, self.folder, self.model = stamp, path, folder, model
@@ -101,6 +105,17 @@ class Opened:
             scores[:, :wanted] = np.take_along_axis(np.where(found < 0, -np.inf, found_scores), order, axis=1)
         return Hits(rows, scores)
 
+    def ranked(self, query: str, vectors_1D: F32, hits: int, mask: Mask | None = None) -> Hits:
+        """The nearest items of one query, in the order of the export's re-ranker if it was opened with it, with its scores."""
+        if self.rerank is None:
+            return self.search(vectors_1D, hits, mask)
+        found = self.search(vectors_1D, max(hits, CANDIDATES), mask)
+        texts = self.items["text"].take(pa.array(found.rows[0][found.rows[0] >= 0])).to_pylist()
+        scores = np.full(found.rows.shape, np.nan, np.float32)
+        scores[0, : len(texts)] = self.rerank(query, [text or "" for text in texts])
+        rows, ordered = reorder(found.rows, scores)
+        return Hits(rows[:, :hits], ordered[:, :hits])
+
     def _how(self, selector: Any, fitting: int) -> tuple[Any, Any]:
         """(index to ask, search parameters) under a filter; the whole of what fits is read where that is little."""
         index, faiss = self._index, self._faiss
@@ -146,14 +161,15 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
 
-def open_export(root: str, settings: Any = None, *, model: str | None = None) -> Opened:
+def open_export(root: str, settings: Any = None, *, model: str | None = None, rerank: bool = False) -> Opened:
     """Open the export at `root`, or the live one of a folder of exports.
 
     Args:
         model: folder of the model that encodes queries, in place of the export's own.
+        rerank: with its re-ranker.
 
     Raises:
-        ConfigError: there is no finished export, or the model is another one than made the vectors.
+        ConfigError: there is no finished export, it has no re-ranker, or the model is another one than made the vectors.
         DamagedObject: a file is missing, cut off or another one than the stamp says.
     """
     store = open_home(root, settings)
@@ -166,7 +182,7 @@ def open_export(root: str, settings: Any = None, *, model: str | None = None) ->
         _check_model(encoder, stamp, f"--model {model}")
     elif own is not None:
         _check_model(own, stamp, store.url(MODEL))
-    return Opened(stamp, folder, encoder, store.root)
+    return Opened(stamp, folder, encoder, store.root, open_reranker(own, stamp, store.root) if rerank else None)
 
 
 def _checked_files(store: Store, stamp: Stamp) -> Path:

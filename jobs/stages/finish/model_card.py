@@ -218,7 +218,7 @@ def _reranking(card: CardText) -> str:
     return (
         f"## Re-ranker\n\n{card.reranking['sentence']}\n\nThe fine-tuned re-ranker is in `{RERANKER}`:\n\n```python\n"
         + RERANKER_CODE
-        + f"```\n\n{speed_sentence(card.reranking)}\n\n"
+        + f"```\n\n{speed_sentence(card.reranking)} The star marks what to ship.\n\n"
         + "\n".join(lines)
     )
 

@@ -60,6 +60,7 @@ COMPLETE: dict[str, Any] = {
     "data": {"folder": "beir"},
     "encoder": {"kind": "transformer", "model": "organisation/model"},
     "mining": {"teacher": {"model": "organisation/teacher"}, "choose": "uniform"},
+    "reranker": {"model": "organisation/reranker"},
     "evaluation": {"general": {"folder": "general"}},
 }
 

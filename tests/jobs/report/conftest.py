@@ -17,7 +17,7 @@ HOSTILE = "</script><script>alert('owned')</script><img src=x onerror=alert(1)>{
 
 @pytest.fixture(scope="session")
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return write_run(tmp_path_factory.mktemp("runs") / "made-up", Size(title=HOSTILE))
+    return write_run(tmp_path_factory.mktemp("runs") / "made-up", Size(title=HOSTILE), reranker=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import html
 import json
 import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -299,3 +300,14 @@ def test_titles_that_are_alike_have_ids_and_tags_in_texts_have_words(page: str, 
     leakage = {"text": {"positives": 0.5, "random": 0.1}, "text:category": {"positives": 0.5, "random": 0.1}}
     rows = all_tables(report | {"leakage": leakage})["leakage"]["rows"]
     assert [row[0] for row in rows] == ["any of these columns, named in the query's text", "category, named in the query's text"]
+
+
+def test_a_re_ranker_has_a_section_with_its_answer_its_table_and_what_it_takes(page: str, report: dict[str, Any]) -> None:
+    section = page[page.index('<section id="reranking"') :].partition("</section>")[0]
+    assert report["reranker"]["sentence"] in unescape(section)
+    for words in ("fine-tuned *", "+7.0 [+4.0, +10.0]", "ties at the top", "1,500.0 ms", "2 CPU threads", "genres", "war"):
+        assert words in section, words
+
+
+def test_a_run_without_a_re_ranker_has_no_such_section(unfinished: Store) -> None:
+    assert 'id="reranking"' not in render_run(gather(unfinished))

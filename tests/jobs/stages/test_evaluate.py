@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -13,15 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import ConfigError
+from cluster.errors import ArtifactError, ConfigError
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, csr_to_lists, offsets_of, part_name, read_parts, vectors_to_column, write_part
 from eval.settings import EvaluationSettings
 from eval.significance import paired_bootstrap
 from jobs.stages.evaluate.leakage_pairs import are_tags, one_of_each, tags_of
-from jobs.stages.evaluate.measure import EvaluateTask, measure
+from jobs.stages.evaluate.measure import EvaluateTask, measure, measure_queries
+from jobs.stages.evaluate.reranker.table import TableTask, in_order_of, make_table
 from jobs.stages.evaluate.results import draw_sample
 from jobs.stages.evaluate.slice_columns import check_slices, columns_of
+from mining.teacher.cut import Pairs
 
 ITEMS, QUERIES, DEV, K = 60, 50, 20, 13
 GENRES = ("crime", "poetry", "war")
@@ -362,3 +365,69 @@ def test_a_query_with_many_labels_is_one_pair() -> None:
     drawn = {tuple(one_of_each(query_rows, relevant, np.random.default_rng(seed)).tolist()) for seed in range(20)}
     assert all(query_rows[list(places)].tolist() == [4, 5, 6] and relevant[list(places)].all() for places in drawn)
     assert len(drawn) > 5, "any of its labels"
+
+
+def scores_of_all(run: Run, name: str, score: Callable[[int, int], float]) -> list[Part]:
+    """A re-ranker's scores of every dev query with every item, in two parts."""
+    query, item = np.divmod(np.arange(DEV * ITEMS), ITEMS)
+    values = np.array([score(q + QUERIES - DEV, i) for q, i in zip(query.tolist(), item.tolist(), strict=True)], np.float32)
+    pairs = Pairs.ordered(query + QUERIES - DEV, item, values)
+    return in_parts(run.store, name, pairs.to_table(np.arange(QUERIES - DEV, QUERIES), scored=True), 11)
+
+
+@pytest.fixture(scope="module")
+def table(run: Run) -> tuple[Part, Part, dict[str, Any]]:
+    """Two retrievers, a re-ranker that says the same of all pairs, and one that knows the labels."""
+    worse = unit(run.items + np.random.default_rng(3).normal(size=run.items.shape) / 3)
+    tasks = {
+        name: replace(run.task(f"table-{name}", items, {}, num_hits=12, slices=("kind",), min_slice_queries=3), first=False)
+        for name, items in (("off-the-shelf", worse), ("fine-tuned", run.items))
+    }
+    grades = {(query, item): score for query, item, score, _ in run.labels}
+    scores = {
+        "off-the-shelf": scores_of_all(run, "table-same", lambda *_: 0.5),
+        "fine-tuned": scores_of_all(run, "table-perfect", lambda query, item: grades.get((query, item), 0) - item / 1000),
+    }
+    speed = {"p50_ms": {10: 1.0, 12: 2.0}, "p95_ms": {10: 1.5, 12: 2.5}, "queries": 10, "where": "1 CPU thread"}
+    return make_table(TableTask(run.store, "table", tasks, scores, speed))
+
+
+def test_a_re_ranker_that_says_the_same_of_all_pairs_leaves_every_figure_and_ties_everywhere(
+    table: tuple[Part, Part, dict[str, Any]],
+) -> None:
+    cells = {(cell["retriever"], cell["reranker"]): cell for cell in table[2]["reranking"]["cells"]}
+    for retriever in ("off-the-shelf", "fine-tuned"):
+        same, alone = cells[retriever, "off-the-shelf"], cells[retriever, "none"]
+        assert same["metrics"] == alone["metrics"]
+        assert (same["tied_at_the_top"], alone["tied_at_the_top"]) == (DEV, None)
+        assert cells[retriever, "fine-tuned"]["tied_at_the_top"] == 0
+
+
+def test_a_re_ranker_that_knows_the_labels_reaches_what_is_in_reach(run: Run, table: tuple[Part, Part, dict[str, Any]]) -> None:
+    values, hits, figures = table
+    reranking = figures["reranking"]
+    assert reranking["pair"] == {"retriever": "fine-tuned", "reranker": "fine-tuned"} | reranking["pair"]
+    task = run.task("alone", run.items, {}, num_hits=12)
+    alone = measure_queries(task)
+    cells = {(cell["retriever"], cell["reranker"]): cell["metrics"] for cell in reranking["cells"]}
+    for metric in ("recall@3", "recall@10", "ndcg@10", "mrr@10"):
+        assert cells["fine-tuned", "fine-tuned"][metric] == pytest.approx(np.nanmean(alone.in_reach[metric]))
+        assert cells["fine-tuned", "none"][metric] == pytest.approx(np.nanmean(alone.values[metric]))
+    own = pq.read_table(f"{run.store.root}/{values.path}")["recall@3"].to_numpy()
+    assert figures["metrics"]["recall@3"] == pytest.approx(np.nanmean(own))
+    rows = pq.read_table(f"{run.store.root}/{hits.path}")
+    assert rows["query_row"].to_pylist() == list(range(QUERIES - DEV, QUERIES))
+    for query, items in zip(rows["query_row"].to_pylist(), rows["item_rows"].to_pylist(), strict=True):
+        wanted = [item in run.relevant(query) for item in items]
+        assert wanted == sorted(wanted, reverse=True), "relevant hits come first"
+    assert set(figures) >= {"against_baseline", "slices", "results", "attainable", "queries_without_positive"}
+    assert list(reranking["depths"]) == ["10", "12"]
+    assert reranking["depths"]["12"] == pytest.approx(figures["metrics"]["recall@3"])
+
+
+def test_a_pair_that_no_re_ranker_has_read_is_told(run: Run) -> None:
+    task = run.task("unread", run.items, {}, num_hits=12)
+    few = Pairs.ordered(np.array([QUERIES - DEV]), np.array([0]), np.array([0.5], np.float32))
+    parts = in_parts(run.store, "unread/scores", few.to_table(np.arange(QUERIES - DEV, QUERIES), scored=True), 50)
+    with pytest.raises(ArtifactError, match="expected a score for every hit"):
+        measure_queries(task, in_order_of(run.store, parts))

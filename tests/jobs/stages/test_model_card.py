@@ -29,6 +29,7 @@ from jobs.stages.finish.model_card import SplitFigures
 from jobs.stages.stage_1_embed import Model
 from tests.support.cards import card
 from tests.support.model_kinds import BERT
+from tests.support.reranking import SENTENCE, reranking_table
 from tests.support.synthetic_run import write_run
 from tests.support.tiny_models import TEXTS, Kind, encoder_folder, one_step, ours
 from training.encoders.adapter import new_adapter_folder
@@ -277,3 +278,13 @@ def test_the_card_of_a_model_on_vectors_says_that_it_reads_no_texts(tmp_path: Pa
     new_adapter_folder(tmp_path, 32, 8, seed=0)
     assert "`encode` reads texts, so it fails" in card(reads="vectors").write(tmp_path)
     assert "it fails" not in card().write(tmp_path)
+
+
+def test_the_card_says_how_the_re_ranker_is_called_and_what_it_is_worth(tmp_path: Path) -> None:
+    static(tmp_path)
+    text = card(reranking=reranking_table()).write(tmp_path)
+    section = text[text.index("## Re-ranker") :]
+    assert SENTENCE in section
+    assert 'CrossEncoder("reranker")' in section
+    assert "| fine-tuned * | fine-tuned | 0.750 | 0.850 | 0.750 | 0.750 | 25.0% | +7.0 [+4.0, +10.0] | 0.002 | 3 |" in section
+    assert "## Re-ranker" not in card().write(tmp_path)

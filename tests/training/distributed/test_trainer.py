@@ -80,6 +80,19 @@ def test_a_round_on_ranks_that_trained_before_is_the_round_that_new_ranks_train(
     assert new == {kind: first[kind] for kind in new}
 
 
+def test_a_re_ranker_trains_on_the_ranks_that_trained_a_retriever(
+    tasks: dict[str, TrainTask], cross_encoder: Path, tmp_path: Path
+) -> None:
+    from tests.training.reranker.rerank_worker import prepare
+
+    train(replace(tasks["static"], folder="runs/before"), ONE)
+    before = workers()
+    result = train(replace(prepare(tmp_path, cross_encoder), folder="runs/reranker"), ONE)
+    assert workers() == before
+    assert result["best"]["ndcg"] == max(result["validation"]) > 0
+    assert any(path.endswith("/model.safetensors") for path in result["best"]["model"])
+
+
 def test_a_round_that_diverges_is_told_and_the_next_one_trains(tasks: dict[str, TrainTask]) -> None:
     good = replace(tasks["static"], folder="runs/good")
     wild = good.settings.model_copy(update={"learning_rate": 1e30, "warmup_fraction": 0.0, "precision": "float32"})

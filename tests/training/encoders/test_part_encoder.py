@@ -14,8 +14,8 @@ from cluster.storage.model_folders import upload_folder
 from cluster.storage.store import Store
 from cluster.tables.tables import F32, vectors_to_column, write_part
 from training.encoders.adapter import new_adapter_folder
+from training.encoders.compute.packed import PackedLinear, cpu_has_bfloat16
 from training.encoders.load import load_encoder
-from training.encoders.packed import PackedLinear, cpu_has_bfloat16
 from training.encoders.part_encoder import MakeEncoder
 from training.encoders.tokens.features import Vectors
 
@@ -70,7 +70,7 @@ def test_bfloat16_moves_vectors_by_its_rounding_only(tmp_path: Path, adapter: Pa
 
 def test_bfloat16_without_instructions_for_it_is_refused(tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maker, *_ = make(tmp_path, adapter, bfloat16=True)
-    monkeypatch.setattr("training.encoders.packed.cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("training.encoders.compute.packed.cpu_has_bfloat16", lambda: False)
     with pytest.raises(ConfigError, match=r"mining\.embedding_precision"):
         maker()
 

@@ -13,30 +13,38 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from cluster.errors import HardmineError
-from cluster.storage.model_folders import fetch_folder, upload_folder
+from cluster.storage.model_folders import describe_folder, fetch_folder, upload_folder
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, write_part
 from eval.verdict import decide_epochs
 from training.encoders.pair_encoder import PairEncoder
 from training.encoders.prepare.reranker import prepare_reranker
-from training.engine.engine import Place, full_state
+from training.encoders.st_format import read_json, write_json
+from training.engine.engine import Place, full_state, set_learning_rate, start_engine
 from training.engine.schedule import Schedule
 from training.loop import Trainer
-from training.reranker.settings import RerankerSettings, settings_for
+from training.reranker.load import load
+from training.reranker.losses import count_terms, loss_sums
+from training.reranker.settings import Loss, RerankerSettings, settings_for
+from training.reranker.subject import Reranker
 from training.reranker.task import RerankData, RerankTask
 from training.settings import LoraSettings, TrainingSettings
 from training.telemetry.telemetry import read_lines
 
 ITEMS, TRAIN, DEV, TOPICS, JOINED = 80, 48, 16, 16, 8
 Figures = dict[str, Any]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from equality_worker import error, full_gradient  # noqa: E402  the matrix of the retriever
 
 
 def texts_of(count: int, rng: np.random.Generator) -> list[str]:
@@ -90,10 +98,15 @@ def negative_table(labels: pa.Table, rng: np.random.Generator) -> pa.Table:
 
 
 def prepare(folder: Path, source: Path) -> RerankTask:
-    """Data, and the tiny cross-encoder in `source` to start from, in one store."""
+    """Data, and the tiny cross-encoder in `source`, in one store: without dropout, and as "dropout" with its own."""
     store, rng = Store(str(folder / "store")), np.random.default_rng(0)
     labels = label_table(rng)
-    prepare_reranker(source, folder / "model", max_length=24)
+    for name in ("model", "dropout"):
+        prepare_reranker(source, folder / name, max_length=24)
+    upload_folder(folder / "dropout", store, "dropout")
+    config = read_json(folder / "model" / "config.json")
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    write_json(folder / "model" / "config.json", config | none)
     tables = {
         "queries": pa.table(
             {
@@ -138,15 +151,22 @@ class KilledError(RuntimeError):
 class Runs:
     """Trains one task after another on this rank and notes what came out."""
 
-    def __init__(self, task: RerankTask, rank: int, world: int) -> None:
-        self.base, self.rank, self.world = task, rank, world
-        self.report: dict[str, Figures] = {}
+    def __init__(self, task: RerankTask, rank: int, world: int, folder: Path) -> None:
+        self.base, self.rank, self.world, self.folder = task, rank, world, folder
+        self.report: dict[str, Any] = {}
 
     def task(self, name: str, own: Figures | None = None, **training: Any) -> RerankTask:
         """The task with other settings; the joined batch is the same for every world size."""
         reranker = self.base.reranker.model_copy(update={"batch_size": JOINED // self.world, **(own or {})})
         settings = settings_for(TrainingSettings(**training), reranker)
         return replace(self.base, folder=f"runs/{name}", settings=settings, reranker=reranker)
+
+    def with_dropout(self, task: RerankTask) -> RerankTask:
+        """The same from a model that drops units."""
+        files = {path.replace("model/", "dropout/", 1): info for path, info in task.model.items()}
+        own = describe_folder(self.folder / "dropout", "dropout")
+        assert files.keys() == own.keys()
+        return replace(task, model=own, model_prefix="dropout")
 
     def train(self, label: str, task: RerankTask, *, bfloat16: bool = False, kill_at: int | None = None) -> None:
         """Train, and note losses, weights and errors under `label`."""
@@ -210,11 +230,50 @@ def _kill(trainer: Trainer, step: int) -> None:
     trainer.telemetry.add = act  # type: ignore[method-assign]
 
 
+def truth(runs: Runs, subject: Reranker, plain: PairEncoder) -> dict[str, Tensor]:
+    """Gradient of every weight by plain autograd: all lists of all ranks in one pass of one process."""
+    lists, name = subject._draw(0, 0), subject._task.reranker.loss
+    logits = plain(plain.collate(subject._pairs(*lists.pairs())))[:, 0]
+    real, gains, teacher, weights = map(torch.from_numpy, (lists.real, lists.gains, lists.teacher, lists.weights))
+    scores = torch.zeros(real.shape).masked_scatter(real, logits)
+    total = (loss_sums(name, scores, gains, real, teacher) * weights).sum()
+    plain.zero_grad()
+    (total / (count_terms(name, gains, real, teacher) * weights).sum()).backward()
+    return {key: value.grad.clone() for key, value in plain.named_parameters() if value.grad is not None}
+
+
+def gradients(runs: Runs) -> dict[str, float]:
+    """Case -> relative error of the gradient that two ranks give the weights."""
+    report, place = {}, Place(runs.rank, runs.world, torch.device("cpu"), False)
+    folder = fetch_folder(runs.base.store, runs.base.model, runs.base.model_prefix)
+    for stage in (0, 1, 2, 3):
+        tasks = {loss: runs.task("gradients", {"loss": loss}, zero_stage=stage, gradient_clipping=0.0) for loss in get_args(Loss)}
+        subjects = {
+            loss: Reranker(task, place, load(task, runs.world), budget_tokens=None, say=print) for loss, task in tasks.items()
+        }
+        first = subjects["bce"]
+        engine = start_engine(first.model, first.settings, place)
+        set_learning_rate(engine, 0.0)  # the weights stay: every case has the same truth
+        for loss, subject in subjects.items():
+            want = truth(runs, subject, PairEncoder.load(folder).train())
+            for cached in (False, True):
+                subject.model = first.model
+                subject.settings = subject.settings.model_copy(update={"grad_cache": cached})
+                subject.begin(engine)
+                subject.micro_step(0, 0, then=None, boundary=True, rate=0.0)
+                report[f"zero {stage} · {loss} · {'cached' if cached else 'kept'}"] = error(full_gradient(engine), want)
+                engine.step()
+            subject.close()
+        engine.destroy()
+    return report
+
+
 LORA = LoraSettings(rank=4, alpha=8.0)
 
 
 def two_ranks(runs: Runs) -> None:
     """What needs two ranks."""
+    runs.report["gradients"] = gradients(runs)
     for stage in (0, 1, 2, 3):
         runs.train(f"zero-{stage}", runs.task(f"zero-{stage}", zero_stage=stage))
     runs.opened("zero-1")
@@ -225,11 +284,11 @@ def two_ranks(runs: Runs) -> None:
     runs.train("lora", runs.task("lora", {"lora": LORA}, zero_stage=3))
     runs.opened("lora")
     runs.train("bfloat16", runs.task("bfloat16"), bfloat16=True)
-    task = runs.task("middle", checkpoint_steps=4, zero_stage=2)
+    task = runs.with_dropout(runs.task("middle", checkpoint_steps=4, zero_stage=2, grad_cache=True))
     runs.train("killed", task, kill_at=6)
     runs.train("resumed", task)
     runs.train("whole", replace(task, folder="runs/whole"))
-    runs.train("wild", runs.task("wild", {"learning_rate": 1.0}, gradient_clipping=0.0, warmup_fraction=0.0))
+    runs.train("wild", runs.task("wild", {"learning_rate": 1e30}, gradient_clipping=0.0, warmup_fraction=0.0))
 
 
 def one_rank(runs: Runs) -> None:
@@ -254,7 +313,7 @@ def main(rank: int, world: int, folder: Path) -> None:
     if world == 2 and rank == 0:
         torch.save(prepare(folder, folder / "cross-encoder"), folder / "task.pt")
     dist.barrier()
-    runs = Runs(torch.load(folder / "task.pt", weights_only=False), rank, world)
+    runs = Runs(torch.load(folder / "task.pt", weights_only=False), rank, world, folder)
     (two_ranks if world == 2 else one_rank)(runs)
     if rank == 0:
         (folder / f"report-{world}.json").write_text(json.dumps(runs.report))

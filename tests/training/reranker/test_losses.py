@@ -1,4 +1,4 @@
-"""Losses over lists: equal to those of sentence-transformers on a real cross-encoder, and their gradients to finite differences."""
+"""Losses over lists: equal to those of sentence-transformers on a real cross-encoder, gradients to finite differences."""
 
 from __future__ import annotations
 

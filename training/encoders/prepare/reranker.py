@@ -17,7 +17,7 @@ USUAL_LENGTH = 512
 """Tokens of a pair where neither the settings nor the model ask for fewer: most of what a longer text adds is cost."""
 
 
-def prepare_reranker(source: Path, target: Path, *, max_length: int | None = None, seed: int = 0) -> None:
+def prepare_reranker(source: Path, target: Path, *, max_length: int | None = None, seed: int = 0) -> bool:
     """The model in `source` as a cross-encoder of one score in `target`, which sentence-transformers' CrossEncoder reads as well.
 
     A cross-encoder (ForSequenceClassification with one label) is copied; any other transformer gets a head of random weights.
@@ -25,6 +25,9 @@ def prepare_reranker(source: Path, target: Path, *, max_length: int | None = Non
     Args:
         max_length: tokens of a pair; None: USUAL_LENGTH, or what the model reads if that is less.
         seed: of the head's weights.
+
+    Returns:
+        Whether it has a new head, which cannot rank before it is trained.
 
     Raises:
         ConfigError: it is no model of transformers, has code of its own, or reads no pairs of `max_length` tokens.
@@ -60,6 +63,7 @@ def prepare_reranker(source: Path, target: Path, *, max_length: int | None = Non
         )
     _write(model, root, target, length, own=whole)
     _try(target)
+    return not whole
 
 
 def _length(root: Path, source: Path, max_length: int | None) -> int:

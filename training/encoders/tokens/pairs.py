@@ -32,6 +32,24 @@ I32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
+class Texts:
+    """The tokens of texts, each alone, without special ones; no more of a text than fit a pair."""
+
+    tokens: Tokens
+    lengths: I64
+    """[N] how many each text has: of two that are cut, the longer one may keep a token more."""
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Texts]) -> Texts:
+        """The texts of all blocks, one after another."""
+        lengths = np.concatenate([np.zeros(0, np.int64), *(block.lengths for block in blocks)])
+        return cls(Tokens.joined([block.tokens for block in blocks]), lengths)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
 class Template:
     """How a pair is made of the tokens of two texts: what stands before, between and behind them, and how long it may be."""
 
@@ -43,7 +61,7 @@ class Template:
     """Whether the item is the second segment."""
     max_length: int
 
-    def join(self, queries: Tokens, items: Tokens, query_rows: I64, item_rows: I64) -> Tokens:
+    def join(self, queries: Texts, items: Texts, query_rows: I64, item_rows: I64) -> Tokens:
         """The tokens of P pairs, in their order: `query_rows` of the one, `item_rows` of the other, both [P].
 
         A pair that is too long loses tokens of the longer text first, until both have as many (the tokenizer's "longest_first").
@@ -51,19 +69,19 @@ class Template:
         before, between, behind = len(self.before), len(self.between), len(self.behind)
         special = before + between + behind
         room = self.max_length - special
-        first, second = cut_lengths(queries.lengths_of(query_rows), items.lengths_of(item_rows), room)
+        first, second = cut_lengths(queries.lengths[query_rows], items.lengths[item_rows], room)
         offsets = offsets_of(first + second + special)
         values, starts = np.empty(int(offsets[-1]), np.int32), offsets[:-1]
         for fixed, at in ((self.before, starts), (self.between, starts + before + first), (self.behind, offsets[1:] - behind)):
             values[at[:, None] + np.arange(len(fixed))] = fixed
-        for tokens, rows, counts, at, flips in (
+        for texts, rows, counts, at, flips in (
             (queries, query_rows, first, starts + before, False),
             (items, item_rows, second, starts + before + first + between, self.second),
         ):
             owner = np.repeat(np.arange(len(rows)), counts)
             within = np.arange(len(owner)) - offsets_of(counts)[:-1][owner]
-            text = tokens.values[tokens.offsets[rows][owner] + within]
-            values[at[owner] + within] = ~text if flips else text
+            own = texts.tokens.values[texts.tokens.offsets[rows][owner] + within]
+            values[at[owner] + within] = ~own if flips else own
         return Tokens(offsets, values)
 
 
@@ -89,22 +107,16 @@ class PairTokenizer:
         self.template = self._find_template(max_length or model_limit(root))
         self._check()
 
-    def __call__(self, texts: Sequence[str]) -> Tokens:
-        """The tokens of each text alone, without special ones; no more than fit a pair."""
+    def __call__(self, texts: Sequence[str]) -> Texts:
+        """The tokens of each text."""
         if not texts:
-            return Tokens(np.zeros(1, np.int64), np.zeros(0, np.int32))
-        ids = self._tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            truncation=True,
-            # what is cut here, joining would cut as well
-            max_length=self.template.max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
+            return Texts.joined([])
+        options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+        ids = self._tokenizer(list(texts), add_special_tokens=False, truncation=False, **options)["input_ids"]
         lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
-        flat = np.fromiter((token for row in ids for token in row), np.int32, int(lengths.sum()))
-        return Tokens(offsets_of(lengths), flat)
+        kept = np.minimum(lengths, self.template.max_length)
+        flat = (token for row in ids for token in row[: self.template.max_length])
+        return Texts(Tokens(offsets_of(kept), np.fromiter(flat, np.int32, int(kept.sum()))), lengths)
 
     def _find_template(self, max_length: int) -> Template:
         first, second = (self._ids(text, None)[0] for text in ("one two", "three four five"))
@@ -119,10 +131,10 @@ class PairTokenizer:
 
     def _check(self) -> None:
         """The template is only true if it gives what the tokenizer gives, also where pairs are cut."""
-        tokens = self(PROBES)
+        texts = self(PROBES)
         queries, items = np.indices((len(PROBES), len(PROBES))).reshape(2, -1).astype(np.int64)
         for length in sorted({min(self.template.max_length, length) for length in (*PROBE_LENGTHS, self.template.max_length)}):
-            joined = replace(self.template, max_length=length).join(tokens, tokens, queries, items)
+            joined = replace(self.template, max_length=length).join(texts, texts, queries, items)
             for pair, (query, item) in enumerate(zip(queries.tolist(), items.tolist(), strict=True)):
                 ids, types = self._ids(PROBES[query], PROBES[item], length)
                 got = joined.values[joined.offsets[pair] : joined.offsets[pair + 1]]

@@ -12,6 +12,7 @@ from jobs.config.config import Config
 from jobs.record.stages import Stage
 from jobs.stages.context import Context, in_worker
 from jobs.stages.ingest.fingerprints import folder_fingerprint
+from jobs.stages.ingest.models.second_model import named_after
 
 
 def prepare_reranker(context: Context, stage: Stage) -> Commit:
@@ -34,17 +35,22 @@ def prepare_reranker(context: Context, stage: Stage) -> Commit:
 
 def make_reranker(config: Config, store: Store, folder: str) -> Outcome:
     """The model below `folder`, with the digest of its content, and whether its head is new."""
-    from training.encoders.cross_encoder import copy_cross_encoder
+    from training.encoders.cross_encoder import describe
     from training.encoders.prepare.prepare import model_folder
+    from training.encoders.prepare.reranker import prepare_reranker as prepare
     from training.encoders.prepare.trial import reading_model
 
     settings = config.reranker
     assert settings is not None
-    with tempfile.TemporaryDirectory(prefix="hardmine-reranker-") as local:
+    with tempfile.TemporaryDirectory(prefix="hardmine-reranker-") as local, named_after("reranker"):
         target = Path(local)
         with reading_model(settings.model), model_folder(settings.model, config.storage) as source:
-            copy_cross_encoder(source, settings.max_length, target)
+            architecture, modules = describe(source)
+            prepare(source, target, max_length=settings.max_length, seed=config.rounds.seed)
         files = upload_folder(target, store, f"{folder}/model")
-    return Outcome(
-        files=files, figures={"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "new_head": False}
-    )
+    figures = {
+        "prefix": f"{folder}/model",
+        "digest": folder_digest(files, f"{folder}/model"),
+        "new_head": not architecture.endswith("ForSequenceClassification") or "Pooling" in modules,
+    }
+    return Outcome(files=files, figures=figures)

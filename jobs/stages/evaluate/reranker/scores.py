@@ -76,14 +76,7 @@ class RerankerModel:
         settings = context.config.reranker
         assert settings is not None
         make: Any = MakeCrossEncoder(
-            context.store,
-            self.files,
-            self.prefix,
-            pool.cpus,
-            bool(pool.gpus),
-            in_bfloat16(context, pool),
-            64,
-            settings.max_length,
+            context.store, self.files, self.prefix, pool.cpus, bool(pool.gpus), in_bfloat16(context, pool), settings.max_length
         )
         return make
 

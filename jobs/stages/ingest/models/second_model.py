@@ -30,7 +30,7 @@ def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSet
     from training.encoders.prepare.trial import reading_model, try_model
 
     kind = None
-    with tempfile.TemporaryDirectory(prefix="hardmine-teacher-") as local, _named_after(section):
+    with tempfile.TemporaryDirectory(prefix="hardmine-teacher-") as local, named_after(section):
         target = Path(local)
         with reading_model(settings.model), model_folder(settings.model, config.storage) as source:
             if settings.kind == "cross_encoder":
@@ -63,7 +63,7 @@ def _as_encoder(source: Path, settings: TeacherSettings, section: str) -> Encode
 
 
 @contextmanager
-def _named_after(section: str) -> Iterator[None]:
+def named_after(section: str) -> Iterator[None]:
     """The checks of models speak of encoder.model: here it is another one that is wrong."""
     try:
         yield

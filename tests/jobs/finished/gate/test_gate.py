@@ -18,14 +18,17 @@ from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts, write_part
 from eval.attainable import attainable
+from eval.gate.latency import Latency
 from eval.gate.settings import GateSettings
 from eval.metrics import Judgements, per_query_metrics, summarise
 from eval.settings import EvaluationSettings
-from eval.significance import paired_bootstrap
+from eval.significance import Interval, paired_bootstrap
 from jobs.config.config import parse_config
+from jobs.finished.gate.figures import _with_reranker
 from jobs.finished.gate.gate import gate, judge
 from jobs.run.driver import _keep_gate
 from jobs.stages.evaluate.measure import compare_metrics
+from tests.support.reranking import reranking_table
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import Answer, Case
@@ -412,3 +415,52 @@ def test_another_threshold_for_a_metric_leaves_that_of_the_bar_in_place(ray_case
     asked = check(value, "ndcg@10")
     assert (asked["passed"], asked["threshold"]) == (False, 0.78)
     assert check(value, "gain:ndcg@10")["passed"] is True
+
+
+def with_reranker(run: Run, place: Callable[[int], int]) -> None:
+    """A re-ranker behind round 1 that finds the relevant item of query n at place(n)."""
+    run._model("reranked-pair", place, {})
+    ledger = Ledger(run.store)
+    hits, evaluation = (ledger.find(f"reranked-pair-{kind}") for kind in ("hits", "evaluate"))
+    assert hits is not None
+    assert evaluation is not None
+    table = reranking_table()
+    del table["split"]
+    outcome = Outcome(
+        tables={"hits": hits.parts("hits"), "per_query": evaluation.parts("per_query")},
+        figures=evaluation.figures | {"reranking": table, "round": 1},
+    )
+    known = ledger.find("baseline-hits")
+    assert known is not None
+    run._stage("reranked", outcome, hits=[known.key])
+    finish = ledger.find("finish")
+    assert finish is not None
+    run._stage("finish", Outcome(figures=finish.figures), again=True)
+
+
+def test_the_best_retriever_with_a_re_ranker_is_judged_by_its_own_figures(ray_case: Case, tmp_path: Path) -> None:
+    run = Run(Store(str(tmp_path / "run"))).write({"baseline": fourth, "round-01": half})
+    with_reranker(run, first)
+    alone, pair = ask(ray_case, run)[0], ask(ray_case, run, "--with-reranker")[0]
+    assert check(alone, "gain:recall@3")["value"] == pytest.approx(50.0)
+    assert check(pair, "gain:recall@3")["value"] == pytest.approx(100.0)
+    assert (alone["reranker"], pair["reranker"]) == (None, "fine-tuned")
+    assert "fine-tuned retriever with the fine-tuned re-ranker" in pair["notes"][0]
+    assert check(pair, "added_latency_ms")["why"] == check(alone, "added_latency_ms")["why"]
+    shown = ray_case.hardmine("gate", run.store.root, "--with-reranker", "--no-latency").out
+    assert "round 1 with the fine-tuned re-ranker on 40 dev queries" in shown
+
+
+def test_the_time_of_re_ranking_is_added_to_the_retriever_s() -> None:
+    latency = Latency(30, 5.0, 6.0, 4.0, 5.0, Interval(1.0, 0.5, 1.5, 30), Interval(0.2, 0.1, 0.3, 30))
+    both, timed = _with_reranker(latency, {"what": "one text"}, reranking_table())
+    assert (both.model_p50, both.model_p95, both.base_p50) == (1205.0, 1506.0, 4.0)
+    assert both.added_ms == Interval(1201.0, 1200.5, 1201.5, 30)
+    assert both.p95_increase == Interval(pytest.approx(300.2), pytest.approx(300.1), pytest.approx(300.3), 30)
+    assert timed["model_p50"] == 1205.0
+    assert "100 candidates re-ranked" in timed["what"]
+
+
+def test_a_run_without_a_re_ranker_and_a_round_beside_one_are_refused(ray_case: Case, run: Run, refused: Refused) -> None:
+    refused(ray_case.hardmine("gate", run.store.root, "--with-reranker"), 2, ["--with-reranker", "found none", "[reranker]"])
+    refused(ray_case.hardmine("gate", run.store.root, "--with-reranker", "--round", "0"), 2, ["--round", "leave one of them out"])

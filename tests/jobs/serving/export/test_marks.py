@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cluster.errors import ArtifactError
 from cluster.storage.settings import StorageSettings
-from jobs.serving.export.marks import model_marks
+from jobs.serving.export.marks import model_marks, reranker_mark
 from tests.support.tiny_models import SMALL, plain
 from training.encoders.prepare.prepare import build_base
 from training.settings import EncoderSettings
@@ -75,6 +75,7 @@ def other_type(folder: Path) -> None:
     save_file(state, folder / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "differ"),
     [
@@ -97,6 +98,7 @@ def test_a_model_is_told_by_its_content(folder: Path, tmp_path: Path, change: Ca
     assert [name for name in before if before[name] != after[name]] == differ
 
 
+@pytest.mark.slow
 def test_weights_that_were_cut_off_are_no_model(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     file = tmp_path / "copy" / "model.safetensors"
@@ -110,3 +112,14 @@ def test_weights_that_were_cut_off_are_no_model(folder: Path, tmp_path: Path) ->
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no file of one"):
         model_marks(tmp_path)
+
+
+def test_a_re_ranker_beside_a_model_makes_it_no_other_model(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert reranker_mark(copy) is None
+    shutil.copytree(folder, copy / "reranker")
+    assert model_marks(copy) == model_marks(folder)
+    before = reranker_mark(copy)
+    other_prompt(copy / "reranker")
+    assert before not in (None, reranker_mark(copy))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.encoders.packed import PackedLinear, cpu_has_bfloat16, pack_linears
+from training.encoders.compute.packed import PackedLinear, cpu_has_bfloat16, pack_linears
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 

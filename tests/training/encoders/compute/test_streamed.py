@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cluster.tables.tables import F32, I64
-from training.encoders.streamed import AHEAD, Inputs, streamed
+from training.encoders.compute.streamed import AHEAD, Inputs, streamed
 
 CPU = torch.device("cpu")
 
