@@ -36,7 +36,7 @@ test: check ## format, lint, types, import directions and all tests
 	@# two processes: one shares a local Ray, beside it the other starts ranks of training (tests/conftest.py)
 	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "cluster and not faults"
 
-unit: env ## the fast tests only: no Ray, no DeepSpeed, no downloaded model
+unit: env ## the fast tests only: no Ray, no DeepSpeed, no real model, no browser
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow"
 
 gpu-check: env ## what needs a GPU, in one table; says so where there is none

@@ -53,6 +53,8 @@ class Candidates:
     """[Q, K] the teacher's scores; NaN: not read. None: no teacher."""
     teacher_positive: F32 | None = None
     """[Q] the teacher's score of the relevant item that counts (margin_reference); NaN: none."""
+    teacher_positives: F32 | None = None
+    """[P] its scores of all relevant items, in the order of `Labels.positives`; NaN: not read, or the query itself."""
 
     def is_self(self, owner: I64, rows: I64) -> npt.NDArray[np.bool_]:
         """Which items are the item that the query itself is; such an item is no negative, and no measure of one.

@@ -19,6 +19,18 @@ IN_FLIGHT_BYTES = 4 * 2**30
 NAMED_AT_ONCE = 2**22
 """Items whose ids a mining task looks up together, at about 24 bytes each; it holds chosen blocks until then."""
 
+IDS_FOR_ONE = 32
+"""Ids that a mining task reads for each that it names, at most: each task passes over the ids of all items."""
+
+
+def most_mining_tasks(items: int, named: int) -> int:
+    """Tasks that choose negatives, at most: with more of them, reading ids would be most of their work.
+
+    Args:
+        named: items that all of them name, each as often as it is.
+    """
+    return max(1, IDS_FOR_ONE * named // max(1, items))
+
 
 def shard_actor_bytes(items: int, dimension: int, block: int, num_hits: int) -> int:
     """Most memory of an actor that holds `items` items, beyond that of its process: float32 and 8-bit vectors (and one

@@ -27,6 +27,7 @@ from mining.settings import MiningSettings
 from mining.sources.earlier import first_rounds, load_earlier
 from mining.sources.near import Near, near_of_block, read_near
 from mining.teacher.cut import attach, read_scored
+from mining.teacher.verdicts import Verdicts, verdicts_of
 
 I32 = npt.NDArray[np.int32]
 
@@ -39,7 +40,7 @@ class MineTask:
     hits: list[Part]
     labels: list[Part]
     codes: list[Part]
-    """What items have in common, as integers."""
+    """What items have in common, as integers; and their ids."""
     corpus: list[Part]
     queries: list[Part]
     settings: MiningSettings
@@ -139,6 +140,10 @@ class ChosenBlock:
     positives: tuple[I64, I64]
     """Relevant items of each query as (offsets [Q+1], item rows)."""
     positive_scores: F32
+    verdicts: Verdicts | None
+    """None: there is no teacher."""
+    positive_teacher: F32 | None
+    """[P] the teacher's scores of `positives`."""
 
     @property
     def items(self) -> I64:
@@ -185,14 +190,19 @@ def choose_block(task: MineTask, number: int, side: Side, uses: I32 | None = Non
     counts = count_block(block.candidates, filtered, chosen, task.settings)
     counts.judged_left_out = int((~block.candidates.is_self(*block.judged[:2])).sum()) - counts.judged
     counts.new = int(((rounds == task.round) & (chosen.rows >= 0)).sum())
-    positives = side.labels.positives(query_rows)
-    return ChosenBlock(number, query_rows, chosen, rounds, positives, block.positive_scores), counts
+    positives, teacher = side.labels.positives(query_rows), task.settings.teacher
+    verdicts = None
+    if teacher is not None and block.candidates.teacher is not None:
+        verdicts = verdicts_of(block.candidates, filtered, side.labels, teacher)
+        counts.relabelled, counts.weak_queries = len(verdicts.relabelled), int(verdicts.left_out.sum())
+    told = block.candidates.teacher_positives
+    return ChosenBlock(number, query_rows, chosen, rounds, positives, block.positive_scores, verdicts, told), counts
 
 
 def _write_blocks(task: MineTask, blocks: Sequence[tuple[ChosenBlock, Counts]]) -> Iterator[tuple[Part, Counts]]:
     """Write blocks; the ids of their items are looked up together."""
     items = np.unique(np.concatenate([np.zeros(0, np.int64), *(block.items for block, _ in blocks)]))
-    names = read_rows(task.store, task.corpus, items, ["id"])["id"] if len(items) else pa.chunked_array([[]], pa.string())
+    names = read_rows(task.store, task.codes, items, ["id"])["id"] if len(items) else pa.chunked_array([[]], pa.string())
     for block, counts in blocks:
         table = _table(block, items, names, read_rows(task.store, task.queries, block.query_rows, ["id"])["id"])
         yield write_part(task.store, f"{task.folder}/{part_name(block.number)}", table), counts
@@ -236,4 +246,18 @@ def _table(block: ChosenBlock, named: I64, names: pa.ChunkedArray, query_ids: pa
             "negative_rows": csr_to_lists(offsets, flat),
             "negatives": csr_to_lists(offsets, items),
         }
+        | ({} if block.verdicts is None else _taught(block, block.verdicts, teacher, offsets))
     )
+
+
+def _taught(block: ChosenBlock, verdicts: Verdicts, scores: pa.Array, offsets: I64) -> dict[str, pa.Array]:
+    """What training reads of a teacher. Args: scores: its scores of the flat negatives, whose lists begin at `offsets`."""
+    positive_scores = pa.array(block.positive_teacher, pa.float32(), from_pandas=True)
+    return {
+        "positive_teacher_scores": csr_to_lists(block.positives[0], positive_scores),
+        "negative_teacher_scores": csr_to_lists(offsets, scores),
+        "relabelled_rows": csr_to_lists(verdicts.offsets, verdicts.relabelled),
+        "relabelled_scores": csr_to_lists(verdicts.offsets, verdicts.scores),
+        "better_candidates": pa.array(verdicts.better),
+        "left_out": pa.array(verdicts.left_out),
+    }

@@ -16,7 +16,7 @@ from cluster.session.session import memory_to_ask, set_threads, task_groups
 from cluster.tables.tables import Part
 from mining.choice.calibrate import Histogram, block_histogram, needs_calibration, resolve_cuts
 from mining.choice.filters import filters_before_cuts
-from mining.memory import PROCESS_BYTES, mining_task_bytes, node_bytes, sharing_bytes
+from mining.memory import PROCESS_BYTES, mining_task_bytes, most_mining_tasks, node_bytes, sharing_bytes
 from mining.negatives import MineTask, Side, load_side, mine_blocks, read_block
 from mining.report.counts import Counts
 
@@ -55,16 +55,21 @@ class Passes:
         """
         self.with_cuts()
         total, parts = Counts(), []
-        for group_parts, counts in self.over_blocks(_mine_group, in_turn=self.task.settings.max_uses is not None):
+        named = sum(part.rows for part in self.task.hits) * self.task.settings.num_negatives
+        most = most_mining_tasks(sum(part.rows for part in self.task.codes), named)
+        in_turn = self.task.settings.max_uses is not None
+        for group_parts, counts in self.over_blocks(_mine_group, in_turn=in_turn, most=most):
             parts.extend(group_parts)
             total.add(counts)
         return sorted(parts, key=lambda part: part.path), total
 
-    def over_blocks(self, function: Callable[[MineTask, Sequence[int], Side], Any], *, in_turn: bool = False) -> list[Any]:
-        """What `function` makes of some blocks each, in their order. `in_turn`: one task does all of them."""
+    def over_blocks(
+        self, function: Callable[[MineTask, Sequence[int], Side], Any], *, in_turn: bool = False, most: int | None = None
+    ) -> list[Any]:
+        """What `function` makes of some blocks each, in their order. `in_turn`: one task does all of them; `most`: so many."""
         import ray
 
-        groups = [list(range(len(self.task.hits)))] if in_turn else task_groups(len(self.task.hits))
+        groups = [list(range(len(self.task.hits)))] if in_turn else task_groups(len(self.task.hits), most)
         remote = ray.remote(function).options(max_retries=self._retries, memory=memory_to_ask(self._bytes))
         return list(ray.get([remote.remote(self.task, group, self._side) for group in groups]))
 

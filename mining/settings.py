@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cluster.http import http_address
 
 MODEL_CONFIG = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
@@ -50,15 +53,23 @@ class Source(BaseModel):
 
 
 class TeacherSettings(BaseModel):
-    """A slower, better model that scores the remaining candidates and drops those that look relevant."""
+    """A slower, better model that scores the remaining candidates and drops those that look relevant (docs/teachers.md)."""
 
     model_config = MODEL_CONFIG
 
     model: Annotated[str, Field(min_length=1)]
-    """Local folder, s3:// folder or hub name."""
-    kind: Literal["cross_encoder", "encoder"] = "cross_encoder"
+    """Local folder, s3:// folder or hub name; http, llm: the name by which the server knows its model."""
+    kind: Literal["cross_encoder", "encoder", "http", "llm"] = "cross_encoder"
     """cross_encoder: reads query and item together and scores each pair once per run. encoder: a second embedding model; the
-    score is the cosine."""
+    score is the cosine. http: a server that answers /rerank as Cohere, Jina, text-embeddings-inference, vLLM or Infinity do.
+    llm: a language model behind an OpenAI-compatible server, which grades each pair."""
+    url: str | None = None
+    """http, llm: the whole address that requests go to, e.g. "http://host:8080/rerank", "https://host/v1/chat/completions".
+    The key, if it needs one, is read from the environment variable HARDMINE_TEACHER_KEY."""
+    requests: Annotated[int, Field(ge=1, le=1024)] = 8
+    """http, llm: maximum requests under way at once."""
+    rubric: str | None = None
+    """llm: a text file that says what each grade means, one line for each: "2: answers the query". Default: grades 0 to 3."""
     max_score: float | None = None
     """Drop candidates that the teacher scores above this (RocketQA: 0.1 of a cross-encoder). Default: no such limit."""
     relative_margin: Annotated[Annotated[float, Field(ge=0.0, lt=1.0)] | None, Off] = 0.05
@@ -67,16 +78,43 @@ class TeacherSettings(BaseModel):
     depth: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """How many remaining candidates of each query the teacher reads, best first; the others are dropped. Default:
     2 × num_negatives."""
+    relabel: float | None = None
+    """A dropped candidate that the teacher scores at least this is a relevant item in training, with the source "teacher"
+    (training.label_sources has its weight and cap); never in evaluation. Default: none is."""
+    weak_positive: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Leave a query out of training if the teacher scores so many candidates above all its relevant items; the report lists
+    such queries. Default: none is left out."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
     """Maximum tokens of a pair. Default: the model's own limit."""
 
+    @property
+    def folder(self) -> str | None:
+        """Where its model lies; None: a server has it."""
+        return self.model if self.kind in ("cross_encoder", "encoder") else None
+
+    def resolved(self, absolute: Callable[[str], str | None], absolute_model: Callable[[str], str | None]) -> TeacherSettings:
+        """With an absolute model folder, and the rubric's text in place of its file. Raises ConfigError: the file is none."""
+        if self.folder is not None:
+            return self.model_copy(update={"model": absolute_model(self.folder)})
+        if self.rubric is None or "\n" in self.rubric:  # it is the text already
+            return self
+        from mining.teacher.judge import read_rubric  # loads pyarrow
+
+        return self.model_copy(update={"rubric": read_rubric(str(absolute(self.rubric)))})
+
     @model_validator(mode="after")
-    def _cuts_something(self) -> TeacherSettings:
-        if self.max_score is None and self.relative_margin is None:
-            raise ValueError(
-                "mining.teacher has neither max_score nor relative_margin, so it would score pairs and drop none; set one of "
-                "them, or remove [mining.teacher]"
+    def _server_is_named(self) -> TeacherSettings:
+        if (self.url is None) != (self.folder is not None):
+            lacks = f'mining.teacher.kind = "{self.kind}" needs mining.teacher.url, the address of its server'
+            unread = (
+                f'mining.teacher.url = {self.url} is a server, but mining.teacher.kind = "{self.kind}" reads a folder; set '
+                f'kind = "http" or "llm", or remove url'
             )
+            raise ValueError(lacks if self.url is None else unread)
+        try:
+            http_address(self.url or "http://none")
+        except ValueError as error:
+            raise ValueError(f"mining.teacher.url: {error}") from error
         return self
 
 
@@ -140,9 +178,9 @@ class MiningSettings(BaseModel):
     """Drop the first candidates of every query, this many."""
     teacher: TeacherSettings | None = None
     """A model that drops remaining candidates that look relevant. Default: none."""
-    choose: Literal["top", "uniform", "softmax"] = "top"
-    """How negatives are taken from the remaining candidates: the nearest N, N at random, or N at random with weights
-    exp(score / choice_temperature)."""
+    choose: Literal["top", "uniform", "softmax", "stratified"] = "top"
+    """How negatives are taken from the remaining candidates: the nearest N, N at random, N at random with weights
+    exp(score / choice_temperature), or N spread evenly over the teacher's scores, for distillation."""
     choice_temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 0.05
     """For choose = "softmax": lower values prefer the nearest candidates. Not the τ of training."""
     max_uses: Annotated[int, Field(ge=1)] | None = None
@@ -224,9 +262,11 @@ class MiningSettings(BaseModel):
 
     @model_validator(mode="after")
     def _cuts_agree(self) -> MiningSettings:
-        if self.popularity is not None and self.choose == "top":
+        if self.choose == "stratified" and self.teacher is None:
+            raise ValueError('mining.choose = "stratified" spreads over a teacher\'s scores, but there is no [mining.teacher]')
+        if self.popularity is not None and self.choose in ("top", "stratified"):
             raise ValueError(
-                'mining.popularity weighs a random choice, but mining.choose = "top" takes the nearest; set '
+                f'mining.popularity weighs a random choice, but mining.choose = "{self.choose}" takes none at random; set '
                 'choose = "softmax" or "uniform", or limit use with mining.max_uses'
             )
         return self

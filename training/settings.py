@@ -47,6 +47,21 @@ class GuideSettings(BaseModel):
     """The margin is a share of the positive's score instead of an absolute difference."""
 
 
+class DistilSettings(BaseModel):
+    """Learn the scores that mining's teacher gives a query's relevant item and its mined negatives, beside the loss on labels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    loss: Literal["kl", "margin_mse"] = "kl"
+    """kl: the softmax over the list should be the teacher's. margin_mse: each negative should be as far below the relevant item
+    as the teacher has it."""
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """This loss is multiplied by this, and added to training.loss."""
+    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1
+    """The teacher's scores are divided by this, as the model's cosines are by training.temperature. 0.1 is for scores between 0
+    and 1; logits need about 1."""
+
+
 class SourceSettings(BaseModel):
     """How the labels of one source (click, editorial, synthetic …) are used in training."""
 
@@ -142,6 +157,8 @@ class TrainingSettings(BaseModel):
     Default: keep all."""
     guide: GuideSettings | None = None
     """A second encoder that leaves out unlabelled positives. Default: none."""
+    distil: DistilSettings | None = None
+    """Distillation from [mining.teacher]; mined rounds only. Default: none."""
     matryoshka: list[Annotated[int, Field(ge=1)]] = []
     """Also train the first dimensions alone, at each of these lengths. The loss is the mean over them and the full length."""
     grad_cache: bool = False

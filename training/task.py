@@ -19,6 +19,7 @@ from cluster.tables.tables import F32, I64, Part, lists_to_csr, offsets_of, read
 from training.engine.schedule import Schedule
 from training.feed.batches import Examples
 from training.feed.memory import loaded_bytes, loaded_items
+from training.feed.taught import Taught, read_taught
 from training.settings import Kind, TrainingSettings
 
 
@@ -161,6 +162,9 @@ def read_examples(task: Task, *, graded: bool = False) -> Told:
     queries = read_parts(task.store, task.data.queries, ["split", "item_row"])
     columns = ["query_row", "item_row", "score", "weight", "source", *(["gain"] if graded else [])]
     judged = read_parts(task.store, task.data.labels, columns)
+    taught = read_taught(task.store, task.data.negatives)
+    if taught is not None:
+        judged = taught.joined_with(judged)
     labels = Labels(
         num_queries=queries.num_rows,
         num_items=sum(part.rows for part in task.data.codes),
@@ -176,16 +180,31 @@ def read_examples(task: Task, *, graded: bool = False) -> Told:
         hits = read_parts(task.store, task.data.near_misses, ["item_rows"])
         offsets, rows = lists_to_csr(hits["item_rows"])
         near = _nearest_first(offsets, rows.astype(np.int64), depth=10)
-    examples = _examples(task, judged, _equal(queries["split"], "train"))
+    examples = _examples(task, judged, _trained(queries, taught), taught)
     gains = judged["gain"].to_numpy().astype(np.float32) if graded else None
     return Told(examples, labels, np.flatnonzero(_equal(queries["split"], "dev")), near, gains)
+
+
+def _trained(queries: pa.Table, taught: Taught | None) -> npt.NDArray[np.bool_]:
+    """[Q] queries of the train split, without those that a teacher leaves out. Raises DataError: it leaves out all."""
+    train_Q = _equal(queries["split"], "train")
+    if taught is None or not train_Q.any():
+        return train_Q
+    kept_Q = train_Q.copy()
+    kept_Q[taught.left_out] = False
+    if not kept_Q.any():
+        raise DataError(
+            f"mining.teacher.weak_positive leaves out all {int(train_Q.sum()):,} training queries: the teacher scores that many "
+            f"candidates above their relevant items; raise it, or look at the teacher's scores in mining.md"
+        )
+    return kept_Q
 
 
 def _equal(column: pa.ChunkedArray, text: str) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.fill_null(pc.equal(column, text), False).to_numpy())
 
 
-def _examples(task: Task, judged: pa.Table, train_Q: npt.NDArray[np.bool_]) -> Examples:
+def _examples(task: Task, judged: pa.Table, train_Q: npt.NDArray[np.bool_], taught: Taught | None) -> Examples:
     """An example for every training query and source of its relevant labels, by query row, then source."""
     used = (judged["score"].to_numpy() > 0) & train_Q[judged["query_row"].to_numpy()]
     if not used.any():
@@ -202,16 +221,19 @@ def _examples(task: Task, judged: pa.Table, train_Q: npt.NDArray[np.bool_]) -> E
     factors = np.array([task.settings.source(name).weight for name in names])
     query_rows, source_codes = queries[starts], codes[starts]
     means = np.add.reduceat(weights[order].astype(np.float64), starts) / counts
-    negative_offsets, negatives = _mined(task, query_rows, len(train_Q))
+    negative_offsets, negatives, told = _mined(task, query_rows, len(train_Q), scored=taught is not None)
+    items = items[order].astype(np.int64)
     return Examples(
         query_rows,
         offsets_of(counts),
-        items[order].astype(np.int64),
+        items,
         negative_offsets,
         negatives,
         (means * factors[source_codes]).astype(np.float32),
         source_codes,
         names,
+        None if taught is None else taught.scores_of(queries, items),
+        told,
     )
 
 
@@ -222,17 +244,20 @@ def _source_codes(column: pa.ChunkedArray) -> tuple[I64, tuple[str, ...]]:
     return pc.index_in(texts, value_set=pa.array(names, pa.string())).to_numpy().astype(np.int64), tuple(names)
 
 
-def _mined(task: Task, query_rows: I64, num_queries: int) -> tuple[I64, I64]:
-    """Mined negatives of each example's query as (offsets [E+1], item rows), nearest first; none where none were mined."""
+def _mined(task: Task, query_rows: I64, num_queries: int, *, scored: bool) -> tuple[I64, I64, F32 | None]:
+    """Mined negatives of each example's query as (offsets [E+1], item rows, a teacher's scores), nearest first; none where none
+    were mined."""
     if not task.data.negatives:
-        return np.zeros(len(query_rows) + 1, np.int64), np.zeros(0, np.int64)
-    table = read_parts(task.store, task.data.negatives, ["query_row", "negative_rows"])
+        return np.zeros(len(query_rows) + 1, np.int64), np.zeros(0, np.int64), None
+    columns = ["query_row", "negative_rows", *(["negative_teacher_scores"] if scored else [])]
+    table = read_parts(task.store, task.data.negatives, columns)
     offsets, rows = lists_to_csr(table["negative_rows"])
     place_Q = np.full(num_queries, table.num_rows, np.int64)
     place_Q[table["query_row"].to_numpy()] = np.arange(table.num_rows)
     # one empty list more, for the queries that the table does not have
     owner, index = gather_csr(np.append(offsets, offsets[-1]), place_Q[query_rows])
-    return offsets_of(np.bincount(owner, minlength=len(query_rows))), rows[index].astype(np.int64)
+    told = lists_to_csr(table[columns[-1]])[1].astype(np.float32)[index] if scored else None
+    return offsets_of(np.bincount(owner, minlength=len(query_rows))), rows[index].astype(np.int64), told
 
 
 def _nearest_first(offsets: I64, rows: I64, depth: int) -> I64:

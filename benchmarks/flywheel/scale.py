@@ -28,7 +28,7 @@ LINES_PER_QUERY = 2.9
 CHUNK = 100_000
 RARE = 0.3
 """Share of the queries whose text nobody else asks: the number of texts grows with the log, as in a real one."""
-TASKS = ("read_piece", "count_", "find_", "label_", "write_", "add_", "_work", "IDLE")
+TASKS = ("committed", "IDLE")
 """What the title of a Ray process that does the work, or waits for it, has."""
 
 

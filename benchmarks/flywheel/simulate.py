@@ -179,7 +179,8 @@ def _clicks(attraction: Any, grade: Any, model: str, random: np.random.Generator
     chance = random.random(attraction.shape)
     if model == "pbm":
         examined = random.random(attraction.shape) < 1.0 / np.arange(1, K + 1)
-        return examined & (chance < attraction)
+        seen: npt.NDArray[np.bool_] = examined & (chance < attraction)
+        return seen
     clicked = np.zeros(attraction.shape, bool)
     going = np.ones(len(attraction), bool)
     for k in range(K):

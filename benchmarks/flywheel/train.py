@@ -78,11 +78,11 @@ def train(world: World, labels: Labels, steps: int, seed: int) -> nn.Module:
     rng = np.random.default_rng(seed)
     row = {text: number for number, text in enumerate(world.truth.texts) if number not in set(world.held_out.tolist())}
     place = {item["id"]: number for number, item in enumerate(world.truth.items)}
-    good = sorted((row[text], place[item], value) for (text, item), value in labels.items() if value > 0 and text in row)
+    good = sorted((row[text], place[name], value) for (text, name), value in labels.items() if value > 0 and text in row)
     negatives: dict[int, list[int]] = defaultdict(list)
-    for (text, item), value in sorted(labels.items()):
+    for (text, name), value in sorted(labels.items()):
         if value <= 0 and text in row:
-            negatives[row[text]].append(place[item])
+            negatives[row[text]].append(place[name])
     query, item, weight = (np.asarray(column) for column in zip(*good, strict=True))
     many = len(world.truth.texts)
     known = Known(
@@ -111,7 +111,7 @@ def train(world: World, labels: Labels, steps: int, seed: int) -> nn.Module:
             weights_B=torch.from_numpy(batch.weights),
         )
         optimizer.zero_grad()
-        result.loss.backward()
+        result.loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return adapter
 
@@ -147,7 +147,7 @@ def labels_of(world: World, users: str, queries: int, seed: int) -> Mapping[str,
     with tempfile.TemporaryDirectory() as temporary:
         logs, to = Path(temporary) / "log", Path(temporary) / "pairs"
         write_ubi(world.truth, log, logs)
-        settings = load_settings(None, ("splits.by=text",))
+        settings = load_settings(None, ("splits.share=0.0",))
         make_pairs([str(logs)], str(to), settings, progress=Progress(quiet=True))
         pairs = read_pairs(to)
     return {"raw clicks": raw_clicks(world.truth, log), "pairs": pairs, "truth": true_labels(world.truth)}

@@ -7,6 +7,9 @@ hides a share of the relevant items of every training query (one is always left)
 every query only and calls every item that shares its COLUMN (a source package, a franchise) relevant in truth. Each case
 mines through `hardmine mine` on the same embeddings and the same search; only the training split is used. docs/mining.md
 quotes `--case all`.
+
+With a teacher, `--relabel 0.8` also asks how many of the items that it relabels (here with a score of at least 0.8) are relevant
+in truth, and `--weak-positive 20` how many queries it leaves out.
 """
 
 from __future__ import annotations
@@ -50,8 +53,10 @@ TITLES = 400
 """Of the generated catalogue."""
 
 
-def teacher_settings(folder: str, kind: str) -> dict[str, list[str]]:
+def teacher_settings(folder: str, kind: str, relabel: float | None, weak: int | None) -> dict[str, list[str]]:
     """A second model that says which survivors are relevant after all, alone and with the relative cut."""
+    more = {"relabel": relabel, "weak_positive": weak}
+    judging = [f"mining.teacher.{name}={value}" for name, value in more.items() if value is not None]
     teacher = [f"mining.teacher.model={folder}", f"mining.teacher.kind={kind}", "mining.teacher.depth=128"]
     strict = [*teacher, "mining.teacher.relative_margin=0.2"]
     return {
@@ -59,7 +64,7 @@ def teacher_settings(folder: str, kind: str) -> dict[str, list[str]]:
         "teacher 0.95, mean positive": [OFF, *teacher],
         "teacher 0.80, mean positive": [OFF, *strict],
         "teacher 0.80 and relative 0.95, mean positive": strict,
-    }
+    } | ({"teacher 0.80, mean positive, judging labels": [OFF, *strict, *judging]} if judging else {})
 
 
 Pairs = set[tuple[str, str]]
@@ -128,7 +133,7 @@ def measure(printed: dict[str, Any], truth: Pairs) -> dict[str, Any]:
     """What share of the mined negatives is relevant in truth, and what was left to train on."""
     folder = Path(printed["negatives"])
     parts = sorted(folder.glob("*.parquet"))
-    table = pa.concat_tables([pq.read_table(path, columns=["query_id", "negatives"]) for path in parts])
+    table = pa.concat_tables([pq.read_table(path) for path in parts])
     lists = table["negatives"].combine_chunks()
     items = lists.flatten().field("item_id").to_pylist()
     counts: npt.NDArray[np.int64] = np.diff(lists.offsets.to_numpy())
@@ -140,7 +145,27 @@ def measure(printed: dict[str, Any], truth: Pairs) -> dict[str, Any]:
         "queries_without": float((counts == 0).mean()),
         "hit_rate": printed["hit_rate"],
         "hardness_median": printed["hardness"].get("p50"),
+    } | (relabelled(folder, table, truth) if printed["relabelled"] or printed["weak_queries"] else {})
+
+
+def relabelled(folder: Path, table: pa.Table, truth: Pairs) -> dict[str, Any]:
+    """How many new labels the teacher gave, how many of them are right, and how many queries it leaves out."""
+    corpus = pa.concat_tables([pq.read_table(path, columns=["id"]) for path in sorted(_corpus_of(folder).glob("*.parquet"))])
+    lists = table["relabelled_rows"].combine_chunks()
+    items = corpus["id"].combine_chunks().take(lists.flatten()).to_pylist()
+    owners = np.repeat(np.array(table["query_id"].to_pylist(), object), np.diff(lists.offsets.to_numpy()))
+    right = np.fromiter(((query, item) in truth for query, item in zip(owners, items, strict=True)), bool, len(items))
+    return {
+        "relabelled_per_query": len(items) / table.num_rows,
+        "relabelled_right": float(right.mean()) if len(right) else None,
+        "left_out": float(np.mean(table["left_out"].to_pylist())),
     }
+
+
+def _corpus_of(negatives: Path) -> Path:
+    """The corpus of the run that these negatives belong to."""
+    run = next(folder for folder in negatives.parents if (folder / "commits").is_dir())
+    return run / Path(json.loads((run / "commits" / "ingest.json").read_text())["tables"]["corpus"][0]["path"]).parent
 
 
 def write_config(folder: Path, model: Path | None, template: str) -> Path:
@@ -171,6 +196,8 @@ def main() -> None:
         help="train one on the labels that are left, with these settings, e.g. encoder.kind=static",
     )
     parser.add_argument("--teacher-kind", default="encoder", choices=["encoder", "cross_encoder"])
+    parser.add_argument("--relabel", type=float, help="the teacher's score from which a dropped item is relabelled")
+    parser.add_argument("--weak-positive", type=int, help="better candidates from which a query is left out")
     parser.add_argument("--template", default="{title} {text}")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -182,7 +209,8 @@ def main() -> None:
         if given.train_teacher:
             given.teacher = train_teacher(config, given.train_teacher)
         settings = {name: SETTINGS[name] for name in (SETTINGS if "all" in names else names)}
-        settings |= teacher_settings(given.teacher, given.teacher_kind) if given.teacher else {}
+        if given.teacher:
+            settings |= teacher_settings(given.teacher, given.teacher_kind, given.relabel, given.weak_positive)
         rows = [EMPTY | {"case": name} | measure(run("mine", config, overrides), truth) for name, overrides in settings.items()]
     emit(rows, as_json=given.json)
 

@@ -1,6 +1,6 @@
 """From Parquet files with vectors to negatives: `python -m benchmarks.scale [--items 1000000] [--case disk]`.
 
-Generates items × 128 and 20,000 queries, each near its one relevant item, and runs `hardmine mine` on them as a command of its own.
+Generates items × 128 and 20,000 queries, each near its one relevant item, and runs `hardmine mine` on them as a command.
 
     disk   prints for every stage its seconds, requests, bytes and memory, beside what `--dry-run` expects of them, and for every
            kind of process its peak memory, measured from outside. Sizes that docs/scale.md quotes: 1,000,000, 3,000,000 and

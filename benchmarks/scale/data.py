@@ -22,10 +22,9 @@ def write_data(folder: Path, items: int) -> None:
     relevant = np.sort(np.random.default_rng(0).integers(0, items, QUERIES))
     near = []
     (folder / "corpus").mkdir(parents=True)
+    schema = _table("item", 0, topics.draw(1, 0)).schema
     for start in range(0, items, FILE_ROWS):
-        with pq.ParquetWriter(
-            folder / f"corpus/items-{start:09d}.parquet", _table("item", 0, topics.draw(1, 0)).schema
-        ) as writer:
+        with pq.ParquetWriter(folder / f"corpus/items-{start:09d}.parquet", schema) as writer:
             for first in range(start, min(start + FILE_ROWS, items), GROUP_ROWS):
                 vectors = topics.draw(min(GROUP_ROWS, start + FILE_ROWS - first, items - first), seed=first)
                 writer.write_table(_table("item", first, vectors))

@@ -20,7 +20,8 @@ from cluster.tables.tables import F32, I64
 from eval.metrics import per_query_metrics
 from mining.choice.filters import cut_above
 from training.encoders.adapter import AdapterEncoder
-from training.feed.batches import Batch, candidate_masks
+from training.feed.batches import Batch
+from training.feed.candidate_masks import candidate_masks
 from training.objective.losses import info_nce, likely_positives, scores
 from training.telemetry.gradient_geometry import IN_BATCH, alignment_uniformity, geometry_figures, geometry_sums
 

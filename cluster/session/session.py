@@ -192,12 +192,13 @@ def _without_native_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
-def task_groups(count: int) -> list[list[int]]:
-    """The numbers 0 … count - 1 in as many consecutive groups as the cluster has CPUs: what each task takes, in turn."""
+def task_groups(count: int, most: int | None = None) -> list[list[int]]:
+    """The numbers 0 … count - 1 in consecutive groups, one for each task: as many as the cluster has CPUs, at most `most`."""
     import numpy as np
     import ray
 
-    groups = np.array_split(np.arange(count), min(count, max(1, int(ray.cluster_resources()["CPU"]))))
+    cpus = max(1, int(ray.cluster_resources()["CPU"]))
+    groups = np.array_split(np.arange(count), min(count, cpus if most is None else min(cpus, most)))
     return [[int(number) for number in group] for group in groups]
 
 

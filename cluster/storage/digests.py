@@ -88,8 +88,8 @@ def seal(file: io.BytesIO) -> tuple[bytes, str]:
         at = _footer(view)
         footer = bytes(view[at:])
         borders = _borders(pq.read_metadata(pa.BufferReader(footer)))
-        stops = [len(MAGIC), *(stop for _, stop, *_ in borders)]
-        assert [start for start, *_ in borders] + [at] == stops, "bytes without a digest"
+        starts, stops = [start for start, *_ in borders], [stop for _, stop, *_ in borders]
+        assert [*starts, at] == [len(MAGIC), *stops], "bytes without a digest"
         digests = b"".join(hashlib.sha256(view[start:stop]).digest() for start, stop, *_ in borders)
     digests += len(borders).to_bytes(COUNT_BYTES, "little")
     root = hashlib.sha256(digests + footer)

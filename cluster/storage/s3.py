@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ def open_s3(settings: StorageSettings) -> Any:
     (https://boto3.amazonaws.com/v1/documentation/api/latest/guide/retries.html).
     """
     import s3fs
+    from aiobotocore.session import AioSession
 
     opened = s3fs.S3FileSystem(
         endpoint_url=settings.resolved_endpoint(),
@@ -28,8 +30,18 @@ def open_s3(settings: StorageSettings) -> Any:
         use_listings_cache=False,  # another process's new object must be seen (fsspec/s3fs#424)
         skip_instance_cache=True,
     )
+    opened.session = AioSession(profile=settings.profile)  # no argument, which would be pickled with the file system
+    opened.session.register_component("data_loader", _descriptions())
     opened.retries = 2  # botocore's attempts are the ones that count; s3fs would repeat all of them 5 times
     return opened
+
+
+@functools.cache
+def _descriptions() -> Any:
+    """AWS's descriptions of its services. Each session reads them anew unless told otherwise: 0.1 s of every file system."""
+    from botocore.session import get_session
+
+    return get_session().get_component("data_loader")
 
 
 DAMAGED_READS = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,11 @@ END_BYTES = 64 * 2**10
 """What is fetched first of the end of a part: its footer and its digests fit but for hundreds of row groups."""
 RANGE_BYTES = 32 * 2**20
 """Most that one request fetches of a part, unless a single column chunk is larger."""
+
+RANGES_AT_ONCE = 4
+"""Of one part."""
+GAP_SHARE = 8
+"""What lies between two chunks is fetched, too, if the range before it is so many times as long."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,12 @@ def fetch_chunks(store: Store, part: Part, end: SealedEnd, groups: set[int], col
     whole = np.zeros(part.bytes, np.uint8)
     runs: list[list[Chunk]] = []
     for chunk in wanted:
-        if runs and chunk.start == runs[-1][-1].stop and chunk.stop - runs[-1][0].start <= RANGE_BYTES:
+        if runs and _in_one_request(runs[-1][0].start, runs[-1][-1].stop, chunk):
             runs[-1].append(chunk)
         else:
             runs.append([chunk])
-    for run in runs:
+
+    def fill(run: list[Chunk]) -> None:
         start, stop = run[0].start, run[-1].stop
         for _ in range(2):
             data = memoryview(_fetch(store, part, start, stop))
@@ -73,7 +80,16 @@ def fetch_chunks(store: Store, part: Part, end: SealedEnd, groups: set[int], col
         else:
             raise not_as_written(store, part.path, other=False)
         whole[start:stop] = np.frombuffer(data, np.uint8)
+
+    with ThreadPoolExecutor(RANGES_AT_ONCE) as pool:
+        list(pool.map(fill, runs))
     return pa.py_buffer(whole)
+
+
+def _in_one_request(start: int, stop: int, chunk: Chunk) -> bool:
+    """Whether a chunk is fetched with the range before it. Between vectors lie the row numbers of the next row group: to fetch
+    these, too, is cheaper than another request."""
+    return (chunk.start - stop) * GAP_SHARE <= stop - start and chunk.stop - start <= RANGE_BYTES
 
 
 def _fetch(store: Store, part: Part, start: int, stop: int) -> bytes:

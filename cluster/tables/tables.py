@@ -3,7 +3,8 @@
 Queries and items are numbered by their position in the user's tables; that number is their *row*. Strings travel
 only where a person reads them.
 
-    codes/part-*        text_code i64, group_code i64 (-1: none), of the same rows as the part of the corpus with this number
+    codes/part-*        text_code i64, group_code i64 (-1: none), id str, of the same rows as the part of the corpus with this
+                        number: what mining reads of all items is not between texts and vectors
     corpus/part-*       row i64, id str, text str, + the user's metadata (+ vector)
     corpus-tokens/…     row i64, tokens list<i32>
     queries/part-*      row i64, id str, text str, split str, text_code i64 (-1: it is a history), item_row i64 (-1: none),
@@ -19,7 +20,11 @@ only where a person reads them.
     scores/part-*       query_row i64, item_rows list<i64>, teacher_scores list<float>
     negatives/part-*    query_row i64, query_id str, positive_ids list<str>, positive_rows list<i64>,
                         positive_scores list<float>, negative_rows list<i64>, negatives list<struct<item_id str,
-                        score float, position i64, source str, teacher_score float (null: not read), round i32>>
+                        score float, position i64, source str, teacher_score float (null: not read), round i32>>;
+                        where there is a teacher: positive_teacher_scores list<float> (parallel to positive_rows; null: not
+                        read), negative_teacher_scores list<float> (parallel to negative_rows), relabelled_rows list<i64>,
+                        relabelled_scores list<float> (relevant items in training only), better_candidates i64, left_out bool
+                        (the query is not trained on)
 """
 
 from __future__ import annotations

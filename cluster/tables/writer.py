@@ -10,7 +10,7 @@ import pyarrow as pa
 from cluster.storage.store import Store
 from cluster.tables.tables import IN_FLIGHT, Part, write_part
 
-PENDING_BYTES = 32 * 2**20
+PENDING_BYTES = 16 * 2**20
 """Of parts that are being written, unpacked: while one is larger, nothing else is done."""
 
 

@@ -14,8 +14,25 @@ if TYPE_CHECKING:
     from jobs.config.config import Config
 
 
-def contradictions(config: Config) -> Iterator[str]:
-    """What is refused before a run that trains: one paragraph each, with the numbers and the way out."""
+def _idle_teacher(config: Config) -> Iterator[str]:
+    """A teacher that scores pairs for nothing."""
+    teacher, cuts = config.mining.teacher, "neither max_score nor relative_margin"
+    if teacher is None or teacher.max_score is not None or teacher.relative_margin is not None:
+        return
+    if teacher.relabel is not None:
+        yield f"mining.teacher.relabel takes from what the teacher drops, but mining.teacher has {cuts}; set one of them"
+    elif teacher.weak_positive is None and config.mining.choose != "stratified" and config.training.distil is None:
+        yield (
+            f"mining.teacher has {cuts}, so it would score pairs and drop none; set one of them, or [training.distil], or remove "
+            f"[mining.teacher]"
+        )
+
+
+def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
+    """What is refused: one paragraph each, with the numbers and the way out. Args: trains: it is about a run that trains."""
+    yield from _idle_teacher(config)
+    if not trains:
+        return
     encoder, training, rounds = config.encoder, config.training, config.rounds
     if encoder.kind == "vectors":
         yield (
@@ -52,6 +69,11 @@ def contradictions(config: Config) -> Iterator[str]:
         yield (
             f"training.hard_negatives = {training.hard_negatives} per step cannot come from mining.num_negatives = "
             f"{config.mining.num_negatives} per query; raise num_negatives or lower hard_negatives"
+        )
+    if training.distil is not None and config.mining.teacher is None:
+        yield (
+            "training.distil teaches the model a teacher's scores of the mined negatives, but there is no [mining.teacher]; add "
+            "one, or remove [training.distil]"
         )
     if config.reranker is not None and not rounds.mined:
         yield (

@@ -122,18 +122,18 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _sections_agree(self, info: ValidationInfo) -> Config:
-        if info.context is not None and not info.context["trains"]:
-            return self
-        for contradiction in contradictions(self):
+        for contradiction in contradictions(self, trains=info.context is None or info.context["trains"]):
             raise ValueError(contradiction)
         return self
 
     @property
     def models(self) -> dict[str, str | None]:
         """Setting that names a model -> its address; None: it names none."""
-        second = {"mining.teacher": self.mining.teacher, "training.guide": self.training.guide, "reranker": self.reranker}
-        return {"encoder.model": self.encoder.model} | {
-            f"{section}.model": getattr(settings, "model", None) for section, settings in second.items()
+        return {
+            "encoder.model": self.encoder.model,
+            "mining.teacher.model": self.mining.teacher.folder if self.mining.teacher else None,
+            "training.guide.model": self.training.guide.model if self.training.guide else None,
+            "reranker.model": self.reranker.model if self.reranker else None,
         }
 
     @property
@@ -278,8 +278,7 @@ def _absolute(config: Config, folder: Path) -> Config:
         evaluation = evaluation.model_copy(update={"general": absolute_sources(evaluation.general)})
     mining = config.mining
     if mining.teacher is not None:
-        teacher = mining.teacher.model_copy(update={"model": absolute_model(mining.teacher.model)})
-        mining = mining.model_copy(update={"teacher": teacher})
+        mining = mining.model_copy(update={"teacher": mining.teacher.resolved(absolute, absolute_model)})
     encoder = config.encoder.model_copy(update={"model": absolute_model(config.encoder.model)})
     training = config.training.model_copy(update={"deepspeed": absolute(config.training.deepspeed)})
     if training.guide is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,12 +15,6 @@ class DatasetSettings(BaseModel):
     """Where queries, items and labels are, and how they are read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
-
-    section: ClassVar[str] = "data"
-    needed_splits: ClassVar[tuple[str, ...]] = ("train",)
-    """Splits whose file a folder in BEIR layout must have."""
-    splits: ClassVar[tuple[str, ...]] = ("train", "dev", "test")
-    """What its queries are for."""
 
     corpus: str | None = None
     """Items: a file or folder of Parquet, JSONL, CSV or TSV (the last three perhaps as .gz), local or s3://."""
@@ -40,6 +34,21 @@ class DatasetSettings(BaseModel):
     """Template of an item's text over corpus columns; what is missing vanishes with the words before it."""
     query_text: str = "{text}"
     """Template of a query's text over query columns."""
+
+    @property
+    def section(self) -> str:
+        """Its name in the file."""
+        return "data"
+
+    @property
+    def needed_splits(self) -> tuple[str, ...]:
+        """Splits whose file a folder in BEIR layout must have."""
+        return ("train",)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What its queries are for."""
+        return ("train", "dev", "test")
 
     @model_validator(mode="after")
     def _source_is_complete(self) -> DatasetSettings:
@@ -74,6 +83,17 @@ class DataSettings(DatasetSettings):
 class GeneralSettings(DatasetSettings):
     """A second data set that is measured after each round and never trained on; every labelled query counts."""
 
-    section: ClassVar[str] = "evaluation.general"
-    needed_splits: ClassVar[tuple[str, ...]] = ()
-    splits: ClassVar[tuple[str, ...]] = ("general",)
+    @property
+    def section(self) -> str:
+        """Its name in the file."""
+        return "evaluation.general"
+
+    @property
+    def needed_splits(self) -> tuple[str, ...]:
+        """None: whichever are there are measured."""
+        return ()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Its queries are for nothing else."""
+        return ("general",)

@@ -156,6 +156,21 @@ TABLE = (
         lambda config: "no margin is set",
     ),
     Needs(
+        ("mining.teacher.max_length",),
+        lambda config: config.mining.teacher is not None and config.mining.teacher.folder is not None,
+        lambda config: "the server cuts texts",
+    ),
+    Needs(
+        ("mining.teacher.requests",),
+        lambda config: config.mining.teacher is not None and config.mining.teacher.folder is None,
+        lambda config: 'it belongs to mining.teacher.kind = "http" or "llm"',
+    ),
+    Needs(
+        ("mining.teacher.rubric",),
+        lambda config: config.mining.teacher is not None and config.mining.teacher.kind == "llm",
+        lambda config: 'it belongs to mining.teacher.kind = "llm"',
+    ),
+    Needs(
         ("mining.search.min_recall", "mining.search.lists"),
         lambda config: config.mining.search.mode in ("auto", "ivf"),
         lambda config: f'it belongs to mining.search.mode = "ivf", and this is "{config.mining.search.mode}"',
@@ -246,6 +261,21 @@ def _too_little(config: Config) -> Iterator[str]:
                 f'{mining.num_negatives}, so "{source.kind}" may give no negative; raise its share to '
                 f"{total / mining.num_negatives:.2g} or more"
             )
+    yield from _read_too_late(mining)
     most = mining.num_hits * len(mining.sources) - mining.skip_first
     if mining.teacher is not None and mining.teacher.depth is not None and mining.teacher.depth > most:
         yield f"mining.teacher.depth = {mining.teacher.depth} is more than the {most} candidates that a query can have"
+
+
+def _read_too_late(mining: MiningSettings) -> Iterator[str]:
+    """What a teacher should judge, but another filter drops before."""
+    teacher, margin = mining.teacher, mining.relative_margin
+    if teacher is None or margin is None or mining.target_discard_rate is not None:
+        return
+    for name in ("relabel", "weak_positive"):
+        value = getattr(teacher, name)
+        if value is not None:
+            yield (
+                f"mining.teacher.{name} = {value:g} judges what the teacher has read, but mining.relative_margin = {margin:g} "
+                f'drops the candidates nearest to the relevant items before; set mining.relative_margin = "off"'
+            )

@@ -16,8 +16,10 @@ from jobs.config.config import put_override, read_values
 from jobs.config.strict import validate
 from jobs.pairs.signals import ACTIONS, SIGNALS
 
+Correction = Literal["coec", "ipw", "off"]
 Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
 
+USED_OF_CLUSTER = {"address", "cpus", "retries"}
 COLUMNS = ("query", "query_id", "user", "session", "time", "action", "item", "position", "value", "rating", "shown", "cited")
 """What a column of an own table may mean."""
 
@@ -50,14 +52,9 @@ class BiasSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
-    position: Literal["coec", "ipw", "off"] = "coec"
+    position: Correction = "coec"
     """coec: clicks over the clicks that are expected at these positions. ipw: each click weighs one over the click rate of its
     position, relative to the first, at most 10. off: positions do not matter."""
-    prior: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
-    """Expected clicks at the average rate that are added to each pair, so that few impressions prove little."""
-    popularity_cap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
-    """Share of all clicks above which an item's labels weigh less, in proportion, if it also has ten times the average
-    item's clicks. 1: no cap."""
     bot_queries: Annotated[int, Field(ge=0)] = 300
     """Queries in a day from which a client is a bot and is left out, as are those who click everything, or of a hundred queries
     nothing. 0: nobody is a bot."""
@@ -68,12 +65,8 @@ class SplitSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
-    by: Literal["time", "text"] = "time"
-    """time: texts that were first asked in the last part of the log are held out, and the same share of older ones, by a hash,
-    with labels from that part; labels for training come from before it. text: by a hash of the text only. A log without times
-    is split by text."""
     share: Annotated[float, Field(ge=0.0, le=0.45)] = 0.1
-    """Share of the log (of its time, and of its texts) for dev, and as much for test."""
+    """Share for dev, and as much for test: of the log's time, the last part of it, and of older texts. 0: nothing is held out."""
 
 
 class RejectedSettings(BaseModel):
@@ -85,8 +78,6 @@ class RejectedSettings(BaseModel):
     """A query whose best score is below this is rejected. Default: scores are not looked at."""
     words: tuple[str, ...] = ()
     """Slang or romanised words; a query with one of them is rejected."""
-    model: str | None = None
-    """A sentence-transformers model whose vectors are clustered. Default: vectors of the letters (TF-IDF)."""
 
 
 class CorpusSettings(BaseModel):
@@ -147,6 +138,9 @@ class PairsSettings(BaseModel):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> PairsSettings:
+        for name in sorted(self.cluster.model_fields_set - USED_OF_CLUSTER):
+            used = ", ".join(sorted(USED_OF_CLUSTER))
+            raise ValueError(f"cluster.{name} has no effect on pairs, which uses {used}; take it out")
         for meaning in self.columns:
             if meaning not in COLUMNS:
                 raise ValueError(f"columns: {meaning!r} is not a meaning; known are {', '.join(COLUMNS)}")

@@ -14,6 +14,7 @@ from jobs.pairs.labels.evidence import Positions, positions
 from jobs.pairs.labels.splits import cut_times
 from jobs.pairs.labels.stage import LabelTask, label_texts
 from jobs.pairs.labels.texts import count_texts, find_variants
+from jobs.pairs.output.summary import summarise
 from jobs.pairs.reading.sources import Input
 from jobs.pairs.reading.stage import ReadTask, read_piece
 from jobs.pairs.rejected.stage import RejectedTask, write_sheet
@@ -21,7 +22,6 @@ from jobs.pairs.sessions.stage import SessionTask, count_sessions
 from jobs.pairs.sessions.together import WINDOW
 from jobs.pairs.settings import PairsSettings
 from jobs.pairs.signals import POSITIVE_ACTIONS
-from jobs.pairs.summary import summarise
 from jobs.pairs.tasks import add_counts, objects_of
 from jobs.pairs.work import Results, Work
 
@@ -58,7 +58,6 @@ def run_stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
             "item_queries": objects_of(from_items, "item_queries"),
         },
         positions=(tuple(at.expected.tolist()), tuple(at.weight.tolist())),
-        bias=settings.bias,
         weights=settings.signals.weights,
         popularity=tuple(objects_of(popular, "popularity")),
         partitions=count,
@@ -73,7 +72,7 @@ def run_stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
     corpus = sorted(path for one in items for path in one["objects"] if path.startswith("tables/corpus/"))
     generated = make_generated(work, labels, corpus, items, texts)
     synthetic = make_synthetic(work, labels, generated)
-    sheet = RejectedTask(objects_of(labels, "refused"), corpus, settings.rejected.model)
+    sheet = RejectedTask(objects_of(labels, "refused"), corpus)
     rejected = work.run("rejected", write_sheet, [sheet])[0]
     if not rejected["rejected"] and not any(add_counts(labels, "labels_by_source").values()):
         raise DataError(_no_label(read, sessions, labels))
@@ -124,4 +123,4 @@ def _positions(sessions: Results, settings: PairsSettings) -> Positions:
     zeros = np.zeros(101, np.int64)
     shown = sum((np.asarray(one["shown_at"]) for one in sessions if "shown_at" in one), zeros)
     used = sum((np.asarray(one["clicked_at"]) for one in sessions if "clicked_at" in one), zeros)
-    return positions(shown, used, settings.bias)
+    return positions(shown, used, settings.bias.position)

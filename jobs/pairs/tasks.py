@@ -63,7 +63,7 @@ def run_tasks(
     waiting = [number for number in range(len(inputs)) if number not in results]
     name = folder.rpartition("/")[2]
     before = f", {len(results)} committed before" if results else ""
-    remote = ray.remote(_work).options(num_cpus=1, max_retries=retries, memory=memory_to_ask(memory))
+    remote = ray.remote(committed).options(num_cpus=1, max_retries=retries, memory=memory_to_ask(memory))
     at_once = at_once or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}
     told = time.monotonic()
@@ -98,7 +98,8 @@ def _number(path: str) -> int:
     return int(path.rpartition("-")[2].removesuffix(".json"))
 
 
-def _work(task: Task, store: Store, folder: str, number: int, value: Any) -> dict[str, Any]:
+def committed(task: Task, store: Store, folder: str, number: int, value: Any) -> dict[str, Any]:
+    """Run a task, and write its record last."""
     result = task(store, folder, number, value)
     result = dict(json.loads(json.dumps(result)))
     pa.default_memory_pool().release_unused()  # the next task of this process may be another stage's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -117,10 +118,10 @@ def glossary(report: Json) -> str:
     return " ".join(text for arm, text in said.items() if arm in arms)
 
 
-def render(template: str, report: Json, figures: Figures, *, datasets: Json, **values: Any) -> str:
-    """Fill a template. Every text is escaped, because titles and queries may hold anything."""
+@functools.cache
+def _templates() -> Any:
+    """The templates, compiled once. Every text is escaped, because titles and queries may hold anything."""
     from jinja2 import Environment, FileSystemLoader
-    from markupsafe import Markup
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
@@ -132,18 +133,29 @@ def render(template: str, report: Json, figures: Figures, *, datasets: Json, **v
         "check_sentence": check_sentence,
         "change": lambda value: f"{value:+.2f}".replace("-", "−"),
     }
+    return environment
+
+
+def render(template: str, report: Json, figures: Figures, *, datasets: Json, **values: Any) -> str:
+    """Fill a template."""
+    from markupsafe import Markup
+
     drawn = {"config": CONFIG, "datasets": datasets, "specs": {chart.id: chart.spec for chart in _flat(figures)}}
     inline = {name: Markup((TEMPLATES / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
-    return environment.get_template(template).render(
-        report=report,
-        figures=figures,
-        charts=drawn,
-        pictures={chart.id: Markup(picture(chart, datasets)) for chart in _flat(figures)},
-        bundle=Markup(chart_library()),
-        version=hardmine_version(),
-        points=points,
-        **inline,
-        **values,
+    return str(
+        _templates()
+        .get_template(template)
+        .render(
+            report=report,
+            figures=figures,
+            charts=drawn,
+            pictures={chart.id: Markup(picture(chart, datasets)) for chart in _flat(figures)},
+            bundle=Markup(chart_library()),
+            version=hardmine_version(),
+            points=points,
+            **inline,
+            **values,
+        )
     )
 
 

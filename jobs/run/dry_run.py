@@ -15,7 +15,7 @@ from jobs.config.data import DatasetSettings
 from jobs.config.without_effect import reads_texts, without_effect
 from jobs.record.stages import Kind, Stage
 from jobs.run.driver import open_run
-from jobs.run.expected_usage import Sizes, expected_copy, expected_ingest
+from jobs.run.expected_usage import Sizes, expected_copy, expected_ingest, parts_of
 from jobs.run.peek import Peek, peek
 from jobs.run.resolved import resolved, set_settings
 from jobs.run.scale import Work, gets, memory, puts, read, stored
@@ -53,7 +53,8 @@ def make_plan(config: Config) -> dict[str, Any]:
     warnings += models_elsewhere(config) if Stage(Kind.BASE) not in context.done else []
     of_data = _data_dimension(config) if ingested is None else ingested.figures["dimension"]
     dimension = _dimension(config, context, of_data)
-    work = _work(config, rows, context.size, dimension or ASSUMED_DIMENSION)
+    sizes = _sizes(config, rows)
+    work = _work(config, rows, context.size, dimension or ASSUMED_DIMENSION, sizes)
     expected, why_not = _forecast(config, context, ingested, rows["corpus"], warnings)
     return {
         "config": json.loads(config.model_dump_json()),
@@ -67,7 +68,7 @@ def make_plan(config: Config) -> dict[str, Any]:
         "forecast": expected.as_json() if expected else None,
         "forecast_lines": [line for line in expected.lines() if not line.startswith("!")] if expected else [f"  {why_not}"],
         "estimates": _estimates(config, work),
-        "expected": {name: asdict(used) for name, used in _expected(config, rows, of_data).items()},
+        "expected": {name: asdict(used) for name, used in _expected(config, sizes, of_data).items()},
         "requests": gets(work) | puts(work),
         "reads": read(work),
     }
@@ -108,7 +109,7 @@ def _estimates(config: Config, work: Work) -> dict[str, int]:
     return own | {"vectors_all_models_bytes": of_all} | memory(work)
 
 
-def _work(config: Config, rows: dict[str, int], size: ClusterSize, dimension: int) -> Work:
+def _work(config: Config, rows: dict[str, int], size: ClusterSize, dimension: int, sizes: Sizes) -> Work:
     cluster, mining, training = config.cluster, config.mining, config.training
     try:
         pool = search_pool(cluster, size)
@@ -123,11 +124,12 @@ def _work(config: Config, rows: dict[str, int], size: ClusterSize, dimension: in
         num_hits=mining.num_hits,
         num_negatives=mining.num_negatives,
         block=cluster.query_block,
-        part_rows=cluster.part_rows,
+        part_rows=-(-rows["corpus"] // parts_of(sizes, cluster.part_rows)) or 1,
         nodes=nodes,
         actors_per_node=-(-pool.count // nodes),
         node_memory=size.node_memory,
         gpu=bool(pool.gpus),
+        cpus=size.cpus,
         vector_bytes=2 if mining.embedding_dtype == "float16" else 4,
         feature_bytes=SHORT_TEXT_TOKENS * 4 if reads_texts(config) and config.encoder.kind != "adapter" else None,
         shard_rows=cluster.shard_rows,
@@ -141,12 +143,11 @@ def _work(config: Config, rows: dict[str, int], size: ClusterSize, dimension: in
     )
 
 
-def _expected(config: Config, rows: dict[str, int], dimension: int | None) -> dict[str, Used]:
-    """Requests, bytes and memory of the first stages."""
+def _sizes(config: Config, rows: dict[str, int]) -> Sizes:
     wanted = sources(config.data)
     urls = {table: existing(wanted, table, config.data, config.storage) for table in wanted}
     corpus = [slice_source(url, config.storage) for url in urls["corpus"]]
-    sizes = Sizes(
+    return Sizes(
         items=rows["corpus"],
         queries=rows["queries"],
         item_bytes=sum(file_bytes(url, config.storage) for url in urls["corpus"]),
@@ -157,9 +158,12 @@ def _expected(config: Config, rows: dict[str, int], dimension: int | None) -> di
         label_bytes=sum(file_bytes(url, config.storage) for url in urls["labels"]),
         text_files=any(part.rows is None for each in corpus for part in each.slices),
     )
-    most, given = config.cluster.part_rows, reads_vectors(config.encoder)
-    expected = {"ingest": expected_ingest(sizes, most, on_vectors=given)}
-    if given and dimension is not None:
+
+
+def _expected(config: Config, sizes: Sizes, dimension: int | None) -> dict[str, Used]:
+    """Requests, bytes and memory of the first stages."""
+    most, expected = config.cluster.part_rows, {"ingest": expected_ingest(sizes, config.cluster.part_rows)}
+    if reads_vectors(config.encoder) and dimension is not None:
         size = 2 if config.mining.embedding_dtype == "float16" else 4
         expected["embed"] = expected_copy(sizes, most, dimension, size)
     return expected

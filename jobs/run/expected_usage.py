@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.storage.usage import Used
+from cluster.tables.tables import WHOLE_BYTES
+from jobs.run.scale import requests_of_part
 from jobs.stages.ingest.items import rows_of_a_part
 from jobs.stages.ingest.lookup.ids import BUCKET_IDS
 from jobs.stages.ingest.lookup.item_codes import RANGE_CODES
@@ -12,8 +14,14 @@ from jobs.stages.ingest.reading.chunk import CHUNK_BYTES
 
 WORKER_BYTES = 250 * 2**20
 """Memory of a worker that has loaded Arrow and this package, before it holds any data."""
-ID_BYTES = 12
-"""An id and its row in a bucket, compressed, about."""
+ID_BYTES = 6
+"""An id, compressed, about."""
+ROW_BYTES = 6
+"""The row of an id in a bucket, compressed, about."""
+CODE_BYTES = 8
+"""The code of an item's text, which cannot be compressed."""
+OTHERS = 30
+"""Requests for queries, labels and what lies between the stages, about."""
 TEXT_SHARE = 0.25
 """What zstd leaves of a text file, about."""
 
@@ -38,32 +46,44 @@ class Sizes:
     """The corpus is no Parquet file."""
 
 
-def expected_ingest(sizes: Sizes, part_rows: int, *, on_vectors: bool) -> Used:
-    """Of ingest: it reads the files once (of text files, rows are counted first), ids once, and codes a few times.
+def parts_of(sizes: Sizes, part_rows: int) -> int:
+    """Parts of the corpus: those of a slice have the same rows, but for its last one."""
+    rows, of_slice = _rows(sizes, part_rows), -(-sizes.items // max(1, sizes.slices))
+    return max(1, min(sizes.items, sizes.slices * -(-of_slice // rows)))
 
-    Args:
-        on_vectors: items of one text are told apart by their vectors.
-    """
-    rows = rows_of_a_part(sizes.unpacked_bytes, sizes.row_bytes, part_rows)
-    parts = -(-sizes.items // max(1, rows)) + sizes.slices // 2  # the last part of a slice is half full
-    buckets, ranges = max(1, -(-sizes.items // BUCKET_IDS)), max(1, -(-sizes.items // RANGE_CODES))
-    passes = ranges * (1 + on_vectors) + 2
+
+def _rows(sizes: Sizes, part_rows: int) -> int:
+    return rows_of_a_part(sizes.unpacked_bytes, sizes.row_bytes, part_rows)
+
+
+def expected_ingest(sizes: Sizes, part_rows: int) -> Used:
+    """Of ingest: it reads the files once (of text files, rows are counted first), ids once, and codes a few times."""
+    parts = parts_of(sizes, part_rows)
+    buckets, passes = max(1, -(-sizes.items // BUCKET_IDS)), max(1, -(-sizes.items // RANGE_CODES)) + 2
+    of_ids, of_codes = (-(-sizes.items * size // parts) for size in (ID_BYTES, CODE_BYTES))
     times = 1 + (sizes.text_files and sizes.slices > 1)
-    read = sizes.item_bytes * times + sizes.query_bytes * 2 + sizes.label_bytes + sizes.items * (ID_BYTES + 8 * passes)
+    read = (
+        sizes.item_bytes * times
+        + sizes.query_bytes * 2
+        + sizes.label_bytes
+        + sizes.items * (ID_BYTES + ROW_BYTES + CODE_BYTES * passes)
+    )
+    if of_codes + of_ids <= WHOLE_BYTES:  # ids come with the codes
+        read += sizes.items * ID_BYTES * passes
     written = sizes.item_bytes * (TEXT_SHARE if sizes.text_files else 1) + sizes.query_bytes * 2 + sizes.label_bytes
-    held = CHUNK_BYTES * 6 + min(sizes.items, rows) * sizes.row_bytes * 4
+    held = CHUNK_BYTES * 6 + min(sizes.items, _rows(sizes, part_rows)) * sizes.row_bytes * 4
+    of_part = 2 + passes * requests_of_part(of_codes + of_ids)
     return Used(
-        requests=parts * (2 + passes) + sizes.slices * (2 + times + 2 * buckets),
+        requests=parts * of_part + sizes.slices * (1 + times + 2 * buckets) + OTHERS,
         read_bytes=int(read),
-        written_bytes=int(written + sizes.items * (8 + ID_BYTES)),
+        written_bytes=int(written + sizes.items * (CODE_BYTES + 2 * ID_BYTES + ROW_BYTES)),
         peak_bytes=int(WORKER_BYTES + held),
     )
 
 
 def expected_copy(sizes: Sizes, part_rows: int, dimension: int, number_bytes: int) -> Used:
     """Of copying the vectors that came with the data."""
-    rows = rows_of_a_part(sizes.unpacked_bytes, sizes.row_bytes, part_rows)
-    parts = -(-sizes.items // max(1, rows)) + sizes.slices // 2 + 1
-    vectors = (sizes.items + sizes.queries) * dimension
-    held = min(sizes.items, rows) * dimension * 4 * 5
-    return Used(parts * 3 + 2, vectors * 4, vectors * number_bytes, int(WORKER_BYTES + held))
+    parts, vectors = parts_of(sizes, part_rows) + 1, (sizes.items + sizes.queries) * dimension
+    rows = min(sizes.items, _rows(sizes, part_rows))
+    requests = parts * (1 + requests_of_part(rows * dimension * 4)) + 2
+    return Used(requests, vectors * 4, vectors * number_bytes, int(WORKER_BYTES + rows * dimension * 4 * 5))

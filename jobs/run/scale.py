@@ -20,6 +20,7 @@ from mining.memory import (
     SEARCHER_BYTES,
     blocks_in_flight,
     mining_task_bytes,
+    most_mining_tasks,
     node_bytes,
     rows_that_fit,
     shard_actor_bytes,
@@ -35,7 +36,7 @@ HIT_BYTES = 12
 NEGATIVE_BYTES = 33
 """Row, score, position, source, the teacher's score and round of a negative, before compression."""
 CODE_BYTES = 16
-"""What items have in common: a text and a group."""
+"""What items have in common: a text and a group. Their ids lie beside it."""
 GET_USD, PUT_USD = 0.0004 / 1000, 0.005 / 1000
 """A request of S3 in us-east-1, as its price list has it in 2026."""
 
@@ -58,6 +59,8 @@ class Work:
     node_memory: int
     """Bytes of memory that tasks may use on a node; 0: not known."""
     gpu: bool
+    cpus: int = 1
+    """Of all nodes."""
     vector_bytes: int = 4
     """Of a number of a vector."""
     feature_bytes: int | None = None
@@ -114,6 +117,13 @@ class Work:
         """Blocks of queries."""
         return -(-self.queries // self.block)
 
+    @property
+    def id_passes(self) -> int:
+        """How often mining reads the ids of all items: each of its tasks does, once for every NAMED_AT_ONCE that it names."""
+        named = self.queries * self.num_negatives
+        tasks = min(self.blocks, self.cpus, most_mining_tasks(self.items, named))
+        return tasks * -(-named // tasks // NAMED_AT_ONCE)
+
     def parts(self, rows: int) -> int:
         """Objects of a table."""
         return -(-rows // self.part_rows)
@@ -149,7 +159,7 @@ def stored(work: Work) -> dict[str, int]:
     """Bytes in storage."""
     return {
         "vectors_per_model_bytes": work.vectors + work.query_vectors,
-        "codes_bytes": work.items * CODE_BYTES,
+        "codes_bytes": work.items * (CODE_BYTES + work.id_bytes),
         "hits_per_round_bytes": work.queries * work.num_hits * HIT_BYTES,
         "negatives_per_round_bytes": work.queries * work.num_negatives * NEGATIVE_BYTES,
     }
@@ -159,26 +169,21 @@ def gets(work: Work) -> dict[str, int]:
     """GET requests of each stage of a round on given vectors."""
     item_part = min(work.part_rows, work.items)
     vectors = requests_of_part(item_part * work.dimension * work.vector_bytes)
-    ids = requests_of_part(item_part * work.id_bytes)
-    codes = requests_of_part(item_part * CODE_BYTES)
+    ids, codes = (requests_of_part(item_part * size) for size in (work.id_bytes, CODE_BYTES))
     item_parts, query_parts = work.parts(work.items), work.parts(work.queries)
-    named = work.queries * (work.num_negatives + -(-work.labels // max(1, work.queries)))
-    passes = max(1, -(-named // NAMED_AT_ONCE))
     return {
         # each block lies in one or two parts
         "search_gets": item_parts * vectors + work.waves * (work.blocks + query_parts) * 2 + item_parts * codes,
-        "mine_gets": work.blocks + item_parts * codes + passes * item_parts * ids + 2 * (work.blocks + query_parts),
+        "mine_gets": work.blocks + item_parts * codes + work.id_passes * item_parts * ids + 2 * (work.blocks + query_parts),
         "train_gets": (item_parts + query_parts) * vectors + item_parts * codes + work.blocks,
     }
 
 
 def read(work: Work) -> dict[str, int]:
     """Bytes that each stage reads of the items, whatever it needs of them: a row group is the least that is fetched."""
-    named = work.queries * (work.num_negatives + -(-work.labels // max(1, work.queries)))
-    passes = max(1, -(-named // NAMED_AT_ONCE))
     return {
         "search_reads_bytes": work.vectors + work.items * CODE_BYTES,
-        "mine_reads_bytes": work.items * CODE_BYTES + passes * work.items * work.id_bytes,
+        "mine_reads_bytes": work.items * CODE_BYTES + work.id_passes * work.items * work.id_bytes,
         "train_reads_bytes": work.vectors + work.items * CODE_BYTES,
         "evaluate_reads_bytes": min(work.vectors, 2 * DEPTH * SAMPLE * GROUP_BYTES),
     }
@@ -236,8 +241,9 @@ CASE = Work(
     actors_per_node=8,
     node_memory=1024 * 2**30,
     gpu=True,
+    cpus=8 * 128,
 )
-"""A hundred million items on eight nodes of eight GPUs, with 1 TiB for tasks on each."""
+"""A hundred million items on eight nodes of eight GPUs, with 128 CPUs and 1 TiB for tasks on each."""
 WEIGHTS, TOKENS = 10_700_000, 128
 """Of all-MiniLM-L6-v2 without its token table, and of a short text."""
 

@@ -26,10 +26,12 @@ from jobs.stages.ingest.histories import write_sequence
 from jobs.stages.ingest.lookup.equal_texts import reads_vectors
 from jobs.stages.ingest.models.base_model import make_base, tokenise_parts
 from jobs.stages.ingest.models.second_model import make_teacher
+from jobs.stages.ingest.models.teacher_server import ask_server, known_to, server_name
 from jobs.stages.ingested import read_ingested
 from mining.choice.attributes import check_popularity, check_rules
 from mining.report.confusion import check_confusion
 from mining.settings import TeacherSettings
+from mining.teacher.agreement import Agreement, describe
 from training.settings import EncoderSettings
 
 
@@ -109,12 +111,26 @@ def prepare_second(context: Context, stage: Stage) -> Commit:
     if stage.of is Second.RERANKER:
         return prepare_reranker(context, stage)
     settings, section = second_settings(context.config, stage.of)
-    inputs = {"model": folder_fingerprint(settings.model), "kind": settings.kind, "max_length": settings.max_length}
+    if settings.folder is None:
+        return _ask_server(context, stage, settings)
+    inputs = {"model": folder_fingerprint(settings.folder), "kind": settings.kind, "max_length": settings.max_length}
     return context.commit(
         stage,
         inputs=inputs,
         work=lambda folder: in_worker(make_teacher, context, context.config, context.store, folder, settings, section),
     )
+
+
+def _ask_server(context: Context, stage: Stage, settings: TeacherSettings) -> Commit:
+    """A teacher that a server has."""
+    tables, seed = context.need(Stage(Kind.INGEST)), context.config.rounds.seed
+    known = known_to(settings, context.store, tables, seed)
+    inputs = server_name(settings) | ({"tables": tables.key, "seed": seed} if known else {})
+    # in a worker, which needs the key later on
+    asked = context.commit(stage, inputs=inputs, work=lambda _: in_worker(ask_server, context, settings, known))
+    if known is not None:
+        context.progress.say(f"  {describe(Agreement(**asked.figures['agreement']))}")
+    return asked
 
 
 def second_settings(config: Config, second: Second) -> tuple[TeacherSettings, str]:

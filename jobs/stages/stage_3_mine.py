@@ -13,6 +13,11 @@ from mining.choice.filters import Cuts
 from mining.passes import Passes
 from mining.report.figures import ChoiceFigures
 
+NO_CHOICE = ("search", "embedding_dtype", *REPORT_ONLY)
+"""Settings that change no choice; what was searched is in the key on its own."""
+HOW_READ = {"requests"}
+"""Settings of a teacher that change no score."""
+
 
 def mine_negatives(context: Context, stage: Stage) -> Commit:
     """The negatives of every mined query."""
@@ -35,6 +40,6 @@ def mine_negatives(context: Context, stage: Stage) -> Commit:
 
     inputs |= {
         "seed": context.config.rounds.seed,
-        "mining": settings.model_dump(exclude={"search", "embedding_dtype", *REPORT_ONLY}),
+        "mining": settings.model_dump(exclude=dict.fromkeys(NO_CHOICE, True) | {"teacher": HOW_READ}),
     }
     return context.commit(stage, inputs=inputs, work=work)

@@ -76,6 +76,8 @@ def choose(
     if settings.choose == "top":
         overall = in_order
         within = in_order if not quotas.shape[1] else np.argsort(candidates.position, axis=1, kind="stable")
+    elif settings.choose == "stratified":
+        within = overall = stratified_order(candidates, eligible, settings.num_negatives)
     else:
         keys = np.where(eligible, _random_keys(candidates, settings, seed, log_weights), np.inf)
         within = overall = np.argsort(keys, axis=1, kind="stable")
@@ -94,6 +96,34 @@ def choose(
         columns,
     )
     return _chosen(candidates, marked, marked_scores, columns)
+
+
+def stratified_order(candidates: Candidates, eligible: Bool, strata: int) -> I64:
+    """[Q, K] columns in an order whose first N are spread evenly over the range of the teacher's scores of a query.
+
+    The range from the highest to the lowest score is cut into as many strata of equal width as there are negatives. First comes
+    the nearest candidate of each stratum, then the second nearest of each, and so on; the strata in the order of their scores,
+    highest first. What the teacher has not read comes last.
+
+    Source: a student sees the teacher's whole preference, not only that among the hardest (arXiv 2604.04734).
+    """
+    assert candidates.teacher is not None
+    read = eligible & ~np.isnan(candidates.teacher)
+    highest = np.where(read, candidates.teacher, -np.inf).max(axis=1, keepdims=True)
+    lowest = np.where(read, candidates.teacher, np.inf).min(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = (highest.astype(np.float64) - candidates.teacher) / (highest.astype(np.float64) - lowest)
+    share = np.where(read & np.isfinite(share), share, 0.0)  # all scores are the same: one stratum
+    stratum = np.where(read, np.minimum((share * strata).astype(np.int64), strata - 1), strata)
+    order = np.argsort(stratum, axis=1, kind="stable")  # in a stratum as the candidates come, nearest first
+    sorted_stratum = np.take_along_axis(stratum, order, axis=1)
+    column = np.arange(order.shape[1])
+    starts = np.where(np.diff(sorted_stratum, axis=1, prepend=-1) > 0, column, 0)
+    turn = column - np.maximum.accumulate(starts, axis=1)
+    keys = np.empty_like(stratum)
+    turn = np.where(sorted_stratum < strata, turn, len(column))
+    np.put_along_axis(keys, order, turn * (strata + 1) + sorted_stratum, axis=1)
+    return np.argsort(keys, axis=1, kind="stable")
 
 
 def popularity_log_weights(popularity_N: npt.NDArray[np.floating] | I64, power: float) -> F64:

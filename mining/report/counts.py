@@ -50,6 +50,10 @@ class Counts:
     """Candidates that a teacher has read."""
     teacher_tied: int = 0
     """Of these, candidates that share the teacher's highest score of their query with another or with a relevant item."""
+    relabelled: int = 0
+    """Candidates that become relevant items in training."""
+    weak_queries: int = 0
+    """Queries that are left out of training: the teacher scores many candidates above their relevant items."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Filter -> candidates that it, and none before it, dropped."""
     dropped_short: dict[str, int] = field(default_factory=dict)

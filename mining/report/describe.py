@@ -22,6 +22,7 @@ from mining.memory import PROCESS_BYTES, counting_bytes
 from mining.report.confusion import Buckets, Confusion, Values, confusion_block, confusion_column
 from mining.report.counts import I32, Reuse, UsedItem, most_used, reuse
 from mining.report.samples import Sample, ShownSample, best_samples, draw_samples, show_samples
+from mining.report.weak import ShownWeak, Weak, show_weak, weak_of, worst
 from mining.settings import MiningSettings
 
 TITLE_LENGTH = 80
@@ -50,6 +51,8 @@ class Described:
     confusion: Confusion | None
     """None: there is no such column."""
     samples: list[ShownSample]
+    weak: list[ShownWeak]
+    """Queries that are left out of training, the worst first."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,12 @@ class Glance:
     samples: list[Sample]
     confusion: I64
     """[V+2, V+2]; [0, 0] without a column."""
+    weak: list[Weak]
 
     def add(self, other: Glance, shown: int) -> Glance:
         """Both together."""
-        return Glance(best_samples([*self.samples, *other.samples], shown), self.confusion + other.confusion)
+        weak = worst([*self.weak, *other.weak], shown)
+        return Glance(best_samples([*self.samples, *other.samples], shown), self.confusion + other.confusion, weak)
 
 
 def load_buckets(task: DescribeTask) -> Buckets | None:
@@ -82,7 +87,7 @@ def glance_block(table: pa.Table, task: DescribeTask, buckets: Buckets | None) -
     if buckets is not None:
         relevant_offsets, relevant = lists_to_csr(table["positive_rows"])
         confusion = confusion_block(buckets, (_owners(relevant_offsets), relevant), (_owners(offsets), rows), table.num_rows)
-    return Glance(samples, confusion), rows
+    return Glance(samples, confusion, weak_of(table, task.settings.samples)), rows
 
 
 def _owners(offsets: I64) -> I64:
@@ -95,7 +100,7 @@ def glance_group(
     """Some blocks together: (samples and confusion, (items that are used, how often), the confusion table's values)."""
     names = buckets.names if buckets else ()
     width = len(names) + 2 if buckets else 0
-    total, used = Glance([], np.zeros((width, width), np.int64)), [np.zeros(0, np.int64)]
+    total, used = Glance([], np.zeros((width, width), np.int64), []), [np.zeros(0, np.int64)]
     for number in numbers:
         glance, rows = glance_block(read_part(task.store, task.negatives[number]), task, buckets)
         total = total.add(glance, task.settings.samples)
@@ -120,7 +125,8 @@ def describe(task: DescribeTask, *, retries: int) -> Described:
     shown = ray.remote(show_samples).options(max_retries=retries).remote(total.samples, task.store, task.corpus, task.queries)
     column, names = confusion_column(task.settings), ray.get(groups[0][2])
     confusion = Confusion.of(column, names, total.confusion) if column else None
-    return Described(ray.get(reused), confusion, ray.get(shown))
+    weak = ray.remote(show_weak).options(max_retries=retries).remote(total.weak, task.store, task.corpus, task.queries)
+    return Described(ray.get(reused), confusion, ray.get(shown), ray.get(weak))
 
 
 def _reuse(task: DescribeTask, references: Sequence[Any]) -> Reuse:

@@ -11,6 +11,7 @@ from mining.report.confusion import Confusion
 from mining.report.counts import Counts, Reuse, percentiles
 from mining.report.describe import Described
 from mining.report.samples import ShownSample
+from mining.report.weak import ShownWeak
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class ChoiceFigures:
     """Candidates that a teacher has read."""
     teacher_tied: int
     """Of these, candidates that share the teacher's highest score of their query with another or with a relevant item."""
+    relabelled: int
+    """Candidates that become relevant items in training."""
+    weak_queries: int
+    """Queries that are left out of training: the teacher scores many candidates above their relevant items."""
     dropped: dict[str, int]
     """Filter -> candidates that it, and none before it, dropped."""
     dropped_short: dict[str, int]
@@ -97,6 +102,8 @@ class MiningFigures(ChoiceFigures):
     advice: list[str]
     """The same, each with what to change; printed where nothing is trained."""
     samples: list[ShownSample]
+    weak: list[ShownWeak]
+    """Queries that are left out of training, the worst first."""
 
     @classmethod
     def joined(cls, choice: ChoiceFigures, described: Described, *, search: Mapping[str, Any], report: str) -> MiningFigures:

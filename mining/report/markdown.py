@@ -10,6 +10,7 @@ from mining.report.confusion import Confusion
 from mining.report.counts import Reuse
 from mining.report.figures import ChoiceFigures, MiningFigures
 from mining.report.samples import ShownItem, ShownSample
+from mining.report.weak import ShownWeak
 from mining.settings import MiningSettings
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -27,6 +28,7 @@ def markdown(title: str, figures: MiningFigures, settings: MiningSettings, *, ad
         _sources(figures),
         _reuse(figures.reuse, figures.queries),
         _confusion(figures.confusion),
+        _weak(figures.weak, figures.weak_queries, figures.queries),
         _samples(figures.samples),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -86,6 +88,10 @@ def _waterfall(figures: MiningFigures) -> str:
         tied = figures.teacher_tied / figures.teacher_read
         read = f"The teacher has read {figures.teacher_read:,} candidates"
         paragraphs.append(f"{read}; {tied:.1%} of them share the highest score of their query.")
+        if figures.relabelled:
+            paragraphs.append(
+                f"{figures.relabelled:,} of what the teacher dropped are relevant items in training, with the source teacher."
+            )
     return "\n\n".join([*paragraphs, _table(("step", "candidates", "share"), rows)])
 
 
@@ -140,6 +146,27 @@ def _confusion(confusion: Confusion | None) -> str:
     return (
         f"## What is taken for what: {plain(confusion.column)}\n\nEach row: of the negatives of queries whose relevant items "
         f"have this value, the share that has the value above.\n\n" + _table(("relevant", "negatives", *names), rows)
+    )
+
+
+def _weak(weak: Sequence[ShownWeak], count: int, queries: int) -> str:
+    if not count:
+        return ""
+    head = (
+        f"## Weak labels\n\n{count:,} of {queries:,} queries are left out of training: the teacher scores many candidates above "
+        f"their relevant items. Read whether the label is wrong, or the teacher."
+    )
+    rows = [
+        (
+            f"{plain(one.query)} ({plain(one.query_id)})",
+            f"{plain(one.item)} ({plain(one.item_id)})",
+            f"{one.teacher_score:.3f}",
+            f"{one.better:,}",
+        )
+        for one in weak
+    ]
+    return head + (
+        "\n\n" + _table(("query", "its best relevant item", "teacher", "candidates above"), rows, texts=2) if rows else ""
     )
 
 

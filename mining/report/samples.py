@@ -111,12 +111,13 @@ def show_samples(samples: Sequence[Sample], store: Store, corpus: Sequence[Part]
         {row for sample in samples for row, _ in sample.relevant}
         | {row for sample in samples for row, _, _, _ in sample.negatives}
     )
-    known = _texts(store, corpus, items)
-    asked = _texts(store, queries, [sample.query_row for sample in samples])
+    known = texts_of(store, corpus, items)
+    asked = texts_of(store, queries, [sample.query_row for sample in samples])
     return [_shown(sample, asked[sample.query_row], known) for sample in samples]
 
 
-def _texts(store: Store, parts: Sequence[Part], rows: Sequence[int]) -> dict[int, tuple[str, str]]:
+def texts_of(store: Store, parts: Sequence[Part], rows: Sequence[int]) -> dict[int, tuple[str, str]]:
+    """Row -> (id, the start of its text)."""
     table = read_rows(store, parts, np.asarray(rows, np.int64), ["id", "text"])
     return dict(zip(rows, zip(table["id"].to_pylist(), cut(table["text"], TEXT_LENGTH), strict=True), strict=True))
 

@@ -63,7 +63,7 @@ def warnings(figures: MiningFigures, settings: MiningSettings) -> list[Warned]:
         _suspected(figures, settings),
         _much_used(figures, settings),
         _recall(figures, settings),
-        _tied(figures),
+        _tied(figures, settings),
     ]
     return _with_one_voice([text for text in texts if text])
 
@@ -176,8 +176,10 @@ def _recall(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
     return Warned(text, (*ways, 'set mining.search.mode = "exact"'))
 
 
-def _tied(figures: MiningFigures) -> Warned | None:
+def _tied(figures: MiningFigures, settings: MiningSettings) -> Warned | None:
     read, tied = figures.teacher_read, figures.teacher_tied
+    if settings.teacher is not None and settings.teacher.kind == "llm":  # grades are few
+        return None
     if tied <= MUCH_TIED * read:
         return None
     text = (

@@ -18,7 +18,19 @@ from cluster.labels.labels import Labels
 from cluster.labels.read import read_labels
 from cluster.session.session import set_threads
 from cluster.storage.store import Store
-from cluster.tables.tables import F32, I64, Part, column_to_vectors, csr_to_lists, lists_to_csr, offsets_of, read_part, write_part
+from cluster.tables.tables import (
+    AHEAD_BYTES,
+    F32,
+    I64,
+    IN_FLIGHT,
+    Part,
+    column_to_vectors,
+    csr_to_lists,
+    lists_to_csr,
+    offsets_of,
+    read_part,
+    write_part,
+)
 from mining.search.kernels import sort_hits
 from mining.search.known import known_items, read_lists, united
 from mining.search.shards import QueryBlock
@@ -102,9 +114,11 @@ def read_rows(store: Store, parts: Sequence[Part], rows: I64) -> F32:
     result, filled = np.zeros((len(rows), 0), np.float32), 0
     edges = [(part, *np.searchsorted(rows, [part.first_row, part.first_row + part.rows])) for part in parts]
     wanted = [(part, int(low), int(high)) for part, low, high in edges if low < high]
-    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        for start in range(0, len(wanted), READ_AT_ONCE):  # no more in memory than are read at once
-            group = wanted[start : start + READ_AT_ONCE]
+    largest = max([1, *(part.bytes for part, _, _ in wanted)])
+    at_once = max(READ_AT_ONCE, min(IN_FLIGHT, AHEAD_BYTES // largest))
+    with ThreadPoolExecutor(at_once) as pool:
+        for start in range(0, len(wanted), at_once):  # no more in memory than are read at once
+            group = wanted[start : start + at_once]
             spans = [(int(rows[low]), int(rows[high - 1]) + 1) for _, low, high in group]
             tables = pool.map(lambda part, span: _read_span(store, part, *span), [part for part, _, _ in group], spans)
             for (_, low, high), (first, last), table in zip(group, spans, tables, strict=True):

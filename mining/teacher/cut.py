@@ -148,7 +148,8 @@ def attach(found: Candidates, scored: Pairs, labels: Labels, settings: MiningSet
         settings: margin_reference says which of several relevant items counts.
 
     Returns:
-        `found` with teacher [Q, K] (NaN: not read) and teacher_positive [Q] (NaN: it read no relevant item).
+        `found` with teacher [Q, K] (NaN: not read), teacher_positive [Q] (NaN: it read no relevant item) and
+        teacher_positives [P].
     """
     place = scored.find(found.query_rows[:, None], found.rows)
     known = np.append(scored.scores, np.float32(np.nan))  # the place -1 is the last
@@ -160,6 +161,7 @@ def attach(found: Candidates, scored: Pairs, labels: Labels, settings: MiningSet
         found,
         teacher=known[place],
         teacher_positive=_reference(owner[read], scores[read], len(found.query_rows), settings.margin_reference),
+        teacher_positives=np.where(read, scores, np.float32(np.nan)),
     )
 
 

@@ -1,7 +1,8 @@
-"""A cross-encoder reads pairs: Ray Data hands blocks of pairs to a pool of actors; each becomes one part of scores.
+"""A teacher reads pairs: Ray Data hands blocks of pairs to a pool of actors; each becomes one part of scores.
 
 As in embedding, what travels are addresses; a block is there whole or not at all, and an interrupted stage goes on with
-the blocks that are missing. What was read in an earlier round is not read again.
+the blocks that are missing; within a block, with what a server has not answered yet. What was read in an earlier round is not
+read again.
 """
 
 from __future__ import annotations
@@ -10,25 +11,33 @@ import json
 import pickle
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import DataError, HardmineError
-from cluster.session.progress import post
+from cluster.session.progress import post, post_often
 from cluster.session.resources import PoolSize
 from cluster.session.session import set_threads
 from cluster.storage.store import Store
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import F32, I64, Part, left_parts, part_name, read_part, write_part
 from mining.part_pool import load_share, over_parts
+from mining.teacher.answers import Answers
 from mining.teacher.cut import Pairs
 
 PairReader = Callable[[Sequence[str], Sequence[str], Callable[[int], None]], F32]
 """(queries, items, on_progress) of equal length -> scores [P] float32."""
+
+
+class Asking(Protocol):
+    """A server that is asked for scores; each answer counts at once."""
+
+    def answers(self, queries: Sequence[str], items: Sequence[str]) -> Iterator[tuple[I64, F32]]:
+        """(places among the pairs, their scores; NaN: it has none for a pair), in any order."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class ReadDone:
 
 
 def read_pairs(
-    task: ReadTask, make_reader: Callable[[], PairReader], pool: PoolSize, *, retries: int, mailbox: Any = None
+    task: ReadTask, make_reader: Callable[[], PairReader | Asking], pool: PoolSize, *, retries: int, mailbox: Any = None
 ) -> ReadDone:
     """Score every block of pairs that is not there yet.
 
@@ -110,10 +119,10 @@ class PairActor:
     """Loads the model once, scores one block of pairs per call."""
 
     def __init__(
-        self, task: ReadTask, make_reader: Callable[[], PairReader], *, threads: int, mailbox: Any, total_rows: int
+        self, task: ReadTask, make_reader: Callable[[], PairReader | Asking], *, threads: int, mailbox: Any, total_rows: int
     ) -> None:
         self._task, self._make_reader, self._threads = task, make_reader, threads
-        self._reader: PairReader | None = None
+        self._reader: PairReader | Asking | None = None
         self._mailbox, self._blocks, self._total, self._read = mailbox, 0, total_rows, 0
         self._name = f"teacher-{uuid.uuid4().hex[:8]}"
         self._started = 0.0
@@ -142,19 +151,26 @@ class PairActor:
         known = Pairs.ordered(np.empty(0, np.int64), np.empty(0, np.int64))
         for path in earlier:
             known = known.joined(Pairs.from_table(read_part(store, path)).of(query_rows))
+        asks, answers = not callable(self._reader), Answers(store, target)
+        if asks:
+            known = known.joined(answers.earlier())
         new = wanted.without(known)
-        scored = Pairs(new.query_rows, new.item_rows, self._scores(new))
+        scored = Pairs(new.query_rows, new.item_rows, self._scores(new, answers))
         self._blocks += table.num_rows
         self._read += len(new)
-        result = scored.joined(known).to_table(query_rows, scored=True)
-        return write_part(store, target, result), len(new)
+        part = write_part(store, target, scored.joined(known).to_table(query_rows, scored=True))
+        if asks:
+            answers.delete()
+        return part, len(new)
 
-    def _scores(self, pairs: Pairs) -> F32:
+    def _scores(self, pairs: Pairs, answers: Answers) -> F32:
         assert self._reader is not None
         if not len(pairs):
             return np.empty(0, np.float32)
         queries = self._texts(self._task.queries, pairs.query_rows)
         items = self._texts(self._task.corpus, pairs.item_rows)
+        if not callable(self._reader):
+            return self._asked(self._reader, pairs, queries, items, answers)
         scores = np.asarray(self._reader(queries, items, self._report), np.float32)
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
@@ -166,6 +182,18 @@ class PairActor:
             )
         return scores
 
+    def _asked(self, server: Asking, pairs: Pairs, queries: Sequence[str], items: Sequence[str], answers: Answers) -> F32:
+        scores, done = np.full(len(pairs), np.nan, np.float32), 0
+        try:
+            for places, some in server.answers(queries, items):
+                scores[places] = some
+                answers.add(pairs.query_rows[places], pairs.item_rows[places], some)
+                done += len(places)
+                self._report(done)
+        finally:
+            answers.keep()
+        return scores
+
     def _texts(self, parts: list[Part], rows: I64) -> list[str]:
         distinct, place = np.unique(rows, return_inverse=True)
         texts = read_rows(self._task.store, parts, distinct, ["text"])["text"].to_pylist()
@@ -173,7 +201,7 @@ class PairActor:
 
     def _report(self, pairs: int) -> None:
         rate = (self._read + pairs) / max(1e-6, time.monotonic() - self._started)
-        post(
+        post_often(
             self._mailbox,
             self._name,
             f"{self._read + pairs:,} pairs, {self._blocks:,} of {self._total:,} queries done, {rate:,.0f} pairs/s",

@@ -55,6 +55,7 @@ def test_searching_is_compared_with_faiss_and_torch(monkeypatch: pytest.MonkeyPa
         assert row["recall"] == 1.0 or "two-stage" in row["case"]
 
 
+@pytest.mark.slow
 def test_serving_is_compared_with_the_least_that_a_service_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +75,7 @@ def test_the_statistics_are_compared_with_scipy(monkeypatch: pytest.MonkeyPatch,
     assert all(abs(row["p"] - row["peer_p"]) < 0.3 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_report_is_measured_on_a_generated_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--queries", "30", "--items", "60", "--steps", "20", "--hits", "11"]
     run("decisions.report", [*sizes, "--json"], monkeypatch)

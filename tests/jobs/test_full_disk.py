@@ -13,7 +13,7 @@ from cluster.session.resources import ClusterSize
 from cluster.storage.store import Store
 from jobs.record.record import RunRecord
 
-STEP = 24
+STEP = 48
 """KiB that the disk grows by from one try to the next."""
 
 

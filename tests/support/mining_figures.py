@@ -45,7 +45,7 @@ def figures_of(**changed: Any) -> MiningFigures:
     reuse = Reuse(500, 300, 0.05, 0.3, {"0": 200, "1": 300}, [UsedItem("i7", "Seven", 4)])
     figures = MiningFigures.joined(
         ChoiceFigures.of(counts, engine="faiss", negatives="/run/negatives"),
-        Described(reuse, None, []),
+        Described(reuse, None, [], []),
         search={"mode": "ivf", "engine": "faiss", "recall": 0.995, "seconds": {"wall": 1.5}},
         report="/run/mining.md",
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from loop_worker import prepare
@@ -29,7 +31,7 @@ from training.feed.tables import Guide, Tables
 from training.objective.objective import Objective
 from training.retriever.load import load
 from training.retriever.step import train_step
-from training.settings import GuideSettings, TrainingSettings
+from training.settings import DistilSettings, GuideSettings, TrainingSettings
 from training.task import TrainTask
 
 BATCH, BUDGET, TAU = 4, 48, 0.1
@@ -39,6 +41,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     "triplet": {"loss": "triplet", "margin": 0.3},
     "matryoshka": {"matryoshka": [8, 20]},
     "learned": {"learn_temperature": True, "symmetric": True},
+    "distilled": {"distil": DistilSettings(weight=0.5, temperature=0.2), "learn_temperature": True},
+    "margins": {"distil": DistilSettings(loss="margin_mse", weight=0.02), "symmetric": True},
     "guided": {"guide": GuideSettings(margin=0.05), "false_negative_margin": 0.2},
 }
 
@@ -48,7 +52,13 @@ class World:
 
     def __init__(self, task: TrainTask) -> None:
         loaded = load(task, 1)
-        tables, self.examples = loaded.tables, loaded.plan.examples
+        tables, examples = loaded.tables, loaded.plan.examples
+        rng = np.random.default_rng(4)
+        told = [
+            np.where(rng.random(len(rows)) < 0.2, np.nan, rng.random(len(rows))).astype(np.float32)
+            for rows in (examples.positive_rows, examples.negative_rows)
+        ]
+        self.examples = replace(examples, positive_scores=told[0], negative_scores=told[1])
         generator = torch.Generator().manual_seed(2)
         guide = [
             functional.normalize(torch.randn(len(side), 6, generator=generator), dim=1).half().numpy()

@@ -48,5 +48,5 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_every_loss_cached_or_not_gathered_or_not_has_the_gradient_of_one_process(errors: dict[str, float], stage: int) -> None:
     found = {case: error for case, error in errors.items() if case.startswith(f"zero {stage} ·")}
-    assert len(found) == 2 * (6 + 1) * 4  # accumulations × (losses, and the temperature's own gradient) × cached × gathered
+    assert len(found) == 2 * (8 + 2) * 4  # accumulations × (losses, and the temperatures' own gradients) × cached × gathered
     assert {case: error for case, error in found.items() if not error < 1e-5} == {}

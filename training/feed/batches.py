@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import ConfigError
-from cluster.labels.labels import Labels, contains
-from cluster.tables.tables import I64
+from cluster.tables.tables import F32, I64
 from training.feed.sources import F64, Mixture, cumulative_popularity, describe, draw_items, epoch_order, plan_mixture, too_few
 from training.settings import TrainingSettings
-from training.telemetry.gradient_geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 
 LOOKED_AT = 2**16
 """Examples whose mined negatives are put in order together."""
@@ -47,6 +45,10 @@ class Examples:
     """[E] into source_names."""
     source_names: tuple[str, ...]
     """Distinct, ascending; "" for labels without a source."""
+    positive_scores: F32 | None = None
+    """A teacher's, of positive_rows; NaN: it has not read the pair. None: there is no teacher."""
+    negative_scores: F32 | None = None
+    """The same of negative_rows."""
 
     def __len__(self) -> int:
         return len(self.query_rows)
@@ -64,17 +66,32 @@ class Batch:
     item_rows: I64
     """[U] the distinct items, ascending: each is encoded once however many queries use it."""
     weights: npt.NDArray[np.float32]
+    teacher_BL: F32 | None = None  # noqa: N815
+    """[B, 1 + H] a teacher's scores of the positive and the mined negatives; NaN: it has not read the pair, or there is none."""
 
     @classmethod
-    def of(cls, query_rows: I64, positive_rows: I64, hard_BH: I64, random_BR: I64, weights: npt.NDArray[np.float32]) -> Batch:
+    def of(
+        cls,
+        query_rows: I64,
+        positive_rows: I64,
+        hard_BH: I64,
+        random_BR: I64,
+        weights: npt.NDArray[np.float32],
+        teacher_BL: F32 | None = None,
+    ) -> Batch:
         """With the distinct items of them all."""
         items = np.unique(np.concatenate([positive_rows, hard_BH[hard_BH >= 0], random_BR.ravel()]))
-        return cls(query_rows, positive_rows, hard_BH, random_BR, items, weights)
+        return cls(query_rows, positive_rows, hard_BH, random_BR, items, weights, teacher_BL)
 
     def rows(self, part: slice) -> Batch:
         """The batch of these queries alone, with their items only."""
         return Batch.of(
-            self.query_rows[part], self.positive_rows[part], self.hard_BH[part], self.random_BR[part], self.weights[part]
+            self.query_rows[part],
+            self.positive_rows[part],
+            self.hard_BH[part],
+            self.random_BR[part],
+            self.weights[part],
+            None if self.teacher_BL is None else self.teacher_BL[part],
         )
 
 
@@ -182,8 +199,15 @@ class BatchPlan:
         random_BR, data = self._random(epoch, step), self.examples
         count = data.positive_offsets[chosen + 1] - data.positive_offsets[chosen]
         turn = (turns + (hash_rows(self.seed, chosen) % np.uint64(2**31)).astype(np.int64)) % count
-        positives = data.positive_rows[data.positive_offsets[chosen] + turn]
-        return Batch.of(data.query_rows[chosen], positives, self._hard(chosen, turns), random_BR, data.weights[chosen])
+        place = data.positive_offsets[chosen] + turn
+        hard_BH = self._hard(chosen, turns)
+        teacher_BL = None
+        if data.positive_scores is not None and data.negative_scores is not None:
+            index_BH = self._hard(chosen, turns, places=True)
+            hard_scores = np.where(index_BH < 0, np.float32(np.nan), data.negative_scores[index_BH])
+            teacher_BL = np.concatenate([data.positive_scores[place][:, None], hard_scores], axis=1)
+        positives, weights = data.positive_rows[place], data.weights[chosen]
+        return Batch.of(data.query_rows[chosen], positives, hard_BH, random_BR, weights, teacher_BL)
 
     def named_items(self, micro_steps: Iterable[tuple[int, int]]) -> I64:
         """The rows of all items that some micro-steps may name, ascending: every positive, the mined negatives whose turn
@@ -220,18 +244,23 @@ class BatchPlan:
             self._orders[epoch] = order
         return order
 
-    def _hard(self, chosen: I64, turns: I64) -> I64:
+    def _hard(self, chosen: I64, turns: I64, *, places: bool = False) -> I64:
+        """[B, H] mined negatives of some examples; `places`: their places among all mined negatives instead of their rows."""
         data = self.examples
         width = self.hard if len(data.negative_rows) else 0
-        return take_turns(data.negative_offsets, data.negative_rows, chosen, turns, width, self.seed)
+        values = None if places else data.negative_rows
+        return take_turns(data.negative_offsets, values, chosen, turns, width, self.seed)
 
 
-def take_turns(offsets: I64, values: I64, chosen: I64, turns: I64, width: int, seed: int, *, names: I64 | None = None) -> I64:
+def take_turns(
+    offsets: I64, values: I64 | None, chosen: I64, turns: I64, width: int, seed: int, *, names: I64 | None = None
+) -> I64:
     """[len(chosen), width] values of each list, in an order of the list's own, in windows that move on whenever its turn comes;
     -1 where a list is shorter.
 
     Args:
-        offsets, values: all lists. chosen: the lists that are taken from; turns: how often each was before.
+        offsets, values: all lists; without values their places are given. chosen: the lists that are taken from; turns: how
+            often each was before.
         names: numbers of the chosen lists that their orders come from; None: their places.
     """
     count = offsets[chosen + 1] - offsets[chosen]
@@ -245,8 +274,8 @@ def take_turns(offsets: I64, values: I64, chosen: I64, turns: I64, width: int, s
     order = np.argsort(keys, axis=1, kind="stable")
     turn = (turns[:, None] * width + np.arange(width)) % np.maximum(count, 1)[:, None]
     place = np.take_along_axis(order, turn, axis=1)
-    index = np.minimum(offsets[chosen][:, None] + place, len(values) - 1)
-    return np.where(np.arange(width)[None, :] < count[:, None], values[index], -1)
+    index = np.minimum(offsets[chosen][:, None] + place, offsets[-1] - 1)
+    return np.where(np.arange(width)[None, :] < count[:, None], index if values is None else values[index], -1)
 
 
 def describe_mixture(plan: BatchPlan) -> str | None:
@@ -265,28 +294,3 @@ def hash_rows(seed: int, values: I64) -> npt.NDArray[np.uint64]:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))
-
-
-def candidate_masks(
-    batch: Batch, columns_C: I64, labels: Labels, own_rows: I64 | None = None
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]]:
-    """Which gathered columns may not be a negative of which query, and of what kind the others are.
-
-    Args:
-        own_rows: distinct items that this rank's queries brought; None: those of `batch`. Needed where `batch` is only a
-            part of the rank's queries.
-
-    Returns:
-        (masked [B, C]: known positives, their group mates and duplicates; kind [B, C] uint8 of telemetry.gradient_geometry: HARD
-        and RANDOM are a query's own, IN_BATCH is another query's of this rank, CROSS_RANK is of no query of this rank).
-    """
-    shape = (len(batch.query_rows), len(columns_C))
-    masked = labels.known_mask(batch.query_rows, columns_C)
-    wanted = np.broadcast_to(columns_C, shape)
-    here_C = np.isin(columns_C, batch.item_rows if own_rows is None else own_rows)
-    kind = np.broadcast_to(np.where(here_C, IN_BATCH, CROSS_RANK).astype(np.uint8), shape).copy()
-    for rows, code in ((batch.random_BR, RANDOM), (batch.hard_BH, HARD)):
-        owner = np.repeat(np.arange(shape[0]), rows.shape[1])
-        flat = rows.ravel()
-        kind[contains(owner[flat >= 0], flat[flat >= 0], wanted)] = code
-    return masked, kind

@@ -21,7 +21,8 @@ from cluster.tables.tables import I64
 from training.encoders.base import Encoder
 from training.encoders.tokens.features import Features, Tokens, Vectors
 from training.encoders.tokens.packing import pack
-from training.feed.batches import Batch, BatchPlan, candidate_masks, hash_rows
+from training.feed.batches import Batch, BatchPlan, hash_rows
+from training.feed.candidate_masks import candidate_masks
 from training.feed.tables import Tables
 from training.settings import TrainingSettings
 from training.telemetry.gradient_geometry import CROSS_RANK, IN_BATCH

@@ -66,7 +66,7 @@ def info_nce(
     masked_BC = masked_BC.scatter(1, positive_column_B[:, None], False)
     logits_BC = scores_BC.masked_fill(masked_BC, -torch.inf)
     losses_B = functional.cross_entropy(logits_BC, positive_column_B, reduction="none")
-    return InfoNCE(_weighted_mean(losses_B, weights_B, denominator), logits_BC.detach().float())
+    return InfoNCE(weighted_mean(losses_B, weights_B, denominator), logits_BC.detach().float())
 
 
 def triplet(
@@ -101,7 +101,7 @@ def triplet(
     negative_BC = ~masked_BC.scatter(1, positive_column_B[:, None], True)
     hinge_BC = functional.relu(margin + scores_BC - positive_B1).masked_fill(~negative_BC, 0.0)
     losses_B = hinge_BC.sum(1) / negative_BC.sum(1).clamp(min=1)
-    return _weighted_mean(losses_B, weights_B, denominator)
+    return weighted_mean(losses_B, weights_B, denominator)
 
 
 def likely_positives(scores_BC: Tensor, positive_column_B: Tensor, margin: float, *, relative: bool = False) -> Tensor:
@@ -158,7 +158,8 @@ def scores(queries_BD: Tensor, items_CD: Tensor) -> Tensor:
         return queries_BD.to(dtype) @ items_CD.to(dtype).T
 
 
-def _weighted_mean(losses_B: Tensor, weights_B: Tensor | None, denominator: Tensor | None) -> Tensor:
+def weighted_mean(losses_B: Tensor, weights_B: Tensor | None, denominator: Tensor | None) -> Tensor:
+    """The mean of local rows' losses; `denominator` in place of the sum of weights makes it exact across ranks."""
     weights_B = torch.ones_like(losses_B) if weights_B is None else weights_B.to(losses_B.dtype)
     total = weights_B.sum() if denominator is None else denominator.to(losses_B.dtype)
     # A mean over *local* rows.  Whoever averages parameter gradients over W ranks (DDP, DeepSpeed) supplies the factor

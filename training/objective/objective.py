@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.feed.feed import Chunk, Prepared
+from training.feed.feed import Chunk, Prepared, column_of
 from training.feed.tables import Tables
+from training.objective.distillation import distillation
 from training.objective.gather import gather_rows
 from training.objective.losses import info_nce, likely_positives, scores, triplet, truncated
 from training.settings import TrainingSettings
@@ -129,6 +130,7 @@ class _Part:
         self.kind_BC = self._tensor(chunk.kind_BC)
         self._masked_BC = self._tensor(chunk.masked_BC)
         self.left_out = self._leave_out()
+        self._lists = self._taught_lists()
         self.logits_BC: Tensor
         """At full length, divided by the temperature, -inf where a column is no candidate; set by `backward`."""
 
@@ -169,6 +171,8 @@ class _Part:
                 self.logits_BC = logits_BC
             if settings.symmetric:
                 loss = (loss + self._loss(items[self.column_B], askers, *self._among_queries())[0]) / 2
+            if self._lists is not None:
+                loss = loss + self._distil(queries, items, *self._lists)
             loss = loss / len(lengths)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -185,6 +189,26 @@ class _Part:
         # made anew for every backward pass, each of which frees its graph
         temperature = self._leaves.log_temperature.exp() if settings.learn_temperature else self._temperature
         return info_nce(rows, columns, target_B, temperature=temperature, masked_BC=masked_BC, **self._shared)
+
+    def _taught_lists(self) -> tuple[Tensor, Tensor] | None:
+        """(columns [B, L] of each row's positive and mined negatives, a teacher's scores [B, L]); None: none is learned from."""
+        batch, rows = self._step.batch, self._rows
+        if self._objective.settings.distil is None or batch.teacher_BL is None:
+            return None
+        items_BL = np.concatenate([batch.positive_rows[rows, None], batch.hard_BH[rows]], axis=1)
+        # a row with fewer negatives has its positive in their place, which the teacher's NaN leaves out
+        items_BL = np.where(items_BL < 0, items_BL[:, :1], items_BL)
+        columns_BL = column_of(items_BL.ravel(), self._step.columns).reshape(items_BL.shape)
+        return self._tensor(columns_BL), self._tensor(batch.teacher_BL[rows])
+
+    def _distil(self, queries: Tensor, items: Tensor, columns_BL: Tensor, teacher_BL: Tensor) -> Tensor:
+        """The weighted distillation loss of the rows."""
+        settings = self._objective.settings
+        assert settings.distil is not None
+        temperature = self._leaves.log_temperature.exp() if settings.learn_temperature else self._temperature
+        with torch.autocast(queries.device.type, enabled=False):
+            logits_BL = (queries[:, None, :] * items[columns_BL]).sum(-1) / temperature
+        return settings.distil.weight * distillation(logits_BL, teacher_BL, settings.distil, **self._shared)
 
     def _among_queries(self) -> tuple[Tensor, Tensor]:
         """(the place of each row's query among the askers, mask of those for which its positive is relevant too)."""

@@ -27,8 +27,8 @@ from jobs.pairs.corpus.round_trip import Pool, item_texts, leads_back
 from jobs.pairs.corpus.synthetic import in_bins
 from jobs.pairs.labels.texts import text_keys
 from jobs.pairs.partitions import hashes, partition_of, write_partitions
+from jobs.pairs.reading.clean import with_text
 from jobs.pairs.reading.notes import Notes
-from jobs.pairs.reading.rows import with_text
 from jobs.pairs.sessions.together import ITEM_SALT
 
 EACH = 3

@@ -19,7 +19,7 @@ from jobs.pairs.tasks import read_object
 
 SYNTHETIC_SHARE = 0.2
 """Maximum share of synthetic queries among all."""
-BINS = 4096
+BINS = 256
 """Ranges of keys in which synthetic queries are counted, so that their share is never passed."""
 GENERATED_WEIGHT = 0.5
 """Of the label of a query that a language model wrote, as of a title's."""

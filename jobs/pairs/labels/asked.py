@@ -19,6 +19,7 @@ from cluster.tables.tables import I64
 from jobs.pairs.labels.splits import by_text, by_time
 from jobs.pairs.partitions import read_partition
 from jobs.pairs.settings import RejectedSettings, SplitSettings
+from jobs.stages.ingest.texts import normalise
 
 COUNTS = ("count", "shown", "without_click", "reformulated", "low", "failed")
 ASKED = pa.schema(
@@ -88,8 +89,8 @@ class Asked:
 def _has_word(texts: pa.Array, words: tuple[str, ...]) -> npt.NDArray[np.bool_]:
     if not words:
         return np.zeros(len(texts), bool)
-    listed = {word.casefold() for word in words}
-    return np.asarray([not listed.isdisjoint(text.casefold().split()) for text in texts.to_pylist()], bool)
+    listed = {part for word in words for part in normalise(word).split()}
+    return np.asarray([not listed.isdisjoint(normalise(text).split()) for text in texts.to_pylist()], bool)
 
 
 def read_asked(

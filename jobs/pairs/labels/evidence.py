@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.tables.tables import I64
-from jobs.pairs.settings import BiasSettings
+from jobs.pairs.settings import Correction
 from jobs.pairs.signals import EXPLICIT, SIGNALS
 
 F64 = npt.NDArray[np.float64]
@@ -24,6 +24,8 @@ RELEVANT_FROM = 1.0
 """A clicked result is relevant from this rate on: clicked as often as the average result at these positions."""
 IRRELEVANT_TO = 0.5
 """A result counts as examined and passed over up to this rate."""
+PRIOR = 1.0
+"""Expected clicks at the average rate that are added to each pair, so that few impressions prove little."""
 SMOOTHING = 10.0
 """Impressions at the average rate that each position is given."""
 LEAST_WEIGHT = 0.05
@@ -40,7 +42,7 @@ class Positions:
     """What a click counts."""
 
 
-def positions(shown_R: I64, used_R: I64, bias: BiasSettings) -> Positions:
+def positions(shown_R: I64, used_R: I64, correction: Correction) -> Positions:
     """The correction for position, from the whole log.
 
     COEC (as OpenSearch's CoecClickModel): the click rate of each position, here with SMOOTHING impressions at the average rate
@@ -51,9 +53,9 @@ def positions(shown_R: I64, used_R: I64, bias: BiasSettings) -> Positions:
     rate = (used + SMOOTHING * average) / (shown + SMOOTHING)
     rate[0] = average
     ones = np.ones(len(shown))
-    if bias.position == "coec":
+    if correction == "coec":
         return Positions(rate, ones)
-    if bias.position == "off":
+    if correction == "off":
         return Positions(np.full(len(shown), average), ones)
     weight = np.where(rate > 0, np.minimum(CLIP, rate[1] / np.maximum(rate, 1e-9)), CLIP)
     weight[0] = used[1:] @ weight[1:] / used[1:].sum() if used[1:].sum() else 1.0
@@ -73,12 +75,7 @@ class Evidence:
 
 
 def evidence(
-    counts: Mapping[str, npt.NDArray[Any]],
-    expected: F64,
-    clicks: F64,
-    bias: BiasSettings,
-    weights: Mapping[str, float],
-    sources: list[str],
+    counts: Mapping[str, npt.NDArray[Any]], expected: F64, clicks: F64, weights: Mapping[str, float], sources: list[str]
 ) -> Evidence:
     """What the counts of each pair say, by the rules of docs/logs.md.
 
@@ -86,7 +83,7 @@ def evidence(
         counts: signal -> [P] how often. expected: [P] clicks expected at the pair's positions. clicks: [P], weighted.
         weights: those that the settings change. sources: names; extended.
     """
-    rate = (clicks + bias.prior) / (expected + bias.prior)
+    rate = (clicks + PRIOR) / (expected + PRIOR)
     gates = {
         "click": rate >= RELEVANT_FROM,
         "dwell": rate >= RELEVANT_FROM,
@@ -104,7 +101,7 @@ def evidence(
             continue
         says = (number > 0) & gates.get(name, True)
         pair = np.flatnonzero(says)
-        trust = np.ones(len(pair)) if name in EXPLICIT else number[pair] / (number[pair] + bias.prior)
+        trust = np.ones(len(pair)) if name in EXPLICIT else number[pair] / (number[pair] + PRIOR)
         if name not in sources:
             sources.append(name)
         pieces.append((pair, np.full(len(pair), float(signal.grade)), weight * trust, np.full(len(pair), sources.index(name))))
@@ -159,7 +156,7 @@ def resolve(pieces: Evidence) -> Resolved:
         "even, dropped": int((both & even).sum()),
         "too little evidence, dropped": int((~even & (weight < LEAST_WEIGHT)).sum()),
     }
-    score = np.where(wins, np.clip(np.rint(pieces.grade[best]), 1, 3), 0).astype(np.int64)
+    score = np.where(wins, np.maximum(1, np.rint(pieces.grade[best])), 0).astype(np.int64)
     named = np.unique(np.stack([inverse, pieces.source]), axis=1)[0]
     several = int((np.bincount(named, minlength=many) > 1).sum())
     return Resolved(pairs[kept], score[kept], np.round(weight[kept], 4), pieces.source[best][kept], conflicts, several)

@@ -25,17 +25,14 @@ def cut_times(hours: Mapping[int, int], settings: SplitSettings) -> tuple[int, i
     Args:
         hours: hour since 1970 -> queries in it.
     """
-    if settings.by == "text" or len(hours) < LEAST_HOURS:
+    if not settings.share or len(hours) < LEAST_HOURS:
         return 0, 0
     order = sorted(hours)
     below = np.cumsum([hours[hour] for hour in order])
     total = below[-1]
     dev = int(np.searchsorted(below, (1 - 2 * settings.share) * total, side="right"))
     test = int(np.searchsorted(below, (1 - settings.share) * total, side="right"))
-    end = order[-1] + 1
-    return (order[min(dev, len(order) - 1)] * HOUR if settings.share else end * HOUR), (
-        order[min(test, len(order) - 1)] * HOUR if settings.share else end * HOUR
-    )
+    return order[min(dev, len(order) - 1)] * HOUR, order[min(test, len(order) - 1)] * HOUR
 
 
 def by_text(keys_T: npt.NDArray[np.uint64], settings: SplitSettings) -> I64:

@@ -21,14 +21,14 @@ from jobs.pairs.labels.texts import U64, query_id
 from jobs.pairs.partitions import hashes, read_partition
 from jobs.pairs.sessions.stage import COUNTED
 from jobs.pairs.sessions.together import ITEM_SALT
-from jobs.pairs.settings import BiasSettings, RejectedSettings, SplitSettings
+from jobs.pairs.settings import RejectedSettings, SplitSettings
 from jobs.pairs.tasks import read_shared, write_object
 
 DAY = 86_400_000
 HALF_LIFE_DAYS = 180.0
 """Days in which labels of an earlier output lose half of their weight."""
-MOST_POPULAR = 10.0
-"""Times the average item's clicks below which no item is too popular, however few items there are."""
+POPULAR_SHARE, MOST_POPULAR = 0.01, 10.0
+"""Share of all clicks, and times the average item's, above which an item's labels weigh less, in proportion."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class LabelTask:
     """Kind -> objects of the stages before: seen, asked, labels."""
     positions: tuple[tuple[float, ...], tuple[float, ...]]
     """Expected clicks and weight of a click at each position."""
-    bias: BiasSettings
     weights: Mapping[str, float]
     popularity: tuple[str, ...]
     partitions: int
@@ -67,17 +66,15 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
     share, average = _popularity(store, task.popularity, item_key)
     with np.errstate(divide="ignore"):
         factor = np.where(
-            resolved.score > 0,
-            np.minimum(1.0, max(task.bias.popularity_cap, MOST_POPULAR * average) / np.maximum(share, 1e-12)),
-            1.0,
+            resolved.score > 0, np.minimum(1.0, max(POPULAR_SHARE, MOST_POPULAR * average) / np.maximum(share, 1e-12)), 1.0
         )
-    capped = int((factor < 1).sum())
     known = _known(store, task.known_items, item_key)
     counts["label of an item that the corpus does not have"] += int((~known).sum())
     has_positive = np.zeros(len(asked.key), bool)
     has_positive[row[known & (resolved.score > 0)]] = True
     counts["label of a query without a relevant item"] += int((known & ~has_positive[row]).sum())
     kept = known & has_positive[row]
+    capped = int((factor[kept] < 1).sum())
     labels = pa.table(
         {
             "query_id": [query_id(key) for key in asked.key[row[kept]].tolist()],
@@ -161,7 +158,7 @@ def _counted(seen: pa.Table, pair: I64, pairs: int, task: LabelTask, sources: li
         there = position == one
         expected += at.expected[one] * np.bincount(pair[there], weights=shown[there], minlength=pairs)
         weighted += at.weight[one] * np.bincount(pair[there], weights=clicks[there], minlength=pairs)
-    return evidence(sums, expected, weighted, task.bias, task.weights, sources)
+    return evidence(sums, expected, weighted, task.weights, sources)
 
 
 def _labelled(labels: pa.Table, pair: I64, task: LabelTask, sources: list[str]) -> Evidence:

@@ -130,7 +130,7 @@ def _labels(summary: Mapping[str, Any]) -> Section:
         f"Held out by time: texts first asked from {cuts[0]} are dev, from {cuts[1]} test, and the same share of older texts. "
         f"Labels for training come from before."
         if cuts
-        else "Held out by a hash of the text: the log is short, has no times, or `splits.by` says so.",
+        else "Held out by a hash of the text: the log is short or has no times.",
         "No text is in two splits. Synthetic queries are trained on only.",
         f"{summary['totals'].get('pairs of several sources', 0):,} pairs are known from more than one source.",
     ]

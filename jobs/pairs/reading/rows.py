@@ -1,8 +1,8 @@
 """Flat tables of every shape as one table of rows: queries, events and labels. Users become hashes here, and nowhere later.
 
 kind i8 (QUERY, EVENT, LABEL), query u64 (0: none), client u64 (0: none), session u64, time i64 (ms, 0: none), text str,
-action i8, item str, position i32 (0: none), value f64 (best score of a query, seconds of a dwell, grade of a label),
-weight f64, source str (of a label), shown list<str>
+action i8, item str, position i32 (0: none; of a query FAILED, EARLIER_TEXT or OF_EVENT), value f64 (best score of a query,
+seconds of a dwell, grade of a label), weight f64, source str (of a label), shown list<str>
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.pairs.partitions import hashes
+from jobs.pairs.reading.clean import cleaned, usable, with_text
 from jobs.pairs.reading.leaves import Shape
 from jobs.pairs.reading.notes import Notes
 from jobs.pairs.settings import SignalSettings
@@ -39,14 +40,15 @@ SCHEMA = pa.schema(
         ("shown", pa.list_(pa.string())),
     ]
 )
+FAILED, EARLIER_TEXT, OF_EVENT = 1, 2, 3
+"""`position` of a query that found nothing in an evaluation, that only gives the text of an earlier output's labels, and that is
+named in the row of an event."""
 NOBODY = pa.scalar(0, pa.uint64())
 """No query, no client."""
-LONGEST = 1000
-"""Characters of a query; what is longer was pasted."""
 MOST_SHOWN = 100
 """Results of a query that are looked at."""
-PERSONAL = r"[\w.+-]+@[\w-]+\.\w+|(?:\+?\d[\s()./-]?){9,}"
-"""An e-mail address, or a number as long as a telephone's or an account's."""
+MOST_REASONS = 40
+"""Reasons of one piece that are counted by name: a wrong column may have a million actions."""
 
 
 def to_rows(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, notes: Notes) -> pa.Table:
@@ -64,30 +66,6 @@ def to_rows(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, no
     if shape == "rag":
         return _of_answers(with_text(flat, notes, "query"), salt, notes)
     return _of_clicks(shape, flat, signals, salt, notes)
-
-
-def with_text(flat: pa.Table, notes: Notes, name: str) -> pa.Table:
-    """The rows that have a query that can be used, its white space cleaned."""
-    texts = _cleaned(flat[name])
-    flat = flat.set_column(flat.column_names.index(name), name, texts)
-    usable = _usable(texts, notes)
-    notes.skip("no query text", int(pc.sum(pc.is_null(texts)).as_py() or 0))
-    return flat.filter(pc.fill_null(usable, False))
-
-
-def _cleaned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    cleaned = pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, r"[\s\x00-\x1f\x7f]+", " "))
-    seen = pc.match_substring_regex(cleaned, r"[^\s\p{C}\p{Z}]")
-    return pc.if_else(pc.fill_null(seen, False), cleaned, pa.scalar(None, cleaned.type))
-
-
-def _usable(texts: pa.ChunkedArray, notes: Notes) -> pa.ChunkedArray:
-    """Whether each text can be a query; null where there is none."""
-    long = pc.greater(pc.utf8_length(texts), LONGEST)
-    personal = pc.and_(pc.match_substring_regex(texts, PERSONAL), pc.invert(long))
-    notes.skip(f"query text longer than {LONGEST:,} characters", int(pc.sum(long).as_py() or 0))
-    notes.skip("query text with an e-mail address or a long number", int(pc.sum(personal).as_py() or 0))
-    return pc.invert(pc.or_(long, personal))
 
 
 def _table(rows: int, columns: Mapping[str, object]) -> pa.Table:
@@ -116,13 +94,13 @@ def _keys(flat: pa.Table, salt: str) -> tuple[U64, U64, U64]:
     text = hashes(flat["query"], salt)
     time = pc.fill_null(flat["time"], 0).to_numpy().astype(np.uint64)
     if "shown" in flat.column_names or flat["query_id"].null_count == 0:
-        own = _mixed(_mixed(text, session), time)
+        own = mixed(mixed(text, session), time)
     else:
-        own = _mixed(text, session)
+        own = mixed(text, session)
     return np.where((query == 0) & (text != 0), own, query), client, session
 
 
-def _mixed(left: U64, right: U64) -> U64:
+def mixed(left: U64, right: U64) -> U64:
     """One 64-bit number of two (as in splitmix64); never 0."""
     with np.errstate(over="ignore"):
         mixed = left ^ (right + np.uint64(0x9E3779B97F4A7C15) + (left << np.uint64(6)) + (left >> np.uint64(2)))
@@ -133,9 +111,8 @@ def _mixed(left: U64, right: U64) -> U64:
 
 def _of_clicks(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str, notes: Notes) -> pa.Table:
     """UBI queries and events, also mixed, and event tables with a query, an action and an item in each row."""
-    flat = flat.set_column(flat.column_names.index("query"), "query", _cleaned(flat["query"]))
-    usable = pc.fill_null(_usable(flat["query"], notes), True)
-    flat = flat.filter(usable)
+    flat = flat.set_column(flat.column_names.index("query"), "query", cleaned(flat["query"]))
+    flat = flat.filter(pc.fill_null(usable(flat["query"], notes), True))
     if "rating" in flat.column_names:
         flat = _rated(flat, signals, notes)
     query, client, session = _keys(flat, salt)
@@ -148,7 +125,8 @@ def _of_clicks(shape: Shape, flat: pa.Table, signals: SignalSettings, salt: str,
     asked_rows = pa.array(asked)
     whole = {name: pa.array(values) if isinstance(values, np.ndarray) else values for name, values in base.items()}
     queries = pa.table(whole | {"text": flat["query"], "value": flat["score"], "shown": flat["shown"]}).filter(asked_rows)
-    asked_table = _table(queries.num_rows, {"kind": np.full(queries.num_rows, QUERY)} | _as_dict(queries))
+    own = np.where(has_action[asked], OF_EVENT, 0)
+    asked_table = _table(queries.num_rows, {"kind": np.full(queries.num_rows, QUERY), "position": own} | _as_dict(queries))
 
     notes.skip("no query text, no action and no query id", int((~has_text & ~has_action & (query == 0)).sum()))
     notes.skip("query without a text", int((~has_text & ~has_action & (query != 0)).sum()))
@@ -165,14 +143,14 @@ def _cited_of(flat: pa.Table, whole: Mapping[str, pa.Array]) -> list[pa.Table]:
 
 
 def _rated(flat: pa.Table, signals: SignalSettings, notes: Notes) -> pa.Table:
-    """A rating as an action, where a row has none."""
+    """A rating as an action, where a row has none; what is neither liked nor disliked is left out."""
     rating = flat["rating"]
     liked, disliked = pc.greater_equal(rating, signals.liked_from), pc.less_equal(rating, signals.liked_from / 2)
     named = pc.if_else(liked, "thumbs_up", pc.if_else(disliked, "thumbs_down", pa.scalar(None, pa.string())))
-    between = pc.and_(pc.invert(pc.or_(liked, disliked)), pc.is_null(flat["action"]))
+    between = pc.fill_null(pc.and_(pc.invert(pc.or_(liked, disliked)), pc.is_null(flat["action"])), False)
     notes.skip("rating between disliked and liked", int(pc.sum(between).as_py() or 0))
     action = pc.coalesce(flat["action"], named)
-    return flat.set_column(flat.column_names.index("action"), "action", action).filter(pc.is_valid(action))
+    return flat.set_column(flat.column_names.index("action"), "action", action).filter(pc.invert(between))
 
 
 def _events(events: pa.Table, signals: SignalSettings, notes: Notes) -> pa.Table:
@@ -180,8 +158,10 @@ def _events(events: pa.Table, signals: SignalSettings, notes: Notes) -> pa.Table
     names = pc.utf8_lower(events["name"])
     places = pc.index_in(names, value_set=pa.array(list(known)))
     unknown = pc.is_null(places)
-    for value in pc.value_counts(names.filter(unknown)).to_pylist()[:20]:
-        notes.skip(f"action {value['values']!r:.40} is no signal", value["counts"])
+    for value in pc.value_counts(names.filter(unknown)).to_pylist():
+        reason = f"action {value['values']!r:.40} is no signal"
+        known_reason = reason in notes.skipped or len(notes.skipped) < MOST_REASONS
+        notes.skip(reason if known_reason else "another action that is no signal", value["counts"])
     codes = pa.array(list(known.values()), pa.int8()).take(pc.fill_null(places, 0))
     no_item = pc.and_(pc.is_null(events["item"]), pc.invert(unknown))
     notes.skip("event without an item", int(pc.sum(no_item).as_py() or 0))
@@ -282,7 +262,7 @@ def _of_evaluation(flat: pa.Table, salt: str) -> pa.Table:
             "query": hashes(bad["query"], salt),
             "text": bad["query"],
             "time": pc.fill_null(bad["time"], 0),
-            "position": np.full(bad.num_rows, 1),
+            "position": np.full(bad.num_rows, FAILED),
         },
     )
     top = flat["top"].combine_chunks()

@@ -17,7 +17,7 @@ from jobs.pairs.labels.texts import text_keys
 from jobs.pairs.partitions import PartitionWriter, hashes, partition_of
 from jobs.pairs.reading.flat import flat_tables
 from jobs.pairs.reading.notes import Notes
-from jobs.pairs.reading.rows import EVENT, LABEL, QUERY, SCHEMA, to_rows
+from jobs.pairs.reading.rows import EARLIER_TEXT, EVENT, FAILED, LABEL, QUERY, SCHEMA, to_rows
 from jobs.pairs.reading.sources import Piece
 from jobs.pairs.settings import SignalSettings
 from jobs.pairs.signals import CODES, POSITIVE_ACTIONS
@@ -25,8 +25,6 @@ from jobs.pairs.signals import CODES, POSITIVE_ACTIONS
 ROUND_ROWS = 150_000
 """Rows that are cut together."""
 HOUR = 3_600_000
-EARLIER_TEXT = 2
-"""`position` of a query row that only gives the text of an earlier output's labels."""
 LIKED = [CODES[name] for name in POSITIVE_ACTIONS]
 FLOOD = 20_000
 """Rows of one client in one piece above which the rest is left out: more than any bot rule needs."""
@@ -52,15 +50,16 @@ def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[s
     of_rows, of_texts = (PartitionWriter(store, f"{folder}/{kind}-{number:05d}", task.partitions) for kind in ("rows", "texts"))
     hours: Counter[int] = Counter()
     shapes: Counter[str] = Counter()
-    shown = likes = 0
+    likes = 0
     for every in _rounds(task, notes, shapes):
         rows = _without_floods(every, notes)
         key = rows["client"].to_numpy()
         key = np.where(key == 0, rows["query"].to_numpy(), key)
         of_rows.add(rows, partition_of(key, task.partitions))
         likes += int(np.isin(rows["action"].to_numpy()[rows["kind"].to_numpy() == EVENT], LIKED).sum())
-        asked = rows.filter(pc.equal(rows["kind"], QUERY))
-        shown += int(pc.sum(pc.is_valid(asked["shown"])).as_py() or 0)
+        position = rows["position"]
+        live = pc.and_(pc.not_equal(position, EARLIER_TEXT), pc.not_equal(position, FAILED))
+        asked = rows.filter(pc.and_(pc.equal(rows["kind"], QUERY), live))
         _add_texts(of_texts, asked)
         times = asked["time"].to_numpy()
         values, counts = np.unique(times[times > 0] // HOUR, return_counts=True)
@@ -73,7 +72,6 @@ def read_piece(store: Store, folder: str, number: int, task: ReadTask) -> dict[s
         "values": dict(notes.values),
         "examples": notes.examples,
         "hours": {str(hour): count for hour, count in hours.items()},
-        "shown": shown,
         "likes": likes,
     }
 
@@ -148,10 +146,9 @@ def _without_floods(rows: pa.Table, notes: Notes) -> pa.Table:
 
 
 def _add_texts(writer: PartitionWriter, asked: pa.Table) -> None:
-    live = asked.filter(pc.and_(pc.is_valid(asked["text"]), pc.not_equal(asked["position"], EARLIER_TEXT)))
-    if not live.num_rows:
+    if not asked.num_rows:
         return
-    counted = pc.value_counts(live["text"])
+    counted = pc.value_counts(asked["text"])
     texts, counts = counted.field("values"), counted.field("counts")
     normal, keys = text_keys(texts)
     table = pa.table({"key": pa.array(keys), "text": normal, "count": counts})

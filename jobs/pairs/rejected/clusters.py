@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +25,15 @@ class Clusters:
     """Their most telling words."""
 
 
-def cluster(queries: Sequence[str], model: str | None) -> Clusters:
-    """k-means over the vectors of the queries; half the square root of their number as clusters, two at least.
-
-    Args:
-        model: a sentence-transformers model; None: TF-IDF of groups of three to five letters, reduced to 64 dimensions.
+def cluster(queries: Sequence[str]) -> Clusters:
+    """k-means over TF-IDF of groups of three to five letters, reduced to 64 dimensions; half the square root of their number as
+    clusters, two at least.
     """
     if len(queries) < 4:
-        return Clusters(np.zeros(len(queries), np.int64), [_name(queries, queries)] if queries else [])
+        return Clusters(np.zeros(len(queries), np.int64), [_name(queries, _words(queries))] if queries else [])
     from sklearn.cluster import KMeans
 
-    vectors = _vectors(queries, model)
+    vectors = _vectors(queries)
     distinct = len(np.unique(np.round(vectors, 6), axis=0))
     count = int(np.clip(round((len(queries) / 2) ** 0.5), 2, MOST_CLUSTERS))
     cluster_of = KMeans(min(count, distinct), n_init=1, random_state=0).fit_predict(vectors)
@@ -44,17 +42,12 @@ def cluster(queries: Sequence[str], model: str | None) -> Clusters:
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     of = rank[cluster_of]
-    return Clusters(
-        of, [_name([queries[row] for row in np.flatnonzero(of == number).tolist()], queries) for number in range(len(order))]
-    )
+    members = [[queries[row] for row in np.flatnonzero(of == number).tolist()] for number in range(len(order))]
+    everywhere = _words(queries)
+    return Clusters(of, [_name(some, everywhere) for some in members])
 
 
-def _vectors(queries: Sequence[str], model: str | None) -> F32:
-    if model is not None:
-        from sentence_transformers import SentenceTransformer
-
-        encoded: Any = SentenceTransformer(model, device="cpu").encode(list(queries), normalize_embeddings=True)
-        return np.asarray(encoded, np.float32)
+def _vectors(queries: Sequence[str]) -> F32:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
@@ -67,15 +60,13 @@ def _vectors(queries: Sequence[str], model: str | None) -> F32:
     return np.asarray(normalize(TruncatedSVD(DIMENSIONS, random_state=0).fit_transform(sparse)), np.float32)
 
 
-def _name(members: Sequence[str], everything: Sequence[str]) -> str:
+def _words(queries: Sequence[str]) -> Counter[str]:
+    """How many of the queries have each word."""
+    return Counter(word for query in queries for word in set(query.lower().split()))
+
+
+def _name(members: Sequence[str], everywhere: Mapping[str, int]) -> str:
     """The three words that are frequent in the cluster and rare elsewhere."""
-    inside: dict[str, int] = {}
-    for query in members:
-        for word in set(query.lower().split()):
-            inside[word] = inside.get(word, 0) + 1
-    outside: dict[str, int] = {}
-    for query in everything:
-        for word in set(query.lower().split()) & inside.keys():
-            outside[word] = outside.get(word, 0) + 1
-    best = sorted(inside, key=lambda word: (-(inside[word] ** 2) / outside[word], word))
+    inside = _words(members)
+    best = sorted(inside, key=lambda word: (-(inside[word] ** 2) / everywhere[word], word))
     return " ".join(best[:3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,21 +56,28 @@ def propose(queries: Sequence[str], chunks: Iterable[pa.Table]) -> list[Proposed
         in_metadata = (weighted @ metadata.T).tocsr()
         in_body = (weighted @ body.T).tocsr()
         for row, one in enumerate(proposed):
-            covered = dict(_entries(in_metadata, row))
-            _keep(
-                one.relevant,
-                [(share / total[row], ids[at], titles[at]) for at, share in covered.items() if share >= COVERED * total[row]],
-            )
-            _keep(
-                one.irrelevant,
-                [(share / total[row], ids[at], titles[at]) for at, share in _entries(in_body, row) if at not in covered],
-            )
+            items, shares = _entries(in_metadata, row)
+            others, of_others = _entries(in_body, row)
+            apart = ~np.isin(others, items)
+            enough = shares >= COVERED * total[row]
+            _keep(one.relevant, _best(items[enough], shares[enough] / total[row], ids, titles))
+            _keep(one.irrelevant, _best(others[apart], of_others[apart] / total[row], ids, titles))
     return proposed
 
 
-def _entries(matrix: Any, row: int) -> Iterable[tuple[int, float]]:
-    start, stop = matrix.indptr[row], matrix.indptr[row + 1]
-    return zip(matrix.indices[start:stop].tolist(), matrix.data[start:stop].tolist(), strict=True)
+def _entries(matrix: Any, row: int) -> tuple[Any, Any]:
+    """(columns, values) of a row of a sparse matrix."""
+    own = slice(matrix.indptr[row], matrix.indptr[row + 1])
+    return matrix.indices[own], matrix.data[own]
+
+
+def _best(items: Any, shares: Any, ids: Sequence[str], titles: Sequence[str]) -> list[tuple[float, str, str]]:
+    """The EACH highest ones; of equal ones those with the smallest ids."""
+    if len(shares) > EACH:
+        high = shares >= np.partition(shares, -EACH)[-EACH]
+        items, shares = items[high], shares[high]
+    rows = ((share, ids[at], titles[at]) for at, share in zip(items.tolist(), shares.tolist(), strict=True))
+    return heapq.nsmallest(EACH, rows, key=lambda one: (-one[0], one[1]))
 
 
 def _keep(best: list[tuple[float, str, str]], more: list[tuple[float, str, str]]) -> None:

@@ -32,7 +32,6 @@ class RejectedTask:
 
     refused: list[str]
     corpus: list[str]
-    model: str | None
 
 
 def write_sheet(store: Store, folder: str, number: int, task: RejectedTask) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def write_sheet(store: Store, folder: str, number: int, task: RejectedTask) -> d
     if table is None or not table.num_rows:
         return {"objects": {}, "rejected": 0, "clusters": []}
     queries, counts, reasons = (table[name].to_pylist() for name in ("query", "count", "reasons"))
-    clusters = cluster(queries, task.model)
+    clusters = cluster(queries)
     proposed = propose(queries[:WITH_PROPOSALS], _items(store, task.corpus)) if task.corpus else []
     order = sorted(range(len(queries)), key=lambda row: (clusters.of[row], row))
     out = io.StringIO()

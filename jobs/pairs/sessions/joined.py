@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 
 from cluster.tables.tables import I64
 from jobs.pairs.labels.texts import text_keys
-from jobs.pairs.reading.rows import EVENT, MOST_SHOWN, NOBODY, QUERY
-from jobs.pairs.reading.stage import EARLIER_TEXT
+from jobs.pairs.reading.rows import EARLIER_TEXT, EVENT, FAILED, MOST_SHOWN, NOBODY, OF_EVENT, QUERY, mixed
 from jobs.pairs.signals import ACTIONS, CODES
 
 U64 = npt.NDArray[np.uint64]
@@ -68,18 +67,22 @@ class Joined:
 def join(table: pa.Table, bot_queries: int) -> Joined:
     """The queries and pairs of a partition."""
     counts: Counter[str] = Counter()
-    asked = _unique(table.filter(pc.and_(pc.equal(table["kind"], QUERY), pc.not_equal(table["position"], EARLIER_TEXT))), counts)
+    asked = table.filter(pc.and_(pc.equal(table["kind"], QUERY), pc.not_equal(table["position"], EARLIER_TEXT)))
     events = table.filter(pc.and_(pc.equal(table["kind"], EVENT), pc.not_equal(table["query"], NOBODY)))
-    asked, events = _without_bots(asked, events, bot_queries, counts)
-    query = asked["query"].to_numpy()
-    row = np.minimum(np.searchsorted(query, events["query"].to_numpy()), max(0, len(query) - 1))
-    known = np.zeros(events.num_rows, bool)
-    if len(query):  # of the same client, so that nothing depends on how rows were cut
-        known = (query[row] == events["query"].to_numpy()) & (asked["client"].to_numpy()[row] == events["client"].to_numpy())
+    asked, events = _without_bots(_unique(_of_client(asked), counts), _of_client(events), bot_queries, counts)
+    query, wanted = asked["query"].to_numpy(), events["query"].to_numpy()
+    row = np.minimum(np.searchsorted(query, wanted), max(0, len(query) - 1))
+    known = query[row] == wanted if len(query) else np.zeros(len(wanted), bool)
     counts[f"event without its query: {UNKNOWN}"] += int((~known).sum())
     row, events = row[known], events.filter(pa.array(known))
     joined = _pairs(asked, events, row, counts)
     return joined
+
+
+def _of_client(table: pa.Table) -> pa.Table:
+    """The rows with ids of queries that are ids of one client's: many systems count from 1 for each of them."""
+    own = mixed(table["query"].to_numpy(), table["client"].to_numpy())
+    return table.set_column(table.column_names.index("query"), "query", pa.array(own))
 
 
 def _unique(asked: pa.Table, counts: Counter[str]) -> pa.Table:
@@ -92,10 +95,10 @@ def _unique(asked: pa.Table, counts: Counter[str]) -> pa.Table:
     asked = asked.take(order)
     query = asked["query"].to_numpy()
     first = np.concatenate([[True], query[1:] != query[:-1]]) if len(query) else np.zeros(0, bool)
-    counts["query rows with an id that was there before"] += int((~first).sum())
+    logged = asked["position"].to_numpy() != OF_EVENT
+    counts["query rows with an id that was there before"] += int((~first & logged).sum())
     kept = asked.filter(pa.array(first))
-    normal, keys = text_keys(kept["text"])
-    del normal
+    keys = text_keys(kept["text"])[1]
     kept = kept.append_column("key", pa.array(keys))
     # one client that asks the same again and again counts a few times
     order = np.lexsort((kept["query"].to_numpy(), kept["time"].to_numpy(), keys, kept["client"].to_numpy()))
@@ -112,7 +115,8 @@ def _without_bots(asked: pa.Table, events: pa.Table, most: int, counts: Counter[
     if not most:
         return asked, events
     client, time = asked["client"].to_numpy(), asked["time"].to_numpy()
-    days, number = np.unique(np.stack([client, (time // DAY).astype(np.uint64)]), axis=1, return_counts=True)
+    timed = time > 0  # without times nobody knows how many queries were asked in a day
+    days, number = np.unique(np.stack([client, (time // DAY).astype(np.uint64)])[:, timed], axis=1, return_counts=True)
     bots = set(days[0][number > most].tolist())
     clients, queries = np.unique(client, return_counts=True)
     clicks = events.filter(pc.equal(events["action"], CODES["click"]))["client"].to_numpy()
@@ -179,7 +183,7 @@ def _pairs(asked: pa.Table, events: pa.Table, row: I64, counts: Counter[str]) ->
         session=asked["session"].to_numpy(),
         time=asked["time"].to_numpy(),
         score=asked["value"].to_numpy(),
-        failed=asked["position"].to_numpy() == 1,
+        failed=asked["position"].to_numpy() == FAILED,
         key=asked["key"].to_numpy(),
         text=asked["text"].combine_chunks(),
         items=encoded.dictionary,

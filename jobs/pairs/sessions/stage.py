@@ -21,8 +21,7 @@ from cluster.storage.store import Store
 from cluster.tables.tables import I64
 from jobs.pairs.labels.texts import text_keys
 from jobs.pairs.partitions import PartitionWriter, hashes, partition_of, read_segments, write_partitions
-from jobs.pairs.reading.rows import LABEL, MOST_SHOWN, QUERY
-from jobs.pairs.reading.stage import EARLIER_TEXT
+from jobs.pairs.reading.rows import EARLIER_TEXT, LABEL, MOST_SHOWN, QUERY
 from jobs.pairs.sessions.joined import U64, Joined, join
 from jobs.pairs.sessions.rules import Evidence, apply_rules
 from jobs.pairs.sessions.together import ITEM_SALT, used_together

@@ -6,8 +6,9 @@ charts; the script draws them anew as wide as the window.
 
 from __future__ import annotations
 
+import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from typing import Any
 
@@ -42,13 +43,18 @@ def picture(chart: Chart, datasets: Json) -> str:
     Args:
         datasets: {"columns", "rows"} of the tables that specifications name.
     """
+    spec = _still(chart.spec) | {"width": WIDE if chart.id in IN_A_ROW else NARROW, "padding": PADDING}
+    svg = _svg(json.dumps(spec | own_data(spec, datasets)))
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(chart.spec["description"])}"', 1)
+
+
+@lru_cache(maxsize=128)
+def _svg(spec: str) -> str:
+    """Drawn once: of a page that is written anew, and in a notebook, most charts are as they were."""
     import vl_convert
 
-    spec = _still(chart.spec) | {"width": WIDE if chart.id in IN_A_ROW else NARROW, "padding": PADDING}
-    spec |= own_data(spec, datasets)
     svg = re.sub(r"<defs>.*?</defs>", "", str(vl_convert.vegalite_to_svg(spec, config=CONFIG)), flags=re.DOTALL)
-    svg = re.sub(r'\b(d|transform)="[^"]*"', lambda found: DECIMALS.sub(r"\1", found[0]), NOISE.sub("", svg))
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(chart.spec["description"])}"', 1)
+    return re.sub(r'\b(d|transform)="[^"]*"', lambda found: DECIMALS.sub(r"\1", found[0]), NOISE.sub("", svg))
 
 
 def _still(spec: Json) -> Json:

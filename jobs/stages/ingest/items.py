@@ -101,9 +101,8 @@ def read_items(
     """
     source = _joined([slice_source(url, storage) for url in urls])
     slices = source.slices
-    if len(slices) > 1 and any(
-        part.rows is None for part in slices
-    ):  # where each one's rows and parts begin is known before it is read
+    if len(slices) > 1 and any(part.rows is None for part in slices):
+        # where each one's rows and parts begin is known before it is read
         slices = spread_all(counted, [(part,) for part in slices], retries=retries)
     rows = [part.rows or 0 for part in slices]
     part_rows = rows_of_a_part(source.bytes, source.row_bytes, most_rows)
@@ -172,7 +171,8 @@ def _write_codes(reading: Reading, written: Written, groups: I64, first_row: int
     writer = PartWriter(reading.store)
     for part in written.parts:
         rows = slice(part.first_row - first_row, part.first_row - first_row + part.rows)
-        table = pa.table({"text_code": written.text_codes[rows], "group_code": groups[rows]})
+        ids = written.ids.slice(rows.start, part.rows).cast(pa.string())
+        table = pa.table({"text_code": written.text_codes[rows], "group_code": groups[rows], "id": ids})
         writer.add(f"{reading.folder}/codes/{part.path.rsplit('/', 1)[-1]}", table, first_row=part.first_row)
     return writer.close()
 

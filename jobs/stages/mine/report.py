@@ -21,7 +21,7 @@ REPORT_ONLY = {"confusion", "samples"}
 def report_mining(context: Context, stage: Stage) -> Commit:
     """Describe the negatives of a mining; leaves mining.json and mining.md in its own folder and in the round's.
 
-    Its figures are all of mining.json but the samples.
+    Its figures are all of mining.json but the texts to read.
     """
     config, ingested, folder = context.config, read_ingested(context), stage.root
     settings = config.mining
@@ -52,7 +52,8 @@ def report_mining(context: Context, stage: Stage) -> Commit:
         for target in (place, folder):
             context.store.write_json(f"{target}/mining.json", content)
             context.store.write_bytes(f"{target}/mining.md", text.encode())
-        content.pop("samples")
+        for texts in ("samples", "weak"):
+            content.pop(texts)
         left = [f"{place}/{name}" for name in ("mining.json", "mining.md")]
         return Outcome(files={path: described(context.store.read_bytes(path)) for path in left}, figures=content)
 

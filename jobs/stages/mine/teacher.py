@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError
-from cluster.session.resources import embed_pool
+from cluster.session.resources import PoolSize, embed_pool
 from cluster.tables.tables import Part
 from jobs.record.stages import Kind, ModelName, Second, Stage
 from jobs.stages.context import Context
+from jobs.stages.ingest.models.teacher_server import make_asking
 from jobs.stages.ingested import read_ingested
 from jobs.stages.mine.report import REPORT_ONLY
 from jobs.stages.mine.task import mining_task
 from jobs.stages.stage_2_search import blocks_of_split, mined_split, search_queries
 from mining.passes import Passes
+from mining.settings import TeacherSettings
 from mining.teacher.cut import depth_of
 from mining.teacher.pairs import cut_as, write_pairs
-from mining.teacher.reading import ReadTask, read_pairs
+from mining.teacher.reading import Asking, PairReader, ReadTask, read_pairs
 
 AFTER_TEACHER = {
     "teacher",
@@ -54,15 +56,15 @@ def choose_pairs(context: Context, stage: Stage) -> Commit:
 
 
 def ask_teacher(context: Context, stage: Stage) -> Commit:
-    """What the teacher says of the pairs: cosines of a second encoder (table "hits"), or a cross-encoder's ("scores").
+    """What the teacher says of the pairs: cosines of a second encoder (table "hits"), or the others' scores ("scores").
 
     Raises:
-        DataError: the teacher gives NaN.
+        DataError: the teacher gives NaN. ConfigError, ClusterError: its server refuses requests, or does not answer.
     """
     settings = context.config.mining.teacher
     assert settings is not None
     pairs = context.need(stage.sibling(Kind.TEACHER_PAIRS))
-    if settings.kind == "cross_encoder":
+    if settings.kind != "encoder":
         return _read(context, stage, context.need(Stage(Kind.MODEL, Second.TEACHER)), pairs)
     vectors = context.need(Stage(Kind.EMBED, Second.TEACHER))
     split = mined_split(context, stage.scope)
@@ -70,12 +72,11 @@ def ask_teacher(context: Context, stage: Stage) -> Commit:
 
 
 def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commit:
-    """Let a cross-encoder read the pairs that it has not read in an earlier round."""
-    from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
-
+    """Let the teacher read the pairs that it has not read in an earlier round."""
     config, settings, data = context.config, context.config.mining.teacher, read_ingested(context)
     assert settings is not None
-    pool = embed_pool(config.cluster, context.size)
+    # one process asks a server: more of them would be more requests at once than mining.teacher.requests
+    pool = PoolSize(1, 1, 0) if settings.folder is None else embed_pool(config.cluster, context.size)
     bfloat16 = bool(pool.gpus) and config.training.precision != "float32"
     reading = {
         "teacher": model.figures["digest"],
@@ -97,9 +98,7 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
             data.corpus,
             f"{folder}/scores",
         )
-        make = MakeCrossEncoder(
-            context.store, model.files, model.figures["prefix"], pool.cpus, bool(pool.gpus), bfloat16, settings.max_length
-        )
+        make = _reader(context, settings, model, pool, bfloat16=bfloat16)
         done = read_pairs(task, make, pool, retries=config.cluster.retries, mailbox=context.progress.mailbox)
         return Outcome(
             tables={"scores": done.parts},
@@ -109,6 +108,19 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
 
     inputs = {**reading, "pairs": pairs.key, "before": before.key if before else None}
     return context.commit(stage, inputs=inputs, work=work)
+
+
+def _reader(
+    context: Context, settings: TeacherSettings, model: Commit, pool: PoolSize, *, bfloat16: bool
+) -> Callable[[], PairReader | Asking]:
+    """What makes the teacher in the process that reads."""
+    if settings.folder is None:
+        return make_asking(settings, model.figures["form"])
+    from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
+
+    return MakeCrossEncoder(
+        context.store, model.files, model.figures["prefix"], pool.cpus, bool(pool.gpus), bfloat16, settings.max_length
+    )
 
 
 def _known(context: Context, commit: Commit | None, reading: Mapping[str, Any]) -> list[Part]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import ArtifactError, ClusterError, ConfigError
+from cluster.storage.s3 import open_s3
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import PARTIAL, Store, is_s3, join
 from cluster.storage.usable import check_reachable, check_writable
@@ -351,6 +352,12 @@ def test_a_named_profile_serves_the_store_and_its_arrow_file_system(
     pq.write_table(pa.table({"n": [1]}), f"{root}/t.parquet", filesystem=filesystem)
     assert store.size("t.parquet")
     assert b"MARKER" not in pickle.dumps(filesystem)
+
+
+def test_a_process_reads_the_descriptions_of_s3_once_for_all_its_file_systems() -> None:
+    one, other = (open_s3(StorageSettings()).session for _ in range(2))
+    assert one is not other, "each has its own credentials"
+    assert one.get_component("data_loader") is other.get_component("data_loader")
 
 
 def test_a_local_store_needs_no_arrow_file_system(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from cluster.tables.tables import column_to_vectors, read_part, read_schema, vec
 @pytest.mark.parametrize(("rows", "width"), [(0, 3), (1, 1), (5, 7), (3000, 96)])
 def test_vectors_come_back_bit_by_bit_in_any_cut(tmp_path: Path, dtype: Any, rows: int, width: int) -> None:
     rng = np.random.default_rng(rows)
-    shape = rows, width * np.dtype(dtype).itemsize // 2
-    vectors = rng.integers(0, 2**16, shape, np.uint16).view(dtype)  # NaN of every kind too
+    halves = rng.integers(0, 2**16, (rows, width * np.dtype(dtype).itemsize // 2), np.uint16)  # NaN of every kind, too
+    vectors = halves.view(dtype)
     column = vectors_to_column(vectors)
     cut = pa.chunked_array([column.slice(0, rows // 3), column.slice(rows // 3)], column.type)
     table = pa.table({"row": np.arange(rows), "vector": cut}).slice(rows // 5)

@@ -60,6 +60,7 @@ def test_long_texts_are_cut_and_marked_by_characters_not_bytes() -> None:
     assert cut(texts, 5) == ["", "", "12345", "1234…", "тест…", "日本語日…"]
 
 
+@pytest.mark.slow
 def test_texts_of_2_gib_and_more_become_large_texts() -> None:
     """Arrow's usual texts hold less; these are three chunks whose memory is one."""
     text = pa.array(["x" * (2**31 // 3 + 2**20)])

@@ -132,6 +132,18 @@ def test_columns_and_rows_are_read_without_the_rest_of_the_part(
     assert read_schema(store, part).names == MANY.column_names
 
 
+def test_vectors_are_fetched_at_once_across_the_row_numbers_between_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"row": np.arange(len(MANY)), "vector": MANY["vector"]})
+    part = write_part(store, "x", table)
+    fetched, read = list[int](), Store.read_range
+    monkeypatch.setattr(Store, "read_range", lambda *of: (fetched.append(of[3] - of[2]), read(*of))[1])
+    assert read_part(store, part, ["vector"]).equals(table.select(["vector"]))
+    assert len(fetched) == 2, "the end, and the vectors"
+    fetched.clear()
+    assert read_part(store, part, ["row"]).equals(table.select(["row"]))
+    assert sum(fetched) < part.bytes / 10, "vectors lie between row numbers, but are not fetched with them"
+
+
 def test_every_flipped_bit_is_found_by_who_reads_it(store: Store) -> None:
     """Of a large part any column reads the end; a chunk is checked by who reads its column and rows, and by no one else."""
     part = write_part(store, "x", MANY)

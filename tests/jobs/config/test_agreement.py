@@ -33,6 +33,13 @@ SLICE = {"min_slice": 0.5}
         ({"mining__teacher": TEACHER | {"depth": 8}}, ["teacher.depth = 8", "num_negatives = 32", "depth to 64"]),
         ({"mining__teacher": TEACHER | {"relative_margin": "off"}}, ["neither max_score nor relative_margin"]),
         (
+            {"mining__teacher": TEACHER | {"relative_margin": "off", "relabel": 0.9}},
+            ["teacher.relabel takes from what the teacher drops", "neither max_score nor relative_margin"],
+        ),
+        ({"mining__choose": "stratified"}, ['choose = "stratified"', "no [mining.teacher]"]),
+        ({"mining__choose": "stratified", "mining__teacher": TEACHER, "mining__popularity": "sales"}, ["none at random"]),
+        ({"training__distil": {}}, ["training.distil", "no [mining.teacher]"]),
+        (
             {"mining__rules": [{"column": "tags", "keep": "disjoint"}, {"column": "tags", "keep": "overlap"}]},
             ['"disjoint" and "overlap"', '"tags"'],
         ),
@@ -114,3 +121,23 @@ SOURCES = [{"kind": "model", "share": 1.0}, {"kind": "bm25", "share": 0.01}]
 def test_a_setting_without_effect_is_a_warning(changes: dict[str, Any], words: list[str]) -> None:
     (warning,) = without_effect(config(**changes))
     assert [word for word in words if word not in warning] == [], warning
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mining__teacher": TEACHER | {"relative_margin": "off", "weak_positive": 9}},
+        {"mining__teacher": TEACHER | {"relative_margin": "off"}, "mining__choose": "stratified"},
+        {"mining__teacher": TEACHER | {"relative_margin": "off"}, "training__distil": {"loss": "margin_mse"}},
+    ],
+)
+def test_a_teacher_that_drops_nothing_may_do_something_else(changes: dict[str, Any]) -> None:
+    assert config(**changes).mining.teacher is not None
+
+
+def test_what_a_teacher_should_judge_is_not_dropped_before_it_reads() -> None:
+    changes = {"mining__teacher": TEACHER | {"relabel": 0.9, "weak_positive": 20}}
+    told = [text for text in without_effect(config(**changes)) if "nearest to the relevant items" in text]
+    assert [text.split(" = ")[0] for text in told] == ["mining.teacher.relabel", "mining.teacher.weak_positive"]
+    off = without_effect(config(**changes, mining__relative_margin="off"))
+    assert not [text for text in off if "mining.teacher" in text]

@@ -76,6 +76,8 @@ def test_every_example_is_a_setting_that_is_accepted(key: str) -> None:
         section.update(dict.fromkeys(("corpus", "queries", "qrels"), "x.parquet"))
     if key == "encoder.kind":
         del values["encoder"]["model"]
+    if key == "mining.teacher.url":
+        values["mining"]["teacher"]["kind"] = "http"
     if key == "training.in_batch":
         values["training"] = {"symmetric": False}
     put_override(values, override)
@@ -95,7 +97,7 @@ def test_the_command_explains_a_section_a_setting_and_a_bare_name(case: Any) -> 
     for words in ("number or null (> 0.0, ≤ 1.0)", "null: transformer 2e-5", "example: training.learning_rate=2e-05"):
         assert words in one
     both = json.loads(case.hardmine("settings", "temperature", "--json").out)["settings"]
-    assert [setting["key"] for setting in both] == ["training.temperature", "sweep.temperature"]
+    assert [setting["key"] for setting in both] == ["training.temperature", "training.distil.temperature", "sweep.temperature"]
     assert len(json.loads(case.hardmine("settings", "--json").out)["settings"]) == len(all_settings())
 
 

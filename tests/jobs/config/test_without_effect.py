@@ -13,6 +13,8 @@ from tests.support.configs import config_with
 
 VECTORS: Mapping[str, Any] = {"kind": "adapter"}
 TEACHER = {"model": "organisation/teacher"}
+FOLDER = {"mining.teacher.model": "organisation/teacher"}
+HTTP = {"mining.teacher.model": "m", "mining.teacher.kind": "http", "mining.teacher.url": "http://host:8080/rerank"}
 CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("encoder.dimension", 64, {"encoder.kind": "adapter"}, {"encoder.kind": "static"}),
     ("encoder.dimension", 64, {"encoder.model": "organisation/static"}, {}),
@@ -45,6 +47,9 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("mining.popularity_power", 1.0, {}, {"mining.popularity": "sales", "mining.choose": "uniform"}),
     ("mining.relative_margin", 0.2, {"mining.target_discard_rate": 0.1}, {}),
     ("mining.margin_reference", "lowest", {"mining.relative_margin": "off"}, {}),
+    ("mining.teacher.max_length", 64, HTTP, FOLDER),
+    ("mining.teacher.requests", 4, FOLDER, HTTP),
+    ("mining.teacher.rubric", "rubric.txt", HTTP, HTTP | {"mining.teacher.kind": "llm"}),
     ("mining.search.min_recall", 0.9, {"mining.search.mode": "exact"}, {"mining.search.mode": "ivf"}),
     ("mining.search.lists", 64, {"mining.search.mode": "two_stage"}, {}),
     ("mining.search.recall_queries", 64, {"mining.search.mode": "exact"}, {"mining.search.mode": "two_stage"}),

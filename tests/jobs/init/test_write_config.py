@@ -424,6 +424,7 @@ def test_tables_on_s3_are_read_where_they_are(case: Case, data: Path, s3_bucket:
     assert case.hardmine("run", "hardmine.toml", "--dry-run", "--json").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["banking77", "goodbooks", "products", "scifact", "tldr"])
 def test_real_data_gets_a_configuration_that_passes_a_dry_run(case: Case, data: Path, name: str) -> None:
     if not (SHARED / name).exists():

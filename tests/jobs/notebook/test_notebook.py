@@ -204,6 +204,7 @@ def test_an_error_that_ray_wrapped_is_raised_as_ours(monkeypatch: pytest.MonkeyP
         run_config(values)
 
 
+@pytest.mark.slow
 def test_loading_a_run_needs_no_engine(store: Store) -> None:
     code = (
         f"import sys; from jobs import load_run; run = load_run({store.root!r}); run.rounds; run.telemetry; run.charts; "

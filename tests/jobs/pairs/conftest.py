@@ -79,7 +79,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks run here."""
 
     def run(store: Any, folder: str, task: Any, inputs: Sequence[Any], *, progress: Any, **_: Any) -> list[Row]:
-        return [tasks._work(task, store, folder, number, value) for number, value in enumerate(inputs)]
+        return [tasks.committed(task, store, folder, number, value) for number, value in enumerate(inputs)]
 
     @contextmanager
     def no_ray(_: ClusterSettings) -> Iterator[ClusterSize]:

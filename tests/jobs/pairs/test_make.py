@@ -110,11 +110,11 @@ def test_no_user_is_in_what_comes_out(pairs: Make) -> None:
 
 def test_outputs_merge_and_the_older_one_weighs_less(pairs: Make) -> None:
     bought = [query("q1", "red shoe", ["a", "b"]), event("q1", "a", "purchase")]
-    old = pairs({"log.jsonl": bought}, "splits.by=text")
+    old = pairs({"log.jsonl": bought})
     year = START + 180 * DAY
     hidden = [query("q2", "red shoe", ["a", "b"], time=year), event("q2", "b", "purchase", time=year + 1000, position=2)]
     hidden += [event("q2", "a", "hide", time=year + 3000)]
-    merged = pairs({"log.jsonl": hidden}, "splits.by=text", before=[str(old.folder)])
+    merged = pairs({"log.jsonl": hidden}, before=[str(old.folder)])
     assert merged.labels["red shoe", "b"] == (3, "purchase")
     assert merged.labels["red shoe", "a"] == (0, "deletion"), "half a year ago it was bought"
     assert merged.weights["red shoe", "a"] == pytest.approx(0.5 + 0.2, abs=0.21)
@@ -124,10 +124,8 @@ def test_outputs_merge_and_the_older_one_weighs_less(pairs: Make) -> None:
 
 
 def test_what_was_held_out_stays_held_out(pairs: Make) -> None:
-    old = pairs({"log.jsonl": log()}, "splits.by=text", "splits.share=0.4")
-    new = pairs(
-        {"log.jsonl": log(start=START + 10 * DAY, prefix="r")}, "splits.by=text", "splits.share=0.0", before=[str(old.folder)]
-    )
+    old = pairs({"log.jsonl": log()}, "splits.share=0.4")
+    new = pairs({"log.jsonl": log(start=START + 10 * DAY, prefix="r")}, "splits.share=0.0", before=[str(old.folder)])
     split = {row["text"]: row["split"] for row in new.table("queries")}
     assert split == {row["text"]: row["split"] for row in old.table("queries")}
     assert "dev" in split.values()
@@ -185,7 +183,7 @@ def test_items_that_are_used_together_are_pairs(pairs: Make, tmp_path: Path) -> 
     rows = [{"user_id": f"u{n}", "item_id": item, "rating": 5} for n in range(5) for item in ("b0", "b1")]
     rows += [{"user_id": f"u{n}", "item_id": "b2", "rating": 1} for n in range(5)]
     rows += [{"user_id": f"v{n}", "item_id": f"b{3 + n % 3}", "rating": 4} for n in range(30)]
-    made = pairs({"ratings.jsonl": rows}, f'corpus.path="{corpus}"', 'corpus.templates=["a {genre} book"]', "splits.by=text")
+    made = pairs({"ratings.jsonl": rows}, f'corpus.path="{corpus}"', 'corpus.templates=["a {genre} book"]')
     labels = made.labels
     assert labels["Book 0", "b1"] == (1, "co_access")
     assert labels["Book 0", "b2"] == (0, "disliked")
@@ -222,6 +220,10 @@ def test_the_logger_that_is_proposed_writes_what_is_read(pairs: Make, tmp_path: 
         (["columns.product=sku"], ["'product' is not a meaning"]),
         (["splits.share=0.5"], ["splits.share", "0.45"]),
         (["corpus.same=genre"], ["set both"]),
+        (["generate.url=http://127.0.0.1:1/v1", "corpus.path=items.jsonl"], ["generate.model", "set both"]),
+        (["generate.url=http://127.0.0.1:1/v1", "generate.model=small"], ["corpus.path"]),
+        (["generate.url=http://me:secret@127.0.0.1/v1", "generate.model=small"], ["must not hold keys"]),
+        (["cluster.shards=4"], ["cluster.shards has no effect on pairs"]),
     ],
 )
 def test_a_wrong_setting_is_one_paragraph(settings: list[str], words: list[str]) -> None:
@@ -245,5 +247,13 @@ def test_logs_items_and_results_on_s3_give_the_same_bytes(
     there = {path: store.read_bytes(path) for path in store.list("pairs")}
     assert {path.removeprefix("pairs/tables/"): data for path, data in there.items() if "/tables/" in path} == content(want)
     assert {path for path in there if "/tables/" not in path} == {
-        f"pairs/{name}" for name in ("pairs.json", "pairs.md", "pairs.html", "ubi.schema.json")
+        f"pairs/{name}" for name in ("pairs.json", "pairs.md", "pairs.html", "ubi.schema.json", "writer.json")
     }
+
+
+def test_earlier_queries_do_not_move_the_cut_of_the_log(pairs: Make) -> None:
+    old = pairs({"log.jsonl": log(40)})
+    new = {"log.jsonl": log(150, start=START + 5 * DAY, prefix="r")}
+    alone = pairs(new).summary["cuts"]
+    assert alone is not None
+    assert pairs(new, before=[str(old.folder)]).summary["cuts"] == alone

@@ -13,6 +13,7 @@ from tests.support.browser import Window, find_chromium, look
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no chromium on the PATH: apt-get install chromium")
 
 
+@pytest.mark.slow
 def test_the_page_is_drawn_without_errors_at_three_widths_in_both_colours(written: Path, report: dict[str, Any]) -> None:
     windows = [Window(390), Window(820, dark=True), Window(1360)]
     for window, seen in zip(windows, look(written, windows), strict=True):

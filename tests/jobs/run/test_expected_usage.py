@@ -14,7 +14,7 @@ from cluster.storage import store as store_module
 from cluster.storage.store import Store
 from cluster.storage.usage import Meter, Used
 from jobs.config.config import load_config
-from jobs.run.dry_run import _expected
+from jobs.run.dry_run import _expected, _sizes
 from jobs.stages.ingest import items as items_module
 from jobs.stages.ingest.reading import slices
 from jobs.stages.stage_0_ingest import _ingest_tables
@@ -28,7 +28,14 @@ def test_the_bytes_and_requests_of_ingest_are_as_expected(
 ) -> None:
     monkeypatch.setattr(items_module, "SMALLEST_PART", 2**18)
     monkeypatch.setattr(slices, "SLICE_BYTES", 2**21)
-    case.items = [{"id": f"i{n}", "title": f"The title of {n}", "text": f"a text about {n * 7919}"} for n in range(ITEMS)]
+    case.items = [
+        {
+            "id": f"i{n}" if n < 10 else f"{n * 2654435761 % 2**32:08x}",
+            "title": f"The title of {n}",
+            "text": f"a text about {n * 7919}",
+        }
+        for n in range(ITEMS)
+    ]
     if kind == "parquet":
         vectors = np.random.default_rng(0).standard_normal((ITEMS, 32)).astype(np.float32)
         table = pa.Table.from_pylist(case.items).append_column("vector", pa.array(list(vectors)))
@@ -38,7 +45,8 @@ def test_the_bytes_and_requests_of_ingest_are_as_expected(
         for query in case.queries:
             query["vector"] = [1.0] * 32
     config = load_config(case.write())
-    expected = _expected(config, {"corpus": ITEMS, "queries": 10, "labels": 10}, 32 if kind == "parquet" else None)
+    sizes = _sizes(config, {"corpus": ITEMS, "queries": 10, "labels": 10})
+    expected = _expected(config, sizes, 32 if kind == "parquet" else None)
     meter = Meter()
     monkeypatch.setattr(store_module, "METER", meter)
     monkeypatch.setattr("cluster.storage.usage.METER", meter)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.run.scale import CASE, flop, gets, memory, moved, requests_of_part, stored, tables
-from mining.memory import blocks_in_flight, rows_that_fit
+from mining.memory import blocks_in_flight, most_mining_tasks, rows_that_fit
 from training.feed.memory import POOL_ROWS, loaded_items
 
 PAGE = Path(__file__).parents[3] / "docs" / "scale.md"
@@ -61,3 +61,11 @@ def test_blocks_in_flight_are_bounded_by_what_their_hits_take() -> None:
     assert blocks_in_flight(8, 8, 4096, 100) == 17
     assert blocks_in_flight(64, 64, 4096, 100) == 13
     assert blocks_in_flight(512, 512, 4096, 1000) == 3, "no holder waits"
+
+
+def test_no_more_tasks_mine_than_read_few_ids_for_each_that_they_name() -> None:
+    assert most_mining_tasks(CASE.items, CASE.queries * CASE.num_negatives) == 102
+    assert most_mining_tasks(CASE.items, 20_000 * 32) == 1, "one pass over a hundred million ids, not one for each CPU"
+    assert most_mining_tasks(3_000_000, 20_000 * 32) == 6
+    assert CASE.id_passes == 102
+    assert replace(CASE, cpus=16).id_passes == 16 * 5, "a task names 20 million, and looks 4 million up at a time"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cluster.tables.tables import F32, I64
 from mining.candidates import SOURCES, Candidates
 from mining.choice.choose import Chosen, choose, popularity_log_weights, quotas_of
-from mining.settings import MiningSettings, Source
+from mining.settings import MiningSettings, Source, TeacherSettings
 
 NO_JUDGED = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 MODEL, BASELINE, BM25, EARLIER, JUDGED = range(5)
@@ -327,3 +327,41 @@ def test_what_the_settings_need_cannot_be_forgotten() -> None:
     for settings in ({"max_uses": 1}, {"choose": "uniform", "popularity": "views"}):
         with pytest.raises(AssertionError):
             choose(found, found.rows >= 0, NO_JUDGED, taking(1, **settings), seed=0)
+
+
+def stratified(found: Candidates, count: int, marks: Any = NO_JUDGED) -> list[list[int]]:
+    settings = taking(count, choose="stratified", teacher=TeacherSettings(model="m"))
+    alive = (found.rows >= 0) & ~np.isnan(found.teacher)  # what the teacher has not read is dropped before
+    return [[row for row in rows if row >= 0] for rows in choose(found, alive, marks, settings, seed=0).rows.tolist()]
+
+
+def test_a_stratified_choice_takes_the_nearest_of_each_stratum_of_the_teachers_scores() -> None:
+    #                     strata of 4: 0.75–1.0 first … 0–0.25 last
+    teacher = np.array([[0.9, 1.0, 0.8, 0.0, 0.1, 0.6, np.nan, 0.95]], np.float32)
+    found = candidates([[10, 11, 12, 13, 14, 15, 16, 17]], teacher=teacher)
+    assert stratified(found, 4) == [[10, 11, 13, 15]], "10 and then 11 of the highest; the third stratum is empty"
+    assert stratified(found, 3) == [[10, 13, 15]]
+    assert stratified(found, 2) == [[10, 13]]
+    assert stratified(found, 7) == [[10, 11, 12, 13, 14, 15, 17]], "all that were read"
+    same = candidates([[10, 11, 12]], teacher=np.full((1, 3), 0.5, np.float32))
+    assert stratified(same, 2) == [[10, 11]], "no range: the nearest"
+    assert stratified(candidates([[10, -1]], teacher=np.array([[np.nan, np.nan]], np.float32)), 2) == [[]]
+
+
+@given(st.integers(0, 5000), st.integers(1, 9))
+def test_a_stratified_choice_equals_a_slow_reference(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.where(rng.random((5, 14)) < 0.1, -1, np.arange(14) + 100 * np.arange(5)[:, None])
+    teacher = np.where(rng.random(rows.shape) < 0.2, np.nan, rng.normal(size=rows.shape).round(1)).astype(np.float32)
+    found = candidates(rows, teacher=teacher)
+    want = []
+    for row, scores in zip(rows, teacher, strict=True):
+        read = [place for place in range(14) if row[place] >= 0 and not np.isnan(scores[place])]
+        high, low = max((float(scores[p]) for p in read), default=0), min((float(scores[p]) for p in read), default=0)
+        strata: dict[int, list[int]] = {}
+        for place in read:
+            share = (high - float(scores[place])) / (high - low) if high > low else 0.0
+            strata.setdefault(min(count - 1, int(share * count)), []).append(place)
+        turns = [(turn, number, place) for number, places in strata.items() for turn, place in enumerate(places)]
+        want.append(sorted(int(row[place]) for _, _, place in sorted(turns)[:count]))
+    assert stratified(found, count) == want

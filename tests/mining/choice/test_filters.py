@@ -348,7 +348,8 @@ def test_a_query_fares_the_same_whatever_block_it_is_in(seed: int) -> None:
     )
     whole = apply_filters(world.found, world.labels, world.attributes, settings, near=world.near)
     for query in range(QUERIES):
-        one = Candidates(**{field.name: getattr(world.found, field.name)[query : query + 1] for field in fields(Candidates)})
+        parts = {field.name: getattr(world.found, field.name) for field in fields(Candidates)}
+        one = Candidates(**{name: None if part is None else part[query : query + 1] for name, part in parts.items()})
         owner, items = world.near
         near = (owner[owner == query] * 0, items[owner == query])
         alone = apply_filters(one, world.labels, world.attributes, settings, near=near)

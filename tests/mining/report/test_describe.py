@@ -80,7 +80,7 @@ def test_blocks_of_any_size_give_the_same_picture(tmp_path: Path) -> None:
     for block in (1, 7, 30):
         task = make_task(tmp_path, block, SETTINGS)
         buckets = load_buckets(task)
-        total, uses = Glance([], np.zeros((5, 5), np.int64)), np.zeros(ITEMS, np.int32)
+        total, uses = Glance([], np.zeros((5, 5), np.int64), []), np.zeros(ITEMS, np.int32)
         for part in task.negatives:
             glance, rows = glance_block(read_part(task.store, part.path), task, buckets)
             total = total.add(glance, 4)

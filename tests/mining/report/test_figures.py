@@ -19,6 +19,8 @@ CHOICE = [
         "above_positive",
         "teacher_read",
         "teacher_tied",
+        "relabelled",
+        "weak_queries",
         "dropped",
         "dropped_short",
         "sources",
@@ -32,7 +34,7 @@ CHOICE = [
 def test_mining_json_has_the_documented_names_and_shapes() -> None:
     figures = figures_of(confusion=CONFUSION, samples=[SAMPLE], cuts=Cuts(0.25, None, 0.5))
     got = json.loads(json.dumps(figures.to_json()))
-    assert list(got) == [*CHOICE, "reuse", "confusion", "search", "report", "warnings", "advice", "samples"]
+    assert list(got) == [*CHOICE, "reuse", "confusion", "search", "report", "warnings", "advice", "samples", "weak"]
     assert got["hit_rate"] == 0.8
     assert got["suspected_false_negatives"] == 50
     assert got["sources"] == {"model": 900, "judged": 90}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mining.choice.filters import Cuts
 from mining.report.markdown import markdown, plain, waterfall
+from mining.report.weak import ShownWeak
 from mining.settings import MiningSettings
 from tests.support.mining_figures import CONFUSION, SAMPLE, figures_of
 
@@ -54,6 +55,18 @@ def test_the_page_says_how_many_scores_of_a_teacher_are_shared() -> None:
     read = markdown("run", figures_of(teacher_read=2000, teacher_tied=100), MiningSettings(num_negatives=10))
     assert "The teacher has read 2,000 candidates; 5.0% of them share the highest score of their query." in read
     assert "The teacher has read" not in markdown("run", figures_of(), MiningSettings(num_negatives=10))
+
+
+def test_the_page_lists_queries_whose_labels_are_weak_by_the_teacher() -> None:
+    weak = [ShownWeak("q1", "a | b", "i4", "an item", 0.25, 31)]
+    page = markdown("run", figures_of(teacher_read=9, relabelled=12, weak_queries=1, weak=weak), SETTINGS)
+    assert "12 of what the teacher dropped are relevant items in training, with the source teacher." in page
+    assert "1 of 100 queries are left out of training" in page
+    assert "| a \\| b (q1) | an item (i4) | 0.250 | 31 |" in page.splitlines()
+    none_shown = markdown("run", figures_of(weak_queries=1), SETTINGS)
+    assert "1 of 100 queries are left out" in none_shown
+    assert "its best relevant item" not in none_shown
+    assert "Weak labels" not in markdown("run", figures_of(), SETTINGS)
 
 
 def test_a_text_stays_one_plain_line() -> None:

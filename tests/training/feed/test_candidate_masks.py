@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.labels.labels import NO_NEGATIVE, Labels
-from training.feed.batches import Batch, candidate_masks
+from training.feed.batches import Batch
+from training.feed.candidate_masks import candidate_masks
 from training.telemetry.gradient_geometry import CROSS_RANK, HARD, IN_BATCH, RANDOM
 
 

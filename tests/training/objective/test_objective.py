@@ -16,7 +16,7 @@ from training.feed.batches import BatchPlan, Examples
 from training.feed.feed import Feed, Prepared, make_chunk
 from training.feed.tables import Guide, Tables
 from training.objective.objective import Objective, Outcome
-from training.settings import GuideSettings, TrainingSettings
+from training.settings import DistilSettings, GuideSettings, TrainingSettings
 
 Q, N, D, G, TAU = 40, 50, 12, 6, 0.07
 
@@ -41,6 +41,7 @@ def world() -> tuple[Tables, Examples]:
         rng.uniform(0.5, 2, Q).astype(np.float32),
         np.zeros(Q, np.int64),
         ("",),
+        *(np.where(rng.random(len(x)) < 0.3, np.nan, rng.random(len(x))).astype(np.float32) for x in (rows, negative_rows)),
     )
     unit = [functional.normalize(torch.from_numpy(rng.normal(size=(n, G))), dim=1).half().numpy() for n in (Q, N)]
     features = [Vectors(rng.normal(size=(n, D)).astype(np.float32)) for n in (Q, N)]
@@ -85,6 +86,20 @@ def slow_row(query: Tensor, candidates: list[Tensor], target: int, settings: Tra
     return -torch.log_softmax(scores / log_tau.exp(), 0)[target]
 
 
+def slow_distillation(query: Tensor, items: Tensor, step: Prepared, b: int, settings: DistilSettings, log_tau: Tensor) -> Tensor:
+    batch = step.batch
+    assert batch.teacher_BL is not None
+    rows = [int(batch.positive_rows[b]), *batch.hard_BH[b].tolist()]
+    told = [(row, float(t)) for row, t in zip(rows, batch.teacher_BL[b], strict=True) if not np.isnan(t)]
+    if len(told) < 2 or (settings.loss == "margin_mse" and told[0][0] != rows[0]):
+        return torch.zeros((), dtype=torch.float64)
+    own = torch.stack([query @ items[int(np.flatnonzero(step.columns == row)[0])] for row, _ in told]) / log_tau.exp()
+    wanted = torch.tensor([t for _, t in told], dtype=torch.float64) / settings.temperature
+    if settings.loss == "kl":
+        return torch.nn.functional.kl_div(own.log_softmax(0), wanted.softmax(0), reduction="sum")
+    return (((own[0] - own[1:]) - (wanted[0] - wanted[1:])) ** 2).mean()
+
+
 def slow(queries: Tensor, items: Tensor, step: Prepared, settings: TrainingSettings, log_tau: Tensor) -> tuple[Tensor, int]:
     """(loss, candidates left out)."""
     batch, total, left_out = step.batch, torch.zeros((), dtype=torch.float64), 0
@@ -112,6 +127,8 @@ def slow(queries: Tensor, items: Tensor, step: Prepared, settings: TrainingSetti
             if settings.symmetric:
                 askers = [a for a in range(len(q)) if a == b or not known(int(batch.query_rows[a]), int(batch.positive_rows[b]))]
                 loss = (loss + slow_row(i[own], [q[a] for a in askers], askers.index(b), settings, log_tau)) / 2
+            if settings.distil is not None:
+                loss = loss + settings.distil.weight * slow_distillation(q[b], i, step, b, settings.distil, log_tau)
             total = total + float(batch.weights[b]) * loss
     return total / float(batch.weights.sum(dtype=np.float64)) / (len(settings.matryoshka) + 1), left_out
 
@@ -126,6 +143,14 @@ CASES: dict[str, dict[str, Any]] = {
     "learned temperature": {"learn_temperature": True, "symmetric": True, "matryoshka": [5]},
     "guard": {"false_negative_margin": 0.1},
     "guide": {"guide": GuideSettings(margin=0.1)},
+    "distillation": {"distil": DistilSettings(weight=0.7, temperature=0.3)},
+    "margins, learned temperature": {
+        "distil": DistilSettings(loss="margin_mse", weight=0.01),
+        "learn_temperature": True,
+        "matryoshka": [5],
+        "symmetric": True,
+    },
+    "distillation beside a triplet": {"distil": DistilSettings(), "loss": "triplet", "in_batch": False},
     "relative guide and guard": {"guide": GuideSettings(margin=0.2, relative=True), "false_negative_margin": 0.3},
 }
 
@@ -153,7 +178,9 @@ def test_loss_and_gradients_equal_the_slow_reference(name: str) -> None:
     assert (left_out > 0) == (settings.guide is not None or settings.false_negative_margin is not None)
 
 
-@pytest.mark.parametrize("name", ["info_nce", "learned temperature", "symmetric triplet", "relative guide and guard"])
+@pytest.mark.parametrize(
+    "name", ["info_nce", "margins, learned temperature", "learned temperature", "symmetric triplet", "relative guide and guard"]
+)
 def test_a_batch_looked_at_some_rows_at_a_time_has_the_same_loss_gradients_and_geometry(name: str) -> None:
     settings = TrainingSettings(temperature=TAU, **CASES[name])
     whole, parts = run(settings, prepare(settings)), run(settings, cut(settings))

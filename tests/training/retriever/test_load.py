@@ -14,7 +14,8 @@ from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, vectors_to_column, write_part
 from training.encoders.tokens.features import Vectors
 from training.engine.schedule import Pace, Schedule
-from training.feed.batches import Batch, candidate_masks
+from training.feed.batches import Batch
+from training.feed.candidate_masks import candidate_masks
 from training.rank.load import NOT_LOADED, numbers, plan_batches
 from training.retriever.load import Loaded, load
 from training.settings import TrainingSettings

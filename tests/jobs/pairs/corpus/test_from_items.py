@@ -28,7 +28,7 @@ def liked(together: int = 8, users: int = 6) -> list[dict[str, Any]]:
 
 def test_anchors_lead_from_an_item_to_those_it_refers_to(pairs: Make, tmp_path: Path) -> None:
     rows = [query("q1", "a query", ["b3"]), event("q1", "b3", "purchase")]
-    labels = pairs({"log.jsonl": rows}, write_items(tmp_path), 'corpus.anchors="see"', "splits.by=text").labels
+    labels = pairs({"log.jsonl": rows}, write_items(tmp_path), 'corpus.anchors="see"').labels
     assert labels["Book 0", "b1"] == labels["Book 0", "b2"] == (1, "anchor")
     assert ("Book 29", "b30") not in labels, "there is no such item"
 
@@ -55,7 +55,7 @@ def test_positives_take_turns_over_the_tones(pairs: Make, tmp_path: Path) -> Non
     rows = [{"user_id": f"u{user}", "item_id": f"b{n}", "rating": 5} for user in range(6) for n in range(0, 30)]
     rows += [{"user_id": f"v{user}", "item_id": f"b{n}", "rating": 5} for user in range(30) for n in (user % 30,)]
     setting = write_items(tmp_path)
-    made = pairs({"ratings.jsonl": rows}, setting, 'corpus.different="tone"', "splits.by=text")
+    made = pairs({"ratings.jsonl": rows}, setting, 'corpus.different="tone"')
     items = [
         int(item[1:]) % 3 for (text, item), (score, source) in made.labels.items() if text == "Book 0" and source == "co_access"
     ]
@@ -77,6 +77,6 @@ def test_popular_items_weigh_less(pairs: Make) -> None:
     for n in range(100):
         item = "hit" if n % 2 else f"i{n}"
         rows += [query(f"q{n}", f"text {n}", [item], user=f"u{n}"), event(f"q{n}", item, "purchase", user=f"u{n}")]
-    made = pairs({"log.jsonl": rows}, "splits.by=text")
+    made = pairs({"log.jsonl": rows})
     assert made.weights["text 1", "hit"] < 0.5 < made.weights["text 0", "i0"]
     assert made.summary["totals"]["labels of popular items, capped"] == 50

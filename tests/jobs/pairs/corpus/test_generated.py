@@ -59,7 +59,6 @@ def settings_of(folder: Path, server: JsonServer) -> list[str]:
         f'corpus.path="{folder}/items.jsonl"',
         f'generate.url="{server.address}"',
         'generate.model="small"',
-        "splits.by=text",
         "splits.share=0.0",
     ]
 
@@ -155,7 +154,7 @@ def test_a_server_that_cannot_be_used_is_one_paragraph(
 
 def test_queries_that_were_generated_before_are_still_synthetic(pairs: Make, tmp_path: Path) -> None:
     made, _ = with_server(tmp_path, pairs, write)
-    again = pairs({}, "splits.by=text", before=[str(made.folder)])
+    again = pairs({}, before=[str(made.folder)])
     assert {row["text"] for row in again.table("queries") if row["kind"] == "live"} == {
         row["text"] for row in made.table("queries") if row["kind"] == "live"
     }

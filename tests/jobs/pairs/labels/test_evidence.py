@@ -7,31 +7,30 @@ import pytest
 
 from jobs.pairs.labels.evidence import Evidence, evidence, positions, resolve
 from jobs.pairs.sessions.stage import COUNTED
-from jobs.pairs.settings import BiasSettings
 
 SHOWN, USED = np.array([0, 1000, 1000, 1000]), np.array([0, 400, 100, 40])
 
 
 def test_coec_expects_the_click_rate_of_each_position() -> None:
-    at = positions(SHOWN, USED, BiasSettings())
+    at = positions(SHOWN, USED, "coec")
     assert at.expected.tolist() == pytest.approx([0.18, 0.4, 0.1, 0.04], rel=0.04), "ten impressions at the average are added"
     assert at.expected[1] == (400 + 10 * 0.18) / 1010
     assert at.weight.tolist() == [1, 1, 1, 1]
 
 
 def test_without_correction_every_position_expects_the_average() -> None:
-    at = positions(SHOWN, USED, BiasSettings(position="off"))
+    at = positions(SHOWN, USED, "off")
     assert at.expected.tolist() == pytest.approx([0.18] * 4)
 
 
 def test_propensities_are_relative_to_the_first_position_and_clipped() -> None:
-    at = positions(np.array([0, 1000, 1000, 1000]), np.array([0, 400, 100, 4]), BiasSettings(position="ipw"))
+    at = positions(np.array([0, 1000, 1000, 1000]), np.array([0, 400, 100, 4]), "ipw")
     assert at.weight[1:].tolist() == pytest.approx([1, 4, 10], rel=0.03)
     assert at.expected[1] == pytest.approx((400 + at.weight[2] * 100 + 10 * 4) / 3000)
 
 
 def test_a_position_that_was_hardly_shown_is_near_the_average() -> None:
-    at = positions(np.array([0, 1000, 1]), np.array([0, 400, 1]), BiasSettings())
+    at = positions(np.array([0, 1000, 1]), np.array([0, 400, 1]), "coec")
     assert at.expected[2] == pytest.approx(0.4, abs=0.06)
 
 
@@ -39,7 +38,7 @@ def rates(clicks: float, expected: float, **counts: float) -> dict[str, float]:
     """Signal -> weight of one pair."""
     sources: list[str] = []
     every = {name: np.array([counts.get(name, 0.0)]) for name in COUNTED} | {"click": np.array([clicks])}
-    found = evidence(every, np.array([expected]), np.array([clicks]), BiasSettings(), {}, sources)
+    found = evidence(every, np.array([expected]), np.array([clicks]), {}, sources)
     return {sources[source]: weight for source, weight in zip(found.source.tolist(), found.weight.tolist(), strict=True)}
 
 

@@ -37,7 +37,7 @@ def test_the_log_is_cut_by_the_number_of_queries() -> None:
     hours = dict.fromkeys(range(100), 10)
     dev, test = cut_times(hours, SplitSettings())
     assert (dev // 3_600_000, test // 3_600_000) == (80, 90)
-    assert cut_times(hours, SplitSettings(by="text")) == (0, 0)
+    assert cut_times(hours, SplitSettings(share=0.0)) == (0, 0)
     assert cut_times({1: 5, 2: 5}, SplitSettings()) == (0, 0), "two hours are no time"
 
 

@@ -36,6 +36,7 @@ def test_no_text_of_a_log_becomes_markup(pairs: Make) -> None:
     assert EVIL.replace("|", "\\|").replace("<", "&lt;") in (made.folder / "pairs.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason="needs chromium")
 def test_the_page_fits_its_window_and_loads_nothing(pairs: Make) -> None:
     made = hostile(pairs)

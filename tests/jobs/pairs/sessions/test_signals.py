@@ -66,7 +66,7 @@ def test_a_result_that_is_shown_on_top_again_and_again_and_not_clicked_is_irrele
     for number in range(40, 60):
         rows.append(query(f"q{number}", OTHER, ["c", "b"], user=f"u{number}", time=START + number * MINUTE))
     rows.append(event("q59", "b", "purchase", user="u59", position=2, time=START + 60 * MINUTE))
-    made = pairs({"log.jsonl": rows}, "splits.by=text", "signals.weights.skipped=0.0")
+    made = pairs({"log.jsonl": rows}, "signals.weights.skipped=0.0")
     assert made.labels[OTHER, "c"] == (0, "not_clicked")
     assert made.labels[OTHER, "b"] == (3, "purchase")
 
@@ -126,3 +126,53 @@ def test_bots_and_repetitions_do_not_count(pairs: Make) -> None:
     assert made.summary["skipped"]["event of a bot"] == 30
     again = pairs({"log.jsonl": rows})
     assert again.summary["skipped"]["query that its client asked more than 5 times"] == 25
+
+
+def test_clients_that_each_count_their_queries_from_one_are_not_mixed_up(pairs: Make) -> None:
+    rows: Rows = []
+    for user in range(20):
+        text = f"thing {user % 4}"
+        rows += [
+            query("1", text, SHOWN, user=f"u{user}", time=START + user),
+            event("1", "b", "purchase", user=f"u{user}", position=2),
+        ]
+    made = pairs({"log.jsonl": rows}, "splits.share=0.0")
+    assert made.summary["queries_asked"] == 20
+    assert made.summary["skipped"] == {}
+    assert {pair: label for pair, (label, _) in made.labels.items() if label} == {(f"thing {n}", "b"): 3 for n in range(4)}
+
+
+def test_without_times_nobody_asks_too_much_in_a_day(pairs: Make) -> None:
+    rows = [
+        {"query": f"thing {number}", "user_id": "u", "retrieved": ["a", "b"], "cited": ["b"], **when}
+        for number, when in enumerate([{}] * 10)
+    ]
+    assert len(pairs({"rag.jsonl": rows}, "bias.bot_queries=5").labels) == 20
+    timed = [row | {"timestamp": START + number} for number, row in enumerate(rows)]
+    timed += [{"query": "other", "user_id": "v", "retrieved": ["a"], "cited": ["a"], "timestamp": START}]
+    assert {text for text, _ in pairs({"rag.jsonl": timed}, "bias.bot_queries=5").labels} == {"other"}
+
+
+def test_a_row_of_a_table_without_an_action_says_what_was_shown(pairs: Make) -> None:
+    """A table with a row for each query and rows for its events; a query that several rows name is no fault."""
+    rows = [{"query": TEXT, "user_id": "u", "shown": ["a", "b"], "item_id": None, "action": None}]
+    rows += [
+        {"query": TEXT, "user_id": "v", "shown": ["a", "b"], "item_id": "b", "action": action} for action in ("click", "buy")
+    ]
+    made = pairs({"table.jsonl": rows})
+    assert made.summary["skipped"] == {}
+    assert made.summary["queries_asked"] == 2
+    assert made.labels == {(TEXT, "b"): (3, "purchase"), (TEXT, "a"): (0, "skipped")}
+
+
+def test_an_editor_s_grade_is_kept(pairs: Make) -> None:
+    rows = [{"query": TEXT, "item_id": f"i{grade}", "score": grade} for grade in (0, 1, 4, 10)]
+    labels = pairs({"pairs.jsonl": rows}).labels
+    assert {item: score for (_, item), (score, _) in labels.items()} == {"i0": 0, "i1": 1, "i4": 4, "i10": 10}
+
+
+def test_every_unknown_action_is_counted(pairs: Make) -> None:
+    rows = asked(event("q1", "a", "purchase"), *(event("q1", "b", f"action {number}") for number in range(100)))
+    skipped = pairs({"log.jsonl": rows}).summary["skipped"]
+    assert sum(count for reason, count in skipped.items() if "no signal" in reason) == 100
+    assert len(skipped) < 60

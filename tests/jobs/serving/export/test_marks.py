@@ -75,6 +75,7 @@ def other_type(folder: Path) -> None:
     save_file(state, folder / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "differ"),
     [
@@ -97,6 +98,7 @@ def test_a_model_is_told_by_its_content(folder: Path, tmp_path: Path, change: Ca
     assert [name for name in before if before[name] != after[name]] == differ
 
 
+@pytest.mark.slow
 def test_weights_that_were_cut_off_are_no_model(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     file = tmp_path / "copy" / "model.safetensors"

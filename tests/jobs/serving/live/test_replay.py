@@ -101,6 +101,7 @@ def test_the_command_prints_figures_and_writes_a_page(shop: Shop, tmp_path: Path
     refused(case.hardmine("compare-live", str(log), "--outcome", str(log)), 2, ["--outcome judges one log"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason="needs chromium")
 def test_the_page_reads_well_at_every_width(shop: Shop, both: tuple[Opened, Opened], tmp_path: Path) -> None:
     queries = [*queries_of(shop), LoggedQuery("<script>alert(1)</script> crime4", 2, band="head")]

@@ -151,6 +151,7 @@ def test_a_port_that_is_taken_is_told(shop: Shop) -> None:
             serve(Service([open_export(str(shop.home))]), "127.0.0.1", taken.getsockname()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason="needs chromium")
 def test_the_page_shows_both_exports_at_every_width(shop: Shop, address: str) -> None:
     page = f"{address}/?" + urllib.parse.urlencode({"q": "crime4 thing4", "where": "year>=1900"})
@@ -164,6 +165,7 @@ def test_the_page_shows_both_exports_at_every_width(shop: Shop, address: str) ->
         assert all(request.startswith(address) for request in seen.requests), "the page loads nothing from elsewhere"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason="needs chromium")
 def test_the_page_says_why_a_search_was_refused(address: str) -> None:
     page = f"{address}/?" + urllib.parse.urlencode({"q": "crime4", "where": "colour=<b>red</b>"})

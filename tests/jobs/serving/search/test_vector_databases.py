@@ -34,6 +34,7 @@ def wanted(shop: Shop) -> tuple[list[float], list[str]]:
     return vectors[0].tolist(), [hit["id"] for hit in hits]
 
 
+@pytest.mark.slow
 def test_qdrant_finds_the_same_with_its_own_filter(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     qdrant = pytest.importorskip("qdrant_client", exc_type=ImportError)
     client = run_snippet(shop, tmp_path, monkeypatch, "QdrantClient")["client"]
@@ -45,6 +46,7 @@ def test_qdrant_finds_the_same_with_its_own_filter(shop: Shop, tmp_path: Path, m
     client.close()
 
 
+@pytest.mark.slow
 def test_lancedb_finds_the_same_with_its_own_filter(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lancedb", exc_type=ImportError)
     table = run_snippet(shop, tmp_path, monkeypatch, "lancedb")["table"]

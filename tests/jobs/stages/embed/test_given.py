@@ -1,58 +1,53 @@
-"""Vectors that came with the data are copied as vectors of unit length, and nothing else is read for it."""
+"""Vectors that came with the data: copied in groups of parts, each of unit length; what an interrupted copy left is kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
-from cluster.session.resources import ClusterSettings
 from cluster.storage.store import Store
-from cluster.tables.tables import load_vectors, read_part, read_parts, vectors_to_column, write_part
-from jobs.stages.embed import given
-from jobs.stages.embed.given import copy_vectors
-
-ROWS, WIDTH = 3_000, 40
-VECTORS = np.random.default_rng(0).standard_normal((ROWS, WIDTH)).astype(np.float32) * 7
+from cluster.tables.tables import Part, column_to_vectors, part_name, read_part, vectors_to_column, write_part
+from jobs.stages.embed.given import TASK_BYTES, copy_parts, groups_of
 
 
-def context_of(store: Store, dtype: str) -> Any:
-    config = SimpleNamespace(mining=SimpleNamespace(embedding_dtype=dtype), cluster=ClusterSettings(retries=0))
-    return SimpleNamespace(store=store, config=config)
+def part(number: int, size: int) -> Part:
+    return Part(part_name(number), 1, size, number)
 
 
-def corpus_of(store: Store) -> list[Any]:
-    texts = [f"text {number} " * 40 for number in range(ROWS)]
-    table = pa.table({"id": texts, "text": texts, "vector": vectors_to_column(VECTORS)})
-    return [write_part(store, f"c/part-{n}.parquet", table.slice(n, 1_000), first_row=n) for n in range(0, ROWS, 1_000)]
+def test_groups_are_consecutive_and_neither_too_large_nor_too_few() -> None:
+    small = [part(number, 1) for number in range(10)]
+    assert [len(group) for group in groups_of(small, 4)] == [3, 3, 3, 1]
+    assert [each for group in groups_of(small, 3) for each in group] == small
+    large = [part(number, TASK_BYTES // 2 - number) for number in range(5)]
+    assert [len(group) for group in groups_of(large, 1)] == [2, 2, 1]
+    assert [len(group) for group in groups_of([part(0, 2 * TASK_BYTES), part(1, 1)], 1)] == [1, 1]
+    assert list(groups_of([], 4)) == []
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_vectors_get_unit_length_whatever_is_done_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    store = Store(str(tmp_path))
-    parts = corpus_of(store)
-    written = copy_vectors(context_of(store, dtype), {"corpus": parts}, "one").tables["corpus"]
-    want = VECTORS / np.linalg.norm(VECTORS.astype(np.float64), axis=1, keepdims=True)
-    np.testing.assert_array_equal(load_vectors(store, written), want.astype(np.float32).astype(dtype).astype(np.float32))
-    assert read_parts(store, written)["row"].to_pylist() == list(range(ROWS))
-    monkeypatch.setattr(given, "AT_ONCE", 77)
-    again = copy_vectors(context_of(store, dtype), {"corpus": parts}, "two").tables["corpus"]
-    assert [part.sha256 for part in again] == [part.sha256 for part in written]
-
-
-def test_a_resumed_copy_keeps_whole_parts_and_makes_damaged_ones_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(str(tmp_path))
-    parts = corpus_of(store)
-    want = copy_vectors(context_of(store, "float32"), {"corpus": parts}, "v").tables["corpus"]
-    store.delete(want[1].path)
-    store.write_bytes(want[2].path, store.read_bytes(want[2].path)[:-9])
-    made, write = list[str](), given._write
-    monkeypatch.setattr(given, "_write", lambda *of: (made.append(of[2]), write(*of))[1])
-    got = copy_vectors(context_of(store, "float32"), {"corpus": parts}, "v").tables["corpus"]
-    assert made == [want[1].path, want[2].path]
-    assert got == want
-    assert all(read_part(store, part).num_rows == part.rows for part in got)
+def test_copies_have_length_one_and_whole_ones_that_were_left_are_kept(tmp_path: Path) -> None:
+    store, rng = Store(str(tmp_path)), np.random.default_rng(0)
+    vectors = (rng.standard_normal((30, 8)) * 10.0 ** rng.integers(-9, 9, (30, 1))).astype(np.float32)
+    parts = [
+        write_part(
+            store,
+            f"corpus/{part_name(number)}",
+            pa.table({"text": ["x"] * 10, "vector": vectors_to_column(vectors[start : start + 10])}),
+            first_row=start,
+        )
+        for number, start in enumerate((0, 10, 20))
+    ]
+    targets = [f"vectors/{part_name(number)}" for number in range(3)]
+    copied = copy_parts(store, parts, targets, "float32", [False] * 3)
+    assert [(each.path, each.rows, each.first_row) for each in copied] == [
+        (target, 10, 10 * number) for number, target in enumerate(targets)
+    ]
+    got = np.concatenate([column_to_vectors(read_part(store, each)["vector"]) for each in copied])
+    exact = vectors.astype(np.float64) / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    assert np.allclose(got, exact, atol=1e-7)
+    assert np.concatenate([read_part(store, each)["row"].to_numpy() for each in copied]).tolist() == list(range(30))
+    kept = (tmp_path / targets[0]).stat().st_mtime_ns
+    (tmp_path / targets[1]).write_bytes(b"half a part")
+    assert copy_parts(store, parts, targets, "float32", [True, True, False]) == copied
+    assert (tmp_path / targets[0]).stat().st_mtime_ns == kept

@@ -90,7 +90,7 @@ def test_the_tables_do_not_depend_on_the_slices(
     assert got.keys() == want.keys()
     for name, table in want.items():
         assert got[name].equals(table), name
-    assert want["codes"].column_names == ["text_code", "group_code"]
+    assert want["codes"].column_names == ["text_code", "group_code", "id"]
     assert not {"text_code", "group_code"} & {*want["corpus"].column_names}
 
 

@@ -160,7 +160,7 @@ def make_world(root: Path, size: ClusterSize, config: Config) -> World:
     labels = pa.table({"query_row": range(QUERIES), "item_row": range(QUERIES), "score": [1] * QUERIES})
     tables = commit(
         "tables",
-        {"corpus": corpus, "codes": corpus.select(["text_code", "group_code"]), "queries": queries, "labels": labels},
+        {"corpus": corpus, "codes": corpus.select(["text_code", "group_code", "id"]), "queries": queries, "labels": labels},
         items=ITEMS,
         queries=QUERIES,
         dimension=None,

@@ -14,6 +14,7 @@ from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from mining.teacher.cut import Pairs
+from tests.support.json_server import Asked, Reply, serving
 
 QUERIES, ITEMS = 12, 40
 PairScores = dict[tuple[int, int], float]
@@ -263,3 +264,129 @@ def test_a_wrong_teacher_is_told_before_anything_is_embedded(case: Any, refused:
     }
     refused(case.run(command="mine"), 2, words)
     assert not (case.folder / "out/run/embeddings").exists()
+
+
+def rerank_by_length(asked: Asked) -> Any:
+    """A /rerank server as Cohere's; one request in ten fails."""
+    if asked.number % 10 == 3:
+        return Reply(500)
+    if asked.body.get("truncate_prompt_tokens"):
+        return Reply(400, {"message": "unknown field truncate_prompt_tokens"})
+    texts = asked.body["documents"]
+    return {"results": [{"index": n, "relevance_score": fit(asked.body["query"], text)} for n, text in enumerate(texts)]}
+
+
+def fit(query: str, text: str) -> float:
+    return float(np.float32(sum(map(ord, query + text)) % 89 / 89))
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local")
+def test_a_server_scores_survivors_once_and_a_later_round_asks_for_new_pairs_only(ray_case: Any, refused: Any) -> None:
+    case = ray_case
+    with serving(rerank_by_length) as server:
+        with_vectors(case, {"model": "a-model", "kind": "http", "url": server.address, "depth": 6, "relative_margin": 0.1})
+        answer = case.run(command="mine")
+        assert answer.code == 0, answer.err
+        asked = asked_of(case, "mine-teacher-pairs")
+        assert asked == wanted_pairs(case, 6, -0.2)
+        want = {(q, i): fit(case.queries[q]["text"], case.items[i]["text"]) for q, i in asked}
+        got = scores_of(case, "mine-teacher", "scores")
+        assert got == pytest.approx(want, abs=1e-6)
+        check_negatives(case, got, 0.1)
+        assert commit_of(case, "mine-teacher").figures == {"pairs": len(asked), "read": len(asked)}
+        assert max(len(body["documents"]) for body in server.bodies) > 1, "many items of a query in one request"
+
+        server.asked.clear()
+        case.set("mining.teacher.depth", 8)
+        assert case.run(command="mine").code == 0
+        more = asked_of(case, "mine-teacher-pairs") - asked
+        assert commit_of(case, "mine-teacher").figures["read"] == len(more)
+        assert sum(len(body["documents"]) for body in server.bodies) <= 1.4 * len(more), "what was read is not asked again"
+    case.set("mining.teacher.depth", 10)  # the server is gone: what it said is there, what is new cannot be asked
+    case.patch.setattr("cluster.http.FIRST_PAUSE_S", 0.001)
+    answer = case.run(command="mine")
+    refused(answer, 3, ["mining.teacher.url", "no usable answer after 8 attempts", "run the same command again"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kind": "http"}, ["mining.teacher", 'kind = "http" needs mining.teacher.url']),
+        ({"kind": "http", "url": "host:8080"}, ["mining.teacher.url", "expected an address like http://host:8080/path"]),
+        ({"kind": "http", "url": "http://me:hush@host/rerank"}, ["mining.teacher.url", "must not hold keys"]),
+        ({"url": "http://host/rerank"}, ["mining.teacher.url", 'kind = "cross_encoder" reads a folder']),
+    ],
+)
+def test_a_server_that_cannot_be_one_is_told_by_the_settings(
+    case: Any, refused: Any, settings: dict[str, Any], words: list[str]
+) -> None:
+    with_vectors(case, {"model": "m"} | settings)
+    answer = case.run(command="mine")
+    refused(answer, 2, words)
+    assert "hush" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "words"),
+    [
+        (Reply(401, "no key"), 2, ["HTTP 401", "HARDMINE_TEACHER_KEY is not set"]),
+        (Reply(404, "not here"), 2, ["the whole address with its path"]),
+        (Reply(body={"results": []}), 2, ["has 0 scores for 2 items"]),
+        (Reply(503), 3, ["mining.teacher.url", "no usable answer"]),
+    ],
+    ids=["no key", "another address", "no scores", "busy"],
+)
+def test_a_server_that_gives_no_scores_is_told_before_anything_is_embedded(
+    case: Any, refused: Any, reply: Reply, code: int, words: list[str]
+) -> None:
+    case.patch.setattr("cluster.http.FIRST_PAUSE_S", 0.001)
+    case.patch.setattr("cluster.http.PATIENCE_S", 0.1)
+    case.patch.delenv("HARDMINE_TEACHER_KEY", raising=False)
+    with serving(lambda _: reply) as server:
+        with_vectors(case, {"model": "m", "kind": "http", "url": server.address})
+        refused(case.run(command="mine"), code, words)
+    assert not (case.folder / "out/run/embeddings").exists()
+
+
+def grade_by_vectors(case: Any, *, honest: bool) -> Any:
+    """A chat server that knows the labels, or one that says the same of all pairs."""
+    relevant = {(label["query_id"], label["item_id"]) for label in case.labels}
+    queries = {row["text"]: row["id"] for row in case.queries}
+    items = {row["text"]: row["id"] for row in case.items}
+
+    def answer(asked: Asked) -> Any:
+        lines = asked.body["messages"][1]["content"].split("\n\n")
+        query, item = queries.get(lines[0].removeprefix("Query: ")), items.get(lines[1].removeprefix("Result: "))
+        grade = 4 if (query, item) in relevant and honest else 3 if sum(map(ord, f"{item}")) % 5 == 0 else 0
+        return {"choices": [{"message": {"content": f"{grade}"}}]}
+
+    return answer
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_local")
+def test_a_judge_that_agrees_relabels_and_one_that_does_not_is_never_believed(ray_case: Any, refused: Any) -> None:
+    case = ray_case
+    with_vectors(case, {})
+    case.files["rubric.txt"] = b"Grade it.\n0: wrong\n3: right\n4: perfect\n"
+    with serving(grade_by_vectors(case, honest=True)) as server:
+        teacher = {"model": "m", "kind": "llm", "url": server.address, "rubric": "rubric.txt", "depth": 8}
+        case.set("mining.teacher", teacher | {"relative_margin": 0.3, "relabel": 3})
+        answer = case.run(command="mine")
+        assert answer.code == 0, answer.err
+        assert "the judge agrees with" in answer.err
+        assert "random pairs (kappa" in answer.err
+        asked = len(server.asked)
+        assert case.run(command="mine").code == 0
+        assert len(server.asked) == asked, "nothing is asked twice"
+    rows = table_of(case, "mine", "negatives").to_pylist()
+    assert sum(len(row["relabelled_rows"]) for row in rows) == commit_of(case, "mine").figures["relabelled"] > 0
+    assert all(score == 3 for row in rows for score in row["relabelled_scores"])
+    assert all(score in (0, None) for row in rows for score in row["negative_teacher_scores"])
+    with serving(grade_by_vectors(case, honest=False)) as server:
+        case.set("mining.teacher.url", server.address)
+        answer = case.run(command="mine")
+        refused(answer, 2, ["mining.teacher", "kappa", "expected a kappa of at least 0.4", "mining.teacher.rubric"])

@@ -1,4 +1,4 @@
-"""`pairs.json`: what was read, left out, corrected and made, from the counts of all tasks."""
+"""`pairs.json`: what was read, left out and corrected, and what came out, from the counts of all tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from jobs.pairs.corpus.items import popular_share
 from jobs.pairs.labels.asked import SYNTHETIC
 from jobs.pairs.labels.evidence import Positions
-from jobs.pairs.readiness import readiness
+from jobs.pairs.output.readiness import readiness
 from jobs.pairs.reading.sources import Input
 from jobs.pairs.settings import PairsSettings
 from jobs.pairs.signals import SIGNALS
