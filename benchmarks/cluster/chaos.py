@@ -196,7 +196,7 @@ class Record:
     @property
     def kills(self) -> int:
         """Processes and nodes that were killed."""
-        return sum(sum(row["kills"].values()) for row in self.disturbed)
+        return sum(int(count) for row in self.disturbed for count in row["kills"].values())
 
     def next_number(self, seed: int) -> int:
         """Of a seed's next run."""
