@@ -41,7 +41,7 @@ FAULTS = {"worker": 6, "node": 2, "driver": 3, "storage": 1, "away": 1, "denied"
 KILLS = ("worker", "node", "driver")
 FAULTS_PER_RUN, AT_ONCE = 12, (0.6, 0.25, 0.15)
 """At most so many; one, two or three at the same moment."""
-WRITES, AT_MOST_S, THEN_S = (1, 12), 15.0, 1.5
+WRITES, AT_MOST_S, THEN_S = (2, 16), 20.0, 1.5
 """A fault is made after so many more objects, or so many seconds without them, and up to so many seconds more."""
 STORAGE_S, STORAGE_SHARE, AWAY_S, DENIED_S = 6.0, 0.1, 12.0, 4.0
 NODE_BACK_S = (1.0, 20.0)
