@@ -105,6 +105,14 @@ class ManyNodes:
         node.kill()
         self.gone.append(node)
 
+    def cut_node(self, number: int = -1) -> Host:
+        """Pull the cable of a node in a namespace: Ray takes it for dead, and it ends when it hears of that. Returns its host."""
+        node = self.nodes.pop(number)
+        assert node.host is not None
+        node.host.cut()
+        self.gone.append(node)
+        return node.host
+
     def workers(self) -> list[psutil.Process]:
         """The processes of tasks and actors on all nodes that work, those that have something to do first."""
         workers = []

@@ -21,7 +21,7 @@ from cluster.session.resources import ClusterSettings, train_pool
 from cluster.session.session import ray_session
 from cluster.storage.model_folders import upload_folder
 from cluster.storage.store import Store
-from cluster.tables.tables import Part, parts_from_json, part_name, vectors_to_column, write_part
+from cluster.tables.tables import Part, part_name, parts_from_json, vectors_to_column, write_part
 from training.distributed.trainer import train
 from training.engine.schedule import Schedule
 from training.settings import TrainingSettings
