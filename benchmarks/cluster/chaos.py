@@ -1,13 +1,11 @@
-"""Kills drivers, workers and nodes, cuts nodes off and disturbs the storage at random while small runs go on; their artifacts must
-not change.
+"""Kills drivers, workers and nodes, cuts nodes off, disturbs the storage, while small runs go on: the bytes stay the same.
 
     python -m benchmarks.cluster.chaos [--seed 1] [--faults 100] [--minutes 30] [--record chaos.jsonl] [--json]
 
-Two nodes of one CPU each and a head that does no work, on this machine, where it may in network namespaces, whose cables are pulled
-for half a minute; output on an S3 endpoint. One run is left
-alone. Then runs of the same data are disturbed, until as many processes and nodes were killed or the time is over: each must end
-with the bytes of the first, by resuming as often as it takes. A fault is made after some more objects were written, so that all
-stages have their share however long they take.
+Two nodes of one CPU each and a head that does no work, on this machine, as root in network namespaces, whose cables are cut for
+half a minute; output on an S3 endpoint. One run is left alone. Then runs of the same data are disturbed, until as many processes
+and nodes were killed or the time is over: each must end with the bytes of the first, by resuming as often as it takes. A fault is
+made after some more objects were written, so that all stages have their share however long they take.
 
 With --record each outcome is appended to a file, and the next command goes on where this one stopped: with what the run under way
 has stored, whose driver and cluster are gone by then, and without another undisturbed run. A row for every run of the record.
