@@ -18,9 +18,11 @@ END_S = 60.0
 
 
 def objects(folder: Path) -> dict[str, dict[str, str]]:
-    """Stage -> address -> SHA-256 of what its commit lists."""
+    """Stage -> address -> SHA-256 of what its commit lists, of stages that write tables."""
     commits = Ledger(Store(str(folder))).all()
-    return {commit.name: {path: str(info["sha256"]) for path, info in commit.listed().items()} for commit in commits}
+    return {
+        commit.name: {path: str(info["sha256"]) for path, info in commit.listed().items()} for commit in commits if commit.tables
+    }
 
 
 def kill_in(stage: Commit, folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> float:
