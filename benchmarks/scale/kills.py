@@ -26,8 +26,9 @@ def objects(folder: Path) -> dict[str, dict[str, str]]:
     }
 
 
-def kill_in(stage: Commit, folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> float:
-    """Start a run, kill its driver once half of what a stage will list is there, and return how long it ran.
+def kill_in(stage: Commit, folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, list[str]]:
+    """Start a run, and kill its driver once half of what a stage will list is there; returns how long it ran, and which of its
+    processes still ran after END_S.
 
     Args:
         stage: the commit of a run with the same inputs. folder: of the run that is killed.
@@ -49,8 +50,10 @@ def kill_in(stage: Commit, folder: Path, command: Sequence[str], environment: Ma
         raise SystemExit(f"{stage.name} was committed before the run was killed")
     seconds = time.monotonic() - started
     left = psutil.wait_procs(below, timeout=END_S)[1]
+    names = []
     for process in left:
         with suppress(psutil.NoSuchProcess):
+            names.append(" ".join(process.cmdline()[:1]).rpartition("/")[2])
             process.kill()
     psutil.wait_procs(left, timeout=END_S)
-    return seconds
+    return seconds, names
