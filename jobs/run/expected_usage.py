@@ -88,5 +88,7 @@ def expected_copy(sizes: Sizes, part_rows: int, dimension: int, number_bytes: in
     rows = min(sizes.items, _rows(sizes, part_rows))
     requests = parts * (1 + requests_of_part(rows * dimension * 4)) + 2
     part = rows * dimension * 4
-    held = 3 * (AHEAD_BYTES + part) + 3 * (PENDING_BYTES + part)  # each as bytes, as a table, and once more on its way
+    held = 3 * (min(AHEAD_BYTES, vectors * 4) + part) + 3 * (
+        min(PENDING_BYTES, vectors * 4) + part
+    )  # each as bytes, as a table, and once more on its way
     return Used(requests, vectors * 4, vectors * number_bytes, WORKER_BYTES + held)
