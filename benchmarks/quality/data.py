@@ -6,9 +6,11 @@ V evaluated queries, N items, D dimensions.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,8 @@ class Prepared:
     """A data set with its base model's vectors and the negatives that this model mined."""
 
     store: Store
-    corpus: list[Part]
+    codes: list[Part]
+    """What items have in common."""
     queries: list[Part]
     labels: list[Part]
     vectors: Features
@@ -107,14 +110,37 @@ def prepare(name: str, data: Path, work: Path, model: str, threads: int) -> Prep
     store = Store(str(work / "runs" / name))
     if Ledger(store).find(LAST) is not None:
         return _read_run(store)
-    config = _write_config(name, data / name, work, model)
-    command = [sys.executable, "-m", "jobs", "mine", str(config), "--json", f"cluster.cpus={threads}"]
+    _mine(_write_config(name, data / name, work, model), threads, [])
+    return _read_run(store)
+
+
+def taught(prepared: Prepared, name: str, variant: str, teacher: Sequence[str], work: Path, threads: int) -> Prepared:
+    """The same data with negatives that a teacher had a say in, mined in a copy of the run, unless that is done.
+
+    Args:
+        variant: what these negatives are called. teacher: settings of the mining, KEY=VALUE.
+    """
+    folder = work / "runs" / f"{name}-{variant}"
+    store = Store(str(folder))
+    if not (folder / "taught").exists():
+        shutil.copytree(work / "runs" / name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("quality"))
+        _mine(work / f"{name}.toml", threads, [f"name={name}-{variant}", *teacher])
+        (folder / "taught").touch()
+    near = _near_misses(store, prepared.item_vectors, prepared.query_vectors, prepared.rows["dev"])
+    mined, report = Ledger(store).find("mine"), Ledger(store).find(LAST)
+    assert mined is not None
+    assert report is not None
+    said = {key: report.figures[key] for key in (*REPORTED, "relabelled", "weak_queries")}
+    return replace(prepared, store=store, negatives=mined.parts("negatives"), near_misses=[near], mining=said)
+
+
+def _mine(config: Path, threads: int, overrides: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "jobs", "mine", str(config), "--json", f"cluster.cpus={threads}", *overrides]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": str(threads)}
     )
     if done.returncode:
-        raise SystemExit(f"{name}: {done.stderr}")
-    return _read_run(store)
+        raise SystemExit(f"{config.stem}: {done.stderr}")
 
 
 def _write_config(name: str, data: Path, work: Path, model: str) -> Path:
@@ -148,7 +174,7 @@ def _read_run(store: Store) -> Prepared:
     query_L, item_L, gain_L, score_L = (judged[name].to_numpy() for name in judged.column_names)
     return Prepared(
         store,
-        tables.parts("corpus"),
+        tables.parts("codes"),
         tables.parts("queries"),
         tables.parts("labels"),
         (vectors.parts("corpus"), vectors.parts("queries")),

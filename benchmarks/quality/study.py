@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.data import SETS, cut_tokens, measure, prepare
+from benchmarks.quality.data import SETS, Features, Prepared, cut_tokens, measure, prepare, taught
 from cluster.storage.model_folders import Manifest, fetch_folder, upload_folder
+from cluster.storage.store import Store
 from cluster.tables.tables import F32
 from eval.metrics import summarise
 from training.engine.schedule import Schedule
@@ -40,13 +41,29 @@ class Arm:
 
     mined: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    taught: str = ""
+    """The mining with a teacher that its negatives come from, of TAUGHT; "": the default one."""
 
 
+WIDE = ["mining.relative_margin=off", "mining.teacher.relative_margin=0.1"]
+TAUGHT = {
+    "dropped": WIDE,
+    "relabelled": [*WIDE, "mining.teacher.relabel=0.7"],
+    "weak": [*WIDE, "mining.teacher.weak_positive=20"],
+    "stratified": [*WIDE, "mining.choose=stratified"],
+}
+"""What a teacher does, as settings of the mining beside the teacher itself."""
 ARMS = {
     "random": Arm(),
     "in-batch": Arm(settings={"hard_negatives": 0}),
     "mined 0.05": Arm(mined=True),
     "mined 0.07": Arm(mined=True, settings={"temperature": 0.07}),
+    "teacher drops": Arm(mined=True, taught="dropped"),
+    "teacher relabels": Arm(mined=True, taught="relabelled"),
+    "no weak positives": Arm(mined=True, taught="weak"),
+    "distilled": Arm(mined=True, taught="dropped", settings={"distil": {}}),
+    "distilled, stratified": Arm(mined=True, taught="stratified", settings={"distil": {}}),
+    "margin-MSE": Arm(mined=True, taught="dropped", settings={"distil": {"loss": "margin_mse", "weight": 0.05}}),
 }
 STEPS = {"adapter": 300, "transformer": 25}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -69,7 +86,21 @@ class Study:
         self.work, self.threads, self.name, self.kind = given.work, given.threads, name, kind
         self.steps = given.steps or STEPS[kind]
         self.prepared = prepare(name, given.data, given.work, given.model, given.threads)
-        self.features = self.prepared.vectors if kind == "adapter" else cut_tokens(self.prepared, SETS[name].max_length)
+        self.features = self._features(self.prepared)
+        self.teacher: list[str] = given.teacher or []
+        self._taught: dict[str, Prepared] = {}
+
+    def _features(self, prepared: Prepared) -> Features:
+        return prepared.vectors if self.kind == "adapter" else cut_tokens(prepared, SETS[self.name].max_length)
+
+    def _of(self, arm: Arm) -> Prepared:
+        """The data of an arm."""
+        if not arm.taught:
+            return self.prepared
+        if arm.taught not in self._taught:
+            settings = [*self.teacher, *TAUGHT[arm.taught]]
+            self._taught[arm.taught] = taught(self.prepared, self.name, arm.taught, settings, Path(self.work), self.threads)
+        return self._taught[arm.taught]
 
     def path(self, arm: str, seed: int, suffix: str) -> Path:
         """Where an arm's figures lie."""
@@ -82,14 +113,14 @@ class Study:
             return
         vectors = self.prepared.item_vectors, self.prepared.query_vectors
         if self.kind == "transformer":  # which reads fewer tokens here than when it mined
-            vectors = self._encode(*self._start(0))
+            vectors = self._encode(self.prepared.store, *self._start(0, self.prepared))
         self._keep(BASE, 0, *vectors, {"mining": self.prepared.mining})
 
-    def _encode(self, model: Manifest, prefix: str) -> tuple[F32, F32]:
+    def _encode(self, store: Store, model: Manifest, prefix: str) -> tuple[F32, F32]:
         """(items, queries) under the model at `prefix`; rows of training queries are left empty."""
         from training.encoders.load import load_encoder
 
-        return self._encode_by(load_encoder(fetch_folder(self.prepared.store, model, prefix)))
+        return self._encode_by(load_encoder(fetch_folder(store, model, prefix)))
 
     def _encode_by(self, encoder: Any) -> tuple[F32, F32]:
         from training.encoders.tokens.features import load_features
@@ -114,7 +145,7 @@ class Study:
         trainer = Trainer(task, Place(0, 1, torch.device("cpu"), False))
         result = trainer.run(lambda _: None)
         trained = time.monotonic() - started
-        items, queries = self._encode(result["best"]["model"], result["best"]["prefix"])
+        items, queries = self._encode(task.store, result["best"]["model"], result["best"]["prefix"])
         more = {
             "seconds": trained,
             "best_epoch": result["best"]["epoch"],
@@ -132,12 +163,14 @@ class Study:
     def _task(self, arm: str, seed: int) -> TrainTask:
         from training.encoders.base import CPU_BUDGET_TOKENS
 
-        prepared, chosen = self.prepared, ARMS[arm]
+        chosen = ARMS[arm]
+        prepared = self._of(chosen)
+        features = self._features(prepared)
         folder = f"quality/{self.path(arm, seed, '').name}"
         prepared.store.delete(folder)  # of an interrupted attempt
         # no stopping policy is handed over: all arms make the same steps
         settings = TrainingSettings(**SETTINGS[self.kind] | chosen.settings)
-        model, prefix = self._start(seed)
+        model, prefix = self._start(seed, prepared)
         return TrainTask(
             store=prepared.store,
             folder=folder,
@@ -145,10 +178,10 @@ class Study:
             model=model,
             model_prefix=prefix,  # type: ignore[arg-type]
             data=TrainData(
-                codes=prepared.corpus,
+                codes=prepared.codes,
                 queries=prepared.queries,
-                item_features=self.features[0],
-                query_features=self.features[1],
+                item_features=features[0],
+                query_features=features[1],
                 labels=prepared.labels,
                 negatives=prepared.negatives if chosen.mined else [],
                 near_misses=prepared.near_misses,
@@ -160,17 +193,17 @@ class Study:
             budget_tokens=CPU_BUDGET_TOKENS,
         )
 
-    def _start(self, seed: int) -> tuple[Manifest, str]:
+    def _start(self, seed: int, prepared: Prepared) -> tuple[Manifest, str]:
         """The model that all arms of a seed start from: a new adapter of that seed, or the transformer as it comes."""
         if self.kind != "adapter":
-            return self.prepared.base.files, self.prepared.base.figures["prefix"]
+            return prepared.base.files, prepared.base.figures["prefix"]
         from training.encoders.adapter import new_adapter_folder
         from training.settings import EncoderSettings
 
         prefix = f"quality/adapter-{seed}"
         with tempfile.TemporaryDirectory() as local:
             new_adapter_folder(Path(local), self.prepared.item_vectors.shape[1], EncoderSettings(kind="adapter").hidden, seed)
-            return upload_folder(Path(local), self.prepared.store, prefix), prefix
+            return upload_folder(Path(local), prepared.store, prefix), prefix
 
     def _measure(self, items: F32, queries: F32) -> dict[str, Any]:
         rows = self.prepared.rows["dev"]

@@ -16,7 +16,16 @@ from eval.significance import paired_bootstrap
 
 REFERENCE = "random"
 COMPARED = ("recall@3", "ndcg@10")
-ORDER = ("off the shelf", "random", "in-batch", "mined 0.05", "mined 0.07")
+ORDER = (
+    "off the shelf",
+    "random",
+    "in-batch",
+    "mined 0.05",
+    "mined 0.07",
+    "teacher drops",
+    "teacher relabels",
+    "no weak positives",
+)
 
 
 def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from eval.metrics import metric_name
-from jobs.record.reranking import cell_rows, columns, speed_columns, speed_rows
 from jobs.report.answer import interval_text, p_text, state
 from jobs.report.charts.chart import STATES, number, share
 from jobs.report.charts.slices import slice_rows
+from jobs.report.reranking import reranking_tables
 
 Json = dict[str, Any]
 Table = dict[str, Any]
@@ -47,7 +47,7 @@ def all_tables(report: Json) -> dict[str, Any]:
         "metrics": _metrics(report),
         "test": _test(report),
         "general": _general(report),
-        **_reranking(report["reranker"]),
+        **reranking_tables(report["reranker"]),
         "minings": _minings(report),
         "warnings": last.get("warnings") or [],
         "most_used": _most_used(last),
@@ -155,29 +155,6 @@ def _general(report: Json) -> Table | None:
             ]
         )
     return _table(("model", "Recall@3", "Recall@10", "NDCG@10", f"{metric_name(primary)}: change", AGAINST), rows)
-
-
-def _reranking(table: Json | None) -> dict[str, Table | None]:
-    """Every retriever with every re-ranker, what re-ranking takes, and groups of queries under the best pair."""
-    if table is None:
-        return dict.fromkeys(("reranking", "reranking_speed", "reranking_slices"))
-    primary, name = table["primary"], metric_name(table["primary"])
-    groups = [
-        [column, row["value"], f"{row['queries']:,}", number(row["metrics"].get(primary)), *_against(row, primary)]
-        for column, block in table["slices"].items()
-        for row in block["slices"]
-    ]
-    named = ("column", "value", "queries", name, "change and interval", "against the retriever alone")
-    return {
-        "reranking": _table(tuple(columns(table)), cell_rows(table)),
-        "reranking_speed": _table(tuple(speed_columns(table)), speed_rows(table)),
-        "reranking_slices": _table(named, groups),
-    }
-
-
-def _against(row: Json, primary: str) -> list[str]:
-    change = row.get("against_baseline")
-    return [interval_text(change), STATES[state(change, primary)][0]] if change else ["–", "–"]
 
 
 def _minings(report: Json) -> Table | None:

@@ -82,6 +82,7 @@ def probe_config(config: Config) -> Config:
             "evaluation.split": "dev",  # the test split must not decide what to run
             "evaluation.general": None,
             "evaluation.events": False,  # nor does a probe need what a full run logs
+            "reranker": None,
             # the thresholds are no part of the run: other ones re-train nothing
             "probe": ProbeSettings().model_dump(),
             "sweep": SweepSettings().model_dump(),

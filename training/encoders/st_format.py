@@ -24,7 +24,7 @@ LAYER_NORM = "sentence_transformers.sentence_transformer.modules.layer_norm.Laye
 OPTIONS = ("model_kwargs", "model_args", "config_kwargs", "config_args")
 """What a folder may say about how its model is to be loaded, which sentence-transformers follows."""
 WEIGHTS = {".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx", ".ot", ".gguf"}
-EXTRAS = {"onnx", "openvino", ".git", ".cache", "eval", "runs"}
+EXTRAS = {"onnx", "openvino", "reranker", ".git", ".cache", "eval", "runs"}
 LEFTOVERS = (
     "README.md",
     ".gitattributes",

@@ -187,8 +187,6 @@ class TransformerEncoder(OneModelEncoder):
         from transformers import AutoModel
 
         quiet()
-        # where accelerate is installed, loading imports it, and it imports deepspeed, which then looks for a device and says so
-        os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
         pooling = st_format.read_pooling(folder / st_format.module_path(folder, 1))
         if pooling is None:
             return None
@@ -243,6 +241,8 @@ class GenericEncoder(TextEncoder):
 
 def quiet() -> None:
     """No progress bars and no tables of weights: those of every worker and model would drown our own lines."""
+    # where accelerate is installed, loading imports it, and it imports deepspeed, which then looks for a device and says so
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +37,14 @@ class Taught:
     """Rows of queries that are not trained on."""
 
     def joined_with(self, labels: pa.Table) -> pa.Table:
-        """The labels and the new relevant items, by query row, then item row; what is labelled stays as it is."""
-        values = {"score": 1.0, "gain": 1.0, "weight": 1.0, "source": SOURCE}
+        """The labels and the new relevant items, by query row, then item row; what is labelled stays as it is.
+
+        The grade of a new one is the lowest of the relevant items: the teacher says that it is relevant, not how much.
+        """
+        values: dict[str, Any] = {"score": 1.0, "gain": 1.0, "weight": 1.0, "source": SOURCE}
+        if "gain" in labels.column_names:
+            grades = labels["gain"].to_numpy()[labels["score"].to_numpy() > 0]
+            values["gain"] = float(grades.min()) if len(grades) else 1.0
         count = int(self.new.sum())
         rows = {"query_row": pa.array(self.query_rows[self.new]), "item_row": pa.array(self.item_rows[self.new])}
         columns = [rows[name] if name in rows else pa.array([values[name]] * count) for name in labels.column_names]

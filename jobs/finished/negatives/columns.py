@@ -22,7 +22,7 @@ class Rows:
     """The rows that a block of the negatives table gives in one of the forms, in the order of its queries.
 
     A pair of a query and a relevant item is left out whole: as an n-tuple if the query has fewer than `num` negatives,
-    in the other forms if it has none. Negatives beyond `num` are not used.
+    in the other forms if it has none, and in all forms if a teacher leaves the query out. Negatives beyond `num` are not used.
     """
 
     def __init__(self, table: pa.Table, columns: Columns, num: int) -> None:
@@ -33,6 +33,8 @@ class Rows:
         """[Q] negatives of each query."""
         owners = np.repeat(np.arange(table.num_rows), np.diff(positive_offsets))
         enough = self.lengths[owners] >= (num if columns == "n-tuple" else 1)
+        if "left_out" in table.column_names:
+            enough &= ~table["left_out"].to_numpy()[owners]
         self.left_out = int((~enough).sum())
         """Pairs that are not exported."""
         pairs = np.flatnonzero(enough)

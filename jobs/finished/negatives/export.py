@@ -97,7 +97,7 @@ class Written:
 
     rows: int = 0
     left_out: int = 0
-    """Pairs of a query and a relevant item with too few negatives."""
+    """Pairs of a query and a relevant item with too few negatives, or whose query a teacher leaves out."""
     longest: int = 0
     """Negatives of the query that has most."""
     files: int = 0
@@ -123,7 +123,7 @@ class Exported:
     """Of the stage's commit."""
     rows: int
     left_out: int
-    """Pairs of a query and a relevant item with too few negatives."""
+    """Pairs of a query and a relevant item with too few negatives, or whose query a teacher leaves out."""
     files: int
 
 
@@ -236,8 +236,8 @@ configs:
 # Hard negatives: {exported.columns}
 
 {exported.rows:,} rows with {exported.num} negatives at most, mined by hardmine ({exported.stage} of {exported.run}).
-{exported.left_out:,} pairs of a query and a relevant item had too few negatives and are left out. `ids/` holds the same rows as
-ids and scores.
+{exported.left_out:,} pairs of a query and a relevant item are left out: too few negatives, or a weak label. `ids/` holds the
+same rows as ids and scores.
 
 ```python
 from datasets import load_dataset

@@ -57,6 +57,8 @@ SLICE = {"min_slice": 0.5}
         ({"training__matryoshka": [64, 300]}, ["[64, 300]", "dimension = 256", "above 256"]),
         ({"rounds__mined": 0, "rounds__warmup_epochs": 0}, ["rounds.warmup_epochs = 0", "rounds.mined = 0"]),
         ({"rounds__mined": 0, "rounds__compare_random": True}, ["compare_random = true", "rounds.mined = 0"]),
+        ({"rounds__mined": 0, "reranker": {"model": "/m"}}, ["[reranker]", "rounds.mined = 0", "1 or more"]),
+        ({"encoder__kind": "sequence", "reranker": {"model": "/m"}}, ["[reranker]", 'kind = "sequence"', "history"]),
         ({"evaluation__gate": SLICE | {"slices": False}}, ["min_slice = 0.5", "evaluation.gate.slices = false"]),
         ({"evaluation__gate": SLICE, "evaluation__slices": []}, ["min_slice = 0.5", "evaluation.slices = []"]),
     ],

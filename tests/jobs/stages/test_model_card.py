@@ -256,14 +256,22 @@ def test_the_base_model_s_licence_is_read_from_its_card(tmp_path: Path, card_tex
 def test_what_another_training_left_is_not_handed_out_and_licences_are(tmp_path: Path) -> None:
     def make(folder: Path) -> None:
         BERT(folder)
-        for name in ("data_config.json", "train_script.py", "README.md", "trainer_state.json", "LICENSE", "eval/results.csv"):
+        for name in (
+            "data_config.json",
+            "train_script.py",
+            "README.md",
+            "trainer_state.json",
+            "LICENSE",
+            "eval/results.csv",
+            "reranker/config.json",
+        ):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("{}")
 
     _, base, _ = encoder_folder(Kind("", make), tmp_path)
     names = {path.relative_to(base).as_posix() for path in base.rglob("*")}
     assert "LICENSE" in names
-    assert not names & {"data_config.json", "train_script.py", "README.md", "trainer_state.json", "eval"}
+    assert not names & {"data_config.json", "train_script.py", "README.md", "trainer_state.json", "eval", "reranker"}
 
 
 def test_a_model_on_s3_is_opened_from_its_local_copy(tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ def test_a_probe_is_a_run_of_its_own_with_one_mined_round_and_a_random_arm() -> 
         mining={"relative_margin": "off"},
         probe={"fraction": 0.2, "epochs": 3},
         sweep={"epochs": 7},
+        reranker={"model": "/a-re-ranker"},
     )
     trial = probe_config(given)
+    assert trial.reranker is None, "it is no part of the question"
     assert trial.root == "/runs/shop-probe"
     assert trial.data.train_fraction == pytest.approx(0.1)
     assert (trial.rounds.mined, trial.rounds.compare_random, trial.rounds.warmup_epochs) == (1, True, 2)

@@ -15,6 +15,7 @@ from cluster.storage.store import Store
 from cluster.tables.tables import Part, write_part
 from tests.training.test_task import task_of
 from training.feed.batches import BatchPlan
+from training.feed.taught import Taught
 from training.settings import SourceSettings
 from training.task import Told, read_examples
 
@@ -143,3 +144,10 @@ def test_a_batch_has_the_score_of_every_pair_it_asks_about(tmp_path: Path) -> No
                 np.testing.assert_array_equal(batch.teacher_BL[b], np.array(want, np.float32))
             part = batch.rows(slice(1, 3))
             np.testing.assert_array_equal(part.teacher_BL, batch.teacher_BL[1:3])
+
+
+def test_a_new_relevant_item_has_the_lowest_grade_of_relevant_ones() -> None:
+    labels = pa.table({"query_row": [0, 0, 1], "item_row": [5, 6, 2], "score": [1.0, 0.0, 1.0], "gain": [4.0, 2.0, 3.0]})
+    one, some = np.array([0]), np.array([8])
+    taught = Taught(one, some, np.array([0.9], np.float32), np.array([True]), np.zeros(0, np.int64))
+    assert taught.joined_with(labels).to_pylist()[2] == {"query_row": 0, "item_row": 8, "score": 1.0, "gain": 3.0}

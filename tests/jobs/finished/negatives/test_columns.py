@@ -44,6 +44,14 @@ def taken(rows: Rows) -> list[dict[str, Any]]:
     return got
 
 
+@pytest.mark.parametrize("columns", get_args(Columns))
+def test_a_query_that_a_teacher_leaves_out_is_in_no_row(columns: Columns) -> None:
+    told = TABLE.append_column("left_out", pa.array([True, False, False, False]))
+    anchors = {row["anchor"] for row in taken(Rows(told, columns, 1))}
+    assert anchors == {row["anchor"] for row in taken(Rows(TABLE, columns, 1))} - {"a"}
+    assert Rows(told, columns, 1).left_out == Rows(TABLE, columns, 1).left_out + 2
+
+
 def test_an_n_tuple_has_all_its_negatives_or_is_left_out() -> None:
     rows = Rows(TABLE, "n-tuple", 2)
     assert taken(rows) == [
