@@ -43,8 +43,6 @@ class GuideSettings(BaseModel):
     """Local folder, s3:// folder or hub name. Default: the model that the run starts from."""
     margin: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Candidates that the guide scores above its score of the positive minus this margin are left out of the loss."""
-    relative: bool = False
-    """The margin is a share of the positive's score instead of an absolute difference."""
 
 
 class DistilSettings(BaseModel):

@@ -61,6 +61,10 @@ class Origin:
     """As they were written on the command line."""
 
 
+class Derived:
+    """In place of where it was read: it was made from another configuration."""
+
+
 class Config(BaseModel):
     """A run."""
 
@@ -83,18 +87,17 @@ class Config(BaseModel):
     storage: StorageSettings = StorageSettings()
     probe: ProbeSettings = ProbeSettings()
     sweep: SweepSettings = SweepSettings()
-    _origin: Origin | None = PrivateAttr(None)
-    _derived: bool = PrivateAttr(False)
+    _origin: Origin | Derived | None = PrivateAttr(None)
 
     @property
     def origin(self) -> Origin | None:
         """Where it was read; None: from no file (the demo's, a probe's, a trial's)."""
-        return self._origin
+        return self._origin if isinstance(self._origin, Origin) else None
 
     @property
     def derived(self) -> bool:
         """Whether it was made from another configuration (a probe's, a trial's), so that nobody sets its settings themselves."""
-        return self._derived
+        return isinstance(self._origin, Derived)
 
     @model_validator(mode="after")
     def _addresses_are_usable(self) -> Config:

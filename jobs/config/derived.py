@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.config.config import Config, parse_config
+from jobs.config.config import Config, Derived, parse_config
 
 
 def with_settings(config: Config, changes: Mapping[str, Any], *, source: str) -> Config:
@@ -26,5 +26,5 @@ def with_settings(config: Config, changes: Mapping[str, Any], *, source: str) ->
             place = place[section]
         place[name] = value
     changed = parse_config(values, source=source)
-    changed._derived = True
+    changed._origin = Derived()
     return changed

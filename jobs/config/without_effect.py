@@ -110,11 +110,6 @@ TABLE = (
     ),
     Needs(("training.random_popularity",), _draws_random, lambda config: "no random negatives are drawn"),
     Needs(
-        ("training.guide.relative",),
-        lambda config: config.training.guide is not None and config.training.guide.margin > 0,
-        lambda config: "training.guide.margin = 0 is the same either way",
-    ),
-    Needs(
         ("training.epochs",),
         lambda config: config.rounds.mined > 0,
         lambda config: "rounds.mined = 0: the warm-up has rounds.warmup_epochs",

@@ -104,7 +104,7 @@ def triplet(
     return weighted_mean(losses_B, weights_B, denominator)
 
 
-def likely_positives(scores_BC: Tensor, positive_column_B: Tensor, margin: float, *, relative: bool = False) -> Tensor:
+def likely_positives(scores_BC: Tensor, positive_column_B: Tensor, margin: float) -> Tensor:
     """Mark candidates that a model finds about as relevant as the positive: most likely positives without a label.
 
     With a second model's scores this is GISTEmbed's guide (Solatorio 2024, arXiv 2402.16829, section 3): margin 0, or, as in
@@ -114,15 +114,14 @@ def likely_positives(scores_BC: Tensor, positive_column_B: Tensor, margin: float
     Args:
         scores_BC: inner products of unit vectors; no gradient flows.
         positive_column_B: int64 column of each query's positive.
-        margin: a candidate is marked if its score > s - margin, s being the positive's; with `relative`, > s - |s| margin.
+        margin: a candidate is marked if its score > s - margin, s being the positive's.
 
     Returns:
         bool [B, C]; never True at the positive column.
     """
     scores_BC = scores_BC.detach()
     positive_B1 = scores_BC.gather(1, positive_column_B[:, None])
-    limit_B1 = positive_B1 - margin * (positive_B1.abs() if relative else 1.0)
-    return (scores_BC > limit_B1).scatter(1, positive_column_B[:, None], False)
+    return (scores_BC > positive_B1 - margin).scatter(1, positive_column_B[:, None], False)
 
 
 def truncated(x_ND: Tensor, length: int) -> Tensor:

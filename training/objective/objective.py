@@ -149,7 +149,7 @@ class _Part:
                 self._tensor(guide.queries[self._step.batch.query_rows[self._rows]]),
                 self._tensor(guide.items[self._step.columns]),
             )
-            found.append(likely_positives(told, self.column_B, settings.guide.margin, relative=settings.guide.relative))
+            found.append(likely_positives(told, self.column_B, settings.guide.margin))
         before = self._masked_BC.sum()
         for more in found:
             self._masked_BC = self._masked_BC | more

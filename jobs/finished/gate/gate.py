@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, create_model
 
 from cluster.commits import Ledger
 from cluster.errors import ConfigError
@@ -30,14 +30,6 @@ WORST = 20
 SECTION = "evaluation.gate."
 READ = ("gate", "num_hits", "primary", "confidence", "resamples")
 """Settings of `[evaluation]` that a gate reads."""
-
-
-class _Overridden(BaseModel):
-    """The part of a configuration that a gate reads, for messages with whole keys."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    evaluation: EvaluationSettings
 
 
 def gate(
@@ -133,7 +125,8 @@ def read_settings(run: FinishedRun, overrides: Sequence[str]) -> EvaluationSetti
             )
         put_override(values, override)
     source = f"{run.store.url('run.json')}{' with overrides from the command line' if overrides else ''}"
-    return validate(_Overridden, values, source=source).evaluation
+    whole = create_model("Overridden", __config__=ConfigDict(extra="forbid"), evaluation=(EvaluationSettings, ...))
+    return cast(EvaluationSettings, validate(whole, values, source=source).evaluation)  # type: ignore[attr-defined]
 
 
 def _worse(run: FinishedRun, subject: Subject, evaluation: EvaluationSettings) -> dict[str, Any]:

@@ -38,7 +38,6 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
         {"training.random_fraction": 0.0, "rounds.warmup_epochs": 0},
         {"training.random_fraction": 0.0},
     ),
-    ("training.guide.relative", True, {}, {"training.guide.margin": 0.1}),
     ("training.epochs", 3, {"rounds.mined": 0}, {}),
     ("rounds.patience", 3, {"rounds.mined": 3}, {"rounds.mined": 4}),
     ("mining.num_negatives", 16, {"rounds.mined": 0}, {}),

@@ -118,7 +118,7 @@ def slow(queries: Tensor, items: Tensor, step: Prepared, settings: TrainingSetti
                 if c != own and settings.guide is not None and TABLES.guide is not None:
                     of_query = TABLES.guide.queries[row].astype(np.float32)
                     told = [float(of_query @ TABLES.guide.items[step.columns[x]].astype(np.float32)) for x in (c, own)]
-                    margin = settings.guide.margin * (abs(told[1]) if settings.guide.relative else 1.0)
+                    margin = settings.guide.margin
                     doubtful |= told[0] > told[1] - margin
                 left_out += doubtful and length == D
                 if not doubtful:
@@ -151,7 +151,7 @@ CASES: dict[str, dict[str, Any]] = {
         "symmetric": True,
     },
     "distillation beside a triplet": {"distil": DistilSettings(), "loss": "triplet", "in_batch": False},
-    "relative guide and guard": {"guide": GuideSettings(margin=0.2, relative=True), "false_negative_margin": 0.3},
+    "guide and guard": {"guide": GuideSettings(margin=0.2), "false_negative_margin": 0.3},
 }
 
 
@@ -179,7 +179,7 @@ def test_loss_and_gradients_equal_the_slow_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["info_nce", "margins, learned temperature", "learned temperature", "symmetric triplet", "relative guide and guard"]
+    "name", ["info_nce", "margins, learned temperature", "learned temperature", "symmetric triplet", "guide and guard"]
 )
 def test_a_batch_looked_at_some_rows_at_a_time_has_the_same_loss_gradients_and_geometry(name: str) -> None:
     settings = TrainingSettings(temperature=TAU, **CASES[name])
