@@ -65,9 +65,7 @@ def run_tasks(
     waiting = [number for number in range(len(inputs)) if number not in results]
     name = folder.rpartition("/")[2]
     before = f", {len(results)} committed before" if results else ""
-    remote = ray.remote(committed).options(
-        name=f"pairs {name}", num_cpus=1, max_retries=retries, memory=memory_to_ask(memory)
-    )
+    remote = ray.remote(committed).options(name=f"pairs {name}", num_cpus=1, max_retries=retries, memory=memory_to_ask(memory))
     at_once = at_once or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}
     told = time.monotonic()
