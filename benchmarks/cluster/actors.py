@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -76,7 +77,7 @@ def embedding(store: Store, count: int) -> Callable[[int], float]:
 
     def work(actors: int) -> float:
         job = EmbedJob("corpus", parts, f"embeddings-{actors}")
-        make = MakeEncoder(store, files, "model", 1, False, False, None)
+        make: Any = MakeEncoder(store, files, "model", 1, False, False, None)
         return embed([job], make, store, PoolSize(actors, 1, 0), dtype="float16", retries=0).seconds
 
     return work

@@ -1,11 +1,11 @@
-"""Kills drivers, workers and nodes and disturbs the storage at random while small runs go on; their artifacts must not change.
+"""Kills drivers, workers and nodes, cuts nodes off, disturbs the storage, while small runs go on: the bytes stay the same.
 
     python -m benchmarks.cluster.chaos [--seed 1] [--faults 100] [--minutes 30] [--record chaos.jsonl] [--json]
 
-Two nodes of one CPU each and a head that does no work, on this machine; output on an S3 endpoint on loopback. One run is left
-alone. Then runs of the same data are disturbed, until as many processes and nodes were killed or the time is over: each must end
-with the bytes of the first, by resuming as often as it takes. A fault is made after some more objects were written, so that all
-stages have their share however long they take.
+Two nodes of one CPU each and a head that does no work, on this machine, as root in network namespaces, whose cables are cut for
+half a minute; output on an S3 endpoint. One run is left alone. Then runs of the same data are disturbed, until as many processes
+and nodes were killed or the time is over: each must end with the bytes of the first, by resuming as often as it takes. A fault is
+made after some more objects were written, so that all stages have their share however long they take.
 
 With --record each outcome is appended to a file, and the next command goes on where this one stopped: with what the run under way
 has stored, whose driver and cluster are gone by then, and without another undisturbed run. A row for every run of the record.
@@ -30,20 +30,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster.faulty_storage import faulty_storage
+from benchmarks.cluster.hosts import Host, can_make_hosts
 from benchmarks.cluster.many_nodes import many_nodes
 from benchmarks.cluster.small_runs import BUCKET, CONFIG, KEYS, ROOT, Runs
 from benchmarks.shared.command import compared, emit, make_parser
 from cluster.errors import EXIT_STOPPED
 from cluster.storage.store import Store
 
-FAULTS = {"worker": 6, "node": 2, "driver": 3, "storage": 1, "away": 1, "denied": 1}
+FAULTS = {"worker": 6, "node": 2, "driver": 3, "cut": 1, "storage": 1, "away": 1, "denied": 1}
 """Kind -> how often, relative to the others."""
 KILLS = ("worker", "node", "driver")
 FAULTS_PER_RUN, AT_ONCE = 12, (0.6, 0.25, 0.15)
 """At most so many; one, two or three at the same moment."""
-WRITES, AT_MOST_S, THEN_S = (1, 12), 15.0, 1.5
+WRITES, AT_MOST_S, THEN_S = (2, 16), 20.0, 1.5
 """A fault is made after so many more objects, or so many seconds without them, and up to so many seconds more."""
-STORAGE_S, STORAGE_SHARE, AWAY_S, DENIED_S = 6.0, 0.1, 12.0, 4.0
+STORAGE_S, STORAGE_SHARE, AWAY_S, DENIED_S, CUT_S = 6.0, 0.1, 12.0, 4.0, 30.0
 NODE_BACK_S = (1.0, 20.0)
 RUN_S, WORTH_S = 1200.0, 40.0
 """A run that takes longer counts as failed; with less time than this no other is begun."""
@@ -61,6 +62,8 @@ class Disturbed:
         self.rng = random.Random(f"{name} {self.starts}")
         self.nodes = runs.nodes.count
         self._node_back = self._storage_back = 0.0
+        self._cuts: list[tuple[Host, float]] = []
+        """(a host that is cut off, when its cable is put in again)."""
 
     def run(self, until: float) -> dict[str, Any]:
         """Returns its outcome, with the code None where it has not ended at `until`; its driver is killed then."""
@@ -119,10 +122,14 @@ class Disturbed:
             if not victim:
                 return
             fault = f"worker {victim}"
-        elif fault == "node":
-            if nodes.count < self.nodes:
+        elif fault in ("node", "cut"):
+            if nodes.count < self.nodes or (fault == "cut" and nodes.network is None):
                 return
-            nodes.kill_node(self.rng.randrange(nodes.count))
+            number = self.rng.randrange(nodes.count)
+            if fault == "cut":
+                self._cuts.append((nodes.cut_node(number), now + CUT_S))
+            else:
+                nodes.kill_node(number)
             self._node_back = now + self.rng.uniform(*NODE_BACK_S)
         elif fault == "away":
             self.runs.storage.away, self._storage_back = True, now + AWAY_S
@@ -136,6 +143,9 @@ class Disturbed:
         now = time.monotonic()
         if self.runs.nodes.count < self.nodes and now > self._node_back:
             self.runs.nodes.add()
+        for host, until in [cut for cut in self._cuts if now > cut[1]]:
+            host.join()
+            self._cuts.remove((host, until))
         if now > self._storage_back:
             self.runs.storage.away = self.runs.storage.denied = False
             self.runs.storage.share = 0.0
@@ -196,7 +206,7 @@ class Record:
     @property
     def kills(self) -> int:
         """Processes and nodes that were killed."""
-        return sum(sum(row["kills"].values()) for row in self.disturbed)
+        return sum(int(count) for row in self.disturbed for count in row["kills"].values())
 
     def next_number(self, seed: int) -> int:
         """Of a seed's next run."""
@@ -205,13 +215,17 @@ class Record:
 
 def main() -> int:
     """The command."""
+    import ray
+
     given = parse()
     os.environ.update(KEYS)
     record = Record(given.record)
     until = time.monotonic() + 60 * given.minutes
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))  # what was started ends with it
     temporary = tempfile.TemporaryDirectory(prefix="hardmine-chaos-", ignore_cleanup_errors=True)
-    with temporary as folder, faulty_storage(given.seed) as storage, many_nodes(2) as nodes:
+    hosts = can_make_hosts()
+    storage_at = faulty_storage(given.seed, ray.util.get_node_ip_address() if hosts else "127.0.0.1")
+    with temporary as folder, storage_at as storage, many_nodes(2, hosts=hosts) as nodes:
         runs = Runs(Path(folder), nodes, storage)
         calm = record.calm(code_digest()) or undisturbed(runs, record)
         while record.kills < given.faults and time.monotonic() < until - WORTH_S:

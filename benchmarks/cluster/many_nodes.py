@@ -16,6 +16,8 @@ from benchmarks.cluster.hosts import Host, Network
 
 OBJECT_STORE = 80_000_000
 JOIN_S = 60.0
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Processes that a node does not outlive."""
 NOTICE = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 1000,
@@ -68,7 +70,10 @@ class ManyNodes:
 
     @property
     def count(self) -> int:
-        """Nodes that do work."""
+        """Nodes that do work; some may have ended by themselves."""
+        for node in [node for node in self.nodes if not node.root.is_running() or node.root.status() == psutil.STATUS_ZOMBIE]:
+            self.nodes.remove(node)
+            self.gone.append(node)
         return len(self.nodes)
 
     def add(self, *, gpus: int = 0, cpus: int = 1, mounts: dict[str, str] | None = None) -> None:
@@ -100,6 +105,14 @@ class ManyNodes:
         node.kill()
         self.gone.append(node)
 
+    def cut_node(self, number: int = -1) -> Host:
+        """Pull the cable of a node in a namespace: Ray takes it for dead, and it ends when it hears of that. Returns its host."""
+        node = self.nodes.pop(number)
+        assert node.host is not None
+        node.host.cut()
+        self.gone.append(node)
+        return node.host
+
     def workers(self) -> list[psutil.Process]:
         """The processes of tasks and actors on all nodes that work, those that have something to do first."""
         workers = []
@@ -108,7 +121,7 @@ class ManyNodes:
                 for process in node.root.children(recursive=True):
                     with suppress(psutil.NoSuchProcess):
                         name = " ".join(process.cmdline())
-                        if name.startswith("ray::"):
+                        if name.startswith("ray::") and not name.startswith(AGENTS):
                             workers.append((name.startswith("ray::IDLE"), process))
         return [process for _, process in sorted(workers, key=lambda each: each[0])]
 

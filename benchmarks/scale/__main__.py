@@ -105,8 +105,8 @@ def killed(data: Path, folder: Path, items: int) -> list[Row]:
     command, environment = _command(_write(folder, config))
     for commit in Ledger(Store(str(folder / "whole/run"))).all():
         if commit.tables:
-            seconds = kill_in(commit, folder / "killed/run", command, environment)
-            rows.append(compared(f"{items:,} items: killed in {commit.name}", seconds))
+            seconds, left = kill_in(commit, folder / "killed/run", command, environment)
+            rows.append(compared(f"{items:,} items: killed in {commit.name}", seconds) | {"left": left})
     rest = mine(folder, config, {})
     wanted, found = objects(folder / "whole/run"), objects(folder / "killed/run")
     if found != wanted:

@@ -5,13 +5,14 @@ A command imports what it needs when it runs, so that `hardmine --help` answers 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -233,11 +234,17 @@ app.add_typer(finished)
 app.add_typer(serving)
 
 
+@functools.cache
+def _all_commands() -> Any:
+    """The commands and their options, which typer reads from all signatures."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """The entry point: every error becomes one paragraph and an exit code, never a traceback."""
     try:
         with reserved_stdout("--json" in sys.argv):
-            command = typer.main.get_command(app)  # its own `main` would turn Ctrl-C into a mere exit code
+            command = _all_commands()  # its own `main` would turn Ctrl-C into a mere exit code
             with command.make_context("hardmine", sys.argv[1:]) as context:
                 command.invoke(context)
     except typer.Exit as done:

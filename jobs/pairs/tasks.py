@@ -8,12 +8,14 @@ A task whose `done` is there is not run again. The driver sees counts and addres
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -63,7 +65,9 @@ def run_tasks(
     waiting = [number for number in range(len(inputs)) if number not in results]
     name = folder.rpartition("/")[2]
     before = f", {len(results)} committed before" if results else ""
-    remote = ray.remote(committed).options(num_cpus=1, max_retries=retries, memory=memory_to_ask(memory))
+    remote = ray.remote(committed).options(
+        name=f"pairs {name}", num_cpus=1, max_retries=retries, memory=memory_to_ask(memory)
+    )
     at_once = at_once or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, int] = {}
     told = time.monotonic()
@@ -102,9 +106,16 @@ def committed(task: Task, store: Store, folder: str, number: int, value: Any) ->
     """Run a task, and write its record last."""
     result = task(store, folder, number, value)
     result = dict(json.loads(json.dumps(result)))
-    pa.default_memory_pool().release_unused()  # the next task of this process may be another stage's
+    _give_back()
     write_record(store, f"{folder}/done-{number:05d}.json", result)
     return result
+
+
+def _give_back() -> None:
+    """Give free memory back to the system: the next task of this process may be another stage's, and its need comes on top."""
+    pa.default_memory_pool().release_unused()
+    with suppress(AttributeError, OSError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def write_object(store: Store, path: str, table: pa.Table) -> dict[str, int]:

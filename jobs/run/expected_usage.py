@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.storage.usage import Used
-from cluster.tables.tables import WHOLE_BYTES
+from cluster.tables.tables import AHEAD_BYTES, WHOLE_BYTES
+from cluster.tables.writer import PENDING_BYTES
 from jobs.run.scale import requests_of_part
 from jobs.stages.ingest.items import rows_of_a_part
 from jobs.stages.ingest.lookup.ids import BUCKET_IDS
 from jobs.stages.ingest.lookup.item_codes import RANGE_CODES
 from jobs.stages.ingest.reading.chunk import CHUNK_BYTES
 
-WORKER_BYTES = 250 * 2**20
-"""Memory of a worker that has loaded Arrow and this package, before it holds any data."""
+WORKER_BYTES = 300 * 2**20
+"""Memory of a worker that has loaded Arrow and this package, with what it keeps of earlier tasks."""
 ID_BYTES = 6
 """An id, compressed, about."""
 ROW_BYTES = 6
@@ -86,4 +87,8 @@ def expected_copy(sizes: Sizes, part_rows: int, dimension: int, number_bytes: in
     parts, vectors = parts_of(sizes, part_rows) + 1, (sizes.items + sizes.queries) * dimension
     rows = min(sizes.items, _rows(sizes, part_rows))
     requests = parts * (1 + requests_of_part(rows * dimension * 4)) + 2
-    return Used(requests, vectors * 4, vectors * number_bytes, int(WORKER_BYTES + rows * dimension * 4 * 5))
+    part = rows * dimension * 4
+    held = 3 * (min(AHEAD_BYTES, vectors * 4) + part) + 3 * (
+        min(PENDING_BYTES, vectors * 4) + part
+    )  # each as bytes, as a table, and once more on its way
+    return Used(requests, vectors * 4, vectors * number_bytes, WORKER_BYTES + held)

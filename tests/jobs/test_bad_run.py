@@ -300,6 +300,7 @@ def test_model_of_another_kind(case: Any, refused: Any, kind: str, module: str, 
 BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "words"),
     [

@@ -112,7 +112,7 @@ def test_the_run_after_a_kill_removes_what_the_killed_one_left_and_ends_with_its
     ray_case.set("rounds.warmup_epochs", 0)
     mark, root = uuid.uuid4().hex, ray_case.folder / "out/run"
     process = start(ray_case, temporary, mark)
-    wait_for(process, lambda: any(root.glob("tables/**/part-*.parquet")))  # of its stages, the next run does all that use Ray
+    wait_for(process, lambda: any(root.glob("tables/**/*.parquet")))  # of its stages, the next run does all that use Ray
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert processes_after(mark, 240) == [], "the local Ray ends with its driver"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -126,9 +127,10 @@ def tables(root: Path) -> dict[str, Any]:
 
 
 def run_here(config: Path) -> tuple[dict[str, Any], str]:
-    """Run in this process: (the summary, what a person was told)."""
+    """Run in this process: (the summary as JSON has it, what a person was told)."""
     said = io.StringIO()
-    return run(load_config(config), progress=Progress(stream=said)), said.getvalue()
+    summary = run(load_config(config), progress=Progress(stream=said))
+    return json.loads(json.dumps(summary)), said.getvalue()
 
 
 def test_a_run_killed_inside_every_stage_ends_like_an_undisturbed_one(

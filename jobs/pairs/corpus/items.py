@@ -62,7 +62,7 @@ def read_items(store: Store, folder: str, number: int, task: ItemTask) -> dict[s
         )
         writer.add(short, partition_of(keys, task.partitions))
         table = table.set_column(table.column_names.index("id"), "id", own)
-        part = write_part(store, f"tables/corpus/part-{number:05d}-{turn:04d}.parquet", table)
+        part = write_part(store, f"tables/corpus/part-{number:05d}-{turn:04d}.parquet", table, for_others=True)
         objects[part.path] = part.bytes
         ids.append(keys)
         groups.append(hashes(different, ITEM_SALT))

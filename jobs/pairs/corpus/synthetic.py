@@ -78,7 +78,7 @@ def write_synthetic(store: Store, folder: str, number: int, task: SyntheticTask)
     objects, sums = {}, []
     for name, parts in zip(("queries", "qrels"), zip(*tables, strict=True), strict=True):
         table = pa.concat_tables(parts, promote_options="default")
-        part = write_part(store, f"tables/{name}/synthetic-{number:05d}.parquet", table)
+        part = write_part(store, f"tables/{name}/synthetic-{number:05d}.parquet", table, for_others=True)
         objects[part.path] = part.bytes
         sums.append(table.num_rows)
     return {"objects": objects, "queries": sums[0], "labels": sums[1]}

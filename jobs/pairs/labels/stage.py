@@ -102,7 +102,7 @@ def _write(store: Store, folder: str, number: int, queries: pa.Table, labels: pa
     for name, table, chosen in (("queries", queries, synthetic), ("qrels", labels, of_synthetic)):
         real = table.filter(pc.invert(chosen))
         if real.num_rows:
-            part = write_part(store, f"tables/{name}/{part_name(number)}", real)
+            part = write_part(store, f"tables/{name}/{part_name(number)}", real, for_others=True)
             objects[part.path] = part.bytes
         objects |= write_object(store, f"{folder}/synthetic_{name}-{number:05d}.parquet", table.filter(chosen))
     return objects

@@ -32,7 +32,7 @@ EXPLICIT = ("cart", "purchase", "wishlist", "thumbs_up", "thumbs_down", "citatio
 COUNTED = ("shown", "click", "dwell", "quick_return", "skipped", "reformulated", "not_cited", *EXPLICIT)
 """What is counted for a text, an item and a position."""
 DAY = 86_400_000
-MOST_ROWS = 50_000
+MOST_ROWS = 20_000
 """Rows of one client that are looked at: who has more is a bot, or a name that many share, and must fit the memory."""
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.commits import Outcome
@@ -74,7 +76,7 @@ def copy_parts(store: Store, parts: Sequence[Part], targets: Sequence[str], dtyp
     return [copied[target] for target in targets]
 
 
-def _of_unit_length(vectors: F32, dtype: str) -> np.ndarray:
+def _of_unit_length(vectors: F32, dtype: str) -> npt.NDArray[Any]:
     unit = np.empty(vectors.shape, dtype)
     for start in range(0, len(vectors), AT_ONCE):
         some = vectors[start : start + AT_ONCE]

@@ -21,6 +21,12 @@ def catalogue() -> Catalogue:
     return generate_catalogue(num_titles=1500, num_queries=1000, seed=3)
 
 
+@pytest.fixture(scope="module")
+def whole() -> Catalogue:
+    """The catalogue of `hardmine demo`."""
+    return generate_catalogue()
+
+
 def _positives(catalogue: Catalogue) -> dict[str, dict[str, int]]:
     positives: dict[str, dict[str, int]] = defaultdict(dict)
     for row in catalogue.qrels.to_pylist():
@@ -206,14 +212,12 @@ def test_popularity_falls_off_like_zipf(catalogue: Catalogue) -> None:
     assert popularity[:150].sum() > 0.4 * popularity.sum()
 
 
-def test_the_vocabulary_is_several_thousand_words() -> None:
-    corpus = generate_catalogue(num_titles=5000, num_queries=1).corpus
-    assert len({word.strip(".,:;'").lower() for text in corpus["text"].to_pylist() for word in text.split()}) > 3000
+def test_the_vocabulary_is_several_thousand_words(whole: Catalogue) -> None:
+    assert len({word.strip(".,:;'").lower() for text in whole.corpus["text"].to_pylist() for word in text.split()}) > 3000
 
 
-def test_the_default_counts_are_five_thousand_titles_and_four_thousand_queries() -> None:
-    catalogue = generate_catalogue()
-    assert (catalogue.corpus.num_rows, catalogue.queries.num_rows) == (5000, 4000)
+def test_the_default_counts_are_five_thousand_titles_and_four_thousand_queries(whole: Catalogue) -> None:
+    assert (whole.corpus.num_rows, whole.queries.num_rows) == (5000, 4000)
 
 
 def test_a_small_catalogue_can_be_generated() -> None:

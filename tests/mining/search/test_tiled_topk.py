@@ -26,7 +26,7 @@ def check(got: tuple[torch.Tensor, torch.Tensor], all_scores: torch.Tensor, widt
     assert all(len(set(row)) == len(row) for row in positions.tolist())
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(
     st.integers(1, 5),
     st.integers(1, 9000),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from tests.jobs.pairs.conftest import Make, event, lines, query
 
 TONES = ("dark", "funny", "warm")
@@ -31,6 +34,16 @@ def test_anchors_lead_from_an_item_to_those_it_refers_to(pairs: Make, tmp_path: 
     labels = pairs({"log.jsonl": rows}, write_items(tmp_path), 'corpus.anchors="see"').labels
     assert labels["Book 0", "b1"] == labels["Book 0", "b2"] == (1, "anchor")
     assert ("Book 29", "b30") not in labels, "there is no such item"
+
+
+def test_vectors_of_the_items_stay_lists_that_a_run_and_others_can_read(pairs: Make, tmp_path: Path) -> None:
+    vectors = pa.array([[float(n), 1.0] for n in range(30)], pa.list_(pa.float32(), 2))
+    items = pa.table({"id": [f"b{n}" for n in range(30)], "title": ["a book"] * 30, "vector": vectors})
+    pq.write_table(items, tmp_path / "items.parquet")
+    made = pairs({"log.jsonl": [query("q1", "a", ["b3"]), event("q1", "b3")]}, f'corpus.path="{tmp_path / "items.parquet"}"')
+    written = pq.read_table(made.folder / "tables/corpus")
+    assert written.schema.field("vector").type == vectors.type
+    assert sorted(written["vector"].to_pylist()) == vectors.to_pylist()
 
 
 def test_a_template_query_has_negatives_of_its_genre_and_another_tone(pairs: Make, tmp_path: Path) -> None:
