@@ -6,9 +6,10 @@ import gc
 import logging
 import os
 import string
+import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ DRIVERS = ("test_end_to_end", "test_left_behind", "test_resume", "run/test_submi
 def pytest_collection_finish() -> None:
     """What is imported by now stays: a collection that a test or the code asks for leaves it out."""
     gc.freeze()
+
+
+def _ray_runs() -> bool:
+    runs: Callable[[], bool] = getattr(sys.modules.get("ray"), "is_initialized", lambda: False)
+    return runs()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that calls for Ray starts one without asking, in a minute, and leaves it to the tests behind it."""
+    before = _ray_runs()
+    yield
+    if item.get_closest_marker("cluster") is None:
+        assert _ray_runs() == before, "this test starts Ray: mark it `cluster`, or end it before"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,8 +7,8 @@ Its tables are as ingest, embedding and mining leave them, but written at once: 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -105,4 +105,6 @@ def train_once(folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(train_once(Path(sys.argv[1]))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of `write_training`")
+    print(json.dumps(train_once(parser.parse_args().folder)))

@@ -41,4 +41,5 @@ class PartWriter:
     def close(self) -> list[Part]:
         """Wait for all; returns them. Raises what writing one of them raised."""
         self._pool.shutdown()
+        pa.default_memory_pool().release_unused()  # Arrow keeps some 80 MiB for a next time; the process may do other things
         return [written.result() for written in self._added]

@@ -48,12 +48,12 @@ def compare_cells(
     """
     names = [name for name in dict.fromkeys((primary, *METRICS)) if name in values[reference]]
     others = [cell for cell in values if cell != reference]
-    found: dict[tuple[Cell, str], Comparison] = {}
+    compared: dict[tuple[Cell, str], Comparison] = {}
     for family in ([primary], [name for name in names if name != primary]):
-        found |= compare(
+        compared |= compare(
             {(cell, name): values[cell][name] for cell in others for name in family},
             {(cell, name): values[reference][name] for cell in others for name in family},
             resamples=resamples,
             confidence=confidence,
         )
-    return {cell: {name: found[cell, name] for name in names} for cell in others}
+    return {cell: {name: compared[cell, name] for name in names} for cell in others}

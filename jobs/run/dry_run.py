@@ -147,16 +147,18 @@ def _sizes(config: Config, rows: dict[str, int]) -> Sizes:
     wanted = sources(config.data)
     urls = {table: existing(wanted, table, config.data, config.storage) for table in wanted}
     corpus = [slice_source(url, config.storage) for url in urls["corpus"]]
+    slices = [part for each in corpus for part in each.slices]
+    about = -(-rows["corpus"] // max(1, len(slices)))
     return Sizes(
         items=rows["corpus"],
         queries=rows["queries"],
         item_bytes=sum(file_bytes(url, config.storage) for url in urls["corpus"]),
         unpacked_bytes=sum(each.bytes for each in corpus),
         row_bytes=max(each.row_bytes for each in corpus),
-        slices=sum(len(each.slices) for each in corpus),
+        slice_rows=tuple(about if part.rows is None else part.rows for part in slices),
         query_bytes=sum(file_bytes(url, config.storage) for url in urls["queries"]),
         label_bytes=sum(file_bytes(url, config.storage) for url in urls["labels"]),
-        text_files=any(part.rows is None for each in corpus for part in each.slices),
+        text_files=any(part.rows is None for part in slices),
     )
 
 

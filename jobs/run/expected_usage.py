@@ -39,8 +39,8 @@ class Sizes:
     """Of the corpus."""
     row_bytes: float
     """Of an item, unpacked."""
-    slices: int
-    """Of the corpus."""
+    slice_rows: tuple[int, ...]
+    """Items of each slice of the corpus; of text files, about."""
     query_bytes: int
     label_bytes: int
     text_files: bool
@@ -48,9 +48,9 @@ class Sizes:
 
 
 def parts_of(sizes: Sizes, part_rows: int) -> int:
-    """Parts of the corpus: those of a slice have the same rows, but for its last one."""
-    rows, of_slice = _rows(sizes, part_rows), -(-sizes.items // max(1, sizes.slices))
-    return max(1, min(sizes.items, sizes.slices * -(-of_slice // rows)))
+    """Parts of the corpus: every slice has its own."""
+    rows = _rows(sizes, part_rows)
+    return max(1, sum(-(-each // rows) for each in sizes.slice_rows))
 
 
 def _rows(sizes: Sizes, part_rows: int) -> int:
@@ -62,7 +62,7 @@ def expected_ingest(sizes: Sizes, part_rows: int) -> Used:
     parts = parts_of(sizes, part_rows)
     buckets, passes = max(1, -(-sizes.items // BUCKET_IDS)), max(1, -(-sizes.items // RANGE_CODES)) + 2
     of_ids, of_codes = (-(-sizes.items * size // parts) for size in (ID_BYTES, CODE_BYTES))
-    times = 1 + (sizes.text_files and sizes.slices > 1)
+    times = 1 + (sizes.text_files and len(sizes.slice_rows) > 1)
     read = (
         sizes.item_bytes * times
         + sizes.query_bytes * 2
@@ -75,7 +75,7 @@ def expected_ingest(sizes: Sizes, part_rows: int) -> Used:
     held = CHUNK_BYTES * 6 + min(sizes.items, _rows(sizes, part_rows)) * sizes.row_bytes * 4
     of_part = 2 + passes * requests_of_part(of_codes + of_ids)
     return Used(
-        requests=parts * of_part + sizes.slices * (1 + times + 2 * buckets) + OTHERS,
+        requests=parts * of_part + len(sizes.slice_rows) * (1 + times + 2 * buckets) + OTHERS,
         read_bytes=int(read),
         written_bytes=int(written + sizes.items * (CODE_BYTES + 2 * ID_BYTES + ROW_BYTES)),
         peak_bytes=int(WORKER_BYTES + held),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from cluster.errors import DataError
 from jobs.pairs.corpus.generated import EACH, GenerateTask, generate
 from jobs.pairs.corpus.items import ItemTask, read_items
 from jobs.pairs.corpus.pairs import FromItemsTask, pairs_from_items
@@ -35,9 +36,11 @@ def find_items(work: Work, partitions: int) -> Results:
     if settings.corpus.path is None:
         return []
     store, names = source_files(settings.corpus.path, settings.storage)
-    return work.run(
-        "items", read_items, [ItemTask(store.url(name), settings.corpus, settings.storage, partitions) for name in names]
-    )
+    tasks = [ItemTask(store.url(name), settings.corpus, settings.storage, partitions) for name in names]
+    items = work.run("items", read_items, tasks)
+    if not sum(one["items"] for one in items):
+        raise DataError(f"expected items in corpus.path = {settings.corpus.path}, found no row; check the address")
+    return items
 
 
 def make_from_items(work: Work, partitions: int, items: Results, sessions: Results, popular: Results) -> Results:

@@ -24,8 +24,8 @@ MOST_TEXTS = 200_000
 """Texts, the most frequent ones, among which variants are looked for: their letters are held in one process."""
 FREQUENT, ASKED_OFTEN = 5, 10
 """Texts, of those asked so often, that show a query generator how users write."""
-FORMS_OF = 5_000
-"""Texts whose forms without a letter are held at the same time."""
+FORMS_OF, PARTS = 2_000, 16
+"""Texts whose forms without a letter are held at the same time, and parts of all hashes that are sorted one by one."""
 SHORTEST = 6
 """Letters from which a text can be a variant."""
 TIMES_RARER = 10
@@ -118,9 +118,15 @@ def _alike(texts: list[str], counts: npt.NDArray[np.int64]) -> Iterator[list[int
         if owner_of:
             keys.append(hash_array(np.asarray([form for form, _ in owner_of], object), categorize=False))
             owners.append(np.asarray([owner for _, owner in owner_of], np.int32))
-    if not keys:
-        return
-    key, owner = np.concatenate(keys), np.concatenate(owners)
+    for part in range(PARTS):  # by the first bits of the hashes, so that only a part is sorted at a time
+        own = [of // np.uint64(2**64 // PARTS) == part for of in keys]
+        key = np.concatenate([of[chosen] for of, chosen in zip(keys, own, strict=True)] or [np.zeros(0, np.uint64)])
+        owner = np.concatenate([of[chosen] for of, chosen in zip(owners, own, strict=True)] or [np.zeros(0, np.int32)])
+        if len(key):
+            yield from _groups(key, owner, counts)
+
+
+def _groups(key: U64, owner: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> Iterator[list[int]]:
     order = np.lexsort((owner, key))
     key, owner = key[order], owner[order]
     starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))

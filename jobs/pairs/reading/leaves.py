@@ -59,6 +59,7 @@ LEAVES: dict[Shape, dict[str, Leaf]] = {
     },
     "retrieval_eval": {
         "query": Leaf("text", ("query",)),
+        "split": Leaf("text", ("split",)),
         "time": Leaf("time", ("time",)),
         "top": Leaf("items", ("top",)),
         "hit": Leaf("feedback", ("hits.hit@10",)),

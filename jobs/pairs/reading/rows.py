@@ -252,7 +252,9 @@ def _labels(
 
 
 def _of_evaluation(flat: pa.Table, salt: str) -> pa.Table:
-    """Relevant hits as labels; a query that found none among ten as one that failed."""
+    """Relevant hits as labels; a query that found none among ten as one that failed; and the split of each query, which it keeps:
+    what a run was measured on is never trained on.
+    """
     failed = pc.equal(pc.fill_null(flat["hit"], 0.0), -1.0)
     bad = flat.filter(failed)
     queries = _table(
@@ -265,6 +267,17 @@ def _of_evaluation(flat: pa.Table, salt: str) -> pa.Table:
             "position": np.full(bad.num_rows, FAILED),
         },
     )
+    splits = _table(
+        flat.num_rows,
+        {
+            "kind": np.full(flat.num_rows, QUERY),
+            "query": hashes(flat["query"], salt),
+            "text": flat["query"],
+            "item": pa.array(["editorial"] * flat.num_rows, pa.string()),
+            "source": flat["split"],
+            "position": np.full(flat.num_rows, EARLIER_TEXT),
+        },
+    )
     top = flat["top"].combine_chunks()
     rows, hits = pc.list_parent_indices(top), pc.list_flatten(top)
     relevant = pc.fill_null(pc.struct_field(hits, "relevant"), False)
@@ -272,4 +285,4 @@ def _of_evaluation(flat: pa.Table, salt: str) -> pa.Table:
     count = len(items)
     sources = pa.array(["retrieval_eval"] * count, pa.string())
     labels = _labels(flat["query"].take(rows), items, np.ones(count), pa.nulls(count, pa.float64()), sources, salt)
-    return pa.concat_tables([queries, labels])
+    return pa.concat_tables([queries, splits, labels])

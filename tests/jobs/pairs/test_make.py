@@ -166,13 +166,18 @@ def test_lines_of_an_evaluation_are_read_back(pairs: Make) -> None:
     rows = np.array([[0, 1], [1, 0]])
     relevant = np.array([[False, True], [False, False]])
     items = {0: ("a", "A"), 1: ("b", "B")}
-    head = {"event": "retrieval_eval", "time": "2026-01-01T00:00:00+00:00"}
+    head = {"event": "retrieval_eval", "time": "2026-01-01T00:00:00+00:00", "split": "dev"}
     records = make_records(
         head, queries, np.tile(rows, 5), np.ones((2, 10), np.float32), np.tile(relevant, 5), np.array([True, True]), items
     )
-    made = pairs({"events/retrieval_eval-00000.jsonl": list(records), "events/index.json": b'{"files": []}'})
+    files = {"events/retrieval_eval-00000.jsonl": list(records), "events/index.json": b'{"files": []}'}
+    made = pairs(files, "splits.share=0.0")
     assert made.labels == {("red shoe", "b"): (1, "retrieval_eval")}
     assert made.summary["rejected"]["clusters"][0]["examples"] == ["blue hat"]
+    shopped = [query("q1", "blue hat", ["c"]), event("q1", "c", "purchase")]
+    both = pairs(files | {"log.jsonl": shopped}, "splits.share=0.0")
+    split = {row["text"]: row["split"] for row in both.table("queries")}
+    assert split == {"red shoe": "dev", "blue hat": "dev"}, "what a run was measured on is never trained on"
 
 
 def test_items_that_are_used_together_are_pairs(pairs: Make, tmp_path: Path) -> None:

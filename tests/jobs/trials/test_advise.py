@@ -26,7 +26,7 @@ def test_it_counts_labels_before_anything_ran_and_the_run_counts_the_same(case: 
     assert result["off_the_shelf"] is None
     assert not (case.folder / "out").exists(), "it writes nothing"
 
-    case.run("--json")  # without Ray it ends after ingest
+    case.run("--json", "encoder.model=./nowhere")  # it ends after ingest
     ledger = Ledger(Store(str(case.folder / "out/run")))
     assert "ingest" in ledger.names()
     again = json.loads(case.run("--json", command="advise").out)

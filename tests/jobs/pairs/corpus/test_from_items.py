@@ -7,7 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from cluster.errors import DataError
 from tests.jobs.pairs.conftest import Make, event, lines, query
 
 TONES = ("dark", "funny", "warm")
@@ -93,3 +95,9 @@ def test_popular_items_weigh_less(pairs: Make) -> None:
     made = pairs({"log.jsonl": rows})
     assert made.weights["text 1", "hit"] < 0.5 < made.weights["text 0", "i0"]
     assert made.summary["totals"]["labels of popular items, capped"] == 50
+
+
+def test_a_corpus_without_items_is_refused(pairs: Make, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_bytes(b"id,title,text\n")
+    with pytest.raises(DataError, match=r"items in corpus\.path = .*found no row"):
+        pairs({"pairs.jsonl": [{"query": "shoe", "item_id": "a"}]}, f'corpus.path="{tmp_path}/items.csv"')

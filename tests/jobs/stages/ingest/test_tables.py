@@ -450,6 +450,7 @@ def test_a_good_run_s_tables(case: Any, store: Store) -> None:
         "x": 0,
         "splits": {"train": 8, "dev": 2, "test": 0, "none": 0},
         "with_positive": {"train": 8, "dev": 2, "test": 0},
+        "training_labels": {"relevant": {"": 8}, "irrelevant": 0},
         "dev_queries_without_positive": 0,
     }
     corpus, queries, codes = (read_parts(store, outcome.tables[name]) for name in ("corpus", "queries", "codes"))
