@@ -182,6 +182,16 @@ class Labels:
         return contains(np.repeat(np.arange(len(query_rows)), np.diff(offsets)), rows, items_QK)
 
 
+def distinct(rows: I64) -> I64:
+    """The different rows, ascending; by a flag for each possible row where these are not many more, which sorts nothing."""
+    top = int(rows.max(initial=-1)) + 1
+    if top > 64 * len(rows) + 2**16:
+        return np.unique(rows)
+    flags = np.zeros(top, bool)
+    flags[rows] = True
+    return np.flatnonzero(flags)
+
+
 def find_sorted(ascending: Codes, values: Codes) -> I64:
     """Position of each value among distinct ones that ascend; -1: it is not there."""
     if not len(ascending):
@@ -192,7 +202,7 @@ def find_sorted(ascending: Codes, values: Codes) -> I64:
 
 def _matches(owner: I64, values: Codes, values_C: Codes) -> I64:
     """owner times C, plus column, for every column that has one of the owner's values; a negative value never matches."""
-    wanted = np.unique(values[values >= 0])
+    wanted = np.unique(values[values >= 0].astype(np.int64))
     flags = np.zeros(LAST_BITS + 1, bool)  # most columns are told apart by their last bits
     flags[wanted & LAST_BITS] = True
     column = np.flatnonzero(flags[values_C & LAST_BITS])

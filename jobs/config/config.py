@@ -71,8 +71,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    """Name of the run and of its folder below `output`. Letters, digits, dots, dashes, underscores: at most 100, and a letter or
-    a digit first."""
+    """Name of the run and its folder: letters, digits, dots, dashes, underscores, at most 100; a letter or a digit first."""
     output: Annotated[str, Field(min_length=1)]
     """Local folder or s3:// prefix below which runs are stored."""
     data: DataSettings

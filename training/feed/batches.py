@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import ConfigError
+from cluster.labels.labels import distinct
 from cluster.tables.tables import F32, I64
 from training.feed.sources import F64, Mixture, cumulative_popularity, describe, draw_items, epoch_order, plan_mixture, too_few
 from training.settings import TrainingSettings
@@ -276,16 +277,6 @@ def take_turns(
     place = np.take_along_axis(order, turn, axis=1)
     index = np.minimum(offsets[chosen][:, None] + place, offsets[-1] - 1)
     return np.where(np.arange(width)[None, :] < count[:, None], index if values is None else values[index], -1)
-
-
-def distinct(rows: I64) -> I64:
-    """The different rows, ascending; by a flag for each possible row where these are not many more, which sorts nothing."""
-    top = int(rows.max(initial=-1)) + 1
-    if top > 64 * len(rows) + 2**16:
-        return np.unique(rows)
-    flags = np.zeros(top, bool)
-    flags[rows] = True
-    return np.flatnonzero(flags)
 
 
 def describe_mixture(plan: BatchPlan) -> str | None:
