@@ -199,8 +199,6 @@ class TrainingSettings(BaseModel):
     """Stop a round's training after this many epochs without a better validation recall."""
     validation_queries: Annotated[int, Field(ge=1)] = 500
     """Maximum dev queries that are validated after each epoch."""
-    validation_items: Annotated[int, Field(ge=10)] = 2000
-    """Items that validation searches: first the dev queries' positives and their nearest wrong items, then random ones."""
 
     @model_validator(mode="after")
     def _loss_is_consistent(self) -> TrainingSettings:

@@ -48,7 +48,7 @@ part_rows = 64
 query_block = 32
 shards = 3
 cpus_per_worker = 1
-search_actors = 1
+actors = 1
 wait_s = 120
 [storage]
 endpoint = "{endpoint}"

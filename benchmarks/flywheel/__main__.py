@@ -41,10 +41,10 @@ RULES: dict[str, tuple[ModuleType, str, float]] = {
 """Case -> a rule that it changes."""
 CASES: dict[str, tuple[str, ...]] = {
     "pairs": (),
-    "without position": ("bias.position=off",),
-    "ipw": ("bias.position=ipw",),
+    "without position": ("position_bias=off",),
+    "ipw": ("position_bias=ipw",),
     "without prior": (),
-    "without bots": ("bias.bot_queries=0",),
+    "without bots": ("bot_queries=0",),
     "without popularity": (),
     "without dwell and quick return": ("signals.dwell_s=86400.0", "signals.weights.quick_return=0.0"),
     "without skipped": ("signals.weights.skipped=0.0",),
@@ -62,7 +62,7 @@ def measure(queries: int, texts: int, seed: int, chosen: list[str]) -> None:
             show(model, "raw clicks", agreement(raw_clicks(truth, log), truth, log))
             for case in chosen:
                 to = folder / case.replace(" ", "-")
-                settings = load_settings(None, ("splits.share=0.0", *CASES[case]))
+                settings = load_settings(None, ("held_out=0.0", *CASES[case]))
                 with patch.object(*RULES[case]) if case in RULES else nullcontext():
                     make_pairs([str(folder / "log")], str(to), settings, progress=Progress(quiet=True))
                 show(model, case, agreement(read_pairs(to), truth, log))

@@ -148,7 +148,7 @@ def labels_of(world: World, users: str, queries: int, seed: int) -> Mapping[str,
     with tempfile.TemporaryDirectory() as temporary:
         logs, to = Path(temporary) / "log", Path(temporary) / "pairs"
         write_ubi(world.truth, log, logs)
-        settings = load_settings(None, ("splits.share=0.0",))
+        settings = load_settings(None, ("held_out=0.0",))
         make_pairs([str(logs)], str(to), settings, progress=Progress(quiet=True))
         pairs = read_pairs(to)
     return {"raw clicks": raw_clicks(world.truth, log), "pairs": pairs, "truth": true_labels(world.truth)}

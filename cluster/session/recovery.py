@@ -129,7 +129,7 @@ def _cure(failure: Failure) -> str:
     kept = "What is committed is kept: the same command resumes"
     if failure is Failure.STORAGE:
         return f"Check the storage and the network. {kept}"
-    less = "lower cluster.part_rows, cluster.shard_rows or training.batch_size"
+    less = "lower cluster.part_rows or training.batch_size, or raise cluster.shards"
     if failure is Failure.FULL:
         return (
             "Free room in /dev/shm and on the disk of Ray's session folder (/tmp/ray; Ray takes a disk that is 95% full for "

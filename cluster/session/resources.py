@@ -30,16 +30,12 @@ class ClusterSettings(BaseModel):
     not answer, before the run fails."""
     cpus: Count | None = None
     """CPUs of a local Ray. Default: all of the machine. Without effect if address is set."""
-    embed_actors: Count | None = None
-    """Number of actors that embed. Default: one per GPU; without GPUs one per node."""
-    search_actors: Count | None = None
-    """Number of actors that search, each with one shard at a time. Default: one per GPU; without GPUs one per node."""
+    actors: Count | None = None
+    """Number of actors that embed, and of those that search, each with one shard at a time. Default: one per GPU; without GPUs
+    one per node."""
     shards: Count | None = None
-    """Number of slices of the corpus. Default: one per search actor; if a slice would have more than shard_rows items, two, three
-    or more per actor."""
-    shard_rows: Count | None = None
-    """Maximum items of a shard, which takes items × dimension × 5 bytes of its actor's memory, and 6 of a GPU's. Default: as many
-    as fit half of the node's memory, and 12 GiB of a GPU's."""
+    """Number of slices of the corpus, each of which takes items × dimension × 5 bytes of its actor's memory, and 6 of a GPU's.
+    Default: one per actor; where a slice would not fit half of the node's memory, or 12 GiB of a GPU's, two, three or more."""
     train_workers: Count | None = None
     """Number of training workers, one rank each. Default: one per GPU; without GPUs 1."""
     cpus_per_worker: Count | None = None
@@ -146,12 +142,12 @@ def _pool(wanted: int | None, default: int, settings: ClusterSettings, size: Clu
 
 def embed_pool(settings: ClusterSettings, size: ClusterSize) -> PoolSize:
     """The actors that embed."""
-    return _pool(settings.embed_actors, size.nodes, settings, size, "embed_actors")
+    return _pool(settings.actors, size.nodes, settings, size, "actors")
 
 
 def search_pool(settings: ClusterSettings, size: ClusterSize) -> PoolSize:
     """The actors that hold shards."""
-    return _pool(settings.search_actors, size.nodes, settings, size, "search_actors")
+    return _pool(settings.actors, size.nodes, settings, size, "actors")
 
 
 def train_pool(settings: ClusterSettings, size: ClusterSize) -> PoolSize:

@@ -47,39 +47,6 @@ class SignalSettings(BaseModel):
         return self
 
 
-class BiasSettings(BaseModel):
-    """What is corrected before an action counts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
-
-    position: Correction = "coec"
-    """coec: clicks over the clicks that are expected at these positions. ipw: each click weighs one over the click rate of its
-    position, relative to the first, at most 10. off: positions do not matter."""
-    bot_queries: Annotated[int, Field(ge=0)] = 300
-    """Queries in a day from which a client is a bot and is left out, as are those who click everything, or of a hundred queries
-    nothing. 0: nobody is a bot."""
-
-
-class SplitSettings(BaseModel):
-    """Which queries are held out. Synthetic queries never are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
-
-    share: Annotated[float, Field(ge=0.0, le=0.45)] = 0.1
-    """Share for dev, and as much for test: of the log's time, the last part of it, and of older texts. 0: nothing is held out."""
-
-
-class RejectedSettings(BaseModel):
-    """Queries that users or the retriever rejected."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
-
-    below: float | None = None
-    """A query whose best score is below this is rejected. Default: scores are not looked at."""
-    words: tuple[str, ...] = ()
-    """Slang or romanised words; a query with one of them is rejected."""
-
-
 class CorpusSettings(BaseModel):
     """The items: for texts of pairs, proposals, and to leave out labels of items that are gone."""
 
@@ -127,10 +94,20 @@ class PairsSettings(BaseModel):
     columns: dict[str, str] = {}
     """Meaning -> your column, for event tables of your own: `{ query = "search_term", item = "product_id" }`. Meanings: query,
     query_id, user, session, time, action, item, position, value (seconds), rating, shown, cited."""
+    position_bias: Correction = "coec"
+    """coec: clicks over the clicks that are expected at these positions. ipw: each click weighs one over the click rate of its
+    position, relative to the first, at most 10. off: positions do not matter."""
+    bot_queries: Annotated[int, Field(ge=0)] = 300
+    """Queries in a day from which a client is a bot and is left out, as are those who click everything, or of a hundred queries
+    nothing. 0: nobody is a bot."""
+    held_out: Annotated[float, Field(ge=0.0, le=0.45)] = 0.1
+    """Share for dev, and as much for test: of the log's time, the last part of it, and of older texts. 0: nothing is held out.
+    Synthetic queries never are."""
+    rejected_below: float | None = None
+    """A query whose best score is below this is rejected. Default: scores are not looked at."""
+    rejected_words: tuple[str, ...] = ()
+    """Slang or romanised words; a query with one of them is rejected."""
     signals: SignalSettings = SignalSettings()
-    bias: BiasSettings = BiasSettings()
-    splits: SplitSettings = SplitSettings()
-    rejected: RejectedSettings = RejectedSettings()
     corpus: CorpusSettings = CorpusSettings()
     generate: GenerateSettings = GenerateSettings()
     cluster: ClusterSettings = ClusterSettings()

@@ -38,12 +38,12 @@ def run_stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
     in_items = item_partitions(work, read)
     items = find_items(work, in_items)
     hours = {int(hour): number for hour, number in add_counts(read, "hours").items()}
-    cuts = cut_times(hours, settings.splits)
+    cuts = cut_times(hours, settings.held_out)
     variants = objects_of(spelling, "variants")[0]
     window = WINDOW if settings.corpus.path else 0
     rows = objects_of(read, "rows")
     session = SessionTask(
-        rows, variants, count, in_items, cuts, settings.signals, settings.bias.bot_queries, settings.rejected.below, window
+        rows, variants, count, in_items, cuts, settings.signals, settings.bot_queries, settings.rejected_below, window
     )
     sessions = work.run("sessions", count_sessions, [session for _ in every])
     of_items = PopularTask(objects_of(sessions, "items"), in_items)
@@ -62,9 +62,9 @@ def run_stages(work: Work, inputs: Sequence[Input], key: str) -> dict[str, Any]:
         popularity=tuple(objects_of(popular, "popularity")),
         partitions=count,
         known_items=tuple(objects_of(items, "ids")),
-        splits=settings.splits,
+        held_out=settings.held_out,
         cuts=cuts,
-        rejected=settings.rejected,
+        rejected_words=settings.rejected_words,
         clicks=any(add_counts(sessions, "signals").get(name) for name in POSITIVE_ACTIONS),
         newest=max([one.get("newest", 0) for one in sessions] + [_newest(one) for one in inputs]),
     )
@@ -123,4 +123,4 @@ def _positions(sessions: Results, settings: PairsSettings) -> Positions:
     zeros = np.zeros(101, np.int64)
     shown = sum((np.asarray(one["shown_at"]) for one in sessions if "shown_at" in one), zeros)
     used = sum((np.asarray(one["clicked_at"]) for one in sessions if "clicked_at" in one), zeros)
-    return positions(shown, used, settings.bias.position)
+    return positions(shown, used, settings.position_bias)

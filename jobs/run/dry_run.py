@@ -114,7 +114,7 @@ def _work(config: Config, rows: dict[str, int], size: ClusterSize, dimension: in
     try:
         pool = search_pool(cluster, size)
     except ConfigError:  # a cluster that is elsewhere has more than this machine
-        pool = PoolSize(cluster.search_actors or 1, 1, 0)
+        pool = PoolSize(cluster.actors or 1, 1, 0)
     nodes = min(pool.count, size.nodes)
     return Work(
         items=rows["corpus"],
@@ -132,7 +132,6 @@ def _work(config: Config, rows: dict[str, int], size: ClusterSize, dimension: in
         cpus=size.cpus,
         vector_bytes=2 if mining.embedding_dtype == "float16" else 4,
         feature_bytes=SHORT_TEXT_TOKENS * 4 if reads_texts(config) and config.encoder.kind != "adapter" else None,
-        shard_rows=cluster.shard_rows,
         shards=cluster.shards,
         rules=len({rule.column for rule in mining.rules}),
         weighted=mining.popularity is not None,

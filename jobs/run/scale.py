@@ -66,7 +66,6 @@ class Work:
     feature_bytes: int | None = None
     """Of an item's tokens, where the encoder that is trained reads these; None: it reads vectors."""
     id_bytes: int = 12
-    shard_rows: int | None = None
     shards: int | None = None
     rules: int = 0
     weighted: bool = False
@@ -87,8 +86,7 @@ class Work:
     @property
     def rows_of_shard(self) -> int:
         """Maximum items of a shard."""
-        fits = rows_that_fit(self.dimension, self.node_memory, self.actors_per_node, gpu=self.gpu)
-        return min(self.items, self.shard_rows or fits)
+        return min(self.items, rows_that_fit(self.dimension, self.node_memory, self.actors_per_node, gpu=self.gpu))
 
     @property
     def waves(self) -> int:

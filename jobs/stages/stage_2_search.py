@@ -143,11 +143,10 @@ def search_corpus(
 
 
 def shard_rows(cluster: ClusterSettings, size: ClusterSize, dimension: int) -> int:
-    """Maximum items of a shard: as set, or as many as an actor's part of its node's memory holds."""
+    """Maximum items of a shard: as many as an actor's part of its node's memory holds."""
     pool = search_pool(cluster, size)
     nodes = (size.gpu_nodes or size.nodes) if pool.gpus else size.nodes
-    fits = rows_that_fit(dimension, size.node_memory, -(-pool.count // nodes), gpu=bool(pool.gpus))
-    return cluster.shard_rows or fits
+    return rows_that_fit(dimension, size.node_memory, -(-pool.count // nodes), gpu=bool(pool.gpus))
 
 
 def blocks_of_split(context: Context, ingested: Ingested, split: str) -> list[QueryBlock]:

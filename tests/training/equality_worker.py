@@ -93,7 +93,7 @@ def truth(
         queries, items = embeddings[: plan.batch_size], embeddings[plan.batch_size :]
         got = Objective(settings, world.tables, rank=0, device=torch.device("cpu"))(queries, items, prepared, TAU)
         embeddings.backward(torch.cat([got.gradient_BD, got.gradient_UD]) / len(plans))
-        log_temperature.append(got.log_temperature / len(plans))
+        log_temperature.append(float(got.log_temperature) / len(plans))
     return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}, log_temperature
 
 

@@ -187,9 +187,7 @@ def prepare(folder: Path) -> dict[str, TrainTask]:
             model=upload_folder(local, store, f"models/{name}"),  # type: ignore[arg-type]
             model_prefix=f"models/{name}",
             data=TrainData(item_features=features[source][0], query_features=features[source][1], **shared),
-            settings=TrainingSettings(
-                epochs=2, hard_negatives=3, random_fraction=0.67, zero_stage=2, learning_rate=5e-4, validation_items=60
-            ),
+            settings=TrainingSettings(epochs=2, hard_negatives=3, random_fraction=0.67, zero_stage=2, learning_rate=5e-4),
             schedule=Schedule(2),
             budget_tokens=48,
             stopping=decide_epochs,

@@ -23,6 +23,9 @@ from training.feed.tables import Tables
 from training.rank.forward import encode_shared
 from training.settings import TrainingSettings
 
+VALIDATION_ITEMS = 2000
+"""Items that validation searches: first the dev queries' positives and their nearest wrong items, then random ones."""
+
 
 @dataclass(frozen=True)
 class ValidationSet:
@@ -53,7 +56,7 @@ def choose_validation(
     drawn = rng.permutation(labels.num_items if fill is None else fill)
     wanted = np.concatenate([np.unique(positives), near_misses, drawn])
     _, first = np.unique(wanted, return_index=True)
-    size = max(settings.validation_items, len(np.unique(positives)))
+    size = max(VALIDATION_ITEMS, len(np.unique(positives)))
     return ValidationSet(queries, np.sort(wanted[np.sort(first)[:size]]))
 
 

@@ -5,7 +5,7 @@ T texts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from cluster.storage.store import Store
 from cluster.tables.tables import I64
 from jobs.pairs.labels.splits import by_text, by_time
 from jobs.pairs.partitions import read_partition
-from jobs.pairs.settings import RejectedSettings, SplitSettings
 from jobs.stages.ingest.texts import normalise
 
 COUNTS = ("count", "shown", "without_click", "reformulated", "low", "failed")
@@ -55,7 +54,7 @@ class Asked:
         """[T] how often it was asked."""
         return self.numbers["count"]
 
-    def rejected(self, settings: RejectedSettings, has_positive: Any, clicks: bool) -> pa.Table:
+    def rejected(self, words: Sequence[str], has_positive: Any, clicks: bool) -> pa.Table:
         """text u64, query str, count, reasons str of the rejected ones, the most asked first."""
         asked = np.maximum(1, self.count)
         numbers = self.numbers
@@ -65,7 +64,7 @@ class Asked:
             "reformulated": numbers["reformulated"] >= np.maximum(1, MOSTLY * asked),
             "no click": (numbers["without_click"] >= WITHOUT_CLICK * np.maximum(1, shown)) & (shown >= LEAST) & clicks,
             "failed evaluation": numbers["failed"] > 0,
-            "listed word": _has_word(self.text, settings.words),
+            "listed word": _has_word(self.text, words),
         }
         live = np.asarray(pc.equal(self.kind, "live"))
         any_ = (
@@ -94,7 +93,7 @@ def _has_word(texts: pa.Array, words: tuple[str, ...]) -> npt.NDArray[np.bool_]:
 
 
 def read_asked(
-    store: Store, objects: Mapping[str, list[str]], number: int, partitions: int, settings: SplitSettings, cuts: tuple[int, int]
+    store: Store, objects: Mapping[str, list[str]], number: int, partitions: int, held_out: float, cuts: tuple[int, int]
 ) -> Asked | None:
     """The texts of a partition; None: there are none."""
     asked = read_partition(store, objects["asked"], number, partitions)
@@ -120,7 +119,7 @@ def read_asked(
     order = np.lexsort((spelling, -pc.fill_null(table["count"], 0).to_numpy(), rank, inverse))
     best = order[np.concatenate([[True], np.diff(inverse[order]) > 0])]
     kind = pa.array(kinds[best].tolist(), pa.string())
-    split = by_text(key, settings)
+    split = by_text(key, held_out)
     if cuts[0]:
         new = by_time(first, cuts)  # a text that was asked before stays where its hash puts it
         split = np.where((new > 0) & (first > 0), new, split)

@@ -21,7 +21,6 @@ from jobs.pairs.labels.texts import U64, query_id
 from jobs.pairs.partitions import hashes, read_partition
 from jobs.pairs.sessions.stage import COUNTED
 from jobs.pairs.sessions.together import ITEM_SALT
-from jobs.pairs.settings import RejectedSettings, SplitSettings
 from jobs.pairs.tasks import read_shared, write_object
 
 DAY = 86_400_000
@@ -44,9 +43,9 @@ class LabelTask:
     partitions: int
     known_items: tuple[str, ...]
     """Objects with the ids of the corpus; empty: any item may be labelled."""
-    splits: SplitSettings
+    held_out: float
     cuts: tuple[int, int]
-    rejected: RejectedSettings
+    rejected_words: tuple[str, ...]
     clicks: bool
     """Whether anybody clicked anything in this log."""
     newest: int
@@ -54,7 +53,7 @@ class LabelTask:
 
 def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict[str, Any]:
     """The labels of one partition of texts, in `tables/`; synthetic ones and rejected queries as objects."""
-    asked = read_asked(store, task.objects, number, task.partitions, task.splits, task.cuts)
+    asked = read_asked(store, task.objects, number, task.partitions, task.held_out, task.cuts)
     if asked is None:
         return {"objects": {}}
     counts: Counter[str] = Counter()
@@ -88,7 +87,7 @@ def label_texts(store: Store, folder: str, number: int, task: LabelTask) -> dict
     queries = _queries(asked, has_positive)
     figures = _figures(labels, queries, resolved.conflicts, resolved.several, capped, counts)
     objects = _write(store, folder, number, queries, labels)
-    refused = asked.rejected(task.rejected, has_positive, task.clicks)
+    refused = asked.rejected(task.rejected_words, has_positive, task.clicks)
     objects |= write_object(store, f"{folder}/refused-{number:05d}.parquet", refused)
     bins = in_bins(asked.key[has_positive & np.asarray(pc.is_in(asked.kind, value_set=pa.array(SYNTHETIC)))])
     return figures | {"objects": objects, "refused": refused.num_rows, "synthetic_bins": bins}

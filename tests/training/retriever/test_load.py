@@ -17,6 +17,7 @@ from training.engine.schedule import Pace, Schedule
 from training.feed.batches import Batch
 from training.feed.candidate_masks import candidate_masks
 from training.rank.load import NOT_LOADED, numbers, plan_batches
+from training.retriever import validation
 from training.retriever.load import Loaded, load
 from training.settings import TrainingSettings
 from training.task import TrainData, TrainTask, read_examples
@@ -49,9 +50,7 @@ def make_task(root: Path, *, half: bool = False, epochs: int = 2, validates: str
         kind="adapter",
         model={},
         model_prefix="",
-        settings=TrainingSettings(
-            **{"batch_size": 4, "hard_negatives": 2, "random_fraction": 1.0, "validation_items": 64} | options
-        ),
+        settings=TrainingSettings(**{"batch_size": 4, "hard_negatives": 2, "random_fraction": 1.0} | options),
         schedule=Schedule(epochs),
         data=TrainData(
             codes=write(store, "codes", {"row": np.arange(ITEMS)} | codes),
@@ -85,6 +84,11 @@ def features_of(loaded: Loaded, rows: Any) -> Any:
     taken = loaded.tables.items.take(rows)
     assert isinstance(taken, Vectors)
     return taken.values
+
+
+@pytest.fixture(autouse=True)
+def _few_items_validate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "VALIDATION_ITEMS", 64)  # else validation alone loads all of the corpus
 
 
 @pytest.mark.parametrize("options", [{}, {"half": True}, {"random_popularity": 0.75}, {"epochs": 5, "max_steps": 7}])

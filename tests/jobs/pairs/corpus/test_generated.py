@@ -55,12 +55,7 @@ def write(asked: Asked) -> dict[str, Any]:
 
 def settings_of(folder: Path, server: JsonServer) -> list[str]:
     (folder / "items.jsonl").write_bytes(lines(ITEMS))
-    return [
-        f'corpus.path="{folder}/items.jsonl"',
-        f'generate.url="{server.address}"',
-        'generate.model="small"',
-        "splits.share=0.0",
-    ]
+    return [f'corpus.path="{folder}/items.jsonl"', f'generate.url="{server.address}"', 'generate.model="small"', "held_out=0.0"]
 
 
 def with_server(folder: Path, pairs: Make, answer: Callable[[Asked], Any]) -> tuple[Made, JsonServer]:

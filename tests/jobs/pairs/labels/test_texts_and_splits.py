@@ -7,7 +7,6 @@ import pytest
 
 from jobs.pairs.labels.splits import by_text, cut_times
 from jobs.pairs.labels.texts import variants
-from jobs.pairs.settings import SplitSettings
 from tests.jobs.pairs.conftest import MINUTE, START, Make, event, query
 
 
@@ -35,15 +34,15 @@ def test_a_frequent_neighbour_is_a_query_of_its_own() -> None:
 
 def test_the_log_is_cut_by_the_number_of_queries() -> None:
     hours = dict.fromkeys(range(100), 10)
-    dev, test = cut_times(hours, SplitSettings())
+    dev, test = cut_times(hours, 0.1)
     assert (dev // 3_600_000, test // 3_600_000) == (80, 90)
-    assert cut_times(hours, SplitSettings(share=0.0)) == (0, 0)
-    assert cut_times({1: 5, 2: 5}, SplitSettings()) == (0, 0), "two hours are no time"
+    assert cut_times(hours, 0.0) == (0, 0)
+    assert cut_times({1: 5, 2: 5}, 0.1) == (0, 0), "two hours are no time"
 
 
 def test_hashes_share_out_as_the_settings_say() -> None:
     keys = np.random.default_rng(1).integers(0, 2**63, 20_000).astype(np.uint64) * np.uint64(2)
-    split = by_text(keys, SplitSettings(share=0.2))
+    split = by_text(keys, 0.2)
     assert np.bincount(split, minlength=3) / 20_000 == pytest.approx([0.6, 0.2, 0.2], abs=0.01)
 
 

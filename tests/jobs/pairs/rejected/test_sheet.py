@@ -38,5 +38,5 @@ def test_of_many_items_that_fit_equally_the_first_ids_are_proposed() -> None:
 
 def test_a_listed_word_is_found_beside_punctuation(pairs: Make) -> None:
     rows = [query(f"q{n}", text, ["a"], user=f"u{n}", time=START + n) for n, text in enumerate(["so LIT!", "split shoe"])]
-    made = pairs({"log.jsonl": rows}, 'rejected.words=["Lit"]')
+    made = pairs({"log.jsonl": rows}, 'rejected_words=["Lit"]')
     assert made.summary["rejected"]["clusters"][0]["examples"] == ["so LIT!"]

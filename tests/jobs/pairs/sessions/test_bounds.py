@@ -21,7 +21,7 @@ def test_a_name_that_many_share_counts_as_far_as_the_memory_goes(pairs: Make, mo
     rows = [query(f"q{n}", f"thing {n}", ["a", "b"], user="anonymous", time=START + 60_000 * n) for n in range(100)]
     rows += [query("p1", "red shoe", ["a", "b"], user="u"), event("p1", "b", "purchase", user="u", position=2)]
     files = {f"{number}.jsonl": rows[number::3] for number in range(3)}
-    made = pairs(files, "splits.share=0.0")
+    made = pairs(files, "held_out=0.0")
     assert made.summary["skipped"] == {"rows of a client above 40": 60}
     assert made.summary["queries_asked"] == 41
     assert made.labels["red shoe", "b"] == (3, "purchase")

@@ -120,7 +120,7 @@ def test_bots_and_repetitions_do_not_count(pairs: Make) -> None:
     for number in range(30):
         rows += [query(f"b{number}", TEXT, SHOWN, user="bot", time=START + number * 1000)]
         rows += [event(f"b{number}", "d", user="bot", position=4, time=START + number * 1000 + 500)]
-    made = pairs({"log.jsonl": rows}, "bias.bot_queries=4")
+    made = pairs({"log.jsonl": rows}, "bot_queries=4")
     assert (TEXT, "d") not in made.labels
     assert made.summary["skipped"]["clients that are bots"] == 1
     assert made.summary["skipped"]["event of a bot"] == 30
@@ -136,7 +136,7 @@ def test_clients_that_each_count_their_queries_from_one_are_not_mixed_up(pairs: 
             query("1", text, SHOWN, user=f"u{user}", time=START + user),
             event("1", "b", "purchase", user=f"u{user}", position=2),
         ]
-    made = pairs({"log.jsonl": rows}, "splits.share=0.0")
+    made = pairs({"log.jsonl": rows}, "held_out=0.0")
     assert made.summary["queries_asked"] == 20
     assert made.summary["skipped"] == {}
     assert {pair: label for pair, (label, _) in made.labels.items() if label} == {(f"thing {n}", "b"): 3 for n in range(4)}
@@ -147,10 +147,10 @@ def test_without_times_nobody_asks_too_much_in_a_day(pairs: Make) -> None:
         {"query": f"thing {number}", "user_id": "u", "retrieved": ["a", "b"], "cited": ["b"], **when}
         for number, when in enumerate([{}] * 10)
     ]
-    assert len(pairs({"rag.jsonl": rows}, "bias.bot_queries=5").labels) == 20
+    assert len(pairs({"rag.jsonl": rows}, "bot_queries=5").labels) == 20
     timed = [row | {"timestamp": START + number} for number, row in enumerate(rows)]
     timed += [{"query": "other", "user_id": "v", "retrieved": ["a"], "cited": ["a"], "timestamp": START}]
-    assert {text for text, _ in pairs({"rag.jsonl": timed}, "bias.bot_queries=5").labels} == {"other"}
+    assert {text for text, _ in pairs({"rag.jsonl": timed}, "bot_queries=5").labels} == {"other"}
 
 
 def test_a_row_of_a_table_without_an_action_says_what_was_shown(pairs: Make) -> None:
