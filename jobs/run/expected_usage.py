@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cluster.storage.usage import Used
 from cluster.tables.tables import AHEAD_BYTES, WHOLE_BYTES
 from cluster.tables.writer import PENDING_BYTES
-from jobs.run.scale import requests_of_part
+from jobs.run.scale import ROW_NUMBER_BYTES, requests_of_part
 from jobs.stages.ingest.items import rows_of_a_part
 from jobs.stages.ingest.lookup.ids import BUCKET_IDS
 from jobs.stages.ingest.lookup.item_codes import RANGE_CODES
@@ -86,7 +86,7 @@ def expected_copy(sizes: Sizes, part_rows: int, dimension: int, number_bytes: in
     """Of copying the vectors that came with the data."""
     parts, vectors = parts_of(sizes, part_rows) + 1, (sizes.items + sizes.queries) * dimension
     rows = min(sizes.items, _rows(sizes, part_rows))
-    requests = parts * (1 + requests_of_part(rows * dimension * 4)) + 2
+    requests = parts * (1 + requests_of_part(rows * (dimension * 4 + ROW_NUMBER_BYTES))) + 2
     part = rows * dimension * 4
     held = 3 * (min(AHEAD_BYTES, vectors * 4) + part) + 3 * (
         min(PENDING_BYTES, vectors * 4) + part

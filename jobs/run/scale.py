@@ -37,6 +37,8 @@ NEGATIVE_BYTES = 33
 """Row, score, position, source, the teacher's score and round of a negative, before compression."""
 CODE_BYTES = 16
 """What items have in common: a text and a group. Their ids lie beside it."""
+ROW_NUMBER_BYTES = 2
+"""A row's number, compressed, which is fetched with the vectors that it lies between."""
 GET_USD, PUT_USD = 0.0004 / 1000, 0.005 / 1000
 """A request of S3 in us-east-1, as its price list has it in 2026."""
 
@@ -166,7 +168,7 @@ def stored(work: Work) -> dict[str, int]:
 def gets(work: Work) -> dict[str, int]:
     """GET requests of each stage of a round on given vectors."""
     item_part = min(work.part_rows, work.items)
-    vectors = requests_of_part(item_part * work.dimension * work.vector_bytes)
+    vectors = requests_of_part(item_part * (work.dimension * work.vector_bytes + ROW_NUMBER_BYTES))
     ids, codes = (requests_of_part(item_part * size) for size in (work.id_bytes, CODE_BYTES))
     item_parts, query_parts = work.parts(work.items), work.parts(work.queries)
     return {

@@ -242,7 +242,7 @@ class Runs:
         except (HardmineError, KilledError) as error:
             noted["error"] = f"{type(error).__name__}: {error}"
         if trainer is not None:
-            trainer.subject.checkpoints.wait()  # kills before an upload has ended are test_checkpoint's
+            trainer.checkpoints.wait()  # kills before an upload has ended are test_checkpoint's
             trainer.engine.destroy()
         path = f"{task.folder}/telemetry.jsonl"
         dist.barrier()

@@ -120,6 +120,13 @@ def _refuse_training(config: Config, counts: Counts) -> None:
             f"(batches of {training.batch_size} on each of {ranks} rank(s), {sum(counts.examples.values())} examples); lower "
             f"training.accumulation or training.batch_size"
         )
+    reranker, examples = config.reranker, sum(counts.examples.values())
+    if reranker is not None and reranker.batch_size * ranks * training.accumulation > examples:  # now, not after all rounds
+        raise ConfigError(
+            f"reranker.batch_size = {reranker.batch_size} on each of {ranks} rank(s) and training.accumulation = "
+            f"{training.accumulation} make a step of more than the {examples} training examples; set reranker.batch_size to "
+            f"{max(1, examples // (ranks * training.accumulation))} or less"
+        )
     longest = max(training.matryoshka, default=0)
     if counts.dimension is not None and config.encoder.model is None and longest > counts.dimension:
         raise ConfigError(

@@ -34,7 +34,7 @@ def with_reranker(case: Any, model: Path) -> None:
     case.set("mining", {"num_hits": 16, "num_negatives": 4, "relative_margin": "off"})
     case.set("training", {"hard_negatives": 2, "batch_size": 4})
     case.set("evaluation", {"num_hits": HITS, "resamples": 500, "slices": ["kind"], "min_slice_queries": 5})
-    case.set("reranker", {"model": str(model), "max_length": 64})
+    case.set("reranker", {"model": str(model), "max_length": 64, "batch_size": 4})
 
 
 def commits_of(case: Any) -> tuple[Store, dict[str, Commit]]:

@@ -46,6 +46,12 @@ OWN = {"encoder": {"kind": "adapter"}}
         ({"mining__max_uses": 1}, {"items": 300}, ConfigError, ["max_uses = 1", "300 items", "400 training", "raise it to 43"]),
         ({"training__batch_size": 512}, {}, ConfigError, ["batch_size = 512", "400 training queries", "to 400 or less"]),
         ({"training__batch_size": 256}, {"ranks": 2}, ConfigError, ["256 on each of 2 rank(s)", "to 200 or less"]),
+        (
+            {"reranker": {"model": "/m", "batch_size": 256}, "training__accumulation": 2},
+            {},
+            ConfigError,
+            ["reranker.batch_size = 256", "training.accumulation = 2", "400 training examples", "to 200 or less"],
+        ),
         ({}, train(3) | {"ranks": 2}, DataError, ["at least 4 training queries for 2 rank(s), found 3"]),
         ({}, train(3) | {"ranks": 2}, DataError, ["label more queries, or lower cluster.train_workers"]),
         ({}, train(1), DataError, ["at least 2 training queries for 1 rank(s), found 1; label more queries"]),
