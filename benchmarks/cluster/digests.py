@@ -25,7 +25,8 @@ from benchmarks.shared.command import emit
 from benchmarks.shared.machine import paired
 from cluster.storage.digests import seal, seal_of
 from cluster.storage.store import Store
-from cluster.tables.tables import Part, column_to_vectors, load_vectors, part_name, read_part, vectors_to_column, write_part
+from cluster.tables.rows import load_vectors
+from cluster.tables.tables import Part, column_to_vectors, part_name, read_part, vectors_to_column, write_part
 
 WIDTH, PART_ROWS, ITEMS, QUERIES, TEXTS = 384, 4096, 100_000, 2_000, 256
 

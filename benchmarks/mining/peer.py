@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.mining.ours import EXACT, TWO_STAGE, pipeline, product, temporary_catalogue
 from benchmarks.shared.command import Row, compared
 from benchmarks.shared.machine import paired
-from cluster.tables.tables import F32, load_vectors
+from cluster.tables.rows import load_vectors
+from cluster.tables.tables import F32
 from mining.settings import MiningSettings
 
 NUM_HITS, NUM_NEGATIVES = 100, 10

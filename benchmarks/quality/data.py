@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 from cluster.commits import Commit, Ledger
 from cluster.labels.labels import NO_NEGATIVE
 from cluster.storage.store import Store
+from cluster.tables.rows import load_vectors
 from cluster.tables.tables import (
     F32,
     I64,
     Part,
     csr_to_lists,
     lists_to_csr,
-    load_vectors,
     offsets_of,
     part_name,
     read_part,

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import ArtifactError
 from cluster.storage.store import Store
-from cluster.tables.tables import I64, IN_FLIGHT, Part, read_part, read_schema
+from cluster.tables.tables import F32, I64, IN_FLIGHT, Part, column_to_vectors, read_part, read_schema
 
 LONGEST_BYTES = 2**31 - 2**20
 
@@ -108,3 +108,9 @@ def group_blocks(blocks: Sequence[Part], rows: int, items_per_query: int, tasks:
             size = block.rows * items_per_query
         groups[-1].append(number)
     return groups
+
+
+def load_vectors(store: Store, parts: Sequence[Part]) -> F32:
+    """All vectors of an embedding table, float32 [N, D], in row order."""
+    blocks = [column_to_vectors(read_part(store, part, ["vector"])["vector"]) for part in parts]
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]

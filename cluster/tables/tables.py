@@ -291,12 +291,6 @@ def csr_to_lists(offsets: I64, values: npt.NDArray[Any] | pa.Array) -> pa.ListAr
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
 
 
-def load_vectors(store: Store, parts: Sequence[Part]) -> F32:
-    """All vectors of an embedding table, float32 [N, D], in row order."""
-    blocks = [column_to_vectors(read_part(store, part, ["vector"])["vector"]) for part in parts]
-    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-
-
 def parts_between(parts: Sequence[Part], start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
     """The parts that hold rows start … stop - 1, each with the slice of it that does (from, to within the part)."""
     for part in parts:

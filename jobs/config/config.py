@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
@@ -86,7 +86,7 @@ class Config(BaseModel):
     storage: StorageSettings = StorageSettings()
     probe: ProbeSettings = ProbeSettings()
     sweep: SweepSettings = SweepSettings()
-    _origin: Origin | Derived | None = PrivateAttr(None)
+    _origin = PrivateAttr(cast("Origin | Derived | None", None))
 
     @property
     def origin(self) -> Origin | None:

@@ -17,7 +17,8 @@ from cluster.session.nodes import on_work_node
 from cluster.session.resources import PoolSize
 from cluster.session.session import set_threads
 from cluster.storage.records import read_if_there, write_record
-from cluster.tables.tables import Part, left_parts, load_vectors, part_name, read_part, vectors_to_column, write_part
+from cluster.tables.rows import load_vectors
+from cluster.tables.tables import Part, left_parts, part_name, read_part, vectors_to_column, write_part
 from mining.search.block_actor import SearchTask
 from mining.search.how import (
     FIRST_PROBES,

@@ -9,7 +9,8 @@ import numpy as np
 from cluster.session.metrics import add_to
 from cluster.session.progress import post
 from cluster.session.session import set_threads
-from cluster.tables.tables import F32, Part, load_vectors, offsets_of
+from cluster.tables.rows import load_vectors
+from cluster.tables.tables import F32, Part, offsets_of
 from mining.search.block_actor import BlockHits, LoadedBlock, SearchTask, read_vectors
 from mining.search.engines import Engine, make_engine
 from mining.search.how import CERTAIN_OVERSAMPLE, How, Rate, probe_items

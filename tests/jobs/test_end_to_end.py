@@ -18,7 +18,8 @@ import pytest
 from cluster.commits import Ledger
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
-from cluster.tables.tables import load_vectors, read_parts
+from cluster.tables.rows import load_vectors
+from cluster.tables.tables import read_parts
 from jobs.demo.catalogue import generate_catalogue
 from jobs.demo.transformer import write_small_transformer
 from jobs.finished.gate.latency import LEAST_PAIRS, QUERIES

@@ -14,7 +14,7 @@ import pytest
 
 from cluster.commits import Ledger
 from cluster.storage.store import Store
-from cluster.tables.tables import load_vectors
+from cluster.tables.rows import load_vectors
 from training.encoders.load import load_encoder
 from training.encoders.sequence import SequenceEncoder, item_tokens
 

@@ -19,7 +19,8 @@ import pytest
 from cluster.errors import ArtifactError, DataError, unwrap
 from cluster.session.resources import PoolSize
 from cluster.storage.store import Store
-from cluster.tables.tables import F32, Part, load_vectors, part_name, read_part, write_part
+from cluster.tables.rows import load_vectors
+from cluster.tables.tables import F32, Part, part_name, read_part, write_part
 from mining.embed import Embedded, EmbedJob, EncodeParts, PartEncoder, check_counts, embed
 
 PART_ROWS = (16, 16, 5)

@@ -5,7 +5,7 @@ T texts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Asked:
         """[T] how often it was asked."""
         return self.numbers["count"]
 
-    def rejected(self, words: Sequence[str], has_positive: Any, clicks: bool) -> pa.Table:
+    def rejected(self, words: tuple[str, ...], has_positive: Any, clicks: bool) -> pa.Table:
         """text u64, query str, count, reasons str of the rejected ones, the most asked first."""
         asked = np.maximum(1, self.count)
         numbers = self.numbers

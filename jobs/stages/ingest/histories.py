@@ -15,17 +15,8 @@ from cluster.commits import Outcome
 from cluster.errors import DataError
 from cluster.storage.model_folders import folder_digest, upload_folder
 from cluster.storage.store import Store
-from cluster.tables.tables import (
-    I64,
-    Part,
-    csr_to_lists,
-    lists_to_csr,
-    load_vectors,
-    offsets_of,
-    read_part,
-    read_parts,
-    write_part,
-)
+from cluster.tables.rows import load_vectors
+from cluster.tables.tables import I64, Part, csr_to_lists, lists_to_csr, offsets_of, read_part, read_parts, write_part
 from jobs.config.config import Config
 from jobs.stages.ingest.labels import LabelRows
 from jobs.stages.ingest.lookup.ids import Ids, StoredIds, rows_among

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from cluster.errors import ArtifactError, DamagedObject
 from cluster.storage.digests import SealedEnd, read_end, seal_of
 from cluster.storage.store import Store
+from cluster.tables.rows import load_vectors
 from cluster.tables.tables import (
     Part,
     column_to_vectors,
     csr_to_lists,
     left_parts,
     lists_to_csr,
-    load_vectors,
     part_name,
     parts_between,
     parts_from_json,

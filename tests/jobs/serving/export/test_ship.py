@@ -10,7 +10,8 @@ import pytest
 
 from cluster.errors import ArtifactError, ConfigError, DamagedObject
 from cluster.storage.store import Store
-from cluster.tables.tables import column_to_vectors, load_vectors
+from cluster.tables.rows import load_vectors
+from cluster.tables.tables import column_to_vectors
 from jobs.record.record import RunRecord
 from jobs.record.stages import Kind, ModelName
 from jobs.serving.export.index import Budget
