@@ -29,8 +29,8 @@ MOST_POSITIVES = 8
 query hundreds, and the lowest, mean or highest of eight says what a margin is to be taken from."""
 
 
-COLUMNS = {"cross_encoder": ("item_rows", "teacher_scores"), "encoder": ("also_rows", "also_scores")}
-"""Kind of teacher -> columns of its scored pairs."""
+SCORED, COSINES = ("item_rows", "teacher_scores"), ("also_rows", "also_scores")
+"""Columns of scored pairs: of an embedding model's, which a search scores, the second."""
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,13 @@ def read_scored(store: Store, teacher: Sequence[Part], kind: str, start: int, qu
     """What the teacher has read of some queries.
 
     Args:
-        kind: of the teacher, cross_encoder or encoder.
+        kind: of the teacher.
         start: place of the first of `query_rows` among all queries of the hits.
 
     Raises:
         ArtifactError: the teacher's parts are of other queries than the hits.
     """
-    return Pairs.from_table(read_span(store, teacher, start, query_rows, COLUMNS[kind]))
+    return Pairs.from_table(read_span(store, teacher, start, query_rows, COSINES if kind == "encoder" else SCORED))
 
 
 def _reference(owner: I64, scores: F32, count: int, reference: str) -> F32:

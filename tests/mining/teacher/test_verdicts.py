@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -152,6 +152,21 @@ def test_weak_queries_are_shown_the_worst_first_with_their_best_item(new_world: 
         ("q9", "queries 9", "c4", "corpus 4", 0.25, 3),
     ]
     assert weak_of(pa.table({"query_row": [1]}), 3) == [], "a mining without a teacher"
+
+
+@pytest.mark.parametrize("kind", get_args(TeacherSettings.model_fields["kind"].annotation))
+def test_the_scores_of_every_kind_of_teacher_are_read(new_world: Callable[..., World], kind: str) -> None:
+    world = new_world()
+    told = scored({(query, item): 0.25 for query in range(50) for item in range(70)})
+    table = told.to_table(np.arange(50), scored=True)
+    if kind == "encoder":
+        table = table.rename_columns(["query_row", "also_rows", "also_scores"])
+    part = write_part(world.store, "scores/all", table)
+    teacher = TeacherSettings(model="m", kind=kind, url="http://host/x" if kind in ("http", "llm") else None)
+    base = task_of(world, write_hits(world, 50, 30), relative_margin=None)
+    task = replace(base, teacher=[part], settings=base.settings.model_copy(update={"teacher": teacher}))
+    _, counts = mine_block(task, 0, load_side(task))
+    assert counts.teacher_read > 0
 
 
 @pytest.mark.parametrize("block", [50, 7])
