@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -22,7 +21,7 @@ from jobs.config.data import SOURCES, DatasetSettings, DataSettings
 from jobs.config.errors import KEYS_ADVICE
 from jobs.config.evaluation import RunEvaluation
 from jobs.config.probe import ProbeSettings
-from jobs.config.strict import validate
+from jobs.config.strict import Derived, Origin, validate
 from jobs.config.sweep import SweepSettings
 from mining.settings import MiningSettings
 from training.engine.deepspeed_config import check_deepspeed, read_deepspeed
@@ -51,27 +50,14 @@ class RoundsSettings(BaseModel):
     """Seed of every random choice."""
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a configuration was read."""
-
-    path: str
-    """Absolute, of the TOML file."""
-    overrides: tuple[str, ...] = ()
-    """As they were written on the command line."""
-
-
-class Derived:
-    """In place of where it was read: it was made from another configuration."""
-
-
 class Config(BaseModel):
     """A run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    """Name of the run and its folder: letters, digits, dots, dashes, underscores, at most 100; a letter or a digit first."""
+    """Name of the run and of its folder below `output`. Letters, digits, dots, dashes, underscores: at most 100, and a letter or
+    a digit first."""
     output: Annotated[str, Field(min_length=1)]
     """Local folder or s3:// prefix below which runs are stored."""
     data: DataSettings

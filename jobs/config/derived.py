@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.config.config import Config, Derived, parse_config
+from jobs.config.config import Config, parse_config
+from jobs.config.strict import Derived
 
 
 def with_settings(config: Config, changes: Mapping[str, Any], *, source: str) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,21 @@ from cluster.errors import ConfigError
 from jobs.config.errors import explain
 
 M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a configuration was read."""
+
+    path: str
+    """Absolute, of the TOML file."""
+    overrides: tuple[str, ...] = ()
+    """As they were written on the command line."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """In place of where it was read: it was made from another configuration."""
 
 
 def validate(model: type[M], values: Mapping[str, Any], *, source: str, context: Mapping[str, Any] | None = None) -> M:

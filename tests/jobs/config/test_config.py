@@ -9,9 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError
-from jobs.config.config import Config, Origin, load_config, parse_config, set_by_user
+from jobs.config.config import Config, load_config, parse_config, set_by_user
 from jobs.config.derived import with_settings
 from jobs.config.errors import SHOWN, explain
+from jobs.config.strict import Origin
 
 SMALLEST = """
 name = "catalogue"
