@@ -151,7 +151,7 @@ def save_and_restore(ranks: Ranks, stage: int) -> None:
             found.telemetry,
             found.seconds,
             found.index,
-            found.temperature,
+            found.subject,
             found.budget_tokens,
             found.mark,
         ]
