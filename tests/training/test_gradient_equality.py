@@ -1,16 +1,14 @@
 """Ranks with DeepSpeed give every weight the gradient that one process with the joined batch gives it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.ranks import run_ranks
+
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
 WORLD = 2
 
 
@@ -18,30 +16,7 @@ WORLD = 2
 def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """Case -> relative error of its gradient over all weights."""
     folder = tmp_path_factory.mktemp("equality")
-    worker = str(Path(__file__).with_name("equality_worker.py"))
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "HARDMINE_CACHE": str(folder / "cache"),
-        "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, worker, str(rank), str(WORLD), str(folder)],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        outputs = [process.communicate(timeout=900)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(outputs)
+    run_ranks(Path(__file__).with_name("equality_worker.py"), WORLD, folder)
     return json.loads((folder / "report.json").read_text())
 
 

@@ -1,9 +1,6 @@
 """The training loop with DeepSpeed on two gloo ranks: equal to one rank, to itself after a kill, careful in failure."""
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.ranks import run_ranks
+
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")
 Report = dict[str, dict[str, Any]]
 
@@ -25,31 +23,8 @@ def shared_memory_files() -> set[str]:
 
 def launch(world: int, folder: Path) -> tuple[Report, str]:
     """Run all scenarios of a world size; (rank 0's report, what all ranks printed)."""
-    worker = str(Path(__file__).with_name("loop_worker.py"))
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "HARDMINE_CACHE": str(folder / "cache"),
-        "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, worker, str(rank), str(world), str(folder)],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(world)
-    ]
-    try:
-        outputs = [process.communicate(timeout=900)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
-    return json.loads((folder / f"report-{world}.json").read_text()), "\n".join(outputs)
+    printed = run_ranks(Path(__file__).with_name("loop_worker.py"), world, folder)
+    return json.loads((folder / f"report-{world}.json").read_text()), printed
 
 
 @pytest.fixture(scope="module")

@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.ranks import run_ranks
+
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[3]
 Report = dict[str, dict[str, Any]]
 
 
 def launch(world: int, folder: Path) -> Report:
     """Run all scenarios of a world size; rank 0's report."""
-    worker = str(Path(__file__).with_name("rerank_worker.py"))
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "HARDMINE_CACHE": str(folder / "cache"),
-        "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, worker, str(rank), str(world), str(folder)],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(world)
-    ]
-    try:
-        outputs = [process.communicate(timeout=600)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
+    run_ranks(Path(__file__).with_name("rerank_worker.py"), world, folder, timeout_s=600.0)
     return json.loads((folder / f"report-{world}.json").read_text())
 
 
