@@ -85,8 +85,9 @@ def write_quantized(
             f"--quantize int8: queries in 8 bits find {measured.recall:.1%} of the ten nearest items of float32 "
             f"({measured.queries} queries), less than --min-recall {floor:g}; lower it, or leave --quantize out"
         )
-    export.write_bytes(QUANTIZED, file.read_bytes())
-    write_record(export, MEASURED, {"measured": asdict(measured), "file": described(file.read_bytes())})
+    data = file.read_bytes()
+    export.write_bytes(QUANTIZED, data)
+    write_record(export, MEASURED, {"measured": asdict(measured), "file": described(data)})
     return measured
 
 
