@@ -68,7 +68,13 @@ SETS = {
     "goodbooks": DataSet(item_text="{title} by {authors} | {genres} | {text}"),
     "debian": DataSet(columns={"group": "source"}),
     "scifact": DataSet(max_length=128),
+    "banking77": DataSet(item_text="{text}"),
 }
+
+
+def settings_of(name: str) -> DataSet:
+    """Of a data set, or of a part of one: "debian-5000"."""
+    return SETS[name.split("-", maxsplit=1)[0]]
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,12 @@ class Prepared:
     """What `hardmine mine` said of its negatives."""
 
 
-def prepare(name: str, data: Path, work: Path, model: str, threads: int) -> Prepared:
+def prepare(name: str, data: Path, work: Path, model: str | None, threads: int) -> Prepared:
     """Ingest, embed, search and mine `name` with the model as it comes through `hardmine mine`, unless that is done.
 
     Args:
         data: folder with a folder per data set. A `vector` column in its corpus and queries stands for the frozen model.
-        model: folder of the base model.
+        model: folder of the base model; None: a new static model, which has learnt nothing.
 
     Raises:
         SystemExit: the command failed; says what it said.
@@ -111,6 +117,14 @@ def prepare(name: str, data: Path, work: Path, model: str, threads: int) -> Prep
     if Ledger(store).find(LAST) is not None:
         return _read_run(store)
     _mine(_write_config(name, data / name, work, model), threads, [])
+    return _read_run(store)
+
+
+def mined_by(model: Path, name: str, variant: str, work: Path, threads: int) -> Prepared:
+    """The data of `name` as the static model at `model` embeds and mines it, in a run called `variant`, unless that is done."""
+    store = Store(str(work / "runs" / variant))
+    if Ledger(store).find(LAST) is None:
+        _mine(work / f"{name}.toml", threads, [f"name={variant}", f"encoder.model={model}"])
     return _read_run(store)
 
 
@@ -143,8 +157,8 @@ def _mine(config: Path, threads: int, overrides: Sequence[str]) -> None:
         raise SystemExit(f"{config.stem}: {done.stderr}")
 
 
-def _write_config(name: str, data: Path, work: Path, model: str) -> Path:
-    chosen = SETS[name]
+def _write_config(name: str, data: Path, work: Path, model: str | None) -> Path:
+    chosen = settings_of(name)
     lines = [
         f'name = "{name}"',
         f'output = "{(work / "runs").resolve()}"',
@@ -153,9 +167,9 @@ def _write_config(name: str, data: Path, work: Path, model: str) -> Path:
         f'item_text = "{chosen.item_text}"',
         "columns = {" + ", ".join(f'{ours} = "{theirs}"' for ours, theirs in chosen.columns.items()) + "}",
         "[encoder]",
-        'kind = "adapter"',
+        f'kind = "{"adapter" if model else "static"}"',
     ]
-    if "vector" not in pq.read_schema(data / "corpus.parquet").names:
+    if model and "vector" not in pq.read_schema(data / "corpus.parquet").names:
         lines.append(f'model = "{model}"')
     path = work / f"{name}.toml"
     path.write_text("\n".join(lines) + "\n")

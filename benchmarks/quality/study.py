@@ -6,13 +6,14 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.data import SETS, Features, Prepared, cut_tokens, measure, prepare, taught
+from benchmarks.quality.data import Features, Prepared, cut_tokens, measure, prepare, settings_of, taught
 from cluster.storage.model_folders import Manifest, fetch_folder, upload_folder
 from cluster.storage.store import Store
 from cluster.tables.tables import F32
@@ -78,6 +79,7 @@ class Study:
 
     def __init__(self, given: argparse.Namespace, name: str, kind: str) -> None:
         self.work, self.threads, self.name, self.kind = given.work, given.threads, name, kind
+        self.label, self.arms, self.settings = kind, ARMS, SETTINGS[kind]
         self.steps = given.steps or STEPS[kind]
         self.prepared = prepare(name, given.data, given.work, given.model, given.threads)
         self.features = self._features(self.prepared)
@@ -85,9 +87,9 @@ class Study:
         self._taught: dict[str, Prepared] = {}
 
     def _features(self, prepared: Prepared) -> Features:
-        return prepared.vectors if self.kind == "adapter" else cut_tokens(prepared, SETS[self.name].max_length)
+        return prepared.vectors if self.kind == "adapter" else cut_tokens(prepared, settings_of(self.name).max_length)
 
-    def _of(self, arm: Arm) -> Prepared:
+    def _of(self, arm: Arm, seed: int) -> Prepared:
         """The data of an arm."""
         if not arm.taught:
             return self.prepared
@@ -99,7 +101,7 @@ class Study:
     def path(self, arm: str, seed: int, suffix: str) -> Path:
         """Where an arm's figures lie."""
         label = arm.replace(" ", "-")
-        return Path(self.work) / "arms" / f"{self.name}.{self.kind}.{self.steps}.{label}.{seed}{suffix}"
+        return Path(self.work) / "arms" / f"{self.name}.{self.label}.{self.steps}.{label}.{seed}{suffix}"
 
     def off_the_shelf(self) -> None:
         """Measure the model as it comes."""
@@ -151,19 +153,23 @@ class Study:
         if self.kind == "adapter":  # what choosing the epoch on dev did: the last model beside the kept one
             more["last"] = summarise(self._measure(*self._encode_by(trainer.engine.module)))
         trainer.engine.destroy()
+        self._keep_model(arm, seed, task.store, result["best"])
         task.store.delete(task.folder)
         self._keep(arm, seed, items, queries, more)
+
+    def _keep_model(self, arm: str, seed: int, store: Store, best: Mapping[str, Any]) -> None:
+        """Called before a training's folder goes, with its best model; nothing is kept here."""
 
     def _task(self, arm: str, seed: int) -> TrainTask:
         from training.encoders.base import CPU_BUDGET_TOKENS
 
-        chosen = ARMS[arm]
-        prepared = self._of(chosen)
+        chosen = self.arms[arm]
+        prepared = self._of(chosen, seed)
         features = self._features(prepared)
         folder = f"quality/{self.path(arm, seed, '').name}"
         prepared.store.delete(folder)  # of an interrupted attempt
         # no stopping policy is handed over: all arms make the same steps
-        settings = TrainingSettings(**SETTINGS[self.kind] | chosen.settings)
+        settings = TrainingSettings(**self.settings | chosen.settings)
         model, prefix = self._start(seed, prepared)
         return TrainTask(
             store=prepared.store,
@@ -210,7 +216,7 @@ class Study:
         np.savez(self.path(arm, seed, ".dev.npz"), **per_query)
         if "test" in self.prepared.rows:  # to be measured once, at the end
             np.savez(self.path(arm, seed, ".vectors.npz"), items=items, queries=queries[self.prepared.rows["test"]])
-        row = {"set": self.name, "encoder": self.kind, "arm": arm, "seed": seed, "metrics": summarise(per_query)} | more
+        row = {"set": self.name, "encoder": self.label, "arm": arm, "seed": seed, "metrics": summarise(per_query)} | more
         with (Path(self.work) / "results.jsonl").open("a") as log:
             log.write(json.dumps(row | {"planned": self.steps, "at": time.time()}) + "\n")
         path.write_text(json.dumps(row))  # last: what exists is done
@@ -218,7 +224,7 @@ class Study:
     def test(self) -> None:
         """Measure the kept vectors of every arm on the test split."""
         rows = self.prepared.rows.get("test")
-        found = sorted((Path(self.work) / "arms").glob(f"{self.name}.{self.kind}.{self.steps}.*.vectors.npz"))
+        found = sorted((Path(self.work) / "arms").glob(f"{self.name}.{self.label}.{self.steps}.*.vectors.npz"))
         for path in found if rows is not None else []:
             kept = np.load(path)
             per_query = measure(self.prepared, kept["items"], kept["queries"], rows)  # type: ignore[arg-type]

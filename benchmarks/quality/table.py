@@ -135,9 +135,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['set']} ({row['queries']:,} queries, {row['steps']} steps)",
         row["arm"] + (f" × {row['seeds']}" if geometry else ""),
         f"{figures['recall@3']:.3f}",
-        _difference(against.get("recall@3")),
+        difference(against.get("recall@3")),
         f"{figures['ndcg@10']:.3f}",
-        _difference(against.get("ndcg@10")),
+        difference(against.get("ndcg@10")),
         f"{figures['hit@10']:.3f}",
         f"{figures['bad_top1']:.1%}",
         f"{row['seed_sd']['ndcg@10']:.3f}" if row["seeds"] > 1 else "–",
@@ -145,7 +145,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _difference(interval: Mapping[str, float] | None) -> str:
+def difference(interval: Mapping[str, float] | None) -> str:
     """In points; bold where the interval leaves out 0."""
     if interval is None:
         return "–"
