@@ -16,6 +16,8 @@ from jobs.finished.show_reranker import show_reranker
 NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
 """Shown of the general set: bad top-1 depends on the run's own attribute rules."""
+LOW_CEILING = 0.5
+"""Of a perfect model's primary figure; below it, the figure's changes are small whatever they mean."""
 KEPT = " (kept)"
 RANDOM_ONLY = "random only"
 CHOSEN = {"baseline": "off the shelf", "best": "kept model", "random_arm": RANDOM_ONLY}
@@ -100,6 +102,18 @@ def doubtful_verdicts(summary: dict[str, Any]) -> str | None:
     return f"{doubt}: the verdicts above and the model that is kept may be chance; label more dev queries" if doubt else None
 
 
+def low_ceiling(summary: dict[str, Any]) -> str | None:
+    """Says that the figure which decides is small whatever the model, if it is: with ten relevant items, Recall@3 is 0.3 at most."""
+    primary = summary.get("primary", "recall@3")
+    best = (summary.get("attainable") or {}).get(primary)
+    if best is None or best >= LOW_CEILING or primary == "bad_top1":
+        return None
+    return (
+        f"{metric_name(primary)} cannot be above {best:.3g} here, because the queries have more relevant items than it has "
+        'places; evaluation.primary = "ndcg@10" has no such limit'
+    )
+
+
 def mined_against_random(summary: dict[str, Any]) -> str | None:
     """What mining itself gained: the last mined round against random negatives only, after equally many steps."""
     arm, mined = summary["random_arm"], [row for row in summary["rounds"] if row["negatives"] == "mined"]
@@ -160,7 +174,7 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(rounds_table(summary))
     for line in uplifts(summary):
         console.print(line, highlight=False)
-    if doubt := doubtful_verdicts(summary):
+    for doubt in filter(None, [doubtful_verdicts(summary), low_ceiling(summary)]):
         console.print(f"! {doubt}", highlight=False)
     for line in filter(
         None, [mined_against_random(summary), judged_line(summary), general_line(summary), *last_look_lines(summary)]

@@ -56,6 +56,7 @@ def rounds_json(record: RunRecord) -> dict[str, Any]:
     baseline, arm = record.baseline, record.random_arm
     return {
         "baseline": baseline.metrics if baseline else None,
+        "attainable": baseline.figures.get("attainable") if baseline else None,
         "general_baseline": _general_json(baseline) if baseline else None,
         "rounds": [_round_json(model) for model in record.rounds],
         "random_arm": _arm_json(arm) if arm else None,

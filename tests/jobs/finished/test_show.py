@@ -54,6 +54,13 @@ def test_verdicts_from_few_queries_are_doubted(summary: dict[str, Any]) -> None:
     assert not any("may be chance" in line for line in printed(summary))
 
 
+def test_a_figure_that_no_model_can_raise_is_named(summary: dict[str, Any]) -> None:
+    many = {"primary": "recall@3", "attainable": {"recall@3": 0.0286, "ndcg@10": 1.0}}
+    assert any("Recall@3 cannot be above 0.0286 here" in line for line in printed(summary | many))
+    assert not any("cannot be above" in line for line in printed(summary | many | {"primary": "ndcg@10"}))
+    assert not any("cannot be above" in line for line in printed(summary | many | {"attainable": None}))
+
+
 def test_a_run_without_a_better_model_says_so(summary: dict[str, Any]) -> None:
     lines = printed(summary | {"best_round": -1, "model": None})
     assert "model:  none: the vectors in your data were best" in lines
