@@ -103,7 +103,7 @@ def doubtful_verdicts(summary: dict[str, Any]) -> str | None:
 
 
 def low_ceiling(summary: dict[str, Any]) -> str | None:
-    """Says that the figure which decides is small whatever the model, if it is: with ten relevant items, Recall@3 is 0.3 at most."""
+    """Says that the figure which decides is small for any model, if it is: with ten relevant items, Recall@3 is 0.3 at most."""
     primary = summary.get("primary", "recall@3")
     best = (summary.get("attainable") or {}).get(primary)
     if best is None or best >= LOW_CEILING or primary == "bad_top1":
