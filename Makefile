@@ -2,9 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# faiss-gpu and faiss-cpu exclude each other: the machine decides
-EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-STAMP := $(VENV)/.installed-$(EXTRA)
+STAMP := $(VENV)/.installed
 # tests that start no Ray share the cores, four at most: each process imports torch and numba
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
@@ -17,15 +15,15 @@ AUDIT_TOOLS := pip-audit==2.10.1 cyclonedx-bom==7.5.0 pip-licenses==5.5.5
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-env: $(STAMP) ## create .venv with everything pinned (extra: gpu where there is one, else cpu)
+env: $(STAMP) ## create .venv with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hardmine needs Python 3.11 or newer: make PYTHON=python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) with the extra [$(EXTRA)] (a few minutes the first time)"
+	@echo "installing into $(VENV) (a few minutes the first time)"
 	@# torch first and pinned: whatever asks for torch later is content with what is there
 	@$(BIN)/pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	@$(BIN)/pip install --quiet -c constraints.txt -e ".[$(EXTRA),dev]"
+	@$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
 
 demo: env ## the whole loop on a generated catalogue, with an arm of random negatives beside it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -14,8 +13,8 @@ RUNS = 5
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """Name, memory, versions; whether FAISS has GPU code."""
-    figures: dict[str, Any] = {"torch": torch.__version__, "cuda": torch.version.cuda, "faiss_gpus": _faiss_gpus()}
+    """Name, memory, versions."""
+    figures: dict[str, Any] = {"torch": torch.__version__, "cuda": torch.version.cuda}
     if device.type == "cuda":
         free, memory = torch.cuda.mem_get_info(device)
         figures |= {
@@ -25,14 +24,6 @@ def describe_device(device: torch.device) -> dict[str, Any]:
             "free_gib": round(free / 2**30, 1),
         }
     return figures
-
-
-def _faiss_gpus() -> int | None:
-    if importlib.util.find_spec("faiss") is None:
-        return None
-    import faiss
-
-    return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, runs: int = RUNS) -> float:

@@ -81,5 +81,5 @@ def has_package(name: str, what: str) -> bool:
     """Whether a package of the extra "bench" is installed; if not, says what is left out without it."""
     if importlib.util.find_spec(name) is not None:
         return True
-    note(f'{what} is left out: it needs the package {name}; install the extra: pip install -c constraints.txt -e ".[cpu,bench]"')
+    note(f'{what} is left out: it needs the package {name}; install the extra: pip install -c constraints.txt -e ".[bench]"')
     return False
