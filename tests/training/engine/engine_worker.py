@@ -239,6 +239,9 @@ def all_runs(runs: Runs) -> None:
     """Every setting."""
     for stage in (0, 1, 2, 3):
         runs.update(f"zero-{stage}", zero_stage=stage)
+    for stage in (1, 2, 3):  # as on a GPU
+        own = {"zero_optimization": {"overlap_comm": True, "contiguous_gradients": True, "reduce_bucket_size": 2_000}}
+        runs.update(f"overlapped-{stage}", zero_stage=stage, own=own)
     for stage in (1, 2, 3):
         runs.update(f"offload-{stage}", zero_stage=stage, offload_optimizer=True, chunks=CHUNKS, resume=True)
     for stage in (0, 1, 3):

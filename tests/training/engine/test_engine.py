@@ -46,7 +46,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return json.loads((folder / "report.json").read_text())
 
 
-@pytest.mark.parametrize("label", ["zero-0", "zero-1", "zero-2", "zero-3", "own", "recomputed"])
+OVERLAPPED = ["overlapped-1", "overlapped-2", "overlapped-3"]
+
+
+@pytest.mark.parametrize("label", ["zero-0", "zero-1", "zero-2", "zero-3", "own", "recomputed", *OVERLAPPED])
 def test_every_zero_stage_with_the_fused_adamw_updates_as_plain_torch(report: Report, label: str) -> None:
     assert report[label]["furthest"] < 1e-6
     assert report[label]["vectors"] < 1e-5
