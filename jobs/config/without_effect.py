@@ -153,11 +153,15 @@ TABLE = (
     Needs(
         ("mining.teacher.max_length",),
         lambda config: config.mining.teacher is not None and config.mining.teacher.folder is not None,
-        lambda config: "the server cuts texts",
+        lambda config: (
+            "the server cuts texts"
+            if config.mining.teacher and config.mining.teacher.served
+            else "the run's own re-ranker has reranker.max_length"
+        ),
     ),
     Needs(
         ("mining.teacher.requests",),
-        lambda config: config.mining.teacher is not None and config.mining.teacher.folder is None,
+        lambda config: config.mining.teacher is not None and config.mining.teacher.served,
         lambda config: 'it belongs to mining.teacher.kind = "http" or "llm"',
     ),
     Needs(

@@ -135,23 +135,18 @@ class MakeCrossEncoder:
         import torch
 
         from training.encoders.compute.packed import pack_linears
-        from training.encoders.pair_encoder import PairEncoder, activation_of
-        from training.encoders.tokens.pairs import PairTokenizer
+        from training.encoders.late_encoder import is_late
+        from training.encoders.pair_encoder import activation_of
+        from training.encoders.reranker import load_reranker, reranker_tokenizer
 
-        architecture, kinds = describe(folder)
-        root = folder / _root(folder)
-        if (
-            not architecture.endswith("ForSequenceClassification")
-            or kinds not in ([], ["Transformer"])
-            or st_format.default_prompt(folder)
-            or any(first_config(root).get(name) for name in OPTIONS)
-        ):
+        late = is_late(folder)
+        if not late and not _reads_plain_pairs(folder):
             return None
         try:
-            tokenizer = PairTokenizer(folder, self.max_length)
+            tokenizer = reranker_tokenizer(folder, self.max_length)
         except ConfigError:  # it joins texts in a way of its own
             return None
-        model, activation = PairEncoder.load(folder), activation_of(folder)
+        model, activation = load_reranker(folder), torch.nn.Identity() if late else activation_of(folder)
         if self.gpu:
             model.to("cuda")
         else:
@@ -162,7 +157,7 @@ class MakeCrossEncoder:
             for start in range(0, len(queries), PAIRS_AT_ONCE):
                 some = slice(start, start + PAIRS_AT_ONCE)
                 (asked, query_rows), (shown, item_rows) = _distinct(queries[some]), _distinct(items[some])
-                pairs = tokenizer.template.join(tokenizer(asked), tokenizer(shown), query_rows, item_rows)
+                pairs = tokenizer.template.join(tokenizer.queries(asked), tokenizer(shown), query_rows, item_rows)
                 report = partial(_report, on_progress, start)
                 logits = model.encode(pairs, bfloat16=self.bfloat16, on_progress=report)
                 scores[some] = activation(torch.from_numpy(logits[:, 0])).numpy()
@@ -185,6 +180,17 @@ class MakeCrossEncoder:
                 return read_sorted(model, queries, items, BATCH_PAIRS, on_progress)
 
         return read
+
+
+def _reads_plain_pairs(folder: Path) -> bool:
+    """Whether a cross-encoder is one model of transformers, loaded by its configuration alone, with no prompt."""
+    architecture, kinds = describe(folder)
+    return (
+        architecture.endswith("ForSequenceClassification")
+        and kinds in ([], ["Transformer"])
+        and not st_format.default_prompt(folder)
+        and not any(first_config(folder / _root(folder)).get(name) for name in OPTIONS)
+    )
 
 
 def _report(on_progress: Callable[[int], None], before: int, pairs: int) -> None:

@@ -1,4 +1,4 @@
-"""The re-ranker as the training loop sees it: its cross-encoder, a step over lists of pairs, and validation by NDCG."""
+"""The re-ranker as the training loop sees it: its model, a step over lists of pairs, and validation by NDCG."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cluster.errors import ConfigError
 from training.encoders.pair_encoder import IDENTITY, SIGMOID, PairEncoder
+from training.encoders.reranker import load_reranker
 from training.encoders.tokens.features import Tokens
 from training.encoders.tokens.packing import pack
 from training.engine.engine import Place
@@ -69,11 +70,11 @@ class Reranker:
         if mixture := describe_mixture(self.plan):
             say(mixture)
         try:
-            self.model = start_encoder(task, place, say, PairEncoder.load)
+            self.model = start_encoder(task, place, say, load_reranker)
         except ConfigError as error:
             raise ConfigError(str(error).replace("training.lora", "reranker.lora")) from error
-        assert isinstance(self.model, PairEncoder)
-        self.model.activation = SIGMOID if task.reranker.loss == "bce" else IDENTITY
+        if isinstance(self.model, PairEncoder):
+            self.model.activation = SIGMOID if task.reranker.loss == "bce" else IDENTITY
         self.budget = task.budget_tokens or budget_tokens or self._find_budget()
         self._feed = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._next: tuple[tuple[int, int], Future[Prepared]] | None = None

@@ -10,6 +10,7 @@ from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError
 from cluster.session.resources import PoolSize, embed_pool
 from cluster.tables.tables import Part
+from jobs.record.plan import has_teacher
 from jobs.record.stages import Kind, ModelName, Second, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingest.models.teacher_server import make_asking
@@ -51,7 +52,7 @@ def choose_pairs(context: Context, stage: Stage) -> Commit:
         cuts = asdict(passes.task.cuts) if passes.task.cuts else None  # choosing needs the same
         return Outcome(tables={"pairs": parts}, figures={"pairs": count, "cuts": cuts})
 
-    inputs |= {"mining": context.config.mining.model_dump(exclude=AFTER_TEACHER)}
+    inputs |= {"mining": task.settings.model_dump(exclude=AFTER_TEACHER)}
     return context.commit(stage, inputs=inputs | {"depth": depth_of(task.settings), "query_block": query_block}, work=work)
 
 
@@ -65,7 +66,8 @@ def ask_teacher(context: Context, stage: Stage) -> Commit:
     assert settings is not None
     pairs = context.need(stage.sibling(Kind.TEACHER_PAIRS))
     if settings.kind != "encoder":
-        return _read(context, stage, context.need(Stage(Kind.MODEL, Second.TEACHER)), pairs)
+        model = Stage(Kind.TRAIN_RERANKER) if settings.own else Stage(Kind.MODEL, Second.TEACHER)
+        return _read(context, stage, context.need(model), pairs)
     vectors = context.need(Stage(Kind.EMBED, Second.TEACHER))
     split = mined_split(context, stage.scope)
     return search_queries(context, stage, vectors, split=split, num_hits=0, also=pairs.parts("pairs"))
@@ -76,7 +78,7 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
     config, settings, data = context.config, context.config.mining.teacher, read_ingested(context)
     assert settings is not None
     # one process asks a server: more of them would be more requests at once than mining.teacher.requests
-    pool = PoolSize(1, 1, 0) if settings.folder is None else embed_pool(config.cluster, context.size)
+    pool = PoolSize(1, 1, 0) if settings.served else embed_pool(config.cluster, context.size)
     bfloat16 = bool(pool.gpus) and config.training.precision != "float32"
     reading = {
         "teacher": model.figures["digest"],
@@ -84,8 +86,9 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
         "bfloat16": bfloat16,
         "tables": data.tables.key,
     }
-    round_before = stage.of.round - 1 if isinstance(stage.of, ModelName) else 0
-    before = context.need(replace(stage, of=ModelName(round_before))) if round_before else None
+    round_before = ModelName(stage.of.round - 1 if isinstance(stage.of, ModelName) else 0)
+    taught_before = round_before.round > 0 and has_teacher(config, round_before)
+    before = context.need(replace(stage, of=round_before)) if taught_before else None
     # a stage of this name under another key: the pairs have changed since, their scores have not
     stale = context.ledger.find(stage.name)
 
@@ -114,7 +117,7 @@ def _reader(
     context: Context, settings: TeacherSettings, model: Commit, pool: PoolSize, *, bfloat16: bool
 ) -> Callable[[], PairReader | Asking]:
     """What makes the teacher in the process that reads."""
-    if settings.folder is None:
+    if settings.served:
         return make_asking(settings, model.figures["form"])
     from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
 

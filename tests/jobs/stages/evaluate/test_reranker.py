@@ -13,28 +13,9 @@ from cluster.commits import Commit, Ledger
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from mining.teacher.cut import Pairs
+from tests.support.reranking import HITS, ITEMS, with_reranker
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_local")]
-ITEMS, QUERIES, DEV, HITS = 30, 28, 14, 12
-WORDS = ("red", "blue", "old", "new", "cat", "dog", "sea")
-
-
-def with_reranker(case: Any, model: Path) -> None:
-    """A case whose items are seven words in many combinations; the last half of the queries are dev."""
-    case.items = [
-        {"id": f"i{n}", "text": f"{WORDS[n % 7]} {WORDS[n // 7]} {WORDS[(3 * n) % 5]} {n}", "kind": WORDS[n % 2]}
-        for n in range(ITEMS)
-    ]
-    case.queries = [
-        {"id": f"q{n}", "text": f"{WORDS[n % 7]} {WORDS[n // 7]}", "split": "train" if n < QUERIES - DEV else "dev"}
-        for n in range(QUERIES)
-    ]
-    case.labels = [{"query_id": f"q{n}", "item_id": f"i{n}", "score": 2} for n in range(QUERIES)]
-    case.labels += [{"query_id": f"q{n}", "item_id": f"i{(n + 1) % ITEMS}", "score": 1} for n in range(QUERIES)]
-    case.set("mining", {"num_hits": 16, "num_negatives": 4, "relative_margin": "off"})
-    case.set("training", {"hard_negatives": 2, "batch_size": 4})
-    case.set("evaluation", {"num_hits": HITS, "resamples": 500, "slices": ["kind"], "min_slice_queries": 5})
-    case.set("reranker", {"model": str(model), "max_length": 64, "batch_size": 4})
 
 
 def commits_of(case: Any) -> tuple[Store, dict[str, Commit]]:
