@@ -40,8 +40,8 @@ def _own_teacher(config: Config, *, trains: bool) -> Iterator[str]:
         yield f"{own}, but there is no [reranker]; add one, {other}"
     elif config.rounds.mined < 2:
         yield (
-            f"{own} on the negatives of round 1, so it teaches from round 2 on, but rounds.mined = {config.rounds.mined}; raise it "
-            f"to 2 or more, {other}"
+            f"{own} on the negatives of round 1, so it teaches from round 2 on, but rounds.mined = {config.rounds.mined}; raise "
+            f"it to 2 or more, {other}"
         )
     elif config.reranker.loss == "margin_mse":
         yield f'{own}, but reranker.loss = "margin_mse" learns from a teacher\'s scores; set another loss, {other}'

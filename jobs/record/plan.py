@@ -54,7 +54,7 @@ def plan_mining(config: Config, model: ModelName) -> list[Stage]:
 
 
 def trains_teacher(config: Config) -> bool:
-    """Whether the teacher is the re-ranker that this run trains: it learns from the first mined round, and teaches the later ones."""
+    """Whether the teacher is the re-ranker that this run trains: it learns from the first mined round, and teaches later ones."""
     return config.mining.teacher is not None and config.mining.teacher.own
 
 

@@ -1,4 +1,4 @@
-"""A small run with a re-ranker, and the table of retrievers and re-rankers of a made-up one as the stage that measures it leaves it."""
+"""A small run with a re-ranker, and the table of retrievers and re-rankers of a made-up one, as the stage leaves it."""
 
 from __future__ import annotations
 

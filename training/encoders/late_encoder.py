@@ -1,4 +1,4 @@
-"""Late interaction (ColBERT: Khattab 2020, arXiv 2004.12832) as a re-ranker: query and item are read apart, a vector for each token.
+"""Late interaction (ColBERT: Khattab 2020, arXiv 2004.12832) as a re-ranker: it reads query and item apart, a vector per token.
 
 A pair's score is MaxSim: for every token of the query the highest similarity to any token of the item, summed. Lengths, prompts,
 query expansion and the tokens that do not count (padding; of items also punctuation, the skiplist) are those of the folder, as

@@ -145,7 +145,7 @@ def _read_teacher(task: RerankTask) -> tuple[I64, I64, F32] | None:
             'set mining.teacher, or another reranker.loss ("bce", "lambda" or "listnet")'
         )
     table = read_parts(task.store, parts, ["query_row", *(name for pair in columns for name in pair)])
-    found: list[tuple[I64, I64, F32]] = []
+    read: list[tuple[I64, I64, F32]] = []
     for rows, scores in columns:
         offsets, items = lists_to_csr(table[rows])
         own_offsets, values = lists_to_csr(table[scores])
@@ -153,8 +153,8 @@ def _read_teacher(task: RerankTask) -> tuple[I64, I64, F32] | None:
             raise ArtifactError(
                 f"the mined negatives have {scores} of another length than {rows}; delete the commit of stage mine"
             )
-        found.append((np.repeat(table["query_row"].to_numpy(), np.diff(offsets)), items, values.astype(np.float32)))
-    queries, items, values = (np.concatenate(each) for each in zip(*found, strict=True))
+        read.append((np.repeat(table["query_row"].to_numpy(), np.diff(offsets)), items, values.astype(np.float32)))
+    queries, items, values = (np.concatenate(each) for each in zip(*read, strict=True))
     return queries, items, values
 
 

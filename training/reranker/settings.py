@@ -26,8 +26,9 @@ class RerankerSettings(BaseModel):
     """cross_encoder: reads query and item together. late_interaction (ColBERT): reads them apart, a vector for each token, and
     adds up for each token of the query its highest similarity to a token of the item (MaxSim)."""
     loss: Loss = "bce"
-    """Where kind = "late_interaction" and it is not set: lambda. bce: each pair is relevant or not, on its own; a grade counts as a share of the highest one. lambda: order of the list by
-    NDCG (LambdaLoss), for graded labels. listnet: softmax over the list. margin_mse: a teacher's differences between pairs."""
+    """bce: each pair is relevant or not, on its own; a grade counts as a share of the highest one. lambda (what late_interaction
+    has if nothing is set): order of the list by NDCG (LambdaLoss), for graded labels. listnet: softmax over the list. margin_mse:
+    a teacher's differences between pairs."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 2
     """Passes over the training queries."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16

@@ -184,7 +184,7 @@ class Reranker:
 
     def _loss(self, scores_P: Tensor, step: Prepared) -> tuple[float, Tensor, float]:
         """(this rank's loss, whose mean over ranks is that of all lists together; its gradient with respect to the scores [P]; in
-        how many lists an item of the best grade is scored highest)."""
+        how many lists an item of the best grade is scored above all others)."""
         lists, device = step.lists, scores_P.device
         real, gains, teacher, weights = (
             torch.from_numpy(each).to(device) for each in (lists.real, lists.gains, lists.teacher, lists.weights)
@@ -195,9 +195,9 @@ class Reranker:
             sums = loss_sums(self._task.reranker.loss, scores_BL, gains, real, teacher)
             loss = (sums * weights).sum() / max(step.denominator, 1e-12)
             (gradient,) = torch.autograd.grad(loss, scores_P)
-        shown = scores_BL.detach().masked_fill(~real, -torch.inf)
-        best = gains.gather(1, shown.argmax(dim=1, keepdim=True))[:, 0] >= gains.masked_fill(~real, 0.0).amax(dim=1)
-        return float(loss.detach()), gradient, float(best.sum())
+        best = real & (gains >= gains.masked_fill(~real, 0.0).amax(dim=1, keepdim=True))
+        highest, others = (scores_BL.detach().masked_fill(~some, -torch.inf).amax(dim=1) for some in (best, real & ~best))
+        return float(loss.detach()), gradient, float((highest > others).sum())
 
     def _draw(self, epoch: int, step: int) -> Lists:
         return draw_lists(self.plan, self._loaded.labels, self._loaded.gains, self._loaded.teacher, epoch, step)

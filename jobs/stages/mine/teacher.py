@@ -9,6 +9,7 @@ from typing import Any
 from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError
 from cluster.session.resources import PoolSize, embed_pool
+from cluster.storage.model_folders import Manifest
 from cluster.tables.tables import Part
 from jobs.record.plan import has_teacher
 from jobs.record.stages import Kind, ModelName, Second, Stage
@@ -79,11 +80,10 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
     assert settings is not None
     # one process asks a server: more of them would be more requests at once than mining.teacher.requests
     pool = PoolSize(1, 1, 0) if settings.served else embed_pool(config.cluster, context.size)
-    bfloat16 = bool(pool.gpus) and config.training.precision != "float32"
     reading = {
         "teacher": model.figures["digest"],
         "max_length": settings.max_length,
-        "bfloat16": bfloat16,
+        "bfloat16": in_bfloat16(context, pool),
         "tables": data.tables.key,
     }
     round_before = ModelName(stage.of.round - 1 if isinstance(stage.of, ModelName) else 0)
@@ -96,12 +96,12 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
         task = ReadTask(
             context.store,
             pairs.parts("pairs"),
-            [_known(context, commit, reading) for commit in (before, stale)],
+            [known_scores(context, commit, reading) for commit in (before, stale)],
             data.queries,
             data.corpus,
             f"{folder}/scores",
         )
-        make = _reader(context, settings, model, pool, bfloat16=bfloat16)
+        make = _reader(context, settings, model, pool)
         done = read_pairs(task, make, pool, retries=config.cluster.retries, mailbox=context.progress.mailbox)
         return Outcome(
             tables={"scores": done.parts},
@@ -113,20 +113,28 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
     return context.commit(stage, inputs=inputs, work=work)
 
 
-def _reader(
-    context: Context, settings: TeacherSettings, model: Commit, pool: PoolSize, *, bfloat16: bool
-) -> Callable[[], PairReader | Asking]:
+def _reader(context: Context, settings: TeacherSettings, model: Commit, pool: PoolSize) -> Callable[[], PairReader | Asking]:
     """What makes the teacher in the process that reads."""
     if settings.served:
         return make_asking(settings, model.figures["form"])
+    return make_pair_reader(context, pool, model.files, model.figures["prefix"], settings.max_length)
+
+
+def make_pair_reader(context: Context, pool: PoolSize, files: Manifest, prefix: str, max_length: int | None) -> Any:
+    """What loads a model that reads pairs in an actor of the pool."""
     from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
 
-    return MakeCrossEncoder(
-        context.store, model.files, model.figures["prefix"], pool.cpus, bool(pool.gpus), bfloat16, settings.max_length
-    )
+    bfloat16 = in_bfloat16(context, pool)
+    make: Any = MakeCrossEncoder(context.store, files, prefix, pool.cpus, bool(pool.gpus), bfloat16, max_length)
+    return make
 
 
-def _known(context: Context, commit: Commit | None, reading: Mapping[str, Any]) -> list[Part]:
+def in_bfloat16(context: Context, pool: PoolSize) -> bool:
+    """Whether pairs are read in bfloat16."""
+    return bool(pool.gpus) and context.config.training.precision != "float32"
+
+
+def known_scores(context: Context, commit: Commit | None, reading: Mapping[str, Any]) -> list[Part]:
     """What a stage has read in the same way, of the same texts; nothing where it was read otherwise, or is gone."""
     if commit is None or "scores" not in commit.tables or any(commit.inputs.get(key) != reading[key] for key in reading):
         return []

@@ -161,7 +161,7 @@ def test_each_kind_of_re_ranker_is_told_by_its_folder_and_refused_as_the_other(
 ) -> None:
     assert (is_late(late), is_late(cross_encoder)) == (True, False)
     assert type(load_reranker(cross_encoder)).__name__ == "PairEncoder"
-    with pytest.raises(ConfigError, match='found a model of late interaction in .*set reranker.kind = "late_interaction"'):
+    with pytest.raises(ConfigError, match=r'found a model of late interaction in .*set reranker\.kind = "late_interaction"'):
         prepare_reranker(late, tmp_path / "made")
     broken = Path(shutil.copytree(late, tmp_path / "broken"))
     model = open_late(broken)

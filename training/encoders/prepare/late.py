@@ -90,7 +90,8 @@ def _try(target: Path) -> None:
     want = encoder.model.similarity_pairwise(*sides).cpu().numpy()
     if not all(map(math.isfinite, got)):
         raise ConfigError(
-            f"reranker.model gives {got[0]} for a pair of short texts; its weights are damaged: download it again, or give another"
+            f"reranker.model gives {got[0]} for a pair of short texts; its weights are damaged: download it again, or give "
+            f"another"
         )
     if not np.allclose(got, want, atol=NEAR):
         raise ConfigError(

@@ -49,9 +49,5 @@ def make_reranker(config: Config, store: Store, folder: str) -> Outcome:
             prepare = prepare_late if settings.kind == "late_interaction" else prepare_pairs
             new_head = prepare(source, target, max_length=settings.max_length, seed=config.rounds.seed)
         files = upload_folder(target, store, f"{folder}/model")
-    figures = {
-        "prefix": f"{folder}/model",
-        "digest": folder_digest(files, f"{folder}/model"),
-        "new_head": new_head,
-    }
+    figures = {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "new_head": new_head}
     return Outcome(files=files, figures=figures)

@@ -62,9 +62,7 @@ def test_the_run_s_re_ranker_learns_from_round_1_and_teaches_round_2_and_a_stopp
     assert not [name for name in commits if name.startswith("round-01-teacher") or name == "teacher"]
     assert commits["reranker-train"].inputs["negatives"] == commits["round-01-mine"].key
 
-    untaught, taught = (
-        read_parts(store, commits[f"round-0{number}-mine"].parts("negatives")).to_pylist() for number in (1, 2)
-    )
+    untaught, taught = (read_parts(store, commits[f"round-0{number}-mine"].parts("negatives")).to_pylist() for number in (1, 2))
     assert "negative_teacher_scores" not in untaught[0]
     scored = Pairs.from_table(read_parts(store, commits["round-02-teacher"].parts("scores")))
     model = CrossEncoder(str(Path(summary["model"]) / "reranker"), device="cpu", local_files_only=True)
