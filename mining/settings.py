@@ -87,7 +87,7 @@ class TeacherSettings(BaseModel):
     """Leave a query out of training if the teacher scores so many candidates above all its relevant items; the report lists
     such queries. Default: none is left out."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
-    """Maximum tokens of a pair. Default: the model's own limit."""
+    """cross_encoder, encoder: maximum tokens of a pair. Default: the model's own limit."""
 
     @property
     def served(self) -> bool:

@@ -152,11 +152,11 @@ TABLE = (
     ),
     Needs(
         ("mining.teacher.max_length",),
-        lambda config: config.mining.teacher is not None and config.mining.teacher.folder is not None,
+        lambda config: config.mining.teacher is not None and config.mining.teacher.kind in ("cross_encoder", "encoder"),
         lambda config: (
             "the server cuts texts"
             if config.mining.teacher and config.mining.teacher.served
-            else "the run's own re-ranker has reranker.max_length"
+            else "a run's re-ranker reads as many tokens as it was trained with"
         ),
     ),
     Needs(

@@ -114,7 +114,8 @@ def prepare_second(context: Context, stage: Stage) -> Commit:
     if settings.served:
         return _ask_server(context, stage, settings)
     if settings.kind == "reranker":
-        settings = settings.model_copy(update={"model": reranker_of_run(str(settings.model), context.config.storage)})
+        model = reranker_of_run(str(settings.model), context.config.storage)
+        settings = settings.model_copy(update={"model": model, "max_length": None})
     inputs = {"model": folder_fingerprint(settings.model), "kind": settings.kind, "max_length": settings.max_length}
     return context.commit(
         stage,

@@ -1,6 +1,7 @@
-"""A cross-encoder that scores pairs: a query and an item are read together, and one number says how well they fit.
+"""A model that scores pairs, most often a cross-encoder: one number says how well a query and an item fit.
 
-It is the teacher whose second opinion mining may ask for, or a re-ranker. What is trained as one is `pair_encoder`.
+It is the teacher whose second opinion mining may ask for, or a re-ranker. What is trained as one is `pair_encoder`, or
+`late_encoder`, which reads them apart.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class MakeCrossEncoder:
         return self._packed(folder) or self._predicting(folder)
 
     def _packed(self, folder: Path) -> Reader | None:
-        """Pairs in packs of like length under a token budget, each text tokenised once; None: the model needs
+        """Pairs in packs of like length under a token budget, each text tokenised once; None: a cross-encoder that needs
         sentence-transformers."""
         import torch
 

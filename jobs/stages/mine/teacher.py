@@ -82,7 +82,7 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
     pool = PoolSize(1, 1, 0) if settings.served else embed_pool(config.cluster, context.size)
     reading = {
         "teacher": model.figures["digest"],
-        "max_length": settings.max_length,
+        "max_length": _max_length(settings),
         "bfloat16": in_bfloat16(context, pool),
         "tables": data.tables.key,
     }
@@ -117,7 +117,13 @@ def _reader(context: Context, settings: TeacherSettings, model: Commit, pool: Po
     """What makes the teacher in the process that reads."""
     if settings.served:
         return make_asking(settings, model.figures["form"])
-    return make_pair_reader(context, pool, model.files, model.figures["prefix"], settings.max_length)
+    make: Callable[[], PairReader] = make_pair_reader(context, pool, model.files, model.figures["prefix"], _max_length(settings))
+    return make
+
+
+def _max_length(settings: TeacherSettings) -> int | None:
+    """Tokens of a pair; None: what the model says, as the re-ranker of a run always does."""
+    return None if settings.kind == "reranker" else settings.max_length
 
 
 def make_pair_reader(context: Context, pool: PoolSize, files: Manifest, prefix: str, max_length: int | None) -> Any:

@@ -29,7 +29,9 @@ def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSet
     Raises:
         ConfigError: there is no such model, or it is of another kind than the settings say, or damaged.
     """
+    from training.encoders import st_format
     from training.encoders.cross_encoder import copy_cross_encoder
+    from training.encoders.late_encoder import is_late
     from training.encoders.prepare.prepare import build_base, model_folder
     from training.encoders.prepare.trial import reading_model, try_model
 
@@ -38,7 +40,9 @@ def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSet
         target = Path(local)
         name = str(settings.model)
         with reading_model(name), model_folder(name, config.storage) as source:
-            if settings.kind in ("cross_encoder", "reranker"):
+            if settings.kind == "reranker" and is_late(source):
+                st_format.copy_folder(source, target, without_weights=False)
+            elif settings.kind in ("cross_encoder", "reranker"):
                 copy_cross_encoder(source, settings.max_length, target)
             else:
                 encoder = _as_encoder(source, settings, section)

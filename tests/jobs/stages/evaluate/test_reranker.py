@@ -14,9 +14,9 @@ from cluster.commits import Commit, Ledger
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from mining.teacher.cut import Pairs
+from tests.support.reranking import HITS, ITEMS, with_reranker
 from training.encoders.late_encoder import is_late
 from training.encoders.prepare.late import prepare_late
-from tests.support.reranking import HITS, ITEMS, with_reranker
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_local")]
 
