@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.commits import Commit, Ledger
+from cluster.commits import Commit, Ledger, Outcome
 from cluster.errors import ClusterError, ConfigError
+from cluster.storage.digests import described
+from cluster.storage.model_folders import upload_folder
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
+from jobs.config.config import load_config
+from jobs.record.plan import plan_run
 from jobs.record.stages import Kind, ModelName, Stage
 from jobs.run.rounds import FUNCTIONS
-from jobs.stages.ingest.models.second_model import reranker_of_run
+from jobs.stages.ingest.models.second_model import make_teacher, reranker_of_run
 from mining.teacher.cut import Pairs
 from tests.support.reranking import with_reranker
 
@@ -93,9 +97,6 @@ def test_the_run_s_re_ranker_learns_from_round_1_and_teaches_round_2_and_a_stopp
 
 
 def test_a_run_that_stops_after_round_1_trains_its_re_ranker_at_the_end(case: Any, cross_encoder: Path) -> None:
-    from jobs.config.config import load_config
-    from jobs.record.plan import plan_run
-
     with_reranker(case, cross_encoder)
     case.set("rounds", {"mined": 3})
     case.set("mining.teacher", TEACHER)
@@ -109,19 +110,51 @@ def test_a_run_that_stops_after_round_1_trains_its_re_ranker_at_the_end(case: An
     assert not [stage for stage in short if stage.kind in (Kind.TEACHER_PAIRS, Kind.TEACHER_SCORES)]
 
 
+def finished(store: Store, reranker: Path | None) -> None:
+    """A run that has ended, with a re-ranker in its model or without one."""
+
+    def work(folder: str) -> Outcome:
+        store.write_bytes(f"{folder}/config.json", b"{}")
+        files = {f"{folder}/config.json": described(b"{}")}
+        return Outcome(
+            files=files | (upload_folder(reranker, store, f"{folder}/reranker") if reranker else {}), figures={"prefix": folder}
+        )
+
+    Ledger(store).stage("finish", inputs={}, folder="model", work=work)
+
+
 def test_a_run_without_a_re_ranker_cannot_teach(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "run"))
-    Ledger(store).stage("finish", inputs={}, folder="model", work=_without_reranker(store))
+    finished(store, None)
     with pytest.raises(ConfigError, match=r"^mining\.teacher\.model: .* found a run without a re-ranker in .*/run;"):
         reranker_of_run(store.root, StorageSettings())
 
 
-def _without_reranker(store: Store) -> Any:
-    from cluster.commits import Outcome
-    from cluster.storage.digests import described
+@pytest.mark.parametrize("kind", ["cross_encoder", "late_interaction"])
+def test_another_run_s_re_ranker_of_either_kind_reads_pairs_as_it_did_there(
+    case: Any, cross_encoder: Path, tmp_path: Path, kind: str
+) -> None:
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder
 
-    def work(folder: str) -> Outcome:
-        store.write_bytes(f"{folder}/config.json", b"{}")
-        return Outcome(files={f"{folder}/config.json": described(b"{}")}, figures={"prefix": folder})
+    from training.encoders.cross_encoder import MakeCrossEncoder
+    from training.encoders.prepare.late import prepare_late
 
-    return work
+    run, own, folder = Store(str(tmp_path / "other")), Store(str(tmp_path / "own")), cross_encoder
+    if kind == "late_interaction":
+        prepare_late(cross_encoder, folder := tmp_path / "late")
+    finished(run, folder)
+    with_reranker(case, cross_encoder)
+    case.set("mining.teacher", TEACHER | {"model": run.root})
+    config = load_config(case.write())
+    assert config.mining.teacher is not None
+    settings = config.mining.teacher.model_copy(update={"model": reranker_of_run(run.root, StorageSettings())})
+    made = make_teacher(config, own, "teacher", settings, "mining.teacher")
+    read = MakeCrossEncoder(own, made.files, made.figures["prefix"], 1, False, False, None)()
+    queries, items = ["red cat", "sea", "red cat"], ["blue cat 1", "old", "a new dog by the sea"]
+    got = read(queries, items, lambda _: None)
+    if kind == "late_interaction":
+        late = MultiVectorEncoder(str(folder), device="cpu")
+        want = late.similarity_pairwise(late.encode_query(queries), late.encode_document(items)).numpy()
+    else:
+        want = CrossEncoder(str(folder), device="cpu").predict(list(zip(queries, items, strict=True)))
+    np.testing.assert_allclose(got, want, atol=1e-5)
