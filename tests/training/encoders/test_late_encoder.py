@@ -18,6 +18,7 @@ from training.encoders.prepare.late import prepare_late
 from training.encoders.prepare.reranker import prepare_reranker
 from training.encoders.reranker import load_reranker
 from training.encoders.tokens.features import Tokens
+from training.engine.budget import probe_budget
 from training.settings import LoraSettings
 
 QUERIES = ["a red shoe", "fox", "a b c d e f g h i j k l m n o p", "", "fox"]
@@ -137,6 +138,11 @@ def test_the_gradient_is_that_of_each_pair_alone(late: Path) -> None:
     together, alone = gradient([[0, 1, 2, 3, 4]]), gradient([[0], [1], [2], [3], [4]])
     assert float((together - alone).norm() / alone.norm()) < 1e-5
     assert float(alone.norm()) > 0
+
+
+def test_how_many_tokens_are_read_at_once_is_found_by_a_trial(late: Path) -> None:
+    encoder = LateEncoder.load(late)
+    assert probe_budget(encoder, pairs_of(encoder), candidates=(20, 40), repeats=1) in (20, 40)
 
 
 def test_lora_trains_the_projection_whole_and_leaves_a_plain_model(late: Path, tmp_path: Path) -> None:
