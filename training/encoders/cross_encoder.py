@@ -136,9 +136,9 @@ class MakeCrossEncoder:
         import torch
 
         from training.encoders.compute.packed import pack_linears
-        from training.encoders.late_encoder import is_late
-        from training.encoders.pair_encoder import activation_of
-        from training.encoders.reranker import load_reranker, reranker_tokenizer
+        from training.encoders.rerankers.late_encoder import is_late
+        from training.encoders.rerankers.load import load_reranker, reranker_tokenizer
+        from training.encoders.rerankers.pair_encoder import activation_of
 
         late = is_late(folder)
         if not late and not _reads_plain_pairs(folder):

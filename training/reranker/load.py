@@ -15,7 +15,7 @@ from cluster.labels.labels import Labels, gather_csr
 from cluster.storage.model_folders import fetch_folder
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import F32, I64, Part, lists_to_csr, read_parts, read_schema
-from training.encoders.reranker import reranker_tokenizer
+from training.encoders.rerankers.load import reranker_tokenizer
 from training.encoders.tokens.pairs import Template, Texts
 from training.feed.batches import BatchPlan
 from training.feed.memory import POOL_ROWS

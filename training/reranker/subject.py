@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from cluster.errors import ConfigError
-from training.encoders.pair_encoder import IDENTITY, SIGMOID, PairEncoder
-from training.encoders.reranker import load_reranker
+from training.encoders.rerankers.load import load_reranker
+from training.encoders.rerankers.pair_encoder import IDENTITY, SIGMOID, PairEncoder
 from training.encoders.tokens.features import Tokens
 from training.encoders.tokens.packing import pack
 from training.engine.engine import Place

@@ -37,7 +37,7 @@ def open_reranker(model: Path | None, stamp: Stamp, path: str) -> Rerank:
             f"the re-ranker in {path} is not the one that was exported (by SHA-256); copy the export again as a whole, or run "
             f"the same `hardmine export` again",
         )
-    from training.encoders.late_encoder import is_late
+    from training.encoders.rerankers.late_encoder import is_late
 
     return _late(model / RERANKER) if is_late(model / RERANKER) else _cross_encoder(model / RERANKER)
 

@@ -26,10 +26,10 @@ from cluster.storage.model_folders import describe_folder, fetch_folder, upload_
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, write_part
 from eval.verdict import decide_epochs
-from training.encoders.pair_encoder import PairEncoder
 from training.encoders.prepare.late import prepare_late
 from training.encoders.prepare.reranker import prepare_reranker
-from training.encoders.reranker import load_reranker, reranker_tokenizer
+from training.encoders.rerankers.load import load_reranker, reranker_tokenizer
+from training.encoders.rerankers.pair_encoder import PairEncoder
 from training.encoders.st_format import read_json, write_json
 from training.engine.engine import Place, full_state, set_learning_rate, start_engine
 from training.engine.schedule import Schedule

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import ConfigError, one_paragraph
-from training.encoders.late_encoder import LateEncoder, LateTokenizer, is_late, open_late
 from training.encoders.prepare.reranker import length_of, refuse_untrainable
+from training.encoders.rerankers.late_encoder import LateEncoder, LateTokenizer, is_late, open_late
 
 VECTOR = 128
 """Length of a token's vector with a new projection, as ColBERT has it."""

@@ -8,8 +8,8 @@ from typing import Any
 from cluster.errors import ConfigError, one_paragraph
 from training.encoders import st_format
 from training.encoders.cross_encoder import describe
-from training.encoders.late_encoder import is_late
 from training.encoders.prepare.check import read_modules, refuse_own_code
+from training.encoders.rerankers.late_encoder import is_late
 from training.encoders.st_format import read_json, write_json
 from training.encoders.tokens.lengths import model_limit, position_limit
 from training.encoders.tokens.pairs import PairTokenizer
@@ -115,8 +115,8 @@ def _write(model: Any, root: Path, target: Path, length: int, *, own: bool) -> N
     """The model with its tokenizer, which is told the length: so that everyone who opens the folder cuts pairs alike."""
     from transformers import AutoTokenizer
 
-    from training.encoders.pair_encoder import SIGMOID, activation_of, set_activation
     from training.encoders.prepare.check import first_config
+    from training.encoders.rerankers.pair_encoder import SIGMOID, activation_of, set_activation
 
     tokenizer = AutoTokenizer.from_pretrained(str(root))
     if tokenizer.pad_token_id is None:
@@ -142,7 +142,7 @@ def _try(target: Path) -> None:
 
     import numpy as np
 
-    from training.encoders.pair_encoder import PairEncoder
+    from training.encoders.rerankers.pair_encoder import PairEncoder
 
     tokenizer, rows = PairTokenizer(target), np.zeros(1, np.int64)
     pair = tokenizer.template.join(tokenizer(["a query"]), tokenizer(["an item"]), rows, rows)

@@ -31,9 +31,9 @@ def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSet
     """
     from training.encoders import st_format
     from training.encoders.cross_encoder import copy_cross_encoder
-    from training.encoders.late_encoder import is_late
     from training.encoders.prepare.prepare import build_base, model_folder
     from training.encoders.prepare.trial import reading_model, try_model
+    from training.encoders.rerankers.late_encoder import is_late
 
     kind = None
     with tempfile.TemporaryDirectory(prefix="hardmine-teacher-") as local, named_after(section):

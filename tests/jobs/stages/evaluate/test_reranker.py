@@ -15,8 +15,8 @@ from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from mining.teacher.cut import Pairs
 from tests.support.reranking import HITS, ITEMS, with_reranker
-from training.encoders.late_encoder import is_late
 from training.encoders.prepare.late import prepare_late
+from training.encoders.rerankers.late_encoder import is_late
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_local")]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.encoders.late_encoder import LateEncoder, LateTokenizer, is_late, open_late
-from training.encoders.pair_encoder import PairEncoder
+from training.encoders.rerankers.late_encoder import LateEncoder, LateTokenizer, is_late, open_late
+from training.encoders.rerankers.pair_encoder import PairEncoder
 from training.encoders.tokens.pairs import PairTokenizer
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError
-from training.encoders.late_encoder import LateEncoder, LateTokenizer, is_late, open_late
 from training.encoders.lora import add_lora
 from training.encoders.prepare.late import prepare_late
 from training.encoders.prepare.reranker import prepare_reranker
-from training.encoders.reranker import load_reranker
+from training.encoders.rerankers.late_encoder import LateEncoder, LateTokenizer, is_late, open_late
+from training.encoders.rerankers.load import load_reranker
 from training.encoders.tokens.features import Tokens
 from training.engine.budget import probe_budget
 from training.settings import LoraSettings
