@@ -45,6 +45,7 @@ def test_the_run_s_re_ranker_learns_from_round_1_and_teaches_round_2_and_a_stopp
     case.set("mining.teacher", TEACHER)
     case.set("mining.choose", "stratified")
     case.set("training.distil", {})
+    case.set("cluster.micro_batch_tokens", 512)  # else a trial finds it, and each time another
 
     def stops(*_: object) -> Commit:
         raise ClusterError("the cluster is gone")
@@ -79,6 +80,15 @@ def test_the_run_s_re_ranker_learns_from_round_1_and_teaches_round_2_and_a_stopp
         mean = np.mean(row["positive_teacher_scores"])
         assert all(score <= mean - abs(mean) * 0.02 + 1e-6 for score in row["negative_teacher_scores"])
     assert commits["round-02-mine"].figures["dropped"]["teacher"] > 0
+
+    # killed inside the re-ranker's training: it is made again as it was, so that all it taught is kept
+    for name in ("reranker-train", "finish"):
+        store.delete(Ledger(store).path(name))
+    assert case.run().code == 0
+    _, again = commits_of(case.folder / "out/run")
+    assert again["reranker-train"].created > commits["reranker-train"].created
+    assert again["reranker-train"].figures["digest"] == commits["reranker-train"].figures["digest"]
+    assert again["round-02-teacher"].created == commits["round-02-teacher"].created
 
     # another run is taught by it from its first round on, and a run without one is refused
     case.set("name", "second")
