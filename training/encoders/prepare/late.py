@@ -48,7 +48,7 @@ def prepare_late(source: Path, target: Path, *, max_length: int | None = None, s
     if late and max_length is not None:
         model[0].document_length = max_length
     model.save(str(target), create_model_card=False)
-    _try(target)
+    _try(target, model)
     return not late
 
 
@@ -80,14 +80,13 @@ def _new(root: Path, length: int, seed: int) -> Any:
     return MultiVectorEncoder(modules=[body, projection, mask, Normalize(**tokens)], device="cpu")
 
 
-def _try(target: Path) -> None:
-    """Raises ConfigError: a score is not finite, or another one than sentence-transformers gives."""
+def _try(target: Path, model: Any) -> None:
+    """Raises ConfigError: a score is not finite, or another one than sentence-transformers gives with `model`, as it came."""
     encoder, rows = LateEncoder.load(target), np.arange(len(TRIAL[0]))
     tokenizer = LateTokenizer(encoder.model)
     pairs = tokenizer.template.join(tokenizer.queries(TRIAL[0]), tokenizer(TRIAL[1]), rows, rows)
     got = encoder.encode(pairs)[:, 0]
-    sides = (encoder.model.encode_query(TRIAL[0]), encoder.model.encode_document(TRIAL[1]))
-    want = encoder.model.similarity_pairwise(*sides).cpu().numpy()
+    want = model.similarity_pairwise(model.encode_query(TRIAL[0]), model.encode_document(TRIAL[1])).numpy()
     if not all(map(math.isfinite, got)):
         raise ConfigError(
             f"reranker.model gives {got[0]} for a pair of short texts; its weights are damaged: download it again, or give "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cluster.errors import ConfigError
 from training.encoders.lora import add_lora
@@ -17,6 +18,7 @@ from training.encoders.prepare.late import prepare_late
 from training.encoders.prepare.reranker import prepare_reranker
 from training.encoders.rerankers.late_encoder import LateEncoder, LateTokenizer, is_late, open_late
 from training.encoders.rerankers.load import load_reranker
+from training.encoders.st_format import read_json, write_json
 from training.encoders.tokens.features import Tokens
 from training.engine.budget import probe_budget
 from training.settings import LoraSettings
@@ -111,6 +113,27 @@ def test_queries_that_are_filled_up_and_marked_score_as_in_the_library(
     assert not prepare_late(tmp_path / "source", tmp_path / "made")
     assert ours(tmp_path / "made", 60) == pytest.approx(theirs(tmp_path / "source"), abs=1e-5)
     assert ours(tmp_path / "made") != pytest.approx(ours(late), abs=1e-2)
+
+
+def test_a_checkpoint_of_stanford_keeps_its_markers_its_expansion_and_its_skiplist(body: Path, tmp_path: Path) -> None:
+    weights = load_file(body / "model.safetensors")
+    shutil.copytree(body, tmp_path / "source")
+    projection = torch.randn(16, 32, generator=torch.Generator().manual_seed(1))
+    save_file(
+        {f"bert.{name}": value for name, value in weights.items()} | {"linear.weight": projection},
+        tmp_path / "source/model.safetensors",
+    )
+    write_json(tmp_path / "source/config.json", read_json(body / "config.json") | {"architectures": ["HF_ColBERT"]})
+    own = {"query_token_id": "q", "doc_token_id": "d", "query_maxlen": 9, "doc_maxlen": 14, "mask_punctuation": True}
+    write_json(tmp_path / "source/artifact.metadata", own)
+    assert not prepare_late(tmp_path / "source", tmp_path / "made")
+    assert ours(tmp_path / "made") == pytest.approx(theirs(tmp_path / "source"), abs=1e-5)
+    tokenizer = LateTokenizer(open_late(tmp_path / "made"))
+    assert tokenizer(["a " * 30]).lengths.tolist() == [14]
+    assert (
+        LateEncoder.load(tmp_path / "made").collate(pairs_of(LateEncoder.load(tmp_path / "made")))["query_input_ids"].shape[1]
+        == 9
+    )
 
 
 def test_a_body_gets_the_same_new_projection_every_time_and_items_are_cut_at_the_length_that_is_set(
