@@ -26,7 +26,7 @@ from training.rank.forward import NotFiniteError, Pass, encode_shared
 from training.rank.start import find_budget, settings_here, start_encoder
 from training.reranker.lists import Lists, draw_lists
 from training.reranker.load import Loaded
-from training.reranker.losses import count_terms, loss_sums
+from training.reranker.losses import best_is_first, count_terms, loss_sums
 from training.reranker.task import RerankTask
 from training.reranker.validation import ndcg_of
 
@@ -195,9 +195,7 @@ class Reranker:
             sums = loss_sums(self._task.reranker.loss, scores_BL, gains, real, teacher)
             loss = (sums * weights).sum() / max(step.denominator, 1e-12)
             (gradient,) = torch.autograd.grad(loss, scores_P)
-        best = real & (gains >= gains.masked_fill(~real, 0.0).amax(dim=1, keepdim=True))
-        highest, others = (scores_BL.detach().masked_fill(~some, -torch.inf).amax(dim=1) for some in (best, real & ~best))
-        return float(loss.detach()), gradient, float((highest > others).sum())
+        return float(loss.detach()), gradient, float(best_is_first(scores_BL.detach(), gains, real).sum())
 
     def _draw(self, epoch: int, step: int) -> Lists:
         return draw_lists(self.plan, self._loaded.labels, self._loaded.gains, self._loaded.teacher, epoch, step)
