@@ -57,12 +57,14 @@ class TeacherSettings(BaseModel):
 
     model_config = MODEL_CONFIG
 
-    model: Annotated[str, Field(min_length=1)]
-    """Local folder, s3:// folder or hub name; http, llm: the name by which the server knows its model."""
-    kind: Literal["cross_encoder", "encoder", "http", "llm"] = "cross_encoder"
+    model: Annotated[str, Field(min_length=1)] | None = None
+    """Local folder, s3:// folder or hub name; http, llm: the name by which the server knows its model; reranker: the folder of
+    another run that is finished. Default: for kind = "reranker" this run's own re-ranker, else it must be given."""
+    kind: Literal["cross_encoder", "encoder", "http", "llm", "reranker"] = "cross_encoder"
     """cross_encoder: reads query and item together and scores each pair once per run. encoder: a second embedding model; the
     score is the cosine. http: a server that answers /rerank as Cohere, Jina, text-embeddings-inference, vLLM or Infinity do.
-    llm: a language model behind an OpenAI-compatible server, which grades each pair."""
+    llm: a language model behind an OpenAI-compatible server, which grades each pair. reranker: the re-ranker that [reranker] of
+    this run trains on round 1; it teaches from round 2 on. Or that of another run, which teaches from round 1 on."""
     url: str | None = None
     """http, llm: the whole address that requests go to, e.g. "http://host:8080/rerank", "https://host/v1/chat/completions".
     The key, if it needs one, is read from the environment variable HARDMINE_TEACHER_KEY."""
@@ -85,17 +87,28 @@ class TeacherSettings(BaseModel):
     """Leave a query out of training if the teacher scores so many candidates above all its relevant items; the report lists
     such queries. Default: none is left out."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
-    """Maximum tokens of a pair. Default: the model's own limit."""
+    """cross_encoder, encoder: maximum tokens of a pair. Default: the model's own limit."""
+
+    @property
+    def served(self) -> bool:
+        """Whether a server has its model."""
+        return self.kind in ("http", "llm")
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the re-ranker that this run trains."""
+        return self.kind == "reranker" and self.model is None
 
     @property
     def folder(self) -> str | None:
-        """Where its model lies; None: a server has it."""
-        return self.model if self.kind in ("cross_encoder", "encoder") else None
+        """Where its model lies, or the run that has it; None: a server has it, or this run trains it."""
+        return None if self.served else self.model
 
     def resolved(self, absolute: Callable[[str], str | None], absolute_model: Callable[[str], str | None]) -> TeacherSettings:
         """With an absolute model folder, and the rubric's text in place of its file. Raises ConfigError: the file is none."""
         if self.folder is not None:
-            return self.model_copy(update={"model": absolute_model(self.folder)})
+            place = absolute if self.kind == "reranker" else absolute_model
+            return self.model_copy(update={"model": place(self.folder)})
         if self.rubric is None or "\n" in self.rubric:  # it is the text already
             return self
         from mining.teacher.judge import read_rubric  # loads pyarrow
@@ -104,7 +117,12 @@ class TeacherSettings(BaseModel):
 
     @model_validator(mode="after")
     def _server_is_named(self) -> TeacherSettings:
-        if (self.url is None) != (self.folder is not None):
+        if self.model is None and self.kind != "reranker":
+            raise ValueError(
+                f'mining.teacher.kind = "{self.kind}" needs mining.teacher.model; give one, or set kind = "reranker" for the '
+                f"re-ranker that this run trains"
+            )
+        if self.served == (self.url is None):
             lacks = f'mining.teacher.kind = "{self.kind}" needs mining.teacher.url, the address of its server'
             unread = (
                 f'mining.teacher.url = {self.url} is a server, but mining.teacher.kind = "{self.kind}" reads a folder; set '

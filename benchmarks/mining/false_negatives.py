@@ -114,7 +114,7 @@ def _pairs(labels: pa.Table) -> Pairs:
 
 def train_teacher(config: Path, overrides: list[str]) -> str:
     """A model of the same withheld labels, trained with random negatives only; where it lies."""
-    quick = ["name=teacher", "rounds.mined=0", "training.batch_size=64", "training.hard_negatives=0"]
+    quick = ["name=teacher", "encoder.model=null", "rounds.mined=0", "training.batch_size=64", "training.hard_negatives=0"]
     return str(run("run", config, [*quick, *overrides])["model"])
 
 
@@ -193,7 +193,7 @@ def main() -> None:
         "--train-teacher",
         nargs="+",
         metavar="KEY=VALUE",
-        help="train one on the labels that are left, with these settings, e.g. encoder.kind=static",
+        help="train one on the labels that are left, with these settings, e.g. encoder.kind=static for one from nothing",
     )
     parser.add_argument("--teacher-kind", default="encoder", choices=["encoder", "cross_encoder"])
     parser.add_argument("--relabel", type=float, help="the teacher's score from which a dropped item is relabelled")

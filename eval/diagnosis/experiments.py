@@ -48,7 +48,7 @@ def fewer_false_negatives(evidence: Evidence, *, starved: bool) -> str:
         stricter = "mining.relative_margin=0.1 mining.margin_reference=lowest"
         return f"mine again with your checkpoint and a stricter margin: {mine_with_checkpoint(evidence, stricter)}"
     otherwise = "label more of the relevant items"
-    if "mining.teacher.model" not in evidence.settings:
+    if not any(name.startswith("mining.teacher.") for name in evidence.settings):
         otherwise += ", or let a teacher score the candidates ([mining.teacher])"
     rate = setting(evidence, "mining.target_discard_rate")
     if math.isfinite(rate):  # it takes the place of the margin

@@ -28,9 +28,29 @@ def _idle_teacher(config: Config) -> Iterator[str]:
         )
 
 
+def _own_teacher(config: Config, *, trains: bool) -> Iterator[str]:
+    """A teacher that the run would have to train, but cannot."""
+    if config.mining.teacher is None or not config.mining.teacher.own:
+        return
+    own = 'mining.teacher.kind = "reranker" without mining.teacher.model is the re-ranker that this run trains'
+    other = "give the folder of another run as mining.teacher.model, or remove [mining.teacher]"
+    if not trains:
+        yield f"{own}, but `hardmine mine` without --round trains nothing; {other}"
+    elif config.reranker is None:
+        yield f"{own}, but there is no [reranker]; add one, {other}"
+    elif config.rounds.mined < 2:
+        yield (
+            f"{own} on the negatives of round 1, so it teaches from round 2 on, but rounds.mined = {config.rounds.mined}; raise "
+            f"it to 2 or more, {other}"
+        )
+    elif config.reranker.loss == "margin_mse":
+        yield f'{own}, but reranker.loss = "margin_mse" learns from a teacher\'s scores; set another loss, {other}'
+
+
 def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
     """What is refused: one paragraph each, with the numbers and the way out. Args: trains: it is about a run that trains."""
     yield from _idle_teacher(config)
+    yield from _own_teacher(config, trains=trains)
     if not trains:
         return
     encoder, training, rounds = config.encoder, config.training, config.rounds

@@ -14,8 +14,7 @@ class ProbeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    """Share of the training queries that are used (of those that data.train_fraction leaves). All dev queries are used."""
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Passes over them, with mined and with random negatives each."""
+    """Share of the training queries that are used (of those that data.train_fraction leaves). All dev queries are used, and each
+    arm passes once over the training queries."""
     min_lead: Annotated[float, Field(gt=0.0, le=100.0)] = 0.5
     """Minimum lead of mined over random negatives in the primary figure, in percentage points, for the answer yes."""

@@ -152,12 +152,16 @@ TABLE = (
     ),
     Needs(
         ("mining.teacher.max_length",),
-        lambda config: config.mining.teacher is not None and config.mining.teacher.folder is not None,
-        lambda config: "the server cuts texts",
+        lambda config: config.mining.teacher is not None and config.mining.teacher.kind in ("cross_encoder", "encoder"),
+        lambda config: (
+            "the server cuts texts"
+            if config.mining.teacher and config.mining.teacher.served
+            else "a run's re-ranker reads as many tokens as it was trained with"
+        ),
     ),
     Needs(
         ("mining.teacher.requests",),
-        lambda config: config.mining.teacher is not None and config.mining.teacher.folder is None,
+        lambda config: config.mining.teacher is not None and config.mining.teacher.served,
         lambda config: 'it belongs to mining.teacher.kind = "http" or "llm"',
     ),
     Needs(

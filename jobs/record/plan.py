@@ -9,6 +9,9 @@ from jobs.config.without_effect import reads_texts
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Scope, Second, SourceName, Stage
 from mining.settings import SourceKind
 
+FIRST_TAUGHT = 2
+"""The first round whose negatives the run's own re-ranker has seen: it is trained on those of round 1."""
+
 
 def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
     """Every stage of a run that trains.
@@ -32,20 +35,34 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
         for chosen in Chosen:
             if chosen is not Chosen.RANDOM_ARM or (config.rounds.compare_random and last):
                 stages += [Stage(kind, chosen) for kind in _measuring(config)]
-    return [*stages, *_reranked(config), Stage(Kind.FINISH)]
+    reranked = [stage for stage in _reranked(config) if stage not in stages]
+    return [*stages, *reranked, Stage(Kind.FINISH)]
 
 
 def plan_mining(config: Config, model: ModelName) -> list[Stage]:
     """The stages of a round's mining. The first round that needs a shared stage has it."""
     own = [Kind.PAIRS, Kind.SCORE] if other_sources(config, model) else []
-    stages = [Stage(Kind.SEARCH, model), *_shared_sources(config, model), *(Stage(kind, model) for kind in own)]
+    stages = [Stage(Kind.TRAIN_RERANKER)] if trains_teacher(config) and model.round == FIRST_TAUGHT else []
+    stages += [Stage(Kind.SEARCH, model), *_shared_sources(config, model), *(Stage(kind, model) for kind in own)]
     if config.mining.near_duplicate is not None and model.round == 1:
         stages.append(Stage(Kind.NEAR))
-    if config.mining.teacher is not None:
+    if has_teacher(config, model):
         stages.append(Stage(Kind.TEACHER_PAIRS, model))
         stages += _second_model(config, Second.TEACHER)[1:] if model.round == 1 else []
         stages.append(Stage(Kind.TEACHER_SCORES, model))
     return [*stages, Stage(Kind.MINE, model), Stage(Kind.REPORT, model)]
+
+
+def trains_teacher(config: Config) -> bool:
+    """Whether the teacher is the re-ranker that this run trains: it learns from the first mined round, and teaches later ones."""
+    return config.mining.teacher is not None and config.mining.teacher.own
+
+
+def has_teacher(config: Config, model: object) -> bool:
+    """Whether a teacher is asked in the mining for a model; for anything but a round's, of mining alone."""
+    if trains_teacher(config):
+        return isinstance(model, ModelName) and model.round >= FIRST_TAUGHT
+    return config.mining.teacher is not None
 
 
 def other_sources(config: Config, model: ModelName | None) -> list[SourceKind]:
@@ -93,7 +110,7 @@ def _second_model(config: Config, second: Second) -> Sequence[Stage]:
     teacher, guide = config.mining.teacher, config.training.guide
     model, tokens = Stage(Kind.MODEL, second), Stage(Kind.TOKENS, second)
     vectors = Stage(Kind.EMBED, second)
-    if second is Second.TEACHER and teacher is not None:
+    if second is Second.TEACHER and teacher is not None and not teacher.own:
         return [model, tokens, vectors] if teacher.kind == "encoder" else [model]
     return [model, tokens, vectors] if second is Second.GUIDE and guide is not None and guide.model is not None else []
 

@@ -37,11 +37,20 @@ ids = json.loads((folder / "items.json").read_text())
 queries = encoder.encode(encoder.read([ids[:2]]))  # a list of item ids for each query, oldest first
 items = encoder.encode(item_tokens(0, len(ids)))  # in the order of items.json
 """
-RERANKER_CODE = f"""\
+RERANKER_CODE = {
+    "cross_encoder": f"""\
 from sentence_transformers import CrossEncoder
 reranker = CrossEncoder("{RERANKER}")
 scores = reranker.predict([("a query", "the text of an item")])  # higher is better
-"""
+""",
+    "late_interaction": f"""\
+from sentence_transformers import MultiVectorEncoder
+reranker = MultiVectorEncoder("{RERANKER}")
+queries, items = reranker.encode_query(["a query"]), reranker.encode_document(["the text of an item"])
+scores = reranker.similarity(queries, items)  # higher is better
+""",
+}
+"""By reranker.kind."""
 _CODE = {"texts": _TEXTS, "vectors": _VECTORS, "histories": _HISTORIES}
 
 

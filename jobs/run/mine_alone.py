@@ -10,6 +10,7 @@ from cluster.commits import Commit
 from cluster.session.progress import Progress
 from jobs.config.config import load_config
 from jobs.finished.negatives.export import Export, check_export, export_negatives
+from jobs.record.plan import trains_teacher
 from jobs.record.stages import Kind, ModelName, Scope, Second, Stage
 from jobs.run.driver import MAKES, open_context, refuse_out_of_order
 from jobs.run.rounds import refuse_unreached
@@ -57,7 +58,7 @@ def _drive(context: Context, report: Stage, *, alone: bool) -> Commit:
     """All stages up to the report, in one go: what is looked up before it would be told twice."""
     if alone:
         _warn_of_held_out(context)
-    if context.config.mining.teacher is not None:
+    if context.config.mining.teacher is not None and not trains_teacher(context.config):
         context.need(Stage(Kind.MODEL, Second.TEACHER))  # most mistakes in its settings show here
     refuse_unreached(context, report)
     return context.need(report)

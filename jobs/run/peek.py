@@ -18,7 +18,7 @@ from cluster.session.progress import Progress
 from cluster.session.resources import ClusterSize
 from cluster.storage.store import Store
 from jobs.config.config import Config
-from jobs.record.plan import plan_run
+from jobs.record.plan import plan_run, trains_teacher
 from jobs.record.stages import Chosen, Kind, Scope, Stage
 from jobs.run.rounds import FUNCTIONS, mined_model, rule_on
 from jobs.stages.context import Context
@@ -26,7 +26,7 @@ from jobs.stages.finish.finish import finish_of
 
 RAY_SHARE = 0.6
 """Of the memory of a machine, what Ray lets tasks use, about."""
-AFTER_ROUNDS = (Kind.TRAIN_RERANKER, Kind.RERANKER_PAIRS, Kind.RERANK, Kind.RERANKED, Kind.FINISH)
+AFTER_ROUNDS = (Kind.RERANKER_PAIRS, Kind.RERANK, Kind.RERANKED, Kind.FINISH)
 """Kinds of stages that are of the best model."""
 MANY_CPUS = 4096
 """Of a cluster that is not asked: enough for any number of workers."""
@@ -82,7 +82,9 @@ class Peek(Context):
         if stage in self.missing:
             raise _Missing(stage.name, "", again=False)
         unmeasured = next((other for other in self.missing if other.kind is Kind.EVALUATE and other.scope is Scope.RUN), None)
-        if unmeasured is not None and (stage.kind in AFTER_ROUNDS or isinstance(stage.of, Chosen)):  # which model is best?
+        of_best = stage.kind in AFTER_ROUNDS or isinstance(stage.of, Chosen)
+        of_best |= stage.kind is Kind.TRAIN_RERANKER and not trains_teacher(self.config)
+        if unmeasured is not None and of_best:  # which model is best?
             raise _Missing(unmeasured.name, "", again=False)
         try:
             return super().need(stage)

@@ -25,7 +25,7 @@ from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_s
 from jobs.stages.ingest.histories import write_sequence
 from jobs.stages.ingest.lookup.equal_texts import reads_vectors
 from jobs.stages.ingest.models.base_model import make_base, tokenise_parts
-from jobs.stages.ingest.models.second_model import make_teacher
+from jobs.stages.ingest.models.second_model import make_teacher, reranker_of_run
 from jobs.stages.ingest.models.teacher_server import ask_server, known_to, server_name
 from jobs.stages.ingested import read_ingested
 from mining.choice.attributes import check_popularity, check_rules
@@ -111,9 +111,12 @@ def prepare_second(context: Context, stage: Stage) -> Commit:
     if stage.of is Second.RERANKER:
         return prepare_reranker(context, stage)
     settings, section = second_settings(context.config, stage.of)
-    if settings.folder is None:
+    if settings.served:
         return _ask_server(context, stage, settings)
-    inputs = {"model": folder_fingerprint(settings.folder), "kind": settings.kind, "max_length": settings.max_length}
+    if settings.kind == "reranker":
+        model = reranker_of_run(str(settings.model), context.config.storage)
+        settings = settings.model_copy(update={"model": model, "max_length": None})
+    inputs = {"model": folder_fingerprint(settings.model), "kind": settings.kind, "max_length": settings.max_length}
     return context.commit(
         stage,
         inputs=inputs,

@@ -21,8 +21,8 @@ HOW_READ = {"requests"}
 
 def mine_negatives(context: Context, stage: Stage) -> Commit:
     """The negatives of every mined query."""
-    settings, retries = context.config.mining, context.config.cluster.retries
     task, inputs = mining_task(context, stage)
+    settings, retries = task.settings, context.config.cluster.retries
     hits = context.need(stage.sibling(Kind.SEARCH))
     if settings.teacher is not None:
         scored = context.need(stage.sibling(Kind.TEACHER_SCORES))

@@ -24,6 +24,7 @@ from jobs.record.stages import Kind, ModelName, Stage
 from jobs.run.driver import open_context
 from jobs.run.rounds import run_rounds
 from jobs.stages.context import in_worker
+from jobs.stages.mine.task import mining_settings
 from jobs.trials.probe_answer import Lead, Trial
 
 MINED, RANDOM = ModelName(1), ModelName(1, random=True)
@@ -68,21 +69,24 @@ def probe_config(config: Config) -> Config:
     Raises:
         ConfigError: the name has no room for "-probe".
     """
-    settings = config.probe
+    mining, distil = mining_settings(config, MINED), config.training.distil
     return with_settings(
         config,
         {
             "name": f"{config.name}-probe",
-            "data.train_fraction": config.data.train_fraction * settings.fraction,
+            "data.train_fraction": config.data.train_fraction * config.probe.fraction,
             "rounds.mined": 1,
             "rounds.compare_random": True,
-            "training.epochs": settings.epochs,
+            "training.epochs": 1,
             # neither arm may end before the other, so neither stops early
-            "training.patience": max(settings.epochs, config.rounds.warmup_epochs, config.training.patience),
+            "training.patience": max(1, config.rounds.warmup_epochs, config.training.patience),
             "evaluation.split": "dev",  # the test split must not decide what to run
             "evaluation.general": None,
             "evaluation.events": False,  # nor does a probe need what a full run logs
             "reranker": None,
+            # a re-ranker of the run's own teaches no first mined round
+            "mining": mining.model_dump(),
+            "training.distil": None if distil is None or mining.teacher is None else distil.model_dump(),
             # the thresholds are no part of the run: other ones re-train nothing
             "probe": ProbeSettings().model_dump(),
             "sweep": SweepSettings().model_dump(),
@@ -129,7 +133,6 @@ def measure_lead(config: Config, share: Interval, ingested: dict[str, Any], *, s
         used,
         used + int(ingested.get("train_queries_left_out", 0)),
         config.probe.fraction,
-        config.probe.epochs,
         config.training.batch_size,
         config.training.max_steps,
         dev_cut="dev_queries_cut_from_train" in ingested,

@@ -16,6 +16,9 @@ from eval.metrics import metric_name
 from eval.significance import Interval
 from eval.verdict import verdict
 
+LEAST_BATCH = 4
+"""Queries of a step that is advised, at least: they are each other's negatives."""
+
 Answer = Literal["yes", "no", "cannot tell"]
 RULE_OF_THREE = 3.0
 """0 of n queries differ: up to 3 / n of all may (95 %; Hanley & Lippman-Hand 1983, JAMA 249(13))."""
@@ -33,8 +36,6 @@ class Trial:
     """Training queries that there are."""
     fraction: float
     """probe.fraction."""
-    epochs: int
-    """probe.epochs."""
     batch_size: int
     max_steps: int | None
     """training.max_steps."""
@@ -127,16 +128,11 @@ def _more_steps(trial: Trial) -> str:
     text = f"{steps} {'is' if trial.steps == 1 else 'are'} too few, at least {MIN_STEPS} are needed: "
     if trial.max_steps is not None and trial.max_steps < MIN_STEPS:
         return f"{text}raise training.max_steps = {trial.max_steps}"
-    factor = MIN_STEPS / max(trial.steps, 1)
-    ways = []
-    if trial.fraction * factor <= 1:
-        ways.append(f"probe.fraction = {math.ceil(100 * trial.fraction * factor) / 100:g}")
-    elif trial.fraction < 1:
-        factor *= trial.fraction
-        ways.append(f"probe.fraction = 1 with probe.epochs = {math.ceil(trial.epochs * factor)}")
-    else:
-        ways.append(f"probe.epochs = {math.ceil(trial.epochs * factor)}")
-    smaller = int(trial.batch_size / (MIN_STEPS / max(trial.steps, 1)))
-    if smaller >= 4:
+    share = trial.fraction * MIN_STEPS / max(trial.steps, 1)
+    ways = [f"probe.fraction = {math.ceil(100 * share) / 100:g}"] if share <= 1 else []
+    smaller, whole = trial.batch_size * trial.steps // MIN_STEPS, trial.batch_size / share
+    if smaller >= LEAST_BATCH:
         ways.append(f"training.batch_size = {smaller}")
-    return text + ", or ".join(ways)
+    elif share > 1 and trial.fraction < 1 and whole >= LEAST_BATCH:
+        ways.append(f"probe.fraction = 1 with training.batch_size = {int(whole)}")
+    return text + (", or ".join(ways) or "this takes more training queries")

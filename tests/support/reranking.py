@@ -1,9 +1,12 @@
-"""The table of retrievers and re-rankers of a made-up run, as the stage that measures it leaves it."""
+"""A small run with a re-ranker, and the table of retrievers and re-rankers of a made-up one, as the stage leaves it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+ITEMS, QUERIES, DEV, HITS = 30, 28, 14, 12
+WORDS = ("red", "blue", "old", "new", "cat", "dog", "sea")
 MEANS = {
     ("off-the-shelf", "none"): 0.60,
     ("off-the-shelf", "off-the-shelf"): 0.55,
@@ -53,3 +56,21 @@ def reranking_table() -> dict[str, Any]:
         },
         "slices": {"genres": {"slices": [group | {"value": "crime"}, group | {"value": "war"}], "left_out": 0}},
     }
+
+
+def with_reranker(case: Any, model: Path) -> None:
+    """A case whose items are seven words in many combinations; the last half of the queries are dev."""
+    case.items = [
+        {"id": f"i{n}", "text": f"{WORDS[n % 7]} {WORDS[n // 7]} {WORDS[(3 * n) % 5]} {n}", "kind": WORDS[n % 2]}
+        for n in range(ITEMS)
+    ]
+    case.queries = [
+        {"id": f"q{n}", "text": f"{WORDS[n % 7]} {WORDS[n // 7]}", "split": "train" if n < QUERIES - DEV else "dev"}
+        for n in range(QUERIES)
+    ]
+    case.labels = [{"query_id": f"q{n}", "item_id": f"i{n}", "score": 2} for n in range(QUERIES)]
+    case.labels += [{"query_id": f"q{n}", "item_id": f"i{(n + 1) % ITEMS}", "score": 1} for n in range(QUERIES)]
+    case.set("mining", {"num_hits": 16, "num_negatives": 4, "relative_margin": "off"})
+    case.set("training", {"hard_negatives": 2, "batch_size": 4})
+    case.set("evaluation", {"num_hits": HITS, "resamples": 500, "slices": ["kind"], "min_slice_queries": 5})
+    case.set("reranker", {"model": str(model), "max_length": 64, "batch_size": 4})

@@ -1,6 +1,7 @@
-"""A cross-encoder that scores pairs: a query and an item are read together, and one number says how well they fit.
+"""A model that scores pairs, most often a cross-encoder: one number says how well a query and an item fit.
 
-It is the teacher whose second opinion mining may ask for, or a re-ranker. What is trained as one is `pair_encoder`.
+It is the teacher whose second opinion mining may ask for, or a re-ranker. What is trained as one is `pair_encoder`, or
+`late_encoder`, which reads them apart.
 """
 
 from __future__ import annotations
@@ -130,28 +131,23 @@ class MakeCrossEncoder:
         return self._packed(folder) or self._predicting(folder)
 
     def _packed(self, folder: Path) -> Reader | None:
-        """Pairs in packs of like length under a token budget, each text tokenised once; None: the model needs
+        """Pairs in packs of like length under a token budget, each text tokenised once; None: a cross-encoder that needs
         sentence-transformers."""
         import torch
 
         from training.encoders.compute.packed import pack_linears
-        from training.encoders.pair_encoder import PairEncoder, activation_of
-        from training.encoders.tokens.pairs import PairTokenizer
+        from training.encoders.rerankers.late_encoder import is_late
+        from training.encoders.rerankers.load import load_reranker, reranker_tokenizer
+        from training.encoders.rerankers.pair_encoder import activation_of
 
-        architecture, kinds = describe(folder)
-        root = folder / _root(folder)
-        if (
-            not architecture.endswith("ForSequenceClassification")
-            or kinds not in ([], ["Transformer"])
-            or st_format.default_prompt(folder)
-            or any(first_config(root).get(name) for name in OPTIONS)
-        ):
+        late = is_late(folder)
+        if not late and not _reads_plain_pairs(folder):
             return None
         try:
-            tokenizer = PairTokenizer(folder, self.max_length)
+            tokenizer = reranker_tokenizer(folder, self.max_length)
         except ConfigError:  # it joins texts in a way of its own
             return None
-        model, activation = PairEncoder.load(folder), activation_of(folder)
+        model, activation = load_reranker(folder), torch.nn.Identity() if late else activation_of(folder)
         if self.gpu:
             model.to("cuda")
         else:
@@ -162,7 +158,7 @@ class MakeCrossEncoder:
             for start in range(0, len(queries), PAIRS_AT_ONCE):
                 some = slice(start, start + PAIRS_AT_ONCE)
                 (asked, query_rows), (shown, item_rows) = _distinct(queries[some]), _distinct(items[some])
-                pairs = tokenizer.template.join(tokenizer(asked), tokenizer(shown), query_rows, item_rows)
+                pairs = tokenizer.template.join(tokenizer.queries(asked), tokenizer(shown), query_rows, item_rows)
                 report = partial(_report, on_progress, start)
                 logits = model.encode(pairs, bfloat16=self.bfloat16, on_progress=report)
                 scores[some] = activation(torch.from_numpy(logits[:, 0])).numpy()
@@ -185,6 +181,17 @@ class MakeCrossEncoder:
                 return read_sorted(model, queries, items, BATCH_PAIRS, on_progress)
 
         return read
+
+
+def _reads_plain_pairs(folder: Path) -> bool:
+    """Whether a cross-encoder is one model of transformers, loaded by its configuration alone, with no prompt."""
+    architecture, kinds = describe(folder)
+    return (
+        architecture.endswith("ForSequenceClassification")
+        and kinds in ([], ["Transformer"])
+        and not st_format.default_prompt(folder)
+        and not any(first_config(folder / _root(folder)).get(name) for name in OPTIONS)
+    )
 
 
 def _report(on_progress: Callable[[int], None], before: int, pairs: int) -> None:

@@ -1,1 +1,1 @@
-"""The re-ranker: a cross-encoder trained on lists of items for each query."""
+"""The re-ranker: a model that scores pairs, trained on lists of items for each query."""

@@ -41,9 +41,9 @@ class PairValues:
         wanted = query_rows[:, None] * self.num_items + items_BL
         if not len(self.keys):
             return np.full(wanted.shape, missing, np.float32)
-        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        known = (self.keys[place] == wanted) & (items_BL >= 0)
-        return np.where(known, self.values[place], np.float32(missing))
+        index = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        known = (self.keys[index] == wanted) & (items_BL >= 0)
+        return np.where(known, self.values[index], np.float32(missing))
 
 
 @dataclass(frozen=True)

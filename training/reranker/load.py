@@ -5,6 +5,7 @@ As `training.retriever.load`, but the texts are tokenised here: a pair has other
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from cluster.labels.labels import Labels, gather_csr
 from cluster.storage.model_folders import fetch_folder
 from cluster.tables.rows import read_rows
 from cluster.tables.tables import F32, I64, Part, lists_to_csr, read_parts, read_schema
-from training.encoders.tokens.pairs import PairTokenizer, Template, Texts
+from training.encoders.rerankers.load import reranker_tokenizer
+from training.encoders.tokens.pairs import Template, Texts
 from training.feed.batches import BatchPlan
 from training.feed.memory import POOL_ROWS
 from training.rank.load import NOT_LOADED, draw_pool, joined_before, labels_of, micro_steps, numbers, plan_batches, renumbered
@@ -70,7 +72,7 @@ def load(task: RerankTask, world: int, *, pool_rows: int = POOL_ROWS) -> Loaded:
     owner, index = gather_csr(told.labels.offsets, queries)
     labels = labels_of(task, told.labels, queries, items)
     assert len(labels.item_rows) == len(index), "an item with a label was not loaded"
-    tokenizer = PairTokenizer(fetch_folder(task.store, task.model, task.model_prefix))
+    tokenizer = reranker_tokenizer(fetch_folder(task.store, task.model, task.model_prefix))
     plan = replace(
         plan,
         examples=renumbered(told.examples, queries, items),
@@ -82,7 +84,7 @@ def load(task: RerankTask, world: int, *, pool_rows: int = POOL_ROWS) -> Loaded:
         check = replace(check, query_rows=numbers(queries, check.query_rows), item_rows=rows)
     return Loaded(
         tokenizer.template,
-        _texts(task, tokenizer, task.data.queries, queries),
+        _texts(task, tokenizer.queries, task.data.queries, queries),
         _texts(task, tokenizer, task.data.corpus, items),
         labels,
         PairValues.of(owner, labels.item_rows, _scaled(task, told.gains)[index], len(items)),
@@ -118,12 +120,12 @@ def _named_items(task: RerankTask, told: Told, plan: BatchPlan, check: Candidate
     return np.unique(np.concatenate(wanted))
 
 
-def _texts(task: RerankTask, tokenizer: PairTokenizer, parts: list[Part], rows: I64) -> Texts:
+def _texts(task: RerankTask, tokenise: Callable[[list[str]], Texts], parts: list[Part], rows: I64) -> Texts:
     """The tokens of the texts of some rows, a block of texts at a time."""
     blocks = []
     for start in range(0, len(rows), TEXTS_AT_ONCE):
         texts = read_rows(task.store, parts, rows[start : start + TEXTS_AT_ONCE], ["text"])["text"].to_pylist()
-        blocks.append(tokenizer([text or "" for text in texts]))
+        blocks.append(tokenise([text or "" for text in texts]))
     return Texts.joined(blocks)
 
 
@@ -143,7 +145,7 @@ def _read_teacher(task: RerankTask) -> tuple[I64, I64, F32] | None:
             'set mining.teacher, or another reranker.loss ("bce", "lambda" or "listnet")'
         )
     table = read_parts(task.store, parts, ["query_row", *(name for pair in columns for name in pair)])
-    found: list[tuple[I64, I64, F32]] = []
+    read: list[tuple[I64, I64, F32]] = []
     for rows, scores in columns:
         offsets, items = lists_to_csr(table[rows])
         own_offsets, values = lists_to_csr(table[scores])
@@ -151,8 +153,8 @@ def _read_teacher(task: RerankTask) -> tuple[I64, I64, F32] | None:
             raise ArtifactError(
                 f"the mined negatives have {scores} of another length than {rows}; delete the commit of stage mine"
             )
-        found.append((np.repeat(table["query_row"].to_numpy(), np.diff(offsets)), items, values.astype(np.float32)))
-    queries, items, values = (np.concatenate(each) for each in zip(*found, strict=True))
+        read.append((np.repeat(table["query_row"].to_numpy(), np.diff(offsets)), items, values.astype(np.float32)))
+    queries, items, values = (np.concatenate(each) for each in zip(*read, strict=True))
     return queries, items, values
 
 

@@ -59,6 +59,13 @@ def count_terms(name: Loss, gains_BL: Tensor, real_BL: Tensor, teacher_BL: Tenso
     return _margins(real_BL, teacher_BL).sum(dim=1).float()
 
 
+def best_is_first(scores_BL: Tensor, gains_BL: Tensor, real_BL: Tensor) -> Tensor:
+    """[B] bool: whether a pair of the best grade has a higher score than every pair of another grade (not an equal one)."""
+    best = real_BL & (gains_BL >= gains_BL.masked_fill(~real_BL, 0.0).amax(dim=1, keepdim=True))
+    highest, others = (scores_BL.masked_fill(~some, -torch.inf).amax(dim=1) for some in (best, real_BL & ~best))
+    return highest > others
+
+
 def _margins(real_BL: Tensor, teacher_BL: Tensor) -> Tensor:
     """[B, L] pairs whose margin to the first one the teacher knows."""
     known = real_BL & teacher_BL.isfinite() & teacher_BL[:, :1].isfinite()

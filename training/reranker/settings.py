@@ -12,7 +12,7 @@ Loss = Literal["bce", "lambda", "listnet", "margin_mse"]
 
 
 class RerankerSettings(BaseModel):
-    """A cross-encoder that reads a query and an item together and orders what the retriever found.
+    """A model that scores a query with an item and orders what the retriever found.
 
     Precision, ZeRO, clipping, accumulation, checkpoints, patience, trackers and validation_queries are those of [training].
     """
@@ -20,11 +20,15 @@ class RerankerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     model: Annotated[str, Field(min_length=1)]
-    """The model to start from: a cross-encoder, or any transformer, which then gets a new head. Local folder, s3:// folder or hub
+    """The model to start from: one of its kind, or any transformer, which then gets a new head. Local folder, s3:// folder or hub
     name."""
+    kind: Literal["cross_encoder", "late_interaction"] = "cross_encoder"
+    """cross_encoder: reads query and item together. late_interaction (ColBERT): reads them apart, a vector for each token, and
+    adds up for each token of the query its highest similarity to a token of the item (MaxSim)."""
     loss: Loss = "bce"
-    """bce: each pair is relevant or not, on its own; a grade counts as a share of the highest one. lambda: order of the list by
-    NDCG (LambdaLoss), for graded labels. listnet: softmax over the list. margin_mse: a teacher's differences between pairs."""
+    """bce: each pair is relevant or not, on its own; a grade counts as a share of the highest one. lambda (what late_interaction
+    has if nothing is set): order of the list by NDCG (LambdaLoss), for graded labels. listnet: softmax over the list. margin_mse:
+    a teacher's differences between pairs."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 2
     """Passes over the training queries."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
@@ -36,9 +40,25 @@ class RerankerSettings(BaseModel):
     random_negatives: Annotated[int, Field(ge=0, le=1024)] = 3
     """Random negatives in a query's list. With hard ones alone a re-ranker learns little about items that are plainly wrong."""
     max_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
-    """Maximum tokens of a pair, special tokens included. Default: 512, or what the model has positions for if that is less."""
+    """Maximum tokens of a pair (late_interaction: of an item), special tokens included. Default: 512, or what the model has
+    positions for if that is less; of a model of late interaction, its own."""
     lora: LoraSettings | None = None
     """Train low-rank matrices and the head instead of all weights. They are merged into the model that is kept."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loss_of_its_kind(cls, values: Any) -> Any:
+        late = isinstance(values, dict) and values.get("kind") == "late_interaction"
+        return {"loss": "lambda"} | values if late else values
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> RerankerSettings:
+        if self.kind == "late_interaction" and self.loss == "bce":
+            raise ValueError(
+                'reranker.loss = "bce" asks for scores around zero, but those of reranker.kind = "late_interaction" are sums of '
+                'similarities, nearly always above; set "lambda", "listnet" or "margin_mse"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_negatives(self) -> RerankerSettings:

@@ -1,4 +1,4 @@
-"""The re-ranker as the training loop sees it: its cross-encoder, a step over lists of pairs, and validation by NDCG."""
+"""The re-ranker as the training loop sees it: its model, a step over lists of pairs, and validation by NDCG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from cluster.errors import ConfigError
-from training.encoders.pair_encoder import IDENTITY, SIGMOID, PairEncoder
+from training.encoders.rerankers.load import load_reranker
+from training.encoders.rerankers.pair_encoder import IDENTITY, SIGMOID, PairEncoder
 from training.encoders.tokens.features import Tokens
 from training.encoders.tokens.packing import pack
 from training.engine.engine import Place
@@ -25,7 +26,7 @@ from training.rank.forward import NotFiniteError, Pass, encode_shared
 from training.rank.start import find_budget, settings_here, start_encoder
 from training.reranker.lists import Lists, draw_lists
 from training.reranker.load import Loaded
-from training.reranker.losses import count_terms, loss_sums
+from training.reranker.losses import best_is_first, count_terms, loss_sums
 from training.reranker.task import RerankTask
 from training.reranker.validation import ndcg_of
 
@@ -69,11 +70,11 @@ class Reranker:
         if mixture := describe_mixture(self.plan):
             say(mixture)
         try:
-            self.model = start_encoder(task, place, say, PairEncoder.load)
+            self.model = start_encoder(task, place, say, load_reranker)
         except ConfigError as error:
             raise ConfigError(str(error).replace("training.lora", "reranker.lora")) from error
-        assert isinstance(self.model, PairEncoder)
-        self.model.activation = SIGMOID if task.reranker.loss == "bce" else IDENTITY
+        if isinstance(self.model, PairEncoder):
+            self.model.activation = SIGMOID if task.reranker.loss == "bce" else IDENTITY
         self.budget = task.budget_tokens or budget_tokens or self._find_budget()
         self._feed = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._next: tuple[tuple[int, int], Future[Prepared]] | None = None
@@ -183,7 +184,7 @@ class Reranker:
 
     def _loss(self, scores_P: Tensor, step: Prepared) -> tuple[float, Tensor, float]:
         """(this rank's loss, whose mean over ranks is that of all lists together; its gradient with respect to the scores [P]; in
-        how many lists an item of the best grade is scored highest)."""
+        how many lists an item of the best grade is scored above all others)."""
         lists, device = step.lists, scores_P.device
         real, gains, teacher, weights = (
             torch.from_numpy(each).to(device) for each in (lists.real, lists.gains, lists.teacher, lists.weights)
@@ -194,9 +195,7 @@ class Reranker:
             sums = loss_sums(self._task.reranker.loss, scores_BL, gains, real, teacher)
             loss = (sums * weights).sum() / max(step.denominator, 1e-12)
             (gradient,) = torch.autograd.grad(loss, scores_P)
-        shown = scores_BL.detach().masked_fill(~real, -torch.inf)
-        best = gains.gather(1, shown.argmax(dim=1, keepdim=True))[:, 0] >= gains.masked_fill(~real, 0.0).amax(dim=1)
-        return float(loss.detach()), gradient, float(best.sum())
+        return float(loss.detach()), gradient, float(best_is_first(scores_BL.detach(), gains, real).sum())
 
     def _draw(self, epoch: int, step: int) -> Lists:
         return draw_lists(self.plan, self._loaded.labels, self._loaded.gains, self._loaded.teacher, epoch, step)

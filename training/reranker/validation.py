@@ -63,6 +63,8 @@ def choose_candidates(task: RerankTask, told: Told, gains: F32) -> Candidates | 
     items[owner[shown], position[shown]] = rows[shown]
     no_hit = labels.self_rows is not None and items == labels.self_rows[queries][:, None]
     items = np.where(no_hit, -1, items)
+    if not (items >= 0).any():
+        return None
     owners = np.repeat(np.arange(labels.num_queries), np.diff(labels.offsets))
     gains = np.where(labels.scores >= 0, gains, np.float32(0.0))  # as in eval.metrics: grades below data.relevant_from count too
     known = PairValues.of(owners, labels.item_rows, gains, labels.num_items)

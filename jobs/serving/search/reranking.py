@@ -37,12 +37,31 @@ def open_reranker(model: Path | None, stamp: Stamp, path: str) -> Rerank:
             f"the re-ranker in {path} is not the one that was exported (by SHA-256); copy the export again as a whole, or run "
             f"the same `hardmine export` again",
         )
+    from training.encoders.rerankers.late_encoder import is_late
+
+    return _late(model / RERANKER) if is_late(model / RERANKER) else _cross_encoder(model / RERANKER)
+
+
+def _cross_encoder(folder: Path) -> Rerank:
     from sentence_transformers import CrossEncoder
 
-    encoder = CrossEncoder(str(model / RERANKER), local_files_only=True)
+    encoder = CrossEncoder(str(folder), local_files_only=True)
 
     def rerank(query: str, texts: Sequence[str]) -> F32:
         scores = encoder.predict([(query, text) for text in texts], show_progress_bar=False)
         return np.asarray(scores, np.float32)
+
+    return rerank
+
+
+def _late(folder: Path) -> Rerank:
+    from sentence_transformers import MultiVectorEncoder
+
+    encoder = MultiVectorEncoder(str(folder), local_files_only=True)
+
+    def rerank(query: str, texts: Sequence[str]) -> F32:
+        items = encoder.encode_document(list(texts), show_progress_bar=False)
+        scores = encoder.similarity(encoder.encode_query([query], show_progress_bar=False), items)
+        return np.asarray(scores[0].cpu(), np.float32)
 
     return rerank

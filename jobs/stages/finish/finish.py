@@ -81,6 +81,7 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
         confidence=config.evaluation.confidence,
         figures=[_split_figures(model, baseline) for model, baseline in measured if model and baseline],
         reranking=reranker_json(record),
+        reranker_kind=config.reranker.kind if config.reranker else "cross_encoder",
         rounds=[
             (model.label, str(figures["negatives"]), int(figures["steps"]), figures["train_loss"])
             for model in trained
@@ -152,7 +153,7 @@ def run_json(config: Config, prints: Mapping[str, Any], started: float) -> dict[
 
 
 def export_reranker(store: Store, folder: str, model: RerankerModel) -> Manifest:
-    """The re-ranker below `folder` in storage, as a folder that sentence-transformers' CrossEncoder opens; its manifest."""
+    """The re-ranker below `folder` in storage, as a folder that sentence-transformers opens; its manifest."""
     return upload_folder(fetch_folder(store, model.files, model.prefix), store, folder)
 
 

@@ -75,6 +75,8 @@ class CardText:
     """(model, negatives, steps, training loss) of each training that led to it."""
     reranking: Mapping[str, Any] | None = None
     """The table of retrievers and re-rankers; None: the run has no re-ranker."""
+    reranker_kind: str = "cross_encoder"
+    """reranker.kind."""
 
     def write(self, folder: Path) -> str:
         """The card of the model in `folder`."""
@@ -217,7 +219,7 @@ def _reranking(card: CardText) -> str:
     lines = [f"| {' | '.join(map(_cell, row))} |" for row in (names, ["---"] * len(names), *rows)]
     return (
         f"## Re-ranker\n\n{card.reranking['sentence']}\n\nThe fine-tuned re-ranker is in `{RERANKER}`:\n\n```python\n"
-        + RERANKER_CODE
+        + RERANKER_CODE[card.reranker_kind]
         + f"```\n\n{speed_sentence(card.reranking)} The star marks what to ship.\n\n"
         + "\n".join(lines)
     )

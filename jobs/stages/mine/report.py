@@ -9,6 +9,7 @@ from cluster.storage.digests import described
 from jobs.record.stages import Kind, Scope, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
+from jobs.stages.mine.task import mining_settings
 from mining.report.describe import DescribeTask, describe
 from mining.report.figures import ChoiceFigures, MiningFigures
 from mining.report.markdown import markdown
@@ -24,7 +25,7 @@ def report_mining(context: Context, stage: Stage) -> Commit:
     Its figures are all of mining.json but the texts to read.
     """
     config, ingested, folder = context.config, read_ingested(context), stage.root
-    settings = config.mining
+    settings = mining_settings(config, stage.of)
     mined, hits = context.need(stage.sibling(Kind.MINE)), context.need(stage.sibling(Kind.SEARCH))
 
     def work(place: str) -> Outcome:

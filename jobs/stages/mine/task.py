@@ -5,12 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.commits import Commit
+from jobs.config.config import Config
+from jobs.record.plan import has_teacher
 from jobs.record.stages import Kind, ModelName, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingested import read_ingested
 from jobs.stages.mine.candidate_sources import extra_candidates
 from jobs.stages.mine.near_duplicates import near_stage
 from mining.negatives import MineTask
+from mining.settings import MiningSettings
+
+
+def mining_settings(config: Config, model: object) -> MiningSettings:
+    """[mining] as it holds in the mining for a model: without a teacher before the run has trained it."""
+    settings = config.mining
+    if settings.teacher is None or has_teacher(config, model):
+        return settings
+    choose = "top" if settings.choose == "stratified" else settings.choose  # which spreads over a teacher's scores
+    return settings.model_copy(update={"teacher": None, "choose": choose})
 
 
 def mining_task(context: Context, stage: Stage) -> tuple[MineTask, dict[str, Any]]:
@@ -31,7 +43,7 @@ def mining_task(context: Context, stage: Stage) -> tuple[MineTask, dict[str, Any
         data.codes,
         data.corpus,
         data.queries,
-        config.mining,
+        mining_settings(config, stage.of),
         "",
         config.rounds.seed + number,
         round=number,

@@ -9,7 +9,9 @@ from typing import Any
 from cluster.commits import Commit, Outcome
 from cluster.errors import ArtifactError
 from cluster.session.resources import PoolSize, embed_pool
+from cluster.storage.model_folders import Manifest
 from cluster.tables.tables import Part
+from jobs.record.plan import has_teacher
 from jobs.record.stages import Kind, ModelName, Second, Stage
 from jobs.stages.context import Context
 from jobs.stages.ingest.models.teacher_server import make_asking
@@ -51,7 +53,7 @@ def choose_pairs(context: Context, stage: Stage) -> Commit:
         cuts = asdict(passes.task.cuts) if passes.task.cuts else None  # choosing needs the same
         return Outcome(tables={"pairs": parts}, figures={"pairs": count, "cuts": cuts})
 
-    inputs |= {"mining": context.config.mining.model_dump(exclude=AFTER_TEACHER)}
+    inputs |= {"mining": task.settings.model_dump(exclude=AFTER_TEACHER)}
     return context.commit(stage, inputs=inputs | {"depth": depth_of(task.settings), "query_block": query_block}, work=work)
 
 
@@ -65,7 +67,8 @@ def ask_teacher(context: Context, stage: Stage) -> Commit:
     assert settings is not None
     pairs = context.need(stage.sibling(Kind.TEACHER_PAIRS))
     if settings.kind != "encoder":
-        return _read(context, stage, context.need(Stage(Kind.MODEL, Second.TEACHER)), pairs)
+        model = Stage(Kind.TRAIN_RERANKER) if settings.own else Stage(Kind.MODEL, Second.TEACHER)
+        return _read(context, stage, context.need(model), pairs)
     vectors = context.need(Stage(Kind.EMBED, Second.TEACHER))
     split = mined_split(context, stage.scope)
     return search_queries(context, stage, vectors, split=split, num_hits=0, also=pairs.parts("pairs"))
@@ -76,16 +79,16 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
     config, settings, data = context.config, context.config.mining.teacher, read_ingested(context)
     assert settings is not None
     # one process asks a server: more of them would be more requests at once than mining.teacher.requests
-    pool = PoolSize(1, 1, 0) if settings.folder is None else embed_pool(config.cluster, context.size)
-    bfloat16 = bool(pool.gpus) and config.training.precision != "float32"
+    pool = PoolSize(1, 1, 0) if settings.served else embed_pool(config.cluster, context.size)
     reading = {
         "teacher": model.figures["digest"],
-        "max_length": settings.max_length,
-        "bfloat16": bfloat16,
+        "max_length": _max_length(settings),
+        "bfloat16": in_bfloat16(context, pool),
         "tables": data.tables.key,
     }
-    round_before = stage.of.round - 1 if isinstance(stage.of, ModelName) else 0
-    before = context.need(replace(stage, of=ModelName(round_before))) if round_before else None
+    round_before = ModelName(stage.of.round - 1 if isinstance(stage.of, ModelName) else 0)
+    taught_before = round_before.round > 0 and has_teacher(config, round_before)
+    before = context.need(replace(stage, of=round_before)) if taught_before else None
     # a stage of this name under another key: the pairs have changed since, their scores have not
     stale = context.ledger.find(stage.name)
 
@@ -93,12 +96,12 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
         task = ReadTask(
             context.store,
             pairs.parts("pairs"),
-            [_known(context, commit, reading) for commit in (before, stale)],
+            [known_scores(context, commit, reading) for commit in (before, stale)],
             data.queries,
             data.corpus,
             f"{folder}/scores",
         )
-        make = _reader(context, settings, model, pool, bfloat16=bfloat16)
+        make = _reader(context, settings, model, pool)
         done = read_pairs(task, make, pool, retries=config.cluster.retries, mailbox=context.progress.mailbox)
         return Outcome(
             tables={"scores": done.parts},
@@ -110,20 +113,34 @@ def _read(context: Context, stage: Stage, model: Commit, pairs: Commit) -> Commi
     return context.commit(stage, inputs=inputs, work=work)
 
 
-def _reader(
-    context: Context, settings: TeacherSettings, model: Commit, pool: PoolSize, *, bfloat16: bool
-) -> Callable[[], PairReader | Asking]:
+def _reader(context: Context, settings: TeacherSettings, model: Commit, pool: PoolSize) -> Callable[[], PairReader | Asking]:
     """What makes the teacher in the process that reads."""
-    if settings.folder is None:
+    if settings.served:
         return make_asking(settings, model.figures["form"])
+    make: Callable[[], PairReader] = make_pair_reader(context, pool, model.files, model.figures["prefix"], _max_length(settings))
+    return make
+
+
+def _max_length(settings: TeacherSettings) -> int | None:
+    """Tokens of a pair; None: what the model says, as the re-ranker of a run always does."""
+    return None if settings.kind == "reranker" else settings.max_length
+
+
+def make_pair_reader(context: Context, pool: PoolSize, files: Manifest, prefix: str, max_length: int | None) -> Any:
+    """What loads a model that reads pairs in an actor of the pool."""
     from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
 
-    return MakeCrossEncoder(
-        context.store, model.files, model.figures["prefix"], pool.cpus, bool(pool.gpus), bfloat16, settings.max_length
-    )
+    bfloat16 = in_bfloat16(context, pool)
+    make: Any = MakeCrossEncoder(context.store, files, prefix, pool.cpus, bool(pool.gpus), bfloat16, max_length)
+    return make
 
 
-def _known(context: Context, commit: Commit | None, reading: Mapping[str, Any]) -> list[Part]:
+def in_bfloat16(context: Context, pool: PoolSize) -> bool:
+    """Whether pairs are read in bfloat16."""
+    return bool(pool.gpus) and context.config.training.precision != "float32"
+
+
+def known_scores(context: Context, commit: Commit | None, reading: Mapping[str, Any]) -> list[Part]:
     """What a stage has read in the same way, of the same texts; nothing where it was read otherwise, or is gone."""
     if commit is None or "scores" not in commit.tables or any(commit.inputs.get(key) != reading[key] for key in reading):
         return []

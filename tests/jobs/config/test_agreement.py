@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError
-from jobs.config.config import Config
+from jobs.config.config import Config, parse_config
 from jobs.config.without_effect import without_effect
+from jobs.trials.probe import probe_config
 from tests.support.configs import config_with
 
 
@@ -18,6 +19,7 @@ def config(**changes: Any) -> Config:
 
 
 TEACHER = {"model": "organisation/name"}
+OWN = {"kind": "reranker"}
 SLICE = {"min_slice": 0.5}
 
 
@@ -39,6 +41,11 @@ SLICE = {"min_slice": 0.5}
         ({"mining__choose": "stratified"}, ['choose = "stratified"', "no [mining.teacher]"]),
         ({"mining__choose": "stratified", "mining__teacher": TEACHER, "mining__popularity": "sales"}, ["none at random"]),
         ({"training__distil": {}}, ["training.distil", "no [mining.teacher]"]),
+        ({"mining__teacher": {"kind": "encoder"}}, ['kind = "encoder" needs mining.teacher.model', 'kind = "reranker"']),
+        ({"mining__teacher": OWN}, ["the re-ranker that this run trains", "no [reranker]"]),
+        ({"mining__teacher": OWN, "reranker": TEACHER, "rounds__mined": 1}, ["from round 2 on", "rounds.mined = 1"]),
+        ({"mining__teacher": OWN, "reranker": TEACHER | {"loss": "margin_mse"}}, ["learns from a teacher's scores"]),
+        ({"reranker": TEACHER | {"kind": "late_interaction", "loss": "bce"}}, ['loss = "bce"', '"lambda", "listnet"']),
         (
             {"mining__rules": [{"column": "tags", "keep": "disjoint"}, {"column": "tags", "keep": "overlap"}]},
             ['"disjoint" and "overlap"', '"tags"'],
@@ -141,3 +148,22 @@ def test_what_a_teacher_should_judge_is_not_dropped_before_it_reads() -> None:
     assert [text.split(" = ")[0] for text in told] == ["mining.teacher.relabel", "mining.teacher.weak_positive"]
     off = without_effect(config(**changes, mining__relative_margin="off"))
     assert not [text for text in off if "mining.teacher" in text]
+
+
+def test_late_interaction_has_a_loss_of_its_own_unless_one_is_set() -> None:
+    for own, want in (({}, "lambda"), ({"loss": "listnet"}, "listnet")):
+        settings = config(reranker=TEACHER | {"kind": "late_interaction"} | own).reranker
+        assert settings is not None
+        assert settings.loss == want
+
+
+def test_mining_alone_has_no_re_ranker_of_its_own_to_ask() -> None:
+    values = config(mining__teacher=OWN, reranker=TEACHER).model_dump()
+    with pytest.raises(ConfigError, match="without --round trains nothing"):
+        parse_config(values, source="test", trains=False)
+
+
+def test_a_probe_of_a_run_that_trains_its_teacher_has_none() -> None:
+    changes = {"mining__teacher": OWN, "mining__choose": "stratified", "reranker": TEACHER, "training__distil": {}}
+    trial = probe_config(config(**changes))
+    assert (trial.mining.teacher, trial.mining.choose, trial.training.distil, trial.reranker) == (None, "top", None, None)

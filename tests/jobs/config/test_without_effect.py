@@ -13,6 +13,7 @@ from tests.support.configs import config_with
 
 VECTORS: Mapping[str, Any] = {"kind": "adapter"}
 TEACHER = {"model": "organisation/teacher"}
+OWN = {"mining.teacher.kind": "reranker", "reranker.model": "organisation/reranker"}
 FOLDER = {"mining.teacher.model": "organisation/teacher"}
 HTTP = {"mining.teacher.model": "m", "mining.teacher.kind": "http", "mining.teacher.url": "http://host:8080/rerank"}
 CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
@@ -47,6 +48,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("mining.relative_margin", 0.2, {"mining.target_discard_rate": 0.1}, {}),
     ("mining.margin_reference", "lowest", {"mining.relative_margin": "off"}, {}),
     ("mining.teacher.max_length", 64, HTTP, FOLDER),
+    ("mining.teacher.max_length", 64, OWN, FOLDER),
     ("mining.teacher.requests", 4, FOLDER, HTTP),
     ("mining.teacher.rubric", "rubric.txt", HTTP, HTTP | {"mining.teacher.kind": "llm"}),
     ("mining.search.min_recall", 0.9, {"mining.search.mode": "exact"}, {"mining.search.mode": "ivf"}),

@@ -62,9 +62,11 @@ def test_what_would_give_enough_steps_is_named() -> None:
     )
     one = lead(1.0, 0.5, 1.5, steps=1)
     assert "1 step in each arm is too few" in one.reason
-    assert "probe.fraction = 1 with probe.epochs = 4." in one.reason, "all queries give ten steps"
-    whole = replace(one, trial=replace(one.trial, fraction=1.0, steps=12, epochs=2))
-    assert "needed: probe.epochs = 7, or training.batch_size = 9" in whole.reason
+    assert "probe.fraction = 1 with training.batch_size = 8." in one.reason, "all queries give ten steps"
+    whole = replace(one, trial=replace(one.trial, fraction=1.0, steps=12))
+    assert "needed: training.batch_size = 9." in whole.reason
+    few = replace(one, trial=replace(one.trial, fraction=1.0, steps=2))
+    assert "needed: this takes more training queries." in few.reason, "a batch of one query has no negatives of others"
     capped = replace(one, trial=replace(one.trial, max_steps=20, steps=20))
     assert "needed: raise training.max_steps = 20" in capped.reason
 

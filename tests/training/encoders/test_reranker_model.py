@@ -12,8 +12,8 @@ import torch
 
 from cluster.errors import ConfigError
 from training.encoders.lora import add_lora
-from training.encoders.pair_encoder import IDENTITY, PairEncoder, activation_of, set_activation
 from training.encoders.prepare.reranker import prepare_reranker
+from training.encoders.rerankers.pair_encoder import IDENTITY, PairEncoder, activation_of, set_activation
 from training.encoders.st_format import read_json, write_json
 from training.encoders.tokens.pairs import PairTokenizer
 from training.settings import LoraSettings

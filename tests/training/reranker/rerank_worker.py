@@ -26,8 +26,10 @@ from cluster.storage.model_folders import describe_folder, fetch_folder, upload_
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, write_part
 from eval.verdict import decide_epochs
-from training.encoders.pair_encoder import PairEncoder
+from training.encoders.prepare.late import prepare_late
 from training.encoders.prepare.reranker import prepare_reranker
+from training.encoders.rerankers.load import load_reranker, reranker_tokenizer
+from training.encoders.rerankers.pair_encoder import PairEncoder
 from training.encoders.st_format import read_json, write_json
 from training.engine.engine import Place, full_state, set_learning_rate, start_engine
 from training.engine.schedule import Schedule
@@ -98,15 +100,18 @@ def negative_table(labels: pa.Table, rng: np.random.Generator) -> pa.Table:
 
 
 def prepare(folder: Path, source: Path) -> RerankTask:
-    """Data, and the tiny cross-encoder in `source`, in one store: without dropout, and as "dropout" with its own."""
+    """Data, and the tiny cross-encoder in `source`, in one store: without dropout, as "dropout" with its own, and its body as
+    "late", of late interaction."""
     store, rng = Store(str(folder / "store")), np.random.default_rng(0)
     labels = label_table(rng)
     for name in ("model", "dropout"):
         prepare_reranker(source, folder / name, max_length=24)
     upload_folder(folder / "dropout", store, "dropout")
-    config = read_json(folder / "model" / "config.json")
+    prepare_late(source, folder / "late", max_length=24)
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    write_json(folder / "model" / "config.json", config | none)
+    for name in ("model", "late"):
+        write_json(folder / name / "config.json", read_json(folder / name / "config.json") | none)
+    upload_folder(folder / "late", store, "late")
     tables = {
         "queries": pa.table(
             {
@@ -161,12 +166,9 @@ class Runs:
         settings = settings_for(TrainingSettings(**training), reranker)
         return replace(self.base, folder=f"runs/{name}", settings=settings, reranker=reranker)
 
-    def with_dropout(self, task: RerankTask) -> RerankTask:
-        """The same from a model that drops units."""
-        files = {path.replace("model/", "dropout/", 1): info for path, info in task.model.items()}
-        own = describe_folder(self.folder / "dropout", "dropout")
-        assert files.keys() == own.keys()
-        return replace(task, model=own, model_prefix="dropout")
+    def of(self, model: str, task: RerankTask) -> RerankTask:
+        """The same from another model."""
+        return replace(task, model=describe_folder(self.folder / model, model), model_prefix=model)
 
     def train(self, label: str, task: RerankTask, *, bfloat16: bool = False, kill_at: int | None = None) -> None:
         """Train, and note losses, weights and errors under `label`."""
@@ -193,24 +195,26 @@ class Runs:
         dist.barrier()
 
     def opened(self, label: str) -> None:
-        """Scores of the kept folder: as PairEncoder, and as sentence-transformers' CrossEncoder (logits and activated)."""
-        from sentence_transformers import CrossEncoder
+        """Scores of the kept folder: ours, and those of sentence-transformers (of a cross-encoder the logits)."""
+        from sentence_transformers import CrossEncoder, MultiVectorEncoder
 
         if self.rank:
             return
         best = self.report[label]["result"]["best"]
         folder = fetch_folder(self.base.store, best["model"], best["prefix"])
         pairs = [("a b a", "a a"), ("c", "d e f d e f d e f d e f d e f d e f d e f d e f"), ("b b c", "p")]
-        from training.encoders.tokens.pairs import PairTokenizer
-
-        tokenizer, rows = PairTokenizer(folder), np.arange(len(pairs))
-        joined = tokenizer.template.join(*(tokenizer([pair[side] for pair in pairs]) for side in (0, 1)), rows, rows)
+        tokenizer, rows = reranker_tokenizer(folder), np.arange(len(pairs))
+        queries, items = (list(side) for side in zip(*pairs, strict=True))
+        joined = tokenizer.template.join(tokenizer.queries(queries), tokenizer(items), rows, rows)
+        self.report[label]["ours"] = load_reranker(folder).encode(joined)[:, 0].tolist()
+        if label == "late":
+            late = MultiVectorEncoder(str(folder), device="cpu")
+            theirs = late.similarity_pairwise(late.encode_query(queries), late.encode_document(items))
+            self.report[label]["theirs"] = theirs.tolist()
+            return
         model = CrossEncoder(str(folder), device="cpu")
-        self.report[label] |= {
-            "ours": PairEncoder.load(folder).encode(joined)[:, 0].tolist(),
-            "theirs": model.predict(pairs, activation_fn=torch.nn.Identity()).tolist(),
-            "activation": type(model.activation_fn).__name__,
-        }
+        self.report[label]["theirs"] = model.predict(pairs, activation_fn=torch.nn.Identity()).tolist()
+        self.report[label]["activation"] = type(model.activation_fn).__name__
 
 
 def _weights(trainer: Trainer) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -268,6 +272,7 @@ def gradients(runs: Runs) -> dict[str, float]:
     return report
 
 
+LATE = {"kind": "late_interaction", "loss": "lambda"}
 LORA = LoraSettings(rank=4, alpha=8.0)
 
 
@@ -284,7 +289,10 @@ def two_ranks(runs: Runs) -> None:
     runs.train("lora", runs.task("lora", {"lora": LORA}, zero_stage=3))
     runs.opened("lora")
     runs.train("bfloat16", runs.task("bfloat16"), bfloat16=True)
-    task = runs.with_dropout(runs.task("middle", checkpoint_steps=4, zero_stage=2, grad_cache=True))
+    for name, training in (("late", {}), ("late-cached", {"zero_stage": 3, "grad_cache": True})):
+        runs.train(name, runs.of("late", runs.task(name, LATE, **training)))
+    runs.opened("late")
+    task = runs.of("dropout", runs.task("middle", checkpoint_steps=4, zero_stage=2, grad_cache=True))
     runs.train("killed", task, kill_at=6)
     runs.train("resumed", task)
     runs.train("whole", replace(task, folder="runs/whole"))
@@ -297,6 +305,7 @@ def one_rank(runs: Runs) -> None:
     for loss in ("lambda", "listnet", "margin_mse"):
         runs.train(loss, runs.task(f"one-{loss}", {"loss": loss}))
     runs.train("lora", runs.task("one-lora", {"lora": LORA}))
+    runs.train("late", runs.of("late", runs.task("one-late", LATE)))
     bare = replace(runs.base.data, negatives=[], near_misses=[])
     runs.train("bare", replace(runs.task("bare"), data=bare))
     runs.train("no-teacher", replace(runs.task("no-teacher", {"loss": "margin_mse"}), data=bare))

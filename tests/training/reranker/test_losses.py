@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.reranker.losses import count_terms, loss_sums
+from training.reranker.losses import best_is_first, count_terms, loss_sums
 from training.reranker.settings import Loss
 
 LENGTHS = (5, 2, 7, 1, 4)
@@ -110,3 +110,10 @@ def test_lists_of_one_grade_have_nothing_to_order() -> None:
     flat = torch.ones(2, 3)
     assert count_terms("lambda", flat, torch.ones(2, 3, dtype=torch.bool)).tolist() == [0.0, 0.0]
     assert loss_sums("lambda", torch.randn(2, 3), flat, torch.ones(2, 3, dtype=torch.bool)).tolist() == [0.0, 0.0]
+
+
+def test_a_relevant_item_is_first_only_above_all_others_and_padding_is_none_of_them() -> None:
+    real = torch.tensor([[True, True, True, False]] * 4)
+    gains = torch.tensor([[2.0, 0.0, 1.0, 9.0]] * 3 + [[1.0, 1.0, 0.0, 0.0]])
+    scores = torch.tensor([[0.5, 0.4, 0.3, 9.0], [0.5, 0.5, 0.0, 0.0], [0.5, 0.0, 0.6, 0.0], [-3.0, -1.0, -2.0, 0.0]])
+    assert best_is_first(scores, gains, real).tolist() == [True, False, False, True]

@@ -9,6 +9,7 @@ from cluster.errors import ConfigError, one_paragraph
 from training.encoders import st_format
 from training.encoders.cross_encoder import describe
 from training.encoders.prepare.check import read_modules, refuse_own_code
+from training.encoders.rerankers.late_encoder import is_late
 from training.encoders.st_format import read_json, write_json
 from training.encoders.tokens.lengths import model_limit, position_limit
 from training.encoders.tokens.pairs import PairTokenizer
@@ -32,22 +33,19 @@ def prepare_reranker(source: Path, target: Path, *, max_length: int | None = Non
     Raises:
         ConfigError: it is no model of transformers, has code of its own, or reads no pairs of `max_length` tokens.
     """
-    modules = read_modules(source)
-    root = source / (modules[0].path if modules else "")
-    for folder in dict.fromkeys((source, root)):
-        refuse_own_code(folder, source)
-        if (folder / "adapter_config.json").exists():
-            raise ConfigError(
-                f"reranker.model: expected a whole model, found an adapter of peft in {source}; merge it into its model with "
-                f"merge_and_unload(), save the result, and give that folder"
-            )
+    root, modules = refuse_untrainable(source), read_modules(source)
+    if is_late(source):
+        raise ConfigError(
+            f"reranker.model: expected a cross-encoder or a body for one, found a model of late interaction in {source}; set "
+            f'reranker.kind = "late_interaction", or give another model'
+        )
     if modules and (modules[0].kind != "Transformer" or modules[-1].kind in ("Dense", "LogitScore")):
         raise ConfigError(
             f"reranker.model: expected a transformer, found the modules {', '.join(module.kind for module in modules)} in "
             f"{source}, which hardmine can ask (as mining.teacher) but not train; give a model that ends in "
             f"ForSequenceClassification, or an embedding model"
         )
-    length = _length(root, source, max_length)
+    length = length_of(root, source, max_length)
     architecture, kinds = describe(source)
     whole = architecture.endswith("ForSequenceClassification") and "Pooling" not in kinds
     if whole and st_format.default_prompt(source):
@@ -66,7 +64,22 @@ def prepare_reranker(source: Path, target: Path, *, max_length: int | None = Non
     return not whole
 
 
-def _length(root: Path, source: Path, max_length: int | None) -> int:
+def refuse_untrainable(source: Path) -> Path:
+    """Where the first module of the model in `source` lies. Raises ConfigError: it has code of its own, or is an adapter."""
+    modules = read_modules(source)
+    root = source / (modules[0].path if modules else "")
+    for folder in dict.fromkeys((source, root)):
+        refuse_own_code(folder, source)
+        if (folder / "adapter_config.json").exists():
+            raise ConfigError(
+                f"reranker.model: expected a whole model, found an adapter of peft in {source}; merge it into its model with "
+                f"merge_and_unload(), save the result, and give that folder"
+            )
+    return root
+
+
+def length_of(root: Path, source: Path, max_length: int | None) -> int:
+    """Tokens that are read at once. Raises ConfigError: more than there are positions for."""
     positions = position_limit(root)
     if max_length is not None:
         if positions is not None and max_length > positions:
@@ -102,8 +115,8 @@ def _write(model: Any, root: Path, target: Path, length: int, *, own: bool) -> N
     """The model with its tokenizer, which is told the length: so that everyone who opens the folder cuts pairs alike."""
     from transformers import AutoTokenizer
 
-    from training.encoders.pair_encoder import SIGMOID, activation_of, set_activation
     from training.encoders.prepare.check import first_config
+    from training.encoders.rerankers.pair_encoder import SIGMOID, activation_of, set_activation
 
     tokenizer = AutoTokenizer.from_pretrained(str(root))
     if tokenizer.pad_token_id is None:
@@ -129,7 +142,7 @@ def _try(target: Path) -> None:
 
     import numpy as np
 
-    from training.encoders.pair_encoder import PairEncoder
+    from training.encoders.rerankers.pair_encoder import PairEncoder
 
     tokenizer, rows = PairTokenizer(target), np.zeros(1, np.int64)
     pair = tokenizer.template.join(tokenizer(["a query"]), tokenizer(["an item"]), rows, rows)

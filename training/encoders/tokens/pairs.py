@@ -118,6 +118,10 @@ class PairTokenizer:
         flat = (token for row in ids for token in row[: self.template.max_length])
         return Texts(Tokens(offsets_of(kept), np.fromiter(flat, np.int32, int(kept.sum()))), lengths)
 
+    def queries(self, texts: Sequence[str]) -> Texts:
+        """The tokens of queries, which are read as items are."""
+        return self(texts)
+
     def _find_template(self, max_length: int) -> Template:
         first, second = (self._ids(text, None)[0] for text in ("one two", "three four five"))
         ids, types = self._ids("one two", "three four five")

@@ -25,6 +25,7 @@ def prepare_reranker(context: Context, stage: Stage) -> Commit:
     assert settings is not None
     inputs = {
         "model": folder_fingerprint(settings.model),
+        "kind": settings.kind,
         "max_length": settings.max_length,
         "seed": context.config.rounds.seed,  # of a new head
     }
@@ -35,9 +36,9 @@ def prepare_reranker(context: Context, stage: Stage) -> Commit:
 
 def make_reranker(config: Config, store: Store, folder: str) -> Outcome:
     """The model below `folder`, with the digest of its content, and whether its head is new."""
-    from training.encoders.cross_encoder import describe
+    from training.encoders.prepare.late import prepare_late
     from training.encoders.prepare.prepare import model_folder
-    from training.encoders.prepare.reranker import prepare_reranker as prepare
+    from training.encoders.prepare.reranker import prepare_reranker as prepare_pairs
     from training.encoders.prepare.trial import reading_model
 
     settings = config.reranker
@@ -45,12 +46,8 @@ def make_reranker(config: Config, store: Store, folder: str) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="hardmine-reranker-") as local, named_after("reranker"):
         target = Path(local)
         with reading_model(settings.model), model_folder(settings.model, config.storage) as source:
-            architecture, modules = describe(source)
-            prepare(source, target, max_length=settings.max_length, seed=config.rounds.seed)
+            prepare = prepare_late if settings.kind == "late_interaction" else prepare_pairs
+            new_head = prepare(source, target, max_length=settings.max_length, seed=config.rounds.seed)
         files = upload_folder(target, store, f"{folder}/model")
-    figures = {
-        "prefix": f"{folder}/model",
-        "digest": folder_digest(files, f"{folder}/model"),
-        "new_head": not architecture.endswith("ForSequenceClassification") or "Pooling" in modules,
-    }
+    figures = {"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "new_head": new_head}
     return Outcome(files=files, figures=figures)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from cluster.commits import Commit, Outcome
-from cluster.errors import ArtifactError
 from cluster.session.resources import PoolSize, embed_pool
 from cluster.storage.model_folders import Manifest
 from cluster.storage.store import Store
@@ -19,6 +18,7 @@ from jobs.record.stages import Kind, Reranker, Second, Stage
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.reranker.retrievers import retrievers
 from jobs.stages.ingested import read_ingested
+from jobs.stages.mine.teacher import in_bfloat16, known_scores, make_pair_reader
 from mining.candidates import dense_hits, read_span, without_self
 from mining.teacher.cut import Pairs
 from mining.teacher.reading import ReadTask, read_pairs
@@ -71,19 +71,8 @@ class RerankerModel:
 
     def make_reader(self, context: Context, pool: PoolSize) -> Any:
         """What loads it in an actor of the pool."""
-        from training.encoders.cross_encoder import MakeCrossEncoder  # loads torch
-
-        settings = context.config.reranker
-        assert settings is not None
-        make: Any = MakeCrossEncoder(
-            context.store, self.files, self.prefix, pool.cpus, bool(pool.gpus), in_bfloat16(context, pool), settings.max_length
-        )
-        return make
-
-
-def in_bfloat16(context: Context, pool: PoolSize) -> bool:
-    """Whether pairs are read in bfloat16."""
-    return bool(pool.gpus) and context.config.training.precision != "float32"
+        assert context.config.reranker is not None
+        return make_pair_reader(context, pool, self.files, self.prefix, context.config.reranker.max_length)
 
 
 def reranker_model(context: Context, reranker: Reranker) -> RerankerModel | None:
@@ -121,7 +110,7 @@ def score_with_reranker(context: Context, stage: Stage) -> Commit:
         task = ReadTask(
             context.store,
             pairs.parts("pairs"),
-            [_known(context, before, reading)],
+            [known_scores(context, before, reading)],
             data.queries,
             data.corpus,
             f"{folder}/scores",
@@ -134,14 +123,3 @@ def score_with_reranker(context: Context, stage: Stage) -> Commit:
         return Outcome(tables={"scores": done.parts}, work_seconds=done.seconds, figures=figures)
 
     return context.commit(stage, inputs=reading | {"pairs": pairs.key}, work=work)
-
-
-def _known(context: Context, before: Commit | None, reading: dict[str, Any]) -> list[Part]:
-    """What the stage has read of the same texts in the same way before."""
-    if before is None or "scores" not in before.tables or any(before.inputs.get(key) != reading[key] for key in reading):
-        return []
-    try:
-        context.ledger.verify(before)
-    except ArtifactError:
-        return []
-    return before.parts("scores")

@@ -16,6 +16,7 @@ from cluster.tables.tables import I64, Part
 from mining.teacher.reading import PairReader
 
 DEPTHS = (10, 20, 50, 100)
+"""Candidates that are timed, besides all of them."""
 QUERIES, LEAST, BUDGET_S = 60, 10, 40.0
 """Queries that are timed at most; fewer, but LEAST, where they take longer than the budget."""
 
@@ -38,21 +39,19 @@ def time_reading(
     asked: Asked,
     threads: int,
 ) -> dict[str, Any]:
-    """Milliseconds by number of candidates, {"p50_ms": {10: …}, "p95_ms": …, "queries"}: in a worker.
-
-    Depths above the number of candidates that a query has are measured as that number.
-    """
+    """Milliseconds by number of candidates, {"p50_ms": {10: …}, "p95_ms": …, "queries"}: in a worker."""
     read = make_reader()
     set_threads(threads)
     texts = read_rows(store, queries, asked.query_rows, ["text"])["text"].to_pylist()
-    distinct, place = np.unique(asked.item_rows, return_inverse=True)
+    distinct, inverse = np.unique(asked.item_rows, return_inverse=True)
     known = read_rows(store, corpus, distinct[distinct >= 0], ["text"])["text"].to_pylist()
     known = [""] * int((distinct < 0).sum()) + known
     items = [
-        [known[index] for index, row in zip(places, rows, strict=True) if row >= 0]
-        for places, rows in zip(place.reshape(asked.item_rows.shape), asked.item_rows, strict=True)
+        [known[index] for index, row in zip(indices, rows, strict=True) if row >= 0]
+        for indices, rows in zip(inverse.reshape(asked.item_rows.shape), asked.item_rows, strict=True)
     ]
-    depths = sorted({min(depth, asked.item_rows.shape[1]) for depth in DEPTHS})
+    most = asked.item_rows.shape[1]
+    depths = [*(depth for depth in DEPTHS if depth < most), most]
     took: dict[int, list[float]] = {depth: [] for depth in depths}
     for depth in depths:  # the first call of each size allocates
         read([texts[0]] * len(items[0][:depth]), items[0][:depth], lambda _: None)

@@ -1,4 +1,5 @@
-"""The re-ranker is trained on the negatives that the kept model's round was trained on."""
+"""The re-ranker is trained on the negatives that the kept model's round was trained on; on those of round 1 where it is the
+teacher of the later ones."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from cluster.commits import Commit, Outcome
 from cluster.session.resources import PoolSize, train_pool
 from cluster.storage.model_folders import folder_digest
 from eval.verdict import decide_epochs
+from jobs.record.plan import trains_teacher
 from jobs.record.stages import Kind, ModelName, Second, Stage
 from jobs.stages.context import Context
 from jobs.stages.evaluate.reranker.retrievers import kept_model
@@ -22,7 +24,7 @@ from training.reranker.validation import DEPTH
 
 
 def train_reranker(context: Context, stage: Stage) -> Commit:
-    """Train the re-ranker; its validation re-ranks the kept model's hits of dev queries."""
+    """Train the re-ranker; its validation re-ranks that model's hits of dev queries."""
     pool = train_pool(context.config.cluster, context.size)
     task, inputs = reranker_task(context, pool)
 
@@ -37,7 +39,8 @@ def train_reranker(context: Context, stage: Stage) -> Commit:
 
 def reranker_task(context: Context, pool: PoolSize) -> tuple[RerankTask, dict[str, Any]]:
     """(the training without its folder, all that it depends on)."""
-    config, data, kept = context.config, read_ingested(context), kept_model(context)
+    config, data = context.config, read_ingested(context)
+    kept = ModelName(1) if trains_teacher(config) else kept_model(context)
     assert config.reranker is not None
     base = context.need(Stage(Kind.MODEL, Second.RERANKER))
     mined = context.need(Stage(Kind.MINE, ModelName(max(1, kept.round))))

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.commits import Outcome
+from cluster.commits import Ledger, Outcome
 from cluster.errors import ConfigError
 from cluster.storage.model_folders import folder_digest, upload_folder
+from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from jobs.config.config import Config
+from jobs.record.stages import Kind as StageKind
+from jobs.record.stages import Stage
+from jobs.record.usage import RERANKER
 from mining.settings import TeacherSettings
 from training.settings import EncoderSettings, Kind
 
@@ -25,15 +29,20 @@ def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSet
     Raises:
         ConfigError: there is no such model, or it is of another kind than the settings say, or damaged.
     """
+    from training.encoders import st_format
     from training.encoders.cross_encoder import copy_cross_encoder
     from training.encoders.prepare.prepare import build_base, model_folder
     from training.encoders.prepare.trial import reading_model, try_model
+    from training.encoders.rerankers.late_encoder import is_late
 
     kind = None
     with tempfile.TemporaryDirectory(prefix="hardmine-teacher-") as local, named_after(section):
         target = Path(local)
-        with reading_model(settings.model), model_folder(settings.model, config.storage) as source:
-            if settings.kind == "cross_encoder":
+        name = str(settings.model)
+        with reading_model(name), model_folder(name, config.storage) as source:
+            if settings.kind == "reranker" and is_late(source):
+                st_format.copy_folder(source, target, without_weights=False)
+            elif settings.kind in ("cross_encoder", "reranker"):
                 copy_cross_encoder(source, settings.max_length, target)
             else:
                 encoder = _as_encoder(source, settings, section)
@@ -44,6 +53,25 @@ def make_teacher(config: Config, store: Store, folder: str, settings: TeacherSet
         files = upload_folder(target, store, f"{folder}/model")
     return Outcome(
         files=files, figures={"prefix": f"{folder}/model", "digest": folder_digest(files, f"{folder}/model"), "encoder": kind}
+    )
+
+
+def reranker_of_run(run: str, storage: StorageSettings) -> str:
+    """The address of the re-ranker that a finished run has kept.
+
+    Raises:
+        ConfigError: there is no finished run, or it has none.
+    """
+    store = Store(run, storage)
+    finished = Ledger(store).find(Stage(StageKind.FINISH).name)
+    if finished is not None:
+        folder = f"{finished.figures['prefix']}/{RERANKER}"
+        if any(path.startswith(f"{folder}/") for path in finished.files):
+            return store.url(folder)
+    lacks = "no finished run" if finished is None else "a run without a re-ranker"
+    raise ConfigError(
+        f"mining.teacher.model: expected the folder of a finished run with a re-ranker, found {lacks} in {run}; finish that run "
+        f'with [reranker], or set mining.teacher.kind = "cross_encoder" for the folder of a model'
     )
 
 

@@ -31,6 +31,12 @@ def server_name(settings: TeacherSettings) -> dict[str, Any]:
     )
 
 
+def _name(settings: TeacherSettings) -> str:
+    """By which the server knows its model."""
+    assert settings.model is not None
+    return settings.model
+
+
 def rubric_of(settings: TeacherSettings) -> str:
     """What its grades mean."""
     return settings.rubric or judge.RUBRIC
@@ -53,14 +59,14 @@ def ask_server(settings: TeacherSettings, known: Known | None) -> Outcome:
     first = replace(server_of(settings), attempts=FIRST_ATTEMPTS)
     figures = {"digest": digest(server_name(settings))}
     if known is None:
-        return Outcome(figures=figures | {"form": server.find_form(first, settings.model)})
-    form = judge.find_form(first, settings.model, rubric_of(settings))
-    agreement = measure_agreement(known, MakeJudge(server_of(settings), settings.model, form, rubric_of(settings)))
+        return Outcome(figures=figures | {"form": server.find_form(first, _name(settings))})
+    form = judge.find_form(first, _name(settings), rubric_of(settings))
+    agreement = measure_agreement(known, MakeJudge(server_of(settings), _name(settings), form, rubric_of(settings)))
     return Outcome(figures=figures | {"form": form, "agreement": agreement.to_json()})
 
 
 def make_asking(settings: TeacherSettings, form: str) -> MakeReranker | MakeJudge:
     """What makes the teacher in the process that reads."""
     if settings.kind == "http":
-        return MakeReranker(server_of(settings), settings.model, form)
-    return MakeJudge(server_of(settings), settings.model, form, rubric_of(settings))
+        return MakeReranker(server_of(settings), _name(settings), form)
+    return MakeJudge(server_of(settings), _name(settings), form, rubric_of(settings))

@@ -18,6 +18,7 @@ from jobs.serving.export.ship import export_run
 from jobs.serving.search.answer import answer
 from jobs.serving.search.opened import open_export
 from tests.support.shipped_run import ShippedRun
+from training.encoders.prepare.late import prepare_late
 
 pytestmark = pytest.mark.slow
 
@@ -33,16 +34,31 @@ class WithReranker(ShippedRun):
         return files | upload_folder(self.reranker, self.store, f"{self.prefix}/reranker")
 
 
-def test_hits_come_in_the_order_of_the_export_s_re_ranker(tmp_path: Path, cross_encoder: Path) -> None:
+def cross_encoded(folder: Path, query: str, texts: list[str]) -> Any:
     from sentence_transformers import CrossEncoder
 
-    run, home = WithReranker(tmp_path / "runs" / "shop", reranker=cross_encoder), Store(str(tmp_path / "exports"))
+    return CrossEncoder(str(folder), device="cpu").predict([(query, text) for text in texts])
+
+
+def late(folder: Path, query: str, texts: list[str]) -> Any:
+    from sentence_transformers import MultiVectorEncoder
+
+    model = MultiVectorEncoder(str(folder), device="cpu")
+    return model.similarity(model.encode_query([query]), model.encode_document(texts))[0].numpy()
+
+
+@pytest.mark.parametrize("score", [cross_encoded, late])
+def test_hits_come_in_the_order_of_the_export_s_re_ranker(tmp_path: Path, cross_encoder: Path, score: Any) -> None:
+    reranker = cross_encoder
+    if score is late:
+        prepare_late(cross_encoder, reranker := tmp_path / "late")
+    run, home = WithReranker(tmp_path / "runs" / "shop", reranker=reranker), Store(str(tmp_path / "exports"))
     exported = export_run(run.write(), home, Budget())
     plain, opened = open_export(home.root), open_export(home.root, rerank=True)
     query = run.query_texts[3]
     before, after = (answer([one], query, 10, [])["answers"][0] for one in (plain, opened))
     first = plain.shown(plain.search(plain.encode([query]), 100))
-    scores = CrossEncoder(str(cross_encoder), device="cpu").predict([(query, hit["text"]) for hit in first])
+    scores = score(reranker, query, [hit["text"] for hit in first])
     want = [first[place]["id"] for place in np.argsort(-scores, kind="stable")[:10]]
     assert [hit["id"] for hit in after["hits"]] == want != [hit["id"] for hit in before["hits"]]
     assert (set(after["ms"]), set(before["ms"])) == ({"encode", "search", "search and re-rank"}, {"encode", "search"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,11 @@ from cluster.commits import Commit, Ledger
 from cluster.storage.store import Store
 from cluster.tables.tables import read_parts
 from mining.teacher.cut import Pairs
+from tests.support.reranking import HITS, ITEMS, with_reranker
+from training.encoders.prepare.late import prepare_late
+from training.encoders.rerankers.late_encoder import is_late
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_local")]
-ITEMS, QUERIES, DEV, HITS = 30, 28, 14, 12
-WORDS = ("red", "blue", "old", "new", "cat", "dog", "sea")
-
-
-def with_reranker(case: Any, model: Path) -> None:
-    """A case whose items are seven words in many combinations; the last half of the queries are dev."""
-    case.items = [
-        {"id": f"i{n}", "text": f"{WORDS[n % 7]} {WORDS[n // 7]} {WORDS[(3 * n) % 5]} {n}", "kind": WORDS[n % 2]}
-        for n in range(ITEMS)
-    ]
-    case.queries = [
-        {"id": f"q{n}", "text": f"{WORDS[n % 7]} {WORDS[n // 7]}", "split": "train" if n < QUERIES - DEV else "dev"}
-        for n in range(QUERIES)
-    ]
-    case.labels = [{"query_id": f"q{n}", "item_id": f"i{n}", "score": 2} for n in range(QUERIES)]
-    case.labels += [{"query_id": f"q{n}", "item_id": f"i{(n + 1) % ITEMS}", "score": 1} for n in range(QUERIES)]
-    case.set("mining", {"num_hits": 16, "num_negatives": 4, "relative_margin": "off"})
-    case.set("training", {"hard_negatives": 2, "batch_size": 4})
-    case.set("evaluation", {"num_hits": HITS, "resamples": 500, "slices": ["kind"], "min_slice_queries": 5})
-    case.set("reranker", {"model": str(model), "max_length": 64, "batch_size": 4})
 
 
 def commits_of(case: Any) -> tuple[Store, dict[str, Commit]]:
@@ -42,15 +26,24 @@ def commits_of(case: Any) -> tuple[Store, dict[str, Commit]]:
     return store, {commit.name: commit for commit in Ledger(store).all()}
 
 
+def scorer(folder: Path) -> Callable[[str, list[str]], Any]:
+    """What sentence-transformers says of a query and some items with the re-ranker in `folder`."""
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder
+
+    if not is_late(folder):
+        model = CrossEncoder(str(folder), device="cpu", max_length=64, local_files_only=True)
+        return lambda query, items: model.predict([(query, item) for item in items], show_progress_bar=False)
+    late = MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
+    return lambda query, items: late.similarity(late.encode_query([query]), late.encode_document(items))[0].numpy()
+
+
 def by_hand(case: Any, store: Store, hits: Commit, folder: Path) -> dict[str, list[float]]:
     """Recall@3 and MRR@10 of each dev query, its hits sorted by what sentence-transformers says of the pairs."""
-    from sentence_transformers import CrossEncoder
-
-    model = CrossEncoder(str(folder), device="cpu", max_length=64, local_files_only=True)
+    score = scorer(folder)
     values: dict[str, list[float]] = {"recall@3": [], "mrr@10": []}
     for hit in read_parts(store, hits.parts("hits"), ["query_row", "item_rows"]).to_pylist():
         query, rows = hit["query_row"], hit["item_rows"][:HITS]
-        scores = model.predict([(case.queries[query]["text"], case.items[row]["text"]) for row in rows], show_progress_bar=False)
+        scores = score(case.queries[query]["text"], [case.items[row]["text"] for row in rows])
         ranked = [rows[place] for place in np.argsort(-np.asarray(scores), kind="stable")]
         wanted = {query, (query + 1) % ITEMS}
         values["recall@3"].append(len(wanted & set(ranked[:3])) / 2)
@@ -107,3 +100,26 @@ def test_the_table_equals_scoring_and_sorting_by_hand_and_nothing_is_read_twice(
     assert {now[name].key for name in ("reranker-train", "off-the-shelf-rerank", "fine-tuned-rerank")} == {
         commits[name].key for name in ("reranker-train", "off-the-shelf-rerank", "fine-tuned-rerank")
     }
+
+    # another kind of re-ranker on the same run: only its own stages are made
+    prepare_late(cross_encoder, ray_case.folder / "late", max_length=64)
+    ray_case.set("reranker", {"model": "./late", "kind": "late_interaction", "batch_size": 4})
+    answer = ray_case.run("--json")
+    assert answer.code == 0, answer.err
+    summary, (_, late) = json.loads(answer.out), commits_of(ray_case)
+    assert {name for name, commit in now.items() if late[name].key != commit.key} == {
+        *("reranker", "reranker-train", "off-the-shelf-rerank", "fine-tuned-rerank", "reranked", "finish")
+    }
+    folders = {"off-the-shelf": ray_case.folder / "late", "fine-tuned": Path(summary["model"]) / "reranker"}
+    for reranker, folder in folders.items():
+        scored, score = Pairs.from_table(read_parts(store, late[f"{reranker}-rerank"].parts("scores"))), scorer(folder)
+        want = [
+            score(ray_case.queries[query]["text"], [ray_case.items[item]["text"]])[0]
+            for query, item in zip(scored.query_rows, scored.item_rows, strict=True)
+        ]
+        np.testing.assert_allclose(scored.scores, want, atol=1e-5)
+    for cell in summary["reranker"]["cells"]:
+        if cell["reranker"] != "none":
+            want = by_hand(ray_case, store, hits[cell["retriever"]], folders[cell["reranker"]])
+            assert cell["metrics"]["recall@3"] == pytest.approx(np.mean(want["recall@3"])), cell
+    assert "MultiVectorEncoder" in (Path(summary["model"]) / "README.md").read_text()
