@@ -58,6 +58,12 @@ def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
 
     if rounds.warmup_epochs == 0 and rounds.mined == 0:
         yield "rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them"
+    if rounds.merge and (encoder.kind == "sequence" or (encoder.kind == "static" and encoder.model is None)):
+        without = "" if encoder.kind == "sequence" else " without encoder.model"
+        yield (
+            f'rounds.merge = {rounds.merge} averages with the model that the run starts from, but encoder.kind = "{encoder.kind}"'
+            f"{without} starts with random weights, and there is nothing to keep of them; remove rounds.merge"
+        )
     if rounds.compare_random and not rounds.mined:
         yield (
             "rounds.compare_random = true compares mined with random negatives, but rounds.mined = 0 mines none; set "

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from cluster.errors import ConfigError, one_paragraph
 from cluster.session.resources import ClusterSettings
@@ -44,10 +44,19 @@ class RoundsSettings(BaseModel):
     """Maximum number of rounds with mined negatives."""
     patience: Annotated[int, Field(ge=1, le=100)] = 2
     """Stop after this many mined rounds in a row without a better model."""
+    merge: list[Annotated[int, Field(ge=1, le=99)]] = []
+    """After the last round, also try averages of the best round's model and the one that the run started from (WiSE-FT,
+    LM-Cocktail): for each number, so many percent of the trained one. They forget less; dev chooses whether one is kept. For
+    example [25, 50, 75]; each costs an embedding of the corpus."""
     compare_random: bool = False
     """Also train a second model with random negatives only, from the same warm-up and for as many steps, to compare with."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 17
     """Seed of every random choice."""
+
+    @field_validator("merge")
+    @classmethod
+    def _in_order(cls, shares: list[int]) -> list[int]:
+        return sorted(set(shares))  # the order says nothing, so it changes nothing
 
 
 class Config(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jobs.config.config import Config
 from jobs.config.without_effect import reads_texts
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Scope, Second, SourceName, Stage
+from jobs.record.stages import BASELINE, MERGED, Chosen, Kind, ModelName, Reranker, Scope, Second, SourceName, Stage
 from mining.settings import SourceKind
 
 
@@ -25,6 +25,9 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
         if model == models[0]:
             stages += _second_model(config, Second.GUIDE)
         stages += [Stage(Kind.TRAIN, model), *_measured(config, model)]
+    for share in config.rounds.merge if models else ():
+        merged = ModelName(MERGED + share)
+        stages += [Stage(Kind.MERGE, merged), *_measured(config, merged)]
     if config.rounds.compare_random and last:
         arm = ModelName(last, random=True)
         stages += [Stage(Kind.TRAIN, arm), *_measured(config, arm)]

@@ -38,6 +38,21 @@ def test_a_run_that_ended_early_has_a_shorter_plan_and_its_arm_is_named_after_it
     assert Stage(Kind.TRAIN, ModelName(2, random=True)) in plan_run(short)
 
 
+def test_merged_models_follow_the_last_round_and_are_measured_as_every_model_is() -> None:
+    merged = config(
+        encoder={"kind": "adapter"},
+        rounds={"mined": 5, "merge": [75, 25, 25], "compare_random": True},
+        evaluation={"general": {"folder": "/general"}},
+    )
+    names = [stage.name for stage in plan_run(merged, mined=1)]
+    start = names.index("merged-25-merge")
+    assert names[start - 1] == "general-round-01-evaluate"
+    own, general = ("embed", "hits", "evaluate"), ("general-merged-25-embed", "general-merged-25-hits")
+    assert names[start + 1 : start + 6] == [*(f"merged-25-{each}" for each in own), *general]
+    assert names[start + 7] == "merged-75-merge", "in the order of their shares, none twice"
+    assert names[start + 14] == "round-01-random-train"
+
+
 def test_vectors_that_came_with_the_data_are_not_tokenised() -> None:
     stages = plan_run(config(encoder={"kind": "adapter"}))
     assert Stage(Kind.TOKENS) not in stages

@@ -10,6 +10,7 @@ from cluster.session.resources import PoolSize, train_pool
 from cluster.storage.model_folders import folder_digest
 from eval.verdict import decide_epochs
 from jobs.record.stages import Kind, ModelName, Second, Stage
+from jobs.stages.chosen import round_of
 from jobs.stages.context import Context
 from jobs.stages.evaluate.reranker.retrievers import kept_model
 from jobs.stages.ingested import read_ingested
@@ -40,7 +41,7 @@ def reranker_task(context: Context, pool: PoolSize) -> tuple[RerankTask, dict[st
     config, data, kept = context.config, read_ingested(context), kept_model(context)
     assert config.reranker is not None
     base = context.need(Stage(Kind.MODEL, Second.RERANKER))
-    mined = context.need(Stage(Kind.MINE, ModelName(max(1, kept.round))))
+    mined = context.need(Stage(Kind.MINE, ModelName(max(1, round_of(context, kept)))))
     hits = context.need(Stage(Kind.HITS, kept))
     settings = settings_for(config.training, config.reranker)
     own = read_deepspeed(config.training.deepspeed) if config.training.deepspeed else None
