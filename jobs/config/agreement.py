@@ -49,6 +49,7 @@ def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
             "evaluation.general: expected an encoder that reads texts or vectors, found encoder.kind = "
             '"sequence", which knows the items of its own corpus only; remove [evaluation.general]'
         )
+    yield from _of_mix(config)
     longest = max(training.matryoshka, default=0)
     if encoder.kind == "static" and encoder.model is None and longest > encoder.dimension:
         yield (
@@ -92,6 +93,28 @@ def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
             "remove [reranker]"
         )
     yield from _of_gate(config.evaluation)
+
+
+def _of_mix(config: Config) -> Iterator[str]:
+    mix, general = config.data.mix, config.evaluation.general
+    if mix is None:
+        return
+    if config.encoder.kind == "sequence":
+        yield (
+            'data.mix: expected an encoder that reads texts or vectors, found encoder.kind = "sequence", which knows the items of '
+            "its own corpus only; remove [data.mix]"
+        )
+    if config.training.guide is not None:
+        yield (
+            "[training.guide] knows the run's own items and queries only, not those of [data.mix], so it cannot judge them; "
+            "remove one of both"
+        )
+    labels = mix.folder or mix.qrels
+    if general is not None and labels in (general.folder, general.qrels):
+        yield (
+            f"[data.mix] trains on {labels}, and [evaluation.general] measures every labelled query of it, so it would not show "
+            f"what is forgotten; give one of both other labels (evaluation.general.qrels of the test split only, for example)"
+        )
 
 
 def _of_gate(evaluation: EvaluationSettings) -> Iterator[str]:

@@ -135,8 +135,8 @@ class Config(BaseModel):
 
     @property
     def datasets(self) -> list[DatasetSettings]:
-        """The run's data and, if there is one, the general set."""
-        return [self.data, *([self.evaluation.general] if self.evaluation.general else [])]
+        """The run's data and, if there are any, the general set and the one that is mixed in."""
+        return [self.data, *(data for data in (self.evaluation.general, self.data.mix) if data is not None)]
 
     @property
     def root(self) -> str:
@@ -273,6 +273,9 @@ def _absolute(config: Config, folder: Path) -> Config:
     evaluation = config.evaluation
     if evaluation.general is not None:
         evaluation = evaluation.model_copy(update={"general": absolute_sources(evaluation.general)})
+    data = absolute_sources(config.data)
+    if data.mix is not None:
+        data = data.model_copy(update={"mix": absolute_sources(data.mix)})
     mining = config.mining
     if mining.teacher is not None:
         mining = mining.model_copy(update={"teacher": mining.teacher.resolved(absolute, absolute_model)})
@@ -285,7 +288,7 @@ def _absolute(config: Config, folder: Path) -> Config:
     return config.model_copy(
         update={
             "output": absolute(config.output),
-            "data": absolute_sources(config.data),
+            "data": data,
             "encoder": encoder,
             "mining": mining,
             "training": training,

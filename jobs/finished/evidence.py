@@ -103,7 +103,13 @@ def _measurement(model: MeasuredModel) -> Measurement:
 
 def _arms(store: Store, record: RunRecord) -> list[Arm]:
     """The mined rounds and each random arm; the warm-up alone if there is nothing else."""
-    numbers = sorted({stage.of.round for stage in record.commits if isinstance(stage.of, ModelName) and stage.kind is Kind.TRAIN and stage.of.round > 0})
+    numbers = sorted(
+        {
+            stage.of.round
+            for stage in record.commits
+            if isinstance(stage.of, ModelName) and stage.kind is Kind.TRAIN and stage.of.round > 0
+        }
+    )
     under_way = max(numbers, default=0)
     warm = record.measured(ModelName(0))
     start = warm or record.baseline

@@ -19,6 +19,8 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
     last = config.rounds.mined if mined is None else mined
     models = [ModelName(number) for number in range(0 if config.rounds.warmup_epochs else 1, last + 1)]
     stages = [*_prepared(config), *_measured(config, BASELINE)]
+    if config.data.mix is not None and config.encoder.kind == "adapter" and reads_texts(config):
+        stages.append(Stage(Kind.EMBED, BASELINE, Scope.MIX))
     for model in models:
         if model.round:
             stages += plan_mining(config, model)
@@ -86,9 +88,13 @@ def _prepared(config: Config) -> list[Stage]:
     stages += _second_model(config, Second.TEACHER)[:1]  # most mistakes in its settings show here
     stages += [Stage(Kind.MODEL, Second.RERANKER)] if config.reranker is not None else []
     if config.evaluation.general is not None:
-        kinds = [Kind.INGEST, Kind.TOKENS] if reads_texts(config) else [Kind.INGEST]
-        stages += [Stage(kind, scope=Scope.GENERAL) for kind in kinds]
-    return stages
+        stages += _beside(config, Scope.GENERAL)
+    return [*stages, *(_beside(config, Scope.MIX) if config.data.mix is not None else [])]
+
+
+def _beside(config: Config, scope: Scope) -> list[Stage]:
+    kinds = [Kind.INGEST, Kind.TOKENS] if reads_texts(config) else [Kind.INGEST]
+    return [Stage(kind, scope=scope) for kind in kinds]
 
 
 def _second_model(config: Config, second: Second) -> Sequence[Stage]:

@@ -133,6 +133,8 @@ class Scope(StrEnum):
     RUN = ""
     GENERAL = "general"
     """The general set, which nothing is trained on."""
+    MIX = "mix"
+    """The data set that is mixed into training."""
     ALONE = "mine"
     """`hardmine mine` without a round, which trains nothing."""
 
@@ -204,7 +206,9 @@ class Stage:
 
 SHARED = frozenset({Kind.INGEST, Kind.TOKENS, Kind.NEAR, Kind.EMBED})
 """Kinds whose folders belong to the whole run."""
-NAME = re.compile(r"(?:(general|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?|merged-(\d\d))-)?(.*)")
+NAME = re.compile(
+    r"(?:(general|mix|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?|merged-(\d\d))-)?(.*)"
+)
 OTHER_SEARCHES = tuple(SourceName(kind) for kind in get_args(SourceKind) if kind not in ("model", "baseline", "earlier"))
 ENDINGS = {kind.ending: kind for kind in Kind if kind.ending}
 FIXED = {

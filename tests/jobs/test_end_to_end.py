@@ -213,9 +213,10 @@ def test_an_adapter_on_given_vectors_starts_from_the_first_mined_round_with_an_a
     tmp_path: Path, ray_case: Any, ray_local: Any
 ) -> None:
     tables = write_catalogue(tmp_path)
-    (tmp_path / "general").mkdir()
-    for folder, found in ((tmp_path, tables), (tmp_path / "general", write_catalogue(tmp_path / "general", 120, 60))):
-        add_vectors(folder, found)
+    for folder, titles, queries in (("general", 120, 60), ("mix", 90, 80)):
+        (tmp_path / folder).mkdir()
+        add_vectors(tmp_path / folder, write_catalogue(tmp_path / folder, titles, queries))
+    add_vectors(tmp_path, tables)
     config = tmp_path / "adapter.toml"
     config.write_text(f"""
 name = "adapter"
@@ -224,6 +225,11 @@ output = "{tmp_path}"
 corpus = "corpus.parquet"
 queries = "queries.parquet"
 qrels = "qrels.parquet"
+[data.mix]
+corpus = "mix/corpus.parquet"
+queries = "mix/queries.parquet"
+qrels = "mix/qrels.parquet"
+share = 0.25
 [encoder]
 kind = "adapter"
 hidden = 64
@@ -257,6 +263,7 @@ cpus = 2
     embedded = list((tmp_path / "adapter/commits").glob("embed-*.json"))
     assert len(embedded) == 7, "the given vectors, the adapter's, the merged, the arm's; the general set's but the arm's"
     _general_set_is_watched(tmp_path / "adapter", summary)
+    _a_quarter_of_the_steps_are_of_the_set_that_is_mixed_in(tmp_path / "adapter")
     _events_tell_what_was_measured(Store(str(tmp_path / "adapter")), summary)
     _figures_are_told_and_change_without_training(tmp_path, config, ray_case)
 
@@ -330,12 +337,26 @@ def _general_set_is_watched(root: Path, summary: dict[str, Any]) -> None:
     assert "general" not in summary["random_arm"]
 
 
+def _a_quarter_of_the_steps_are_of_the_set_that_is_mixed_in(root: Path) -> None:
+    ledger = Ledger(Store(str(root)))
+    tables, trained, arm = (ledger.find(name) for name in ("mix-ingest", "round-01-train", "round-01-random-train"))
+    assert tables is not None
+    assert trained is not None
+    assert arm is not None
+    assert set(tables.figures["splits"]) == {"train", "none"}
+    assert tables.figures["splits"]["none"] > 0, "its dev and test queries are not trained on"
+    assert trained.inputs["mix"] == arm.inputs["mix"] == {"tables": tables.key, "features": tables.key, "share": 0.25}
+    own = trained.figures["examples"] // trained.figures["joined_batch"]
+    assert trained.figures["steps"] == own + round(own / 3)
+    assert trained.figures["items_loaded"] == 300 + 90
+
+
 def _events_tell_what_was_measured(store: Store, summary: dict[str, Any]) -> None:
     files = store.read_json("events/index.json")["files"]
     events = [json.loads(line) for path in files for line in store.read_bytes(path).decode().split("\n")[:-1]]
     stages = [event["stage"] for event in events]
     assert set(stages) == {
-        *("baseline", "round-01", "merged-50", "round-01-random", "test-baseline", "test-best", "test-random_arm"),
+        *("baseline", "round-01", "merged-50", "round-01-random", "test-baseline", "test-best", "test-random_arm")
     }
     of_round = [event for event in events if event["stage"] == "round-01"]
     commit = Ledger(store).find("round-01-evaluate")

@@ -51,7 +51,13 @@ CONFIG: Json = {
 }
 """Shared by all charts; the page passes it to Vega-Lite once."""
 
-COLOURS = {"mined": "var(--hard)", "merged": "var(--hard)", "warm-up": "var(--warm)", "random": "var(--random)", "baseline": "var(--warm)"}
+COLOURS = {
+    "mined": "var(--hard)",
+    "merged": "var(--hard)",
+    "warm-up": "var(--warm)",
+    "random": "var(--random)",
+    "baseline": "var(--warm)",
+}
 DASHES = {"mined": [1, 0], "merged": [1, 0], "warm-up": [2, 2], "random": [6, 4], "baseline": [1, 0]}
 LINES: Json = {"symbolType": "stroke", "symbolOpacity": 1, "offset": 20}
 """Legend of line charts, above the names of the rounds."""

@@ -69,7 +69,7 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
         version=hardmine_version(),
         reads=what_it_reads(config, base),
         dimension=context.need(Stage(Kind.BASE)).figures["dimension"],
-        label=kept.label if not best.share else _merged_in_words(best, last),
+        label=kept.label if not best.share else merged_in_words(best, last),
         encoder=config.encoder.kind + (" with LoRA" if config.training.lora else ""),
         base=text,
         hub_name=hub_name,
@@ -90,7 +90,8 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
     )
 
 
-def _merged_in_words(best: ModelName, trained: int) -> str:
+def merged_in_words(best: ModelName, trained: int) -> str:
+    """What a merged model is, in the middle of a sentence. Args: trained: the round that is averaged."""
     rest = f"{best.share} % of its weights and {100 - best.share} % of the weights that the run started from"
     return f"{ModelName(trained).label}, averaged with its start ({rest}),"
 

@@ -68,6 +68,17 @@ def test_the_off_the_shelf_model_adds_candidates_once_the_model_is_another_one()
     assert cold.index(Stage(Kind.MINE, ModelName(1))) < cold.index(search) < cold.index(Stage(Kind.MINE, ModelName(2)))
 
 
+def test_what_is_mixed_in_is_prepared_once_and_embedded_for_an_adapter_on_a_model_only() -> None:
+    mix = {"folder": "/beir", "mix": {"folder": "/mix"}}
+    of_static = [stage.kind for stage in plan_run(config(data=mix)) if stage.scope is Scope.MIX]
+    assert of_static == [Kind.INGEST, Kind.TOKENS]
+    on_vectors = [stage.kind for stage in plan_run(config(data=mix, encoder={"kind": "adapter"})) if stage.scope is Scope.MIX]
+    assert on_vectors == [Kind.INGEST]
+    on_a_model = plan_run(config(data=mix, encoder={"kind": "adapter", "model": "organisation/model"}))
+    assert [stage.kind for stage in on_a_model if stage.scope is Scope.MIX] == [Kind.INGEST, Kind.TOKENS, Kind.EMBED]
+    assert on_a_model.index(Stage(Kind.EMBED, BASELINE, Scope.MIX)) < on_a_model.index(Stage(Kind.TRAIN, ModelName(0)))
+
+
 def test_the_random_arm_is_not_watched_on_the_general_set() -> None:
     stages = plan_run(config(rounds={"compare_random": True}, evaluation={"general": {"folder": "/general"}}))
     watched = {stage.of for stage in stages if stage.scope is Scope.GENERAL and stage.kind is Kind.EVALUATE}

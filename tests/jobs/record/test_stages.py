@@ -11,19 +11,24 @@ from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Scop
 ALONE = (Kind.SEARCH, Kind.PAIRS, Kind.SCORE, Kind.NEAR, Kind.TEACHER_PAIRS, Kind.TEACHER_SCORES, Kind.MINE, Kind.REPORT)
 EVERYTHING = {
     "rounds": {"mined": 3, "merge": [5, 50], "compare_random": True},
+    "data": {"folder": "/beir", "mix": {"folder": "/mix"}},
     "evaluation": {"general": {"folder": "/general"}, "events": True, "split": "test"},
     "mining": {
         "sources": [{"kind": kind} for kind in ("model", "bm25", "baseline", "earlier")],
         "near_duplicate": 0.9,
         "teacher": {"model": "/teacher", "kind": "encoder"},
     },
-    "training": {"guide": {"model": "/guide"}},
     "reranker": {"model": "/reranker"},
 }
 
 
 def config(**sections: object) -> Config:
-    values = {"name": "shop", "output": "/runs", "data": {"folder": "/beir"}, "encoder": {"kind": "static", "model": "/static"}} | sections
+    values = {
+        "name": "shop",
+        "output": "/runs",
+        "data": {"folder": "/beir"},
+        "encoder": {"kind": "static", "model": "/static"},
+    } | sections
     return parse_config(values, source="test")
 
 

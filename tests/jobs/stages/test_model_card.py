@@ -218,6 +218,11 @@ def test_the_base_model_itself_is_not_called_fine_tuned(tmp_path: Path) -> None:
     assert "| Recall@3 | 0.600 | 0.600 | – |\n| Hit@1 | 0.500 | 0.500 | – |" in text
 
 
+def test_the_card_of_a_merged_model_says_what_it_is_an_average_of(tmp_path: Path) -> None:
+    said = card(label=merged_in_words(ModelName(125), 2)).write(tmp_path)
+    assert "model of round 2, averaged with its start (25 % of its weights and 75 % of the weights that the run started" in said
+
+
 def test_no_text_breaks_a_table_and_a_thousand_files_are_one_line(tmp_path: Path) -> None:
     many = {"corpus:all": {f"part-{number}.parquet": "c0ffee" for number in range(1000)}}
     text = written(tmp_path, query_text="Instruct: find | this\nQuery: {text}", data=many)
