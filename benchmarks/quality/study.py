@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.data import SETS, Features, Prepared, cut_tokens, measure, prepare, taught
+from benchmarks.quality.merging import MERGED_FROM, SEEDS, WITH_START, merge_seeds, merge_with_start
 from cluster.storage.model_folders import Manifest, fetch_folder, upload_folder
 from cluster.storage.store import Store
 from cluster.tables.tables import F32
@@ -64,6 +66,8 @@ ARMS = {
     "distilled": Arm(mined=True, taught="dropped", settings={"distil": {}}),
     "distilled, stratified": Arm(mined=True, taught="stratified", settings={"distil": {}}),
     "margin-MSE": Arm(mined=True, taught="dropped", settings={"distil": {"loss": "margin_mse", "weight": 0.05}}),
+    WITH_START: Arm(),
+    SEEDS: Arm(),
 }
 STEPS = {"adapter": 300, "transformer": 25}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -83,6 +87,8 @@ class Study:
         self.features = self._features(self.prepared)
         self.teacher: list[str] = given.teacher or []
         self._taught: dict[str, Prepared] = {}
+        general = given.general if given.general != name else None
+        self.general = Study(argparse.Namespace(**vars(given) | {"general": None}), general, kind) if general else None
 
     def _features(self, prepared: Prepared) -> Features:
         return prepared.vectors if self.kind == "adapter" else cut_tokens(prepared, SETS[self.name].max_length)
@@ -107,16 +113,16 @@ class Study:
             return
         vectors = self.prepared.item_vectors, self.prepared.query_vectors
         if self.kind == "transformer":  # which reads fewer tokens here than when it mined
-            vectors = self._encode(self.prepared.store, *self._start(0, self.prepared))
-        self._keep(BASE, 0, *vectors, {"mining": self.prepared.mining})
+            vectors = self._encode(self.prepared.store, *self.start(0, self.prepared))
+        self.keep(BASE, 0, *vectors, {"mining": self.prepared.mining} | self.general_figures(None))
 
     def _encode(self, store: Store, model: Manifest, prefix: str) -> tuple[F32, F32]:
         """(items, queries) under the model at `prefix`; rows of training queries are left empty."""
         from training.encoders.load import load_encoder
 
-        return self._encode_by(load_encoder(fetch_folder(store, model, prefix)))
+        return self.encode_by(load_encoder(fetch_folder(store, model, prefix)))
 
-    def _encode_by(self, encoder: Any) -> tuple[F32, F32]:
+    def encode_by(self, encoder: Any) -> tuple[F32, F32]:
         from training.encoders.tokens.features import load_features
 
         items, queries = (load_features(self.prepared.store, parts) for parts in self.features)
@@ -127,7 +133,11 @@ class Study:
 
     def train(self, arm: str, seed: int) -> None:
         """Train and measure one arm, unless that is done."""
-        if self.path(arm, seed, ".json").exists():
+        if arm == SEEDS or self.path(arm, seed, ".json").exists():  # SEEDS: when all seeds are trained
+            return
+        if arm == WITH_START:
+            self._train_to_merge(seed)
+            merge_with_start(self, seed)
             return
         import torch
 
@@ -149,10 +159,40 @@ class Study:
             "geometry": _geometry(task),
         }
         if self.kind == "adapter":  # what choosing the epoch on dev did: the last model beside the kept one
-            more["last"] = summarise(self._measure(*self._encode_by(trainer.engine.module)))
+            more["last"] = summarise(self.measure(*self.encode_by(trainer.engine.module)))
         trainer.engine.destroy()
+        folder = fetch_folder(task.store, result["best"]["model"], result["best"]["prefix"])
+        more |= self.general_figures(folder)
+        if arm == MERGED_FROM:
+            shutil.copytree(folder, self.path(arm, seed, ".model"), dirs_exist_ok=True)
         task.store.delete(task.folder)
-        self._keep(arm, seed, items, queries, more)
+        self.keep(arm, seed, items, queries, more)
+
+    def merge_seeds(self, seeds: int) -> None:
+        """Average the models of all seeds, unless that is done; adapters start from other weights with every seed."""
+        if self.kind != "adapter" and seeds > 1 and not self.path(SEEDS, 0, ".json").exists():
+            for seed in range(1, seeds + 1):
+                self._train_to_merge(seed)
+            merge_seeds(self, seeds)
+
+    def _train_to_merge(self, seed: int) -> None:
+        if not self.path(MERGED_FROM, seed, ".model").exists():  # of an arm that was trained before models were kept
+            self.path(MERGED_FROM, seed, ".json").unlink(missing_ok=True)
+        self.train(MERGED_FROM, seed)
+
+    def general_figures(self, model: Path | None) -> dict[str, Any]:
+        """Figures of a model on the dev queries of the general set, which no arm is trained on; {}: there is none."""
+        from training.encoders.load import load_encoder
+
+        if self.general is None:
+            return {}
+        prepared = self.general.prepared
+        if model is None and self.kind == "adapter":
+            vectors = prepared.item_vectors, prepared.query_vectors
+        else:
+            folder = model or fetch_folder(prepared.store, *self.general.start(0, prepared))
+            vectors = self.general.encode_by(load_encoder(folder))
+        return {"general": summarise(self.general.measure(*vectors))}
 
     def _task(self, arm: str, seed: int) -> TrainTask:
         from training.encoders.base import CPU_BUDGET_TOKENS
@@ -164,7 +204,7 @@ class Study:
         prepared.store.delete(folder)  # of an interrupted attempt
         # no stopping policy is handed over: all arms make the same steps
         settings = TrainingSettings(**SETTINGS[self.kind] | chosen.settings)
-        model, prefix = self._start(seed, prepared)
+        model, prefix = self.start(seed, prepared)
         return TrainTask(
             store=prepared.store,
             folder=folder,
@@ -187,7 +227,7 @@ class Study:
             budget_tokens=CPU_BUDGET_TOKENS,
         )
 
-    def _start(self, seed: int, prepared: Prepared) -> tuple[Manifest, str]:
+    def start(self, seed: int, prepared: Prepared) -> tuple[Manifest, str]:
         """The model that all arms of a seed start from: a new adapter of that seed, or the transformer as it comes."""
         if self.kind != "adapter":
             return prepared.base.files, prepared.base.figures["prefix"]
@@ -199,12 +239,12 @@ class Study:
             new_adapter_folder(Path(local), self.prepared.item_vectors.shape[1], EncoderSettings(kind="adapter").hidden, seed)
             return upload_folder(Path(local), prepared.store, prefix), prefix
 
-    def _measure(self, items: F32, queries: F32) -> dict[str, Any]:
+    def measure(self, items: F32, queries: F32) -> dict[str, Any]:
         rows = self.prepared.rows["dev"]
         return measure(self.prepared, items, queries[rows], rows)
 
-    def _keep(self, arm: str, seed: int, items: F32, queries: F32, more: dict[str, Any]) -> None:
-        per_query = self._measure(items, queries)
+    def keep(self, arm: str, seed: int, items: F32, queries: F32, more: dict[str, Any]) -> None:
+        per_query = self.measure(items, queries)
         path = self.path(arm, seed, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(self.path(arm, seed, ".dev.npz"), **per_query)

@@ -56,20 +56,7 @@ def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
             f"training.matryoshka = {training.matryoshka} contains {longest}, but a vector has encoder.dimension = "
             f"{encoder.dimension} numbers; remove the lengths above {encoder.dimension}, or raise encoder.dimension"
         )
-
-    if rounds.warmup_epochs == 0 and rounds.mined == 0:
-        yield "rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them"
-    if rounds.merge and (encoder.kind == "sequence" or (encoder.kind == "static" and encoder.model is None)):
-        without = "" if encoder.kind == "sequence" else " without encoder.model"
-        yield (
-            f'rounds.merge = {rounds.merge} averages with the model that the run starts from, but encoder.kind = "{encoder.kind}"'
-            f"{without} starts with random weights, and there is nothing to keep of them; remove rounds.merge"
-        )
-    if rounds.compare_random and not rounds.mined:
-        yield (
-            "rounds.compare_random = true compares mined with random negatives, but rounds.mined = 0 mines none; set "
-            "rounds.mined to 1 or more, or compare_random = false"
-        )
+    yield from _of_rounds(config)
     if rounds.mined and not training.hard_negatives:
         yield "training.hard_negatives = 0 would mine negatives that no step uses; set it to 1 or more, or rounds.mined = 0"
     if rounds.mined and training.hard_negatives > config.mining.num_negatives:
@@ -95,14 +82,31 @@ def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
     yield from _of_gate(config.evaluation)
 
 
+def _of_rounds(config: Config) -> Iterator[str]:
+    encoder, rounds = config.encoder, config.rounds
+    if rounds.warmup_epochs == 0 and rounds.mined == 0:
+        yield "rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them"
+    if rounds.merge and (encoder.kind == "sequence" or (encoder.kind == "static" and encoder.model is None)):
+        without = "" if encoder.kind == "sequence" else " without encoder.model"
+        yield (
+            f'rounds.merge = {rounds.merge} averages with the model that the run starts from, but encoder.kind = "{encoder.kind}"'
+            f"{without} starts with random weights, and there is nothing to keep of them; remove rounds.merge"
+        )
+    if rounds.compare_random and not rounds.mined:
+        yield (
+            "rounds.compare_random = true compares mined with random negatives, but rounds.mined = 0 mines none; set "
+            "rounds.mined to 1 or more, or compare_random = false"
+        )
+
+
 def _of_mix(config: Config) -> Iterator[str]:
     mix, general = config.data.mix, config.evaluation.general
     if mix is None:
         return
     if config.encoder.kind == "sequence":
         yield (
-            'data.mix: expected an encoder that reads texts or vectors, found encoder.kind = "sequence", which knows the items of '
-            "its own corpus only; remove [data.mix]"
+            'data.mix: expected an encoder that reads texts or vectors, found encoder.kind = "sequence", which knows the items '
+            "of its own corpus only; remove [data.mix]"
         )
     if config.training.guide is not None:
         yield (

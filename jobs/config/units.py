@@ -50,7 +50,7 @@ UNITS: Mapping[str, tuple[str, ...]] = {
         "evaluation.gate.metrics.NAME.min",
         "evaluation.gate.metrics.NAME.max",
     ),
-    "times": ("random_fraction", "oversample", "weight", "attempts", "retries"),
+    "times": ("random_fraction", "weight", "attempts", "retries"),
     "a power": ("popularity_power", "random_popularity"),
     "grade": ("relevant_from",),
     "percent": ("merge",),

@@ -42,7 +42,11 @@ def read_evidence(store: Store, *, config: tuple[str, ...] | None = None) -> Evi
         arms=_arms(store, record),
         primary=str(settings.get("evaluation.primary", "recall@3")),
         baseline=_measurement(baseline) if baseline else None,
-        general=[measurement_from_figures(f"general-{m.name}", m.general.figures) for m in record.models if m.general],
+        general=[
+            measurement_from_figures(f"general-{m.name}", m.general.figures)
+            for m in record.models
+            if m.general and m.arm != "merged"  # what training made is judged
+        ],
         leakage=baseline.leakage if baseline else {},
         settings=settings | _positions(store, record),
         items=int(ingested.figures.get("items", 0)) if ingested else 0,

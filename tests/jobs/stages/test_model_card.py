@@ -23,8 +23,9 @@ from cluster.tables.tables import F32, lists_to_csr
 from jobs.config.config import parse_config
 from jobs.finished.show import show_summary
 from jobs.finished.status import read_status
+from jobs.record.stages import ModelName
 from jobs.record.summary import summary_of
-from jobs.stages.finish.finish import export_model, what_it_reads
+from jobs.stages.finish.finish import export_model, merged_in_words, what_it_reads
 from jobs.stages.finish.model_card import SplitFigures
 from jobs.stages.stage_1_embed import Model
 from tests.support.cards import card
