@@ -13,6 +13,7 @@ its negatives only (merged models are averages of what was trained so):
     in-batch    only the positives of the batch's other queries
     mined τ     hard negatives that the model as it comes has mined with the default filters, and random_fraction random ones
 
+    mined, decay 3  an adapter's weight decay of 3, which pulls it back to the model as it comes
     merged      "mined 0.05" or an average with its start, 25, 50 or 75 % of it: whichever has the highest Recall@3 on dev
     seeds merged  the mean of all seeds' "mined 0.05" in the same way (transformers, which all start alike)
 

@@ -66,6 +66,7 @@ ARMS = {
     "distilled": Arm(mined=True, taught="dropped", settings={"distil": {}}),
     "distilled, stratified": Arm(mined=True, taught="stratified", settings={"distil": {}}),
     "margin-MSE": Arm(mined=True, taught="dropped", settings={"distil": {"loss": "margin_mse", "weight": 0.05}}),
+    "mined, decay 3": Arm(mined=True, settings={"weight_decay": 3.0}),
     WITH_START: Arm(),
     SEEDS: Arm(),
 }

@@ -130,7 +130,8 @@ def test_on_a_gpu_half_precision_is_the_first_pass_and_exact_enough_on_its_own()
 
 @pytest.mark.parametrize("rates", [{}, CPU])
 @pytest.mark.parametrize(
-    ("mode", "want"), [("exact", None), ("two_stage", How("two_stage", "int8", OVERSAMPLE)), ("ivf", How("ivf", "int8", OVERSAMPLE))]
+    ("mode", "want"),
+    [("exact", None), ("two_stage", How("two_stage", "int8", OVERSAMPLE)), ("ivf", How("ivf", "int8", OVERSAMPLE))],
 )
 def test_a_mode_set_by_hand_is_taken_whatever_it_costs(rates: dict[str, Rate], mode: str, want: How | None) -> None:
     settings = SearchSettings(mode=mode)  # type: ignore[arg-type]
