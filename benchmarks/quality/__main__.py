@@ -14,6 +14,7 @@ its negatives only (merged models are averages of what was trained so):
     mined τ     hard negatives that the model as it comes has mined with the default filters, and random_fraction random ones
 
     mined, decay 3  an adapter's weight decay of 3, which pulls it back to the model as it comes
+    mixed       "mined 0.05", a fifth of whose steps are of the training queries of --general
     merged      "mined 0.05" or an average with its start, 25, 50 or 75 % of it: whichever has the highest Recall@3 on dev
     seeds merged  the mean of all seeds' "mined 0.05" in the same way (transformers, which all start alike)
 
@@ -40,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.data import GENERATED, MEASURED, SETS
-from benchmarks.quality.merging import SEEDS
+from benchmarks.quality.forgetting import SEEDS
 from benchmarks.quality.study import ARMS, STEPS, Study
 from benchmarks.quality.table import as_markdown, compare
 from benchmarks.shared.command import emit, make_parser

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.data import SETS, Features, Prepared, cut_tokens, measure, prepare, taught
-from benchmarks.quality.merging import MERGED_FROM, SEEDS, WITH_START, merge_seeds, merge_with_start
+from benchmarks.quality.forgetting import MERGED_FROM, MIXED, SEEDS, WITH_START, merge_seeds, merge_with_start, mix_in
 from cluster.storage.model_folders import Manifest, fetch_folder, upload_folder
 from cluster.storage.store import Store
 from cluster.tables.tables import F32
@@ -67,6 +67,7 @@ ARMS = {
     "distilled, stratified": Arm(mined=True, taught="stratified", settings={"distil": {}}),
     "margin-MSE": Arm(mined=True, taught="dropped", settings={"distil": {"loss": "margin_mse", "weight": 0.05}}),
     "mined, decay 3": Arm(mined=True, settings={"weight_decay": 3.0}),
+    MIXED: Arm(mined=True),
     WITH_START: Arm(),
     SEEDS: Arm(),
 }
@@ -136,6 +137,8 @@ class Study:
         """Train and measure one arm, unless that is done."""
         if arm == SEEDS or self.path(arm, seed, ".json").exists():  # SEEDS: when all seeds are trained
             return
+        if arm == MIXED and self.general is None:  # nothing to mix in
+            return
         if arm == WITH_START:
             self._train_to_merge(seed)
             merge_with_start(self, seed)
@@ -146,7 +149,7 @@ class Study:
         from training.loop import Trainer
 
         started = time.monotonic()
-        task = self._task(arm, seed)
+        task = self._task(arm, seed) if arm != MIXED else mix_in(self, self._task(arm, seed))
         trainer = Trainer(task, Place(0, 1, torch.device("cpu"), False))
         result = trainer.run(lambda _: None)
         trained = time.monotonic() - started

@@ -22,6 +22,8 @@ ORDER = (
     "in-batch",
     "mined 0.05",
     "mined 0.07",
+    "mined, decay 3",
+    "mixed",
     "merged",
     "seeds merged",
     "teacher drops",

@@ -1,14 +1,18 @@
-"""The arms of merged models: averages of trained weights, chosen on dev as `rounds.merge` does."""
+"""The arms against forgetting: averages of trained weights, chosen on dev as `rounds.merge` does, and a second set mixed in."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.storage.model_folders import fetch_folder
+from cluster.storage.store import Store
+from cluster.tables.tables import Part
 from eval.metrics import summarise
+from training.task import TrainData, TrainTask
 
 if TYPE_CHECKING:
     from benchmarks.quality.study import Study
@@ -16,6 +20,34 @@ if TYPE_CHECKING:
 MERGED_FROM = "mined 0.05"
 WITH_START, SEEDS = "merged", "seeds merged"
 SHARES = (25, 50, 75)
+MIXED, MIX_SHARE = "mixed", 0.2
+
+
+def mix_in(study: Study, task: TrainTask) -> TrainTask:
+    """The training with the training queries of the general set mixed in, in a store that holds both sets' runs."""
+    assert study.general is not None
+    data, other = task.data, study.general
+    second = TrainData(
+        codes=_below(other.name, other.prepared.codes),
+        queries=_below(other.name, other.prepared.queries),
+        labels=_below(other.name, other.prepared.labels),
+        item_features=_below(other.name, other.features[0]),
+        query_features=_below(other.name, other.features[1]),
+    )
+    own = {field.name: getattr(data, field.name) for field in fields(data) if field.name not in ("mix", "mix_share")}
+    moved = {name: _below(study.name, parts) for name, parts in own.items()}
+    return replace(
+        task,
+        store=Store(str(Path(study.work) / "runs")),
+        folder=f"{study.name}/{task.folder}",
+        model={f"{study.name}/{path}": info for path, info in task.model.items()},
+        model_prefix=f"{study.name}/{task.model_prefix}",
+        data=TrainData(**moved, mix=second, mix_share=MIX_SHARE),
+    )
+
+
+def _below(name: str, parts: list[Part]) -> list[Part]:
+    return [replace(part, path=f"{name}/{part.path}") for part in parts]
 
 
 def merge_with_start(study: Study, seed: int) -> None:
