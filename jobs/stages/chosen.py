@@ -67,7 +67,7 @@ def measured_models(context: Context) -> list[ModelName]:
 
 def mined_rounds(context: Context) -> int:
     """How many mined rounds the run has had."""
-    return max((model.round for model in measured_models(context) if not model.share), default=0)
+    return max(0, max((model.round for model in measured_models(context) if not model.share), default=0))
 
 
 def best_model(context: Context, among: list[ModelName]) -> ModelName:
