@@ -90,7 +90,7 @@ def behind(plan: BatchPlan, queries: int, items: int) -> BatchPlan:
 
 
 def join_tables(first: Tables, second: Tables) -> Tables:
-    """What is loaded of both sets, the second one's rows behind the first one's."""
+    """What is loaded of both sets, the second one's rows behind the first one's. Memory: for a moment twice of it."""
     assert first.guide is None
     a, b = first.labels, second.labels
     return Tables(
