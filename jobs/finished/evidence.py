@@ -111,7 +111,7 @@ def _arms(store: Store, record: RunRecord) -> list[Arm]:
         {
             stage.of.round
             for stage in record.commits
-            if isinstance(stage.of, ModelName) and stage.kind is Kind.TRAIN and stage.of.round > 0
+            if isinstance(stage.of, ModelName) and stage.of.round > 0 and not stage.of.share
         }
     )
     under_way = max(numbers, default=0)
