@@ -62,7 +62,8 @@ def write_run(
     """Write a run below `folder` and return its store.
 
     Args:
-        random_arm: with an arm of random negatives. merged: with a merged model, which is the best. reranker: with a re-ranker, whose figures are none of this run's hits.
+        random_arm: with an arm of random negatives. merged: with a merged model, which is the best. reranker: with a re-ranker,
+            whose figures are none of this run's hits.
         finish: with the end of the run.
     """
     size = size or Size()
