@@ -213,7 +213,7 @@ def test_an_adapter_on_given_vectors_starts_from_the_first_mined_round_with_an_a
     tmp_path: Path, ray_case: Any, ray_local: Any
 ) -> None:
     tables = write_catalogue(tmp_path)
-    for folder, titles, queries in (("general", 120, 60), ("mix", 90, 80)):
+    for folder, titles, queries in (("general", 120, 60), ("mix", 110, 80)):
         (tmp_path / folder).mkdir()
         add_vectors(tmp_path / folder, write_catalogue(tmp_path / folder, titles, queries))
     add_vectors(tmp_path, tables)
@@ -348,7 +348,7 @@ def _a_quarter_of_the_steps_are_of_the_set_that_is_mixed_in(root: Path) -> None:
     assert trained.inputs["mix"] == arm.inputs["mix"] == {"tables": tables.key, "features": tables.key, "share": 0.25}
     own = trained.figures["examples"] // trained.figures["joined_batch"]
     assert trained.figures["steps"] == own + round(own / 3)
-    assert trained.figures["items_loaded"] == 300 + 90
+    assert trained.figures["items_loaded"] == 300 + 110
 
 
 def _events_tell_what_was_measured(store: Store, summary: dict[str, Any]) -> None:
