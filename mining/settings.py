@@ -153,8 +153,6 @@ class SearchSettings(BaseModel):
     """two_stage, ivf: queries in the sample on which recall is measured."""
     lists: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
     """ivf: number of clusters of the corpus. Default: by the number of items."""
-    oversample: Annotated[float, Field(ge=1.0, le=16.0)] = 1.25
-    """two_stage, ivf: items that the first pass keeps, as a multiple of num_hits."""
 
 
 class MiningSettings(BaseModel):

@@ -172,8 +172,9 @@ class TrainingSettings(BaseModel):
     """Train low-rank matrices instead of all weights. They are merged into the model that is kept. Transformers only."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Peak learning rate. Default: transformer 2e-5 (with LoRA 1e-4), adapter and sequence 1e-3, static 1e-2."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
-    """Weight decay of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.01
+    """Weight decay of AdamW, of matrices only. An adapter is pulled back to the vectors that it starts from: with 1 to 10 it
+    stays near them, however many epochs it is trained."""
     warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Share of the steps in which the learning rate rises linearly. After that it falls to 0 as a cosine."""
     max_steps: Annotated[int, Field(ge=1)] | None = None

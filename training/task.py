@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +65,10 @@ class TrainData(LabelData):
     guide_items: list[Part] = field(default_factory=list)
     """Vectors of a guide; empty: there is none."""
     guide_queries: list[Part] = field(default_factory=list)
+    mix: TrainData | None = None
+    """A second data set that is mixed in."""
+    mix_share: float = 0.0
+    """Share of the micro-steps that are of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +139,15 @@ class TrainTask(Task):
             epochs * self.schedule.cycles,
         )
         row_bytes = sum(part.bytes for part in data.item_features) // max(1, items)
-        return loaded_bytes(loaded, queries, row_bytes)
+        mixed = self.mixed_in()
+        return loaded_bytes(loaded, queries, row_bytes) + (mixed.predicted_bytes(world) if mixed else 0)
+
+    def mixed_in(self) -> TrainTask | None:
+        """The second data set as a training of its own, with other random numbers; None: there is none."""
+        if self.data.mix is None:
+            return None
+        settings = self.settings.model_copy(update={"accumulation": 1, "label_sources": {}, "one_source_per_batch": False})
+        return replace(self, data=self.data.mix, settings=settings, seed=self.seed + 1)
 
 
 @dataclass(frozen=True)

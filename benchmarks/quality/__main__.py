@@ -7,11 +7,18 @@
 DIR of --data has a folder per set with corpus, queries and qrels.parquet. Without --data: one set, the demo's catalogue, with
 one seed, the arms random and mined 0.05, and 60 steps; it says that the command works, and little about negatives. Every arm
 starts from the same model, sees the same number of queries in the same order under the same learning rates, and differs in
-its negatives only:
+its negatives only (merged models are averages of what was trained so):
 
     random      as many random items per query as the mined arms have mined and random ones together
     in-batch    only the positives of the batch's other queries
     mined τ     hard negatives that the model as it comes has mined with the default filters, and random_fraction random ones
+
+    mined, decay 3  an adapter's weight decay of 3, which pulls it back to the model as it comes
+    mixed       "mined 0.05", a fifth of whose steps are of the training queries of --general
+    merged      "mined 0.05" or an average with its start, 25, 50 or 75 % of it: whichever has the highest Recall@3 on dev
+    seeds merged  the mean of all seeds' "mined 0.05" in the same way (transformers, which all start alike)
+
+With `--general SET` every arm is also measured on the dev queries of another set, which shows what it forgot.
 
 With `--teacher mining.teacher.model=FOLDER [mining.teacher.kind=encoder …]` also arms of a teacher, all mined without the
 model's own margin: it drops, relabels, leaves out queries with weak positives, or distils (also from negatives spread over its
@@ -34,6 +41,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.data import GENERATED, MEASURED, SETS
+from benchmarks.quality.forgetting import SEEDS
 from benchmarks.quality.study import ARMS, STEPS, Study
 from benchmarks.quality.table import as_markdown, compare
 from benchmarks.shared.command import emit, make_parser
@@ -79,6 +87,8 @@ def run_studies(given: argparse.Namespace) -> None:
             for seed in range(1, given.seeds + 1):
                 for arm in given.arms:
                     study.train(arm, seed)
+            if SEEDS in given.arms:
+                study.merge_seeds(given.seeds)
 
 
 def main() -> None:
@@ -96,6 +106,7 @@ def main() -> None:
     parser.add_argument(
         "--teacher", nargs="+", metavar="KEY=VALUE", help="settings of [mining.teacher]; its arms are trained too"
     )
+    parser.add_argument("--general", choices=list(SETS), help="a set that shows what is forgotten")
     parser.add_argument("--split", choices=["dev", "test"], default="dev")
     given = parser.parse_args()
     small = given.data is None

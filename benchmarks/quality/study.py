@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.data import Features, Prepared, cut_tokens, measure, prepare, settings_of, taught
+from benchmarks.quality.forgetting import MERGED_FROM, MIXED, SEEDS, WITH_START, merge_seeds, merge_with_start, mix_in
 from cluster.storage.model_folders import Manifest, fetch_folder, upload_folder
 from cluster.storage.store import Store
 from cluster.tables.tables import F32
@@ -65,6 +66,10 @@ ARMS = {
     "distilled": Arm(mined=True, taught="dropped", settings={"distil": {}}),
     "distilled, stratified": Arm(mined=True, taught="stratified", settings={"distil": {}}),
     "margin-MSE": Arm(mined=True, taught="dropped", settings={"distil": {"loss": "margin_mse", "weight": 0.05}}),
+    "mined, decay 3": Arm(mined=True, settings={"weight_decay": 3.0}),
+    MIXED: Arm(mined=True),
+    WITH_START: Arm(),
+    SEEDS: Arm(),
 }
 STEPS = {"adapter": 300, "transformer": 25}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -75,16 +80,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 class Study:
-    """Trains the arms of one data set and encoder, and keeps what came out."""
+    """Trains the arms of one data set and encoder, and keeps what came out; of the arms `kept` also the models."""
 
     def __init__(self, given: argparse.Namespace, name: str, kind: str) -> None:
         self.work, self.threads, self.name, self.kind = given.work, given.threads, name, kind
-        self.label, self.arms, self.settings = kind, ARMS, SETTINGS[kind]
+        self.label, self.arms, self.settings, self.kept = kind, ARMS, SETTINGS[kind], {MERGED_FROM}
         self.steps = given.steps or STEPS[kind]
         self.prepared = prepare(name, given.data, given.work, given.model, given.threads)
         self.features = self._features(self.prepared)
         self.teacher: list[str] = given.teacher or []
         self._taught: dict[str, Prepared] = {}
+        general = given.general if given.general != name else None
+        self.general = Study(argparse.Namespace(**vars(given) | {"general": None}), general, kind) if general else None
 
     def _features(self, prepared: Prepared) -> Features:
         return prepared.vectors if self.kind == "adapter" else cut_tokens(prepared, settings_of(self.name).max_length)
@@ -109,16 +116,16 @@ class Study:
             return
         vectors = self.prepared.item_vectors, self.prepared.query_vectors
         if self.kind == "transformer":  # which reads fewer tokens here than when it mined
-            vectors = self._encode(self.prepared.store, *self._start(0, self.prepared))
-        self._keep(BASE, 0, *vectors, {"mining": self.prepared.mining})
+            vectors = self._encode(self.prepared.store, *self.start(0, self.prepared))
+        self.keep(BASE, 0, *vectors, {"mining": self.prepared.mining} | self.general_figures(None))
 
     def _encode(self, store: Store, model: Manifest, prefix: str) -> tuple[F32, F32]:
         """(items, queries) under the model at `prefix`; rows of training queries are left empty."""
         from training.encoders.load import load_encoder
 
-        return self._encode_by(load_encoder(fetch_folder(store, model, prefix)))
+        return self.encode_by(load_encoder(fetch_folder(store, model, prefix)))
 
-    def _encode_by(self, encoder: Any) -> tuple[F32, F32]:
+    def encode_by(self, encoder: Any) -> tuple[F32, F32]:
         from training.encoders.tokens.features import load_features
 
         items, queries = (load_features(self.prepared.store, parts) for parts in self.features)
@@ -129,7 +136,13 @@ class Study:
 
     def train(self, arm: str, seed: int) -> None:
         """Train and measure one arm, unless that is done."""
-        if self.path(arm, seed, ".json").exists():
+        if arm == SEEDS or self.path(arm, seed, ".json").exists():  # SEEDS: when all seeds are trained
+            return
+        if arm == MIXED and self.general is None:  # nothing to mix in
+            return
+        if arm == WITH_START:
+            self._train_to_merge(seed)
+            merge_with_start(self, seed)
             return
         import torch
 
@@ -137,7 +150,7 @@ class Study:
         from training.loop import Trainer
 
         started = time.monotonic()
-        task = self._task(arm, seed)
+        task = self._task(arm, seed) if arm != MIXED else mix_in(self, self._task(arm, seed))
         trainer = Trainer(task, Place(0, 1, torch.device("cpu"), False))
         result = trainer.run(lambda _: None)
         trained = time.monotonic() - started
@@ -151,14 +164,40 @@ class Study:
             "geometry": _geometry(task),
         }
         if self.kind == "adapter":  # what choosing the epoch on dev did: the last model beside the kept one
-            more["last"] = summarise(self._measure(*self._encode_by(trainer.engine.module)))
+            more["last"] = summarise(self.measure(*self.encode_by(trainer.engine.module)))
         trainer.engine.destroy()
-        self._keep_model(arm, seed, task.store, result["best"])
+        folder = fetch_folder(task.store, result["best"]["model"], result["best"]["prefix"])
+        more |= self.general_figures(folder)
+        if arm in self.kept:
+            shutil.copytree(folder, self.path(arm, seed, ".model"), dirs_exist_ok=True)
         task.store.delete(task.folder)
-        self._keep(arm, seed, items, queries, more)
+        self.keep(arm, seed, items, queries, more)
 
-    def _keep_model(self, arm: str, seed: int, store: Store, best: Mapping[str, Any]) -> None:
-        """Called before a training's folder goes, with its best model; nothing is kept here."""
+    def merge_seeds(self, seeds: int) -> None:
+        """Average the models of all seeds, unless that is done; adapters start from other weights with every seed."""
+        if self.kind != "adapter" and seeds > 1 and not self.path(SEEDS, 0, ".json").exists():
+            for seed in range(1, seeds + 1):
+                self._train_to_merge(seed)
+            merge_seeds(self, seeds)
+
+    def _train_to_merge(self, seed: int) -> None:
+        if not self.path(MERGED_FROM, seed, ".model").exists():  # of an arm that was trained before models were kept
+            self.path(MERGED_FROM, seed, ".json").unlink(missing_ok=True)
+        self.train(MERGED_FROM, seed)
+
+    def general_figures(self, model: Path | None) -> dict[str, Any]:
+        """Figures of a model on the dev queries of the general set, which no arm is trained on; {}: there is none."""
+        from training.encoders.load import load_encoder
+
+        if self.general is None:
+            return {}
+        prepared = self.general.prepared
+        if model is None and self.kind == "adapter":
+            vectors = prepared.item_vectors, prepared.query_vectors
+        else:
+            folder = model or fetch_folder(prepared.store, *self.general.start(0, prepared))
+            vectors = self.general.encode_by(load_encoder(folder))
+        return {"general": summarise(self.general.measure(*vectors))}
 
     def _task(self, arm: str, seed: int) -> TrainTask:
         from training.encoders.base import CPU_BUDGET_TOKENS
@@ -170,7 +209,7 @@ class Study:
         prepared.store.delete(folder)  # of an interrupted attempt
         # no stopping policy is handed over: all arms make the same steps
         settings = TrainingSettings(**self.settings | chosen.settings)
-        model, prefix = self._start(seed, prepared)
+        model, prefix = self.start(seed, prepared)
         return TrainTask(
             store=prepared.store,
             folder=folder,
@@ -193,7 +232,7 @@ class Study:
             budget_tokens=CPU_BUDGET_TOKENS,
         )
 
-    def _start(self, seed: int, prepared: Prepared) -> tuple[Manifest, str]:
+    def start(self, seed: int, prepared: Prepared) -> tuple[Manifest, str]:
         """The model that all arms of a seed start from: a new adapter of that seed, or the transformer as it comes."""
         if self.kind != "adapter":
             return prepared.base.files, prepared.base.figures["prefix"]
@@ -205,12 +244,12 @@ class Study:
             new_adapter_folder(Path(local), self.prepared.item_vectors.shape[1], EncoderSettings(kind="adapter").hidden, seed)
             return upload_folder(Path(local), prepared.store, prefix), prefix
 
-    def _measure(self, items: F32, queries: F32) -> dict[str, Any]:
+    def measure(self, items: F32, queries: F32) -> dict[str, Any]:
         rows = self.prepared.rows["dev"]
         return measure(self.prepared, items, queries[rows], rows)
 
-    def _keep(self, arm: str, seed: int, items: F32, queries: F32, more: dict[str, Any]) -> None:
-        per_query = self._measure(items, queries)
+    def keep(self, arm: str, seed: int, items: F32, queries: F32, more: dict[str, Any]) -> None:
+        per_query = self.measure(items, queries)
         path = self.path(arm, seed, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(self.path(arm, seed, ".dev.npz"), **per_query)

@@ -22,6 +22,10 @@ ORDER = (
     "in-batch",
     "mined 0.05",
     "mined 0.07",
+    "mined, decay 3",
+    "mixed",
+    "merged",
+    "seeds merged",
     "teacher drops",
     "teacher relabels",
     "no weak positives",
@@ -65,6 +69,10 @@ def _arm(seeds: Mapping[int, Mapping[str, Any]], reference: Mapping[int, Mapping
         row["geometry"] = {name: float(np.mean([each["geometry"][name] for each in found])) for name in found[0]["geometry"]}
         row["seconds"] = float(np.mean([each["seconds"] for each in found]))
         row["best_epochs"] = [f"{each['best_epoch']}/{each['epochs']}" for each in found]
+    if "general" in found[0]:
+        row["general"] = {name: float(np.mean([each["general"][name] for each in found])) for name in found[0]["general"]}
+    if "share" in found[0]:
+        row["shares"] = [each["share"] for each in found]
     if "last" in found[0]:
         row["last"] = {name: float(np.mean([each["last"][name] for each in found])) for name in found[0]["last"]}
     if "mining" in found[0]:
@@ -106,6 +114,7 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], d
         "above the positive",
         "gradient from mined",
         "s",
+        "general NDCG@10",
     )
     lines = [
         f"{day}, {machine['processor']}, {machine['cpus']} CPU(s), load {machine['load']}; split: {split}.",
@@ -133,7 +142,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["encoder"],
         f"{row['set']} ({row['queries']:,} queries, {row['steps']} steps)",
-        row["arm"] + (f" × {row['seeds']}" if geometry else ""),
+        row["arm"] + (f" × {row['seeds']}" if geometry else _shares(row)),
         f"{figures['recall@3']:.3f}",
         difference(against.get("recall@3")),
         f"{figures['ndcg@10']:.3f}",
@@ -142,7 +151,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{figures['bad_top1']:.1%}",
         f"{row['seed_sd']['ndcg@10']:.3f}" if row["seeds"] > 1 else "–",
         *looks,
+        f"{row['general']['ndcg@10']:.3f}" if "general" in row else "–",
     ]
+
+
+def _shares(row: Mapping[str, Any]) -> str:
+    """Of merged models: how many percent of each seed's are the trained one's."""
+    return f" ({', '.join(map(str, row['shares']))} %)" if "shares" in row else ""
 
 
 def difference(interval: Mapping[str, float] | None) -> str:

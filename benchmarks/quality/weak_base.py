@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from benchmarks.quality.study import ARMS, Arm, Study
 from benchmarks.quality.table import as_markdown, compare, difference
 from benchmarks.shared.command import emit, make_parser
 from benchmarks.shared.machine import describe_machine
-from cluster.storage.store import Store
 
 WARM = "warm-up"
 """The training that makes the base: random negatives from random weights."""
@@ -66,6 +64,7 @@ class WeakBase(Study):
     def __init__(self, given: argparse.Namespace, name: str, batch: int) -> None:
         self.work, self.threads, self.name, self.kind = given.work, given.threads, name, "static"
         self.label, self.settings = f"static {batch}", {"batch_size": batch}
+        self.kept, self.teacher, self.general = {WARM}, [], None
         self.arms = {WARM: Arm()} | {arm: ARMS[arm] for arm in COMPARED}
         self.steps = max(1, round(given.queries / batch))
         self.prepared = prepare(name, part_of(given.data, name, given.work), given.work, None, given.threads)
@@ -82,15 +81,8 @@ class WeakBase(Study):
             return self.prepared
         if seed not in self._mined:
             variant = f"{self.name}-{self.label.replace(' ', '-')}-{seed}"
-            self._mined[seed] = mined_by(self._base(seed), self.name, variant, Path(self.work), self.threads)
+            self._mined[seed] = mined_by(self.path(WARM, seed, ".model"), self.name, variant, Path(self.work), self.threads)
         return self._mined[seed]
-
-    def _base(self, seed: int) -> Path:
-        return Path(self.work) / "bases" / f"{self.name}.{self.label}.{self.steps}.{seed}".replace(" ", "-")
-
-    def _keep_model(self, arm: str, seed: int, store: Store, best: Mapping[str, Any]) -> None:
-        if arm == WARM:
-            shutil.copytree(Path(store.root) / best["prefix"], self._base(seed), dirs_exist_ok=True)
 
 
 def regime(rows: Sequence[dict[str, Any]], items: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -69,20 +69,14 @@ def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
             "evaluation.general: expected an encoder that reads texts or vectors, found encoder.kind = "
             '"sequence", which knows the items of its own corpus only; remove [evaluation.general]'
         )
+    yield from _of_mix(config)
     longest = max(training.matryoshka, default=0)
     if encoder.kind == "static" and encoder.model is None and longest > encoder.dimension:
         yield (
             f"training.matryoshka = {training.matryoshka} contains {longest}, but a vector has encoder.dimension = "
             f"{encoder.dimension} numbers; remove the lengths above {encoder.dimension}, or raise encoder.dimension"
         )
-
-    if rounds.warmup_epochs == 0 and rounds.mined == 0:
-        yield "rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them"
-    if rounds.compare_random and not rounds.mined:
-        yield (
-            "rounds.compare_random = true compares mined with random negatives, but rounds.mined = 0 mines none; set "
-            "rounds.mined to 1 or more, or compare_random = false"
-        )
+    yield from _of_rounds(config)
     if rounds.mined and not training.hard_negatives:
         yield "training.hard_negatives = 0 would mine negatives that no step uses; set it to 1 or more, or rounds.mined = 0"
     if rounds.mined and training.hard_negatives > config.mining.num_negatives:
@@ -106,6 +100,45 @@ def contradictions(config: Config, *, trains: bool) -> Iterator[str]:
             "remove [reranker]"
         )
     yield from _of_gate(config.evaluation)
+
+
+def _of_rounds(config: Config) -> Iterator[str]:
+    encoder, rounds = config.encoder, config.rounds
+    if rounds.warmup_epochs == 0 and rounds.mined == 0:
+        yield "rounds.warmup_epochs = 0 and rounds.mined = 0 leave nothing to train; raise one of them"
+    if rounds.merge and (encoder.kind == "sequence" or (encoder.kind == "static" and encoder.model is None)):
+        without = "" if encoder.kind == "sequence" else " without encoder.model"
+        yield (
+            f'rounds.merge = {rounds.merge} averages with the model that the run starts from, but encoder.kind = "{encoder.kind}"'
+            f"{without} starts with random weights, and there is nothing to keep of them; remove rounds.merge"
+        )
+    if rounds.compare_random and not rounds.mined:
+        yield (
+            "rounds.compare_random = true compares mined with random negatives, but rounds.mined = 0 mines none; set "
+            "rounds.mined to 1 or more, or compare_random = false"
+        )
+
+
+def _of_mix(config: Config) -> Iterator[str]:
+    mix, general = config.data.mix, config.evaluation.general
+    if mix is None:
+        return
+    if config.encoder.kind == "sequence":
+        yield (
+            'data.mix: expected an encoder that reads texts or vectors, found encoder.kind = "sequence", which knows the items '
+            "of its own corpus only; remove [data.mix]"
+        )
+    if config.training.guide is not None:
+        yield (
+            "[training.guide] knows the run's own items and queries only, not those of [data.mix], so it cannot judge them; "
+            "remove one of both"
+        )
+    labels = mix.folder or mix.qrels
+    if general is not None and labels in (general.folder, general.qrels):
+        yield (
+            f"[data.mix] trains on {labels}, and [evaluation.general] measures every labelled query of it, so it would not show "
+            f"what is forgotten; give one of both other labels (evaluation.general.qrels of the test split only, for example)"
+        )
 
 
 def _of_gate(evaluation: EvaluationSettings) -> Iterator[str]:

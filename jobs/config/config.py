@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from cluster.errors import ConfigError, one_paragraph
 from cluster.session.resources import ClusterSettings
@@ -44,10 +44,19 @@ class RoundsSettings(BaseModel):
     """Maximum number of rounds with mined negatives."""
     patience: Annotated[int, Field(ge=1, le=100)] = 2
     """Stop after this many mined rounds in a row without a better model."""
+    merge: list[Annotated[int, Field(ge=1, le=99)]] = []
+    """After the last round, also try averages of the best round's model and the one that the run started from (WiSE-FT,
+    LM-Cocktail): for each number, so many percent of the trained one. They forget less; dev chooses whether one is kept. For
+    example [25, 50, 75]; each costs an embedding of the corpus."""
     compare_random: bool = False
     """Also train a second model with random negatives only, from the same warm-up and for as many steps, to compare with."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 17
     """Seed of every random choice."""
+
+    @field_validator("merge")
+    @classmethod
+    def _in_order(cls, shares: list[int]) -> list[int]:
+        return sorted(set(shares))  # the order says nothing, so it changes nothing
 
 
 class Config(BaseModel):
@@ -126,8 +135,8 @@ class Config(BaseModel):
 
     @property
     def datasets(self) -> list[DatasetSettings]:
-        """The run's data and, if there is one, the general set."""
-        return [self.data, *([self.evaluation.general] if self.evaluation.general else [])]
+        """The run's data and, if there are any, the general set and the one that is mixed in."""
+        return [self.data, *(data for data in (self.evaluation.general, self.data.mix) if data is not None)]
 
     @property
     def root(self) -> str:
@@ -264,6 +273,9 @@ def _absolute(config: Config, folder: Path) -> Config:
     evaluation = config.evaluation
     if evaluation.general is not None:
         evaluation = evaluation.model_copy(update={"general": absolute_sources(evaluation.general)})
+    data = absolute_sources(config.data)
+    if data.mix is not None:
+        data = data.model_copy(update={"mix": absolute_sources(data.mix)})
     mining = config.mining
     if mining.teacher is not None:
         mining = mining.model_copy(update={"teacher": mining.teacher.resolved(absolute, absolute_model)})
@@ -276,7 +288,7 @@ def _absolute(config: Config, folder: Path) -> Config:
     return config.model_copy(
         update={
             "output": absolute(config.output),
-            "data": absolute_sources(config.data),
+            "data": data,
             "encoder": encoder,
             "mining": mining,
             "training": training,

@@ -69,6 +69,24 @@ class DatasetSettings(BaseModel):
         return self
 
 
+class MixSettings(DatasetSettings):
+    """A second data set, mixed into training against forgetting: every labelled query of its train split, or every one where it
+    has no splits. Its random negatives are from its own corpus, and no step has examples of both sets."""
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Share of the micro-steps of every training that are of this set."""
+
+    @property
+    def section(self) -> str:
+        """Its name in the file."""
+        return "data.mix"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Its queries are for nothing else."""
+        return ("train",)
+
+
 class DataSettings(DatasetSettings):
     """Where the queries, items and labels are."""
 
@@ -78,6 +96,9 @@ class DataSettings(DatasetSettings):
     """Share of the training queries that are used, drawn by id. Dev and test queries are all used."""
     skip_queries_without_positive: bool = False
     """Leave out training queries without a relevant item, and print how many. false: such data is refused."""
+    mix: MixSettings | None = None
+    """A second data set that is mixed into training: corpus, queries and qrels, or folder, as in [data]. [evaluation.general]
+    shows what it is worth. Default: none."""
 
 
 class GeneralSettings(DatasetSettings):

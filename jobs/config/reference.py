@@ -216,7 +216,7 @@ def _default(field: FieldInfo) -> str:
 
 def _example(key: str, field: FieldInfo) -> str:
     """The setting as one writes it: a value of the table, the first choice but the default, or the default itself."""
-    value = EXAMPLES.get(key, EXAMPLES.get(key.removeprefix("evaluation.general.")))
+    value = EXAMPLES.get(key, EXAMPLES.get(key.removeprefix("evaluation.general.").removeprefix("data.mix.")))
     if value is None:
         value = None if field.is_required() else field.get_default(call_default_factory=True)
         choices = [choice for literal in _literals(field.annotation) for choice in typing.get_args(literal)]

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class SweepSettings(BaseModel):
-    """Trials of the first mined round: every combination of loss, temperature (InfoNCE) or margin (triplet), and
-    random_fraction. The configuration as it is is always one of them."""
+    """Trials of the first mined round: every combination of loss, temperature (InfoNCE) and random_fraction. The configuration
+    as it is is always one of them; triplet trials have its training.margin."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
@@ -19,14 +19,13 @@ class SweepSettings(BaseModel):
     """Values of training.random_fraction."""
     loss: Annotated[list[Literal["info_nce", "triplet"]], Field(min_length=1)] = ["info_nce", "triplet"]
     """Values of training.loss."""
-    margin: list[Annotated[float, Field(ge=0.0, le=2.0)]] = [0.2]
-    """Values of training.margin for the triplet trials."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 3
     """Maximum epochs of a trial. Bad trials are stopped earlier: after epochs 1, 2, 4 … about half of them continue."""
 
     @model_validator(mode="after")
-    def _lists_are_there(self) -> SweepSettings:
-        for loss, name in (("info_nce", "temperature"), ("triplet", "margin")):
-            if loss in self.loss and not getattr(self, name):
-                raise ValueError(f'sweep.loss contains "{loss}", but sweep.{name} is empty; give it a value, or remove that loss')
+    def _temperatures_are_there(self) -> SweepSettings:
+        if "info_nce" in self.loss and not self.temperature:
+            raise ValueError(
+                'sweep.loss contains "info_nce", but sweep.temperature is empty; give it a value, or remove that loss'
+            )
         return self

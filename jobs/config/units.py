@@ -24,7 +24,6 @@ UNITS: Mapping[str, tuple[str, ...]] = {
         "false_negative_margin",
         "training.margin",
         "training.guide.margin",
-        "sweep.margin",
     ),
     "the teacher's score": ("mining.teacher.max_score", "mining.teacher.relabel", "training.distil.temperature"),
     "candidates": ("weak_positive",),
@@ -51,9 +50,10 @@ UNITS: Mapping[str, tuple[str, ...]] = {
         "evaluation.gate.metrics.NAME.min",
         "evaluation.gate.metrics.NAME.max",
     ),
-    "times": ("random_fraction", "oversample", "weight", "attempts", "retries"),
+    "times": ("random_fraction", "weight", "attempts", "retries"),
     "a power": ("popularity_power", "random_popularity"),
     "grade": ("relevant_from",),
+    "percent": ("merge",),
     "actors": ("cluster.actors",),
     "workers": ("train_workers",),
     "nodes": ("expect_nodes",),
@@ -71,10 +71,13 @@ NULLS: Mapping[str, str] = {
     "data.queries": "the tables of data.folder",
     "data.qrels": "the tables of data.folder",
     "data.folder": "the three addresses corpus, queries and qrels",
-    "evaluation.general.corpus": "the tables of evaluation.general.folder",
-    "evaluation.general.queries": "the tables of evaluation.general.folder",
-    "evaluation.general.qrels": "the tables of evaluation.general.folder",
-    "evaluation.general.folder": "the three addresses corpus, queries and qrels",
+    **{
+        f"{section}.{name}": f"the tables of {section}.folder"
+        if name != "folder"
+        else "the three addresses corpus, queries and qrels"
+        for section in ("evaluation.general", "data.mix")
+        for name in ("corpus", "queries", "qrels", "folder")
+    },
     "mining.teacher.url": "there is no server: the model is a folder",
     "encoder.model": "adapter, sequence: the data's vectors; static: a new model; transformer: not allowed",
     "encoder.max_length": "the model's own limit; sequence: 200",

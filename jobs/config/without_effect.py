@@ -175,7 +175,7 @@ TABLE = (
         lambda config: f'it belongs to mining.search.mode = "ivf", and this is "{config.mining.search.mode}"',
     ),
     Needs(
-        ("mining.search.recall_queries", "mining.search.oversample"),
+        ("mining.search.recall_queries",),
         lambda config: config.mining.search.mode != "exact",
         lambda config: 'mining.search.mode = "exact" needs none',
     ),

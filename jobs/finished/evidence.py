@@ -42,7 +42,11 @@ def read_evidence(store: Store, *, config: tuple[str, ...] | None = None) -> Evi
         arms=_arms(store, record),
         primary=str(settings.get("evaluation.primary", "recall@3")),
         baseline=_measurement(baseline) if baseline else None,
-        general=[measurement_from_figures(f"general-{m.name}", m.general.figures) for m in record.models if m.general],
+        general=[
+            measurement_from_figures(f"general-{m.name}", m.general.figures)
+            for m in record.models
+            if m.general and m.arm != "merged"  # what training made is judged
+        ],
         leakage=baseline.leakage if baseline else {},
         settings=settings | _positions(store, record),
         items=int(ingested.figures.get("items", 0)) if ingested else 0,
@@ -103,7 +107,13 @@ def _measurement(model: MeasuredModel) -> Measurement:
 
 def _arms(store: Store, record: RunRecord) -> list[Arm]:
     """The mined rounds and each random arm; the warm-up alone if there is nothing else."""
-    numbers = sorted({stage.of.round for stage in record.commits if isinstance(stage.of, ModelName) and stage.of.round > 0})
+    numbers = sorted(
+        {
+            stage.of.round
+            for stage in record.commits
+            if isinstance(stage.of, ModelName) and stage.of.round > 0 and not stage.of.share
+        }
+    )
     under_way = max(numbers, default=0)
     warm = record.measured(ModelName(0))
     start = warm or record.baseline

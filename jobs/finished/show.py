@@ -12,6 +12,7 @@ from eval.diagnosis.case import MIN_QUERIES
 from eval.metrics import metric_name
 from eval.verdict import too_little
 from jobs.finished.show_reranker import show_reranker
+from jobs.record.stages import ModelName
 
 NAMES = {metric: metric_name(metric) for metric in ("recall@3", "ndcg@10", "bad_top1")}
 GENERAL_NAMES = ("recall@3", "ndcg@10")
@@ -33,7 +34,7 @@ def _share(value: float | None) -> str:
 
 
 def rounds_table(summary: dict[str, Any]) -> Table:
-    """A row per model: off the shelf, the warm-up, every round, the one trained on random negatives only."""
+    """A row per model: off the shelf, the warm-up, every round, the merged ones, the one trained on random negatives only."""
     table = Table(
         title=f"{summary['name']}: models",
         title_justify="left",
@@ -56,7 +57,7 @@ def rounds_table(summary: dict[str, Any]) -> Table:
 
 def model_name(number: int) -> str:
     """The model of a round for a person."""
-    return {-1: "off the shelf", 0: "warm-up"}.get(number, f"round {number}")
+    return ModelName(number).label
 
 
 def _add(table: Table, label: str, row: dict[str, Any], hit_rate: float | None) -> None:

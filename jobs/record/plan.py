@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jobs.config.config import Config
 from jobs.config.without_effect import reads_texts
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Scope, Second, SourceName, Stage
+from jobs.record.stages import BASELINE, MERGED, Chosen, Kind, ModelName, Reranker, Scope, Second, SourceName, Stage
 from mining.settings import SourceKind
 
 FIRST_TAUGHT = 2
@@ -22,12 +22,17 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
     last = config.rounds.mined if mined is None else mined
     models = [ModelName(number) for number in range(0 if config.rounds.warmup_epochs else 1, last + 1)]
     stages = [*_prepared(config), *_measured(config, BASELINE)]
+    if config.data.mix is not None and config.encoder.kind == "adapter" and reads_texts(config):
+        stages.append(Stage(Kind.EMBED, BASELINE, Scope.MIX))
     for model in models:
         if model.round:
             stages += plan_mining(config, model)
         if model == models[0]:
             stages += _second_model(config, Second.GUIDE)
         stages += [Stage(Kind.TRAIN, model), *_measured(config, model)]
+    for share in config.rounds.merge if models else ():
+        merged = ModelName(MERGED + share)
+        stages += [Stage(Kind.MERGE, merged), *_measured(config, merged)]
     if config.rounds.compare_random and last:
         arm = ModelName(last, random=True)
         stages += [Stage(Kind.TRAIN, arm), *_measured(config, arm)]
@@ -100,9 +105,13 @@ def _prepared(config: Config) -> list[Stage]:
     stages += _second_model(config, Second.TEACHER)[:1]  # most mistakes in its settings show here
     stages += [Stage(Kind.MODEL, Second.RERANKER)] if config.reranker is not None else []
     if config.evaluation.general is not None:
-        kinds = [Kind.INGEST, Kind.TOKENS] if reads_texts(config) else [Kind.INGEST]
-        stages += [Stage(kind, scope=Scope.GENERAL) for kind in kinds]
-    return stages
+        stages += _beside(config, Scope.GENERAL)
+    return [*stages, *(_beside(config, Scope.MIX) if config.data.mix is not None else [])]
+
+
+def _beside(config: Config, scope: Scope) -> list[Stage]:
+    kinds = [Kind.INGEST, Kind.TOKENS] if reads_texts(config) else [Kind.INGEST]
+    return [Stage(kind, scope=scope) for kind in kinds]
 
 
 def _second_model(config: Config, second: Second) -> Sequence[Stage]:

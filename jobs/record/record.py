@@ -12,7 +12,7 @@ from cluster.errors import ArtifactError
 from cluster.storage.store import Store
 from jobs.record.stages import Chosen, Kind, ModelName, Scope, Stage, parse_name
 
-ArmName = Literal["baseline", "warm-up", "mined", "random"]
+ArmName = Literal["baseline", "warm-up", "mined", "merged", "random"]
 PURE = ("embed", "search", "train")
 """Kinds of work whose commits separate the work itself from start-up and commits."""
 
@@ -48,13 +48,14 @@ class MeasuredModel:
         """What it was trained on."""
         if self.name in (Chosen.RANDOM_ARM,) or (isinstance(self.name, ModelName) and self.name.random):
             return "random"
-        return "baseline" if self.round < 0 else "mined" if self.round else "warm-up"
+        if self.round < 0:
+            return "baseline"
+        return "merged" if ModelName(self.round).share else "mined" if self.round else "warm-up"
 
     @property
     def label(self) -> str:
         """Its name for a person."""
-        labels = {"baseline": "off the shelf", "warm-up": "warm-up", "random": "random only"}
-        return labels.get(self.arm, f"round {self.round}")
+        return ModelName(self.round, self.arm == "random").label
 
     @property
     def queries(self) -> int:
@@ -140,7 +141,7 @@ class RunRecord:
 
     @cached_property
     def models(self) -> list[MeasuredModel]:
-        """Every model measured on dev: the off-the-shelf model, the rounds, the random arm last."""
+        """Every model measured on dev: the off-the-shelf model, the rounds, the merged models, the random arm last."""
         names = {stage.of for stage in self.commits if stage.kind is Kind.EVALUATE and stage.scope is Scope.RUN}
         ordered = sorted((name for name in names if isinstance(name, ModelName)), key=lambda name: (name.random, name.round))
         return [model for name in ordered if (model := self.measured(name)) is not None]
@@ -154,6 +155,11 @@ class RunRecord:
     def rounds(self) -> list[MeasuredModel]:
         """The warm-up and the mined rounds."""
         return [model for model in self.models if model.arm in ("warm-up", "mined")]
+
+    @property
+    def merged(self) -> list[MeasuredModel]:
+        """The averages with the model that the run started from."""
+        return [model for model in self.models if model.arm == "merged"]
 
     @property
     def random_arm(self) -> MeasuredModel | None:
@@ -181,15 +187,15 @@ class RunRecord:
     def measured(self, name: ModelName | Chosen) -> MeasuredModel | None:
         """A model with its commits; None: it is not measured, or its figures are of an earlier configuration.
 
-        They are if its hits, or the model that it was compared with, have been replaced since.
+        They are if its hits, or a model that it was compared with, have been replaced since.
         """
         evaluation, hits = self.find(Kind.EVALUATE, name), self.find(Kind.HITS, name)
         if evaluation is None or hits is None or evaluation.inputs["hits"] != hits.key:
             return None
-        baseline = evaluation.inputs.get("baseline")
-        if baseline is not None and baseline not in {commit.key for commit in self.commits.values()}:
+        others = {evaluation.inputs.get(other) for other in ("baseline", "best", "previous")} - {None}
+        if not others <= {commit.key for commit in self.commits.values()}:
             return None
-        mined = isinstance(name, ModelName) and name.round > 0 and not name.random
+        mined = isinstance(name, ModelName) and name.round > 0 and not name.random and not name.share
         return MeasuredModel(
             name,
             hits,

@@ -31,6 +31,8 @@ class Kind(Enum):
     MINE = ("mine", "mine", "mine")
     REPORT = ("report", "report", "mine")
     TRAIN = ("train", "train", "train")
+    MERGE = ("merge", "merge", "train")
+    """An average of a round's model and the one that the run started from."""
     HITS = ("hits", "hits", "search")
     EVENTS = ("events", "events", "evaluate")
     EVALUATE = ("evaluate", "evaluate", "evaluate")
@@ -44,17 +46,42 @@ class Kind(Enum):
         self.ending, self.folder, self.work = ending, folder, work
 
 
+MERGED = 100
+"""The round of a merged model is this plus its percentage: behind every round that can be trained, and the same in every run."""
+
+
 @dataclass(frozen=True, order=True)
 class ModelName:
     """A model of the run."""
 
     round: int
-    """0: the warm-up; −1: the off-the-shelf model."""
+    """0: the warm-up; −1: the off-the-shelf model; 101 to 199: a merged model."""
     random: bool = False
     """Whether it is of the arm that trains on random negatives only."""
 
     def __str__(self) -> str:
+        if self.share:
+            return f"merged-{self.share:02d}"
         return "baseline" if self.round < 0 else f"round-{self.round:02d}{'-random' if self.random else ''}"
+
+    @property
+    def share(self) -> int:
+        """Of a merged model: how many percent of it are the trained model; 0: it is no merged model."""
+        return max(0, self.round - MERGED)
+
+    @property
+    def label(self) -> str:
+        """Its name for a person."""
+        if self.random:
+            return "random only"
+        if self.share:
+            return f"merged {self.share} %"
+        return {-1: "off the shelf", 0: "warm-up"}.get(self.round, f"round {self.round}")
+
+    @property
+    def source(self) -> Stage:
+        """The stage that leaves its weights."""
+        return Stage(Kind.MERGE if self.share else Kind.TRAIN, self)
 
     @property
     def folder(self) -> str:
@@ -106,6 +133,8 @@ class Scope(StrEnum):
     RUN = ""
     GENERAL = "general"
     """The general set, which nothing is trained on."""
+    MIX = "mix"
+    """The data set that is mixed into training."""
     ALONE = "mine"
     """`hardmine mine` without a round, which trains nothing."""
 
@@ -177,7 +206,9 @@ class Stage:
 
 SHARED = frozenset({Kind.INGEST, Kind.TOKENS, Kind.NEAR, Kind.EMBED})
 """Kinds whose folders belong to the whole run."""
-NAME = re.compile(r"(?:(general|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?)-)?(.*)")
+NAME = re.compile(
+    r"(?:(general|mix|mine)-)?(?:test-(baseline|best|random_arm)-|(baseline|round-(\d+)(-random)?|merged-(\d\d))-)?(.*)"
+)
 OTHER_SEARCHES = tuple(SourceName(kind) for kind in get_args(SourceKind) if kind not in ("model", "baseline", "earlier"))
 ENDINGS = {kind.ending: kind for kind in Kind if kind.ending}
 FIXED = {
@@ -207,8 +238,8 @@ def parse_name(name: str) -> Stage | None:
         return Stage(Kind.EMBED)
     if name in FIXED:
         return FIXED[name]
-    scope, chosen, model, number, random, ending = NAME.fullmatch(name).groups()  # type: ignore[union-attr]  # any text fits
+    scope, chosen, model, number, random, share, ending = NAME.fullmatch(name).groups()  # type: ignore[union-attr]  # any text fits
     of: ModelName | Chosen | None = Chosen(chosen) if chosen else None
     if model:
-        of = ModelName(int(number), bool(random)) if number else BASELINE
+        of = ModelName(MERGED + int(share)) if share else ModelName(int(number), bool(random)) if number else BASELINE
     return Stage(ENDINGS[ending], of, Scope(scope or "")) if ending in ENDINGS else None

@@ -58,7 +58,7 @@ def rounds_json(record: RunRecord) -> dict[str, Any]:
         "baseline": baseline.metrics if baseline else None,
         "attainable": baseline.figures.get("attainable") if baseline else None,
         "general_baseline": _general_json(baseline) if baseline else None,
-        "rounds": [_round_json(model) for model in record.rounds],
+        "rounds": [_round_json(model) for model in (*record.rounds, *record.merged)],
         "random_arm": _arm_json(arm) if arm else None,
         "reranker": reranker_json(record),
         "warnings": tracker_warnings(record),

@@ -139,7 +139,7 @@ def model_json(model: MeasuredModel) -> Json:
         "train_loss": trained.get("train_loss"),
         "steps": trained.get("steps", 0),
         "hit_rate": model.hit_rate,
-        "seconds": model.seconds if model.train else {},
+        "seconds": model.seconds if model.train or model.arm == "merged" else {},
     } | {key: comparison(model.figures.get(key)) for key in COMPARISONS}
 
 

@@ -112,6 +112,8 @@ def glossary(report: Json) -> str:
     said = {
         "warm-up": "The warm-up is trained on random negatives before anything is mined.",
         "mined": "Round n is trained on what was mined with the model before it.",
+        "merged": "Merged n % is an average of the weights: n % of the best round's model, the rest of the one that the run "
+        "started from.",
         "random": "Random only starts where the first mined round starts and makes as many steps as all of them, with random "
         "negatives: what mining adds is the difference. It is there for comparison and never kept.",
     }

@@ -126,15 +126,15 @@ def _refuse_unknown(config: Config, stage: Stage, plan: Sequence[Stage]) -> None
 
 def embed_round(config: Config, model: ModelName, *, progress: Progress, takeover: bool = False) -> Commit:
     """Embed with a model of the run. Raises ConfigError: the run has no such round, or has not trained it."""
-    trained, stage = Stage(Kind.TRAIN, model), Stage(Kind.EMBED, model)
+    trained, stage = model.source, Stage(Kind.EMBED, model)
     if model != BASELINE:
         _refuse_unknown(config, stage, plan_run(config))
         store = Store(config.root, config.storage)
         check_writable(store)
         if Ledger(store).find(trained.name) is None:
             raise ConfigError(
-                f"round {model.round} is not trained: {trained.name} is not committed in {config.root}; run "
-                f"`hardmine train` with --round {model.round} first"
+                f"there is no model of round {model.round} yet: {trained.name} is not committed in {config.root}; run "
+                + (f"`hardmine train` with --round {model.round} first" if not model.share else "`hardmine run` first")
             )
     with open_context(config, progress=progress, takeover=takeover, alone=stage) as context:
         return context.need(stage)

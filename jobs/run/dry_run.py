@@ -102,7 +102,7 @@ def _forecast(
 def _estimates(config: Config, work: Work) -> dict[str, int]:
     """Bytes of memory and disk; `jobs.run.scale` has the formulas."""
     general = _rows(config.evaluation.general, config) if config.evaluation.general else {"corpus": 0, "queries": 0}
-    trained = config.rounds.mined + bool(config.rounds.warmup_epochs)
+    trained = config.rounds.mined + bool(config.rounds.warmup_epochs) + len(config.rounds.merge)
     general_vectors = (general["corpus"] + general["queries"]) * work.dimension * work.vector_bytes * (1 + trained)
     own = stored(work)
     of_all = own["vectors_per_model_bytes"] * (2 + trained + config.rounds.compare_random) + general_vectors

@@ -41,8 +41,8 @@ def identity_json(config: Config, prints: Mapping[str, Any]) -> dict[str, Any]:
     command = command_of(config)
     if command is not None:
         identity["command"] = command
-    # another general set changes no other figure: it is recorded, but refuses nothing
-    return identity | ({"general": prints["general"]} if "general" in prints else {})
+    # another general set changes no other figure, another one that is mixed in the trainings: recorded, but nothing is refused
+    return identity | {name: prints[name] for name in ("general", "mix") if name in prints}
 
 
 def _difference(before: Any, now: Any) -> str:

@@ -20,7 +20,8 @@ from cluster.storage.store import Store
 from jobs.config.config import Config
 from jobs.record.plan import plan_run, trains_teacher
 from jobs.record.stages import Chosen, Kind, Scope, Stage
-from jobs.run.rounds import FUNCTIONS, mined_model, rule_on
+from jobs.run.rounds import FUNCTIONS, mined_model
+from jobs.stages.chosen import rule_on
 from jobs.stages.context import Context
 from jobs.stages.finish.finish import finish_of
 

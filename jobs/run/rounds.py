@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.errors import ConfigError
-from eval.verdict import Ruling, decide
 from jobs.record.plan import plan_run
 from jobs.record.stages import Kind, ModelName, Scope, Stage
 from jobs.record.summary import summary_of
+from jobs.stages.chosen import rule_on
 from jobs.stages.context import Context, MakeStage
 from jobs.stages.evaluate.events import write_events
 from jobs.stages.evaluate.reranker.scores import pairs_to_rerank, score_with_reranker
 from jobs.stages.evaluate.reranker.table import compare_rerankers
 from jobs.stages.evaluate.reranker.train import train_reranker
 from jobs.stages.finish.finish import finish
+from jobs.stages.finish.merge import merge_models
 from jobs.stages.mine.candidate_sources import find_candidates, find_pairs, score_pairs
 from jobs.stages.mine.near_duplicates import near_duplicates
 from jobs.stages.mine.report import report_mining
@@ -43,6 +44,7 @@ FUNCTIONS: dict[Kind, MakeStage] = {
     Kind.MINE: mine_negatives,
     Kind.REPORT: report_mining,
     Kind.TRAIN: train_model,
+    Kind.MERGE: merge_models,
     Kind.HITS: search_to_measure,
     Kind.EVENTS: write_events,
     Kind.EVALUATE: evaluate,
@@ -75,19 +77,12 @@ def mined_model(stage: Stage) -> ModelName | None:
     """The mined round that ends with this stage; None: no round does."""
     if stage.kind is not Kind.EVALUATE or stage.scope is not Scope.RUN or not isinstance(stage.of, ModelName):
         return None
-    return stage.of if stage.of.round > 0 and not stage.of.random else None
-
-
-def rule_on(context: Context, model: ModelName) -> Ruling:
-    """Whether mining continues after a round."""
-    evaluated = [context.need(Stage(Kind.EVALUATE, ModelName(number))) for number in range(1, model.round + 1)]
-    verdicts = [commit.figures["against_best"]["verdict"] for commit in evaluated]
-    return decide(verdicts, patience=context.config.rounds.patience)
+    return stage.of if stage.of.round > 0 and not stage.of.random and not stage.of.share else None
 
 
 def refuse_unreached(context: Context, stage: Stage) -> None:
     """Raises ConfigError: the run ended before the round of this stage."""
-    for number in range(1, stage.of.round if isinstance(stage.of, ModelName) else 0):
+    for number in range(1, stage.of.round if isinstance(stage.of, ModelName) and not stage.of.share else 0):
         ruling = rule_on(context, ModelName(number))
         if ruling.stops:
             raise ConfigError(f"{stage.name} is not reached: the run ended after round {number}. {ruling.reason}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from eval.verdict import Ruling, decide
 from jobs.config.config import Config
 from jobs.record.plan import plan_run
-from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage
+from jobs.record.stages import BASELINE, MERGED, Chosen, Kind, ModelName, Scope, Stage
 from jobs.stages.context import Context
 
 
@@ -22,14 +23,41 @@ def mining_model(config: Config, owner: object) -> ModelName:
     return parent_model(config, owner) if isinstance(owner, ModelName) else BASELINE
 
 
-def earlier_models(config: Config, model: ModelName) -> list[ModelName]:
-    """The off-the-shelf model and every round before `model`."""
-    first = 0 if config.rounds.warmup_epochs else 1
-    return [BASELINE, *(ModelName(number) for number in range(first, model.round))] if model != BASELINE else []
+def earlier_models(context: Context, model: ModelName) -> list[ModelName]:
+    """The off-the-shelf model and every one before `model`: rounds, and before a merged model those with a smaller share."""
+    rounds = context.config.rounds
+    if model == BASELINE:
+        return []
+    if model.share:
+        smaller = [ModelName(MERGED + share) for share in rounds.merge if share < model.share]
+        return [BASELINE, *trained_rounds(context), *smaller]
+    return [BASELINE, *(ModelName(number) for number in range(0 if rounds.warmup_epochs else 1, model.round))]
+
+
+def trained_rounds(context: Context) -> list[ModelName]:
+    """The warm-up and the mined rounds, up to the one that ended the run."""
+    rounds, trained = context.config.rounds, list[ModelName]()
+    for number in range(0 if rounds.warmup_epochs else 1, rounds.mined + 1):
+        trained.append(ModelName(number))
+        if number and rule_on(context, ModelName(number)).stops:
+            break
+    return trained
+
+
+def rule_on(context: Context, model: ModelName) -> Ruling:
+    """Whether mining continues after a round."""
+    evaluated = [context.need(Stage(Kind.EVALUATE, ModelName(number))) for number in range(1, model.round + 1)]
+    verdicts = [commit.figures["against_best"]["verdict"] for commit in evaluated]
+    return decide(verdicts, patience=context.config.rounds.patience)
+
+
+def round_of(context: Context, model: ModelName) -> int:
+    """The round that trained a model: of a merged model, that of the model which is averaged with the run's start."""
+    return int(context.need(model.source).figures["round"]) if model.share else model.round
 
 
 def measured_models(context: Context) -> list[ModelName]:
-    """The off-the-shelf model and the rounds that are measured so far, without the random arm."""
+    """The off-the-shelf model, the rounds and the merged models that are measured so far, without the random arm."""
     return sorted(
         stage.of
         for stage in context.done
@@ -39,7 +67,7 @@ def measured_models(context: Context) -> list[ModelName]:
 
 def mined_rounds(context: Context) -> int:
     """How many mined rounds the run has had."""
-    return max(0, max((model.round for model in measured_models(context)), default=0))
+    return max(0, max((model.round for model in measured_models(context) if not model.share), default=0))
 
 
 def best_model(context: Context, among: list[ModelName]) -> ModelName:

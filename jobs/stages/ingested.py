@@ -50,7 +50,7 @@ def read_ingested(context: Context, scope: Scope = Scope.RUN, *, as_sequence: bo
         as_sequence: for a sequence encoder its untrained model is the base, histories and item rows are the tokens; False:
             the frozen base model and its tokens.
     """
-    data = Scope.GENERAL if scope is Scope.GENERAL else Scope.RUN
+    data = scope if scope in (Scope.GENERAL, Scope.MIX) else Scope.RUN
     tables = context.need(Stage(Kind.INGEST, scope=data))
     dimension = tables.figures["dimension"]
     if context.config.encoder.kind == "sequence" and as_sequence:

@@ -21,7 +21,7 @@ from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import forecast, measured_spread
 from jobs.stages.ingest.counts.notes import data_lines, describe_equal_texts
 from jobs.stages.ingest.data import ingest_tables
-from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, sources
+from jobs.stages.ingest.fingerprints import BESIDE, folder_fingerprint, naming_section, second_set, sources
 from jobs.stages.ingest.histories import write_sequence
 from jobs.stages.ingest.lookup.equal_texts import reads_vectors
 from jobs.stages.ingest.models.base_model import make_base, tokenise_parts
@@ -36,18 +36,20 @@ from training.settings import EncoderSettings
 
 
 def ingest(context: Context, stage: Stage) -> Commit:
-    """The tables of the run's data, or of the general set.
+    """The tables of the run's data, of the general set, or of the set that is mixed in.
 
     Raises:
         ConfigError: a setting does not fit the data or the cluster. DataError: what is wrong with the data.
     """
-    config, general = context.config, stage.scope is Scope.GENERAL
-    data: DatasetSettings | None = config.evaluation.general if general else config.data
+    config, beside = context.config, stage.scope in (Scope.GENERAL, Scope.MIX)
+    sets: dict[Scope, DatasetSettings | None] = {Scope.GENERAL: config.evaluation.general, Scope.MIX: config.data.mix}
+    data = sets.get(stage.scope, config.data)
     assert data is not None
-    prints = context.prints["general"] if general else {k: v for k, v in context.prints.items() if k not in BESIDE}
-    if not general:
+    prints = context.prints[stage.scope] if beside else {k: v for k, v in context.prints.items() if k not in BESIDE}
+    if not beside:
         _check_pools(context)
-    inputs = {"data": prints, "settings": data.model_dump(exclude=set(SOURCES)), "part_rows": config.cluster.part_rows}
+    settings = data.model_dump(exclude={*SOURCES, "mix", "share"})  # which change nothing of these tables
+    inputs = {"data": prints, "settings": settings, "part_rows": config.cluster.part_rows}
     if config.encoder.kind == "sequence":
         inputs["histories"] = True
     if reads_vectors(config.encoder):
@@ -57,8 +59,8 @@ def ingest(context: Context, stage: Stage) -> Commit:
     )
     for line in [*data_lines(tables.figures, data.section), *describe_equal_texts(tables.figures["equal_texts"])]:
         context.progress.say(line)
-    if general:
-        _check_general(context, tables)
+    if beside:
+        _check_beside(context, tables, data)
     else:
         _check_schema(context, tables)
         _check_counts(context, tables)
@@ -268,15 +270,15 @@ def _check_schema(context: Context, tables: Commit) -> None:
         )
 
 
-def _check_general(context: Context, tables: Commit) -> None:
-    """Raises DataError: the encoder cannot read the general set."""
-    figures = tables.figures
-    count = figures["splits"]["general"]
-    context.progress.say(f"  general set: {count:,} labelled queries among {figures['items']:,} items")
+def _check_beside(context: Context, tables: Commit, data: DatasetSettings) -> None:
+    """Raises DataError: the encoder cannot read the general set, or the one that is mixed in."""
+    figures, called = tables.figures, second_set(data)
+    count = figures["splits"][data.splits[0]]
+    context.progress.say(f"  {called}: {count:,} labelled queries among {figures['items']:,} items")
     wanted = context.need(Stage(Kind.INGEST)).figures["dimension"]
     if read_ingested(context).tokens is None and figures["dimension"] != wanted:
         vectors = "none" if figures["dimension"] is None else f"vectors of {figures['dimension']} numbers"
         raise DataError(
-            f"the general set: the encoder reads vectors of {wanted} numbers, so corpus and queries need a `vector` column "
-            f"of that length, found {vectors}; make them with the model that made the run's, or take [evaluation.general] out"
+            f"the {called}: the encoder reads vectors of {wanted} numbers, so corpus and queries need a `vector` column "
+            f"of that length, found {vectors}; make them with the model that made the run's, or take [{data.section}] out"
         )

@@ -52,11 +52,11 @@ def start_model(base: Commit) -> Model:
 
 
 def trained_model(context: Context, name: ModelName) -> Model:
-    """The model that a training left, of the kind of the one it started from; of BASELINE the one that it starts from."""
+    """The model that a training or a merge left, of the kind of the run's first; of BASELINE the one that it starts from."""
     start = start_model(read_ingested(context).base)
     if name == BASELINE:
         return start
-    trained = context.need(Stage(Kind.TRAIN, name))
+    trained = context.need(name.source)
     prefix = trained.figures["prefix"]
     return Model(folder_digest(trained.files, prefix), prefix, trained.files, reads_base=start.reads_base)
 

@@ -42,7 +42,8 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
     config, data = context.config, read_ingested(context)
     start = trained_model(context, parent_model(config, model))
     items, queries, source = read_features(context, Scope.RUN, of_base=start.reads_base)
-    guide = guide_vectors(context)
+    guide, mix = guide_vectors(context), config.data.mix
+    mixed, mixed_inputs = _mixed_in(context, of_base=start.reads_base) if mix else (None, {})
     own = read_deepspeed(config.training.deepspeed) if config.training.deepspeed else None
     mined = context.need(Stage(Kind.MINE, model)) if model.round and not model.random else None
     # hits of dev queries under the off-the-shelf model, which make validation hard
@@ -63,6 +64,8 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
             near_misses=near_misses.parts("hits"),
             guide_items=guide.parts("corpus") if guide else [],
             guide_queries=guide.parts("queries") if guide else [],
+            mix=mixed,
+            mix_share=mix.share if mix else 0.0,
         ),
         settings=config.training,
         schedule=training_length(context, model),
@@ -86,7 +89,17 @@ def training_task(context: Context, model: ModelName, pool: PoolSize) -> tuple[T
         "deepspeed": own,  # a file of DeepSpeed settings counts by its content
         "seed": config.rounds.seed,
         "budget": config.cluster.micro_batch_tokens,
+        **mixed_inputs,
     }
+
+
+def _mixed_in(context: Context, *, of_base: bool) -> tuple[TrainData, dict[str, Any]]:
+    """(the tables of [data.mix], what tells them apart)."""
+    mix, data = context.config.data.mix, read_ingested(context, Scope.MIX)
+    assert mix is not None
+    items, queries, source = read_features(context, Scope.MIX, of_base=of_base)
+    tables = TrainData(codes=data.codes, queries=data.queries, labels=data.labels, item_features=items, query_features=queries)
+    return tables, {"mix": {"tables": data.tables.key, "features": source, "share": mix.share}}
 
 
 def start_ranks(context: Context) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.commits import Commit, Outcome
 from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Scope, Stage
-from jobs.stages.chosen import best_model, earlier_models, evaluated_model, parent_model
+from jobs.stages.chosen import best_model, earlier_models, evaluated_model, parent_model, round_of
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.measure import EvaluateTask, measure
 from jobs.stages.ingested import read_ingested
@@ -70,7 +70,7 @@ def evaluation_task(context: Context, stage: Stage) -> tuple[EvaluateTask, dict[
 
 
 def _others(context: Context, stage: Stage) -> dict[str, Stage]:
-    """What a model is compared with: the off-the-shelf one, the best so far, the one that it was trained from.
+    """What a model is compared with: the off-the-shelf one, the best so far, the one that it was trained or merged from.
 
     The random arm's "best" is the last mined round. On the test split and on the general set only the first is.
     """
@@ -81,6 +81,7 @@ def _others(context: Context, stage: Stage) -> dict[str, Stage]:
     assert isinstance(model, ModelName)
     if model == BASELINE:
         return {}
-    best = ModelName(model.round) if model.random else best_model(context, earlier_models(context.config, model))
-    others = {"baseline": BASELINE, "best": best, "previous": parent_model(context.config, model)}
+    best = ModelName(model.round) if model.random else best_model(context, earlier_models(context, model))
+    parent = ModelName(round_of(context, model)) if model.share else parent_model(context.config, model)
+    others = {"baseline": BASELINE, "best": best, "previous": parent}
     return {key: replace(stage, of=other) for key, other in others.items()}

@@ -76,6 +76,7 @@ def probe_config(config: Config) -> Config:
             "name": f"{config.name}-probe",
             "data.train_fraction": config.data.train_fraction * config.probe.fraction,
             "rounds.mined": 1,
+            "rounds.merge": [],
             "rounds.compare_random": True,
             "training.epochs": 1,
             # neither arm may end before the other, so neither stops early

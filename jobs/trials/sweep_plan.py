@@ -84,7 +84,7 @@ def plan_trials(config: Config) -> list[Trial]:
     )
     trials = {_sameness(as_is, training): as_is}
     for loss in sweep.loss:
-        for scale in sweep.margin if loss == "triplet" else sweep.temperature:
+        for scale in [training.margin] if loss == "triplet" else sweep.temperature:
             for fraction in sweep.random_fraction:
                 trial = Trial(loss, scale, fraction)
                 trials.setdefault(_sameness(trial, training), trial)
@@ -92,7 +92,7 @@ def plan_trials(config: Config) -> list[Trial]:
         raise ConfigError(
             f"[sweep] has no combination other than the configuration as it is ({as_is.describe()}: "
             f"{training.random_negatives(mined=True)} random negatives per query); add a value to sweep.temperature, "
-            f"sweep.margin, sweep.loss or sweep.random_fraction"
+            f"sweep.loss or sweep.random_fraction"
         )
     return list(trials.values())
 

@@ -23,6 +23,8 @@ SMALL_PRODUCTS = 2.5e9
 LIKELY_SHARE = 1 / 32
 """Share of the lists that is assumed to be read before it is tuned."""
 CERTAIN_OVERSAMPLE = 2.0
+OVERSAMPLE = 1.25
+"""two_stage, ivf: items that the first pass keeps, as a multiple of num_hits; an engine keeps more where that was too few."""
 TWO_STAGE_RECALL = 0.999
 """A two-stage search that finds less is done exactly instead."""
 FIRST_PROBES = 4
@@ -125,8 +127,8 @@ def choose_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool)
     if mode == "exact":
         return exact_how(settings, rates, work, gpu=gpu)
     if mode == "two_stage":
-        return How("two_stage", "half" if gpu else "int8", settings.oversample)
-    return How("ivf", "int8", settings.oversample)
+        return How("two_stage", "half" if gpu else "int8", OVERSAMPLE)
+    return How("ivf", "int8", OVERSAMPLE)
 
 
 def exact_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) -> How:
@@ -165,8 +167,7 @@ def after_recall(decision: Decision, recall: float, settings: SearchSettings, pl
     if how.probes >= lists:
         raise ConfigError(
             f"expected a recall of mining.search.min_recall = {settings.min_recall} of the approximate search, "
-            f'found {recall:.4f} though all {lists} lists were read; set mining.search.mode = "exact", or a '
-            f"higher mining.search.oversample (now {settings.oversample})"
+            f'found {recall:.4f} though all {lists} lists were read; set mining.search.mode = "exact"'
         )
     probes = more_probes(how.probes, lists)
     return Decision(replace(how, probes=probes), figures | {"probes": probes, "widened_at_recall": round(recall, 4)})

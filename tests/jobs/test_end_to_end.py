@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 from cluster.commits import Ledger
 from cluster.storage.settings import StorageSettings
@@ -211,9 +213,10 @@ def test_an_adapter_on_given_vectors_starts_from_the_first_mined_round_with_an_a
     tmp_path: Path, ray_case: Any, ray_local: Any
 ) -> None:
     tables = write_catalogue(tmp_path)
-    (tmp_path / "general").mkdir()
-    for folder, found in ((tmp_path, tables), (tmp_path / "general", write_catalogue(tmp_path / "general", 120, 60))):
-        add_vectors(folder, found)
+    for folder, titles, queries in (("general", 120, 60), ("mix", 110, 80)):
+        (tmp_path / folder).mkdir()
+        add_vectors(tmp_path / folder, write_catalogue(tmp_path / folder, titles, queries))
+    add_vectors(tmp_path, tables)
     config = tmp_path / "adapter.toml"
     config.write_text(f"""
 name = "adapter"
@@ -222,12 +225,18 @@ output = "{tmp_path}"
 corpus = "corpus.parquet"
 queries = "queries.parquet"
 qrels = "qrels.parquet"
+[data.mix]
+corpus = "mix/corpus.parquet"
+queries = "mix/queries.parquet"
+qrels = "mix/qrels.parquet"
+share = 0.25
 [encoder]
 kind = "adapter"
 hidden = 64
 [rounds]
 warmup_epochs = 0
 mined = 1
+merge = [50]
 compare_random = true
 [evaluation]
 events = true
@@ -242,7 +251,7 @@ cpus = 2
     assert mined["queries"] > 0
     assert not (tmp_path / "adapter/commits/round-01-train.json").exists()
     summary = here(ray_case, "run", str(config), "evaluation.split=test")
-    assert [row["round"] for row in summary["rounds"]] == [1]
+    assert [(row["round"], row["negatives"]) for row in summary["rounds"]] == [(1, "mined"), (150, None)]
     arm = summary["random_arm"]
     assert arm["metrics"].keys() >= METRICS
     assert arm["steps"] == summary["rounds"][0]["steps"], "the arm must have as many steps as the mined round"
@@ -252,8 +261,9 @@ cpus = 2
     assert summary["test"].keys() == {"baseline", "best", "random_arm"}
     assert summary["test"]["baseline"]["metrics"] != summary["baseline"]
     embedded = list((tmp_path / "adapter/commits").glob("embed-*.json"))
-    assert len(embedded) == 5, "the given vectors, the adapter's, its arm's; the general set's but the arm's; none twice"
+    assert len(embedded) == 7, "the given vectors, the adapter's, the merged, the arm's; the general set's but the arm's"
     _general_set_is_watched(tmp_path / "adapter", summary)
+    _a_quarter_of_the_steps_are_of_the_set_that_is_mixed_in(tmp_path / "adapter")
     _events_tell_what_was_measured(Store(str(tmp_path / "adapter")), summary)
     _figures_are_told_and_change_without_training(tmp_path, config, ray_case)
 
@@ -274,11 +284,33 @@ def _figures_are_told_and_change_without_training(folder: Path, config: Path, ca
         return {path.stem: json.loads(path.read_text())["created"] for path in (folder / "adapter/commits").glob("*.json")}
 
     before = made()
-    here(case, "run", str(config), "evaluation.slices=['kind']")
+    _the_merged_model_is_an_average_and_made_again_the_same(
+        folder / "adapter", lambda: here(case, "run", str(config), "evaluation.slices=['kind']")
+    )
     again = {name for name, when in made().items() if before.get(name) != when}
     sliced = json.loads((folder / "adapter/rounds/01/evaluation.json").read_text())["slices"]
     assert sliced.keys() == {"kind"}
-    assert again == {"baseline-evaluate", "round-01-evaluate", "round-01-random-evaluate", "finish"}, "nothing else is made anew"
+    evaluated = {f"{name}-evaluate" for name in ("baseline", "round-01", "merged-50", "round-01-random")}
+    assert again == {*evaluated, "merged-50-merge", "finish"}, "nothing else is made anew"
+
+
+def _the_merged_model_is_an_average_and_made_again_the_same(root: Path, run_again: Callable[[], Any]) -> None:
+    ledger = Ledger(Store(str(root)))
+    base, trained, merged = (ledger.find(name) for name in ("base", "round-01-train", "merged-50-merge"))
+    assert base is not None
+    assert trained is not None
+    assert merged is not None
+    prefixes = base.figures["adapter_prefix"], trained.figures["prefix"], merged.figures["prefix"]
+    first, last, between = (load_file(root / prefix / "adapter.safetensors") for prefix in prefixes)
+    for name, value in between.items():
+        np.testing.assert_allclose(value, (first[name] + last[name]) / 2, rtol=0, atol=1e-7)
+    assert 0 < merged.figures["cosine"] < 1
+    assert merged.figures["round"] == 1
+    (root / "commits/merged-50-merge.json").unlink()
+    run_again()
+    again = ledger.find("merged-50-merge")
+    assert again is not None
+    assert [info["sha256"] for info in again.files.values()] == [info["sha256"] for info in merged.files.values()]
 
 
 def add_vectors(folder: Path, tables: dict[str, pa.Table]) -> None:
@@ -305,11 +337,27 @@ def _general_set_is_watched(root: Path, summary: dict[str, Any]) -> None:
     assert "general" not in summary["random_arm"]
 
 
+def _a_quarter_of_the_steps_are_of_the_set_that_is_mixed_in(root: Path) -> None:
+    ledger = Ledger(Store(str(root)))
+    tables, trained, arm = (ledger.find(name) for name in ("mix-ingest", "round-01-train", "round-01-random-train"))
+    assert tables is not None
+    assert trained is not None
+    assert arm is not None
+    assert set(tables.figures["splits"]) == {"train", "none"}
+    assert tables.figures["splits"]["none"] > 0, "its dev and test queries are not trained on"
+    assert trained.inputs["mix"] == arm.inputs["mix"] == {"tables": tables.key, "features": tables.key, "share": 0.25}
+    own = trained.figures["examples"] // trained.figures["joined_batch"]
+    assert trained.figures["steps"] == own + round(own / 3)
+    assert trained.figures["items_loaded"] == 300 + 110
+
+
 def _events_tell_what_was_measured(store: Store, summary: dict[str, Any]) -> None:
     files = store.read_json("events/index.json")["files"]
     events = [json.loads(line) for path in files for line in store.read_bytes(path).decode().split("\n")[:-1]]
     stages = [event["stage"] for event in events]
-    assert set(stages) == {"baseline", "round-01", "round-01-random", "test-baseline", "test-best", "test-random_arm"}
+    assert set(stages) == {
+        *("baseline", "round-01", "merged-50", "round-01-random", "test-baseline", "test-best", "test-random_arm")
+    }
     of_round = [event for event in events if event["stage"] == "round-01"]
     commit = Ledger(store).find("round-01-evaluate")
     assert commit is not None

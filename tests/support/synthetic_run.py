@@ -51,12 +51,19 @@ class Size:
 
 
 def write_run(
-    folder: str | Path, size: Size | None = None, *, random_arm: bool = True, reranker: bool = False, finish: bool = True
+    folder: str | Path,
+    size: Size | None = None,
+    *,
+    random_arm: bool = True,
+    merged: bool = False,
+    reranker: bool = False,
+    finish: bool = True,
 ) -> Store:
     """Write a run below `folder` and return its store.
 
     Args:
-        random_arm: with an arm of random negatives. reranker: with a re-ranker, whose figures are none of this run's hits.
+        random_arm: with an arm of random negatives. merged: with a merged model, which is the best. reranker: with a re-ranker,
+            whose figures are none of this run's hits.
         finish: with the end of the run.
     """
     size = size or Size()
@@ -73,6 +80,10 @@ def write_run(
     for number in range(1, size.rounds + 1):
         writer.mine(number)
         models.append(writer.train(f"round-{number:02d}", number, 0.45 + 0.1 * number, baseline, models[-1], "mined"))
+    if merged:
+        figures = {"prefix": "rounds/merged-50/merge/model", "round": size.rounds, "share": 50}
+        writer.commit("merged-50-merge", "rounds/merged-50/merge", figures=figures)
+        writer.measure("merged-50", 150, 0.95, baseline, models[-1])
     if random_arm:
         writer.train(f"round-{size.rounds:02d}-random", size.rounds, 0.5, baseline, models[-1], "random")
     if reranker:

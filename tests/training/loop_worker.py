@@ -299,8 +299,18 @@ def uneven(runs: Runs) -> TrainTask:
     return replace(runs.task("uneven" + str(runs.world), "adapter", symmetric=True), joined=JOINED_BATCH - 1)
 
 
+def mixed(runs: Runs, name: str) -> TrainTask:
+    """Some steps of a second data set, which has its own items."""
+    task = runs.task(name, "adapter", checkpoint_steps=5)
+    second = replace(task.data, negatives=[], near_misses=[])
+    return replace(task, data=replace(task.data, mix=second, mix_share=0.3))
+
+
 def two_ranks(runs: Runs) -> None:
     """What needs two ranks."""
+    runs.train("mixed", mixed(runs, "mixed-2"))
+    runs.train("mixed-killed", mixed(runs, "mixed-again"), kill_at_step=12)
+    runs.train("mixed-resumed", mixed(runs, "mixed-again"))
     for kind in ("static", "adapter", "dense"):
         runs.train(kind, runs.task(kind, kind), check_model=kind != "adapter")
     for stage in (0, 1, 2, 3):
@@ -344,6 +354,7 @@ def two_ranks(runs: Runs) -> None:
 
 def one_rank(runs: Runs) -> None:
     """The truth for two ranks, and what needs only one."""
+    runs.train("mixed", mixed(runs, "mixed-1"))
     for kind in ("static", "adapter", "dense"):
         runs.train(kind, runs.task(kind, kind))
     runs.train("bert", runs.task("bert", "bert"))

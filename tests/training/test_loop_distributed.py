@@ -61,7 +61,7 @@ def distance(got: dict[str, Any], want: dict[str, Any]) -> float:
     return float(np.linalg.norm(np.array(got["end"]) - np.array(want["end"])) / np.linalg.norm(moved))
 
 
-@pytest.mark.parametrize("kind", ["static", "adapter", "dense"])
+@pytest.mark.parametrize("kind", ["static", "adapter", "dense", "mixed"])
 def test_two_ranks_train_as_one_rank_with_the_joined_batch(two: Report, one: Report, kind: str) -> None:
     got, want = two[kind], one[kind]
     assert losses(got)[:20] == pytest.approx(losses(want)[:20], rel=1e-4)
@@ -140,6 +140,18 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_as_if_nothing_had_happen
     assert len(set(column(two["middle"], "temperature"))) > 10
     assert two["middle-resumed"]["result"]["validation"] == two["middle"]["result"]["validation"]
     assert distance(two["middle-resumed"], two["middle"]) < 1e-3
+
+
+def test_a_run_with_a_set_mixed_in_goes_on_after_a_kill_as_if_nothing_had_happened(two: Report) -> None:
+    got, want = two["mixed-resumed"], two["mixed"]
+    assert "at step 12" in two["mixed-killed"]["error"]
+    assert got["started_at_step"] == 10
+    assert want["result"]["steps"] == 2 * (12 + 5), "96 queries of its own in steps of 8, and 30 % of all steps besides"
+    assert losses(got) == pytest.approx(losses(want), rel=1e-5)
+    assert distance(got, want) < 1e-3
+    assert want["result"]["items_loaded"] == 2 * two["adapter"]["result"]["items_loaded"]
+    mined = [share > 0 for share in column(want, "gradient_share_hard")]
+    assert mined.count(False) >= 10, "nothing is mined for the second set"
 
 
 @pytest.mark.parametrize("stage", [1, 3])

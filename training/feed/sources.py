@@ -88,6 +88,11 @@ def plan_mixture(sizes_S: I64, set_caps_S: F64, batch: int, *, one_source_per_ba
     return Mixture(steps, batch, sizes_S, np.array(counts, np.int64), set_caps_S, one_source_per_batch)
 
 
+def mixed_steps(steps: int, share: float) -> int:
+    """Steps of a second data set beside `steps` of the first, so that they are this share of all; at least one."""
+    return max(1, round(steps * share / (1.0 - share)))
+
+
 def _within(have: int, cap: float, totals_K: I64, *, round_up: bool) -> I64:
     """How many a source gives to epochs of such totals."""
     if cap >= 1:

@@ -12,6 +12,7 @@ import numpy as np
 from training.engine.engine import Place
 from training.feed.batches import describe_mixture
 from training.feed.feed import Feed
+from training.feed.mixed import MixedPlan
 from training.objective.objective import Objective
 from training.objective.temperature import LEARNING_RATE, Temperature
 from training.rank.start import find_budget, settings_here, start_encoder
@@ -45,6 +46,8 @@ class Retriever:
         """[V] of each validation query, as of the latest epoch."""
         if mixture := describe_mixture(self.plan):
             say(mixture)
+        if isinstance(self.plan, MixedPlan):
+            say(self.plan.describe())
         self.model = start_encoder(task, place, say)
         together = task.settings.batch_size * (2 + self.plan.hard + self.plan.random)
         known = task.budget_tokens or budget_tokens

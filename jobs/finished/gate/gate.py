@@ -103,7 +103,7 @@ def _check_model(run: FinishedRun, subject: Subject) -> None:
     elif subject.is_baseline:
         commit = run.record.find(Kind.BASE)
     else:
-        commit = run.record.find(Kind.TRAIN, ModelName(subject.round))
+        commit = run.record.find(ModelName(subject.round).source.kind, ModelName(subject.round))
     if commit is not None:
         Ledger(run.store).verify(commit, content=True)
 

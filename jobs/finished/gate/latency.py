@@ -196,7 +196,9 @@ def _trained_folder(run: FinishedRun, number: int) -> Path:
     if number == BASELINE.round:
         commit = run.commit(Kind.BASE)
     else:
-        commit = run.commit(Kind.FINISH) if number == run.best_round else run.commit(Kind.TRAIN, ModelName(number))
+        commit = (
+            run.commit(Kind.FINISH) if number == run.best_round else run.commit(ModelName(number).source.kind, ModelName(number))
+        )
     if "prefix" not in commit.figures:
         raise ArtifactError(f"expected a model in commit {commit.name} of {run.store.root}, found none")
     return fetch_folder(run.store, commit.files, commit.figures["prefix"])

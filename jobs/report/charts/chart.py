@@ -51,13 +51,19 @@ CONFIG: Json = {
 }
 """Shared by all charts; the page passes it to Vega-Lite once."""
 
-COLOURS = {"mined": "var(--hard)", "warm-up": "var(--warm)", "random": "var(--random)", "baseline": "var(--warm)"}
-DASHES = {"mined": [1, 0], "warm-up": [2, 2], "random": [6, 4], "baseline": [1, 0]}
+COLOURS = {
+    "mined": "var(--hard)",
+    "merged": "var(--hard)",
+    "warm-up": "var(--warm)",
+    "random": "var(--random)",
+    "baseline": "var(--warm)",
+}
+DASHES = {"mined": [1, 0], "merged": [1, 0], "warm-up": [2, 2], "random": [6, 4], "baseline": [1, 0]}
 LINES: Json = {"symbolType": "stroke", "symbolOpacity": 1, "offset": 20}
 """Legend of line charts, above the names of the rounds."""
 HALO: Json = {"stroke": "var(--sheet)", "strokeWidth": 4, "color": "var(--sheet)"}
 """Drawn below a text in the colour of the background, so that no line crosses the text."""
-SHAPES = {"mined": "circle", "warm-up": "square", "random": "diamond", "baseline": "circle"}
+SHAPES = {"mined": "circle", "merged": "triangle-up", "warm-up": "square", "random": "diamond", "baseline": "circle"}
 STATES = {
     "better": ("▲ better", "var(--better)", "triangle-up"),
     "worse": ("▼ worse", "var(--worse)", "triangle-down"),

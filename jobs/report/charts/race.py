@@ -24,7 +24,7 @@ def race_chart(runs: Mapping[str, Json]) -> Chart | None:
                 "value": model["metrics"].get(primary),
             }
             for model in run["models"]
-            if model["arm"] != "random"
+            if model["arm"] not in ("merged", "random")
         ]
     if len(rows) < 3:
         return None

@@ -61,7 +61,7 @@ def _dev_figures(report: Json, name: str) -> list[Json]:
             "what": f"dev {name}",
         }
         for model in report["models"]
-        if model["metrics"].get(report["primary"]) is not None
+        if model["metrics"].get(report["primary"]) is not None and model["arm"] != "merged"
     ]
 
 

@@ -206,7 +206,7 @@ class RunSource:
             return fetch_folder(run.store, commit.files, commit.figures["prefix"]) if "prefix" in commit.figures else None
         from training.encoders.adapter import servable_folder
 
-        commit = run.commit(Kind.TRAIN, name)
+        commit = run.commit(name.source.kind, name)
         trained = fetch_folder(run.store, commit.files, commit.figures["prefix"])
         frozen = fetch_folder(run.store, base.files, base.figures["prefix"]) if "prefix" in base.figures else None
         return servable_folder(trained, None if self.reads == "histories" else frozen, scratch)

@@ -1,1 +1,1 @@
-"""The end of a run: the kept model exported, its card, the summary."""
+"""The end of a run: merged models, the kept model exported, its card, the summary."""

@@ -20,7 +20,7 @@ from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Stag
 from jobs.record.summary import reranker_json, summary_json
 from jobs.record.usage import RERANKER, Reads
 from jobs.record.version import hardmine_version, versions
-from jobs.stages.chosen import best_model, measured_models
+from jobs.stages.chosen import best_model, measured_models, round_of
 from jobs.stages.context import Context, in_worker
 from jobs.stages.evaluate.reranker.scores import RerankerModel, reranker_model
 from jobs.stages.finish.model_card import CardText, SplitFigures
@@ -62,13 +62,14 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
     hub_name, text = _base_in_words(config, prints["model"])
     kept = record.expect(best)
     measured = [(kept, record.baseline), (record.measured(Chosen.BEST), record.measured(Chosen.BASELINE))]
-    trained = [model for model in record.rounds if model.round <= best.round]
+    last = round_of(context, best)
+    trained = [model for model in record.rounds if model.round <= last]
     return CardText(
         name=config.name,
         version=hardmine_version(),
         reads=what_it_reads(config, base),
         dimension=context.need(Stage(Kind.BASE)).figures["dimension"],
-        label=kept.label,
+        label=kept.label if not best.share else merged_in_words(best, last),
         encoder=config.encoder.kind + (" with LoRA" if config.training.lora else ""),
         base=text,
         hub_name=hub_name,
@@ -88,6 +89,12 @@ def card_text(context: Context, record: RunRecord, best: ModelName, base: Commit
             if model.train and (figures := model.train.figures)
         ],
     )
+
+
+def merged_in_words(best: ModelName, trained: int) -> str:
+    """What a merged model is, in the middle of a sentence. Args: trained: the round that is averaged."""
+    rest = f"{best.share} % of its weights and {100 - best.share} % of the weights that the run started from"
+    return f"{ModelName(trained).label}, averaged with its start ({rest}),"
 
 
 def what_it_reads(config: Config, base: Commit) -> Reads:

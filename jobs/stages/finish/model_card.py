@@ -249,6 +249,9 @@ def _marks(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     for table, files in data.items():
         if table == "general":
             continue
+        if table == "mix":
+            marks += _marks({f"mix {name}": mark for name, mark in files.items()})
+            continue
         if len(files) > MOST_FILES:
             marks.append((f"{table}, {len(files):,} files", digest(files)))
         else:

@@ -17,7 +17,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.storage.settings import StorageSettings
 from cluster.storage.store import Store
 from jobs.config.config import Config
-from jobs.config.data import DatasetSettings, DataSettings
+from jobs.config.data import DatasetSettings, DataSettings, MixSettings
 from jobs.config.templates import Template
 from jobs.stages.ingest.counts.positives import check_negatives, check_positives, label_figures, refuse_nothing_relevant
 from jobs.stages.ingest.histories import refuse_repeats
@@ -30,7 +30,7 @@ from jobs.stages.ingest.queries import Queries, look_up, read_queries, write_spl
 from jobs.stages.ingest.reading.chunk import Chunk
 from jobs.stages.ingest.reading.files import read_chunks
 from jobs.stages.ingest.reading.vectors import refuse_other_vectors
-from jobs.stages.ingest.splits import assign_splits, leave_out_queries, splits_of_files, with_split
+from jobs.stages.ingest.splits import assign_splits, known_splits, leave_out_queries, splits_of_files, with_split
 
 Sources = dict[str, list[tuple[str, str | None]]]
 """Table -> (address, the split its file stands for)."""
@@ -202,7 +202,7 @@ def _assign(
     """The split of every query, the labels as equal texts share them, and notes: counts of what was decided here."""
     ids = queries.written.ids
     if not isinstance(data, DataSettings):
-        assigned = _all_labelled(labels, len(ids))
+        assigned = _all_labelled(data, queries, labels)
         return assigned, share_labels(labels, assigned, texts), {}
     assigned, notes = assign_splits(queries.splits, labels, ids, data.dev_fraction, texts.questions)
     shared = share_labels(labels, assigned, texts)
@@ -210,8 +210,16 @@ def _assign(
     return assigned, shared, notes | leave_out_queries(assigned, ids, data.train_fraction, texts.questions)
 
 
-def _all_labelled(labels: LabelRows, count: int) -> list[str]:
-    """Every query with a label is measured, whatever its split."""
+def _all_labelled(data: DatasetSettings, queries: Queries, labels: LabelRows) -> list[str]:
+    """Every query with a label is measured, whatever its split; of what is mixed in, only the train split is trained on."""
     refuse_nothing_relevant(labels)
+    (split,), ids = data.splits, queries.written.ids
+    own = known_splits(queries.splits, labels, ids) if isinstance(data, MixSettings) else [None] * len(ids)
     labelled = set(labels.query_rows.tolist())
-    return ["general" if row in labelled else "none" for row in range(count)]
+    assigned = [split if row in labelled and own[row] in (None, split) else "none" for row in range(len(ids))]
+    if split not in assigned:
+        raise DataError(
+            f"expected labelled queries of the split {split}, found none among {len(labelled):,} labelled ones; say split = "
+            f'"{split}" for some, or leave the column out to train on all'
+        )
+    return assigned

@@ -17,7 +17,7 @@ from jobs.config.data import DatasetSettings
 from jobs.stages.ingest.data import Sources
 from jobs.stages.ingest.reading.files import fingerprint
 
-BESIDE = ("model", "general")
+BESIDE = ("model", "general", "mix")
 """Fingerprints that the run's own tables do not depend on."""
 
 
@@ -37,14 +37,15 @@ def sources(data: DatasetSettings) -> Sources:
 
 
 def fingerprints(config: Config) -> dict[str, Any]:
-    """Source file -> what tells its content apart, for every file of the data; those of a general set under "general".
+    """Source file -> what tells its content apart, for every file of the data; those of a general set under "general", of
+    one that is mixed in under "mix".
 
     Raises:
         DataError: a file is missing.
     """
+    beside = {"general": config.evaluation.general, "mix": config.data.mix}
     found = _of_data(config.data, config.storage)
-    general = config.evaluation.general
-    return found if general is None else found | {"general": _of_data(general, config.storage)}
+    return found | {name: _of_data(data, config.storage) for name, data in beside.items() if data is not None}
 
 
 def _of_data(data: DatasetSettings, storage: StorageSettings) -> dict[str, Any]:
@@ -65,9 +66,14 @@ def _of_data(data: DatasetSettings, storage: StorageSettings) -> dict[str, Any]:
     return found
 
 
+def second_set(data: DatasetSettings) -> str:
+    """What a person calls a data set beside the run's own."""
+    return "mixed-in set" if data.section == "data.mix" else "general set"
+
+
 @contextmanager
 def naming_section(data: DatasetSettings) -> Iterator[None]:
-    """Raises what is raised inside, for a general set with its own section where the run's is named."""
+    """Raises what is raised inside, for a set beside the run's own with its section where the run's is named."""
     try:
         yield
     except (ConfigError, DataError) as error:
@@ -75,7 +81,7 @@ def naming_section(data: DatasetSettings) -> Iterator[None]:
             raise
         text = str(error).replace("[data]", f"[{data.section}]")
         text = re.sub(r"\bdata\.(columns|item_text|query_text|relevant_from)\b", rf"{data.section}.\1", text)
-        raise type(error)(f"the general set: {text}") from error
+        raise type(error)(f"the {second_set(data)}: {text}") from error
 
 
 def model_fingerprint(config: Config) -> str | None:

@@ -74,14 +74,7 @@ def assign_splits(
     Raises:
         DataError: a split is not train, dev or test; or a query has labels of two splits, or of another than its own.
     """
-    splits = _splits_of_labels(own if own is not None else [None] * len(query_ids), labels, query_ids)
-    wrong = [row for row, split in enumerate(splits) if split is not None and split not in (*SPLITS, "none")]
-    if wrong:
-        same = sum(splits[row] == splits[wrong[0]] for row in wrong)
-        raise DataError(
-            f"expected a split of train, dev or test, found {splits[wrong[0]]!r} in {same} row(s), the first is "
-            f"query {query_ids[wrong[0]].as_py()!r}; rename it (a validation split is called dev)"
-        )
+    splits = known_splits(own, labels, query_ids)
     labelled = set(labels.query_rows.tolist())
     result = [split or ("train" if row in labelled else "none") for row, split in enumerate(splits)]
     notes = {}
@@ -91,6 +84,19 @@ def assign_splits(
             result[row] = "dev"
         notes["dev_queries_cut_from_train"] = len(cut)
     return result, notes
+
+
+def known_splits(own: list[str | None] | None, labels: LabelRows, query_ids: pa.Array) -> list[str | None]:
+    """The split of every query: its own, else that of its labels; None: neither says it. Raises DataError as `assign_splits`."""
+    splits = _splits_of_labels(own if own is not None else [None] * len(query_ids), labels, query_ids)
+    wrong = [row for row, split in enumerate(splits) if split is not None and split not in (*SPLITS, "none")]
+    if wrong:
+        same = sum(splits[row] == splits[wrong[0]] for row in wrong)
+        raise DataError(
+            f"expected a split of train, dev or test, found {splits[wrong[0]]!r} in {same} row(s), the first is "
+            f"query {query_ids[wrong[0]].as_py()!r}; rename it (a validation split is called dev)"
+        )
+    return splits
 
 
 def _names(query_ids: pa.Array, questions: I64 | None) -> list[str]:

@@ -80,5 +80,18 @@ def test_the_table_is_bold_only_where_the_interval_leaves_out_zero():
     by_arm = {line.split(" | ")[2]: line for line in lines[4:]}
     assert "**+100.0 [+100.0, +100.0]**" in by_arm["mined 0.05 × 1"]
     assert " +2.0 [+0.0, +6.0] " in by_arm["in-batch × 1"]
-    assert "3.0 of 12 | 0.50 | 25% | 0.15 | 40% | 10 |" in by_arm["random × 1"]
+    assert "3.0 of 12 | 0.50 | 25% | 0.15 | 40% | 10 | – |" in by_arm["random × 1"]
     assert len({line.count("|") for line in lines[2:]}) == 1
+
+
+def test_a_merged_arm_says_its_shares_and_every_arm_what_it_forgot():
+    general = [{"general": {"ndcg@10": figure}} for figure in (0.3, 0.4)]
+    rows = [row("random", 1, [0.0, 1.0], **general[0]), row("random", 2, [0.0, 1.0], **general[1])]
+    rows += [row("merged", seed, [1.0, 1.0], share=share, **general[1]) for seed, share in ((1, 50), (2, 100))]
+    for each in rows[2:]:
+        del each["geometry"]
+    found = compare(rows)
+    assert [each["arm"] for each in found] == ["random", "merged"]
+    text = as_markdown(found, {"processor": "P", "cpus": 2, "load": 0.5}, datetime.date(2026, 11, 21), "dev").splitlines()
+    assert "merged (50, 100 %)" in text[-1]
+    assert (text[-2].split(" | ")[-1], text[-1].split(" | ")[-1]) == ("0.350 |", "0.400 |")

@@ -57,7 +57,7 @@ def test_units_examples_and_nulls_are_of_settings_that_exist() -> None:
 COMPLETE: dict[str, Any] = {
     "name": "shop",
     "output": "runs",
-    "data": {"folder": "beir"},
+    "data": {"folder": "beir", "mix": {"folder": "mix"}},
     "encoder": {"kind": "transformer", "model": "organisation/model"},
     "mining": {"teacher": {"model": "organisation/teacher"}, "choose": "uniform"},
     "reranker": {"model": "organisation/reranker"},
@@ -71,7 +71,9 @@ def test_every_example_is_a_setting_that_is_accepted(key: str) -> None:
     values = copy.deepcopy(COMPLETE)
     (override,) = shlex.split(setting.example)
     if key.rpartition(".")[2] in ("corpus", "queries", "qrels"):
-        section = values["data"] if key.startswith("data.") else values["evaluation"]["general"]
+        section = values
+        for part in key.split(".")[:-1]:
+            section = section[part]
         section.clear()
         section.update(dict.fromkeys(("corpus", "queries", "qrels"), "x.parquet"))
     if key == "encoder.kind":

@@ -54,7 +54,6 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("mining.search.min_recall", 0.9, {"mining.search.mode": "exact"}, {"mining.search.mode": "ivf"}),
     ("mining.search.lists", 64, {"mining.search.mode": "two_stage"}, {}),
     ("mining.search.recall_queries", 64, {"mining.search.mode": "exact"}, {"mining.search.mode": "two_stage"}),
-    ("mining.search.oversample", 2.0, {"mining.search.mode": "exact"}, {}),
     ("evaluation.min_slice_queries", 20, {"evaluation.slices": []}, {}),
     ("evaluation.gate.max_forgetting", 1.0, {}, {"evaluation.general": {"folder": "/general"}}),
     ("cluster.cpus", 4, {"cluster.address": "auto"}, {}),

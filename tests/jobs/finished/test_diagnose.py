@@ -191,6 +191,11 @@ def test_the_general_set_is_read(run: Run) -> None:
         run.evaluate(name, number, against_baseline=interval(-0.1) if number > 0 else {})
     assert [measured.name for measured in read_evidence(run.store).general] == ["general-baseline", "general-round-01"]
     assert diagnose_output(run.store).findings[0].name == "forgetting"
+    for name in ("merged-75", "general-merged-75"):
+        run.evaluate(name, 175, against_baseline=interval(0.1))
+    after = read_evidence(run.store)
+    assert [measured.name for measured in after.general] == ["general-baseline", "general-round-01"]
+    assert [measured.name for arm in after.arms for measured in arm.measurements] == ["round-01"], "no average is judged"
 
 
 def test_telemetry_of_nothing_is_a_training_without_figures() -> None:

@@ -38,6 +38,21 @@ def test_a_run_that_ended_early_has_a_shorter_plan_and_its_arm_is_named_after_it
     assert Stage(Kind.TRAIN, ModelName(2, random=True)) in plan_run(short)
 
 
+def test_merged_models_follow_the_last_round_and_are_measured_as_every_model_is() -> None:
+    merged = config(
+        encoder={"kind": "adapter"},
+        rounds={"mined": 5, "merge": [75, 25, 25], "compare_random": True},
+        evaluation={"general": {"folder": "/general"}},
+    )
+    names = [stage.name for stage in plan_run(merged, mined=1)]
+    start = names.index("merged-25-merge")
+    assert names[start - 1] == "general-round-01-evaluate"
+    own, general = ("embed", "hits", "evaluate"), ("general-merged-25-embed", "general-merged-25-hits")
+    assert names[start + 1 : start + 6] == [*(f"merged-25-{each}" for each in own), *general]
+    assert names[start + 7] == "merged-75-merge", "in the order of their shares, none twice"
+    assert names[start + 14] == "round-01-random-train"
+
+
 def test_vectors_that_came_with_the_data_are_not_tokenised() -> None:
     stages = plan_run(config(encoder={"kind": "adapter"}))
     assert Stage(Kind.TOKENS) not in stages
@@ -51,6 +66,17 @@ def test_the_off_the_shelf_model_adds_candidates_once_the_model_is_another_one()
     search = Stage(Kind.SEARCH, BASELINE)
     assert warm.index(search) < warm.index(Stage(Kind.MINE, ModelName(1)))
     assert cold.index(Stage(Kind.MINE, ModelName(1))) < cold.index(search) < cold.index(Stage(Kind.MINE, ModelName(2)))
+
+
+def test_what_is_mixed_in_is_prepared_once_and_embedded_for_an_adapter_on_a_model_only() -> None:
+    mix = {"folder": "/beir", "mix": {"folder": "/mix"}}
+    of_static = [stage.kind for stage in plan_run(config(data=mix)) if stage.scope is Scope.MIX]
+    assert of_static == [Kind.INGEST, Kind.TOKENS]
+    on_vectors = [stage.kind for stage in plan_run(config(data=mix, encoder={"kind": "adapter"})) if stage.scope is Scope.MIX]
+    assert on_vectors == [Kind.INGEST]
+    on_a_model = plan_run(config(data=mix, encoder={"kind": "adapter", "model": "organisation/model"}))
+    assert [stage.kind for stage in on_a_model if stage.scope is Scope.MIX] == [Kind.INGEST, Kind.TOKENS, Kind.EMBED]
+    assert on_a_model.index(Stage(Kind.EMBED, BASELINE, Scope.MIX)) < on_a_model.index(Stage(Kind.TRAIN, ModelName(0)))
 
 
 def test_the_random_arm_is_not_watched_on_the_general_set() -> None:

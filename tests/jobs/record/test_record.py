@@ -42,14 +42,19 @@ def record_of(*models: list[Commit]) -> RunRecord:
 
 def test_models_come_in_the_order_of_their_training_and_the_random_arm_last() -> None:
     record = record_of(
-        model(ModelName(1, random=True), 0.9), model(ModelName(1), 0.6), model(BASELINE, 0.1), model(ModelName(0), 0.5)
+        *(model(ModelName(150), 0.6), model(ModelName(1, random=True), 0.9), model(ModelName(125), 0.6)),
+        *(model(ModelName(1), 0.6), model(BASELINE, 0.1), model(ModelName(0), 0.5)),
     )
     assert [(str(found.name), found.arm) for found in record.models] == [
         ("baseline", "baseline"),
         ("round-00", "warm-up"),
         ("round-01", "mined"),
+        ("merged-25", "merged"),
+        ("merged-50", "merged"),
         ("round-01-random", "random"),
     ]
+    assert [found.label for found in record.merged] == ["merged 25 %", "merged 50 %"]
+    assert [row["round"] for row in rounds_json(record)["rounds"]] == [0, 1, 125, 150]
 
 
 def test_the_earlier_one_of_equals_leads_and_the_random_arm_does_not_count() -> None:
@@ -59,6 +64,10 @@ def test_the_earlier_one_of_equals_leads_and_the_random_arm_does_not_count() -> 
     best = record.best("recall@3")
     assert best is not None
     assert best.name == ModelName(0)
+    merged = [model(ModelName(1), 0.6), model(ModelName(150), 0.7), model(ModelName(125), 0.7), model(BASELINE, 0.1)]
+    best = record_of(*merged).best("recall@3")
+    assert best is not None
+    assert best.name == ModelName(125), "of equal ones the one that is nearer to the start, which forgets less"
 
 
 def test_what_an_earlier_configuration_left_does_not_count() -> None:
@@ -69,6 +78,11 @@ def test_what_an_earlier_configuration_left_does_not_count() -> None:
         Commit(c.name, "another", c.inputs, seconds=SECONDS) if c.name == "baseline-evaluate" else c for c in commits
     ]
     assert record_of(measured_again).measured(ModelName(1)) is None
+    merged = model(ModelName(150), 0.7)
+    merged[-1].inputs["previous"] = "key of round-01-evaluate"
+    assert record_of(commits, merged).measured(ModelName(150)) is not None
+    without = [commit for commit in commits if commit.name != "round-01-evaluate"]
+    assert record_of(without, merged).measured(ModelName(150)) is None, "it is an average of another round 1"
     with pytest.raises(ArtifactError, match="another configuration"):
         record_of(replaced).expect(ModelName(1))
 

@@ -10,20 +10,25 @@ from jobs.record.stages import BASELINE, Chosen, Kind, ModelName, Reranker, Scop
 
 ALONE = (Kind.SEARCH, Kind.PAIRS, Kind.SCORE, Kind.NEAR, Kind.TEACHER_PAIRS, Kind.TEACHER_SCORES, Kind.MINE, Kind.REPORT)
 EVERYTHING = {
-    "rounds": {"mined": 3, "compare_random": True},
+    "rounds": {"mined": 3, "merge": [5, 50], "compare_random": True},
+    "data": {"folder": "/beir", "mix": {"folder": "/mix"}},
     "evaluation": {"general": {"folder": "/general"}, "events": True, "split": "test"},
     "mining": {
         "sources": [{"kind": kind} for kind in ("model", "bm25", "baseline", "earlier")],
         "near_duplicate": 0.9,
         "teacher": {"model": "/teacher", "kind": "encoder"},
     },
-    "training": {"guide": {"model": "/guide"}},
     "reranker": {"model": "/reranker"},
 }
 
 
 def config(**sections: object) -> Config:
-    values = {"name": "shop", "output": "/runs", "data": {"folder": "/beir"}, "encoder": {"kind": "static"}} | sections
+    values = {
+        "name": "shop",
+        "output": "/runs",
+        "data": {"folder": "/beir"},
+        "encoder": {"kind": "static", "model": "/static"},
+    } | sections
     return parse_config(values, source="test")
 
 
@@ -51,6 +56,8 @@ def test_no_two_stages_of_one_kind_share_a_folder_but_those_addressed_by_content
         (Stage(Kind.SEARCH, BASELINE), "baseline-search", "baseline/hits-train"),
         (Stage(Kind.HITS, ModelName(2, random=True)), "round-02-random-hits", "rounds/02-random/hits-dev"),
         (Stage(Kind.HITS, ModelName(1), Scope.GENERAL), "general-round-01-hits", "general/round-01/hits"),
+        (Stage(Kind.MERGE, ModelName(105)), "merged-05-merge", "rounds/merged-05/merge"),
+        (Stage(Kind.HITS, ModelName(150), Scope.GENERAL), "general-merged-50-hits", "general/merged-50/hits"),
         (Stage(Kind.EVALUATE, Chosen.BEST), "test-best-evaluate", "test/best/evaluate"),
         (Stage(Kind.MINE, scope=Scope.ALONE), "mine", "mine/mine"),
         (Stage(Kind.REPORT, scope=Scope.ALONE), "mine-report", "mine/report"),

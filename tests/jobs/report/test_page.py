@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import io
 import json
 import re
 import shutil
@@ -13,17 +14,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from cluster.session.progress import Progress
 from cluster.storage.records import write_record
 from cluster.storage.store import Store
+from jobs.finished.finished_run import open_finished
+from jobs.finished.gate.gate import judge
+from jobs.finished.show import rounds_table
 from jobs.report.answer import answer
 from jobs.report.charts.drawing import chart_library
 from jobs.report.charts.mining import heat_rows
+from jobs.report.charts.recall import recall_chart
 from jobs.report.charts.uplift import _bin, uplift_charts
 from jobs.report.gather import gather
 from jobs.report.page import check_sentence, render_run
 from jobs.report.tables import all_tables, duration, size
 from jobs.report.write import write_after_run
+from tests.support.synthetic_run import write_run
 
 
 class Page(HTMLParser):
@@ -176,6 +184,25 @@ def test_an_unfinished_run_is_a_page(unfinished: Store) -> None:
     text = render_run(gather(unfinished))
     assert 'id="uplift"' in text
     assert "The run is not finished" in text
+
+
+def test_a_merged_model_that_is_kept_has_its_row_and_its_gain_and_is_no_step_of_a_training(tmp_path: Path) -> None:
+    store = write_run(tmp_path / "run", merged=True)
+    found = gather(store)
+    assert [model["label"] for model in found["models"]][-2:] == ["merged 50 %", "random only"]
+    assert found["best"] == "merged-50"
+    text = html.unescape(render_run(found))
+    assert "merged 50 % (kept)" in text
+    assert "Merged n % is an average of the weights" in text
+    recall = recall_chart(found)
+    assert recall is not None
+    assert "merged" not in json.dumps(recall.spec)
+    assert "merged 50 %" in json.dumps(uplift_charts(found)[0].spec)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(rounds_table(open_finished(store).summary))
+    assert "merged 50 % (kept)" in console.file.getvalue()
+    judged = judge(store, without_latency="not now")
+    assert (judged["round"], judged["split"]) == (150, "dev")
 
 
 def test_a_report_that_fails_fails_no_run(tmp_path: Any, capsys: Any) -> None:

@@ -68,6 +68,44 @@ def test_every_labelled_query_counts_whatever_its_split(case: Any, tmp_path: Pat
     assert queries["split"].to_pylist() == ["general"] * 3 + ["none"] * 2
 
 
+@pytest.mark.parametrize(
+    ("splits", "want"),
+    [
+        (["train", "dev", None, "train", None], ["train", "none", "train", "none", "none"]),
+        ([None] * 5, ["train"] * 3 + ["none"] * 2),
+    ],
+)
+def test_of_a_set_that_is_mixed_in_the_labelled_queries_of_its_train_split_are_trained_on(
+    case: Any, tmp_path: Path, splits: list[str | None], want: list[str]
+) -> None:
+    add_general(case)
+    case.set("data.mix", case.settings["evaluation"].pop("general") | {"share": 0.5})
+    rows = [{"id": f"q{n}", "text": f"question {n}", "vector": [n, 1.0], "split": s} for n, s in enumerate(splits)]
+    case.files["general/queries.jsonl"] = lines([{k: v for k, v in row.items() if v is not None} for row in rows])
+    loaded, store = load_config(case.write()), Store(str(tmp_path / "store"))
+    assert loaded.data.mix is not None
+    assert loaded.data.mix.corpus == str(case.folder / "general/corpus.jsonl")
+    outcome = _ingest_tables(loaded, store, "tables", loaded.data.mix)
+    assert read_parts(store, outcome.tables["queries"])["split"].to_pylist() == want
+    assert fingerprints(loaded)["mix"].keys() == {"corpus:all", "queries:all", "labels:all"}
+
+
+def test_a_set_that_is_mixed_in_needs_training_queries_and_labels_of_its_own(case: Any, tmp_path: Path) -> None:
+    add_general(case)
+    case.set("data.mix", case.settings["evaluation"].pop("general"))
+    case.files["general/queries.jsonl"] = lines(
+        [{"id": f"q{n}", "text": "t", "vector": [n, 1.0], "split": "test"} for n in range(5)]
+    )
+    loaded = load_config(case.write())
+    assert loaded.data.mix is not None
+    with pytest.raises(DataError, match="the mixed-in set: expected labelled queries of the split train, found none among 3"):
+        _ingest_tables(loaded, Store(str(tmp_path / "store")), "tables", loaded.data.mix)
+    with pytest.raises(ConfigError, match=r"\[data\.mix\] trains on /g/qrels\.jsonl, and \[evaluation\.general\] measures"):
+        config(data={"folder": "/beir", "mix": TABLES}, evaluation={"general": TABLES})
+    with pytest.raises(ConfigError, match=r"\[training\.guide\] knows the run's own items"):
+        config(data={"folder": "/beir", "mix": TABLES}, training={"guide": {"model": "/guide"}})
+
+
 def test_a_beir_folder_needs_a_test_split_only(case: Any, tmp_path: Path) -> None:
     case.set("evaluation.general", {"folder": "beir"})
     case.files |= {
@@ -131,6 +169,8 @@ def test_paths_are_the_config_s_and_both_kinds_of_address_are_refused(case: Any)
         config(evaluation={"general": TABLES}, encoder={"kind": "sequence"})
     with pytest.raises(ConfigError, match=r"evaluation\.general\.corpus = /g/corpus\.jsonl"):
         refuse_local_paths(config(evaluation={"general": TABLES}), "it is far away")
+    with pytest.raises(ConfigError, match=r"data\.mix\.corpus = /g/corpus\.jsonl"):
+        refuse_local_paths(config(data={"folder": "/beir", "mix": TABLES}), "it is far away")
 
 
 def test_a_plan_lists_its_stages_and_no_stage_alone_waits_for_them() -> None:
@@ -158,6 +198,7 @@ def test_nothing_of_the_run_depends_on_it() -> None:
     identity = identity_json(config(), prints)
     assert identity["data"] == {"corpus:all": "a"}, "another general set is no other run"
     assert identity["general"] == {"corpus:all": "b"}
+    assert identity_json(config(), prints | {"mix": {"corpus:all": "c"}})["data"] == {"corpus:all": "a"}
     watched = config(evaluation={"general": TABLES, "events": True})
     trial = probe_config(watched).evaluation
     assert (trial.general, trial.events) == (None, False), "a probe is measured on the run's own dev queries"

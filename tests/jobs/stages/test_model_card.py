@@ -23,8 +23,9 @@ from cluster.tables.tables import F32, lists_to_csr
 from jobs.config.config import parse_config
 from jobs.finished.show import show_summary
 from jobs.finished.status import read_status
+from jobs.record.stages import ModelName
 from jobs.record.summary import summary_of
-from jobs.stages.finish.finish import export_model, what_it_reads
+from jobs.stages.finish.finish import export_model, merged_in_words, what_it_reads
 from jobs.stages.finish.model_card import SplitFigures
 from jobs.stages.stage_1_embed import Model
 from tests.support.cards import card
@@ -216,6 +217,11 @@ def test_the_base_model_itself_is_not_called_fine_tuned(tmp_path: Path) -> None:
     assert "It is `a-folder` (content c0ffee) without further training: no round" in text
     assert "started from" not in text
     assert "| Recall@3 | 0.600 | 0.600 | – |\n| Hit@1 | 0.500 | 0.500 | – |" in text
+
+
+def test_the_card_of_a_merged_model_says_what_it_is_an_average_of(tmp_path: Path) -> None:
+    said = card(label=merged_in_words(ModelName(125), 2)).write(tmp_path)
+    assert "model of round 2, averaged with its start (25 % of its weights and 75 % of the weights that the run started" in said
 
 
 def test_no_text_breaks_a_table_and_a_thousand_files_are_one_line(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def test_a_triplet_loss_is_not_repeated_for_every_temperature() -> None:
 
 
 def test_the_configuration_as_it_is_is_a_trial_even_outside_the_lists() -> None:
-    trials = plan_trials(config(training={"temperature": 0.033}, sweep={"loss": ["triplet"], "margin": [0.1, 0.3]}))
+    trials = plan_trials(config(training={"temperature": 0.033}, sweep={"loss": ["triplet"]}))
     assert trials[0] == Trial("info_nce", 0.033, 0.25)
-    assert len(trials) == 1 + 2 * 3
+    assert len(trials) == 1 + 3
     first = plan_trials(config(training={"loss": "triplet", "margin": 0.4}, sweep={"loss": ["info_nce"]}))[0]
     assert first == Trial("triplet", 0.4, 0.25)
 
@@ -80,8 +80,8 @@ def test_a_learned_temperature_is_refused_outside_its_range_and_left_out_of_trip
 
 
 def test_a_loss_without_values_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"sweep\.margin is empty"):
-        config(sweep={"margin": []})
+    with pytest.raises(ConfigError, match=r"sweep\.temperature is empty"):
+        config(sweep={"temperature": []})
 
 
 TRIALS = [Trial("info_nce", 0.05, 0.25), Trial("info_nce", 0.02, 0.25), Trial("triplet", 0.2, 0.25)]
@@ -249,7 +249,7 @@ def _check_that_only_what_is_new_runs(case: Any, folder: Path, result: dict[str,
     )
     before = {path.name: path.read_text() for path in folder.glob("trial-*.json")}
     gone.unlink()
-    again = case.run("--json", "--force", "sweep.margin=[0.2, 0.3]", command="sweep")
+    again = case.run("--json", "--force", "sweep.temperature=[0.07, 0.3, 0.2]", command="sweep")
     assert again.code == 0, again.err
     assert again.err.count("✓ trial") == 2, again.err
     after = {path.name: path.read_text() for path in folder.glob("trial-*.json")}
@@ -259,11 +259,11 @@ def _check_that_only_what_is_new_runs(case: Any, folder: Path, result: dict[str,
     }
     both = json.loads(before[gone.name])["recalls"], json.loads(after[gone.name])["recalls"]
     assert all(one == other for one, other in zip(*both, strict=False)), "equal seeds"
-    third = case.run("--force", "sweep.margin=[0.2, 0.3]", command="sweep")
+    third = case.run("--force", "sweep.temperature=[0.07, 0.3, 0.2]", command="sweep")
     assert "5 of them kept" in third.err
     assert "✓ trial" not in third.err
     assert "finished" in third.out
-    assert "triplet m 0.3" in third.out
+    assert "τ 0.2" in third.out
     assert ("next:   hardmine run" in third.out) != ("no file is written" in third.out)
 
 

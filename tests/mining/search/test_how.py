@@ -7,6 +7,7 @@ import pytest
 from cluster.errors import ConfigError
 from mining.search.how import (
     LIKELY_SHARE,
+    OVERSAMPLE,
     SHORT_S,
     Decision,
     How,
@@ -110,7 +111,7 @@ def test_auto_takes_the_cheapest(rates: dict[str, Rate], queries: int, items: in
     how = choose_how(AUTO, rates, work, gpu=False)
     assert how.mode == want
     assert how.engine == "int8"
-    assert how.oversample == (2.0 if want == "exact" else AUTO.oversample)
+    assert how.oversample == (2.0 if want == "exact" else OVERSAMPLE)
 
 
 def test_nothing_measured_is_searched_exactly() -> None:
@@ -129,10 +130,11 @@ def test_on_a_gpu_half_precision_is_the_first_pass_and_exact_enough_on_its_own()
 
 @pytest.mark.parametrize("rates", [{}, CPU])
 @pytest.mark.parametrize(
-    ("mode", "want"), [("exact", None), ("two_stage", How("two_stage", "int8", 1.5)), ("ivf", How("ivf", "int8", 1.5))]
+    ("mode", "want"),
+    [("exact", None), ("two_stage", How("two_stage", "int8", OVERSAMPLE)), ("ivf", How("ivf", "int8", OVERSAMPLE))],
 )
 def test_a_mode_set_by_hand_is_taken_whatever_it_costs(rates: dict[str, Rate], mode: str, want: How | None) -> None:
-    settings = SearchSettings(mode=mode, oversample=1.5)  # type: ignore[arg-type]
+    settings = SearchSettings(mode=mode)  # type: ignore[arg-type]
     for work in (Work(10, 10, 1), Work(10**7, 10**8, 3)):
         got = choose_how(settings, rates, work, gpu=False)
         assert got == (want or How("exact", "int8" if rates else "faiss", 2.0))

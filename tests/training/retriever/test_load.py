@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cluster.errors import ConfigError
 from cluster.storage.store import Store
 from cluster.tables.tables import Part, part_name, vectors_to_column, write_part
 from training.encoders.tokens.features import Vectors
 from training.engine.schedule import Pace, Schedule
 from training.feed.batches import Batch
 from training.feed.candidate_masks import candidate_masks
+from training.feed.mixed import MixedPlan, behind
 from training.rank.load import NOT_LOADED, numbers, plan_batches
 from training.retriever import validation
 from training.retriever.load import Loaded, load
@@ -159,3 +161,51 @@ def test_a_part_of_the_queries_is_loaded_where_none_validates(tmp_path: Path) ->
     assert loaded.check is None
     assert len(loaded.tables.queries) <= 40
     assert np.isfinite(features_of(loaded, loaded.plan.joined(0, 0).item_rows)).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"epochs": 3, "max_steps": 11}, {"accumulation": 2}])
+def test_of_a_set_that_is_mixed_in_the_rows_of_its_steps_are_loaded_behind_the_run_s(tmp_path: Path, options: Any) -> None:
+    own, other = make_task(tmp_path / "own", **options), make_task(tmp_path / "other", validates="train")
+    files = {name: getattr(other.data, name) for name in ("codes", "queries", "item_features", "query_features", "labels")}
+    store = Store(str(tmp_path))
+
+    def moved(parts: list[Part], folder: str) -> list[Part]:
+        return [replace(part, path=f"{folder}/{part.path}") for part in parts]
+
+    data = {name: moved(getattr(own.data, name), "own") for name in (*files, "negatives", "near_misses")}
+    mix = TrainData(**{name: moved(parts, "other") for name, parts in files.items()})
+    task = replace(own, store=store, data=TrainData(**data, mix=mix, mix_share=0.3))
+    few, whole = load(task, 2, pool_rows=50), load(task, 2)
+    second = task.mixed_in()
+    assert second is not None
+    pools = [np.random.default_rng([s * 1009, 0x9001]).choice(ITEMS, 50, replace=False, shuffle=False) for s in (0, 1)]
+    plans = [
+        plan_batches(each, read_examples(each).examples, ITEMS, np.sort(pool), 2)
+        for each, pool in zip((task, second), pools, strict=True)
+    ]
+    want_plan = MixedPlan.join(plans[0], behind(plans[1], QUERIES, ITEMS), 0.3)
+    assert len(whole.tables.items) == 2 * ITEMS
+    assert len(few.tables.items) < 2 * ITEMS
+    assert isinstance(few.plan, MixedPlan)
+    assert {few.plan.turn(0, step)[0] for step in range(few.plan.micro_steps)} == {False, True}
+    for got, want in zip(steps_of(few, task), steps_of(replace(whole, plan=want_plan), task), strict=True):
+        for name in ("positive_rows", "hard_BH", "random_BR", "item_rows"):
+            mine, theirs = (getattr(batch, name).ravel() for batch in (got, want))
+            assert np.array_equal(features_of(few, mine[mine >= 0]), features_of(whole, theirs[theirs >= 0]))
+        columns = [candidate_masks(batch, batch.item_rows, loaded.tables.labels) for batch, loaded in ((got, few), (want, whole))]
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(*columns, strict=True))
+    alone = load(replace(own, store=store, data=TrainData(**data)), 2)
+    assert whole.check is not None
+    assert alone.check is not None
+    assert np.array_equal(whole.check.item_rows, alone.check.item_rows), "nothing of it is validated on"
+    assert task.predicted_bytes(1) > replace(task, data=TrainData(**data)).predicted_bytes(1)
+
+
+def test_a_mixed_in_set_without_a_step_is_refused_by_its_name(tmp_path: Path) -> None:
+    task = make_task(tmp_path, batch_size=16)
+    few = write(
+        task.store, "few", {"row": np.arange(QUERIES), "split": ["train"] * 5 + ["none"] * 55, "item_row": [-1] * QUERIES}
+    )
+    mix = replace(task.data, queries=few, negatives=[], near_misses=[])
+    with pytest.raises(ConfigError, match=r"\[data\.mix\]: a step takes 16 queries"):
+        load(replace(task, data=replace(task.data, mix=mix, mix_share=0.5)), 1)

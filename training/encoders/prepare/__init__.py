@@ -1,1 +1,1 @@
-"""The model that a run starts from: its folder checked, copied, tried."""
+"""The model that a run starts from: its folder checked, copied, tried, and averaged with what was trained from it."""

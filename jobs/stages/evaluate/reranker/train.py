@@ -12,6 +12,7 @@ from cluster.storage.model_folders import folder_digest
 from eval.verdict import decide_epochs
 from jobs.record.plan import trains_teacher
 from jobs.record.stages import Kind, ModelName, Second, Stage
+from jobs.stages.chosen import round_of
 from jobs.stages.context import Context
 from jobs.stages.evaluate.reranker.retrievers import kept_model
 from jobs.stages.ingested import read_ingested
@@ -43,7 +44,7 @@ def reranker_task(context: Context, pool: PoolSize) -> tuple[RerankTask, dict[st
     kept = ModelName(1) if trains_teacher(config) else kept_model(context)
     assert config.reranker is not None
     base = context.need(Stage(Kind.MODEL, Second.RERANKER))
-    mined = context.need(Stage(Kind.MINE, ModelName(max(1, kept.round))))
+    mined = context.need(Stage(Kind.MINE, ModelName(max(1, round_of(context, kept)))))
     hits = context.need(Stage(Kind.HITS, kept))
     settings = settings_for(config.training, config.reranker)
     own = read_deepspeed(config.training.deepspeed) if config.training.deepspeed else None

@@ -27,6 +27,7 @@ from jobs.config.derived import with_settings
 from jobs.record.record import RunRecord
 from jobs.stages.ingest.counts.counts import Counts
 from training.engine.schedule import Pace, Schedule
+from training.feed.sources import mixed_steps
 
 MARGIN = 1.3
 """A dev split that is cut is drawn by id, so it is proposed this much larger than it must be."""
@@ -165,7 +166,10 @@ def _rounds(config: Config, counts: Counts) -> Iterator[Rounds]:
 
 def _steps(config: Config, counts: Counts, epochs: int) -> int:
     training = config.training
-    return Pace(Schedule(epochs), counts.mixture(training).steps, training.accumulation, training.max_steps).total_steps
+    steps, mix = counts.mixture(training).steps, config.data.mix
+    if mix is not None and steps:
+        steps += mixed_steps(steps, mix.share)
+    return Pace(Schedule(epochs), steps, training.accumulation, training.max_steps).total_steps
 
 
 def _too_few_steps(config: Config, counts: Counts, rounds: tuple[Rounds, ...]) -> str | None:
