@@ -106,6 +106,15 @@ def test_pgvector_finds_the_same_with_and_without_its_index_and_loading_twice_le
         assert [row[0] for row in filtered] == even
 
 
+def test_a_name_that_postgresql_would_cut_is_refused_before_anything_is_loaded(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("psycopg", "pgvector.psycopg"):
+        pytest.importorskip(name, exc_type=ImportError)
+    with pytest.raises(ValueError, match="at most 63 bytes, found 'nnn"):
+        run_snippet(shop, tmp_path, monkeypatch, "psycopg", **{'name = "NAME"': f'name = "{"n" * 64}"'})
+
+
 @pytest.mark.slow
 def test_sentence_transformers_gives_the_vector_of_the_search(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
