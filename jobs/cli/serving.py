@@ -159,7 +159,7 @@ def compare_live(
     """Replay a query log on two exports: what would users see change? Or, with --outcome, judge a test on real traffic."""
     from cluster.errors import ConfigError
     from cluster.session.progress import Progress
-    from jobs.serving.live.clicks import read_clicks
+    from jobs.serving.live.clicks import ClickReader
     from jobs.serving.live.outcome import Plan, judge_outcome
     from jobs.serving.live.queries import read_queries
     from jobs.serving.live.replay import replay
@@ -173,9 +173,10 @@ def compare_live(
         return
     if log is None or a is None or b is None:
         raise ConfigError("expected a log of queries and two exports: hardmine compare-live LOG A B (or --outcome LOG)")
-    queries = read_queries(log, slices or [], labels)
+    clicks = ClickReader()
+    queries = read_queries(log, slices or [], labels, clicks.add)
     exports = [_open_export(one, endpoint, None) for one in (a, b)]
-    result = replay(queries, exports[0], exports[1], hits=k, clicks=read_clicks(log), say=Progress().say)
+    result = replay(queries, exports[0], exports[1], hits=k, clicks=clicks.log(), say=Progress().say)
     write_page(result, page)
     emit(result | {"page": str(page)}, json_output, lambda console: show_replay(console, result, page))
 

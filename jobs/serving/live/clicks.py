@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from cluster.tables.tables import I64
 from eval.live.click_model import Showings, fit_click_model, forecast_clicks
-from jobs.serving.live.log_files import ids_of, read_rows_of
+from jobs.serving.live.log_files import ids_of
 from jobs.serving.live.outcome import CLICKS, clicked_item
 from jobs.serving.live.queries import LoggedQuery, text_of_row
 
@@ -39,34 +38,42 @@ class ClickLog:
         return table
 
 
-def read_clicks(path: Path) -> ClickLog | None:
-    """The showings of a log of UBI queries with `query_response_hit_ids` and their clicks; None: it has none, or hardly any.
+@dataclass
+class ClickReader:
+    """The showings of a log of UBI queries with `query_response_hit_ids` and their clicks, row by row."""
 
-    A query's clicks count once for each item, wherever in the log they stand. A click on what was not shown is left out.
-    """
-    shown: dict[str, tuple[str, list[str]]] = {}
-    clicked: dict[str, set[str]] = {}
-    for place, row in read_rows_of(path):
+    shown: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    """query_id -> (query text, ids)."""
+    clicked: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, place: str, row: Mapping[str, Any]) -> None:
+        """Take in one row; `place` is where it stands."""
         text = text_of_row(row)
         if row.get("action_name") in CLICKS:
-            clicked.setdefault(str(row.get("query_id")), set()).add(clicked_item(row))
+            self.clicked.setdefault(str(row.get("query_id")), set()).add(clicked_item(row))
         elif text:
             items = next((ids_of(row[name]) for name in SHOWN_IDS if row.get(name)), [])
-            shown[str(row.get("query_id") or place)] = (text, items)
-    codes: dict[tuple[str, str], int] = {}
-    counts: Counter[tuple[int, int]] = Counter()
-    hits: Counter[tuple[int, int]] = Counter()
-    for query_id, (text, items) in shown.items():
-        wanted = clicked.get(query_id, set())
-        for position, item in enumerate(dict.fromkeys(items)):
-            place_of_pair = codes.setdefault((text, item), len(codes)), position
-            counts[place_of_pair] += 1
-            hits[place_of_pair] += item in wanted
-    if sum(hits.values()) < FEWEST_CLICKS:
-        return None
-    rows = np.array(list(counts), np.int64)
-    columns = (np.array([counter[row] for row in counts], np.int64) for counter in (counts, hits))
-    return ClickLog(Showings(rows[:, 0], rows[:, 1], *columns), codes)
+            self.shown[str(row.get("query_id") or place)] = (text, items)
+
+    def log(self) -> ClickLog | None:
+        """What was read; None: no clicks, or hardly any.
+
+        A query's clicks count once for each item, wherever in the log they stand. A click on what was not shown is left out.
+        """
+        codes: dict[tuple[str, str], int] = {}
+        counts: Counter[tuple[int, int]] = Counter()
+        hits: Counter[tuple[int, int]] = Counter()
+        for query_id, (text, items) in self.shown.items():
+            wanted = self.clicked.get(query_id, set())
+            for position, item in enumerate(dict.fromkeys(items)):
+                showing = codes.setdefault((text, item), len(codes)), position
+                counts[showing] += 1
+                hits[showing] += item in wanted
+        if sum(hits.values()) < FEWEST_CLICKS:
+            return None
+        rows = np.array(list(counts), np.int64)
+        columns = (np.array([counter[row] for row in counts], np.int64) for counter in (counts, hits))
+        return ClickLog(Showings(rows[:, 0], rows[:, 1], *columns), codes)
 
 
 def click_forecast(

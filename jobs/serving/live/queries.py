@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,12 @@ class LoggedQuery:
     band: str = ""
 
 
-def read_queries(path: Path, slices: Sequence[str] = (), labels: Path | None = None) -> list[LoggedQuery]:
+def read_queries(
+    path: Path,
+    slices: Sequence[str] = (),
+    labels: Path | None = None,
+    each: Callable[[str, Mapping[str, Any]], None] = lambda place, row: None,
+) -> list[LoggedQuery]:
     """The distinct queries of a log, most frequent first.
 
     A query is a row's user_query (UBI), query, text, search_term or q. Rows without one (events, in a log of both) are left out.
@@ -42,6 +47,7 @@ def read_queries(path: Path, slices: Sequence[str] = (), labels: Path | None = N
 
     Args:
         labels: a file with query (or query_id), item_id and perhaps score; above 0 is relevant.
+        each: is called with every row and where it stands, those without a query too: the log is read once.
 
     Raises:
         DataError: no row has a query, or a column is not there.
@@ -51,6 +57,7 @@ def read_queries(path: Path, slices: Sequence[str] = (), labels: Path | None = N
     names: set[str] = set()
     text_of: dict[str, str] = {}
     for place, row in read_rows_of(path):
+        each(place, row)
         names |= row.keys()
         text = text_of_row(row)
         if not text:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.serving.live.clicks import read_clicks
-from jobs.serving.live.queries import LoggedQuery
+from jobs.serving.live.clicks import ClickLog, ClickReader
+from jobs.serving.live.queries import LoggedQuery, read_queries
 from jobs.serving.live.replay import replay
 from jobs.serving.live.show import clicks_told
 from jobs.serving.search.opened import Opened, open_export
@@ -28,6 +28,12 @@ def query(query_id: str, text: str, ids: list[str]) -> dict[str, Any]:
 
 def click(query_id: str, item: str) -> dict[str, Any]:
     return {"action_name": "click", "query_id": query_id, "event_attributes": {"object": {"object_id": item}}}
+
+
+def read_clicks(path: Path) -> ClickLog | None:
+    clicks = ClickReader()
+    read_queries(path, each=clicks.add)
+    return clicks.log()
 
 
 def test_a_click_counts_once_and_only_on_what_was_shown(tmp_path: Path) -> None:
