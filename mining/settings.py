@@ -149,8 +149,6 @@ class SearchSettings(BaseModel):
     """Library for the exact mode. auto: torch on a GPU, else the faster one in a short trial. The hits are the same."""
     min_recall: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
     """ivf: minimum recall of the search, measured against exact search on a sample. The search is widened until it is reached."""
-    recall_queries: Annotated[int, Field(ge=16, le=65_536)] = 256
-    """two_stage, ivf: queries in the sample on which recall is measured."""
     lists: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
     """ivf: number of clusters of the corpus. Default: by the number of items."""
 

@@ -140,6 +140,50 @@ def _pool(wanted: int | None, default: int, settings: ClusterSettings, size: Clu
     return PoolSize(count, cpus, int(gpu))
 
 
+def divided(settings: ClusterSettings, size: ClusterSize) -> tuple[ClusterSize, ClusterSize]:
+    """(what training uses, what mining beside it uses). A pure function of both, so that a resumed run divides alike.
+
+    On GPUs training gets cluster.train_workers of them, by default half; without GPUs half of the CPUs of every node.
+
+    Raises:
+        ConfigError: one of them would have nothing.
+    """
+    if uses_gpu(settings, size):
+        return _divided_gpus(settings, size)
+    each = size.node_cpus or size.cpus // size.nodes
+    if each < 2:
+        raise ConfigError(
+            f"rounds.background = true trains and mines at the same time, which takes 2 CPUs of every node, but the smallest of "
+            f"{size.describe()} has {each}; add CPUs, or set rounds.background = false"
+        )
+    mining = replace(
+        size, cpus=size.nodes * (each // 2), node_cpus=each // 2, node_memory=size.node_memory // 2, gpus=0, gpu_nodes=0
+    )
+    return replace(mining, cpus=size.nodes * (each - each // 2), node_cpus=each - each // 2), mining
+
+
+def _divided_gpus(settings: ClusterSettings, size: ClusterSize) -> tuple[ClusterSize, ClusterSize]:
+    ranks = settings.train_workers or size.gpus - size.gpus // 2
+    if size.lost:
+        ranks = max(1, min(ranks, size.gpus - 1))
+    if ranks >= size.gpus:
+        raise ConfigError(
+            f"rounds.background = true trains on cluster.train_workers = {ranks} GPU(s) and mines on the others at the same time, "
+            f"but {size.describe()} leave none; lower cluster.train_workers, add GPUs, or set rounds.background = false"
+        )
+    nodes = size.gpu_nodes or size.nodes
+    # as many CPUs for each GPU, whichever of the two has it: both fit on any node together
+    each = max(1, (size.node_cpus or size.cpus // size.nodes) // -(-size.gpus // nodes))
+
+    def share(gpus: int) -> ClusterSize:
+        per_node = -(-gpus // nodes)
+        return replace(
+            size, gpus=gpus, cpus=each * max(gpus, size.nodes), node_cpus=each * per_node, node_memory=size.node_memory // 2
+        )
+
+    return share(ranks), share(size.gpus - ranks)
+
+
 def embed_pool(settings: ClusterSettings, size: ClusterSize) -> PoolSize:
     """The actors that embed."""
     return _pool(settings.actors, size.nodes, settings, size, "actors")

@@ -34,6 +34,8 @@ def _own_teacher(config: Config, *, trains: bool) -> Iterator[str]:
         return
     own = 'mining.teacher.kind = "reranker" without mining.teacher.model is the re-ranker that this run trains'
     other = "give the folder of another run as mining.teacher.model, or remove [mining.teacher]"
+    if config.rounds.background:
+        yield f"{own}, which rounds.background = true would do beside another training; set background = false, {other}"
     if not trains:
         yield f"{own}, but `hardmine mine` without --round trains nothing; {other}"
     elif config.reranker is None:

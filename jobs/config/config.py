@@ -44,6 +44,9 @@ class RoundsSettings(BaseModel):
     """Maximum number of rounds with mined negatives."""
     patience: Annotated[int, Field(ge=1, le=100)] = 2
     """Stop after this many mined rounds in a row without a better model."""
+    background: bool = False
+    """Mine for the next round while this one trains, with the newest model that is finished then: negatives come from a model
+    that is one round older. The CPUs or GPUs are divided between the two. Short rounds (training.max_steps) keep it recent."""
     merge: list[Annotated[int, Field(ge=1, le=99)]] = []
     """After the last round, also try averages of the best round's model and the one that the run started from (WiSE-FT,
     LM-Cocktail): for each number, so many percent of the trained one. They forget less; dev chooses whether one is kept. For

@@ -116,6 +116,12 @@ TABLE = (
         trains=True,
     ),
     Needs(
+        ("rounds.background",),
+        lambda config: config.rounds.mined > int(config.rounds.warmup_epochs == 0),
+        lambda config: "no round is mined while another one trains",
+        trains=True,
+    ),
+    Needs(
         ("rounds.patience",),
         lambda config: config.rounds.patience < config.rounds.mined,
         lambda config: f"rounds.mined = {config.rounds.mined} rounds end no later",
@@ -173,11 +179,6 @@ TABLE = (
         ("mining.search.min_recall", "mining.search.lists"),
         lambda config: config.mining.search.mode in ("auto", "ivf"),
         lambda config: f'it belongs to mining.search.mode = "ivf", and this is "{config.mining.search.mode}"',
-    ),
-    Needs(
-        ("mining.search.recall_queries",),
-        lambda config: config.mining.search.mode != "exact",
-        lambda config: 'mining.search.mode = "exact" needs none',
     ),
     Needs(
         ("evaluation.min_slice_queries",),
@@ -245,7 +246,7 @@ def _too_little(config: Config) -> Iterator[str]:
             f"is less than half a negative: mined rounds have no random ones. Set random_fraction to "
             f"{1 / training.hard_negatives:g} for one per query, or to 0"
         )
-    trained = 1 if config.rounds.warmup_epochs else 2
+    trained = (1 if config.rounds.warmup_epochs else 2) + int(config.rounds.background)
     for kind, first in (("earlier", 2), ("baseline", trained)):
         if 0 < config.rounds.mined < first and kind in {source.kind for source in mining.sources}:
             yield (

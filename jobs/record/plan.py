@@ -20,17 +20,11 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
         mined: number of mined rounds, if the run ended before rounds.mined of them.
     """
     last = config.rounds.mined if mined is None else mined
-    models = [ModelName(number) for number in range(0 if config.rounds.warmup_epochs else 1, last + 1)]
     stages = [*_prepared(config), *_measured(config, BASELINE)]
     if config.data.mix is not None and config.encoder.kind == "adapter" and reads_texts(config):
         stages.append(Stage(Kind.EMBED, BASELINE, Scope.MIX))
-    for model in models:
-        if model.round:
-            stages += plan_mining(config, model)
-        if model == models[0]:
-            stages += _second_model(config, Second.GUIDE)
-        stages += [Stage(Kind.TRAIN, model), *_measured(config, model)]
-    for share in config.rounds.merge if models else ():
+    stages += _rounds(config, last)
+    for share in config.rounds.merge if trained_models(config, last) else ():
         merged = ModelName(MERGED + share)
         stages += [Stage(Kind.MERGE, merged), *_measured(config, merged)]
     if config.rounds.compare_random and last:
@@ -42,6 +36,46 @@ def plan_run(config: Config, *, mined: int | None = None) -> list[Stage]:
                 stages += [Stage(kind, chosen) for kind in _measuring(config)]
     reranked = [stage for stage in _reranked(config) if stage not in stages]
     return [*stages, *reranked, Stage(Kind.FINISH)]
+
+
+def _rounds(config: Config, last: int) -> list[Stage]:
+    """The warm-up and the mined rounds."""
+    models = trained_models(config, last)
+    beside = plan_beside(config, mined=last)
+    early = {stage for stages in beside.values() for stage in stages}
+    stages: list[Stage] = []
+    for model in models:
+        mining = plan_mining(config, model) if model.round else []
+        stages += [stage for stage in mining if stage not in early]
+        if model == models[0]:
+            stages += _second_model(config, Second.GUIDE)
+        train = Stage(Kind.TRAIN, model)
+        stages += [train, *beside.get(train, []), *(stage for stage in _measured(config, model) if stage not in early)]
+    return stages
+
+
+def trained_models(config: Config, last: int) -> list[ModelName]:
+    """The models of the rounds up to `last`, in order."""
+    return [ModelName(number) for number in range(0 if config.rounds.warmup_epochs else 1, last + 1)]
+
+
+def plan_beside(config: Config, *, mined: int | None = None) -> dict[Stage, list[Stage]]:
+    """With rounds.background: a round's training -> the stages that run beside it, in order.
+
+    The model before is measured, and the round after is mined for with it. Everything else they read was there before. Without
+    a warm-up the first round has no training before it, so it is mined for first.
+
+    Args:
+        mined: as for `plan_run`.
+    """
+    if not config.rounds.background:
+        return {}
+    models = trained_models(config, config.rounds.mined if mined is None else mined)
+    beside = {}
+    for before, model, after in zip([None, *models], models, [*models[1:], None], strict=False):
+        measured = _measured(config, before) if before else []
+        beside[Stage(Kind.TRAIN, model)] = [*measured, *(plan_mining(config, after) if after else [])]
+    return {training: stages for training, stages in beside.items() if stages}
 
 
 def plan_mining(config: Config, model: ModelName) -> list[Stage]:
@@ -73,7 +107,8 @@ def has_teacher(config: Config, model: object) -> bool:
 def other_sources(config: Config, model: ModelName | None) -> list[SourceKind]:
     """Kinds of mining.sources, besides the model's own search, that have candidates for a round; None: for mining alone."""
     number = model.round if model else 1
-    trained = 1 if config.rounds.warmup_epochs else 2  # the first round whose model is not the off-the-shelf one
+    # the first round that is mined with another model than the off-the-shelf one
+    trained = (1 if config.rounds.warmup_epochs else 2) + int(config.rounds.background)
     since = {"baseline": trained if model else 2, "earlier": 2}
     return [source.kind for source in config.mining.sources if source.kind != "model" and number >= since.get(source.kind, 1)]
 

@@ -10,7 +10,7 @@ from jobs.stages.context import Context
 
 
 def parent_model(config: Config, model: ModelName) -> ModelName:
-    """The model that a training starts from, and whose vectors its round is mined with."""
+    """The model that a training starts from."""
     if model.round <= 0:
         return BASELINE
     if model.random or model.round == 1:
@@ -19,8 +19,12 @@ def parent_model(config: Config, model: ModelName) -> ModelName:
 
 
 def mining_model(config: Config, owner: object) -> ModelName:
-    """The model whose vectors a round is mined with; the off-the-shelf one alone, and for its own candidates."""
-    return parent_model(config, owner) if isinstance(owner, ModelName) else BASELINE
+    """The model whose vectors a round is mined with: the one that its training starts from; with rounds.background, the one
+    before that. The off-the-shelf model alone, and for its own candidates."""
+    if not isinstance(owner, ModelName):
+        return BASELINE
+    parent = parent_model(config, owner)
+    return parent_model(config, parent) if config.rounds.background else parent
 
 
 def earlier_models(context: Context, model: ModelName) -> list[ModelName]:

@@ -22,6 +22,7 @@ from cluster.tables.tables import Part, left_parts, part_name, read_part, vector
 from mining.search.block_actor import SearchTask
 from mining.search.how import (
     FIRST_PROBES,
+    RECALL_QUERIES,
     SMALL_PRODUCTS,
     TWO_STAGE_RECALL,
     Decision,
@@ -164,7 +165,7 @@ class _Driver:
 
     def _tune(self, how: How, rates: Rates, work: Work) -> tuple[How, dict[str, Any]]:
         """Accept a two-stage search or find the number of lists to read, on a sample against the shards of the first wave."""
-        tune, _ = sample_blocks(self._blocks, self._settings.recall_queries)
+        tune, _ = sample_blocks(self._blocks, RECALL_QUERIES)
         (truth,) = self.waves.hits(tune, [self._plain], first_only=True)
         if how.mode == "two_stage":
             (found,) = self.waves.hits(tune, [how], first_only=True)
@@ -196,7 +197,7 @@ class _Driver:
 
     def _verify(self, decision: Decision) -> Decision:
         """Measure recall against exact search of all shards, on queries that nothing was tuned on."""
-        _, sample = sample_blocks(self._blocks, self._settings.recall_queries)
+        _, sample = sample_blocks(self._blocks, RECALL_QUERIES)
         recall = recall_of(*(hits.rows for hits in self.waves.hits(sample, [decision.how, self._plain])))
         measured = Decision(decision.how, decision.figures | {"recall_queries": len(sample.query_rows)})
         return after_recall(measured, recall, self._settings, self._plain)

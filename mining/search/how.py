@@ -28,6 +28,8 @@ OVERSAMPLE = 1.25
 TWO_STAGE_RECALL = 0.999
 """A two-stage search that finds less is done exactly instead."""
 FIRST_PROBES = 4
+RECALL_QUERIES = 256
+"""Queries in the sample on which the recall of a search that is not exact is measured."""
 PROBE_ITEMS, DEVICE_ITEMS = (8192, 32_768), (131_072, 1_048_576)
 """Items that an engine is timed on; on a GPU many: few take the time of a launch, which says nothing about a shard."""
 
@@ -104,7 +106,7 @@ def estimates(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) 
         return {}
     actors, found = work.actors, {"exact": exact.seconds(work.queries, work.items) / work.actors}
     first_pass = "half" if gpu else "int8:likely"
-    sample = exact.seconds(settings.recall_queries, work.items) / actors
+    sample = exact.seconds(RECALL_QUERIES, work.items) / actors
     if first_pass in rates:
         found["two_stage"] = rates[first_pass].seconds(work.queries, work.items) / actors + sample
     if "int8:likely" in rates and "faiss" in rates:

@@ -28,6 +28,11 @@ EXACT = SearchSettings(mode="exact")
 NUM_HITS = 20
 
 
+@pytest.fixture(autouse=True)
+def recall_is_measured_on_few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mining.search.driver.RECALL_QUERIES", 64)
+
+
 def blocks_of(world: World, size: int) -> list[QueryBlock]:
     return plan_blocks(np.arange(len(world.query_matrix)), size)
 
@@ -149,7 +154,7 @@ def test_hits_over_ray_do_not_depend_on_shards_actors_and_blocks(
 
 @pytest.mark.cluster
 def test_lists_over_ray_report_a_recall_that_is_true(crowd: World, ray_local: ClusterSize) -> None:
-    settings = SearchSettings(mode="ivf", lists=64, min_recall=0.9, recall_queries=64)
+    settings = SearchSettings(mode="ivf", lists=64, min_recall=0.9)
     searched = run(crowd, plain_task(crowd, "hits"), shards=3, actors=2, how=settings)
     found, verified = read_parts(crowd.store, searched.parts)["item_rows"].to_pylist(), sample_blocks(blocks_of(crowd, 64), 64)[1]
     assert searched.figures["recall"] == pytest.approx(recall_by_hand(found, true_hits(crowd), verified.query_rows))
@@ -173,7 +178,7 @@ def test_a_missing_table_comes_back_as_an_artifact_error(
 
 @pytest.mark.parametrize("shards", [1, 5])
 def test_lists_are_searched_until_the_recall_is_reached_and_the_recall_is_true(here: HereRay, crowd: World, shards: int) -> None:
-    settings = SearchSettings(mode="ivf", lists=64, min_recall=0.9, recall_queries=64)
+    settings = SearchSettings(mode="ivf", lists=64, min_recall=0.9)
     searched = run(crowd, plain_task(crowd, "hits"), shards=shards, actors=2, how=settings)
     found = read_parts(crowd.store, searched.parts)["item_rows"].to_pylist()
     assert all(len(rows) == 30 for rows in found)
@@ -193,7 +198,7 @@ def test_lists_are_searched_until_the_recall_is_reached_and_the_recall_is_true(h
 
 
 def test_a_recall_of_one_reads_more_and_more_lists(here: HereRay, crowd: World) -> None:
-    settings = SearchSettings(mode="ivf", lists=32, min_recall=1.0, recall_queries=64)
+    settings = SearchSettings(mode="ivf", lists=32, min_recall=1.0)
     searched = run(crowd, plain_task(crowd, "hits"), shards=3, actors=2, how=settings)
     tried = searched.figures["recall_by_probes"]
     assert list(tried)[:2] == ["4", "8"]
@@ -207,7 +212,7 @@ def test_a_recall_found_too_low_after_all_searches_again_more_widely(
     here: HereRay, crowd: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mining.search.driver.aimed_recall", lambda least: 0.1)  # tuned far too low
-    settings = SearchSettings(mode="ivf", lists=64, min_recall=0.99, recall_queries=64)
+    settings = SearchSettings(mode="ivf", lists=64, min_recall=0.99)
     searched = run(crowd, plain_task(crowd, "hits"), shards=2, how=settings)
     assert searched.figures["recall"] >= 0.99 > searched.figures["widened_at_recall"]
     assert searched.figures["probes"] > 4
@@ -216,7 +221,7 @@ def test_a_recall_found_too_low_after_all_searches_again_more_widely(
 
 
 def test_a_two_stage_search_finds_what_an_exact_one_does(here: HereRay, crowd: World) -> None:
-    searched = run(crowd, plain_task(crowd, "hits"), shards=3, actors=2, how=SearchSettings(mode="two_stage", recall_queries=64))
+    searched = run(crowd, plain_task(crowd, "hits"), shards=3, actors=2, how=SearchSettings(mode="two_stage"))
     assert (searched.figures["mode"], searched.figures["engine"]) == ("two_stage", "int8")
     assert searched.figures["recall"] >= searched.figures["two_stage_recall"] - 0.001 >= 0.998
     assert recall_by_hand(read_parts(crowd.store, searched.parts)["item_rows"].to_pylist(), true_hits(crowd), range(400)) > 0.999
@@ -229,7 +234,7 @@ def test_a_two_stage_search_that_misses_too_much_is_done_exactly(
     world = with_vectors(new_world(), *alike())
     if accepted:  # the sample says that it is good; the check at the end does not
         monkeypatch.setattr("mining.search.driver.TWO_STAGE_RECALL", 0.0)
-    searched = run(world, plain_task(world, "hits", 20), how=SearchSettings(mode="two_stage", recall_queries=64), block=16)
+    searched = run(world, plain_task(world, "hits", 20), how=SearchSettings(mode="two_stage"), block=16)
     assert searched.figures["mode"] == "exact"
     assert searched.figures["two_stage_recall"] < 0.9
     assert "recall" not in searched.figures
@@ -239,7 +244,7 @@ def test_a_two_stage_search_that_misses_too_much_is_done_exactly(
 
 def test_a_recall_that_cannot_be_reached_stops_with_what_to_do(here: HereRay, new_world: Callable[..., World]) -> None:
     world = with_vectors(new_world(), *alike())
-    settings = SearchSettings(mode="ivf", lists=2, min_recall=0.97, recall_queries=16)
+    settings = SearchSettings(mode="ivf", lists=2, min_recall=0.97)
     with pytest.raises(
         ConfigError,
         match=r"mining\.search\.min_recall = 0\.97 .* though all 2 lists were read; set "
@@ -267,5 +272,5 @@ def test_the_rates_of_the_engines_are_measured_where_there_is_a_choice(
     assert json.loads(crowd.store.read_bytes("hits/how.json"))["figures"] == searched.figures
     assert "probe" not in run(crowd, plain_task(crowd, "again"), how=SearchSettings(mode="exact", engine="torch")).figures
     monkeypatch.setattr("mining.search.how.SHORT_S", 0.0)
-    other = run(crowd, plain_task(crowd, "other"), how=SearchSettings(recall_queries=16)).figures
+    other = run(crowd, plain_task(crowd, "other"), how=SearchSettings()).figures
     assert other["mode"] in ("exact", *other["estimated_seconds"])

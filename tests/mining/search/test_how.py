@@ -67,10 +67,10 @@ def test_an_engine_set_by_hand_is_taken_however_slow() -> None:
 
 
 def test_estimates_worked_by_hand() -> None:
-    settings = SearchSettings(recall_queries=1000, lists=1024)
+    settings = SearchSettings(lists=1024)
     rates = {"faiss": Rate(1e-9, 1e-5), "int8:likely": Rate(2e-10, 2e-5)}
     got = estimates(settings, rates, Work(queries=100_000, items=2_000_000, actors=4), gpu=False)
-    exact, sample = (200.0 + 1.0) / 4, (2.0 + 0.01) / 4
+    exact, sample = (200.0 + 1.0) / 4, (0.512 + 0.00256) / 4
     assert got["exact"] == pytest.approx(exact)
     assert got["two_stage"] == pytest.approx((40.0 + 2.0) / 4 + sample)
     train = 1e-9 * 1024 * SAMPLE_PER_LIST * 1024 * TRAINING_ROUNDS  # its one task does not share the pool
