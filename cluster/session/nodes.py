@@ -48,6 +48,12 @@ def cluster_size(*, free: bool = False) -> ClusterSize:
     )
 
 
+def left_of(size: ClusterSize) -> ClusterSize:
+    """Of what a stage had when it began, what the cluster has still: for stages that share it, when none of it need be free."""
+    now = cluster_size()
+    return shrunk(now, size) if now.nodes and shrunk(now, size).lost else size
+
+
 def on_work_node(number: int) -> Any:
     """Where to put an actor or task that reserves no CPU: on the nodes that do work in turn, never on a head with num-cpus 0."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -6,11 +6,15 @@ JSON with the time, the run and the stage. All of it goes to standard error: sta
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -59,17 +63,40 @@ class Progress:
         self.usage: Any = None
         """The actor that counts what processes read and write."""
         self._lock = threading.Lock()
-        self._width = 0
+        self._line_shown = _LiveLine()
+        self._other: Progress | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether two stages run at once."""
+        return self._other is not None
+
+    @contextmanager
+    def beside(self) -> Iterator[Progress]:
+        """A second voice with a mailbox of its own, for a stage that runs beside this one's."""
+        other = copy.copy(self)
+        other.stage, other.pace, other.mailbox = "", None, _start_mailbox()
+        self._other, other._other = other, self
+        try:
+            yield other
+        finally:
+            self._other = None
 
     def open_mailbox(self) -> None:
         """Start the actor that workers post to; Ray must run."""
-        import ray
-
-        self.mailbox = ray.remote(num_cpus=0, max_restarts=5)(Mailbox).remote()
+        self.mailbox = _start_mailbox()
         self.usage = start_usage()
 
     def now(self) -> dict[str, Any]:
-        """The stage that runs: its name, its seconds so far, about how many it still takes (None: not known); {}: none runs."""
+        """The stage that runs: its name, its seconds so far, about how many it still takes (None: not known); {}: none runs.
+
+        Where two run at once, "beside" is the same of the second.
+        """
+        other = self._other
+        running = [own for own in (self._now(), other._now() if other else {}) if own]
+        return dict(running[0]) | ({"beside": running[1]} if running[1:] else {}) if running else {}
+
+    def _now(self) -> dict[str, Any]:
         pace, now = self.pace, time.monotonic()
         if pace is None:
             return {}
@@ -99,11 +126,20 @@ class Progress:
             return
         with self._lock:
             if self._live:
-                self._stream.write("\r" + text.ljust(self._width)[:200])
-                self._width = len(text)
+                line = self._line_shown
+                line.texts[id(self)] = text
+                text = " |".join(line.texts.values())
+                self._stream.write("\r" + text.ljust(line.width)[:200])
+                line.width = len(text)
             else:
                 self._stream.write(self._line(text) + "\n")
             self._stream.flush()
+
+    def end_live(self) -> None:
+        """What this voice showed is no longer true; a line beside it stays."""
+        with self._lock:
+            self._clear()
+            self._line_shown.texts.pop(id(self), None)
 
     @property
     def interval_s(self) -> float:
@@ -114,9 +150,24 @@ class Progress:
         return log_line(text, run=self.run, stage=self.stage) if self._json else text
 
     def _clear(self) -> None:
-        if self._live and self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._width = 0
+        line = self._line_shown
+        if self._live and line.width:
+            self._stream.write("\r" + " " * line.width + "\r")
+            line.width = 0
+
+
+@dataclass
+class _LiveLine:
+    """What a terminal shows, of one voice or of two."""
+
+    texts: dict[int, str] = field(default_factory=dict)
+    width: int = 0
+
+
+def _start_mailbox() -> Any:
+    import ray
+
+    return ray.remote(num_cpus=0, max_restarts=5)(Mailbox).remote()
 
 
 def log_line(text: str, *, run: str = "", stage: str = "", level: str = "") -> str:
@@ -144,6 +195,7 @@ class Watch:
         self._stop.set()
         self._progress.pace = None
         self._thread.join(timeout=5)
+        self._progress.end_live()
 
     def _run(self) -> None:
         started = time.monotonic()

@@ -63,7 +63,9 @@ def failure_of(error: BaseException) -> Failure | None:
     return Failure.WORKER if timed_out or isinstance(cause, lost) else None
 
 
-def outlasting(work: Callable[[], T], *, store: Store, retries: int, wait_s: float, say: Callable[[str], None]) -> T:
+def outlasting(
+    work: Callable[[], T], *, store: Store, retries: int, wait_s: float, say: Callable[[str], None], readers: bool = True
+) -> T:
     """What `work` returns; called again after a failure that another try may get past.
 
     Args:
@@ -72,6 +74,7 @@ def outlasting(work: Callable[[], T], *, store: Store, retries: int, wait_s: flo
         retries: failures in a row, each within `CALM_S` of the one before, after which no further try is made.
         wait_s: how long to wait for the storage.
         say: prints a line for a person.
+        readers: it may leave actors of Ray Data; else those that are there are another stage's.
 
     Raises:
         ClusterError: it failed too often, or the storage does not come back. Whatever else `work` raises.
@@ -95,7 +98,8 @@ def outlasting(work: Callable[[], T], *, store: Store, retries: int, wait_s: flo
         if failure is Failure.STORAGE:
             _await_storage(store, wait_s, problem)
         else:
-            _end_readers()
+            if readers:
+                _end_readers()
             settle()
 
 

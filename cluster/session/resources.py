@@ -168,8 +168,8 @@ def _divided_gpus(settings: ClusterSettings, size: ClusterSize) -> tuple[Cluster
         ranks = max(1, min(ranks, size.gpus - 1))
     if ranks >= size.gpus:
         raise ConfigError(
-            f"rounds.background = true trains on cluster.train_workers = {ranks} GPU(s) and mines on the others at the same time, "
-            f"but {size.describe()} leave none; lower cluster.train_workers, add GPUs, or set rounds.background = false"
+            f"rounds.background = true trains on cluster.train_workers = {ranks} GPU(s) and mines on the others at the same "
+            f"time, but {size.describe()} leave none; lower cluster.train_workers, add GPUs, or set rounds.background = false"
         )
     nodes = size.gpu_nodes or size.nodes
     # as many CPUs for each GPU, whichever of the two has it: both fit on any node together

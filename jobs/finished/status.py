@@ -94,9 +94,10 @@ def _writer(store: Store) -> tuple[str | None, dict[str, Any]]:
 
 
 def describe_now(now: dict[str, Any]) -> str:
-    """The stage that runs, for a person."""
+    """The stage that runs, or the two, for a person."""
     left = now.get("left_seconds")
-    return f"now:    {now['stage']}, for {duration(now['seconds'])}" + ("" if left is None else f"; about {duration(left)} left")
+    text = f"now:    {now['stage']}, for {duration(now['seconds'])}" + ("" if left is None else f"; about {duration(left)} left")
+    return text + (f"\n{describe_now(now['beside'])}" if "beside" in now else "")
 
 
 def stages_table(commits: Sequence[Commit]) -> Table:

@@ -19,6 +19,7 @@ from jobs.run.expected_usage import Sizes, expected_copy, expected_ingest, parts
 from jobs.run.peek import Peek, peek
 from jobs.run.resolved import resolved, set_settings
 from jobs.run.scale import Work, gets, memory, puts, read, stored
+from jobs.stages.context import size_for
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
 from jobs.stages.ingest.counts.forecast import Forecast, forecast, measured_spread
 from jobs.stages.ingest.counts.quick_counts import about_rows, existing, file_bytes, quick_counts, readable
@@ -82,7 +83,7 @@ def _forecast(
     if why_not:
         return None, why_not
     try:
-        ranks = train_pool(config.cluster, context.size).count
+        ranks = train_pool(config.cluster, size_for(config, Stage(Kind.TRAIN), context.size)).count
     except ConfigError:  # a cluster that is elsewhere has more than this machine
         ranks = config.cluster.train_workers or 1
     counts = Counts.of(ingested.figures if ingested else quick_counts(config, items), ranks)

@@ -20,7 +20,8 @@ from cluster.storage.store import Store
 from jobs.config.config import Config
 from jobs.record.plan import plan_run, trains_teacher
 from jobs.record.stages import Chosen, Kind, Scope, Stage
-from jobs.run.rounds import FUNCTIONS, mined_model
+from jobs.run.beside import mined_model
+from jobs.run.rounds import FUNCTIONS, plan_after
 from jobs.stages.chosen import rule_on
 from jobs.stages.context import Context
 from jobs.stages.finish.finish import finish_of
@@ -123,7 +124,7 @@ def peek(config: Config, store: Store, prints: Mapping[str, Any]) -> tuple[list[
     functions = {**FUNCTIONS, Kind.FINISH: _look_at_finish}
     context = Peek(config, store, ledger, _Listener(), assumed_size(config, ledger), prints, functions)
     names, planned = set(ledger.names()), list[PlannedStage]()
-    stages = plan_run(config)
+    stages, ended = plan_run(config), False
     while stages:
         stage = stages.pop(0)
         try:
@@ -140,8 +141,9 @@ def peek(config: Config, store: Store, prints: Mapping[str, Any]) -> tuple[list[
             continue
         planned.append(PlannedStage(stage.name, True, "", False))
         model = mined_model(stage)
-        if model is not None and rule_on(context, model).stops:
-            stages = [later for later in plan_run(config, mined=model.round) if later not in context.done]
+        if not ended and model is not None and rule_on(context, model).stops:
+            stages = [later for later in plan_after(config, model) if later not in context.done]
+            ended = True
     return planned, context
 
 
@@ -153,8 +155,9 @@ def assumed_size(config: Config, ledger: Ledger) -> ClusterSize:
         return ClusterSize(nodes=1, cpus=cpus, gpus=gpus, gpu_nodes=min(1, gpus), node_cpus=cpus, node_memory=memory)
     commits = [commit for name in ledger.names() if (commit := _readable(ledger, name)) is not None]
     ranks = max((int(commit.figures["ranks"]) for commit in commits if "ranks" in commit.figures), default=1)
+    gpus = ranks * (1 + int(config.rounds.background))  # which has as many for mining
     on_gpus = any(commit.inputs.get("bfloat16") for commit in commits) or config.cluster.device == "gpu"
-    return ClusterSize(nodes=1, cpus=MANY_CPUS, gpus=ranks if on_gpus else 0, gpu_nodes=int(on_gpus))
+    return ClusterSize(nodes=1, cpus=MANY_CPUS, gpus=gpus if on_gpus else 0, gpu_nodes=int(on_gpus))
 
 
 def _readable(ledger: Ledger, name: str) -> Commit | None:

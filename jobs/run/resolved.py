@@ -13,6 +13,8 @@ from cluster.session.resources import ClusterSize, train_pool, uses_gpu
 from jobs.config.config import Config, set_by_user
 from jobs.config.reference import all_settings
 from jobs.config.without_effect import TABLE
+from jobs.record.stages import Kind, Stage
+from jobs.stages.context import size_for
 
 IDLE = "no effect here"
 
@@ -80,7 +82,7 @@ def _of_cluster(config: Config, size: ClusterSize) -> Iterator[tuple[str, str]]:
         if cluster.cpus is None:
             yield "cluster.cpus", str(size.cpus)
     try:
-        gpu, ranks = uses_gpu(cluster, size), train_pool(cluster, size).count
+        gpu, ranks = uses_gpu(cluster, size), train_pool(cluster, size_for(config, Stage(Kind.TRAIN), size)).count
     except ConfigError:  # told by the run, which asks the cluster itself
         return
     if cluster.device == "auto":

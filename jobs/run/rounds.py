@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.errors import ConfigError
-from jobs.record.plan import plan_run
-from jobs.record.stages import Kind, ModelName, Scope, Stage
+from jobs.config.config import Config
+from jobs.record.plan import plan_beside, plan_run
+from jobs.record.stages import Kind, ModelName, Stage
 from jobs.record.summary import summary_of
+from jobs.run.beside import need_beside, need_each
 from jobs.stages.chosen import rule_on
 from jobs.stages.context import Context, MakeStage
 from jobs.stages.evaluate.events import write_events
@@ -59,30 +61,29 @@ FUNCTIONS: dict[Kind, MakeStage] = {
 
 def run_rounds(context: Context) -> dict[str, Any]:
     """Run all stages; returns the summary. A stage that is committed is taken from its commit."""
-    stages = plan_run(context.config)
+    config = context.config
+    stages, beside = plan_run(config), plan_beside(config)
     while stages:
-        stage = stages.pop(0)
-        context.need(stage)
-        model = mined_model(stage)
-        if model is not None:
-            ruling = rule_on(context, model)
-            if ruling.stops:
-                context.progress.say(f"! {ruling.reason}")
-                shorter = plan_run(context.config, mined=model.round)
-                stages = [later for later in shorter if later not in context.done]
+        stage = stages[0]
+        group = [other for other in beside.get(stage, []) if other in stages]
+        ended = need_beside(context, stage, group) if group else need_each(context, [stage])
+        if ended is not None:  # what is left is not ruled on
+            for later in plan_after(config, ended):
+                context.need(later)
+            break
+        stages = [later for later in stages if later not in context.done]
     return summary_of(context.need(Stage(Kind.FINISH)), context.store)
 
 
-def mined_model(stage: Stage) -> ModelName | None:
-    """The mined round that ends with this stage; None: no round does."""
-    if stage.kind is not Kind.EVALUATE or stage.scope is not Scope.RUN or not isinstance(stage.of, ModelName):
-        return None
-    return stage.of if stage.of.round > 0 and not stage.of.random and not stage.of.share else None
+def plan_after(config: Config, ended: ModelName) -> list[Stage]:
+    """The plan of a run that ended after a round: with rounds.background the next one is trained already."""
+    return plan_run(config, mined=min(config.rounds.mined, ended.round + int(config.rounds.background)))
 
 
 def refuse_unreached(context: Context, stage: Stage) -> None:
     """Raises ConfigError: the run ended before the round of this stage."""
-    for number in range(1, stage.of.round if isinstance(stage.of, ModelName) and not stage.of.share else 0):
+    late = int(context.config.rounds.background)
+    for number in range(1, stage.of.round - late if isinstance(stage.of, ModelName) and not stage.of.share else 0):
         ruling = rule_on(context, ModelName(number))
         if ruling.stops:
-            raise ConfigError(f"{stage.name} is not reached: the run ended after round {number}. {ruling.reason}")
+            raise ConfigError(f"{stage.name} is not reached: the run ended after round {number + late}. {ruling.reason}")

@@ -16,10 +16,11 @@ from cluster.commits import Commit, Ledger, Outcome, until_whole
 from cluster.errors import ConfigError
 from cluster.session.progress import Progress
 from cluster.session.recovery import outlasting
-from cluster.session.resources import ClusterSize
+from cluster.session.resources import ClusterSize, divided
 from cluster.storage.store import Store
 from cluster.storage.usage import METER, SEND_AFTER_S
 from jobs.config.config import Config
+from jobs.record.plan import plan_beside
 from jobs.record.stages import Kind, Second, Stage
 
 T = TypeVar("T")
@@ -61,14 +62,22 @@ class Context:
         if stage not in self.done:
             cluster = self.config.cluster
             self.done[stage] = outlasting(
-                lambda: self._make(stage), store=self.store, retries=cluster.retries, wait_s=cluster.wait_s, say=self.progress.say
+                lambda: self._make(stage),
+                store=self.store,
+                retries=cluster.retries,
+                wait_s=cluster.wait_s,
+                say=self.progress.say,
+                readers=stage.kind is not Kind.TRAIN,
             )
         return self.done[stage]
 
     def _make(self, stage: Stage) -> Commit:
         if self.look is not None:
             self.size = self.look()
-        return self.functions[stage.kind](self, stage)
+        whole = self.size
+        share = size_for(self.config, stage, whole)
+        own = self if share == whole else replace(self, size=share, look=self.look or (lambda: whole))
+        return self.functions[stage.kind](own, stage)
 
     def until_whole(self, drive: Callable[[Context], T]) -> T:
         """What `drive` returns; called again after a stored object that it found damaged was set aside."""
@@ -104,12 +113,13 @@ class Context:
             self.progress.stage = name
             self.progress.say(f"· {name}")
             with self.progress.watch(name):
-                self._take_usage(wait_s=0)  # what the stage before left
+                if not self.progress.shared:
+                    self._take_usage(wait_s=0)  # what the stage before left
                 outcome = work(folder)
                 return replace(outcome, usage=self._take_usage(), cpus=self.size.cpus, gpus=self.size.gpus)
 
         commit = self.ledger.stage(name, inputs=inputs, work=watched, folder=stage.folder, on_skip=taken.append)
-        if commit.key not in {known.key for known in self.done.values()}:  # an adapter's base vectors serve several stages
+        if commit.key not in {known.key for known in [*self.done.values()]}:  # an adapter's base vectors serve several stages
             seconds = commit.seconds
             state = "kept" if taken else f"{seconds['wall']:.1f} s ({seconds['overhead']:.1f} s of it start-up and commits)"
             self.progress.say(f"✓ {name:24} {state}")
@@ -126,6 +136,20 @@ class Context:
         with suppress(ray.exceptions.RayError):
             return dict(ray.get(self.progress.usage.take.remote()))
         return {}
+
+
+def size_for(config: Config, stage: Stage, size: ClusterSize) -> ClusterSize:
+    """What a stage may use of a cluster. With rounds.background trainings have one part, and what may run beside them the other.
+
+    That depends on the stage alone, not on what runs beside it now: a resumed run computes with as many threads.
+
+    Raises:
+        ConfigError: the cluster is too small to be divided.
+    """
+    beside = plan_beside(config)
+    if stage.kind is Kind.TRAIN and config.rounds.background:
+        return divided(config.cluster, size)[0]
+    return divided(config.cluster, size)[1] if any(stage in stages for stages in beside.values()) else size
 
 
 def may_make(stage: Stage, makes: Makes) -> bool:

@@ -12,9 +12,9 @@ from cluster.tables.tables import Part, read_schema
 from jobs.config.config import Config
 from jobs.config.data import SOURCES, DatasetSettings
 from jobs.config.without_effect import without_effect
-from jobs.record.stages import Kind, Scope, Second, Stage
+from jobs.record.stages import Kind, ModelName, Scope, Second, Stage
 from jobs.stages.chosen import counted_ranks
-from jobs.stages.context import Context, in_worker
+from jobs.stages.context import Context, in_worker, size_for
 from jobs.stages.evaluate.reranker.model import prepare_reranker
 from jobs.stages.evaluate.slice_columns import check_slices
 from jobs.stages.ingest.counts.counts import Counts, doubts, refuse_unfit
@@ -231,8 +231,12 @@ def _check_matryoshka(context: Context, dimension: int | None) -> None:
 
 def _check_pools(context: Context) -> None:
     """Raises ConfigError: a later stage asks for more than the cluster has. Better told before the data is read."""
-    for pool in (embed_pool, search_pool, *([train_pool] if context.trains else [])):
-        pool(context.config.cluster, context.size)
+    config, size, last = context.config, context.size, ModelName(context.config.rounds.mined)
+    mining = size_for(config, Stage(Kind.MINE, last), size) if context.trains else size
+    for pool in (embed_pool, search_pool):
+        pool(config.cluster, mining)
+    if context.trains:
+        train_pool(config.cluster, size_for(config, Stage(Kind.TRAIN, last), size))
 
 
 def _check_counts(context: Context, tables: Commit) -> None:
@@ -242,7 +246,8 @@ def _check_counts(context: Context, tables: Commit) -> None:
         ConfigError, DataError: as `refuse_unfit`.
     """
     config, trains = context.config, context.trains
-    ranks = counted_ranks(context, train_pool(config.cluster, context.size).count) if trains else 1
+    size = size_for(config, Stage(Kind.TRAIN), context.size)
+    ranks = counted_ranks(context, train_pool(config.cluster, size).count) if trains else 1
     counts = Counts.of(tables.figures, ranks)
     refuse_unfit(config, counts, trains=trains)
     idle = [] if config.derived else without_effect(config, trains=trains)

@@ -12,7 +12,7 @@ from eval.verdict import decide_epochs
 from jobs.record.plan import plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Scope, Stage
 from jobs.stages.chosen import joined_batch, parent_model
-from jobs.stages.context import Context
+from jobs.stages.context import Context, size_for
 from jobs.stages.embed.guide import guide_vectors
 from jobs.stages.ingested import read_ingested
 from jobs.stages.stage_1_embed import read_features, trained_model
@@ -106,7 +106,7 @@ def start_ranks(context: Context) -> None:
     """Start the training workers beside the stages before training, if anything is to be trained."""
     committed = context.ledger.names()
     if any(stage.kind is Kind.TRAIN and stage.name not in committed for stage in plan_run(context.config)):
-        start_early(train_pool(context.config.cluster, context.size))
+        start_early(train_pool(context.config.cluster, size_for(context.config, Stage(Kind.TRAIN), context.size)))
 
 
 def train_model(context: Context, stage: Stage) -> Commit:

@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 900.0
 
 
-def write_config(folder: Path, name: str) -> Path:
-    """A small run with one mined round, cut so fine that every stage has a middle."""
+def write_config(folder: Path, name: str, rounds: str = "warmup_epochs = 0\nmined = 1") -> Path:
+    """A small run, by default with one mined round, cut so fine that every stage has a middle."""
     path = folder / f"{name}.toml"
     path.write_text(f"""
 name = "{name}"
@@ -44,8 +44,7 @@ qrels = "qrels.parquet"
 kind = "static"
 dimension = 64
 [rounds]
-warmup_epochs = 0
-mined = 1
+{rounds}
 [mining]
 num_hits = 50
 num_negatives = 16
@@ -176,3 +175,37 @@ def test_a_run_killed_inside_every_stage_ends_like_an_undisturbed_one(
     assert again == got
     assert "is finished" in said
     assert "✓" not in said, "a finished run must print its table without running a stage"
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Models, vectors, hits and negatives: the SHA-256 of each file; and the figures of each evaluation."""
+    commits = [commit for commit in Ledger(Store(str(root))).all() if commit.name != "finish"]
+    listed = {path: str(info["sha256"]) for commit in commits for path, info in commit.listed().items()}
+    files = {path: digest for path, digest in listed.items() if "telemetry" not in path}
+    return files | {commit.name: json.dumps(commit.figures["metrics"]) for commit in commits if "metrics" in commit.figures}
+
+
+def test_a_run_that_mines_while_it_trains_ends_with_the_same_bytes_when_it_is_killed_in_both_at_once(
+    tmp_path: Path, ray_address: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARDMINE_CACHE", str(tmp_path / "cache"))
+    catalogue = generate_catalogue(num_titles=300, num_queries=240)
+    for name in ("corpus", "queries", "qrels"):
+        pq.write_table(getattr(catalogue, name), tmp_path / f"{name}.parquet")
+    rounds = "warmup_epochs = 1\nmined = 2\nbackground = true"
+    want, said = run_here(write_config(tmp_path, "calm", rounds))
+    begun = [line.split()[1] for line in said.splitlines() if line.startswith("· ")]
+    assert begun.index("round-01-train") < begun.index("round-02-mine") < begun.index("round-02-train")
+
+    config, root = write_config(tmp_path, "killed", rounds), tmp_path / "killed"
+    process = start(config, ray_address, "rounds/01/train/.*/engine|commits/round-02-mine")
+    both = ("rounds/01/train/*/**/state.json", "rounds/02/mine/*/negatives/**/part-*.parquet")
+    kill_when(process, lambda: all(there_is(root, pattern) for pattern in both), config)
+    assert not {"round-01-train", "round-02-mine"} & set(Ledger(Store(str(root))).names()), "one had ended before the other began"
+    got, _ = run_here(config)
+    assert [row["metrics"] for row in got["rounds"]] == [row["metrics"] for row in want["rounds"]]
+    assert digests(root) == digests(tmp_path / "calm")
+    hits = Ledger(Store(str(root))).find("round-02-search")
+    warm = Ledger(Store(str(root))).find("round-00-hits")
+    assert hits is not None and warm is not None
+    assert hits.inputs["vectors"] == warm.inputs["vectors"], "round 2 is mined with the model of the warm-up"

@@ -12,6 +12,7 @@ from cluster.session.resources import (
     ClusterSettings,
     ClusterSize,
     PoolSize,
+    divided,
     embed_pool,
     lacking,
     search_pool,
@@ -132,3 +133,33 @@ def test_after_a_loss_the_counts_that_were_asked_for_are_cut_to_what_is_left(
     assert 1 <= pool.count <= whole.count
     assert pool.count * pool.cpus <= size.cpus
     assert pool.count * pool.gpus <= size.gpus
+
+
+@given(st.integers(1, 4), st.integers(2, 16), st.integers(0, 4), st.none() | st.integers(1, 8))
+def test_what_trains_and_what_mines_beside_it_fit_the_cluster_together(
+    nodes: int, cpus: int, gpus: int, workers: int | None
+) -> None:
+    settings = ClusterSettings(train_workers=workers)
+    size = ClusterSize(nodes, nodes * cpus, nodes * gpus, nodes if gpus else 0, cpus)
+    try:
+        training, mining = (divided(settings, size)[number] for number in (0, 1))
+        ranks, actors = train_pool(settings, training), embed_pool(settings, mining)
+    except ConfigError:
+        return
+    assert ranks.count * ranks.gpus + actors.count * actors.gpus <= size.gpus
+    assert ranks.gpus == actors.gpus == int(gpus > 0)
+    if cpus >= gpus:
+        assert ranks.count * ranks.cpus + actors.count * actors.cpus <= size.cpus
+
+
+def test_training_gets_the_gpus_that_it_asks_for_or_half_of_them() -> None:
+    shares = [divided(ClusterSettings(train_workers=workers), TWO_GPU_NODES) for workers in (None, 12)]
+    assert [(training.gpus, mining.gpus) for training, mining in shares] == [(8, 8), (12, 4)]
+    assert train_pool(ClusterSettings(train_workers=12), shares[1][0]).cpus == embed_pool(ClusterSettings(), shares[1][1]).cpus
+
+
+def test_a_cluster_that_cannot_train_and_mine_at_once_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"trains on cluster.train_workers = 1 GPU\(s\) .* leave none; lower"):
+        divided(ClusterSettings(), ClusterSize(1, 8, 1, 1, 8))
+    with pytest.raises(ConfigError, match=r"takes 2 CPUs of every node, .* has 1; add CPUs"):
+        divided(ClusterSettings(), ClusterSize(2, 2, 0, 0, 1))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from jobs.config.config import Config, parse_config
-from jobs.record.plan import plan_run
+from jobs.record.plan import plan_beside, plan_run
 from jobs.record.stages import BASELINE, Kind, ModelName, Scope, Stage
+from jobs.stages.chosen import mining_model
 
 
 def config(**sections: object) -> Config:
@@ -89,3 +90,45 @@ def test_a_re_ranker_is_prepared_first_and_measured_last() -> None:
     names = [stage.name for stage in plan_run(config(rounds={"mined": 1}, reranker={"model": "/reranker"}))]
     assert names.index("reranker") < names.index("baseline-embed")
     assert names[-6:] == ["reranker-train", "reranker-pairs", "off-the-shelf-rerank", "fine-tuned-rerank", "reranked", "finish"]
+
+
+def names_beside(given: Config) -> dict[str, list[str]]:
+    return {training.name: [stage.name for stage in stages] for training, stages in plan_beside(given).items()}
+
+
+def test_in_the_background_a_model_is_measured_and_mined_with_while_the_next_one_trains() -> None:
+    pipelined = config(rounds={"mined": 3, "background": True})
+    mined = [[f"round-0{number}-{kind}" for kind in ("search", "mine", "report")] for number in range(4)]
+    measured = [[f"round-0{number}-{kind}" for kind in ("embed", "hits", "evaluate")] for number in range(4)]
+    assert names_beside(pipelined) == {
+        "round-00-train": mined[1],
+        "round-01-train": [*measured[0], *mined[2]],
+        "round-02-train": [*measured[1], *mined[3]],
+        "round-03-train": measured[2],
+    }
+    assert [mining_model(pipelined, ModelName(number)) for number in (1, 2, 3)] == [BASELINE, ModelName(0), ModelName(1)]
+    assert names_beside(config(rounds={"mined": 3})) == {}
+
+
+def test_without_a_warm_up_the_first_round_is_mined_before_anything_trains() -> None:
+    cold = config(rounds={"mined": 2, "background": True, "warmup_epochs": 0}, training={"guide": {"model": "/guide"}})
+    names = [stage.name for stage in plan_run(cold)]
+    assert names.index("round-01-mine") < names.index("guide-embed" if "guide-embed" in names else "guide")
+    assert names.index("guide") < names.index("round-01-train") < names.index("round-02-mine")
+    assert [mining_model(cold, ModelName(number)) for number in (1, 2)] == [BASELINE, BASELINE]
+
+
+def test_the_background_changes_the_order_of_the_stages_and_nothing_else() -> None:
+    everything = {
+        "mining": {"sources": [{"kind": kind} for kind in ("model", "bm25", "earlier")], "near_duplicate": 0.9},
+        "evaluation": {"general": {"folder": "/general"}, "split": "test"},
+        "training": {"guide": {"model": "/guide"}},
+    }
+    for warmup in (0, 1):
+        rounds = {"mined": 3, "compare_random": True, "warmup_epochs": warmup}
+        plain = plan_run(config(**everything, rounds=rounds))
+        pipelined = plan_run(config(**everything, rounds=rounds | {"background": True}))
+        assert sorted(stage.name for stage in pipelined) == sorted(stage.name for stage in plain)
+        for training, stages in plan_beside(config(**everything, rounds=rounds | {"background": True})).items():
+            first = pipelined.index(training)
+            assert pipelined[first : first + 1 + len(stages)] == [training, *stages]
