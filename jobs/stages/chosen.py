@@ -43,7 +43,8 @@ def trained_rounds(context: Context) -> list[ModelName]:
     rounds, trained = context.config.rounds, list[ModelName]()
     for number in range(0 if rounds.warmup_epochs else 1, rounds.mined + 1):
         trained.append(ModelName(number))
-        if number and rule_on(context, ModelName(number)).stops:
+        ruled = number - int(rounds.background)  # the round that is measured while this one trains
+        if ruled > 0 and rule_on(context, ModelName(ruled)).stops:
             break
     return trained
 

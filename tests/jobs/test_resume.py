@@ -207,5 +207,6 @@ def test_a_run_that_mines_while_it_trains_ends_with_the_same_bytes_when_it_is_ki
     assert digests(root) == digests(tmp_path / "calm")
     hits = Ledger(Store(str(root))).find("round-02-search")
     warm = Ledger(Store(str(root))).find("round-00-hits")
-    assert hits is not None and warm is not None
+    assert hits is not None
+    assert warm is not None
     assert hits.inputs["vectors"] == warm.inputs["vectors"], "round 2 is mined with the model of the warm-up"
