@@ -181,7 +181,8 @@ def digests(root: Path) -> dict[str, str]:
     """Models, vectors, hits and negatives: the SHA-256 of each file; and the figures of each evaluation."""
     commits = [commit for commit in Ledger(Store(str(root))).all() if commit.name != "finish"]
     listed = {path: str(info["sha256"]) for commit in commits for path, info in commit.listed().items()}
-    files = {path: digest for path, digest in listed.items() if "telemetry" not in path}
+    timed = ("telemetry", "/report/")  # with seconds in them
+    files = {path: digest for path, digest in listed.items() if not any(part in path for part in timed)}
     return files | {commit.name: json.dumps(commit.figures["metrics"]) for commit in commits if "metrics" in commit.figures}
 
 
