@@ -1,4 +1,4 @@
-"""A training and the mining beside it: one fails, or mining no longer helps. Stages do no work here; the driver is the real one."""
+"""A training and the mining beside it: one of them fails, or mining no longer helps. The stages of these tests do no work."""
 
 from __future__ import annotations
 
