@@ -153,9 +153,9 @@ def test_what_trains_and_what_mines_beside_it_fit_the_cluster_together(
 
 
 def test_training_gets_the_gpus_that_it_asks_for_or_half_of_them() -> None:
-    shares = [divided(ClusterSettings(train_workers=workers), TWO_GPU_NODES) for workers in (None, 12)]
-    assert [(training.gpus, mining.gpus) for training, mining in shares] == [(8, 8), (12, 4)]
-    assert train_pool(ClusterSettings(train_workers=12), shares[1][0]).cpus == embed_pool(ClusterSettings(), shares[1][1]).cpus
+    shares = [divided(ClusterSettings(train_workers=workers), TWO_GPU_NODES) for workers in (None, 6)]
+    assert [(training.gpus, mining.gpus) for training, mining in shares] == [(4, 4), (6, 2)]
+    assert train_pool(ClusterSettings(train_workers=6), shares[1][0]).cpus == embed_pool(ClusterSettings(), shares[1][1]).cpus
 
 
 def test_a_cluster_that_cannot_train_and_mine_at_once_is_refused_with_what_to_do() -> None:
