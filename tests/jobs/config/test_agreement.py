@@ -44,6 +44,7 @@ SLICE = {"min_slice": 0.5}
         ({"mining__teacher": {"kind": "encoder"}}, ['kind = "encoder" needs mining.teacher.model', 'kind = "reranker"']),
         ({"mining__teacher": OWN}, ["the re-ranker that this run trains", "no [reranker]"]),
         ({"mining__teacher": OWN, "reranker": TEACHER, "rounds__mined": 1}, ["from round 2 on", "rounds.mined = 1"]),
+        ({"mining__teacher": OWN, "reranker": TEACHER, "rounds__background": True}, ["rounds.background = true would do beside"]),
         ({"mining__teacher": OWN, "reranker": TEACHER | {"loss": "margin_mse"}}, ["learns from a teacher's scores"]),
         ({"reranker": TEACHER | {"kind": "late_interaction", "loss": "bce"}}, ['loss = "bce"', '"lambda", "listnet"']),
         (
