@@ -201,7 +201,7 @@ def test_a_driver_that_loses_its_lease_is_no_ctrl_c(case: Any, refused: Any, mon
         ("hits", "1", ["round-01-search needs baseline-hits", "not committed"]),
         ("train", "1", ["round-01-train needs baseline-hits", "not committed"]),
         ("evaluate", "0", ["round-00-evaluate needs baseline-evaluate", "not committed"]),
-        ("embed", "0", ["round 0 is not trained", "hardmine train"]),
+        ("embed", "0", ["there is no model of round 0 yet", "hardmine train"]),
         ("mine", "7", ["round-07-mine is not a stage", "--round of 1 (", "rounds.mined = 1"]),
         ("mine", "0", ["round-00-mine is not a stage", "--round of 1 (", "round 0 mines nothing"]),
         ("hits", "0", ["round-00-search is not a stage", "--round of 1 ("]),
