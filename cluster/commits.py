@@ -99,8 +99,8 @@ class Outcome:
     """What the cluster had for the stage."""
     usage: Mapping[str, dict[str, int]] = field(default_factory=dict)
     scratch: tuple[str, ...] = ()
-    """Folders that served this work only. They go after the commit, from the process that owns the run: a worker that its driver lost
-    runs on, and would delete them under the worker that does its work again."""
+    """Folders that served this work only. They go after the commit, from the process that owns the run: a worker that its driver
+    lost runs on, and would delete them under the worker that does its work again."""
 
 
 class Ledger:

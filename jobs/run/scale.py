@@ -84,7 +84,6 @@ class Work:
     mode: str = "exact"
     """Of the search: exact, two_stage or ivf."""
     lists: int | None = None
-    """Lists of IVF; None: as many as is usual."""
 
     @property
     def actors(self) -> int:
@@ -112,8 +111,7 @@ class Work:
     def parts_searched(self) -> int:
         """Parts of item vectors that a search reads, a part that is read twice counted twice.
 
-        An exact search reads all once. Where shards come in waves, the recall of another one is verified on all of them again.
-        IVF reads those of its sample first.
+        An exact search reads all once; another one verifies its recall on all waves again; IVF reads its sample first.
         """
         parts = self.parts(self.items)
         again = parts if self.mode != "exact" and self.waves > 1 else 0

@@ -98,7 +98,7 @@ def exact_engine(settings: SearchSettings, rates: Rates, work: Work, *, gpu: boo
 
 
 def estimates(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) -> dict[str, float]:
-    """The cost model of "auto": seconds that each mode would take on the pool; a mode whose engine was not measured is missing."""
+    """The cost model of "auto": seconds of each mode on the pool; a mode whose engine was not measured is missing."""
     exact = rates.get(exact_engine(settings, rates, work, gpu=gpu))
     if exact is None:
         return {}

@@ -1,10 +1,10 @@
 """Exact scores on a device: float64 sums in whatever order it likes, taken only where the order cannot matter.
 
-The exact score of a pair is a float64 sum in one order, rounded to float32 (`mining.search.kernels`). Two float64 sums of the same D
-products differ by at most 2 D u Σ|q x| with u = 2^-53 (each is within D u Σ|q x| of the true value: Higham, Accuracy and Stability of
-Numerical Algorithms, 2nd edition, section 3.1; products of float32 numbers are exact in float64), and Σ|q x| is at most |q||x|.
-Where the sum less that difference and the sum plus it round to the same float32, so does the sum in our order. Elsewhere, which at
-384 dimensions and a score of 0.5 is about one pair in 200,000, the CPU sums up.
+The exact score of a pair is a float64 sum in one order, rounded to float32 (`mining.search.kernels`). Two float64 sums of the
+same D products differ by at most 2 D u Σ|q x| with u = 2^-53: each is within D u Σ|q x| of the true value (Higham, Accuracy and
+Stability of Numerical Algorithms, 2nd edition, section 3.1; products of float32 numbers are exact in float64). Σ|q x| is at most
+|q||x|. Where the sum less that difference and the sum plus it round to the same float32, so does the sum in our order.
+Elsewhere the CPU sums up: at 384 dimensions and a score of 0.5 about one pair in 200,000.
 
 Q queries, N items, D dimensions, W proposed items.
 """

@@ -51,7 +51,9 @@ def test_nearly_every_score_is_certain_and_a_score_between_two_floats_is_not() -
     # 1 + 2^-24 lies in the middle of two float32 values; 2^-24 is what the second number adds
     middle, none = torch.tensor([[1.0, 2.0**-24]]), torch.zeros((1, 2))
     assert certain_scores(torch.ones((1, 2)), middle, torch.zeros((1, 1), dtype=torch.int64)).isnan().all()
-    assert certain_scores(torch.ones((1, 2)), none, torch.zeros((1, 1), dtype=torch.int64)).isnan().all(), "the CPU knows the sign"
+    assert certain_scores(torch.ones((1, 2)), none, torch.zeros((1, 1), dtype=torch.int64)).isnan().all(), (
+        "the CPU knows the sign"
+    )
 
 
 @pytest.mark.parametrize("half", [False, True])
