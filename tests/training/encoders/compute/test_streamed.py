@@ -123,7 +123,7 @@ def test_the_one_wait_of_a_pack_of_a_transformer_is_its_librarys_look_at_the_mas
     """transformers asks `attention_mask.all()` in every pass. Where it no longer does, this test and docs/gpu.md can go."""
     import transformers
 
-    config = transformers.BertConfig(vocab_size=50, hidden_size=8, num_attention_heads=2, num_hidden_layers=2, intermediate_size=16)
+    config = transformers.BertConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=2, intermediate_size=16)
     model = transformers.BertModel(config)
     encoder = TransformerEncoder(model, pooling="mean", pad_id=0, source=Path("none")).to("meta")
     inputs = {name: torch.ones((2, 3), dtype=torch.int64, device="meta") for name in ("input_ids", "attention_mask")}
