@@ -98,6 +98,9 @@ class Outcome:
     gpus: int = 0
     """What the cluster had for the stage."""
     usage: Mapping[str, dict[str, int]] = field(default_factory=dict)
+    scratch: tuple[str, ...] = ()
+    """Folders that served this work only. They go after the commit, from the process that owns the run: a worker that its driver
+    lost runs on, and would delete them under the worker that does its work again."""
 
 
 class Ledger:
@@ -193,6 +196,8 @@ class Ledger:
         assert all(info["sha256"] for info in commit.listed().values()), f"{name} lists an object without its digest"
         self._check_owner()
         write_record(self.store, self.path(name), asdict(commit))
+        for path in outcome.scratch:
+            self.store.delete(path)
         return commit
 
     def _whole(self, name: str, key: str) -> Commit | None:

@@ -29,6 +29,7 @@ from jobs.stages.ingest.models.base_model import refuse_no_vectors
 from jobs.stages.ingest.models.known_models import local_folder, models_elsewhere, vector_length
 from jobs.stages.ingest.reading.slices import slice_source
 from jobs.stages.ingest.reading.vectors import first_dimension, refuse_other_vectors
+from mining.search.how import SMALL_PRODUCTS
 
 SHORT_TEXT_TOKENS = 128
 """Assumed tokens per item, before anything is tokenised."""
@@ -140,7 +141,17 @@ def _work(config: Config, rows: dict[str, int], size: ClusterSize, dimension: in
         hard=training.hard_negatives if config.rounds.mined else 0,
         random=training.random_negatives(mined=bool(config.rounds.mined)),
         epochs=training.epochs,
+        mode=_mode(config, rows, gpu=bool(pool.gpus)),
+        lists=mining.search.lists,
     )
+
+
+def _mode(config: Config, rows: dict[str, int], *, gpu: bool) -> str:
+    """The search's mode. What "auto" takes is measured only then: of those it may take, the one that reads most."""
+    mode = config.mining.search.mode
+    if mode != "auto":
+        return mode
+    return "exact" if gpu or rows["corpus"] * rows["queries"] < SMALL_PRODUCTS else "ivf"
 
 
 def _sizes(config: Config, rows: dict[str, int]) -> Sizes:

@@ -26,6 +26,8 @@ from mining.memory import (
     shard_actor_bytes,
     sharing_bytes,
 )
+from mining.search.ivf import SAMPLE_PER_LIST, usual_lists
+from mining.search.recall import parts_of_sample
 from training.feed.memory import PROCESS_BYTES as RANK_BYTES
 from training.feed.memory import loaded_bytes, loaded_items
 
@@ -79,6 +81,9 @@ class Work:
     epochs: int = 1
     trained: int | None = None
     """Queries that are trained on; None: all."""
+    mode: str = "exact"
+    """Of the search: exact, two_stage or ivf."""
+    lists: int | None = None
 
     @property
     def actors(self) -> int:
@@ -101,6 +106,17 @@ class Work:
     def shard(self) -> int:
         """Items of the largest shard."""
         return -(-self.items // (self.shards or min(self.items, self.actors * self.waves)))
+
+    @property
+    def parts_searched(self) -> int:
+        """Parts of item vectors that a search reads, a part that is read twice counted twice.
+
+        An exact search reads all once; another one verifies its recall on all waves again; IVF reads its sample first.
+        """
+        parts = self.parts(self.items)
+        again = parts if self.mode != "exact" and self.waves > 1 else 0
+        wanted = SAMPLE_PER_LIST * min(self.items, self.lists or usual_lists(self.items)) if self.mode == "ivf" else 0
+        return parts + again + (parts_of_sample(parts, self.part_rows, wanted) if wanted else 0)
 
     @property
     def vectors(self) -> int:
@@ -173,7 +189,7 @@ def gets(work: Work) -> dict[str, int]:
     item_parts, query_parts = work.parts(work.items), work.parts(work.queries)
     return {
         # each block lies in one or two parts
-        "search_gets": item_parts * vectors + work.waves * (work.blocks + query_parts) * 2 + item_parts * codes,
+        "search_gets": work.parts_searched * vectors + work.waves * (work.blocks + query_parts) * 2 + item_parts * codes,
         "mine_gets": work.blocks + item_parts * codes + work.id_passes * item_parts * ids + 2 * (work.blocks + query_parts),
         "train_gets": (item_parts + query_parts) * vectors + item_parts * codes + work.blocks,
     }
@@ -182,7 +198,7 @@ def gets(work: Work) -> dict[str, int]:
 def read(work: Work) -> dict[str, int]:
     """Bytes that each stage reads of the items, whatever it needs of them: a row group is the least that is fetched."""
     return {
-        "search_reads_bytes": work.vectors + work.items * CODE_BYTES,
+        "search_reads_bytes": work.vectors * work.parts_searched // max(1, work.parts(work.items)) + work.items * CODE_BYTES,
         "mine_reads_bytes": work.items * CODE_BYTES + work.id_passes * work.items * work.id_bytes,
         "train_reads_bytes": work.vectors + work.items * CODE_BYTES,
         "evaluate_reads_bytes": min(work.vectors, 2 * DEPTH * SAMPLE * GROUP_BYTES),

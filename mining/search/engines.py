@@ -9,14 +9,18 @@ Q queries, N items of the shard, D dimensions, W proposed items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.tables.tables import F32, I64
 from mining.search.kernels import RunningTop
+from mining.search.rescoring import certain_scores
 from mining.search.tiled_topk import tiled_topk
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EngineName = Literal["faiss", "torch", "int8", "half"]
 SLACK = 16
@@ -28,6 +32,8 @@ EIGHT_BIT_ROUNDING = 2.0**-20
 """Rounding of what 8-bit scores are put together from (mean, scales, lengths): most, next to errors of 2^-10 and above."""
 LIKELY_ERROR = 4.0
 """Standard deviations of the 8-bit error that a two-stage search allows for, instead of the largest possible one."""
+BLOCK_BYTES = 3 * 2**30
+"""Of a device's memory, for the scores of a tile and for float64 copies of what is scored exactly."""
 OFTEN_UNSETTLED, MOST_OVERSAMPLE = 0.02, 8.0
 TILE_QUERIES, TILE_ITEMS = 1024, 2048
 """Scores of a tile (int32) stay in the processor's cache between the product and the selection."""
@@ -43,6 +49,8 @@ class Proposal:
     """[Q, W] positions in the shard; -1: fewer were found."""
     error: F32
     """[Q] an item that is not proposed scores at most scores[q, -1] + error[q]."""
+    exact: F32 | None = None
+    """[Q, W] the exact scores, where the engine knows them; NaN where the CPU has to sum one up."""
 
 
 class Engine(Protocol):
@@ -82,17 +90,27 @@ class FaissEngine:
 class TorchEngine:
     """float32, or half precision on a GPU, by a matrix product whose best scores are taken tile by tile."""
 
-    def __init__(self, items_ND: F32, *, half: bool = False, device: str | None = None) -> None:
+    def __init__(self, items_ND: F32, *, half: bool = False, device: str | None = None, rescores: bool | None = None) -> None:
+        """As `Engine`.
+
+        Args:
+            rescores: the device scores exactly what it proposes; None: a GPU does, if its memory holds the float32 vectors too.
+        """
         import torch
 
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         # sums of half-precision products stay in float32: the error bound counts on it
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         self._half, self._item_error = half, 0.0
-        if not half:
+        self._whole: Tensor | None = None
+        """The vectors as they are, to score exactly."""
+        rescores = _fits(items_ND, self._device, half=half) if rescores is None else rescores
+        if rescores or not half:
             self._items = torch.from_numpy(items_ND).to(self._device)
+            self._whole = self._items if rescores else None
+        if not half:
             return
-        # part by part: the device never holds the float32 vectors beside the others
+        # part by part: the device never holds more float32 vectors than it rescores from
         self._items = torch.empty(items_ND.shape, dtype=torch.float16, device=self._device)
         lost = torch.zeros((), device=self._device)
         for start in range(0, len(items_ND), 65_536):
@@ -117,10 +135,22 @@ class TorchEngine:
         if self._half:  # what rounding to half takes from the vectors and from the score (2^-11 of at most 1)
             lost = (whole - queries.float()).norm(dim=1).cpu().numpy()
             error = (error + self._item_error + lost + 2.0**-10).astype(np.float32)
-        return Proposal(scores.float().cpu().numpy(), index.cpu().numpy(), error)
+        exact = None if self._whole is None else certain_scores(whole, self._whole, index).cpu().numpy()
+        return Proposal(scores.float().cpu().numpy(), index.cpu().numpy(), error, exact)
 
     def learn(self, unsettled: float) -> None:
         """Does nothing, as for faiss."""
+
+
+def _fits(items_ND: F32, device: str, *, half: bool) -> bool:
+    """Whether a device's memory holds the shard in float32, and in half precision if need be, beside what a block takes."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return False  # the processors that would score are those that score anyway
+    torch.cuda.empty_cache()  # what engines before this one held
+    free, _ = torch.cuda.mem_get_info(device)
+    return items_ND.size * (6 if half else 4) + BLOCK_BYTES <= free
 
 
 def padded(rows: int, dimension: int) -> npt.NDArray[np.int8]:

@@ -16,8 +16,8 @@ from mining.settings import SearchSettings
 
 SHORT_S = 30.0
 """An exact search that takes less is not worth approximating."""
-WORTHWHILE = 0.5
-"""Another search must take less than this share of the exact one's seconds."""
+WORTHWHILE = 1 / 1.2
+"""Another search must take less than this share of the exact one's seconds: so "auto" is never more than 20 % above the best."""
 SMALL_PRODUCTS = 2.5e9
 """Up to this many query–item pairs nothing is probed: the search takes seconds on any engine."""
 LIKELY_SHARE = 1 / 32
@@ -100,23 +100,25 @@ def exact_engine(settings: SearchSettings, rates: Rates, work: Work, *, gpu: boo
 
 
 def estimates(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) -> dict[str, float]:
-    """Seconds that each mode would take on the pool; a mode whose engine was not measured is missing."""
+    """The cost model of "auto": seconds of each mode on the pool; a mode whose engine was not measured is missing."""
     exact = rates.get(exact_engine(settings, rates, work, gpu=gpu))
     if exact is None:
         return {}
-    actors, found = work.actors, {"exact": exact.seconds(work.queries, work.items) / work.actors}
+    actors, seconds = work.actors, {"exact": exact.seconds(work.queries, work.items) / work.actors}
+    # an approximate search is tuned on one sample of queries and verified on another; both are also searched in float32
+    plain = rates.get("torch" if gpu else "faiss", exact)
+    samples = 2 * plain.seconds(RECALL_QUERIES, work.items) / actors
     first_pass = "half" if gpu else "int8:likely"
-    sample = exact.seconds(RECALL_QUERIES, work.items) / actors
     if first_pass in rates:
-        found["two_stage"] = rates[first_pass].seconds(work.queries, work.items) / actors + sample
+        seconds["two_stage"] = rates[first_pass].seconds(work.queries, work.items) / actors + samples
     if "int8:likely" in rates and "faiss" in rates:
         lists = settings.lists or usual_lists(work.items)
-        plain, product = rates["faiss"].per_pair, rates["int8:likely"]
-        train = plain * lists * lists * SAMPLE_PER_LIST * TRAINING_ROUNDS  # one task, whatever the pool
-        build = plain * work.items * lists / actors
+        on_cpu, product = rates["faiss"].per_pair, rates["int8:likely"]  # lists are made and read on CPUs, whatever the pool has
+        train = on_cpu * lists * lists * SAMPLE_PER_LIST * TRAINING_ROUNDS  # one task, whatever the pool
+        build = on_cpu * work.items * lists / actors
         read = product.per_pair * work.queries * work.items * LIKELY_SHARE * 2 / actors
-        found["ivf"] = train + build + read + product.per_query * work.queries / actors + 2 * sample
-    return found
+        seconds["ivf"] = train + build + read + product.per_query * work.queries / actors + samples
+    return seconds
 
 
 def choose_how(settings: SearchSettings, rates: Rates, work: Work, *, gpu: bool) -> How:

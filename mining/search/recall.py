@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,13 +41,22 @@ def sampled_parts(parts: Sequence[Part], wanted: int) -> list[tuple[Part, int]]:
 
     About SAMPLED_PARTS parts are read, or as many more as hold so many rows; in proportion to their rows.
     """
-    for count in (SAMPLED_PARTS * 2**power for power in range(64)):
+    for count in _numbers_of_parts():
         chosen = [parts[place] for place in _spread(len(parts), count)]
         edges = np.cumsum([0, *(part.rows for part in chosen)])
         if edges[-1] >= wanted or len(chosen) == len(parts):
             break
     share = np.diff(edges * min(wanted, int(edges[-1])) // edges[-1])
     return [(part, int(rows)) for part, rows in zip(chosen, share, strict=True) if rows]
+
+
+def parts_of_sample(parts: int, part_rows: int, wanted: int) -> int:
+    """How many parts `sampled_parts` reads where each holds `part_rows` rows."""
+    return min(parts, next(count for count in _numbers_of_parts() if count * part_rows >= wanted))
+
+
+def _numbers_of_parts() -> Iterator[int]:
+    return (SAMPLED_PARTS * 2**power for power in range(64))
 
 
 def _spread(length: int, count: int) -> I64:

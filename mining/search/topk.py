@@ -18,7 +18,7 @@ from cluster.labels.labels import gather_csr
 from cluster.tables.tables import F32, I64, offsets_of
 from mining.memory import MOST_PROPOSED
 from mining.search.engines import Engine, EngineName, make_engine
-from mining.search.kernels import drop_listed, score_needed, score_pairs, sort_hits
+from mining.search.kernels import drop_listed, score_list, score_needed, score_pairs, sort_hits
 
 COMMON_SHARE = 0.9
 """A query with more known items than this share of the queries is searched again on its own, so that it does not widen
@@ -105,8 +105,15 @@ def _best_of(
     index = np.array(proposal.index)  # it is written to below
     if excluded is not None:
         drop_listed(index, excluded.offsets, excluded.rows)
-    exact = np.empty(index.shape, np.float32)
-    score_needed(queries_QD, shard.vectors, np.ascontiguousarray(proposal.scores), proposal.error, num_hits, index, exact)
+    if proposal.exact is None:
+        exact = np.empty(index.shape, np.float32)
+        score_needed(queries_QD, shard.vectors, np.ascontiguousarray(proposal.scores), proposal.error, num_hits, index, exact)
+    else:
+        exact = np.where(index >= 0, proposal.exact, np.float32(-np.inf))
+        owners, columns = np.nonzero(np.isnan(exact))
+        summed = np.empty(len(owners), np.float32)
+        score_list(queries_QD, shard.vectors, owners, index[owners, columns], summed)
+        exact[owners, columns] = summed
     best, place = sort_hits(exact, index, num_hits)
     # an item that was not proposed may still belong in, if its highest possible score is not below the K-th
     unsettled = proposal.scores[:, -1] + proposal.error >= best[:, -1]

@@ -80,6 +80,21 @@ def test_work_that_fails_leaves_no_commit(store: Store) -> None:
     assert (ledger.find("embed"), ledger.all()) == (None, [])
 
 
+def test_scratch_goes_after_the_commit_and_never_by_a_driver_that_lost_the_run(store: Store) -> None:
+    def work(folder: str) -> Outcome:
+        store.write_bytes(f"{folder}/ids/bucket", b"read by whoever does the work again")
+        return Outcome(scratch=(f"{folder}/ids", f"{folder}/never-written"))
+
+    def lost() -> None:
+        raise ClusterError("another driver has the run")
+
+    with pytest.raises(ClusterError, match="another driver"):
+        Ledger(store, check_owner=lost).stage("ingest", inputs={}, work=work, folder="ingest")
+    assert [path.rsplit("/", 2)[1:] for path in store.list("ingest")] == [["ids", "bucket"]]
+    assert Ledger(store).stage("ingest", inputs={}, work=work, folder="ingest").name == "ingest"
+    assert not store.list("ingest")
+
+
 def test_a_driver_that_lost_the_run_commits_nothing(store: Store) -> None:
     def lost() -> None:
         raise ClusterError("this driver lost the run")

@@ -77,10 +77,10 @@ def ingest_tables(config: Config, data: DatasetSettings, sources: Sources, store
     equal = equal_text_figures(texts, assigned, found.labels)
     equal["unlike_queries"] = unlike_queries(store, query_parts, assigned, texts)
     equal["unlike_items"] = unlike_items(store, items.corpus, found.labels, texts)
-    store.delete(f"{folder}/ids")
     return Outcome(
         tables={"corpus": items.corpus, "codes": items.codes, "queries": query_parts, "labels": label_parts},
         figures=_figures(data, items, queries, assigned, found.labels, shared) | {"equal_texts": equal} | notes,
+        scratch=(f"{folder}/ids", f"{folder}/queries-unsplit"),
     )
 
 

@@ -150,5 +150,4 @@ def write_splits(
         for column, values in known.items():
             table = table.append_column(column, values)
         written.append(write_part(store, f"{folder}/{name}", table, first_row=part.first_row))
-        store.delete(part.path)
     return written

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.run.scale import CASE, flop, gets, memory, moved, requests_of_part, stored, tables
+from jobs.run.scale import CASE, flop, gets, memory, moved, read, requests_of_part, stored, tables
 from mining.memory import blocks_in_flight, most_mining_tasks, rows_that_fit
 from training.feed.memory import POOL_ROWS, loaded_items
 
@@ -29,6 +29,20 @@ def test_the_case_worked_by_hand() -> None:
     assert memory(CASE)["mining_node_bytes"] == 8 * 10**8 + 9 * 3 * 10**7 + 16 * 10**7
     assert moved(CASE)["hits_between_nodes_bytes"] == 10**9 * 12 * 7
     assert replace(CASE, nodes=1, actors_per_node=1).waves > 1
+
+
+def test_a_search_that_is_not_exact_reads_vectors_again_for_its_sample_and_to_verify_waves() -> None:
+    once, codes = CASE.vectors, CASE.items * 16
+    assert CASE.parts(CASE.items) == 1526
+    assert read(CASE)["search_reads_bytes"] == once + codes
+    assert read(replace(CASE, mode="two_stage"))["search_reads_bytes"] == once + codes
+    # 8,192 lists × 64 items lie in 8 parts, but 256 are read
+    assert read(replace(CASE, mode="ivf"))["search_reads_bytes"] == once + codes + once * 256 // 1526
+    assert gets(replace(CASE, mode="ivf"))["search_gets"] - gets(CASE)["search_gets"] == 256 * requests_of_part(65_536 * 1538)
+    one = replace(CASE, nodes=1, actors_per_node=1, items=10_000_000)
+    assert one.waves > 1
+    assert read(replace(one, mode="ivf"))["search_reads_bytes"] == 3 * one.vectors + 10**7 * 16, "153 parts are all of the sample"
+    assert read(replace(one, mode="two_stage"))["search_reads_bytes"] == 2 * one.vectors + 10**7 * 16
 
 
 def test_everything_is_flat_but_for_what_grows_with_the_items() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from cluster.errors import ConfigError
@@ -72,7 +74,7 @@ def test_estimates_worked_by_hand() -> None:
     got = estimates(settings, rates, Work(queries=100_000, items=2_000_000, actors=4), gpu=False)
     exact, sample = (200.0 + 1.0) / 4, (0.512 + 0.00256) / 4
     assert got["exact"] == pytest.approx(exact)
-    assert got["two_stage"] == pytest.approx((40.0 + 2.0) / 4 + sample)
+    assert got["two_stage"] == pytest.approx((40.0 + 2.0) / 4 + 2 * sample)
     train = 1e-9 * 1024 * SAMPLE_PER_LIST * 1024 * TRAINING_ROUNDS  # its one task does not share the pool
     build = 1e-9 * 2_000_000 * 1024 / 4
     read = 40.0 * LIKELY_SHARE * 2 / 4
@@ -126,6 +128,41 @@ def test_on_a_gpu_half_precision_is_the_first_pass_and_exact_enough_on_its_own()
     assert costs["exact"] == pytest.approx(4e-12 * 4e13)  # by half precision: a first pass alone cannot be cheaper
     assert costs["two_stage"] > costs["exact"] > SHORT_S
     assert choose_how(SearchSettings(mode="two_stage"), GPU, work, gpu=True).engine == "half"
+
+
+def device(half: float, float32: float, cpu: float, eight_bit: float, launch: float = 0.0) -> dict[str, Rate]:
+    """Rates of a GPU actor from 1e9 pairs a second of each engine, and the seconds of a query that no item takes."""
+    rates = {"half": (half, launch), "torch": (float32, launch), "faiss": (cpu, 0.0), "int8": (eight_bit / 3, 1e-5)}
+    rates["int8:likely"] = (eight_bit, 1e-5)
+    return {name: Rate(1e-9 / speed, of_query) for name, (speed, of_query) in rates.items()}
+
+
+DEVICES = {
+    "a fast device": device(500.0, 60.0, 1.0, 4.0, 5e-6),
+    "one of five years ago": device(60.0, 12.0, 2.0, 8.0, 5e-6),
+    "a small one beside many CPUs": device(15.0, 4.0, 6.0, 30.0, 2e-5),
+    "one without fast half precision": device(3.0, 4.0, 2.0, 8.0, 2e-5),
+    "no device": CPU,
+}
+QUERIES = (10_000, 300_000, 10_000_000)
+
+
+def test_auto_is_within_a_fifth_of_the_best_mode_from_one_to_64_actors_and_one_to_a_hundred_million_items() -> None:
+    modes = set()
+    for name, rates in DEVICES.items():
+        gpu = "half" in rates
+        for actors, items, queries in product((1, 8, 64), (10**6, 10**7, 10**8), QUERIES):
+            work = Work(queries, items, actors)
+            costs = estimates(AUTO, rates, work, gpu=gpu)
+            assert set(costs) == {"exact", "two_stage", "ivf"}
+            how = choose_how(AUTO, rates, work, gpu=gpu)
+            short = how.mode == "exact" and costs["exact"] < SHORT_S  # seconds are no reason to miss hits
+            assert short or costs[how.mode] <= 1.2 * min(costs.values()), (name, work, how, costs)
+            if how.mode == "exact":
+                certain = {engine: rate.seconds(queries, items) for engine, rate in rates.items() if ":" not in engine}
+                assert certain[how.engine] == min(certain.values())
+            modes.add((how.mode, how.engine))
+    assert modes >= {("exact", "half"), ("exact", "torch"), ("exact", "int8"), ("ivf", "int8")}, "the table reaches them"
 
 
 @pytest.mark.parametrize("rates", [{}, CPU])

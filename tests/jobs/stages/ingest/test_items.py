@@ -53,7 +53,8 @@ def in_files(case: Any, rows: list[dict[str, Any]], *counts: int, parquet: bool 
 def tables_of(case: Any, folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     store, config = Store(str(folder)), load_config(case.write())
     outcome = _ingest_tables(config, store, "tables", config.data)
-    assert not [path for path in store.list("tables") if "/ids/" in path or "unsplit" in path], "nothing is left behind"
+    listed = {part.path for parts in outcome.tables.values() for part in parts}
+    assert all(path in listed or path.startswith(outcome.scratch) for path in store.list("tables")), "nothing else is left behind"
     for name, parts in outcome.tables.items():
         firsts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
         assert [part.first_row for part in parts] == firsts[:-1], name

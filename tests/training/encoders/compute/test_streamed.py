@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from cluster.tables.tables import F32, I64
+from training.encoders.adapter import AdapterEncoder
+from training.encoders.compute import streamed as streamed_module
 from training.encoders.compute.streamed import AHEAD, Inputs, streamed
+from training.encoders.tokens.features import Vectors
+from training.encoders.transformer import TransformerEncoder
 
 CPU = torch.device("cpu")
 
@@ -88,3 +95,38 @@ def test_an_error_of_the_collating_thread_is_raised() -> None:
 
     with pytest.raises(ValueError, match="a token that is none"):
         list(streamed(packs_of([2]), broken, encode, CPU, np.empty((2, 2), np.float32)))
+
+
+def test_no_pack_waits_for_the_device_until_its_vectors_are_fetched_three_packs_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's "meta" device, whose tensors have no values: whatever reads one raises."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it knows no such device, and waits for none
+    encoder, started, fetched = AdapterEncoder(6, 4).to("meta"), list[int](), list[int]()
+    encoder.register_forward_hook(lambda _, inputs, vectors: started.append(len(vectors)))
+    vectors = Vectors(np.ones((20, 6), np.float32))
+    with pytest.raises((RuntimeError, TypeError, NotImplementedError)) as error:
+        encoder.encode(vectors, budget_tokens=2)
+    assert error.traceback[-1].frame.code.name == "_receive", "in nothing that encodes"
+    assert len(started) == AHEAD + 1
+
+    def fetch(sent: Any, _: F32) -> int:
+        fetched.append(len(started))
+        return len(sent.rows)
+
+    started.clear()
+    monkeypatch.setattr(streamed_module, "_receive", fetch)
+    encoder.encode(vectors, budget_tokens=2)
+    assert sum(started) == 20
+    assert fetched[:-AHEAD] == list(range(AHEAD + 1, len(started) + 1)), "never the pack that was started last"
+
+
+def test_the_one_wait_of_a_pack_of_a_transformer_is_its_librarys_look_at_the_mask() -> None:
+    """transformers asks `attention_mask.all()` in every pass. Where it no longer does, this test and docs/gpu.md can go."""
+    import transformers
+
+    config = transformers.BertConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=2, intermediate_size=16)
+    model = transformers.BertModel(config)
+    encoder = TransformerEncoder(model, pooling="mean", pad_id=0, source=Path("none")).to("meta")
+    inputs = {name: torch.ones((2, 3), dtype=torch.int64, device="meta") for name in ("input_ids", "attention_mask")}
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta tensor") as error:
+        encoder(inputs)
+    assert "_ignore_bidirectional_mask_sdpa" in {entry.frame.code.name for entry in error.traceback}
