@@ -15,6 +15,8 @@ SYNTHETIC_CAP = 0.2
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 1.0
 LEARNED_TEMPERATURES = (0.01, 0.2)
 """A learned τ is kept between these. Below, one negative takes the whole softmax; above, all of them weigh alike."""
+VALIDATION_QUERIES = 500
+"""Maximum dev queries that are validated after each epoch."""
 VALIDATION_K = 10
 """Validation after each epoch measures recall at this position, among the validation items."""
 
@@ -198,8 +200,6 @@ class TrainingSettings(BaseModel):
     """Experiment trackers that receive the figures of telemetry.jsonl. Each needs its package."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Stop a round's training after this many epochs without a better validation recall."""
-    validation_queries: Annotated[int, Field(ge=1)] = 500
-    """Maximum dev queries that are validated after each epoch."""
 
     @model_validator(mode="after")
     def _loss_is_consistent(self) -> TrainingSettings:

@@ -75,7 +75,7 @@ STEPS = {"adapter": 300, "transformer": 25}
 SETTINGS: dict[str, dict[str, Any]] = {
     "adapter": {"batch_size": 128},
     # a processor does some pairs a second: few steps, so a higher rate than the default, which is meant for whole epochs
-    "transformer": {"batch_size": 32, "hard_negatives": 3, "learning_rate": 5e-5, "validation_queries": 200},
+    "transformer": {"batch_size": 32, "hard_negatives": 3, "learning_rate": 5e-5},
 }
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from eval.diagnosis import curves
 from eval.diagnosis.case import MIN_QUERIES, Case
 from eval.diagnosis.checks import BELOW_0, described
-from eval.diagnosis.commands import setting
 from eval.diagnosis.curves import LATE_SHARE
 from eval.diagnosis.evidence import Measurement, Training
 from eval.diagnosis.findings import Check, at_least, at_most, first_that_holds
 
 RATE_RISE = 0.10
 """Learning rate too high: the loss rose by at least this share above that of the first tenth of the steps …"""
+VALIDATED = 500.0
+"""Queries of a run's own validation, at most; a test holds it to training.settings."""
 RATE_RECOVERY = 0.02
 """… or validation recall rose by at least this in a training that as a whole lost some."""
 
@@ -113,6 +114,6 @@ def thrown_off(case: Case, training: Training) -> Check | None:
 
 
 def validation_queries(case: Case) -> float:
-    """Queries behind each validation: what the run was told, no more than were measured; 0: not known."""
-    known = [setting(case.evidence, "training.validation_queries"), case.measurement.queries if case.measurement else math.nan]
+    """Queries behind each validation of a run, no more than were measured; 0: not known."""
+    known = [math.nan if case.evidence.is_log else VALIDATED, case.measurement.queries if case.measurement else math.nan]
     return min((float(count) for count in known if math.isfinite(count)), default=0.0)

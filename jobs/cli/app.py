@@ -91,7 +91,7 @@ def run(
     settings = load_config(config, overrides or [])
     if dry_run:
         from jobs.run.dry_run import make_plan
-        from jobs.run.show_plan import show_plan
+        from jobs.run.show.plan import show_plan
 
         plan = make_plan(settings)
         emit(plan, json_output, lambda console: show_plan(console, plan, settings))

@@ -99,7 +99,7 @@ def mine(
     """Mine hard negatives, report how good they are, and export them. Embeds and searches first where that is missing."""
     from jobs.finished.negatives.export import Export
     from jobs.run.mine_alone import mine_command
-    from jobs.run.show_mining import show_mining
+    from jobs.run.show.mining import show_mining
 
     if export is None and (num is not None or columns != "n-tuple"):
         raise ConfigError("--columns and --num say what --export writes, but --export is missing; add --export FOLDER")

@@ -45,12 +45,11 @@ class RoundsSettings(BaseModel):
     patience: Annotated[int, Field(ge=1, le=100)] = 2
     """Stop after this many mined rounds in a row without a better model."""
     background: bool = False
-    """Mine for the next round while this one trains, with the newest model that is finished then: negatives come from a model
-    that is one round older. The CPUs or GPUs are divided between the two. Short rounds (training.max_steps) keep it recent."""
+    """Mine for the next round while this one trains, with a model that is one round older. The two divide the CPUs or GPUs.
+    Short rounds (training.max_steps) keep it recent."""
     merge: list[Annotated[int, Field(ge=1, le=99)]] = []
-    """After the last round, also try averages of the best round's model and the one that the run started from (WiSE-FT,
-    LM-Cocktail): for each number, so many percent of the trained one. They forget less; dev chooses whether one is kept. For
-    example [25, 50, 75]; each costs an embedding of the corpus."""
+    """After the last round, also try averages with the model that the run started from (WiSE-FT, LM-Cocktail): these percents of
+    the best round's model. They forget less; dev chooses. Each, as of [25, 50, 75], costs an embedding of the corpus."""
     compare_random: bool = False
     """Also train a second model with random negatives only, from the same warm-up and for as many steps, to compare with."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 17

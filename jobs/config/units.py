@@ -8,7 +8,7 @@ from typing import Any
 UNITS: Mapping[str, tuple[str, ...]] = {
     "epochs": ("epochs", "warmup_epochs", "training.patience"),
     "rounds": ("rounds.mined", "rounds.patience"),
-    "queries": ("batch_size", "validation_queries", "min_slice_queries", "query_block", "samples", "max_uses"),
+    "queries": ("batch_size", "min_slice_queries", "query_block", "samples", "max_uses"),
     "items": ("num_hits", "num_negatives", "skip_first", "depth", "hard_negatives", "random_negatives"),
     "tokens": ("max_length", "micro_batch_tokens", "vocabulary"),
     "numbers of a vector": ("dimension", "hidden", "matryoshka", "rank"),

@@ -14,7 +14,7 @@ Loss = Literal["bce", "lambda", "listnet", "margin_mse"]
 class RerankerSettings(BaseModel):
     """A model that scores a query with an item and orders what the retriever found.
 
-    Precision, ZeRO, clipping, accumulation, checkpoints, patience, trackers and validation_queries are those of [training].
+    Precision, ZeRO, clipping, accumulation, checkpoints, patience and trackers are those of [training].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)

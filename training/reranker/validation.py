@@ -16,6 +16,7 @@ from cluster.labels.labels import Labels
 from cluster.tables.tables import F32, I64, lists_to_csr, read_parts
 from training.reranker.lists import PairValues
 from training.reranker.task import RerankTask
+from training.settings import VALIDATION_QUERIES
 from training.task import Told
 
 DEPTH = 30
@@ -38,8 +39,8 @@ class Candidates:
     """[V] DCG of the best order of all graded items."""
 
 
-def choose_candidates(task: RerankTask, told: Told, gains: F32) -> Candidates | None:
-    """The hits of up to training.validation_queries dev queries with a relevant item; None: there are none.
+def choose_candidates(task: RerankTask, told: Told, gains: F32, most: int = VALIDATION_QUERIES) -> Candidates | None:
+    """The hits of up to `most` dev queries with a relevant item; None: there are none.
 
     Args:
         gains: of all labels, in their order.
@@ -53,7 +54,7 @@ def choose_candidates(task: RerankTask, told: Told, gains: F32) -> Candidates | 
     if not len(usable):
         return None
     rng = np.random.default_rng([task.seed, 1])
-    chosen = np.sort(rng.permutation(usable)[: task.settings.validation_queries])
+    chosen = np.sort(rng.permutation(usable)[:most])
     offsets, rows = lists_to_csr(hits["item_rows"].take(chosen))
     queries = hit_queries[chosen].astype(np.int64)
     items = np.full((len(chosen), DEPTH), -1, np.int64)

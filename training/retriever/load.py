@@ -75,7 +75,7 @@ def _plan(task: TrainTask, world: int, pool_rows: int, joined: int | None = None
     pool = draw_pool(task, told.labels.num_items, pool_rows)
     together = joined_before(task) if joined is None else joined
     plan = plan_batches(task, told.examples, told.labels.num_items, pool, world, together)
-    check = choose_validation(told.dev, told.near_misses, told.labels, task.settings, task.seed, pool)
+    check = choose_validation(told.dev, told.near_misses, told.labels, task.seed, pool)
     return _Planned(told, plan, check, pool)
 
 

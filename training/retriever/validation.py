@@ -21,7 +21,7 @@ from cluster.tables.tables import I64
 from training.engine.engine import Place
 from training.feed.tables import Tables
 from training.rank.forward import encode_shared
-from training.settings import TrainingSettings
+from training.settings import VALIDATION_QUERIES
 
 VALIDATION_ITEMS = 2000
 """Items that validation searches: first the dev queries' positives and their nearest wrong items, then random ones."""
@@ -37,7 +37,7 @@ class ValidationSet:
 
 
 def choose_validation(
-    dev_rows: I64, near_misses: I64, labels: Labels, settings: TrainingSettings, seed: int, fill: I64 | None = None
+    dev_rows: I64, near_misses: I64, labels: Labels, seed: int, fill: I64 | None = None
 ) -> ValidationSet | None:
     """A fixed validation set; None where no dev query has a relevant item.
 
@@ -51,7 +51,7 @@ def choose_validation(
     if not len(usable):
         return None
     rng = np.random.default_rng([seed, 1])
-    queries = np.sort(rng.permutation(usable)[: settings.validation_queries])
+    queries = np.sort(rng.permutation(usable)[:VALIDATION_QUERIES])
     _, positives = labels.positives(queries)
     drawn = rng.permutation(labels.num_items if fill is None else fill)
     wanted = np.concatenate([np.unique(positives), near_misses, drawn])

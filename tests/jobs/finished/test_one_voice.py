@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+from eval.diagnosis.checks_fit import VALIDATED
 from eval.diagnosis.commands import MOST
 from eval.diagnosis.evidence import Evidence
 from eval.diagnosis.experiments import (
@@ -36,6 +37,7 @@ from jobs.config.reference import all_settings
 from jobs.finished.evidence import _flat
 from mining.choice.filters import cures
 from tests.eval.diagnosis.conftest import make  # noqa: F401  a fixture
+from training.settings import VALIDATION_QUERIES
 
 ROOT = Path(__file__).parents[3]
 FILTERS = (
@@ -208,6 +210,7 @@ def test_what_is_raised_is_raised_to_the_settings_own_limits() -> None:
     limits = {
         setting.key: float(found.group(1)) for setting in all_settings() if (found := re.search(r"≤ ([\d.]+)", setting.type))
     }
+    assert VALIDATED == VALIDATION_QUERIES
     assert {key: limits[key] for key in MOST} == {key: float(value) for key, value in MOST.items()}
 
 

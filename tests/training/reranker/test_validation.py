@@ -56,7 +56,7 @@ def test_it_is_the_ndcg_of_the_evaluation(task: RerankTask) -> None:
 def test_as_many_queries_are_validated_as_are_asked_for_and_none_without_hits(task: RerankTask) -> None:
     told = read_examples(task, graded=True)
     assert told.gains is not None
-    few = choose_candidates(replace(task, settings=task.settings.model_copy(update={"validation_queries": 5})), told, told.gains)
+    few = choose_candidates(task, told, told.gains, most=5)
     assert few is not None
     assert len(few.query_rows) == 5
     assert choose_candidates(replace(task, data=replace(task.data, near_misses=[])), told, told.gains) is None

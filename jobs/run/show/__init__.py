@@ -1,0 +1,1 @@
+"""What `hardmine mine` and `hardmine run --dry-run` print."""
