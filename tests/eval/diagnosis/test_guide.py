@@ -19,6 +19,7 @@ NO_THRESHOLD = {
     "WEIGHT_DECAY": "is proposed, not compared with",
     "LONGEST_NAME": "is where a name is cut",
     "LEAST_BATCH": "is proposed, not compared with",
+    "VALIDATED": "goes into a standard error",
 }
 """Constants of the rules that no figure is held against."""
 
