@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -174,7 +176,7 @@ def open_context(
     makes = None if alone is None else MAKES[alone.kind] | {alone}
     # a lost lease is noticed at once, not at the next commit hours later
     lease = Lease(store, takeover=takeover, on_lost=_thread.interrupt_main, now=progress.now)
-    with lease, _loss_explained(lease), ray_session(config.cluster), _ray_errors_explained():
+    with lease, _loss_explained(lease), _heard(lease), ray_session(config.cluster), _ray_errors_explained():
         store.sweep()
         nodes = Nodes(config.cluster, progress.say, partial(_check_nodes, config, store))
         size = nodes.now()
@@ -230,6 +232,24 @@ def _loss_explained(lease: Lease) -> Iterator[None]:
             raise
         lease.check()
         raise
+
+
+@contextmanager
+def _heard(lease: Lease) -> Iterator[None]:
+    """Where SIGINT is ignored, as in the background of a shell, `interrupt_main` does nothing: a lost lease is heard there, too."""
+
+    def hear(*_: object) -> None:
+        if lease.lost is not None:
+            raise KeyboardInterrupt
+
+    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread()
+    if deaf:
+        signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        if deaf:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

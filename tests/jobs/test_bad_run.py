@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -177,7 +178,10 @@ def test_ctrl_c_before_a_run_starts_is_the_same(case: Any, refused: Any, monkeyp
     refused(case.run(), 130, ["stopped; what is committed is kept, the same command resumes"])
 
 
-def test_a_driver_that_loses_its_lease_is_no_ctrl_c(case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "in the background"])
+def test_a_driver_that_loses_its_lease_is_no_ctrl_c(
+    case: Any, refused: Any, monkeypatch: pytest.MonkeyPatch, handler: Any
+) -> None:
     lease, other = case.folder / "out/run/writer.json", json.dumps(vars(Owner.here()))
 
     def lose(*_: Any) -> None:
@@ -188,7 +192,12 @@ def test_a_driver_that_loses_its_lease_is_no_ctrl_c(case: Any, refused: Any, mon
 
     monkeypatch.setattr("cluster.lease.BEAT_S", 0.05)
     monkeypatch.setitem(FUNCTIONS, Kind.BASE, lose)
-    refused(case.run(), 3, ["this driver lost", f"process {os.getpid()} on"])
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        answer = case.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    refused(answer, 3, ["this driver lost", f"process {os.getpid()} on"])
 
 
 # the order of stages
