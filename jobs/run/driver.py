@@ -236,7 +236,7 @@ def _loss_explained(lease: Lease) -> Iterator[None]:
 
 @contextmanager
 def _heard(lease: Lease) -> Iterator[None]:
-    """Where SIGINT is ignored, as in the background of a shell, `interrupt_main` does nothing: a lost lease is heard there, too."""
+    """In the background of a shell SIGINT is ignored and `interrupt_main` does nothing: there a lost lease is heard, too."""
 
     def hear(*_: object) -> None:
         if lease.lost is not None:
