@@ -51,7 +51,8 @@ def cluster_size(*, free: bool = False) -> ClusterSize:
 def left_of(size: ClusterSize) -> ClusterSize:
     """Of what a stage had when it began, what the cluster has still: for stages that share it, when none of it need be free."""
     now = cluster_size()
-    return shrunk(now, size) if now.nodes and shrunk(now, size).lost else size
+    left = shrunk(now, size) if now.nodes else size
+    return left if left.lost else size
 
 
 def on_work_node(number: int) -> Any:

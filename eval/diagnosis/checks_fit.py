@@ -15,10 +15,10 @@ from eval.diagnosis.findings import Check, at_least, at_most, first_that_holds
 
 RATE_RISE = 0.10
 """Learning rate too high: the loss rose by at least this share above that of the first tenth of the steps …"""
-VALIDATED = 500.0
-"""Queries of a run's own validation, at most; a test holds it to training.settings."""
 RATE_RECOVERY = 0.02
 """… or validation recall rose by at least this in a training that as a whole lost some."""
+VALIDATED = 500.0
+"""Queries of a run's own validation, at most; a test holds it to training.settings."""
 
 
 def loss_fall_since(training: Training, step: float) -> float:
